@@ -1,0 +1,40 @@
+# make demo: everything from training to a page of results, on two CPU cores.
+# make test: the whole test suite. Both install into .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install test lint demo reference clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+# One thread a process: two threads beside any other work fall to a tenth of their speed.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: $(STAMP)
+	$(BIN)/bench train --suite demo
+	$(BIN)/bench sweep --suite demo
+	$(BIN)/bench report --suite demo
+
+# The committed results under results/reference (about half an hour on two cores).
+reference: $(STAMP)
+	$(BIN)/bench train --suite reference
+	$(BIN)/bench sweep --suite reference
+	$(BIN)/bench report --suite reference
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Benchmark of guidance methods: data, training, sweeps, rows and reports."""
