@@ -1,0 +1,117 @@
+"""The interface of a method: everything a plugin author needs to read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from torch import Tensor, nn
+
+from methods.guidance import Guidance
+from methods.rng import BatchRNG, SampleRNG
+from methods.settings import Preset, Settings
+from methods.spec import DataSpec
+
+GuidanceKind = Literal["none", "sampling", "embedded"]
+ConfigT = TypeVar("ConfigT", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of training data.
+
+    `x0` (B, *shape) clean samples, images in [-1, 1]; `labels` (B, K) one-hot float;
+    `decoupled` (B, *shape) an independent draw of samples, for methods that ask for it.
+    """
+
+    x0: Tensor
+    labels: Tensor
+    decoupled: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: `step` counts from 0 to `total` - 1."""
+
+    step: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of training that is done, in [0, 1)."""
+        return self.step / self.total
+
+
+class Method(ABC, Generic[ConfigT]):
+    """A generative model with its training loss and its sampler.
+
+    A method is stateless: weights live in the module that `build` returns and are handed back to
+    every call. What a method cannot do it states through `supports`; that becomes a skip with
+    its reason, never a crash.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    guidance: ClassVar[GuidanceKind]
+    config_type: ClassVar[type[Settings]]
+    presets: ClassVar[Mapping[str, Preset]]
+    trains: ClassVar[bool] = True
+    wants_decoupled: ClassVar[bool] = False
+
+    def __init__(self, config: ConfigT, data: DataSpec) -> None:
+        self.config = config
+        self.data = data
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The networks, freshly initialised from torch's global generator."""
+
+    @abstractmethod
+    def loss(
+        self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
+    ) -> dict[str, Tensor]:
+        """Named loss terms, weights included, each (B,) and unreduced.
+
+        The training loss is the mean over the batch of their sum.
+        """
+
+    @abstractmethod
+    def sample(
+        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
+    ) -> Tensor:
+        """Samples (B, *shape) for one-hot `labels` (B, K); images in [-1, 1].
+
+        All randomness comes from `rng`, whose length is B.
+        """
+
+    @abstractmethod
+    def nfe(self, guidance: Guidance, steps: int) -> int:
+        """Network evaluations for one sample, all branches counted."""
+
+    def supports(self, guidance: Guidance, steps: int) -> str | None:
+        """None if the method can do this, otherwise the reason why not."""
+        if self.guidance == "none" and not guidance.is_off:
+            return f"{self.name} takes no guidance"
+        return None
+
+    def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of another run, by their names there, under the names they have here.
+
+        Called by `--init-from`. What is not returned keeps its initial value.
+        """
+        return dict(source)
+
+
+class Inverts(ABC):
+    """What a method offers in addition if it maps images to latents."""
+
+    @abstractmethod
+    def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
+        """Latent (B, *shape) at sigma_max of `x0` (B, *shape), images in [-1, 1]."""
+
+    @abstractmethod
+    def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
+        """`latent` (B, *shape) generated as `labels` (B, K); g = 1 and the source label
+        reconstruct."""

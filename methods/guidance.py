@@ -1,0 +1,60 @@
+"""The guidance scale, and the one place where its two conventions meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(x (B, ...), sigma (B,) or scalar) -> denoised (B, ...): what a sampler integrates."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Guidance scale g with D_g = D_null + g (D_c - D_null); g = 1 is off.
+
+    Papers in the convention of Ho & Salimans (2022), the iGCT network among them, use w = g - 1:
+    read it with `.w`, make one with `from_w`. Nothing else in the project converts.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise ValueError(f"guidance must be a finite number, got {self.scale}")
+
+    @property
+    def w(self) -> float:
+        """Ho & Salimans' weight, g - 1; 0 is off."""
+        return self.scale - 1.0
+
+    @property
+    def is_off(self) -> bool:
+        """Whether g = 1, where the null branch must not be evaluated."""
+        return self.scale == 1.0
+
+    @classmethod
+    def from_w(cls, w: float) -> Guidance:
+        """The guidance scale of Ho & Salimans' weight w."""
+        return cls(w + 1.0)
+
+
+OFF = Guidance(1.0)
+
+
+def cfg(denoise_cond: Denoise, denoise_null: Denoise, guidance: Guidance) -> Denoise:
+    """Classifier-free guidance, D_null + g (D_c - D_null) (Ho & Salimans 2022, eq. 6).
+
+    At g = 1 the conditional denoiser itself is returned: the null branch is never evaluated.
+    """
+    if guidance.is_off:
+        return denoise_cond
+
+    def guided(x: Tensor, sigma: Tensor) -> Tensor:
+        d_null = denoise_null(x, sigma)
+        return d_null + guidance.scale * (denoise_cond(x, sigma) - d_null)
+
+    return guided

@@ -1,0 +1,42 @@
+"""Typed settings: frozen, JSON round trip, unknown keys refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+
+
+class Settings(BaseModel):
+    """Base of every configuration in the project."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TrainSettings(Settings):
+    """How a network is trained; what is trained is the method's own configuration."""
+
+    iterations: int = Field(ge=1)
+    batch: int = Field(ge=1, description="images a step, over all processes")
+    lr: float = Field(gt=0)
+    optimizer: Literal["radam", "adam"] = "radam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    decay_from: float = Field(1.0, ge=0, le=1, description="fraction of training where lr decays")
+    final_lr: float = Field(1.0, gt=0, le=1, description="last lr as a fraction of lr")
+    ema: float = Field(0.999, ge=0, lt=1)
+    ema_ramp: bool = Field(True, description="limit the EMA to (1 + n) / (10 + n) after n steps")
+    checkpoint_every: int = Field(200, ge=1)
+
+
+class Preset(Settings):
+    """A configuration that is known to work on a data set, with the result it gave."""
+
+    dataset: str
+    config: SerializeAsAny[Settings]
+    train: TrainSettings | None = Field(description="None: nothing to train")
+    steps: tuple[int, ...] = Field(description="sampling steps that a sweep uses")
+    init_from: str | None = Field(None, description="method whose run the weights start from")
+    expected: Mapping[str, str] = Field(default_factory=dict)
