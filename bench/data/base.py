@@ -1,0 +1,73 @@
+"""What a data set is: two splits, labels, class names and a hash of the content."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples uint8 (N, C, H, W) for images or float32 (N, D) for vectors; labels int64 (N,)."""
+
+    samples: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        expected = torch.uint8 if self.samples.ndim == 4 else torch.float32
+        if self.samples.dtype != expected:
+            raise ValueError(f"samples must be {expected}, got {self.samples.dtype}")
+        if len(self.samples) != len(self.labels):
+            raise ValueError(f"{len(self.samples)} samples with {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over shape, dtype, samples and labels."""
+        digest = hashlib.sha256(f"{tuple(self.samples.shape)} {self.samples.dtype}".encode())
+        digest.update(self.samples.contiguous().numpy().tobytes())
+        digest.update(self.labels.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Dataset(ABC):
+    """A data set by name. `train` is what methods see, `reference` what metrics compare with.
+
+    The two are disjoint, and an extractor that is trained is trained on `train`.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    class_names: ClassVar[tuple[str, ...]]
+    extractors: ClassVar[tuple[str, ...]]
+    default_samples: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """Shape and classes, for methods."""
+
+    @property
+    @abstractmethod
+    def train(self) -> Split:
+        """What methods are trained on."""
+
+    @property
+    @abstractmethod
+    def reference(self) -> Split:
+        """What generated samples are compared with."""
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of both splits: what was read, not where from."""
+        return hashlib.sha256(f"{self.train.hash}{self.reference.hash}".encode()).hexdigest()

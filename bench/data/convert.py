@@ -1,0 +1,30 @@
+"""The border between files and models: uint8 and [-1, 1], indices and one-hot labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def to_model(samples: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) => float32 in [-1, 1], x / 127.5 - 1; vectors pass unchanged."""
+    if samples.dtype == torch.uint8:
+        return samples.to(torch.float32) / 127.5 - 1.0
+    return samples
+
+
+def from_model(x: Tensor) -> Tensor:
+    """float (N, C, H, W) => uint8, clipped and rounded; vectors (N, D) => float32.
+
+    Adding 128 before the cut to an integer rounds to the nearest level, so that all 256 levels
+    survive a round trip; the arithmetic is float32 because bfloat16 cannot tell them apart.
+    """
+    if x.ndim == 4:
+        return (x.to(torch.float32) * 127.5 + 128.0).clamp(0, 255).to(torch.uint8)
+    return x.to(torch.float32)
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """int64 (N,) => float32 (N, K); the null label is the zero vector and never made here."""
+    return F.one_hot(labels, num_classes).to(torch.float32)
