@@ -1,0 +1,49 @@
+"""What consistency methods share: noise levels in training, the smaller noise level, the loss.
+
+Sources: Song & Dhariwal (2023, iCT), Geng et al. (2024, ECT), Hsu, Kao, Balestriero (2025, iGCT).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from methods.base import Progress
+
+
+def training_sigma(n: Tensor, p_mean: float, p_std: float, sigma_max: float) -> Tensor:
+    """Lognormal noise levels exp(p_mean + p_std n), at most sigma_max, for standard normal n."""
+    return torch.exp(p_mean + p_std * n).clamp(max=sigma_max)
+
+
+def smaller_sigma(t: Tensor, exponent: float, q: float, k: float, b: float) -> Tensor:
+    """r(t) = max(0, t [1 - q^-exponent (1 + k sigmoid(-b t))]), below t (ECT and iGCT).
+
+    iGCT's stage s has exponent s, so that stage 0 is plain denoising (r = 0); ECT's has s + 1.
+    """
+    ratio = 1.0 - q**-exponent * (1.0 + k * torch.sigmoid(-b * t))
+    return (t * ratio).clamp(min=0.0)
+
+
+def stage_at(progress: Progress, first: int, last: int) -> int:
+    """The stage, first..last in equal parts of training."""
+    count = last - first + 1
+    return first + min(int(progress.fraction * count), count - 1)
+
+
+def pseudo_huber(delta: Tensor, c: float) -> Tensor:
+    """sqrt(||delta||^2 + c^2) - c per sample, the norm over all its values: (B, ...) => (B,).
+
+    With c = 0 it is the plain norm, whose gradient at 0 is taken as 0.
+    """
+    squared = delta.flatten(1).square().sum(1)
+    if c == 0:
+        zero = squared == 0
+        root = torch.where(zero, torch.ones_like(squared), squared).sqrt()
+        return torch.where(zero, squared, root)
+    return (squared + c**2).sqrt() - c
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) => (B, 1, ..., 1), to broadcast over the samples of `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,172 @@
+"""Consistency training without guidance: the baseline that shows what guidance adds.
+
+Source: Geng et al. (2024), "Consistency Models Made Easy" (ECT): the noise levels of each pair
+approach each other in stages, the network is its own target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.base import Batch, Method, Progress
+from methods.consistency import (
+    per_sample,
+    pseudo_huber,
+    smaller_sigma,
+    stage_at,
+    training_sigma,
+)
+from methods.guidance import Guidance
+from methods.nets.config import MLPConfig, NetConfig, UNetConfig, build_net
+from methods.precond import ConsistencyPrecond
+from methods.registry import register
+from methods.rng import BatchRNG, SampleRNG
+from methods.samplers import sample_consistency
+from methods.settings import Preset, Settings, TrainSettings
+
+
+class CTConfig(Settings):
+    """Network, noise levels, stages of the map to the smaller level, and the sampler."""
+
+    net: NetConfig
+    sigma_data: float = Field(0.5, gt=0)
+    sigma_min: float = Field(0.003, gt=0)
+    sigma_max: float = Field(80.0, gt=0)
+    p_mean: float = -1.1
+    p_std: float = Field(2.0, gt=0)
+    q: float = Field(2.0, gt=1)
+    k: float = Field(8.0, ge=0)
+    b: float = Field(1.0, gt=0)
+    first_stage: int = Field(0, ge=0)
+    last_stage: int = Field(7, ge=0)
+    c_h: float = Field(0.0, ge=0, description="pseudo-Huber constant; 0 is the plain norm")
+    middle_sigma: tuple[float, ...] = Field((0.821,), description="levels after the first step")
+    clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
+
+
+_TOY = CTConfig(
+    net=MLPConfig(kind="mlp", width=64, blocks=3),
+    sigma_data=2.01,
+    sigma_min=0.002,
+    last_stage=6,
+    c_h=0.3,
+    middle_sigma=(0.8,),
+    clamp=False,
+)
+_TOY_TRAIN = TrainSettings(
+    iterations=2000, batch=256, lr=2e-3, decay_from=0.0, final_lr=0.1, checkpoint_every=500
+)
+_DIGITS = CTConfig(
+    net=UNetConfig(
+        kind="unet", arch="ncsnpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
+    ),
+    sigma_data=0.75,
+    p_mean=-0.4,
+    p_std=1.6,
+    first_stage=2,
+    last_stage=5,
+    c_h=0.06,
+)
+_DIGITS_TRAIN = TrainSettings(
+    iterations=900, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
+)
+
+
+@register
+class CT(Method[CTConfig]):
+    """Conditional consistency training with ECT's schedule; takes no guidance."""
+
+    name = "ct"
+    summary = "consistency training, class-conditional, no guidance (ECT, Geng 2024)"
+    guidance = "none"
+    config_type = CTConfig
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "modes1d": Preset(
+            dataset="modes1d",
+            config=_TOY,
+            train=_TOY_TRAIN,
+            steps=(1, 2),
+            expected={"w1, 2 steps": ".022", "within3, 2 steps": ".989"},
+        ),
+        "modes2d": Preset(dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2)),
+        "digits": Preset(
+            dataset="digits",
+            config=_DIGITS,
+            train=_DIGITS_TRAIN,
+            steps=(1,),
+            init_from="edm",
+            expected={"fd, 1 step": "15"},
+        ),
+        "digits-demo": Preset(
+            dataset="digits",
+            config=_DIGITS,
+            train=_DIGITS_TRAIN.model_copy(update={"iterations": 500}),
+            steps=(1,),
+            init_from="edm",
+        ),
+    }
+
+    def build(self) -> nn.Module:
+        """`ConsistencyPrecond` with its network under `model`."""
+        net = build_net(self.config.net, self.data)
+        return ConsistencyPrecond(
+            net, sigma_data=self.config.sigma_data, sigma_min=self.config.sigma_min
+        )
+
+    def loss(
+        self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
+    ) -> dict[str, Tensor]:
+        """Pseudo-Huber distance of the denoiser at t and at r < t, over t - r (ECT).
+
+        The two calls share eps and the dropout mask; r = 0 has the clean sample as its target.
+        """
+        c = self.config
+        x0 = batch.x0
+        t = training_sigma(rng.randn(), c.p_mean, c.p_std, c.sigma_max)
+        stage = stage_at(progress, c.first_stage, c.last_stage)
+        r = smaller_sigma(t, stage + 1, c.q, c.k, c.b)
+        eps = rng.randn(*x0.shape[1:])
+
+        def denoise(sigma: Tensor) -> Tensor:
+            x = x0 + per_sample(sigma, x0) * eps
+            out: Tensor = nets(
+                x, sigma, batch.labels, form="train", dropout=rng.dropout("denoiser")
+            )
+            return out
+
+        with torch.no_grad():
+            target = torch.where(per_sample(r, x0) > 0, denoise(r), x0)
+        return {"consistency": pseudo_huber(denoise(t) - target, c.c_h) / (t - r)}
+
+    def sample(
+        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
+    ) -> Tensor:
+        """One call at sigma_max, then one at each middle level after adding fresh noise."""
+        c = self.config
+        return sample_consistency(
+            lambda x, sigma: nets(x, sigma, labels, form="eval"),
+            (c.sigma_max, *c.middle_sigma[: steps - 1]),
+            lambda: rng.randn(self.data.shape, labels.device),
+            clamp=c.clamp,
+        )
+
+    def nfe(self, guidance: Guidance, steps: int) -> int:
+        """One evaluation a step."""
+        return steps
+
+    def supports(self, guidance: Guidance, steps: int) -> str | None:
+        """No guidance; as many steps as there are levels in the configuration."""
+        return super().supports(guidance, steps) or step_limit(steps, self.config.middle_sigma)
+
+
+def step_limit(steps: int, middle_sigma: tuple[float, ...]) -> str | None:
+    """None if a consistency sampler has a level for each of `steps`, otherwise the reason."""
+    most = len(middle_sigma) + 1
+    if 1 <= steps <= most:
+        return None
+    return f"middle_sigma gives levels for 1 to {most} steps, not {steps}"
