@@ -1,0 +1,66 @@
+"""Where an experiment keeps its things: results/<experiment>/{runs,cells,report}, results/cache."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import UserError
+
+DEFAULT_RESULTS = Path("results")
+DEFAULT_EXPERIMENT = "default"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(kind: str, name: str) -> str:
+    """`name` if it can be a folder's name, otherwise a UserError."""
+    if _NAME.fullmatch(name) is None:
+        raise UserError(
+            f"{kind} name {name!r} cannot be a folder: use letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit.",
+            code=2,
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The folders of one experiment; none is made before something is written to it."""
+
+    results: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name("experiment", self.name)
+        if self.name in {"cache", "reference"}:
+            raise UserError(
+                f"The experiment name {self.name!r} is taken by a folder of the same name; "
+                "choose another with --experiment.",
+                code=2,
+            )
+
+    @property
+    def root(self) -> Path:
+        """results/<experiment>."""
+        return self.results / self.name
+
+    @property
+    def runs(self) -> Path:
+        """One folder a training run."""
+        return self.root / "runs"
+
+    @property
+    def cells(self) -> Path:
+        """One folder a run, one JSON row a cell."""
+        return self.root / "cells"
+
+    @property
+    def report(self) -> Path:
+        """Tables, figures and page."""
+        return self.root / "report"
+
+    @property
+    def cache(self) -> Path:
+        """Trained extractors and real-side statistics, shared by all experiments."""
+        return self.results / "cache"

@@ -1,0 +1,214 @@
+"""Training runs: what is asked for, the card on disk, and how the two are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.data import DATASETS, Dataset
+from bench.errors import UserError, explain, unknown
+from bench.experiment import Experiment, check_name
+from bench.files import write_text
+from methods import METHODS, Method, Preset, Settings, TrainSettings
+
+CARD = "run.json"
+WEIGHTS = "model.safetensors"
+
+
+class RunCard(BaseModel):
+    """What decides the weights of a run; lies beside them as run.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    method: str
+    dataset: str
+    data_hash: str
+    preset: str
+    config: dict[str, Any]
+    train: TrainSettings | None
+    steps: tuple[int, ...]
+    seed: int
+    init_run: str = ""
+    init_checkpoint: str = ""
+    provenance: Mapping[str, str] = {}
+
+    def settings(self) -> dict[str, Any]:
+        """What two runs must share to be the same run, flattened to dotted names."""
+        kept = self.model_dump(mode="json", exclude={"provenance", "name", "steps"})
+        return dict(_flatten(kept))
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found += _flatten(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
+def method_class(name: str) -> type[Method[Any]]:
+    """The registered method, or a UserError with the closest match."""
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name]
+
+
+def dataset(name: str) -> Dataset:
+    """The registered data set, or a UserError with the closest match."""
+    if name not in DATASETS:
+        raise unknown("data set", name, DATASETS)
+    return DATASETS[name]()
+
+
+def find_preset(method: type[Method[Any]], data: str, preset: str | None) -> tuple[str, Preset]:
+    """The preset by name, by default the one named like the data set."""
+    name = preset or data
+    if name in method.presets:
+        found = method.presets[name]
+        if found.dataset != data:
+            raise UserError(
+                f"Preset {name!r} of {method.name} is for the data set {found.dataset!r}, "
+                f"not {data!r}; leave one of the two options away.",
+                code=2,
+            )
+        return name, found
+    if preset is None:
+        have = sorted({p.dataset for p in method.presets.values()})
+        raise UserError(
+            f"Method {method.name!r} has no preset for the data set {data!r}; it has some for: "
+            f"{', '.join(have) or 'none'}.",
+            code=2,
+        )
+    raise unknown(f"preset of {method.name}", preset, method.presets)
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` strings, values as JSON or else as text, to {dotted key: value}."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UserError(
+                f"--set takes key=value, such as train.iterations=500, got {pair!r}.", code=2
+            )
+        try:
+            found[key.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            found[key.strip()] = text
+    return found
+
+
+def _override(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    node: Any = tree
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        names = [name for name, _ in _flatten(tree)]
+        raise unknown("setting", key, names)
+    node[last] = value
+
+
+def make_card(
+    method: str,
+    *,
+    data: Dataset,
+    preset: str | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    init_run: str = "",
+    init_checkpoint: str = "",
+) -> RunCard:
+    """The card of a run that is asked for, with every setting resolved and checked."""
+    cls = method_class(method)
+    preset_name, found = find_preset(cls, data.name, preset)
+    tree: dict[str, Any] = found.config.model_dump(mode="json")
+    if found.train is not None:
+        tree["train"] = found.train.model_dump(mode="json")
+    for key, value in (overrides or {}).items():
+        _override(tree, key, value)
+    train_tree = tree.pop("train", None)
+    try:
+        config = cls.config_type.model_validate(tree)
+        train = None if train_tree is None else TrainSettings.model_validate(train_tree)
+        cls(config, data.spec)
+    except ValidationError as error:
+        raise UserError(f"Settings of {method} are not usable: {explain(error)}.", code=2) from None
+    except ValueError as error:
+        raise UserError(f"{method} cannot run on {data.name!r}: {error}.", code=2) from None
+    return RunCard(
+        name=check_name("run", name or f"{preset_name}-{method}-s{seed}"),
+        method=method,
+        dataset=data.name,
+        data_hash=data.hash,
+        preset=preset_name,
+        config=config.model_dump(mode="json"),
+        train=train,
+        steps=found.steps,
+        seed=seed,
+        init_run=init_run,
+        init_checkpoint=init_checkpoint,
+    )
+
+
+def make_method(card: RunCard, data: Dataset) -> Method[Any]:
+    """The method of a card, with the card's configuration."""
+    cls = method_class(card.method)
+    try:
+        config: Settings = cls.config_type.model_validate(card.config)
+    except ValidationError as error:
+        raise UserError(
+            f"Run {card.name!r} has settings that this version of {card.method} does not take: "
+            f"{explain(error)}."
+        ) from None
+    return cls(config, data.spec)
+
+
+def write_card(folder: Path, card: RunCard) -> None:
+    """Write run.json."""
+    write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
+
+
+def read_card(folder: Path) -> RunCard:
+    """Read run.json; a damaged one is a UserError that names the file."""
+    path = folder / CARD
+    try:
+        return RunCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is not a run's card ({explain(error)}); restore it, or remove the folder "
+            "and train again."
+        ) from None
+
+
+def claim(folder: Path, card: RunCard) -> None:
+    """Make `folder` the run's, or check that it already is; other settings are a UserError."""
+    if not (folder / CARD).exists():
+        write_card(folder, card)
+        return
+    there, here = read_card(folder).settings(), card.settings()
+    differing = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
+    if differing:
+        shown = "; ".join(f"{k} is {there.get(k)!r} there, {here.get(k)!r} here" for k in differing)
+        raise UserError(
+            f"Run {card.name!r} exists with other settings ({shown}): give this one its own "
+            f"--name, or remove {folder}."
+        )
+
+
+def trained_runs(experiment: Experiment) -> list[RunCard]:
+    """The cards of all runs of an experiment, by name."""
+    if not experiment.runs.is_dir():
+        return []
+    folders = sorted(f for f in experiment.runs.iterdir() if (f / CARD).exists())
+    return [read_card(folder) for folder in folders]
