@@ -1,0 +1,216 @@
+"""Which metrics are computed with which extractors, and the real side they compare with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data import Dataset, Split
+from bench.errors import UserError, unknown
+from bench.identity import code_hash, digest
+from bench.store import Value
+from metrics import (
+    EXTRACTORS,
+    METRICS,
+    Accumulator,
+    CorruptSampleSet,
+    load_sample_set,
+    plan_needs,
+    save_sample_set,
+)
+from metrics.base import Domain, ExactMixture, Extractor, Metric, SampleSet
+from metrics.extractors import MissingWeights, train_classifier
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One metric with its extractor ('' where it uses none) and a hash of what it depends on."""
+
+    metric: Metric
+    extractor: str
+    extractor_hash: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that turns the samples of a cell into values."""
+
+    data: Dataset
+    extractors: dict[str, Extractor]
+    plan: tuple[Planned, ...]
+    real: SampleSet
+    reference: str
+    reference_hash: str
+
+    def accumulator(self) -> Accumulator:
+        """A fresh pass over one generated set."""
+        return Accumulator(self.extractors, plan_needs(p.metric for p in self.plan))
+
+    def values(self, fake: SampleSet) -> tuple[tuple[Value, ...], list[str]]:
+        """Every planned metric whose minimum of samples is met, and a sentence a failed one."""
+        values, problems = [], []
+        for p in self.plan:
+            if fake.n < p.metric.minimum_n:
+                continue
+            try:
+                number = float(p.metric.compute(real=self.real, fake=fake, extractor=p.extractor))
+                if not math.isfinite(number):
+                    raise ValueError(f"it gave {number}")
+            except Exception as error:  # a metric may be a plugin's and fail in any way
+                problems.append(f"metric {p.metric.name} failed: {type(error).__name__}: {error}")
+                continue
+            values.append(
+                Value(
+                    metric=p.metric.name,
+                    label=p.metric.label,
+                    version=p.metric.version,
+                    direction=p.metric.direction,
+                    extractor=p.extractor,
+                    extractor_hash=p.extractor_hash,
+                    n=fake.n,
+                    value=number,
+                    signature=p.signature,
+                )
+            )
+        return tuple(values), problems
+
+
+def make_extractor(
+    name: str, data: Dataset, cache: Path, weights: Path | None, download: bool
+) -> Extractor:
+    """The extractor ready for use; missing weights are a UserError that says what to do."""
+    if name not in EXTRACTORS:
+        raise unknown("extractor", name, EXTRACTORS)
+    try:
+        if name == "identity":
+            return EXTRACTORS[name](data.spec.shape[0])
+        if name == "classifier":
+            return train_classifier(data.train.samples, data.train.labels, cache=cache)
+        return EXTRACTORS[name](weights, download=download)
+    except MissingWeights as error:
+        text = str(error).replace("download=True", "--download")
+        raise UserError(f"{text}.") from None
+    except ValueError as error:
+        raise UserError(f"Extractor {name!r} cannot be used on {data.name!r}: {error}.") from None
+
+
+def prepare(
+    data: Dataset,
+    cache: Path,
+    *,
+    metrics: Sequence[str] | None = None,
+    extractors: Sequence[str] | None = None,
+    weights: Path | None = None,
+    download: bool = False,
+) -> Evaluation:
+    """Extractors, plan and real side for a data set.
+
+    By default all metrics that fit the data, on the data set's own extractors. The real side is
+    computed once and cached under a key made of the content and everything it passes through.
+    """
+    domain: Domain = "image" if data.spec.is_image else "vector"
+    wanted = tuple(extractors) if extractors else data.extractors
+    made = {name: make_extractor(name, data, cache, weights, download) for name in wanted}
+    exact = exact_mixture(data)
+    reference_hash = data.reference.hash
+    plan: list[Planned] = []
+    refused: list[str] = []
+    for name in metrics or sorted(METRICS):
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+        metric = METRICS[name]()
+        for extractor in made.values() if metric.uses_extractor else (None,):
+            reason = metric.supports(domain=domain, extractor=extractor, exact=exact)
+            if reason is None:
+                plan.append(_planned(metric, extractor, reference_hash))
+            else:
+                refused.append(reason)
+    if not plan:
+        raise UserError(
+            f"None of the metrics asked for fits {data.name!r}: {'; '.join(refused)}.", code=2
+        )
+    used = {p.extractor for p in plan if p.extractor}
+    kept = {name: extractor for name, extractor in made.items() if name in used}
+    real = _real_side(data, kept, plan, cache, exact)
+    reference = f"{data.name}/reference"
+    return Evaluation(data, kept, tuple(plan), real, reference, reference_hash)
+
+
+def _planned(metric: Metric, extractor: Extractor | None, reference_hash: str) -> Planned:
+    name, hashed = ("", "") if extractor is None else (extractor.name, extractor.hash)
+    signature = digest(
+        {
+            "metric": metric.name,
+            "version": metric.version,
+            "code": code_hash(type(metric)),
+            "extractor": hashed,
+            "reference": reference_hash,
+        }
+    )
+    return Planned(metric, name, hashed, signature)
+
+
+def exact_mixture(data: Dataset) -> ExactMixture | None:
+    """The density of a data set in the form metrics take, or None where it is unknown."""
+    mixture = data.spec.mixture
+    if mixture is None:
+        return None
+    means = tuple(np.asarray(modes, dtype=np.float64) for modes in mixture.means)
+    return ExactMixture(means, mixture.std)
+
+
+def accumulate(accumulator: Accumulator, samples: Tensor, labels: Tensor) -> None:
+    """Feed a whole set in batches."""
+    for start in range(0, len(labels), BATCH):
+        accumulator.update(samples[start : start + BATCH], labels[start : start + BATCH])
+
+
+def _real_side(
+    data: Dataset,
+    extractors: dict[str, Extractor],
+    plan: Sequence[Planned],
+    cache: Path,
+    exact: ExactMixture | None,
+) -> SampleSet:
+    needs = plan_needs(p.metric for p in plan)
+    parts: dict[str, Any] = {
+        "format": 1,
+        "code": code_hash(Accumulator),
+        "split": data.reference.hash,
+        "needs": sorted(needs),
+        "extractors": {name: e.hash for name, e in sorted(extractors.items())},
+        "mixture": repr(data.spec.mixture),
+    }
+    path = cache / f"real-{data.name}-{digest(parts)[:24]}.npz"
+    try:
+        return load_sample_set(path)
+    except (FileNotFoundError, CorruptSampleSet):
+        pass  # absent or damaged: it is made again and replaces the damaged file
+    accumulator = Accumulator(extractors, needs)
+    accumulate(accumulator, data.reference.samples, data.reference.labels)
+    real = accumulator.finish(exact)
+    save_sample_set(path, real)
+    # Read back, so that the first run sees exactly what later ones see.
+    return load_sample_set(path)
+
+
+def floor_split(data: Dataset, n: int) -> Split | None:
+    """The first n training samples, or None if there are not as many."""
+    if n > len(data.train):
+        return None
+    return Split(data.train.samples[:n], data.train.labels[:n])
+
+
+def sampling_labels(indices: torch.Tensor, num_classes: int) -> Tensor:
+    """Classes of sample indices: balanced, and a function of the index alone."""
+    return indices % num_classes

@@ -1,0 +1,99 @@
+"""What a sweep consists of: cells, and what each of them depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data import Dataset
+from bench.experiment import Experiment
+from bench.files import sha256
+from bench.identity import code_hash, digest
+from bench.runs import WEIGHTS, RunCard, make_method
+from methods import Guidance, Method
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One checkpoint at one guidance scale, number of steps and sampling seed.
+
+    `skip` is the method's reason for not being able to, or ''.
+    """
+
+    card: RunCard
+    checkpoint: str
+    guidance: Guidance
+    steps: int
+    seed: int
+    n: int
+    nfe: int
+    skip: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run that can be sampled: its card, its method, and the file and hash of its weights."""
+
+    card: RunCard
+    data: Dataset
+    method: Method[Any]
+    weights: Path | None
+    checkpoint: str
+
+
+def target(card: RunCard, data: Dataset, experiment: Experiment) -> Target | None:
+    """The run ready for sampling, or None while its training is unfinished."""
+    method = make_method(card, data)
+    if not method.trains:
+        return Target(card, data, method, None, "")
+    weights = experiment.runs / card.name / WEIGHTS
+    if not weights.exists():
+        return None
+    return Target(card, data, method, weights, sha256(weights))
+
+
+def expand(
+    found: Target,
+    guidance: Sequence[float],
+    steps: Sequence[int] | None,
+    seeds: Sequence[int],
+    samples: int,
+) -> list[Cell]:
+    """All cells of a run, skipped ones included."""
+    cells = []
+    for seed in seeds:
+        for count in steps or found.card.steps:
+            for scale in guidance:
+                cells.append(_cell(found, Guidance(scale), count, seed, samples))
+    return cells
+
+
+def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
+    reason = found.method.supports(guidance, steps) or ""
+    key = digest(
+        {
+            "method": found.card.method,
+            "code": code_hash(type(found.method)),
+            "config": found.card.config,
+            "data": found.card.data_hash,
+            "checkpoint": found.checkpoint,
+            "guidance": guidance.scale,
+            "steps": steps,
+            "seed": seed,
+            "n": n,
+        }
+    )
+    return Cell(
+        card=found.card,
+        checkpoint=found.checkpoint,
+        guidance=guidance,
+        steps=steps,
+        seed=seed,
+        n=n,
+        nfe=0 if reason else found.method.nfe(guidance, steps),
+        skip=reason,
+        key=key,
+    )

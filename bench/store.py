@@ -1,0 +1,127 @@
+"""Rows on disk: one JSON file a cell, durable before the next cell starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import UserError, explain
+from bench.files import write_text
+
+Status = Literal["ok", "skip", "diverged", "failed"]
+
+
+class Frozen(BaseModel):
+    """Base of what is stored: immutable, unknown keys refused, NaN refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Value(Frozen):
+    """One metric of one cell."""
+
+    metric: str
+    label: str
+    version: int
+    direction: Literal["lower", "higher", "none"]
+    extractor: str = Field(description="'' where the metric uses none")
+    extractor_hash: str
+    n: int
+    value: float
+    signature: str = Field("", description="SHA-256 of what the value depends on beside samples")
+
+
+class Density(Frozen):
+    """1-D samples as a histogram per class, for the density figure."""
+
+    kind: Literal["density"] = "density"
+    edges: tuple[float, ...] = Field(description="bins + 1 edges, shared by all classes")
+    counts: tuple[tuple[int, ...], ...] = Field(description="classes x bins")
+    means: tuple[tuple[float, ...], ...] = Field(description="exact modes of every class")
+    std: float = Field(description="exact standard deviation of every mode")
+
+
+class Points(Frozen):
+    """2-D samples, the first few of a cell."""
+
+    kind: Literal["points"] = "points"
+    xy: tuple[tuple[float, float], ...]
+    labels: tuple[int, ...]
+    means: tuple[tuple[tuple[float, float], ...], ...] = Field(description="modes of every class")
+    std: float
+
+
+class Images(Frozen):
+    """The images of the first sample indices: one PNG strip of square tiles, left to right."""
+
+    kind: Literal["images"] = "images"
+    png: str = Field(description="base64 of a PNG of tiles side by side")
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
+Preview = Density | Points | Images
+
+
+class Row(Frozen):
+    """One cell: a checkpoint at a guidance scale, a number of steps and a sampling seed.
+
+    `method` 'real' is the floor: real samples that are not the reference, measured like a
+    generated set.
+    """
+
+    key: str
+    status: Status
+    reason: str = ""
+    experiment: str
+    dataset: str
+    data_hash: str
+    method: str
+    run: str = Field(description="name of the training run; rows of one run share a checkpoint")
+    train_seed: int
+    checkpoint: str = Field(description="SHA-256 of the weights, '' where there are none")
+    guidance: float
+    steps: int
+    nfe: int
+    seed: int = Field(description="sampling seed")
+    n: int
+    reference: str = Field(description="name of the real set compared with")
+    reference_hash: str
+    reference_n: int
+    seconds_per_image: float = 0.0
+    values: tuple[Value, ...] = ()
+    preview: Preview | None = Field(None, discriminator="kind")
+    created: str = Field(description="UTC, ISO 8601")
+    provenance: Mapping[str, str] = Field(default_factory=dict)
+
+
+def row_path(cells: Path, row_run: str, key: str) -> Path:
+    """The file of a cell."""
+    return cells / row_run / f"{key[:24]}.json"
+
+
+def write_row(cells: Path, row: Row) -> Path:
+    """Write one row atomically; returns its file."""
+    path = row_path(cells, row.run, row.key)
+    write_text(path, row.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_row(path: Path) -> Row:
+    """Read one row; a damaged file is a UserError that names it."""
+    try:
+        return Row.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is not a row of results ({explain(error)}); remove it and sweep again."
+        ) from None
+
+
+def read_rows(cells: Path) -> list[Row]:
+    """All rows of an experiment, by path."""
+    return [read_row(path) for path in sorted(cells.glob("*/*.json"))]

@@ -1,0 +1,310 @@
+"""The sweep: executes cells that are missing, one after the other, each durable at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from bench.checkpoint import load_into, load_weights
+from bench.data import Dataset
+from bench.data.convert import from_model, one_hot
+from bench.errors import UserError
+from bench.evaluate import Evaluation, accumulate, floor_split, sampling_labels
+from bench.experiment import Experiment
+from bench.identity import digest
+from bench.plan import Cell, Target
+from bench.preview import preview
+from bench.progress import Bar
+from bench.provenance import now, provenance
+from bench.store import Row, Status, Value, read_row, row_path, write_row
+from methods import Guidance, Method, SampleRNG
+
+FLOOR = "real"
+
+
+@dataclass
+class Outcome:
+    """What a sweep did; `failed` holds one sentence a failed cell."""
+
+    computed: int = 0
+    kept: int = 0
+    skipped: int = 0
+    diverged: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def generate(
+    method: Method[Any],
+    nets: nn.Module,
+    guidance: Guidance,
+    steps: int,
+    seed: int,
+    n: int,
+    *,
+    batch: int,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of final samples on the CPU, uint8 images or float32 vectors, and their classes.
+
+    Sample i depends on (seed, i) alone, so that neither `batch` nor the device's count changes
+    it, and all methods and scales share its noise.
+    """
+    for start in range(0, n, batch):
+        indices = torch.arange(start, min(start + batch, n))
+        labels = sampling_labels(indices, method.data.num_classes)
+        rng = SampleRNG(seed, indices.tolist())
+        with torch.inference_mode():
+            hot = one_hot(labels, method.data.num_classes).to(device)
+            x = method.sample(nets, hot, guidance, steps, rng)
+        expected = (len(indices), *method.data.shape)
+        if tuple(x.shape) != expected:
+            raise ValueError(f"{method.name} gave samples {tuple(x.shape)}, not {expected}")
+        if not torch.isfinite(x).all():
+            bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+            raise Diverged(f"{bad} of samples {start} to {start + len(x) - 1} are not finite")
+        yield from_model(x).cpu(), labels
+
+
+class MetricsFailed(Exception):
+    """Some metrics of a cell failed; the values of the others are stored."""
+
+
+class Diverged(Exception):
+    """A sampler gave NaN or infinity: a result about the method, not a failure of the sweep."""
+
+
+def load_nets(target: Target, device: torch.device) -> nn.Module:
+    """The networks of a run with their averaged weights, ready for sampling."""
+    with torch.random.fork_rng(devices=[]):
+        nets = target.method.build()
+    if target.weights is not None:
+        load_into(nets, load_weights(target.weights), target.weights)
+    return nets.to(device).eval().requires_grad_(False)
+
+
+def is_done(cell: Cell, evaluation: Evaluation, experiment: Experiment) -> Row | None:
+    """The stored row of a cell if it holds every planned value, else None."""
+    path = row_path(experiment.cells, cell.card.name, cell.key)
+    if not path.exists():
+        return None
+    row = read_row(path)
+    if row.status == "diverged":
+        return row
+    have = {value.signature for value in row.values}
+    wanted = {p.signature for p in evaluation.plan if cell.n >= p.metric.minimum_n}
+    return row if row.status == "ok" and wanted <= have else None
+
+
+def make_row(
+    cell: Cell,
+    evaluation: Evaluation,
+    experiment: Experiment,
+    status: Status,
+    *,
+    reason: str = "",
+    **more: Any,
+) -> Row:
+    """A row of a cell with everything that it depends on."""
+    return Row(
+        key=cell.key,
+        status=status,
+        reason=reason,
+        experiment=experiment.name,
+        dataset=cell.card.dataset,
+        data_hash=cell.card.data_hash,
+        method=cell.card.method,
+        run=cell.card.name,
+        train_seed=cell.card.seed,
+        checkpoint=cell.checkpoint,
+        guidance=cell.guidance.scale,
+        steps=cell.steps,
+        nfe=cell.nfe,
+        seed=cell.seed,
+        n=cell.n,
+        reference=evaluation.reference,
+        reference_hash=evaluation.reference_hash,
+        reference_n=evaluation.real.n,
+        created=now(),
+        provenance=provenance(),
+        **more,
+    )
+
+
+def run_cell(
+    cell: Cell,
+    target: Target,
+    nets: nn.Module,
+    evaluation: Evaluation,
+    experiment: Experiment,
+    *,
+    batch: int,
+    device: torch.device,
+    tick: Callable[[int], None] = lambda _: None,
+) -> Row:
+    """Sample, evaluate and store one cell; `tick` is told of every batch."""
+    accumulator = evaluation.accumulator()
+    samples: list[Tensor] = []
+    labels: list[Tensor] = []
+    shown = 0
+    whole = not evaluation.data.spec.is_image  # a vector's preview needs every sample
+    seconds = 0.0
+    stream = generate(
+        target.method, nets, cell.guidance, cell.steps, cell.seed, cell.n,
+        batch=batch, device=device,
+    )  # fmt: skip
+    try:
+        started = time.perf_counter()
+        for x, y in stream:
+            seconds += time.perf_counter() - started
+            accumulate(accumulator, x, y)
+            if whole or shown < batch:
+                samples.append(x)
+                labels.append(y)
+                shown += len(y)
+            tick(len(y))
+            started = time.perf_counter()
+    except Diverged as error:
+        row = make_row(cell, evaluation, experiment, "diverged", reason=str(error))
+        write_row(experiment.cells, row)
+        return row
+    values, problems = evaluation.values(accumulator.finish())
+    picture = preview(torch.cat(samples), torch.cat(labels), evaluation.data)
+    row = make_row(
+        cell,
+        evaluation,
+        experiment,
+        "ok",
+        values=_merged(cell, experiment, values),
+        preview=picture,
+        seconds_per_image=seconds / cell.n,
+    )
+    write_row(experiment.cells, row)
+    if problems:
+        raise MetricsFailed("; ".join(problems))
+    return row
+
+
+def _merged(cell: Cell, experiment: Experiment, fresh: tuple[Value, ...]) -> tuple[Value, ...]:
+    """`fresh` values with those of the stored row for other metrics of the same samples."""
+    path = row_path(experiment.cells, cell.card.name, cell.key)
+    if not path.exists():
+        return fresh
+    names = {(value.metric, value.extractor) for value in fresh}
+    old = [v for v in read_row(path).values if (v.metric, v.extractor) not in names]
+    return tuple(sorted([*fresh, *old], key=lambda v: (v.metric, v.extractor)))
+
+
+def floor_row(data: Dataset, evaluation: Evaluation, experiment: Experiment, n: int) -> Row | None:
+    """Real samples measured like a generated set, stored; None if there are not n of them."""
+    split = floor_split(data, n)
+    if split is None:
+        return None
+    key = digest({"floor": split.hash, "reference": evaluation.reference_hash, "n": n})
+    run = f"{data.name}-{FLOOR}"
+    path = row_path(experiment.cells, run, key)
+    if path.exists():
+        row = read_row(path)
+        if {p.signature for p in evaluation.plan} <= {v.signature for v in row.values}:
+            return row
+    accumulator = evaluation.accumulator()
+    accumulate(accumulator, split.samples, split.labels)
+    row = Row(
+        key=key,
+        status="ok",
+        experiment=experiment.name,
+        dataset=data.name,
+        data_hash=data.hash,
+        method=FLOOR,
+        run=run,
+        train_seed=0,
+        checkpoint="",
+        guidance=1.0,
+        steps=0,
+        nfe=0,
+        seed=0,
+        n=n,
+        reference=evaluation.reference,
+        reference_hash=evaluation.reference_hash,
+        reference_n=evaluation.real.n,
+        values=evaluation.values(accumulator.finish())[0],
+        preview=preview(split.samples, split.labels, data),
+        created=now(),
+        provenance=provenance(),
+    )
+    write_row(experiment.cells, row)
+    return row
+
+
+def sweep(
+    targets: Sequence[tuple[Target, Sequence[Cell]]],
+    evaluation: Evaluation,
+    experiment: Experiment,
+    *,
+    batch: int,
+    device: torch.device,
+    console: Console | None = None,
+) -> Outcome:
+    """Execute the missing cells of one data set. A failed cell is told of and tried again next
+    time; it does not stop the others."""
+    outcome = Outcome()
+    images = sum(c.n for _, cells in targets for c in cells if not c.skip)
+    title = f"sweep {evaluation.data.name}"
+    with Bar(title, images, 0, console) as bar:
+        done = 0
+        for target, cells in targets:
+            nets: nn.Module | None = None
+            for cell in cells:
+                what = f"{cell.card.name} g={cell.guidance.scale:g} steps={cell.steps}"
+                if cell.skip:
+                    outcome.skipped += 1
+                    row = make_row(cell, evaluation, experiment, "skip", reason=cell.skip)
+                    _write_once(experiment, row)
+                    continue
+                try:
+                    if is_done(cell, evaluation, experiment) is not None:
+                        outcome.kept += 1
+                    else:
+                        nets = load_nets(target, device) if nets is None else nets
+                        row = run_cell(
+                            cell, target, nets, evaluation, experiment,
+                            batch=batch, device=device,
+                            tick=_ticker(bar, done, what),
+                        )  # fmt: skip
+                        outcome.computed += 1
+                        outcome.diverged += row.status == "diverged"
+                except UserError:
+                    raise
+                except Exception as error:  # the code of a method or metric may fail in any way
+                    outcome.failed.append(f"{what}: {type(error).__name__}: {error}")
+                    reason = f"{type(error).__name__}: {error}"
+                    row = make_row(cell, evaluation, experiment, "failed", reason=reason)
+                    if not row_path(experiment.cells, row.run, row.key).exists():
+                        write_row(experiment.cells, row)
+                done += cell.n
+                bar.update(done, what)
+    return outcome
+
+
+def _ticker(bar: Bar, done: int, what: str) -> Callable[[int], None]:
+    """Counts the images of one cell on top of those already done."""
+    total = done
+
+    def tick(images: int) -> None:
+        nonlocal total
+        total += images
+        bar.update(total, what)
+
+    return tick
+
+
+def _write_once(experiment: Experiment, row: Row) -> None:
+    # A skip is decided anew each time; its row changes only if the reason does.
+    path = row_path(experiment.cells, row.run, row.key)
+    if not path.exists() or read_row(path).reason != row.reason:
+        write_row(experiment.cells, row)
