@@ -1,0 +1,216 @@
+"""The command line: parse, call one function, print. Heavy imports wait inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.experiment import Experiment
+
+app = typer.Typer(
+    name="bench",
+    help="Benchmark of guidance methods for diffusion and consistency models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT_DATASET = "digits"
+
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of all experiments.")]
+ExperimentOption = Annotated[
+    str, typer.Option("--experiment", "-e", help="Folder of this experiment within --results.")
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file with further methods, metrics or data sets."),
+]
+SuiteOption = Annotated[
+    str | None, typer.Option("--suite", help="TOML file, or a shipped suite such as 'demo'.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+
+
+@app.command("train")
+def train_command(
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Method; repeat for several.")
+    ] = None,
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set.")] = DEFAULT_DATASET,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings by name; by default those of the data set.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and all draws.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
+    ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Run, folder or .safetensors to start from, or 'none'.")
+    ] = None,
+    suite: SuiteOption = None,
+    experiment: ExperimentOption = "default",
+    results: ResultsOption = Path("results"),
+    device: DeviceOption = "auto",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    plugin: PluginOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train methods; run the same command again to go on after a stop."""
+    from bench.commands import train_all
+
+    console, place = _begin(plugin, results, experiment)
+    train_all(
+        console,
+        place,
+        methods=method,
+        dataset_name=dataset,
+        preset=preset,
+        seed=seed,
+        name=name,
+        settings=setting or [],
+        init_from=init_from,
+        suite=suite,
+        device=device,
+        precision=precision,
+        dry_run=dry_run,
+    )
+
+
+@app.command("sweep")
+def sweep_command(
+    guidance: Annotated[
+        str, typer.Option("--guidance", "-g", help="Scales: 1..13, 1..13:2 or 1,1.5,2; 1 is off.")
+    ] = "1..13",
+    steps: Annotated[
+        str | None, typer.Option(help="Sampling steps, a range; by default the preset's.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-n", min=2, help="Samples a cell.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = "0",
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Only these methods.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Only these metrics; repeatable.")
+    ] = None,
+    extractor: Annotated[
+        list[str] | None, typer.Option(help="Features for the metrics; repeatable.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder of an extractor's weights.")
+    ] = None,
+    download: Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
+    suite: SuiteOption = None,
+    experiment: ExperimentOption = "default",
+    results: ResultsOption = Path("results"),
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Sample all trained runs over guidance scales and measure; computes only what is missing."""
+    from bench.commands import sweep_all
+
+    console, place = _begin(plugin, results, experiment)
+    sweep_all(
+        console,
+        place,
+        guidance=guidance,
+        steps=steps,
+        samples=samples,
+        seeds=seeds,
+        methods=method,
+        datasets=dataset,
+        metrics=metric,
+        extractors=extractor,
+        weights=weights,
+        download=download,
+        batch=batch,
+        suite=suite,
+        device=device,
+        dry_run=dry_run,
+    )
+
+
+@app.command("report")
+def report_command(
+    suite: SuiteOption = None,
+    experiment: ExperimentOption = "default",
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Render tables, figures and a page from the rows of an experiment."""
+    from bench.commands import report_all
+
+    console, place = _begin(None, results, experiment)
+    report_all(console, place, suite=suite)
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(help="methods, metrics, datasets, extractors or suites.")],
+    plugin: PluginOption = None,
+) -> None:
+    """List what is registered, one line each, with its origin."""
+    from bench.commands import list_all
+
+    console, _ = _begin(plugin, Path("results"), "default")
+    list_all(console, what)
+
+
+def _begin(
+    plugins: list[Path] | None, results: Path, experiment: str
+) -> tuple[Console, Experiment]:
+    """Console and experiment, after plugins are loaded; a plugin's failure is a warning."""
+    from rich.console import Console
+
+    from bench.experiment import Experiment
+    from bench.plugins import load_plugins
+
+    warnings = Console(stderr=True)
+    for problem in load_plugins(plugins or ()):
+        warnings.print(f"Warning: {problem}", style="yellow", markup=False, soft_wrap=True)
+    return Console(), Experiment(results, experiment)
+
+
+def main() -> None:
+    """Entry point: a UserError is one sentence on stderr and an exit code, never a traceback."""
+    from typer.main import get_command
+
+    try:
+        code = get_command(app)(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        _complain(str(error), error.code)
+    except KeyboardInterrupt:
+        _complain("Stopped. What was finished is kept; the same command goes on.", 130)
+    except Exception as error:
+        from bench.usage import usage_error
+
+        found = usage_error(error)
+        if found is None:
+            raise
+        _complain(*found)
+
+
+def _complain(message: str, code: int) -> None:
+    print(f"Error: {message}" if code != 130 else message, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

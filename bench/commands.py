@@ -1,0 +1,323 @@
+"""What the commands do, once their options are parsed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.data import DATASETS
+from bench.errors import UserError, unknown
+from bench.estimate import parameters, price_cells, train_seconds
+from bench.experiment import DEFAULT_EXPERIMENT, Experiment
+from bench.orchestrate import (
+    Sweep,
+    make_fabric,
+    plan_experiment,
+    plan_study,
+    preset_for,
+    resolve_device,
+    train_run,
+    train_study,
+)
+from bench.plugins import ORIGINS
+from bench.progress import duration
+from bench.ranges import parse_ints, parse_range
+from bench.runs import (
+    dataset,
+    make_card,
+    method_class,
+    parse_overrides,
+    trained_runs,
+)
+from bench.store import read_rows
+from bench.suite import Study, builtin_suites, read_suite
+from bench.sweep import floor_row, sweep
+from bench.train import Stopped
+from methods import METHODS
+from metrics import EXTRACTORS, METRICS
+
+
+def say(console: Console, text: str) -> None:
+    """One line, unwrapped, as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def suite_place(suite: str, place: Experiment) -> tuple[tuple[Study, ...], Experiment]:
+    """The studies of a suite and the experiment to put them in.
+
+    The suite names its experiment; --experiment, where given, goes first.
+    """
+    found = read_suite(suite)
+    if place.name == DEFAULT_EXPERIMENT:
+        place = replace(place, name=found.experiment)
+    return found.study, place
+
+
+def flags(place: Experiment, suite: str | None = None) -> str:
+    """The options that the next command needs in order to find the same experiment."""
+    parts = []
+    if suite is not None:
+        parts.append(f" --suite {suite}")
+    elif place.name != DEFAULT_EXPERIMENT:
+        parts.append(f" --experiment {place.name}")
+    if place.results != Path("results"):
+        parts.append(f" --results {place.results}")
+    return "".join(parts)
+
+
+def train_all(
+    console: Console,
+    place: Experiment,
+    *,
+    methods: Sequence[str] | None,
+    dataset_name: str,
+    preset: str | None,
+    seed: int,
+    name: str | None,
+    settings: Sequence[str],
+    init_from: str | None,
+    suite: str | None,
+    device: str,
+    precision: str,
+    dry_run: bool,
+) -> None:
+    """`bench train`."""
+    if suite is not None:
+        if methods or preset or name or settings or init_from:
+            raise UserError(
+                "--suite names methods and settings itself: leave --method, --preset, --name, "
+                "--set and --init-from away.",
+                code=2,
+            )
+        studies, place = suite_place(suite, place)
+    else:
+        if not methods:
+            raise UserError(
+                f"Name a method: bench train --method igct. Available: "
+                f"{', '.join(sorted(METHODS))}.",
+                code=2,
+            )
+        if name and len(methods) > 1:
+            raise UserError("--name is for one method at a time.", code=2)
+        overrides = parse_overrides(settings)
+        studies = (
+            Study(
+                dataset=dataset_name,
+                methods=tuple(methods),
+                preset=preset,
+                seeds=(seed,),
+                set=overrides,
+            ),
+        )
+    for study in studies:
+        for method in study.methods:
+            method_class(method)
+    if dry_run:
+        for study in studies:
+            _describe(console, study, device)
+        return
+    if suite is None and not any(method_class(m).trains for m in methods or ()):
+        say(console, f"{', '.join(methods or ())}: nothing to train. Next: bench sweep")
+        return
+    fabric = make_fabric(device, precision)
+    own = console if fabric.is_global_zero else None
+    try:
+        for study in studies:
+            if suite is not None:
+                train_study(study, place, fabric, own)
+                continue
+            for method in study.methods:
+                if method_class(method).trains:
+                    train_run(
+                        method, dataset(study.dataset), place, fabric, own,
+                        preset=preset_for(study, method), seed=seed, name=name,
+                        overrides=study.set, init_from=init_from,
+                    )  # fmt: skip
+    except Stopped as stopped:
+        raise UserError(str(stopped), code=130) from None
+    if own is not None:
+        say(own, f"Trained runs are in {place.runs}.")
+        say(own, f"Next: bench sweep{flags(place, suite)}" + ("" if suite else " --guidance 1..13"))
+
+
+def _describe(console: Console, study: Study, device: str) -> None:
+    data = dataset(study.dataset)
+    for method in study.methods:
+        card = make_card(
+            method,
+            data=data,
+            preset=preset_for(study, method),
+            seed=study.seeds[0],
+            overrides=study.set,
+        )
+        say(console, card.model_dump_json(indent=2, include={"name", "method", "dataset", "preset"}
+                                          | {"config", "train", "seed"}))  # fmt: skip
+        if card.train is None:
+            say(console, f"{card.name}: nothing to train.")
+            continue
+        seconds = train_seconds(card, data, resolve_device(device))
+        images = card.train.iterations * card.train.batch
+        say(
+            console,
+            f"{card.name}: {parameters(card, data):,} parameters, {images:,} images, about "
+            f"{duration(seconds)} at the rate measured now on {resolve_device(device)}.",
+        )
+    say(console, "Nothing was written.")
+
+
+def sweep_all(
+    console: Console,
+    place: Experiment,
+    *,
+    guidance: str,
+    steps: str | None,
+    samples: int | None,
+    seeds: str,
+    methods: Sequence[str] | None,
+    datasets: Sequence[str] | None,
+    metrics: Sequence[str] | None,
+    extractors: Sequence[str] | None,
+    weights: Path | None,
+    download: bool,
+    batch: int,
+    suite: str | None,
+    device: str,
+    dry_run: bool,
+) -> None:
+    """`bench sweep`."""
+    where = resolve_device(device)
+    sweeps: list[Sweep] = []
+    unfinished: list[str] = []
+    if suite is not None:
+        studies, place = suite_place(suite, place)
+        for study in studies:
+            planned, missing = plan_study(study, place, weights=weights, download=download)
+            sweeps.append(planned)
+            unfinished += missing
+    else:
+        for method in methods or ():
+            method_class(method)
+        names = list(datasets or dict.fromkeys(c.dataset for c in trained_runs(place)))
+        table = {
+            name: Study(
+                dataset=name,
+                methods=(),
+                guidance=parse_range(guidance, "--guidance"),
+                steps=None if steps is None else parse_ints(steps, "--steps"),
+                samples=samples,
+                sampling_seeds=parse_ints(seeds, "--seeds"),
+                metrics=None if metrics is None else tuple(metrics),
+                extractors=None if extractors is None else tuple(extractors),
+            )
+            for name in names
+        }
+        sweeps, unfinished = plan_experiment(
+            table, place, methods=methods, weights=weights, download=download
+        )
+    for name in unfinished:
+        say(console, f"Left out: {name} is not trained to its end; bench train goes on with it.")
+    if not any(s.targets for s in sweeps):
+        raise UserError(
+            f"There is no trained run in {place.runs}"
+            + (f" of {', '.join(methods)}" if methods else "")
+            + f": bench train --method igct{flags(place)}."
+        )
+    if dry_run:
+        for planned in sweeps:
+            _price(console, planned, place, where, batch)
+        say(console, "Nothing was computed.")
+        return
+    failed: list[str] = []
+    for planned in sweeps:
+        if floor_row(planned.evaluation.data, planned.evaluation, place, planned.samples) is None:
+            say(
+                console,
+                f"{planned.evaluation.data.name}: no real-versus-real floor, which needs "
+                f"{planned.samples} training samples; there are "
+                f"{len(planned.evaluation.data.train)}.",
+            )
+        outcome = sweep(
+            planned.targets, planned.evaluation, place, batch=batch, device=where, console=console
+        )
+        say(
+            console,
+            f"{planned.evaluation.data.name}: {outcome.computed} cells computed"
+            + (f" ({outcome.diverged} diverged)" if outcome.diverged else "")
+            + f", {outcome.kept} kept, {outcome.skipped} skipped with a reason, "
+            f"{len(outcome.failed)} failed.",
+        )
+        failed += outcome.failed
+    for line in failed:
+        say(console, f"Failed: {line}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} cells failed; the same command tries them again and keeps the others."
+        )
+    say(console, f"Rows are in {place.cells}.")
+    say(console, f"Next: bench report{flags(place, suite)}")
+
+
+def _price(
+    console: Console, planned: Sweep, place: Experiment, device: torch.device, batch: int
+) -> None:
+    table = Table("run", "steps", "cells", "skipped", "done", "NFE", "images", "about")
+    total = 0.0
+    for line in price_cells(planned, place, device, batch):
+        total += line.seconds
+        table.add_row(
+            line.run, str(line.steps), str(line.cells), str(line.skipped), str(line.done),
+            f"{line.nfe:,}", f"{line.images:,}", duration(line.seconds),
+        )  # fmt: skip
+    say(console, f"{planned.evaluation.data.name}, {planned.samples} samples a cell:")
+    console.print(table)
+    say(console, f"Still to do: about {duration(total)} on {device}.")
+
+
+def report_all(console: Console, place: Experiment, *, suite: str | None) -> None:
+    """`bench report`."""
+    from bench.report import write_report
+
+    if suite is not None:
+        _, place = suite_place(suite, place)
+    rows = read_rows(place.cells)
+    if not rows:
+        raise UserError(f"There are no rows in {place.cells}: bench sweep{flags(place)}.")
+    paths = write_report(rows, place.report, published=published_file())
+    for problem in paths.problems:
+        say(console, f"Warning: {problem}")
+    say(console, f"{len(rows)} rows reported.")
+    say(console, f"Look at {paths.page} (tables also in {paths.tables_md}).")
+    if paths.problems:
+        sys.exit(1)
+
+
+def published_file() -> Path | None:
+    """results/published.csv of the checkout, or its copy in the installed package."""
+    package = Path(__file__).resolve().parent
+    for path in (package / "published.csv", package.parent / "results" / "published.csv"):
+        if path.exists():
+            return path
+    return None
+
+
+def list_all(console: Console, what: str) -> None:
+    """`bench list`."""
+    lines: dict[str, list[tuple[str, str, str]]] = {
+        "methods": [(n, c.summary, ORIGINS["methods", n]) for n, c in METHODS.items()],
+        "metrics": [(n, c.summary, ORIGINS["metrics", n]) for n, c in METRICS.items()],
+        "datasets": [(n, c.summary, ORIGINS["datasets", n]) for n, c in DATASETS.items()],
+        "extractors": [(n, "", "") for n in EXTRACTORS],
+        "suites": [(n, str(p), "") for n, p in builtin_suites().items()],
+    }
+    if what not in lines:
+        raise unknown("list", what, lines)
+    table = Table.grid(padding=(0, 2))
+    for name, summary, origin in sorted(lines[what]):
+        table.add_row(name, summary, f"({origin})" if origin else "")
+    console.print(table)

@@ -1,0 +1,95 @@
+"""Plugins: packages with entry points, and single files. One that fails breaks nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import bench.data
+import methods
+import metrics  # noqa: F401 - registers the built-in ones
+from methods.registry import METHODS
+from methods.rng import derive_seed
+from metrics.base import Metric
+from metrics.registry import METRICS
+from metrics.registry import register as register_metric
+
+BUILTIN = "built-in"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    group: str
+    table: dict[str, Any]
+    base: type
+    register: Callable[[Any], Any]
+
+
+_KINDS = {
+    "methods": _Kind("guidance_bench.methods", METHODS, methods.Method, methods.register),
+    "metrics": _Kind("guidance_bench.metrics", METRICS, Metric, register_metric),
+    "datasets": _Kind(
+        "guidance_bench.datasets", bench.data.DATASETS, bench.data.Dataset, bench.data.register
+    ),
+}
+
+ORIGINS: dict[tuple[str, str], str] = {
+    (kind, name): BUILTIN for kind, entry in _KINDS.items() for name in entry.table
+}
+"""(kind, name) -> where a registered thing comes from."""
+
+
+def load_plugins(files: Sequence[Path] = ()) -> list[str]:
+    """Load all entry points, then the files; returns one sentence for each that failed."""
+    problems = []
+    for kind in _KINDS.values():
+        for point in metadata.entry_points(group=kind.group):
+            package = point.dist.name if point.dist is not None else point.value
+            problems += _load(f"package {package}", lambda point=point: point.load())
+    for file in files:
+        problems += _load(f"file {file}", lambda file=file: _import_file(file))
+    return problems
+
+
+def _load(origin: str, load: Callable[[], Any]) -> list[str]:
+    before = {kind: dict(entry.table) for kind, entry in _KINDS.items()}
+    try:
+        found = load()
+        for entry in _KINDS.values():
+            # An entry point may name an undecorated class as well as a module.
+            if inspect.isclass(found) and issubclass(found, entry.base):
+                entry.register(found)
+    # A plugin may fail in any way, at worst by leaving the interpreter; all of it is its own.
+    except (Exception, SystemExit) as error:
+        for kind, entry in _KINDS.items():
+            entry.table.clear()
+            entry.table.update(before[kind])
+        return [f"Plugin {origin} was left out: {type(error).__name__}: {error}"]
+    for kind, entry in _KINDS.items():
+        for name in entry.table:
+            ORIGINS.setdefault((kind, name), origin)
+    return []
+
+
+def _import_file(file: Path) -> Any:
+    path = file.resolve()
+    name = f"bench_plugin_{derive_seed(str(path)):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("a plugin file is a Python file, its name ending in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

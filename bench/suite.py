@@ -1,0 +1,78 @@
+"""The suite file: which methods are trained on which data, and how they are swept."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from bench.errors import UserError, explain
+from bench.experiment import DEFAULT_EXPERIMENT
+from bench.ranges import parse_range
+from methods.settings import Settings
+
+
+class Study(Settings):
+    """Methods on one data set, swept over guidance."""
+
+    dataset: str
+    methods: tuple[str, ...]
+    preset: str | None = None
+    seeds: tuple[int, ...] = Field((0,), description="training seeds")
+    set: Mapping[str, Any] = Field(default_factory=dict, description="settings of every method")
+    guidance: tuple[float, ...] = Field(tuple(map(float, range(1, 14))), validate_default=True)
+    steps: tuple[int, ...] | None = Field(None, description="None: those of each preset")
+    samples: int | None = Field(None, ge=2, description="a cell; None: the data set's default")
+    sampling_seeds: tuple[int, ...] = (0,)
+    metrics: tuple[str, ...] | None = None
+    extractors: tuple[str, ...] | None = None
+
+    @field_validator("guidance", mode="before")
+    @classmethod
+    def _read_guidance(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                return parse_range(value, "guidance")
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+
+class Suite(Settings):
+    """A suite file: an experiment of one or more studies."""
+
+    experiment: str = DEFAULT_EXPERIMENT
+    study: tuple[Study, ...] = Field(min_length=1)
+
+
+def builtin_suites() -> dict[str, Path]:
+    """The suites that ship with the package, by name."""
+    folder = resources.files("bench") / "suites"
+    return {
+        Path(entry.name).stem: Path(str(entry))
+        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
+        if entry.name.endswith(".toml")
+    }
+
+
+def read_suite(name: str) -> Suite:
+    """A suite by the path of a TOML file, or by the name of one that ships with the package."""
+    shipped = builtin_suites()
+    path = shipped.get(name, Path(name))
+    try:
+        tree = tomllib.loads(path.read_bytes().decode("utf-8"))
+        return Suite.model_validate(tree)
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the suite {name!r}: {error.strerror}. Give a TOML file or one of: "
+            f"{', '.join(shipped)}.",
+            code=2,
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"Suite {path} is not TOML: {error}.", code=2) from None
+    except ValidationError as error:
+        raise UserError(f"Suite {path} is not usable: {explain(error)}.", code=2) from None
