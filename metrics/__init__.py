@@ -1,0 +1,23 @@
+"""Extractors, streaming statistics and metrics of generated samples."""
+
+from metrics import accuracy, frechet, neighbours, saturation, toy
+from metrics import extractors as _extractors
+from metrics.accumulate import Accumulator, NonFiniteFeatures, plan_needs
+from metrics.archive import CorruptSampleSet, load_sample_set, save_sample_set
+from metrics.registry import EXTRACTORS, METRICS, find_extractor, find_metric
+
+BUILT_IN = (accuracy, frechet, neighbours, saturation, toy, _extractors)
+"""The modules that register a metric or an extractor when they are imported."""
+
+__all__ = [
+    "EXTRACTORS",
+    "METRICS",
+    "Accumulator",
+    "CorruptSampleSet",
+    "NonFiniteFeatures",
+    "find_extractor",
+    "find_metric",
+    "load_sample_set",
+    "plan_needs",
+    "save_sample_set",
+]

@@ -1,0 +1,51 @@
+"""Agreement of generated images with the class that was asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from metrics.base import Domain, ExactMixture, Extractor, Metric, SampleSet, look_up
+from metrics.registry import register
+
+
+def accuracy(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:
+    """Share in [0, 1] of rows of `logits` (n, K) that are largest at `labels` (n,) in [0, K)."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
+        raise ValueError(f"logits {logits.shape} and labels {labels.shape} do not belong together")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(
+            f"labels from {labels.min()} to {labels.max()} for logits of {logits.shape[1]} classes"
+        )
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+@register
+class ClassAccuracy(Metric):
+    """Share of generated images that a classifier assigns to the class asked for, in [0, 1]."""
+
+    name = "class_accuracy"
+    label = "Class accuracy"
+    summary = "share of generated images recognised as the class asked for"
+    direction = "higher"
+    needs = frozenset({"logits"})
+    minimum_n = 1
+
+    def supports(
+        self, *, domain: Domain, extractor: Extractor | None, exact: ExactMixture | None
+    ) -> str | None:
+        """Also refuses an extractor whose logits are over other classes than the data's."""
+        reason = super().supports(domain=domain, extractor=extractor, exact=exact)
+        if reason is None and extractor is not None and not extractor.label_logits:
+            return f"the logits of extractor {extractor.name} are not over the data's classes"
+        return reason
+
+    def compute(
+        self,
+        *,
+        real: SampleSet,
+        fake: SampleSet,
+        extractor: str,
+    ) -> float:
+        """Top-1 accuracy of the generated set; the real set is not used."""
+        return accuracy(look_up(fake.logits, extractor, "logits"), fake.labels)

@@ -1,0 +1,106 @@
+"""Sample sets as files, so that the real side is extracted once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metrics.base import ExactMixture, Moments, PixelStats, SampleSet
+from metrics.files import atomic_file
+
+FORMAT = "guidance-bench sample set 1"
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class CorruptSampleSet(ValueError):
+    """The file is not a whole sample set; it can be removed and made again."""
+
+
+def save_sample_set(path: Path, samples: SampleSet) -> None:
+    """Write one npz file without pickles; the name appears only once the content is on disk."""
+    arrays: Arrays = {"labels": samples.labels}
+    about: dict[str, Any] = {"format": FORMAT, "n": samples.n, "moments": {}}
+    arrays |= {f"features/{name}": value for name, value in samples.features.items()}
+    arrays |= {f"logits/{name}": value for name, value in samples.logits.items()}
+    for name, moments in samples.moments.items():
+        about["moments"][name] = moments.n
+        arrays |= {f"mean/{name}": moments.mean, f"cov/{name}": moments.cov}
+    if samples.pixels is not None:
+        about["pixels"] = [samples.pixels.at_ends, samples.pixels.rms_contrast]
+    if samples.exact is not None:
+        about["std"] = samples.exact.std
+        arrays |= {f"exact/{k:06}": modes for k, modes in enumerate(samples.exact.means)}
+    about["sha256"] = _digest(arrays, about)
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    with atomic_file(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_sample_set(path: Path) -> SampleSet:
+    """Read what `save_sample_set` wrote, with read-only arrays.
+
+    FileNotFoundError if there is no file; CorruptSampleSet if it is damaged, truncated or
+    something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: Arrays = {name: file[name] for name in file.files}
+        about = json.loads(arrays.pop("about").tobytes())
+        stored = about.pop("sha256")
+        if about["format"] != FORMAT or stored != _digest(arrays, about):
+            raise CorruptSampleSet(f"{path} does not hold what was written: remove it")
+        return _assembled(arrays, about)
+    except (FileNotFoundError, CorruptSampleSet):
+        raise
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise CorruptSampleSet(f"{path} is not a whole sample set ({error}): remove it") from error
+
+
+def _assembled(arrays: Arrays, about: dict[str, Any]) -> SampleSet:
+    for array in arrays.values():
+        array.setflags(write=False)
+
+    def under(kind: str) -> Arrays:
+        start = f"{kind}/"
+        return {name[len(start) :]: a for name, a in arrays.items() if name.startswith(start)}
+
+    mean, cov, modes = under("mean"), under("cov"), under("exact")
+    return SampleSet(
+        n=about["n"],
+        labels=arrays["labels"],
+        features=under("features"),
+        logits=under("logits"),
+        moments={name: Moments(n, mean[name], cov[name]) for name, n in about["moments"].items()},
+        pixels=PixelStats(*about["pixels"]) if "pixels" in about else None,
+        exact=(
+            ExactMixture(tuple(modes[k] for k in sorted(modes)), about["std"])
+            if "std" in about
+            else None
+        ),
+    )
+
+
+def _digest(arrays: Arrays, about: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,27 @@
+"""Extractors: networks that turn samples into features."""
+
+from __future__ import annotations
+
+import functools
+
+from metrics.extractors.classifier import ClassifierExtractor, train_classifier
+from metrics.extractors.identity import IdentityExtractor
+from metrics.extractors.inception import InceptionExtractor, MissingWeights
+from metrics.registry import EXTRACTORS
+
+EXTRACTORS.update(
+    {
+        "identity": IdentityExtractor,
+        "classifier": train_classifier,
+        "inception": functools.partial(InceptionExtractor, resize="tf1"),
+        "inception-clean": functools.partial(InceptionExtractor, resize="clean"),
+    }
+)
+
+__all__ = [
+    "ClassifierExtractor",
+    "IdentityExtractor",
+    "InceptionExtractor",
+    "MissingWeights",
+    "train_classifier",
+]

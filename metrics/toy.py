@@ -1,0 +1,210 @@
+"""Metrics against a known density: a mixture of equal round Gaussians per class."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+
+from metrics.base import (
+    Array,
+    Domain,
+    ExactMixture,
+    Extractor,
+    Metric,
+    SampleSet,
+    look_up,
+)
+from metrics.registry import register
+
+Labels = npt.NDArray[np.int64]
+BISECTIONS = 64
+"""Halvings of a bracket a few standard deviations wide: to the last bit of a double."""
+
+
+def mixture_w1(x: Array, modes: Array, std: float) -> float:
+    """Exact Wasserstein-1 distance between samples (n,) and a mixture of N(mode, std^2).
+
+    `modes` (M,) weigh the same. W1 = int |F_n - F| dx (Vallender 1974): between neighbouring
+    samples F_n is constant and F crosses it at most once, so each piece has a closed form.
+    """
+    if x.ndim != 1 or len(x) == 0 or std <= 0:
+        raise ValueError(f"need samples (n,) and std > 0, got {x.shape} and {std}")
+    x = np.sort(x)
+    left, right = x[:-1], x[1:]
+    level = np.arange(1, len(x)) / len(x)
+    crossing = np.clip(_quantile(level, modes, std), left, right)
+    area = [_area_below(points, modes, std) for points in (left, crossing, right)]
+    inner = (level * (crossing - left) - (area[1] - area[0]) + (area[2] - area[1])) - level * (
+        right - crossing
+    )
+    # The right tail of F is the left tail of the mirrored mixture.
+    tails = _area_below(x[:1], modes, std) + _area_below(-x[-1:], -modes, std)
+    return float(inner.sum() + tails[0])
+
+
+def _area_below(x: Array, modes: Array, std: float) -> Array:
+    """Integral of the mixture's distribution function from -inf to x."""
+    z = (x[:, None] - modes) / std
+    density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+    area: Array = std * (z * ndtr(z) + density).mean(axis=1)
+    return area
+
+
+def _quantile(level: Array, modes: Array, std: float) -> Array:
+    offset = std * ndtri(level)
+    low, high = modes.min() + offset, modes.max() + offset
+    if len(modes) == 1:
+        return np.asarray(low, dtype=np.float64)
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        below = ndtr((middle[:, None] - modes) / std).mean(axis=1) < level
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return np.asarray(0.5 * (low + high), dtype=np.float64)
+
+
+def class_w1(x: Array, labels: Labels, exact: ExactMixture) -> float:
+    """W1 to the density of each class, averaged over coordinates, then over the classes present.
+
+    x (n, D); each coordinate's marginal is a 1-D mixture, compared by `mixture_w1`.
+    """
+    distances = [
+        [mixture_w1(part[:, d], modes[:, d], exact.std) for d in range(x.shape[1])]
+        for part, modes in _classes(x, labels, exact)
+    ]
+    return float(np.mean(distances))
+
+
+def class_shift(x: Array, labels: Labels, exact: ExactMixture) -> float:
+    """Displacement of each class mean away from the origin in units of std, averaged.
+
+    The sample mean of a class less its exact mean, projected on the direction of the exact mean;
+    classes centred at the origin have no outward direction and are left out.
+    """
+    shifts = []
+    for part, modes in _classes(x, labels, exact):
+        mean = modes.mean(axis=0)
+        if not _is_centred(modes, exact.std):
+            outward = mean / np.linalg.norm(mean)
+            shifts.append((part.mean(axis=0) - mean) @ outward / exact.std)
+    if not shifts:
+        raise ValueError("every class is centred at the origin: no direction is outward")
+    return float(np.mean(shifts))
+
+
+def _is_centred(modes: Array, std: float) -> bool:
+    return bool(np.linalg.norm(modes.mean(axis=0)) <= 1e-6 * std)
+
+
+def share_within(x: Array, labels: Labels, exact: ExactMixture, radius: float = 3.0) -> float:
+    """Share of samples (n, D) within `radius` std of the nearest mode of their class, in [0, 1].
+
+    At radius 3 the exact density itself gives 0.9973 in one dimension and 0.9889 in two.
+    """
+    inside = 0
+    for part, modes in _classes(x, labels, exact):
+        distance = np.linalg.norm(part[:, None, :] - modes, axis=2).min(axis=1)
+        inside += int(np.count_nonzero(distance <= radius * exact.std))
+    return inside / len(x)
+
+
+def _classes(x: Array, labels: Labels, exact: ExactMixture) -> list[tuple[Array, Array]]:
+    """Return samples (n_k, D) and modes (M, D) of every class that has samples."""
+    dim = exact.means[0].shape[1]
+    if x.ndim != 2 or x.shape[1] != dim or labels.shape != x.shape[:1] or len(x) == 0:
+        raise ValueError(
+            f"samples {x.shape} with labels {labels.shape} do not fit a density of dimension {dim}"
+        )
+    if labels.min() < 0 or labels.max() >= len(exact.means):
+        raise ValueError(
+            f"labels from {labels.min()} to {labels.max()} for {len(exact.means)} classes"
+        )
+    return [(x[labels == k], exact.means[int(k)]) for k in np.unique(labels)]
+
+
+class _Toy(Metric):
+    """A metric of raw vectors, kept under the extractor 'identity', against an exact density."""
+
+    needs = frozenset({"features"})
+    domain = "vector"
+    uses_extractor = False
+    exact_only = True
+    minimum_n = 2
+
+    def _inputs(self, real: SampleSet, fake: SampleSet) -> tuple[Array, Labels, ExactMixture]:
+        if real.exact is None:
+            raise ValueError(f"{self.name} needs real data whose exact density is known")
+        x = look_up(fake.features, "identity", "features").astype(np.float64)
+        return x, fake.labels, real.exact
+
+
+@register
+class Wasserstein1(_Toy):
+    """Wasserstein-1 distance to the exact class density, in data units, >= 0."""
+
+    name = "w1"
+    label = "W1"
+    summary = "Wasserstein-1 distance to the exact density, mean over classes"
+    direction = "lower"
+
+    def compute(
+        self,
+        *,
+        real: SampleSet,
+        fake: SampleSet,
+        extractor: str,
+    ) -> float:
+        """`class_w1` of the generated samples."""
+        return class_w1(*self._inputs(real, fake))
+
+
+@register
+class Shift(_Toy):
+    """Outward displacement of the class means in units of std; 0 is in place."""
+
+    name = "shift"
+    label = "Mean shift (std)"
+    summary = "outward displacement of the class mean in standard deviations, 0 = in place"
+    direction = "none"
+
+    def supports(
+        self, *, domain: Domain, extractor: Extractor | None, exact: ExactMixture | None
+    ) -> str | None:
+        """Also refuses a density whose classes are all centred at the origin."""
+        reason = super().supports(domain=domain, extractor=extractor, exact=exact)
+        if reason is None and exact is not None:
+            centred = all(_is_centred(modes, exact.std) for modes in exact.means)
+            return (
+                "every class is centred at the origin: no direction is outward" if centred else None
+            )
+        return reason
+
+    def compute(
+        self,
+        *,
+        real: SampleSet,
+        fake: SampleSet,
+        extractor: str,
+    ) -> float:
+        """`class_shift` of the generated samples."""
+        return class_shift(*self._inputs(real, fake))
+
+
+@register
+class Within3(_Toy):
+    """Share of samples within 3 std of the nearest mode of their class, in [0, 1]."""
+
+    name = "within3"
+    label = "Within 3 std"
+    summary = "share of samples within 3 standard deviations of a mode of their class"
+    direction = "higher"
+
+    def compute(
+        self,
+        *,
+        real: SampleSet,
+        fake: SampleSet,
+        extractor: str,
+    ) -> float:
+        """`share_within` of the generated samples."""
+        return share_within(*self._inputs(real, fake))

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from metrics.accuracy import ClassAccuracy, accuracy
+from metrics.base import SampleSet
+from metrics.extractors.identity import IdentityExtractor
+
+from .helpers import Stub
+
+LOGITS = np.array([[3.0, 1, 0], [0, 5, 1], [1, 0, 2], [9, 8, 7]], np.float32)
+LABELS = np.array([0, 1, 0, 0])
+
+
+def test_share_of_agreeing_rows():
+    assert accuracy(LOGITS, LABELS) == 0.75
+    assert accuracy(LOGITS, LOGITS.argmax(1)) == 1.0
+    assert accuracy(LOGITS, (LOGITS.argmax(1) + 1) % 3) == 0.0
+
+
+def test_metric_uses_the_generated_labels_only():
+    fake = SampleSet(4, LABELS, logits={"c": LOGITS})
+    real = SampleSet(0, np.empty(0, np.int64))
+    assert ClassAccuracy().compute(real=real, fake=fake, extractor="c") == 0.75
+    with pytest.raises(ValueError, match="no logits of extractor 'd'"):
+        ClassAccuracy().compute(real=real, fake=fake, extractor="d")
+
+
+@pytest.mark.parametrize("labels", [LABELS + 3, LABELS - 1, LABELS[:3], LABELS[:0]])
+def test_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match="labels"):
+        accuracy(LOGITS, labels)
+
+
+def test_supports_only_classifiers_of_the_data():
+    def reason(extractor):
+        return ClassAccuracy().supports(domain="image", extractor=extractor, exact=None)
+
+    ours = Stub()
+    assert reason(ours) is None
+    ours.label_logits = False
+    assert "not over the data's classes" in reason(ours)
+    ours.has_logits = False
+    assert "gives no logits" in reason(ours)
+    assert "for vector data" in reason(IdentityExtractor(2))
+    assert "needs an extractor" in reason(None)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+
+from metrics.accumulate import Accumulator
+from metrics.archive import CorruptSampleSet, load_sample_set, save_sample_set
+from metrics.base import ExactMixture, SampleSet
+from metrics.files import atomic_file
+
+from .helpers import Stub, uint8_images, vectors
+
+
+def images_set() -> SampleSet:
+    accumulator = Accumulator({"stub": Stub()}, ("features", "logits", "moments", "pixels"))
+    accumulator.update(uint8_images(12), torch.arange(12))
+    return accumulator.finish()
+
+
+def assert_equal(a: SampleSet, b: SampleSet):
+    assert (a.n, a.pixels) == (b.n, b.pixels)
+    np.testing.assert_array_equal(a.labels, b.labels)
+    for kind in ("features", "logits"):
+        one, two = getattr(a, kind), getattr(b, kind)
+        assert one.keys() == two.keys()
+        for name in one:
+            assert one[name].dtype == two[name].dtype
+            np.testing.assert_array_equal(one[name], two[name])
+    assert a.moments.keys() == b.moments.keys()
+    for name, moments in a.moments.items():
+        assert moments.n == b.moments[name].n
+        np.testing.assert_array_equal(moments.mean, b.moments[name].mean)
+        np.testing.assert_array_equal(moments.cov, b.moments[name].cov)
+    if a.exact is None or b.exact is None:
+        assert a.exact is b.exact
+    else:
+        assert a.exact.std == b.exact.std
+        for one, two in zip(a.exact.means, b.exact.means, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_round_trip(tmp_path):
+    exact = ExactMixture((np.array([[2.0, 1 / 3]]), np.zeros((3, 2))), 0.1)
+    for number, samples in enumerate([images_set(), vectors(np.eye(2), exact=exact)]):
+        path = tmp_path / "new folder" / f"{number}.npz"
+        save_sample_set(path, samples)
+        loaded = load_sample_set(path)
+        assert_equal(samples, loaded)
+        assert not loaded.labels.flags.writeable
+    assert sorted(p.name for p in path.parent.iterdir()) == ["0.npz", "1.npz"]
+
+
+def test_every_truncation_is_found(tmp_path):
+    path = tmp_path / "set.npz"
+    save_sample_set(path, images_set())
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CorruptSampleSet, match="remove it"):
+            load_sample_set(path)
+
+
+def test_changed_bytes_are_found_or_harmless(tmp_path):
+    samples = images_set()
+    path = tmp_path / "set.npz"
+    save_sample_set(path, samples)
+    whole = path.read_bytes()
+    found = 0
+    for position in range(0, len(whole), 41):
+        changed = bytearray(whole)
+        changed[position] ^= 0x55
+        path.write_bytes(changed)
+        # A byte such as a date of the archive carries nothing: then the content is as written.
+        try:
+            assert_equal(load_sample_set(path), samples)
+        except CorruptSampleSet:
+            found += 1
+    assert found > len(range(0, len(whole), 41)) / 2
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "set.npz"
+    with pytest.raises(FileNotFoundError):
+        load_sample_set(path)
+    np.savez(path, labels=np.zeros(3))
+    with pytest.raises(CorruptSampleSet):
+        load_sample_set(path)
+    np.savez(path, about=np.array([{"code": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(CorruptSampleSet):
+        load_sample_set(path)
+
+
+def write_and_fail(path):
+    with atomic_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError("interrupted")
+
+
+def test_interrupted_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    with atomic_file(path) as file:
+        file.write(b"first")
+    with pytest.raises(RuntimeError, match="interrupted"):
+        write_and_fail(path)
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

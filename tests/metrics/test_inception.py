@@ -1,0 +1,204 @@
+import hashlib
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from cleanfid.resize import build_resizer
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from metrics.extractors import inception
+from metrics.extractors.inception import (
+    WEIGHTS_FILE,
+    InceptionExtractor,
+    MissingWeights,
+    clean_resize,
+    find_weights,
+)
+
+from .helpers import uint8_images
+
+
+class Blank(FeatureExtractorInceptionV3):
+    """torch-fidelity's network before any weights."""
+
+    def load_state_dict(self, state_dict, strict=True, assign=False):
+        pass
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file in the format of the published one, with random weights."""
+    empty = io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    net = Blank("blank", ["2048"], feature_extractor_weights_path=empty)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            # Keeps the size of activations over 48 layers, where the default makes them vanish.
+            torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
+    path = tmp_path_factory.mktemp("weights") / WEIGHTS_FILE
+    torch.save(net.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def extractors(weights):
+    return {resize: InceptionExtractor(weights, resize=resize) for resize in ("tf1", "clean")}
+
+
+@pytest.fixture(scope="module")
+def theirs(weights):
+    return FeatureExtractorInceptionV3(
+        "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    smooth = torch.nn.functional.interpolate(
+        uint8_images(3, (3, 6, 6)).float(), size=(32, 32), mode="bicubic"
+    )
+    return smooth.clamp(0, 255).byte()
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    monkeypatch.delenv(inception.WEIGHTS_FOLDER_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path
+
+
+def test_equal_to_torch_fidelity(extractors, theirs, images):
+    ours = extractors["tf1"](images)
+    features, logits = theirs(images)
+    assert features.abs().mean() > 1e-3
+    assert torch.equal(ours.features, features)
+    assert torch.equal(ours.logits, logits)
+    assert ours.features.shape == (3, 2048)
+    assert ours.logits.shape == (3, 1008)
+
+
+def test_clean_resize_equals_clean_fid(images):
+    resizer = build_resizer("clean")
+    large = uint8_images(1, (3, 320, 400), seed=1)
+    for batch in (images, large):
+        ours = clean_resize(batch.float())
+        for image, resized in zip(batch, ours, strict=True):
+            expected = resizer(image.permute(1, 2, 0).numpy())
+            # Two roundings to float32 just below 256.
+            np.testing.assert_allclose(resized.permute(1, 2, 0), expected, rtol=0, atol=3.1e-5)
+    assert ours.min() >= 0
+    assert ours.max() <= 255
+
+
+def test_clean_features_equal_clean_fid(extractors, theirs, images):
+    resized = np.stack(
+        [build_resizer("clean")(image.permute(1, 2, 0).numpy()) for image in images[:2]]
+    )
+    x = (torch.from_numpy(resized).permute(0, 3, 1, 2) - 128) / 128
+    names = list(dict(theirs.named_children()))
+    for name in names[: names.index("fc")]:
+        x = getattr(theirs, name)(x)
+    expected = x.flatten(1)
+    ours = extractors["clean"](images[:2]).features
+    # A difference of 2e-5 grey levels at the input is 1e-7 of its range, float32's own rounding.
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert not torch.allclose(extractors["tf1"](images[:2]).features, ours, rtol=1e-2)
+
+
+def test_grey_images_are_repeated(extractors, images):
+    grey = images[:1, :1]
+    for extractor in extractors.values():
+        colour = extractor(grey.repeat(1, 3, 1, 1)).features
+        assert torch.equal(extractor(grey).features, colour)
+
+
+def test_names_and_hashes(extractors, weights):
+    tf1, clean = extractors["tf1"], extractors["clean"]
+    assert (tf1.name, clean.name) == ("inception", "inception-clean")
+    assert tf1.hash != clean.hash
+    assert re.fullmatch("[0-9a-f]{64}", tf1.hash)
+    content = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert tf1.hash.startswith(
+        hashlib.sha256(
+            f"{content} tf1 torch-fidelity {inception.version('torch-fidelity')}".encode()
+        ).hexdigest()
+    )
+    assert (tf1.dim, tf1.has_logits, tf1.label_logits) == (2048, True, False)
+
+
+def test_refuses_other_inputs(extractors, images):
+    for bad in (images.float(), images[0], images[:, :2]):
+        with pytest.raises(ValueError, match="takes uint8 images"):
+            extractors["tf1"](bad)
+    with pytest.raises(ValueError, match="'tf1' or 'clean', got 'bilinear'"):
+        InceptionExtractor(resize="bilinear")
+
+
+def test_missing_weights_are_named_in_one_sentence(no_weights):
+    with pytest.raises(MissingWeights) as caught:
+        InceptionExtractor()
+    message = str(caught.value)
+    folder = no_weights / "cache" / "guidance-bench" / "weights"
+    assert "\n" not in message
+    assert ". " not in message
+    for part in (WEIGHTS_FILE, "SHA-256 begins 6726825d", str(folder), "download=True"):
+        assert part in message
+    with pytest.raises(MissingWeights, match="elsewhere"):
+        find_weights(no_weights / "elsewhere")
+    with pytest.raises(MissingWeights, match=r"mine\.pth"):
+        find_weights(no_weights / "mine.pth")
+
+
+def test_where_weights_are_found(no_weights, monkeypatch):
+    hub = no_weights / "torch" / "hub" / "checkpoints" / WEIGHTS_FILE
+    hub.parent.mkdir(parents=True)
+    hub.touch()
+    assert find_weights() == hub
+    own = no_weights / "own" / WEIGHTS_FILE
+    own.parent.mkdir()
+    own.touch()
+    assert find_weights(own) == find_weights(own.parent) == own
+    monkeypatch.setenv(inception.WEIGHTS_FOLDER_VARIABLE, str(own.parent))
+    assert find_weights() == own
+
+
+def test_downloads_only_when_asked(no_weights, monkeypatch):
+    asked = []
+
+    def fetch(url, target, hash_prefix, progress):
+        asked.append((url, target, hash_prefix))
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    with pytest.raises(MissingWeights):
+        find_weights()
+    assert asked == []
+    path = find_weights(download=True)
+    ((url, target, prefix),) = asked
+    assert url.endswith(WEIGHTS_FILE)
+    assert (target, prefix) == (str(path), "6726825d")
+    assert path.parent == no_weights / "cache" / "guidance-bench" / "weights"
+
+
+class Attack:
+    def __reduce__(self):
+        return (print, ("unpickled code ran",))
+
+
+@pytest.mark.parametrize("content", ["nothing", "text", "code", "other tensors", "no dict"])
+def test_other_files_are_refused(tmp_path, content, capsys):
+    path = tmp_path / WEIGHTS_FILE
+    if content == "nothing":
+        path.touch()
+    elif content == "text":
+        path.write_text("<html>not found</html>")
+    else:
+        values = {"code": Attack(), "other tensors": {"a": torch.ones(1)}, "no dict": [1, 2]}
+        torch.save(values[content], path)
+    with pytest.raises(ValueError, match="does not hold the weights of this network"):
+        InceptionExtractor(tmp_path)
+    assert "ran" not in capsys.readouterr().out

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from metrics.moments import MomentAccumulator, moments_of
+
+
+def streamed(x, sizes):
+    accumulator = MomentAccumulator(x.shape[1])
+    start = 0
+    for size in sizes:
+        accumulator.update(x[start : start + size])
+        start += size
+    assert start == len(x)
+    return accumulator.finish()
+
+
+@pytest.mark.parametrize("sizes", [[1000], [1] * 1000, [999, 1], [0, 1, 7, 500, 0, 492]])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+def test_split_and_offset_lose_nothing(sizes, offset):
+    x = np.random.default_rng(0).normal(size=(1000, 7)) * np.arange(1, 8) + offset
+    moments = streamed(x, sizes)
+    # The reference is taken about the offset. Adding it rounds x itself by offset * 1e-16.
+    exact = x - offset
+    assert moments.n == 1000
+    np.testing.assert_allclose(moments.mean - offset, exact.mean(0), atol=1e-10 + offset * 1e-15)
+    np.testing.assert_allclose(moments.cov, np.cov(exact, rowvar=False), atol=1e-10)
+
+
+def test_float32_features_are_summed_in_float64():
+    x = (np.random.default_rng(0).normal(size=(20_000, 3)) + 1e3).astype(np.float32)
+    moments = streamed(x, [128] * 156 + [32])
+    np.testing.assert_allclose(
+        moments.cov, np.cov(x.astype(np.float64), rowvar=False), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_one_outlier_first():
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    x[0] = 1e6
+    np.testing.assert_allclose(streamed(x, [1, 99]).cov, np.cov(x, rowvar=False), rtol=1e-10)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="at least 2 samples, got 1"):
+        moments_of(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match=r"\(B, 3\), got \(5, 2\)"):
+        MomentAccumulator(3).update(np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="dimension"):
+        MomentAccumulator(0)
+
+
+def test_result_is_read_only_and_unchanged_by_more_data():
+    accumulator = MomentAccumulator(2)
+    accumulator.update(np.eye(2))
+    before = accumulator.finish()
+    kept = before.cov.copy(), before.mean.copy()
+    accumulator.update(np.ones((4, 2)))
+    np.testing.assert_array_equal(before.cov, kept[0])
+    np.testing.assert_array_equal(before.mean, kept[1])
+    with pytest.raises(ValueError, match="read-only"):
+        before.cov[0, 0] = 1
