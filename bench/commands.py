@@ -292,7 +292,7 @@ def report_all(console: Console, place: Experiment, *, suite: str | None) -> Non
     for problem in paths.problems:
         say(console, f"Warning: {problem}")
     say(console, f"{len(rows)} rows reported.")
-    say(console, f"Look at {paths.page} (tables also in {paths.tables_md}).")
+    say(console, f"Look at {paths.page} (tables also in {paths.markdown}).")
     if paths.problems:
         sys.exit(1)
 

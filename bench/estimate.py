@@ -42,7 +42,8 @@ def train_seconds(card: RunCard, data: Dataset, device: torch.device) -> float:
         batch = draw_batch(data.train, method, rng, device)
         terms = method.loss(nets, batch, Progress(step, card.train.iterations), rng)
         optimizer.zero_grad()
-        torch.stack([t.mean() for t in terms.values()]).sum().backward()
+        total = torch.stack([t.mean() for t in terms.values()]).sum()
+        torch.autograd.backward(total)
         optimizer.step()
     _wait(device)
     return (time.perf_counter() - started) / STEPS * card.train.iterations

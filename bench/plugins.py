@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,9 @@ def load_plugins(files: Sequence[Path] = ()) -> list[str]:
     for kind in _KINDS.values():
         for point in metadata.entry_points(group=kind.group):
             package = point.dist.name if point.dist is not None else point.value
-            problems += _load(f"package {package}", lambda point=point: point.load())
+            problems += _load(f"package {package}", point.load)
     for file in files:
-        problems += _load(f"file {file}", lambda file=file: _import_file(file))
+        problems += _load(f"file {file}", partial(_import_file, file))
     return problems
 
 

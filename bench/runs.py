@@ -148,7 +148,7 @@ def make_card(
         name=check_name("run", name or f"{preset_name}-{method}-s{seed}"),
         method=method,
         dataset=data.name,
-        data_hash=data.hash,
+        data_hash=data.train.hash,
         preset=preset_name,
         config=config.model_dump(mode="json"),
         train=train,

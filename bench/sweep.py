@@ -219,7 +219,7 @@ def floor_row(data: Dataset, evaluation: Evaluation, experiment: Experiment, n: 
         status="ok",
         experiment=experiment.name,
         dataset=data.name,
-        data_hash=data.hash,
+        data_hash=data.train.hash,
         method=FLOOR,
         run=run,
         train_seed=0,
@@ -251,7 +251,8 @@ def sweep(
     console: Console | None = None,
 ) -> Outcome:
     """Execute the missing cells of one data set. A failed cell is told of and tried again next
-    time; it does not stop the others."""
+    time; it does not stop the others.
+    """
     outcome = Outcome()
     images = sum(c.n for _, cells in targets for c in cells if not c.skip)
     title = f"sweep {evaluation.data.name}"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from rich.console import Console
@@ -78,7 +78,7 @@ class Ema:
         current = nets.state_dict()
         moving = [k for k, v in current.items() if v.is_floating_point()]
         averages = [self.weights[k] for k in moving]
-        torch._foreach_lerp_(averages, [current[k] for k in moving], 1.0 - beta)  # noqa: SLF001
+        torch._foreach_lerp_(averages, [current[k] for k in moving], 1.0 - beta)
 
 
 def build_nets(method: Method[Any], seed: int) -> nn.Module:
@@ -102,7 +102,9 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 
 def make_optimizer(settings: TrainSettings, nets: nn.Module) -> torch.optim.Optimizer:
     """RAdam or Adam over all parameters."""
-    kind = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}[settings.optimizer]
+    kinds: dict[str, type[torch.optim.RAdam | torch.optim.Adam]]
+    kinds = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
+    kind = kinds[settings.optimizer]
     return kind(nets.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps)
 
 
@@ -211,7 +213,7 @@ def train(
 
 
 def _rows(batch: int, fabric: Fabric) -> tuple[int, int]:
-    """This process's rows [start, stop) of a batch."""
+    """The process's rows [start, stop) of a batch."""
     size, rank = fabric.world_size, fabric.global_rank
     if batch % size:
         raise UserError(
@@ -270,7 +272,7 @@ class _Log:
         flag = torch.tensor(float(asked), device=self.fabric.device)
         values = torch.stack([flag, *(m.float() for m in means)])
         if self.fabric.world_size > 1:
-            values = self.fabric.all_reduce(values, reduce_op="mean")
+            values = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
         flag_mean, *numbers = values.tolist()
         by_step: dict[int, dict[str, float]] = {}
         for (step, name), number in zip(names, numbers, strict=True):
@@ -285,7 +287,7 @@ class _Log:
             newest = by_step[max(by_step)]
             self.last = "  ".join(f"{k} {v:.4g}" for k, v in newest.items())
         self._pending.clear()
-        return flag_mean > 0
+        return bool(flag_mean > 0)
 
     def _complain(self, folder: Path, step: int, name: str, number: float) -> None:
         saved = (folder / STATE).exists()

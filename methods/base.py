@@ -114,4 +114,5 @@ class Inverts(ABC):
     @abstractmethod
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
         """`latent` (B, *shape) generated as `labels` (B, K); g = 1 and the source label
-        reconstruct."""
+        reconstruct.
+        """

@@ -21,7 +21,7 @@ def smaller_sigma(t: Tensor, exponent: float, q: float, k: float, b: float) -> T
 
     iGCT's stage s has exponent s, so that stage 0 is plain denoising (r = 0); ECT's has s + 1.
     """
-    ratio = 1.0 - q**-exponent * (1.0 + k * torch.sigmoid(-b * t))
+    ratio: Tensor = 1.0 - q**-exponent * (1.0 + k * torch.sigmoid(-b * t))
     return (t * ratio).clamp(min=0.0)
 
 

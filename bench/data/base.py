@@ -66,8 +66,3 @@ class Dataset(ABC):
     @abstractmethod
     def reference(self) -> Split:
         """What generated samples are compared with."""
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of both splits: what was read, not where from."""
-        return hashlib.sha256(f"{self.train.hash}{self.reference.hash}".encode()).hexdigest()

@@ -15,7 +15,7 @@ def to_model(samples: Tensor) -> Tensor:
 
 
 def from_model(x: Tensor) -> Tensor:
-    """float (N, C, H, W) => uint8, clipped and rounded; vectors (N, D) => float32.
+    """Float (N, C, H, W) => uint8, clipped and rounded; vectors (N, D) => float32.
 
     Adding 128 before the cut to an integer rounds to the nearest level, so that all 256 levels
     survive a round trip; the arithmetic is float32 because bfloat16 cannot tell them apart.

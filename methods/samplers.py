@@ -1,0 +1,135 @@
+"""Samplers as free functions over a denoiser (x, sigma) -> denoised.
+
+Sources: Karras et al. (2022, EDM) for Heun's method and its grid, Song et al. (2023) for the
+multistep consistency sampler. The denoiser gets x in the dtype of the state and sigma as a scalar
+tensor of that dtype, and returns the shape of x. Gradients stay as the
+caller has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from methods.guidance import Denoise
+
+StepCallback = Callable[[int, float, Tensor], None]
+"""(step from 0, sigma reached, state (B, ...) there), called after every step."""
+
+
+def karras_sigmas(
+    steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> Tensor:
+    """Noise levels (steps + 1,) float64, from sigma_max down to sigma_min and then 0 (EDM, eq. 5).
+
+    With one step they are sigma_max and 0.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    ramp = torch.arange(steps, dtype=torch.float64) / max(steps - 1, 1)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    sigmas = (high + ramp * (low - high)) ** rho
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+def heun_step(denoise: Denoise, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """One step of Heun's method on dx/dsigma = (x - D(x; sigma)) / sigma, between levels > 0.
+
+    x (B, ...); both levels scalar or (B,), in either order. Two denoiser calls.
+    """
+    step = _broadcast(sigma_next - sigma, x)
+    slope = _slope(denoise, x, sigma)
+    slope_next = _slope(denoise, x + step * slope, sigma_next)
+    return x + step * (slope + slope_next) / 2
+
+
+def sample_heun(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    callback: StepCallback | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """EDM's deterministic second-order sampler (algorithm 1): (B, ...) => (B, ...) in `dtype`.
+
+    `x` is the noisy state at sigmas[0], which a standard normal draw is not: multiply it by
+    sigma_max. `sigmas` (N + 1,) descend; a step to 0 is Euler's, so that N steps that end there
+    call the denoiser 2 N - 1 times.
+    """
+    _check_descending(sigmas)
+    return _integrate(denoise, x.to(dtype), sigmas, callback)
+
+
+def invert_heun(
+    denoise: Denoise,
+    x0: Tensor,
+    sigmas: Tensor,
+    callback: StepCallback | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Invert `x0` (B, ...) to its latent at sigmas[0], in `dtype`: the sampler's grid ascending.
+
+    `sigmas` are the sampler's own, descending; a last level of 0 is left out, since the slope is
+    not defined there, and x0 is taken as the state at the smallest positive one. N positive levels
+    give N - 1 Heun steps.
+    """
+    _check_descending(sigmas)
+    return _integrate(denoise, x0.to(dtype), sigmas[sigmas > 0].flip(0), callback)
+
+
+def sample_consistency(
+    denoise: Denoise, sigmas: Sequence[float], draw: Callable[[], Tensor], *, clamp: bool
+) -> Tensor:
+    """Multistep consistency sampling (Song et al. 2023, algorithm 1), one step per level.
+
+    Starts from sigmas[0] (sigma_max) times the first draw; every further level adds that much
+    fresh noise to the last sample. `draw` returns standard normal (B, ...), whose dtype the samples
+    have. `clamp` clips to [-1, 1] after every step, the last included.
+    """
+    if not sigmas:
+        raise ValueError("sigmas must name at least one level")
+    denoised: Tensor | None = None
+    for level in sigmas:
+        noise = level * draw()
+        x = noise if denoised is None else denoised + noise
+        denoised = denoise(x, x.new_tensor(level))
+        if clamp:
+            denoised = denoised.clamp(-1, 1)
+    assert denoised is not None
+    return denoised
+
+
+def _check_descending(sigmas: Tensor) -> None:
+    if len(sigmas) < 2 or bool((sigmas.diff() >= 0).any()) or float(sigmas[-1]) < 0:
+        raise ValueError(f"sigmas must descend and not be negative, got {sigmas.tolist()}")
+
+
+def _broadcast(sigma: Tensor, x: Tensor) -> Tensor:
+    sigma = sigma.to(x)
+    return sigma.reshape(-1, *[1] * (x.ndim - 1)) if sigma.ndim else sigma
+
+
+def _slope(denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
+    return (x - denoise(x, sigma).to(x)) / _broadcast(sigma, x)
+
+
+def _integrate(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, callback: StepCallback | None
+) -> Tensor:
+    levels = sigmas.tolist()
+    for step, (level, next_level) in enumerate(pairwise(levels)):
+        sigma, sigma_next = x.new_tensor(level), x.new_tensor(next_level)
+        if next_level > 0:
+            x = heun_step(denoise, x, sigma, sigma_next)
+        else:
+            x = x + (sigma_next - sigma) * _slope(denoise, x, sigma)
+        if callback is not None:
+            callback(step, next_level, x)
+    return x
