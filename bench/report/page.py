@@ -1,0 +1,249 @@
+"""The page: everything of a report in one HTML file beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from bench.report.figures import Plan
+from bench.report.frame import Data
+from bench.report.tables import DASH, Table, Text
+from bench.report.words import left_out, numbers, reading, title
+from bench.store import Row
+
+Cells = Sequence[str]
+_OUTCOMES = {"ok": "measured", "skip": "skipped", "diverged": "diverged", "failed": "failed"}
+
+_STYLE = """
+:root { color-scheme: light; }
+body { margin: 0 auto; max-width: 62rem; padding: 1rem; background: #fff; color: #1a1a1a;
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.2; }
+h2 { font-size: 1.3rem; margin-top: 2.5rem; border-bottom: 1px solid #bbb; }
+h3 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
+h1, h2, h3, p, li, dd, figcaption { overflow-wrap: anywhere; }
+a { color: #0b4f8a; }
+sup { line-height: 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .55rem; text-align: right; white-space: nowrap; }
+th { font-weight: 600; }
+th:first-child, td:first-child { text-align: left; }
+.numbers th:first-child { position: sticky; left: 0; background: #fff; }
+thead th { border-top: 2px solid #1a1a1a; border-bottom: 1px solid #1a1a1a; }
+tbody tr:last-child > * { border-bottom: 2px solid #1a1a1a; }
+tbody th { font-weight: 400; }
+.floor > * { border-top: 1px solid #999; color: #444; font-style: italic; }
+.words td, .words th { text-align: left; white-space: normal; vertical-align: top; }
+.words code { word-break: break-all; }
+.notes { font-size: .85rem; color: #333; margin: .4rem 0; padding: 0; list-style: none; }
+figure { margin: 1rem 0; max-width: 46rem; }
+figure img { max-width: 100%; height: auto; }
+figcaption { font-size: .875rem; color: #333; max-width: 42rem; }
+.problem { border-left: 4px solid #b00020; padding: .3rem .8rem; background: #fdf1f2; }
+dt { font-weight: 600; }
+dd { margin: 0 0 .4rem; }
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page; `problem` says why it could not be drawn."""
+
+    plan: Plan
+    problem: str = ""
+
+
+def page(
+    data: Data,
+    tables: Sequence[Table],
+    pictures: Sequence[Picture],
+    note: Mapping[str, str],
+) -> str:
+    """Return the whole page as HTML."""
+    name = escape(title(data))
+    parts = [
+        "<!doctype html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{name}</title>",
+        f"<style>{_STYLE}</style>",
+        "</head>",
+        "<body>",
+        f"<h1>{name}</h1>",
+        *_opening(data, pictures, note),
+        *(part for dataset in data.datasets for part in _dataset(dataset, tables, pictures)),
+        *_without_result(data),
+        *_provenance(data),
+        "</body>",
+        "</html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _opening(data: Data, pictures: Sequence[Picture], note: Mapping[str, str]) -> Iterator[str]:
+    count = {w: sum(r.status == status for r in data.rows) for status, w in _OUTCOMES.items()}
+    counts = ", ".join(f"{n} {word}" for word, n in count.items() if n)
+    yield (
+        f"<p>{len(data.rows)} cell{'' if len(data.rows) == 1 else 's'} ({counts}); a cell is a "
+        "method at a guidance scale, a number of steps and a sampling seed. "
+        f"{escape(reading())} The same numbers: "
+        '<a href="summary.csv">summary.csv</a>, <a href="tables.md">tables.md</a>, '
+        '<a href="tables.tex">tables.tex</a>.</p>'
+    )
+    yield from (f"<p>{escape(line)}</p>" for line in left_out(data))
+    yield from (f'<p class="problem">{escape(p.problem)}</p>' for p in pictures if p.problem)
+    if note:
+        facts = (f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in note.items())
+        yield f"<dl>{''.join(facts)}</dl>"
+    yield "<h2>What was run</h2>"
+    lines = []
+    for dataset in data.datasets:
+        for series in data.series(dataset):
+            rows = data.rows_of(series)
+            scales = numbers(r.guidance for r in rows)
+            train = numbers(r.train_seed for r in rows)
+            lines.append((dataset, series.label, scales, train, numbers(r.seed for r in rows)))
+    head = ("data set", "method", "guidance g", "training seeds", "sampling seeds")
+    yield _words(head, lines)
+
+
+def _dataset(dataset: str, tables: Sequence[Table], pictures: Sequence[Picture]) -> Iterator[str]:
+    """Every measure as table and curve, then the figures that are of no single measure."""
+    yield f"<h2>{escape(dataset)}</h2>"
+    own = [table for table in tables if table.column.dataset == dataset]
+    if not own:
+        yield "<p>Nothing was measured; the reasons are below.</p>"
+    for table in own:
+        yield f"<h3>{escape(table.title)}</h3>"
+        yield _numbers_table(table)
+        for picture in pictures:
+            if picture.plan.column == table.column:
+                yield _figure(picture)
+    for picture in pictures:
+        if picture.plan.dataset == dataset and picture.plan.column is None:
+            yield _figure(picture)
+
+
+def _figure(picture: Picture) -> str:
+    caption = escape(picture.plan.caption)
+    if picture.problem:
+        return f'<p class="problem">{escape(picture.problem)}. It would show: {caption}</p>'
+    source = f"figures/{picture.plan.name}"
+    return (
+        f'<figure><a href="{source}.png">'
+        f'<img src="{source}.png" alt="{caption}" loading="lazy"></a>'
+        f'<figcaption>{caption} <a href="{source}.pdf">PDF</a></figcaption></figure>'
+    )
+
+
+def _numbers_table(table: Table) -> str:
+    names = ["method", "NFE", "s/image", *(f"g = {g}" for g in table.guidance)]
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    lines = []
+    for line in table.lines:
+        cells = f"<td>{escape(line.nfe)}</td><td>{escape(line.seconds)}</td>"
+        cells += "".join(f"<td>{_cell(cell)}</td>" for cell in line.cells)
+        kind = ' class="floor"' if line.floor else ""
+        lines.append(f'<tr{kind}><th scope="row">{escape(line.label)}</th>{cells}</tr>')
+    notes = "".join(
+        f"<li>{f'<sup>{escape(mark)}</sup> ' if mark else ''}{escape(text)}</li>"
+        for mark, text in table.notes
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table class="numbers"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+    )
+
+
+def _cell(cell: Text) -> str:
+    text = escape(cell.text)
+    text = f"<strong>{text}</strong>" if cell.bold else text
+    return f"{text}<sup>{escape(cell.marks)}</sup>" if cell.marks else text
+
+
+def _without_result(data: Data) -> Iterator[str]:
+    """Cells without a value, those of one line and one reason together."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = {}
+    for row in data.rows:
+        if row.status != "ok":
+            label = data.series_of(row).label
+            groups.setdefault((row.dataset, label, row.status, row.reason), []).append(row)
+    if groups:
+        yield "<h2>Cells without a result</h2>"
+        lines = [
+            (dataset, label, numbers(r.guidance for r in rows), _OUTCOMES[status], reason)
+            for (dataset, label, status, reason), rows in groups.items()
+        ]
+        yield _words(("data set", "method", "guidance g", "outcome", "reason"), lines)
+
+
+def _provenance(data: Data) -> Iterator[str]:
+    yield "<h2>Provenance</h2>"
+    yield "<h3>Weights</h3>"
+    weights = {(r.dataset, r.run, r.method, str(r.train_seed), r.checkpoint) for r in data.rows}
+    lines = sorted(w for w in weights if w[-1])
+    if lines:
+        head = ("data set", "run", "method", "training seed", "SHA-256 of the weights")
+        yield _words(head, lines, code=True)
+    else:
+        yield "<p>No row has weights.</p>"
+    yield "<h3>Measures</h3>"
+    yield _words(
+        ("data set", "measure", "version", "extractor hash", "reference set", "reference hash"),
+        [
+            (
+                c.dataset,
+                c.title,
+                str(c.version),
+                c.extractor_hash or DASH,
+                f"{c.reference} ({c.reference_n})",
+                c.reference_hash,
+            )
+            for c in data.columns
+        ],
+        code=True,
+    )
+    yield "<h3>Data sets</h3>"
+    yield _words(
+        ("data set", "hash"), sorted({(r.dataset, r.data_hash) for r in data.rows}), code=True
+    )
+    yield "<h3>Software and machine</h3>"
+    facts: dict[str, dict[str, int]] = {}
+    for row in data.rows:
+        for name, text in row.provenance.items():
+            counts = facts.setdefault(name, {})
+            counts[text] = counts.get(text, 0) + 1
+    if not facts:
+        yield "<p>The rows state none.</p>"
+        return
+    # Where rows disagree, say how many rows each value is of.
+    shown = [
+        (
+            name,
+            "; ".join(f"{t} ({n} rows)" if len(some) > 1 else t for t, n in sorted(some.items())),
+        )
+        for name, some in sorted(facts.items())
+    ]
+    yield _words(("", "in the rows"), shown)
+
+
+def _words(head: Cells, lines: Sequence[Cells], code: bool = False) -> str:
+    """Return a table of text; with `code`, long hashes in its last columns may break anywhere."""
+
+    def show(text: str) -> str:
+        inner = escape(text)
+        return f"<code>{inner}</code>" if code and len(text) >= 32 and " " not in text else inner
+
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{show(text)}</td>' for text in line)}</tr>" for line in lines
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table class="words"><thead><tr>{names}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bench.errors import UserError
+from bench.report.frame import prepare
+from bench.report.summary import summary
+from tests.report.factory import NO_GUIDANCE, demo, digits, row, value
+
+
+def test_summary_has_one_line_a_value_and_one_a_cell_without():
+    frame = summary(prepare(demo()).rows)
+    assert len(frame) == sum(len(r.values) or 1 for r in demo())
+    lost = frame[(frame.dataset == "digits") & (frame.method == "ct") & (frame.guidance == 4.0)]
+    assert lost[["status", "reason"]].to_numpy().tolist() == [["skip", NO_GUIDANCE]]
+    assert lost[["metric", "value"]].isna().all(axis=None)
+    zero = frame[(frame.metric == "recall") & (frame.method == "edm") & (frame.guidance == 13.0)]
+    assert zero["value"].tolist() == [0.0]
+    assert zero["n"].tolist() == [300]
+
+
+def test_summary_leaves_out_the_values_of_a_cell_that_diverged():
+    rows = [row("digits", "edm", 2.0, value("fd", 1.0), status="diverged", reason="NaN")]
+    frame = summary(prepare(rows).rows)
+    assert frame["value"].isna().all()
+    assert frame["status"].tolist() == ["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "in_value", "says"),
+    [
+        ({"extractor_hash": "0" * 64}, True, "extractor hash is"),
+        ({"n": 200}, True, "n is 300 for edm .* and 200 for igct"),
+        ({"version": 2}, True, "metric version is 1 for edm .* and 2 for igct"),
+        ({"reference_hash": "0" * 64}, False, "reference hash is"),
+        ({"reference": "train"}, False, "reference set is 'test' for edm .* and 'train' for igct"),
+        ({"data_hash": "0" * 64}, False, "data hash is"),
+    ],
+)
+def test_incomparable_rows_are_refused(changes, in_value, says):
+    measured = value("fd", 2.0, **(changes if in_value else {}))
+    rows = [
+        row("digits", "edm", 1.0, value("fd", 1.0)),
+        row("digits", "igct", 1.0, measured, **({} if in_value else changes)),
+    ]
+    with pytest.raises(UserError, match=says) as caught:
+        prepare(rows)
+    assert "'FD classifier @300' of digits" in str(caught.value)
+    assert len(re.findall(r"\.(?:\s|$)", str(caught.value))) == 1
+
+
+def test_another_extractor_or_data_set_is_another_column():
+    rows = [
+        row("digits", "edm", 1.0, value("fd", 1.0), value("fd", 3.0, extractor="inception", n=50)),
+        row("other", "edm", 1.0, value("fd", 1.0, n=20)),
+    ]
+    titles = [(c.dataset, c.title) for c in prepare(rows).columns]
+    assert titles == [
+        ("digits", "FD classifier @300"),
+        ("digits", "FD inception @50"),
+        ("other", "FD classifier @20"),
+    ]
+
+
+def test_a_floor_of_another_n_is_left_out_and_says_so():
+    rows = [
+        row("digits", "real", 1.0, value("fd", 1.0, n=100)),
+        row("digits", "edm", 1.0, value("fd", 2.0)),
+    ]
+    data = prepare(rows)
+    assert data.floor(data.columns[0]).values == ()
+    assert "n is 300 for edm" in data.notes[0][1]
+    assert "100 for real" in data.notes[0][1]
+
+
+def test_rows_of_older_checkpoints_are_left_out():
+    late = "2025-02-01T00:00:00Z"
+    rows = [
+        *digits(),
+        row("digits", "edm", 1.0, value("fd", 77.0), checkpoint="new", created=late),
+    ]
+    data = prepare(rows)
+    kept = [r for r in data.rows if r.method == "edm"]
+    assert [r.checkpoint for r in kept] == ["new"]
+    assert data.stale == sum(r.method == "edm" for r in digits())
+    assert {r.method for r in data.rows} == {"edm", "ct", "igct", "real"}
+
+
+def test_cells_skipped_before_training_are_not_stale():
+    skip = row("digits", "ct", 2.0, status="skip", reason=NO_GUIDANCE, checkpoint="")
+    later = row("digits", "ct", 1.0, value("fd", 1.0), created="2025-02-01T00:00:00+00:00")
+    assert len(prepare([later, skip]).rows) == 2
+
+
+def test_a_cell_that_was_run_again_is_not_a_second_seed():
+    rows = [
+        row("digits", "edm", 1.0, value("fd", 1.0), key="a"),
+        row("digits", "edm", 1.0, value("fd", 2.0), key="b", created="2025-02-01T00:00:00Z"),
+        row("digits", "edm", 1.0, status="failed", key="c", created="2025-03-01T00:00:00Z"),
+    ]
+    data = prepare(rows)
+    assert [r.key for r in data.rows] == ["b"]
+    assert data.superseded == 2
+
+
+def test_seeds_are_averaged_but_configurations_are_not():
+    def run(name, seed, number):
+        return row("digits", "edm", 1.0, value("fd", number), run=name, train_seed=seed)
+
+    seeds = prepare([run("edm-s0", 0, 1.0), run("edm-s1", 1, 3.0)])
+    (series,) = seeds.series("digits")
+    cell = seeds.cell(seeds.columns[0], series, 1.0)
+    assert (cell.mean, cell.sd) == (2.0, pytest.approx(2**0.5))
+    variants = prepare([run("small", 0, 1.0), run("large", 0, 3.0)])
+    labels = [s.label for s in variants.series("digits")]
+    assert labels == ["edm [large], 18 steps", "edm [small], 18 steps"]
+
+
+def test_no_rows_teach_what_to_do():
+    with pytest.raises(UserError, match="no rows"):
+        prepare([])
