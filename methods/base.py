@@ -113,6 +113,7 @@ class Inverts(ABC):
 
     @abstractmethod
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
-        """`latent` (B, *shape) generated as `labels` (B, K); g = 1 and the source label
-        reconstruct.
+        """Samples (B, *shape) of `labels` (B, K) from `latent`.
+
+        With the source's own labels and g = 1 this reconstructs the source.
         """

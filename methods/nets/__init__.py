@@ -1,0 +1,1 @@
+"""Networks: U-Nets for images, a residual network for vectors."""
