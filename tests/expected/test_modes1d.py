@@ -1,0 +1,112 @@
+"""The toy of the iGCT paper's Fig. 3, at the full presets: the numbers the presets promise.
+
+Samples are judged here by a few lines of numpy, not by the package's own metrics.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from bench.data import Modes1d
+from bench.experiment import Experiment
+from bench.orchestrate import make_fabric, train_run
+from bench.plan import target
+from bench.runs import make_card
+from bench.sweep import generate, load_nets
+from methods import Guidance
+
+SEEDS = (0, 1, 2)
+SCALES = tuple(range(1, 15))
+N = 2000
+MODES, STD = (2.0, -2.0), 0.2
+
+
+@pytest.fixture(scope="module")
+def draw(tmp_path_factory):
+    """(method, seed, g, steps, ...) -> samples of both classes, (2, N / 2) float64."""
+    place = Experiment(tmp_path_factory.mktemp("modes1d"), "expected")
+    data, fabric = Modes1d(), make_fabric("cpu", "32-true")
+
+    @cache
+    def ready(method, seed, overrides):
+        if method == "oracle":
+            card = make_card(method, data=data)
+        else:
+            settings = dict(overrides)
+            card = train_run(
+                method, data, place, fabric, None, seed=seed, overrides=settings,
+                name=f"{method}-{seed}-{len(settings)}",
+            )  # fmt: skip
+        found = target(card, data, place)
+        return found.method, load_nets(found, torch.device("cpu"))
+
+    @cache
+    def samples(method, seed, g, steps, overrides=()):
+        made, nets = ready(method, seed, overrides)
+        stream = generate(
+            made, nets, Guidance(float(g)), steps, 0, N, batch=N, device=torch.device("cpu")
+        )
+        x, labels = map(torch.cat, zip(*stream, strict=True))
+        return np.stack([x[labels == k, 0].double().numpy() for k in (0, 1)])
+
+    return samples
+
+
+def w1(x, mode):
+    """Wasserstein-1 to N(mode, STD^2) from sorted samples and quantiles at their midpoints."""
+    quantiles = norm.ppf((np.arange(len(x)) + 0.5) / len(x), mode, STD)
+    return np.abs(np.sort(x) - quantiles).mean()
+
+
+def shift(x):
+    """Outward displacement of the class means in standard deviations, averaged."""
+    return np.mean([(np.sign(m) * x[k].mean() - abs(m)) / STD for k, m in enumerate(MODES)])
+
+
+def mean_w1(x):
+    return np.mean([w1(x[k], m) for k, m in enumerate(MODES)])
+
+
+def test_exact_guidance_overshoots_by_a_known_amount(draw):
+    assert shift(draw("oracle", 0, 14, 18)) == pytest.approx(2.88, abs=0.15)
+    assert shift(draw("oracle", 0, 8, 18)) == pytest.approx(2.02, abs=0.15)
+    assert shift(draw("oracle", 0, 1, 18)) == pytest.approx(-0.05, abs=0.1)
+    within = np.mean(
+        [np.abs(draw("oracle", 0, 14, 18)[k] - m) <= 3 * STD for k, m in enumerate(MODES)]
+    )
+    assert within == pytest.approx(0.62, abs=0.05)
+    assert mean_w1(draw("oracle", 0, 14, 18)) == pytest.approx(0.57, abs=0.03)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_trained_guidance_degrades_with_the_scale(draw, seed):
+    distances = [mean_w1(draw("edm", seed, g, 18)) for g in (1, 4, 8, 14)]
+    assert distances == sorted(distances)
+    assert distances[0] <= 0.04
+    assert shift(draw("edm", seed, 14, 18)) >= 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_igct_keeps_its_modes_at_every_scale(draw, seed):
+    for g in SCALES:
+        x = draw("igct", seed, g, 2)
+        for k, mode in enumerate(MODES):
+            assert abs(x[k].mean() - mode) <= 0.05, (g, k)
+            assert w1(x[k], mode) <= 0.04, (g, k)
+            assert (np.abs(x[k] - mode) <= 3 * STD).mean() >= 0.98, (g, k)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_guidance_costs_igct_far_less_than_the_diffusion_model(draw, seed):
+    assert mean_w1(draw("edm", seed, 14, 18)) >= 8 * mean_w1(draw("igct", seed, 14, 2))
+
+
+def test_positive_control_guidance_acts_on_igct(draw):
+    # A method that ignored guidance would keep its modes too. With the window where classes
+    # still separate, one step must move by half a standard deviation.
+    early = (("window", (4.0, 6.0)),)
+    off, on = (draw("igct", 0, g, 1, early) for g in (1, 14))
+    assert abs(shift(on) - shift(off)) >= 0.5
