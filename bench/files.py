@@ -4,47 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from metrics.files import atomic_file
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp gives 0600 so that nobody reads a half-written file; others may read the result.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        yield Path(file.name)
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself is durable only once the folder is; Windows has no such call.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file atomically; returns its path."""
+    with atomic_file(path) as file:
+        file.write(content)
+    return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text atomically; returns its path."""
+    return write_bytes(path, text.encode("utf-8"))
 
 
 def sha256(path: Path) -> str:

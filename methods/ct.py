@@ -63,7 +63,7 @@ _TOY_TRAIN = TrainSettings(
 )
 _DIGITS = CTConfig(
     net=UNetConfig(
-        kind="unet", arch="ncsnpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
+        kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
     ),
     sigma_data=0.75,
     p_mean=-0.4,
@@ -105,7 +105,7 @@ class CT(Method[CTConfig]):
         "digits-demo": Preset(
             dataset="digits",
             config=_DIGITS,
-            train=_DIGITS_TRAIN.model_copy(update={"iterations": 500}),
+            train=_DIGITS_TRAIN.model_copy(update={"iterations": 350}),
             steps=(1,),
             init_from="edm",
         ),

@@ -50,7 +50,7 @@ _TOY_TRAIN = TrainSettings(
 )
 _DIGITS = EDMConfig(
     net=UNetConfig(
-        kind="unet", arch="ncsnpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
+        kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
     ),
     sigma_data=0.75,
     p_mean=-0.8,
@@ -92,7 +92,7 @@ class EDM(Method[EDMConfig], Inverts):
         "digits-demo": Preset(
             dataset="digits",
             config=_DIGITS,
-            train=_DIGITS_TRAIN.model_copy(update={"iterations": 600}),
+            train=_DIGITS_TRAIN.model_copy(update={"iterations": 500}),
             steps=(18,),
         ),
     }

@@ -85,7 +85,7 @@ _TOY_TRAIN = TrainSettings(
 )
 _DIGITS = IGCTConfig(
     net=UNetConfig(
-        kind="unet", arch="ncsnpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
+        kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
     ),
     guidance_dim=64,
     guidance_scale=1.0,
@@ -143,7 +143,7 @@ class IGCT(Method[IGCTConfig], Inverts):
         "digits-demo": Preset(
             dataset="digits",
             config=_DIGITS,
-            train=_DIGITS_TRAIN.model_copy(update={"iterations": 700}),
+            train=_DIGITS_TRAIN.model_copy(update={"iterations": 400}),
             steps=(1,),
             init_from="edm",
         ),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from bench.files import write_bytes, write_text
 from bench.report.figures import plan_figures
-from bench.report.files import write_atomic
 from bench.report.frame import prepare
 from bench.report.page import Picture, page
 from bench.report.published import read_published
@@ -50,11 +50,11 @@ def write_report(
     numbers = read_published(published) if published is not None else ()
     tables = [make_table(data, column) for column in data.columns]
     head = [title(data), reading(), *left_out(data), *unmeasured(data)]
-    summary_path = write_atomic(
+    summary_path = write_text(
         out / "summary.csv", summary(data.rows).to_csv(index=False, lineterminator="\n")
     )
-    md_path = write_atomic(out / "tables.md", markdown(tables, head))
-    tex_path = write_atomic(out / "tables.tex", tex(tables, head))
+    md_path = write_text(out / "tables.md", markdown(tables, head))
+    tex_path = write_text(out / "tables.tex", tex(tables, head))
 
     pictures: list[Picture] = []
     figures: list[Path] = []
@@ -67,13 +67,13 @@ def write_report(
             problem = f"Figure {plan.name} failed: {type(error).__name__}: {error}"
         else:
             figures += [
-                write_atomic(out / "figures" / f"{plan.name}.{kind}", content)
+                write_bytes(out / "figures" / f"{plan.name}.{kind}", content)
                 for kind, content in zip(("png", "pdf"), files, strict=True)
             ]
         pictures.append(Picture(plan, problem))
 
     old = _figures_of(out / "index.html")
-    page_path = write_atomic(out / "index.html", page(data, tables, pictures, note))
+    page_path = write_text(out / "index.html", page(data, tables, pictures, note))
     for path in old - set(figures):
         path.unlink(missing_ok=True)
     return ReportPaths(

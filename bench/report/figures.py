@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from bench.report.clouds import clouds, densities
 from bench.report.curves import metric_curve, precision_recall
-from bench.report.files import slug
 from bench.report.frame import Column, Data, Series
 from bench.report.grids import sample_grid
+from bench.report.names import slug
 from bench.report.previews import previews
 from bench.report.published import Published, curves
 from bench.report.style import FLOOR, method_styles

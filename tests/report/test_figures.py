@@ -8,7 +8,7 @@ import pytest
 from bench.errors import UserError
 from bench.report.clouds import clouds, densities
 from bench.report.curves import metric_curve, precision_recall, value_scale
-from bench.report.files import slug
+from bench.report.names import slug
 from bench.report.frame import prepare
 from bench.report.grids import sample_grid
 from bench.report.published import read_published

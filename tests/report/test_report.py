@@ -8,8 +8,8 @@ import pytest
 
 import bench.report.figures as figures
 from bench.errors import UserError
+from bench.files import write_text
 from bench.report import write_report
-from bench.report.files import write_atomic
 from tests.report.factory import NO_GUIDANCE, digits, row, toy, value
 
 
@@ -141,12 +141,12 @@ def test_a_data_set_without_a_value_is_still_reported(tmp_path):
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = write_atomic(tmp_path / "a.txt", "old")
+    path = write_text(tmp_path / "a.txt", "old")
 
     def interrupted(self, target):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(type(path), "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_atomic(path, "new")
+        write_text(path, "new")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]

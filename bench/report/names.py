@@ -1,24 +1,9 @@
-"""Writing files so that an interrupted report leaves the old one."""
+"""Names of files from names in rows."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from pathlib import Path
-
-
-def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Write under a temporary name in the same folder, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def slug(*parts: str) -> str:
