@@ -1,20 +1,13 @@
-"""Files that are whole or absent: written under a temporary name, synced, then renamed."""
+"""Whole files: text and bytes written atomically, and their hashes."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from metrics.files import atomic_file
+from metrics.files import atomic_file, atomic_path
 
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without error."""
-    with atomic_file(path) as file:
-        yield Path(file.name)
+__all__ = ["atomic_path", "sha256", "write_bytes", "write_text"]
 
 
 def write_bytes(path: Path, content: bytes) -> Path:

@@ -11,19 +11,18 @@ from typing import BinaryIO
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a binary file that takes the name `path` only once it is written and flushed to disk.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place once it is written and on disk.
 
-    Missing folders are made. If the block raises, nothing is left behind. The block may also write
-    to the file by its `name`, which is a temporary one in the same folder.
+    Missing folders are made. If the block raises, nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         # mkstemp gives 0600 so that nobody reads a half-written file; others may read the result.
         umask = os.umask(0)
@@ -34,6 +33,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file that takes the name `path` only once it is written and on disk."""
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        yield file
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
 
@@ -97,6 +97,8 @@ class InceptionExtractor(Extractor):
         path = find_weights(weights, download=download)
         content = path.read_bytes()
         library = f"torch-fidelity {version('torch-fidelity')}"
+        if resize == "clean":
+            library += f" clean-fid {version('clean-fid')}"
         about = f"{hashlib.sha256(content).hexdigest()} {resize} {library}"
         self.name = "inception" if resize == "tf1" else "inception-clean"
         self.hash = hashlib.sha256(about.encode()).hexdigest()
@@ -112,8 +114,11 @@ class InceptionExtractor(Extractor):
                 f"extractor {self.name} takes uint8 images (B, 3 or 1, H, W), got "
                 f"{samples.dtype} {tuple(samples.shape)}"
             )
-        x = samples.to(self.device).expand(-1, 3, -1, -1).float()
-        x = _tf1_resize(x) if self.resize == "tf1" else clean_resize(x)
+        colour = samples.expand(-1, 3, -1, -1)
+        if self.resize == "tf1":
+            x = _tf1_resize(colour.to(self.device).float())
+        else:
+            x = clean_resize(colour).to(self.device)
         # TensorFloat-32, the default for convolutions on a GPU, would move the features by 1e-3.
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -124,15 +129,13 @@ class InceptionExtractor(Extractor):
 
 
 def clean_resize(images: Tensor) -> Tensor:
-    """Float images in [0, 255] (B, C, H, W) -> float32 (B, C, 299, 299), as clean-fid does.
+    """uint8 (B, 3, H, W) -> float32 (B, 3, 299, 299) in [0, 255], by clean-fid's own resizer."""
+    from cleanfid.resize import build_resizer
 
-    Its "clean" mode resizes with Pillow, which sums in float64; in float32 values would differ by
-    up to 0.007 grey levels.
-    """
-    resized = F.interpolate(
-        images.double(), size=(SIZE, SIZE), mode="bicubic", align_corners=False, antialias=True
-    )
-    return resized.clamp(0.0, 255.0).float()
+    resize = build_resizer("clean")
+    arrays = images.permute(0, 2, 3, 1).cpu().numpy()
+    resized = torch.from_numpy(np.stack([resize(array) for array in arrays]))
+    return resized.permute(0, 3, 1, 2).contiguous()
 
 
 def _tf1_resize(images: Tensor) -> Tensor:
