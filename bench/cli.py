@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import UserError
+from bench.experiment import (
+    DEFAULT_DATASET,
+    DEFAULT_EXPERIMENT,
+    DEFAULT_GUIDANCE,
+    DEFAULT_RESULTS,
+    DEFAULT_SEEDS,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DEFAULT_DATASET = "digits"
+INTERRUPTED = 130
+STOPPED = "Stopped. What was finished is kept; the same command goes on."
 
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of all experiments.")]
 ExperimentOption = Annotated[
@@ -59,8 +67,8 @@ def train_command(
         str | None, typer.Option(help="Run, folder or .safetensors to start from, or 'none'.")
     ] = None,
     suite: SuiteOption = None,
-    experiment: ExperimentOption = "default",
-    results: ResultsOption = Path("results"),
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
     plugin: PluginOption = None,
@@ -91,14 +99,14 @@ def train_command(
 def sweep_command(
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales: 1..13, 1..13:2 or 1,1.5,2; 1 is off.")
-    ] = "1..13",
+    ] = DEFAULT_GUIDANCE,
     steps: Annotated[
         str | None, typer.Option(help="Sampling steps, a range; by default the preset's.")
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", "-n", min=2, help="Samples a cell.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = DEFAULT_SEEDS,
     method: Annotated[
         list[str] | None, typer.Option("--method", "-m", help="Only these methods.")
     ] = None,
@@ -117,8 +125,8 @@ def sweep_command(
     download: Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
     suite: SuiteOption = None,
-    experiment: ExperimentOption = "default",
-    results: ResultsOption = Path("results"),
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     dry_run: DryRunOption = False,
@@ -150,8 +158,8 @@ def sweep_command(
 @app.command("report")
 def report_command(
     suite: SuiteOption = None,
-    experiment: ExperimentOption = "default",
-    results: ResultsOption = Path("results"),
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Render tables, figures and a page from the rows of an experiment."""
     from bench.commands import report_all
@@ -168,7 +176,7 @@ def list_command(
     """List what is registered, one line each, with its origin."""
     from bench.commands import list_all
 
-    console, _ = _begin(plugin, Path("results"), "default")
+    console, _ = _begin(plugin, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
     list_all(console, what)
 
 
@@ -192,12 +200,17 @@ def main() -> None:
     from typer.main import get_command
 
     try:
-        code = get_command(app)(standalone_mode=False)
+        code = get_command(app)(prog_name="bench", standalone_mode=False)
+        if code == INTERRUPTED:  # newer versions of typer turn Ctrl-C into an exit status
+            _complain(STOPPED, INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _complain(str(error), error.code)
+    except OSError as error:  # a full disk, a folder that may not be written, a closed pipe
+        where = f" ({error.filename})" if error.filename else ""
+        _complain(f"{error.strerror or error}{where}.", 1)
     except KeyboardInterrupt:
-        _complain("Stopped. What was finished is kept; the same command goes on.", 130)
+        _complain(STOPPED, INTERRUPTED)
     except Exception as error:
         from bench.usage import usage_error
 
@@ -208,7 +221,7 @@ def main() -> None:
 
 
 def _complain(message: str, code: int) -> None:
-    print(f"Error: {message}" if code != 130 else message, file=sys.stderr)
+    print(f"Error: {message}" if code != INTERRUPTED else message, file=sys.stderr)
     sys.exit(code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from rich.table import Table
 from bench.data import DATASETS
 from bench.errors import UserError, unknown
 from bench.estimate import parameters, price_cells, train_seconds
-from bench.experiment import DEFAULT_EXPERIMENT, Experiment
+from bench.experiment import (
+    DEFAULT_DATASET,
+    DEFAULT_EXPERIMENT,
+    DEFAULT_GUIDANCE,
+    DEFAULT_SEEDS,
+    Experiment,
+    without_writing,
+)
 from bench.orchestrate import (
     Sweep,
     make_fabric,
@@ -89,12 +97,10 @@ def train_all(
 ) -> None:
     """`bench train`."""
     if suite is not None:
-        if methods or preset or name or settings or init_from:
-            raise UserError(
-                "--suite names methods and settings itself: leave --method, --preset, --name, "
-                "--set and --init-from away.",
-                code=2,
-            )
+        refuse_beside_suite(
+            method=methods, preset=preset, name=name, set=settings, init_from=init_from,
+            dataset=dataset_name != DEFAULT_DATASET, seed=seed,
+        )  # fmt: skip
         studies, place = suite_place(suite, place)
     else:
         if not methods:
@@ -123,7 +129,9 @@ def train_all(
             _describe(console, study, device)
         return
     if suite is None and not any(method_class(m).trains for m in methods or ()):
-        say(console, f"{', '.join(methods or ())}: nothing to train. Next: bench sweep")
+        asked = "".join(f" --method {m}" for m in methods or ())
+        say(console, f"{', '.join(methods or ())}: nothing to train.")
+        say(console, f"Next: bench sweep{asked}{flags(place)}")
         return
     fabric = make_fabric(device, precision)
     own = console if fabric.is_global_zero else None
@@ -192,67 +200,50 @@ def sweep_all(
 ) -> None:
     """`bench sweep`."""
     where = resolve_device(device)
-    sweeps: list[Sweep] = []
-    unfinished: list[str] = []
     if suite is not None:
-        studies, place = suite_place(suite, place)
-        for study in studies:
-            planned, missing = plan_study(study, place, weights=weights, download=download)
-            sweeps.append(planned)
-            unfinished += missing
-    else:
-        for method in methods or ():
-            method_class(method)
-        names = list(datasets or dict.fromkeys(c.dataset for c in trained_runs(place)))
-        table = {
-            name: Study(
-                dataset=name,
-                methods=(),
-                guidance=parse_range(guidance, "--guidance"),
-                steps=None if steps is None else parse_ints(steps, "--steps"),
-                samples=samples,
-                sampling_seeds=parse_ints(seeds, "--seeds"),
-                metrics=None if metrics is None else tuple(metrics),
-                extractors=None if extractors is None else tuple(extractors),
+        refuse_beside_suite(
+            guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
+            seeds=seeds != DEFAULT_SEEDS, method=methods, dataset=datasets, metric=metrics,
+            extractor=extractors,
+        )  # fmt: skip
+    base = Study(
+        dataset="",
+        methods=(),
+        guidance=parse_range(guidance, "--guidance"),
+        steps=None if steps is None else parse_ints(steps, "--steps", least=1),
+        samples=samples,
+        sampling_seeds=parse_ints(seeds, "--seeds"),
+        metrics=None if metrics is None else tuple(metrics),
+        extractors=None if extractors is None else tuple(extractors),
+    )
+    with without_writing(place) if dry_run else nullcontext(place) as place:
+        if suite is not None:
+            studies, place = suite_place(suite, place)
+            plans = [plan_study(s, place, weights=weights, download=download) for s in studies]
+            sweeps = [planned for planned, _ in plans]
+            unfinished = [name for _, names in plans for name in names]
+        else:
+            for method in methods or ():
+                method_class(method)
+            names = datasets or _swept_datasets(place, methods)
+            table = {name: base.model_copy(update={"dataset": name}) for name in names}
+            sweeps, unfinished = plan_experiment(
+                table, place, methods=methods, weights=weights, download=download
             )
-            for name in names
-        }
-        sweeps, unfinished = plan_experiment(
-            table, place, methods=methods, weights=weights, download=download
-        )
-    for name in unfinished:
-        say(console, f"Left out: {name} is not trained to its end; bench train goes on with it.")
-    if not any(s.targets for s in sweeps):
-        raise UserError(
-            f"There is no trained run in {place.runs}"
-            + (f" of {', '.join(methods)}" if methods else "")
-            + f": bench train --method igct{flags(place)}."
-        )
-    if dry_run:
-        for planned in sweeps:
-            _price(console, planned, place, where, batch)
-        say(console, "Nothing was computed.")
-        return
-    failed: list[str] = []
-    for planned in sweeps:
-        if floor_row(planned.evaluation.data, planned.evaluation, place, planned.samples) is None:
-            say(
-                console,
-                f"{planned.evaluation.data.name}: no real-versus-real floor, which needs "
-                f"{planned.samples} training samples; there are "
-                f"{len(planned.evaluation.data.train)}.",
+        for name in unfinished:
+            say(console, f"Left out: {name} is not trained to its end; bench train does that.")
+        if not any(s.targets for s in sweeps):
+            raise UserError(
+                f"There is no trained run in {place.runs}"
+                + (f" of {', '.join(methods)}" if methods else "")
+                + f": bench train{'' if suite else ' --method igct'}{flags(place, suite)}."
             )
-        outcome = sweep(
-            planned.targets, planned.evaluation, place, batch=batch, device=where, console=console
-        )
-        say(
-            console,
-            f"{planned.evaluation.data.name}: {outcome.computed} cells computed"
-            + (f" ({outcome.diverged} diverged)" if outcome.diverged else "")
-            + f", {outcome.kept} kept, {outcome.skipped} skipped with a reason, "
-            f"{len(outcome.failed)} failed.",
-        )
-        failed += outcome.failed
+        if dry_run:
+            for planned in sweeps:
+                _price(console, planned, place, where, batch)
+            say(console, "Nothing was computed.")
+            return
+        failed = [line for s in sweeps for line in _execute(console, s, place, where, batch)]
     for line in failed:
         say(console, f"Failed: {line}")
     if failed:
@@ -261,6 +252,50 @@ def sweep_all(
         )
     say(console, f"Rows are in {place.cells}.")
     say(console, f"Next: bench report{flags(place, suite)}")
+
+
+def _execute(
+    console: Console, planned: Sweep, place: Experiment, device: torch.device, batch: int
+) -> list[str]:
+    """Floor and cells of one data set; returns one sentence a failed cell."""
+    evaluation = planned.evaluation
+    data = evaluation.data
+    if floor_row(data, evaluation, place, planned.samples) is None:
+        say(
+            console,
+            f"{data.name}: no real-versus-real floor, which needs {planned.samples} training "
+            f"samples; there are {len(data.train)}.",
+        )
+    outcome = sweep(planned.targets, evaluation, place, batch=batch, device=device, console=console)
+    say(
+        console,
+        f"{data.name}: {outcome.computed} cells computed"
+        + (f" ({outcome.diverged} diverged)" if outcome.diverged else "")
+        + f", {outcome.kept} kept, {outcome.skipped} skipped with a reason, "
+        f"{len(outcome.failed)} failed.",
+    )
+    return outcome.failed
+
+
+def refuse_beside_suite(**options: object) -> None:
+    """UserError for options that were given although a suite decides what they say."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if given:
+        raise UserError(
+            f"--suite decides this itself: leave {', '.join(given)} away, or write a suite file "
+            "of your own.",
+            code=2,
+        )
+
+
+def _swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[str]:
+    """The data sets of all trained runs, and of the presets of methods that need no training."""
+    names = [card.dataset for card in trained_runs(place)]
+    for method in methods or ():
+        cls = method_class(method)
+        if not cls.trains:
+            names += [preset.dataset for preset in cls.presets.values()]
+    return list(dict.fromkeys(names))
 
 
 def _price(

@@ -100,6 +100,8 @@ def make_extractor(
     except MissingWeights as error:
         text = str(error).replace("download=True", "--download")
         raise UserError(f"{text}.") from None
+    except (OSError, RuntimeError) as error:  # no connection, or not the published bytes
+        raise UserError(f"The weights of extractor {name!r} cannot be had: {error}.") from None
     except ValueError as error:
         raise UserError(f"Extractor {name!r} cannot be used on {data.name!r}: {error}.") from None
 
@@ -140,6 +142,9 @@ def prepare(
             f"None of the metrics asked for fits {data.name!r}: {'; '.join(refused)}.", code=2
         )
     used = {p.extractor for p in plan if p.extractor}
+    # Metrics of known densities name no extractor and look into the features of vectors.
+    if any(p.metric.needs - {"pixels"} for p in plan if not p.extractor):
+        used.add("identity")
     kept = {name: extractor for name, extractor in made.items() if name in used}
     real = _real_side(data, kept, plan, cache, exact)
     reference = f"{data.name}/reference"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.errors import UserError
 
 DEFAULT_RESULTS = Path("results")
 DEFAULT_EXPERIMENT = "default"
+DEFAULT_DATASET = "digits"
+DEFAULT_GUIDANCE = "1..13"
+DEFAULT_SEEDS = "0"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -30,6 +36,7 @@ class Experiment:
 
     results: Path
     name: str
+    scratch: Path | None = None
 
     def __post_init__(self) -> None:
         check_name("experiment", self.name)
@@ -63,4 +70,15 @@ class Experiment:
     @property
     def cache(self) -> Path:
         """Trained extractors and real-side statistics, shared by all experiments."""
-        return self.results / "cache"
+        return self.scratch or self.results / "cache"
+
+
+@contextlib.contextmanager
+def without_writing(place: Experiment) -> Iterator[Experiment]:
+    """The experiment with a cache that holds the same and is thrown away afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        for file in place.cache.iterdir() if place.cache.is_dir() else ():
+            # Files are replaced and never written into, which leaves the target of a link alone.
+            (scratch / file.name).symlink_to(file.resolve())
+        yield replace(place, scratch=scratch)

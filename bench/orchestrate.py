@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.checkpoint import load_weights
 from bench.data import Dataset
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.evaluate import Evaluation, prepare
 from bench.experiment import Experiment
 from bench.files import sha256
@@ -86,10 +86,15 @@ def train_run(
     overrides: Mapping[str, Any] | None = None,
     init_from: str | None = None,
 ) -> RunCard:
-    """Train one run; a run that it starts from by its preset is trained first if it is missing."""
+    """Train one run; a run that it starts from by its preset is trained first if it is missing.
+
+    That run takes the network's settings from `overrides`, without which its weights would not
+    fit; one that is trained already is taken as it is.
+    """
     start = _start(
-        method, data, experiment, fabric, console, preset=preset, seed=seed, init_from=init_from
-    )
+        method, data, experiment, fabric, console,
+        preset=preset, seed=seed, overrides=overrides or {}, init_from=init_from,
+    )  # fmt: skip
     card = make_card(
         method,
         data=data,
@@ -115,6 +120,7 @@ def _start(
     *,
     preset: str | None,
     seed: int,
+    overrides: Mapping[str, Any],
     init_from: str | None,
 ) -> Start | None:
     _, found = find_preset(method_class(method), data.name, preset)
@@ -125,14 +131,19 @@ def _start(
     source = found.init_from
     source_preset = preset if preset in method_class(source).presets else None
     needed = make_card(source, data=data, preset=source_preset, seed=seed)
-    if console is not None and not (experiment.runs / needed.name / WEIGHTS).exists():
-        console.print(
-            f"{method} on {data.name} starts from the weights of {needed.name}, which is trained "
-            f"first (--init-from {NO_INIT} starts from scratch).",
-            highlight=False,
-            soft_wrap=True,
-        )
-    train_run(source, data, experiment, fabric, console, preset=source_preset, seed=seed)
+    if not (experiment.runs / needed.name / WEIGHTS).exists():
+        if console is not None:
+            console.print(
+                f"{method} on {data.name} starts from the weights of {needed.name}, which is "
+                f"trained first (--init-from {NO_INIT} starts from scratch).",
+                highlight=False,
+                soft_wrap=True,
+            )
+        shared = {key: value for key, value in overrides.items() if key.startswith("net.")}
+        train_run(
+            source, data, experiment, fabric, console,
+            preset=source_preset, seed=seed, overrides=shared,
+        )  # fmt: skip
     return _start_from(needed.name, experiment)
 
 
@@ -180,8 +191,8 @@ def preset_for(study: Study, method: str) -> str | None:
         return None
     owners = [m for m in study.methods if study.preset in method_class(m).presets]
     if not owners:
-        raise UserError(
-            f"None of {', '.join(study.methods)} has a preset {study.preset!r}.", code=2
+        raise unknown(
+            "preset", study.preset, {p for m in study.methods for p in METHODS[m].presets}
         )
     return study.preset if method in owners else None
 

@@ -58,12 +58,14 @@ class Bar:
 
     def update(self, done: int, message: str = "") -> None:
         """Show `done` of `total` with a message."""
+        news = done > self.done
         self.done = done
         if self._progress is not None:
             self._progress.update(self._task, completed=done, message=message)
             return
         now = time.monotonic()
-        if self._console is None or (now < self._next_line and done < self.total):
+        finished = done >= self.total and news
+        if self._console is None or not (finished or now >= self._next_line):
             return
         self._next_line = now + LINE_EVERY
         rate = (done - self._first) / max(now - self._started, 1e-9)

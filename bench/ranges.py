@@ -22,14 +22,14 @@ def parse_range(text: str, what: str = "range") -> tuple[float, ...]:
         found.update(_part(part.strip(), text, what))
         if len(found) > MOST:
             raise UserError(f"{what} {text!r} has more than {MOST} values.", code=2)
-    return tuple(float(value) for value in sorted(found))
+    return tuple(sorted({float(value) for value in found}))
 
 
-def parse_ints(text: str, what: str) -> tuple[int, ...]:
-    """The whole numbers of a range, at least 0."""
+def parse_ints(text: str, what: str, least: int = 0) -> tuple[int, ...]:
+    """The whole numbers of a range, at least `least`."""
     values = parse_range(text, what)
-    if any(value != int(value) or value < 0 for value in values):
-        raise UserError(f"{what} {text!r} must be whole numbers from 0 up.", code=2)
+    if any(value != int(value) or value < least for value in values):
+        raise UserError(f"{what} {text!r} must be whole numbers from {least} up.", code=2)
     return tuple(int(value) for value in values)
 
 
@@ -47,9 +47,10 @@ def _part(part: str, text: str, what: str) -> list[Decimal]:
         raise UserError(f"{what} {text!r}: the step must be above 0, got {step}.", code=2)
     if last < first:
         raise UserError(f"{what} {text!r} runs backwards, from {first} to {last}.", code=2)
-    count = int((last - first) / step) + 1
-    if count > MOST:
+    # Compared before it is divided: the quotient may exceed what a Decimal can hold.
+    if last - first >= MOST * step:
         raise UserError(f"{what} {text!r} has more than {MOST} values.", code=2)
+    count = int((last - first) / step) + 1
     return [first + i * step for i in range(count)]
 
 

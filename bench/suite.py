@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from bench.errors import UserError, explain
 from bench.experiment import DEFAULT_EXPERIMENT
@@ -22,12 +22,12 @@ class Study(Settings):
     dataset: str
     methods: tuple[str, ...]
     preset: str | None = None
-    seeds: tuple[int, ...] = Field((0,), description="training seeds")
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), description="training seeds")
     set: Mapping[str, Any] = Field(default_factory=dict, description="settings of every method")
     guidance: tuple[float, ...] = Field(tuple(map(float, range(1, 14))), validate_default=True)
-    steps: tuple[int, ...] | None = Field(None, description="None: those of each preset")
+    steps: tuple[PositiveInt, ...] | None = Field(None, description="None: those of each preset")
     samples: int | None = Field(None, ge=2, description="a cell; None: the data set's default")
-    sampling_seeds: tuple[int, ...] = (0,)
+    sampling_seeds: tuple[NonNegativeInt, ...] = (0,)
     metrics: tuple[str, ...] | None = None
     extractors: tuple[str, ...] | None = None
 

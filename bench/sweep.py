@@ -19,7 +19,7 @@ from bench.evaluate import Evaluation, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
 from bench.identity import digest
 from bench.plan import Cell, Target
-from bench.preview import preview
+from bench.preview import TILES, preview
 from bench.progress import Bar
 from bench.provenance import now, provenance
 from bench.store import Row, Status, Value, read_row, row_path, write_row
@@ -163,7 +163,7 @@ def run_cell(
         for x, y in stream:
             seconds += time.perf_counter() - started
             accumulate(accumulator, x, y)
-            if whole or shown < batch:
+            if whole or shown < TILES:
                 samples.append(x)
                 labels.append(y)
                 shown += len(y)
@@ -180,7 +180,7 @@ def run_cell(
         evaluation,
         experiment,
         "ok",
-        values=_merged(cell, experiment, values),
+        values=_merged(cell.card.name, cell.key, evaluation, experiment, values),
         preview=picture,
         seconds_per_image=seconds / cell.n,
     )
@@ -190,13 +190,18 @@ def run_cell(
     return row
 
 
-def _merged(cell: Cell, experiment: Experiment, fresh: tuple[Value, ...]) -> tuple[Value, ...]:
-    """`fresh` values with those of the stored row for other metrics of the same samples."""
-    path = row_path(experiment.cells, cell.card.name, cell.key)
+def _merged(
+    run: str, key: str, evaluation: Evaluation, experiment: Experiment, fresh: tuple[Value, ...]
+) -> tuple[Value, ...]:
+    """`fresh` values with the stored ones of other metrics, of the same samples and reference."""
+    path = row_path(experiment.cells, run, key)
     if not path.exists():
         return fresh
+    row = read_row(path)
+    if row.reference_hash != evaluation.reference_hash:
+        return fresh
     names = {(value.metric, value.extractor) for value in fresh}
-    old = [v for v in read_row(path).values if (v.metric, v.extractor) not in names]
+    old = [v for v in row.values if (v.metric, v.extractor) not in names]
     return tuple(sorted([*fresh, *old], key=lambda v: (v.metric, v.extractor)))
 
 
@@ -232,7 +237,9 @@ def floor_row(data: Dataset, evaluation: Evaluation, experiment: Experiment, n: 
         reference=evaluation.reference,
         reference_hash=evaluation.reference_hash,
         reference_n=evaluation.real.n,
-        values=evaluation.values(accumulator.finish())[0],
+        values=_merged(
+            run, key, evaluation, experiment, evaluation.values(accumulator.finish())[0]
+        ),
         preview=preview(split.samples, split.labels, data),
         created=now(),
         provenance=provenance(),
@@ -250,8 +257,9 @@ def sweep(
     device: torch.device,
     console: Console | None = None,
 ) -> Outcome:
-    """Execute the missing cells of one data set. A failed cell is told of and tried again next
-    time; it does not stop the others.
+    """Execute the missing cells of one data set.
+
+    A failed cell is told of and tried again next time; it does not stop the others.
     """
     outcome = Outcome()
     images = sum(c.n for _, cells in targets for c in cells if not c.skip)
@@ -285,8 +293,7 @@ def sweep(
                     outcome.failed.append(f"{what}: {type(error).__name__}: {error}")
                     reason = f"{type(error).__name__}: {error}"
                     row = make_row(cell, evaluation, experiment, "failed", reason=reason)
-                    if not row_path(experiment.cells, row.run, row.key).exists():
-                        write_row(experiment.cells, row)
+                    _write_failure(experiment, row)
                 done += cell.n
                 bar.update(done, what)
     return outcome
@@ -302,6 +309,13 @@ def _ticker(bar: Bar, done: int, what: str) -> Callable[[int], None]:
         bar.update(total, what)
 
     return tick
+
+
+def _write_failure(experiment: Experiment, row: Row) -> None:
+    # Values that are stored already stay: a failure never replaces a result.
+    path = row_path(experiment.cells, row.run, row.key)
+    if not path.exists() or read_row(path).status == "failed":
+        write_row(experiment.cells, row)
 
 
 def _write_once(experiment: Experiment, row: Row) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +59,23 @@ class _Loss(nn.Module):
         super().__init__()
         self.method, self.nets = method, nets
 
-    def forward(self, batch: Batch, progress: Progress, rng: BatchRNG) -> dict[str, Tensor]:
-        return self.method.loss(self.nets, batch, progress, rng)
+    # Mixed precision rebuilds the arguments of a forward, which frozen dataclasses do not allow.
+    def forward(
+        self,
+        x0: Tensor,
+        labels: Tensor,
+        decoupled: Tensor | None,
+        step: int,
+        total: int,
+        rng: BatchRNG,
+    ) -> dict[str, Tensor]:
+        batch = Batch(x0, labels, decoupled)
+        return self.method.loss(self.nets, batch, Progress(step, total), rng)
 
 
 @dataclass
 class Ema:
-    """Exponential moving average of weights; buffers are copied."""
+    """Exponential moving average of weights; whole numbers among them are copied."""
 
     beta: float
     ramp: bool
@@ -79,13 +89,18 @@ class Ema:
         moving = [k for k, v in current.items() if v.is_floating_point()]
         averages = [self.weights[k] for k in moving]
         torch._foreach_lerp_(averages, [current[k] for k in moving], 1.0 - beta)
+        for k in current.keys() - set(moving):
+            self.weights[k].copy_(current[k])
 
 
 def build_nets(method: Method[Any], seed: int) -> nn.Module:
     """Networks whose initial weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init", seed))
-        return method.build()
+        try:
+            return method.build()
+        except ValueError as error:
+            raise UserError(f"{method.name} cannot be built: {error}.", code=2) from None
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -138,6 +153,10 @@ def train(
         raise UserError(f"{card.method} has nothing to train: sweep it as it is.")
     share = _rows(settings.batch, fabric)
     leader = fabric.is_global_zero
+    method = make_method(card, data)
+    nets = build_nets(method, card.seed)
+    if initial is not None:
+        load_into(nets, nets.state_dict() | initial, f"run {card.init_run}")
     if leader:
         claim(folder, card)
     fabric.barrier()
@@ -145,10 +164,6 @@ def train(
     if weights_file.exists():
         return weights_file
 
-    method = make_method(card, data)
-    nets = build_nets(method, card.seed)
-    if initial is not None:
-        load_into(nets, nets.state_dict() | initial, f"run {card.init_run}")
     optimizer = make_optimizer(settings, nets)
     ema = Ema(settings.ema, settings.ema_ramp)
     first = 0
@@ -167,6 +182,8 @@ def train(
     samples = Split(data.train.samples, data.train.labels)
 
     def checkpoint(step: int) -> None:
+        # A finite loss may have an infinite gradient, and the good checkpoint must not go.
+        _check_finite(card.name, f"step {step - 1}", nets.state_dict())
         if leader:
             state = TrainingState(
                 step, nets.state_dict(), ema.weights, optimizer_tensors(optimizer)
@@ -184,7 +201,7 @@ def train(
             batch = draw_batch(samples, method, rng, fabric.device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
-            terms = loss(batch, Progress(step, total), rng)
+            terms = loss(batch.x0, batch.labels, batch.decoupled, step, total, rng)
             optimizer.zero_grad()
             fabric.backward(torch.stack([t.mean() for t in terms.values()]).sum())
             log.add(step, terms)
@@ -203,13 +220,20 @@ def train(
             if due and step + 1 < total:
                 checkpoint(step + 1)
     if leader:
-        bad = [k for k, v in ema.weights.items() if not v.isfinite().all()]
-        if bad:
-            raise UserError(f"{card.name}: {bad[0]} is not finite after the last step.")
+        _check_finite(card.name, "the last step", ema.weights)
         save_weights(weights_file, ema.weights)
         (folder / STATE).unlink(missing_ok=True)
     fabric.barrier()
     return weights_file
+
+
+def _check_finite(name: str, when: str, weights: Mapping[str, Tensor]) -> None:
+    bad = [k for k, v in weights.items() if not v.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"{name}: the weights {bad[0]} are not finite after {when}; training stopped, and an "
+            "earlier checkpoint is kept. A smaller --set train.lr=... is the usual cure."
+        )
 
 
 def _rows(batch: int, fabric: Fabric) -> tuple[int, int]:

@@ -19,7 +19,10 @@ def usage_error(error: Exception) -> tuple[str, int] | None:
     message = str(parsed.format_message()).strip()
     context = getattr(error, "ctx", None)
     kind = type(error).__name__
-    if context is None or kind == "NoArgsIsHelpError":
+    if kind == "NoArgsIsHelpError":
+        # Its help is printed already in newer versions, and is its message in older ones.
+        return message or "Name a command.", int(parsed.exit_code)
+    if context is None:
         return message, int(parsed.exit_code)
     if kind in ("NoSuchOption", "NoSuchOptionError"):
         options = sorted(o for p in context.command.params for o in p.opts if o.startswith("--"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Settings(BaseModel):
@@ -21,7 +23,7 @@ class TrainSettings(Settings):
     batch: int = Field(ge=1, description="images a step, over all processes")
     lr: float = Field(gt=0)
     optimizer: Literal["radam", "adam"] = "radam"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     decay_from: float = Field(1.0, ge=0, le=1, description="fraction of training where lr decays")

@@ -1,0 +1,59 @@
+"""Registries as they were, and runs that several tests look at."""
+
+import shutil
+import sys
+
+import pytest
+
+from bench.data import DATASETS
+from bench.orchestrate import make_fabric
+from bench.plugins import ORIGINS
+from methods import METHODS
+from metrics import METRICS
+from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
+
+
+@pytest.fixture(autouse=True)
+def _registries_restored():
+    tables = (METHODS, METRICS, DATASETS, ORIGINS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+    for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def fabric():
+    return make_fabric("cpu", "32-true")
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory):
+    results = tmp_path_factory.mktemp("trained")
+    methods = ("-m", "edm", "-m", "ct", "-m", "igct")
+    ran = bench("train", *methods, "-d", "modes1d", *sets(*TINY), "--results", results)
+    assert ran.code == 0, ran.err
+    return results
+
+
+@pytest.fixture
+def trained(_trained, tmp_path):
+    """A results folder with tiny finished runs of edm, ct and igct on modes1d; one's own copy."""
+    return shutil.copytree(_trained, tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def _swept(_trained, tmp_path_factory):
+    results = shutil.copytree(_trained, tmp_path_factory.mktemp("swept") / "results")
+    ran = bench("sweep", "-g", "1,2,20", "-n", "20", *TOY_METRICS, "--results", results)
+    assert ran.code == 0, ran.err
+    return results
+
+
+@pytest.fixture
+def swept(_swept, tmp_path):
+    """`trained`, and swept over guidance 1, 2 and 20 with 20 samples; one's own copy."""
+    return shutil.copytree(_swept, tmp_path / "results")

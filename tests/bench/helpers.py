@@ -1,0 +1,84 @@
+"""The command line in this process, and runs small enough for tests."""
+
+import contextlib
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from bench import cli
+from bench.runs import dataset, make_card, parse_overrides
+from bench.store import read_rows
+
+TINY = ("train.iterations=12", "train.batch=8", "net.width=8", "net.blocks=1")
+TINY_IMAGES = ("train.iterations=2", "train.batch=4", "net.channels=8", "net.channel_mult=[1,1]")
+
+# The quick ones: neighbours of 4,000 real samples cost a second a cell.
+TOY_METRICS = ("--metric", "w1", "--metric", "shift", "--metric", "within3", "--metric", "fd")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def __post_init__(self):
+        assert "Traceback" not in self.err
+
+
+def bench(*arguments) -> Ran:
+    """`bench` with these arguments, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["bench", *(str(a) for a in arguments)]
+    with (
+        mock.patch.object(sys, "argv", argv),
+        mock.patch.dict("os.environ", {"COLUMNS": "250"}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
+def sets(*pairs: str) -> list[str]:
+    """`--set` options."""
+    return [part for pair in pairs for part in ("--set", pair)]
+
+
+def tiny_card(method: str, data: str = "modes1d", *pairs: str, **more):
+    """The card of a tiny run."""
+    small = TINY_IMAGES if data == "digits" else TINY
+    overrides = parse_overrides((*small, *pairs))
+    return make_card(method, data=dataset(data), overrides=overrides, **more)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def rows_of(results: Path, method: str, experiment: str = "default") -> list:
+    """The rows of a method, by guidance and steps."""
+    rows = [r for r in read_rows(results / experiment / "cells") if r.method == method]
+    return sorted(rows, key=lambda r: (r.guidance, r.steps))
+
+
+def randomised(method):
+    """Networks of a method with seeded random weights, whose output layers are not zero."""
+    nets = method.build()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in nets.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return nets.eval().requires_grad_(False)

@@ -1,0 +1,222 @@
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+
+from metrics.extractors.inception import WEIGHTS_FILE, WEIGHTS_FOLDER_VARIABLE
+from tests.bench.helpers import TINY, bench, contents, sets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start", "listed"),
+    [
+        (["train", "-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'? Available: ",
+         "ct, edm, igct, oracle."),
+        (["train", "-m", "zzz"], "Unknown method 'zzz'. Available: ", "ct, edm, igct, oracle."),
+        (["sweep", "-m", "emd"], "Unknown method 'emd'. Did you mean 'edm'? Available: ",
+         "ct, edm, igct, oracle."),
+        (["train", "-m", "edm", "-d", "digts"],
+         "Unknown data set 'digts'. Did you mean 'digits'? Available: ",
+         "digits, modes1d, modes2d."),
+        (["sweep", "-d", "modes3d"], "Unknown data set 'modes3d'. Did you mean 'modes",
+         "digits, modes1d, modes2d."),
+        (["train", "-m", "edm", "--preset", "digit"],
+         "Unknown preset 'digit'. Did you mean 'digits'? Available: ",
+         "digits, digits-demo, modes1d, modes2d."),
+        (["train", "-m", "edm", "--preset", "modes1d"],
+         "Preset 'modes1d' of edm is for the data set 'modes1d', not 'digits'", ""),
+        (["train", "-m", "edm", "--set", "train.iteration=5"],
+         "Unknown setting 'train.iteration'. Did you mean 'train.iterations'? Available: ",
+         "train.warmup."),
+        (["train", "-m", "edm", "--set", "net.depth.x=5"], "Unknown setting 'net.depth.x'.", ""),
+        (["train", "-m", "edm", "--set", "lr"], "--set takes key=value, such as ", "got 'lr'."),
+        (["train", "-m", "edm", "--set", "=5"], "--set takes key=value, such as ", "got '=5'."),
+        (["train", "-m", "edm", "--set", "train.lr=fast"],
+         "Settings of edm are not usable: lr: input should be a valid number", ""),
+        (["train", "-m", "edm", "--set", "train.lr=NaN"],
+         "Settings of edm are not usable: lr: input should be a finite number", ""),
+        (["train", "-m", "edm", "--set", "train.iterations=0"],
+         "Settings of edm are not usable: iterations: input should be greater than or equal", ""),
+        (["train", "-m", "edm", "--set", "train.betas=[2, 0.9]"],
+         "Settings of edm are not usable: betas.0: input should be less than 1", ""),
+        (["train", "-m", "edm", "--set", "net=5"], "Settings of edm are not usable: net: ", ""),
+        (["train", "-m", "oracle", "-m", "edm", "--name", "x"], "--name is for one method", ""),
+        (["train"], "Name a method: bench train --method igct. Available: ",
+         "ct, edm, igct, oracle."),
+        (["train", "-m", "edm", "--name", "a/b"],
+         "run name 'a/b' cannot be a folder: use letters, digits", ""),
+        (["train", "-m", "edm", "--name", ".."], "run name '..' cannot be a folder", ""),
+        (["train", "-m", "edm", "--experiment", "../x"],
+         "experiment name '../x' cannot be a folder", ""),
+        (["sweep", "--experiment", "cache"], "The experiment name 'cache' is taken", ""),
+        (["train", "-m", "edm", "--epochs", "5"], "No such option: --epochs", "--suite."),
+        (["sweep", "--batch", "0"], "Invalid value for '--batch'", "See: bench sweep --help"),
+        (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
+         "See: bench train --help"),
+        (["swep"], "No such command 'swep'.", "Available: list, report, sweep, train."),
+        (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
+         "datasets, extractors, methods, metrics, suites."),
+        (["list"], "Missing argument 'what'.", "See: bench list --help"),
+        (["train", "--suite", "demos"], "Cannot read the suite 'demos': ", "demo, reference."),
+        (["sweep", "-g", "13..1"], "--guidance '13..1' runs backwards", ""),
+        (["sweep", "--steps", "0"], "--steps '0' must be whole numbers from 1 up.", ""),
+        (["sweep", "--seeds", "-1"], "--seeds '-1' must be whole numbers from 0 up.", ""),
+        (["train", "-m", "edm", "--device", "abacus"], "Cannot use device 'abacus'", ""),
+        (["sweep", "--device", "abacus"], "Device 'abacus' cannot be used", ""),
+        (["train", "-m", "edm", "--precision", "31"],
+         "Cannot use device 'auto' with precision '31'", ""),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_sentence_and_exit_code_2(arguments, start, listed, tmp_path):
+    results = ["--results", tmp_path / "r"] if arguments[0] in ("train", "sweep") else []
+    ran = bench(*arguments, *results)
+    assert ran.code == 2
+    assert ran.err.startswith(f"Error: {start}")
+    assert ran.err.endswith("\n")
+    assert ran.err.count("\n") == 1
+    assert listed in ran.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_without_a_command_the_help_is_shown():
+    ran = bench()
+    assert ran.code == 2
+    assert "Usage: bench [OPTIONS] COMMAND" in ran.out + ran.err
+    assert all(command in ran.out + ran.err for command in ("train", "sweep", "report", "list"))
+    assert "Error" not in ran.err or "Error: Name a command." in ran.err
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "report", "list"])
+def test_every_command_has_help(command):
+    ran = bench(command, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert f"Usage: bench {command}" in ran.out
+
+
+def test_unknown_metric_and_extractor(trained):
+    before = contents(trained)
+    for option, got, start in (
+        ("--metric", "fdd", "Unknown metric 'fdd'. Did you mean 'fd'? Available: "),
+        ("--extractor", "inceptio", "Unknown extractor 'inceptio'. Did you mean 'inception'?"),
+    ):
+        ran = bench("sweep", option, got, "--results", trained)
+        assert ran.code == 2
+        assert ran.err.startswith(f"Error: {start}")
+    ran = bench("sweep", "--metric", "class_accuracy", "--results", trained)
+    assert ran.code == 2
+    assert ran.err.startswith("Error: None of the metrics asked for fits 'modes1d': ")
+    assert contents(trained) == before
+
+
+def test_missing_weights_are_told_before_any_sampling(trained, tmp_path, monkeypatch):
+    folder = tmp_path / "weights"
+    monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(folder))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    before = contents(trained)
+    ran = bench("sweep", "--extractor", "inception", "--results", trained)
+    assert ran.code == 1
+    assert ran.err == (
+        f"Error: Inception weights {WEIGHTS_FILE} (SHA-256 begins 6726825d) are not in {folder}: "
+        "put the file there, or allow its download with --download.\n"
+    )
+    assert contents(trained) == before
+    ran = bench(
+        "sweep", "--extractor", "inception", "--weights", tmp_path / "no", "--results", trained
+    )
+    assert f"are not in {tmp_path / 'no'}" in ran.err
+
+
+@pytest.mark.parametrize(
+    "error", [urllib.error.URLError("no route"), RuntimeError("invalid hash value")]
+)
+def test_a_failed_download_is_one_sentence(trained, tmp_path, monkeypatch, error):
+    def download(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(tmp_path / "weights"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    ran = bench("sweep", "--extractor", "inception", "--download", "--results", trained)
+    assert ran.code == 1
+    assert ran.err.startswith("Error: The weights of extractor 'inception' cannot be had: ")
+    assert ran.err.count("\n") == 1
+
+
+def test_report_without_rows_names_the_next_command(tmp_path):
+    ran = bench("report", "--results", tmp_path / "r", "--experiment", "mine")
+    assert ran.code == 1
+    assert ran.err == (
+        f"Error: There are no rows in {tmp_path / 'r' / 'mine' / 'cells'}: "
+        f"bench sweep --experiment mine --results {tmp_path / 'r'}.\n"
+    )
+    assert not (tmp_path / "r").exists()
+
+
+def test_sweep_without_runs_names_the_next_command(tmp_path):
+    ran = bench("sweep", "--results", tmp_path / "r")
+    assert ran.code == 1
+    assert ran.err == (
+        f"Error: There is no trained run in {tmp_path / 'r' / 'default' / 'runs'}: "
+        f"bench train --method igct --results {tmp_path / 'r'}.\n"
+    )
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_method_without_training_can_be_swept_at_once(tmp_path):
+    ran = bench("train", "-m", "oracle", "--results", tmp_path)
+    assert ran.code == 0
+    assert "oracle: nothing to train." in ran.out
+    assert f"Next: bench sweep --method oracle --results {tmp_path}" in ran.out
+    ran = bench(
+        "sweep", "--method", "oracle", "-g", "1", "-n", "4", "--metric", "w1",
+        "--metric", "shift", "--results", tmp_path,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "modes1d: 1 cells computed" in ran.out
+    assert "modes2d: 1 cells computed" in ran.out
+
+
+def test_a_method_that_cannot_model_the_data(tmp_path):
+    ran = bench("sweep", "-m", "oracle", "-d", "digits", "--results", tmp_path / "r")
+    assert ran.code == 1
+    assert "There is no trained run" in ran.err
+    ran = bench("train", "-m", "oracle", "-d", "digits", "--dry-run", "--results", tmp_path / "r")
+    assert ran.code == 2
+    assert "Method 'oracle' has no preset for the data set 'digits'; it has some for: " in ran.err
+
+
+def test_folders_that_cannot_be_written_are_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = bench("train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path / "file")
+    assert ran.code == 1
+    assert ran.err.startswith("Error: ")
+    assert str(tmp_path / "file") in ran.err
+
+
+def test_a_damaged_card_is_named(trained):
+    card = trained / "default" / "runs" / "modes1d-edm-s0" / "run.json"
+    card.write_text(card.read_text()[:50])
+    for command in ("sweep", "train"):
+        more = ("-m", "edm", "-d", "modes1d", *sets(*TINY)) if command == "train" else ()
+        ran = bench(command, *more, "--results", trained)
+        assert ran.code == 1
+        assert ran.err.startswith(f"Error: {card} is not a run's card (")
+
+
+def test_interruption_is_told_with_its_own_code(trained, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.sweep.run_cell", interrupt)
+    ran = bench("sweep", "-g", "1", "-n", "4", "--metric", "w1", "--results", trained)
+    assert ran.code == 130
+    assert ran.err == "Stopped. What was finished is kept; the same command goes on.\n"
+
+
+def test_published_numbers_are_found():
+    from bench.commands import published_file
+
+    found = published_file()
+    assert found is not None
+    assert Path(found).name == "published.csv"

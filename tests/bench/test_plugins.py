@@ -1,0 +1,183 @@
+import textwrap
+from importlib import metadata
+
+import pytest
+
+from bench import plugins
+from bench.plugins import load_plugins
+from methods import METHODS
+from methods.edm import EDM
+from tests.bench.helpers import TINY, bench, rows_of, sets
+
+METHOD = """
+    from methods import Preset, register
+    from methods.edm import EDM
+
+    @register
+    class Twin(EDM):
+        "EDM again."
+        name = "twin"
+        summary = "a second EDM"
+        presets = {"modes1d": EDM.presets["modes1d"], "strip": EDM.presets["modes1d"].model_copy(
+            update={"dataset": "strip"})}
+"""
+METRIC = """
+    from metrics.base import Metric
+    from metrics.registry import register
+
+    @register
+    class Count(Metric):
+        "How many samples there are."
+        name = "count"
+        label = "Count"
+        summary = "number of samples"
+        direction = "none"
+        uses_extractor = False
+
+        def compute(self, *, real, fake, extractor):
+            return float(fake.n)
+"""
+DATASET = """
+    import torch
+    from bench.data import Dataset, Split, register
+    from methods import DataSpec
+
+    @register
+    class Strip(Dataset):
+        "Ten points."
+        name = "strip"
+        summary = "a few points on a line"
+        class_names = ("left", "right")
+        extractors = ("identity",)
+        default_samples = 6
+        spec = DataSpec("strip", (1,), 2)
+
+        @property
+        def train(self):
+            x = torch.linspace(-1, 1, 40)[:, None]
+            return Split(x, (x[:, 0] > 0).long())
+
+        reference = train
+"""
+
+
+def write(folder, text, name="mine.py"):
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def test_a_file_adds_a_method_a_metric_and_a_data_set(tmp_path):
+    file = write(tmp_path, "\n".join(map(textwrap.dedent, (METHOD, METRIC, DATASET))))
+    results = ("--results", tmp_path / "r", "--plugin", file)
+    ran = bench("train", "-m", "twin", "-d", "strip", *sets(*TINY), *results)
+    assert (ran.code, ran.err) == (0, "")
+    ran = bench("sweep", "-g", "1,2", "--steps", "2", *results)
+    assert (ran.code, ran.err) == (0, "")
+    rows = rows_of(tmp_path / "r", "twin")
+    assert [(r.dataset, r.guidance, r.nfe, r.n) for r in rows] == [
+        ("strip", 1.0, 3, 6),
+        ("strip", 2.0, 6, 6),
+    ]
+    for row in rows:
+        assert {v.metric: v.value for v in row.values}["count"] == 6.0
+    for what, name, summary in (
+        ("methods", "twin", "a second EDM"),
+        ("metrics", "count", "number of samples"),
+        ("datasets", "strip", "a few points on a line"),
+    ):
+        listed = bench("list", what, "--plugin", file)
+        assert listed.code == 0
+        lines = {line.split()[0]: line for line in listed.out.splitlines()}
+        assert summary in lines[name]
+        assert lines[name].rstrip().endswith(f"(file {file})")
+        assert all("(built-in)" in line for key, line in lines.items() if key != name)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("def broken(:", "SyntaxError: "),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        (METHOD + "\n    raise RuntimeError('late')", "RuntimeError: late"),
+        (METHOD.replace("twin", "edm"), "ValueError: a method named 'edm' is registered by "),
+        (METRIC.replace('"count"', '"fd"'), "ValueError: a metric named 'fd' is registered by "),
+        (DATASET.replace('"strip"', '"digits"'), "ValueError: a data set named 'digits' is "),
+        (METRIC.replace('label = "Count"', ""), "TypeError: metric Count lacks label"),
+        (METHOD.replace("(EDM)", "(Method)").replace("import Preset", "import Method"),
+         "TypeError: method Twin lacks guidance, config_type, build, loss, nfe, sample"),
+    ],
+)  # fmt: skip
+def test_a_plugin_that_fails_is_named_and_everything_else_works(tmp_path, text, error):
+    file = write(tmp_path, text)
+    good = write(tmp_path, METRIC, "good.py")
+    ran = bench("list", "methods", "--plugin", file, "--plugin", good)
+    assert ran.code == 0
+    assert ran.err.startswith(f"Warning: Plugin file {file} was left out: {error}")
+    assert ran.err.count("\n") == 1
+    names = {line.split()[0] for line in ran.out.splitlines()}
+    assert names == {"ct", "edm", "igct", "oracle"}
+    assert METHODS["edm"] is EDM
+    metrics = bench("list", "metrics", "--plugin", file, "--plugin", good).out
+    assert f"(file {good})" in metrics
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    ran = bench("list", "methods", "--plugin", tmp_path / "none.py", "--plugin", tmp_path)
+    assert ran.code == 0
+    first, second = ran.err.splitlines()
+    assert f"Plugin file {tmp_path / 'none.py'} was left out: FileNotFoundError" in first
+    assert f"Plugin file {tmp_path} was left out: ImportError: a plugin file is a Python" in second
+
+
+def test_loading_twice_is_loading_once(tmp_path):
+    file = write(tmp_path, METHOD)
+    assert load_plugins([file, file]) == []
+    assert load_plugins([file]) == []
+    assert METHODS["twin"].summary == "a second EDM"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed distribution with an entry point in each group and one that fails."""
+    write(tmp_path, METHOD, "plug_methods.py")
+    write(tmp_path, METRIC.replace("@register\n", "\n"), "plug_metrics.py")
+    write(tmp_path, DATASET, "plug_data.py")
+    info = tmp_path / "plug-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[guidance_bench.methods]\ntwin = plug_methods\nbroken = plug_nowhere\n"
+        "[guidance_bench.metrics]\ncount = plug_metrics:Count\n"
+        "[guidance_bench.datasets]\nstrip = plug_data:Strip\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_entry_points_of_all_three_groups(package):
+    assert {p.name for p in metadata.entry_points(group="guidance_bench.methods")} == {
+        "twin",
+        "broken",
+    }
+    for what, name in (("methods", "twin"), ("metrics", "count"), ("datasets", "strip")):
+        ran = bench("list", what)
+        assert ran.code == 0
+        assert ran.err == (
+            "Warning: Plugin package plug was left out: ModuleNotFoundError: No module named "
+            "'plug_nowhere'\n"
+        )
+        (line,) = (text for text in ran.out.splitlines() if text.startswith(f"{name} "))
+        assert line.rstrip().endswith("(package plug)")
+
+
+def test_every_registered_thing_has_an_origin():
+    for kind, entry in plugins._KINDS.items():
+        assert {name for k, name in plugins.ORIGINS if k == kind} == set(entry.table)
+        assert {plugins.ORIGINS[kind, name] for name in entry.table} == {"built-in"}
+    for what in ("extractors", "suites"):
+        ran = bench("list", what)
+        assert ran.code == 0
+        assert ("inception" if what == "extractors" else "demo") in ran.out

@@ -1,0 +1,92 @@
+"""Handwritten digits at the demo's presets: what the paper claims, on a scale a test can train."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.data import Digits
+from bench.data.convert import from_model, one_hot, to_model
+from bench.evaluate import prepare
+from bench.experiment import Experiment
+from bench.orchestrate import make_fabric, train_run
+from bench.plan import expand, target
+from bench.store import read_rows
+from bench.sweep import load_nets, sweep
+from methods import Guidance
+
+PRESET = "digits-demo"
+SCALES = (1.0, 7.0, 14.0)
+N = 300
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Experiment(Path(tmp_path_factory.mktemp("digits")), "expected")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Digits()
+
+
+@pytest.fixture(scope="module")
+def judge(data, place):
+    return prepare(data, place.cache)
+
+
+@pytest.fixture(scope="module")
+def targets(data, place):
+    """Trained runs of edm and of igct, which starts from edm."""
+    fabric = make_fabric("cpu", "32-true")
+    cards = [
+        train_run(method, data, place, fabric, None, preset=PRESET) for method in ("igct", "edm")
+    ]
+    return {card.method: target(card, data, place) for card in cards}
+
+
+@pytest.fixture(scope="module")
+def values(targets, judge, place):
+    """{(method, g): {metric: value}}."""
+    jobs = [(found, expand(found, SCALES, None, (0,), N)) for found in targets.values()]
+    outcome = sweep(jobs, judge, place, batch=N, device=CPU)
+    assert outcome.computed == 2 * len(SCALES)
+    return {
+        (row.method, row.guidance): {value.metric: value.value for value in row.values}
+        for row in read_rows(place.cells)
+    }
+
+
+def test_guidance_at_sampling_trades_variety_then_fidelity(values):
+    off, high = values["edm", 1.0], values["edm", 14.0]
+    assert off["fd"] <= 30
+    assert off["recall_k3"] >= 0.6
+    assert high["fd"] >= 100
+    assert high["precision_k3"] <= 0.4
+    assert high["recall_k3"] <= 0.1
+    assert high["saturation"] > off["saturation"]
+    assert high["contrast_ratio"] > off["contrast_ratio"]
+
+
+def test_one_step_of_igct_stays_where_it_is(values):
+    distances = [values["igct", g]["fd"] for g in SCALES]
+    assert max(distances) <= 20
+    assert max(distances) / min(distances) <= 1.5
+    assert min(values["igct", g]["class_accuracy"] for g in SCALES) >= 0.93
+
+
+def test_igct_inverts_and_edits_images_it_has_not_seen(targets, judge, data):
+    method, nets = targets["igct"].method, load_nets(targets["igct"], CPU)
+    x0, labels = to_model(data.reference.samples), data.reference.labels
+    with torch.inference_mode():
+        latent = method.invert(nets, x0, one_hot(labels, 10))
+        back = method.edit(nets, latent, one_hot(labels, 10), Guidance(1.0))
+        assert (back - x0).square().mean() <= 0.05
+        # An image that ignored its latent would be no reconstruction: another latent is far off.
+        other = method.edit(nets, latent.roll(1, 0), one_hot(labels, 10), Guidance(1.0))
+        assert (other - x0).square().mean() > 3 * (back - x0).square().mean()
+        wanted = (labels + 1) % 10
+        edited = method.edit(nets, latent, one_hot(wanted, 10), Guidance(1.0))
+    logits = judge.extractors["classifier"](from_model(edited)).logits
+    assert (logits.argmax(1) == wanted).float().mean() >= 0.85

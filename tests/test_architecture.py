@@ -1,0 +1,96 @@
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("bench", "methods", "metrics")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def imports_of(path: Path) -> set[str]:
+    """Top-level packages that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            # A relative import would hide from this test which package it reaches.
+            assert node.level == 0, f"{path} has a relative import"
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def imports_below(package: str) -> dict[Path, set[str]]:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    return {path.relative_to(ROOT): imports_of(path) for path in files}
+
+
+def requirements(lines: list[str]) -> set[str]:
+    return {canonical(re.match(r"[A-Za-z0-9._-]+", line).group()) for line in lines}
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as PyPI compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def distributions(imported: set[str]) -> set[str]:
+    """The distributions that third-party packages come from."""
+    owners = metadata.packages_distributions()
+    third_party = imported - set(sys.stdlib_module_names) - {*PACKAGES, "tests"}
+    missing = third_party - owners.keys()
+    assert not missing, f"imported but not installed: {missing}"
+    return {canonical(owner) for name in third_party for owner in owners[name]}
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [("methods", {"bench", "metrics"}), ("metrics", {"bench", "methods"})],
+)
+def test_lower_rooms_never_import_upper_ones_or_each_other(package, forbidden):
+    guilty = {
+        str(path): found & forbidden
+        for path, found in imports_below(package).items()
+        if found & forbidden
+    }
+    assert not guilty
+
+
+def test_the_wheel_holds_the_three_packages_and_the_published_numbers():
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert sorted(wheel["packages"]) == sorted(PACKAGES)
+    assert wheel["force-include"] == {"results/published.csv": "bench/published.csv"}
+    assert (ROOT / "results" / "published.csv").is_file()
+    for package in PACKAGES:
+        for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
+            assert (folder / "__init__.py").is_file() or folder == ROOT / package
+
+
+def test_every_import_is_declared_and_every_declared_dependency_imported():
+    imported = set().union(*(s for p in PACKAGES for s in imports_below(p).values()))
+    assert distributions(imported) == requirements(PROJECT["project"]["dependencies"])
+
+
+def test_help_answers_without_the_heavy_packages():
+    heavy = ("torch", "pandas", "matplotlib", "seaborn", "scipy", "sklearn", "numpy", "pydantic")
+    code = f"""
+import sys
+sys.argv = ["bench", "--help"]
+from bench.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert stop.code == 0, stop.code
+print("HEAVY", [name for name in {heavy!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert all(command in done.stdout for command in ("train", "sweep", "report", "list"))
