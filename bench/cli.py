@@ -13,6 +13,7 @@ from bench.experiment import (
     DEFAULT_DATASET,
     DEFAULT_EXPERIMENT,
     DEFAULT_GUIDANCE,
+    DEFAULT_PRECISION,
     DEFAULT_RESULTS,
     DEFAULT_SEEDS,
 )
@@ -70,7 +71,7 @@ def train_command(
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
-    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = DEFAULT_PRECISION,
     plugin: PluginOption = None,
     dry_run: DryRunOption = False,
 ) -> None:

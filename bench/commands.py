@@ -138,14 +138,14 @@ def train_all(
     try:
         for study in studies:
             if suite is not None:
-                train_study(study, place, fabric, own)
+                train_study(study, place, fabric, own, precision)
                 continue
             for method in study.methods:
                 if method_class(method).trains:
                     train_run(
                         method, dataset(study.dataset), place, fabric, own,
                         preset=preset_for(study, method), seed=seed, name=name,
-                        overrides=study.set, init_from=init_from,
+                        overrides=study.set, precision=precision, init_from=init_from,
                     )  # fmt: skip
     except Stopped as stopped:
         raise UserError(str(stopped), code=130) from None
@@ -221,17 +221,17 @@ def sweep_all(
             studies, place = suite_place(suite, place)
             plans = [plan_study(s, place, weights=weights, download=download) for s in studies]
             sweeps = [planned for planned, _ in plans]
-            unfinished = [name for _, names in plans for name in names]
+            left_out = [line for _, lines in plans for line in lines]
         else:
             for method in methods or ():
                 method_class(method)
             names = datasets or _swept_datasets(place, methods)
             table = {name: base.model_copy(update={"dataset": name}) for name in names}
-            sweeps, unfinished = plan_experiment(
+            sweeps, left_out = plan_experiment(
                 table, place, methods=methods, weights=weights, download=download
             )
-        for name in unfinished:
-            say(console, f"Left out: {name} is not trained to its end; bench train does that.")
+        for line in left_out:
+            say(console, f"Left out {line}.")
         if not any(s.targets for s in sweeps):
             raise UserError(
                 f"There is no trained run in {place.runs}"
@@ -290,7 +290,7 @@ def refuse_beside_suite(**options: object) -> None:
 
 def _swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[str]:
     """The data sets of all trained runs, and of the presets of methods that need no training."""
-    names = [card.dataset for card in trained_runs(place)]
+    names = [card.dataset for card in trained_runs(place) if card.dataset in DATASETS]
     for method in methods or ():
         cls = method_class(method)
         if not cls.trains:

@@ -16,6 +16,7 @@ DEFAULT_EXPERIMENT = "default"
 DEFAULT_DATASET = "digits"
 DEFAULT_GUIDANCE = "1..13"
 DEFAULT_SEEDS = "0"
+DEFAULT_PRECISION = "32-true"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

@@ -16,7 +16,7 @@ from bench.checkpoint import load_weights
 from bench.data import Dataset
 from bench.errors import UserError, unknown
 from bench.evaluate import Evaluation, prepare
-from bench.experiment import Experiment
+from bench.experiment import DEFAULT_PRECISION, Experiment
 from bench.files import sha256
 from bench.plan import Cell, Target, expand, target
 from bench.provenance import provenance
@@ -31,6 +31,7 @@ from bench.runs import (
     method_class,
     read_card,
     trained_runs,
+    unregistered,
 )
 from bench.suite import Study
 from bench.train import train
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 NO_INIT = "none"
+UNFINISHED = "it is not trained to its end; bench train does that"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def train_run(
     seed: int = 0,
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    precision: str = DEFAULT_PRECISION,
     init_from: str | None = None,
 ) -> RunCard:
     """Train one run; a run that it starts from by its preset is trained first if it is missing.
@@ -93,7 +96,8 @@ def train_run(
     """
     start = _start(
         method, data, experiment, fabric, console,
-        preset=preset, seed=seed, overrides=overrides or {}, init_from=init_from,
+        preset=preset, seed=seed, overrides=overrides or {}, precision=precision,
+        init_from=init_from,
     )  # fmt: skip
     card = make_card(
         method,
@@ -102,6 +106,7 @@ def train_run(
         seed=seed,
         name=name,
         overrides=overrides,
+        precision=precision,
         init_run=start.run if start else "",
         init_checkpoint=start.checkpoint if start else "",
     ).model_copy(update={"provenance": provenance()})
@@ -121,6 +126,7 @@ def _start(
     preset: str | None,
     seed: int,
     overrides: Mapping[str, Any],
+    precision: str,
     init_from: str | None,
 ) -> Start | None:
     _, found = find_preset(method_class(method), data.name, preset)
@@ -142,7 +148,7 @@ def _start(
         shared = {key: value for key, value in overrides.items() if key.startswith("net.")}
         train_run(
             source, data, experiment, fabric, console,
-            preset=source_preset, seed=seed, overrides=shared,
+            preset=source_preset, seed=seed, overrides=shared, precision=precision,
         )  # fmt: skip
     return _start_from(needed.name, experiment)
 
@@ -168,7 +174,11 @@ def _start_from(name: str, experiment: Experiment) -> Start:
 
 
 def train_study(
-    study: Study, experiment: Experiment, fabric: Fabric, console: Console | None
+    study: Study,
+    experiment: Experiment,
+    fabric: Fabric,
+    console: Console | None,
+    precision: str = DEFAULT_PRECISION,
 ) -> list[RunCard]:
     """Train every method and seed of a study that has something to train."""
     data = dataset(study.dataset)
@@ -180,6 +190,7 @@ def train_study(
                     train_run(
                         method, data, experiment, fabric, console,
                         preset=preset_for(study, method), seed=seed, overrides=study.set,
+                        precision=precision,
                     )
                 )  # fmt: skip
     return cards
@@ -218,7 +229,7 @@ def plan_study(
     weights: Path | None = None,
     download: bool = False,
 ) -> tuple[Sweep, list[str]]:
-    """The sweep of a study, and the names of its runs that are not trained yet."""
+    """The sweep of a study, and a sentence for each of its runs that is left out."""
     data = dataset(study.dataset)
     found, missing = [], []
     for seed in study.seeds:
@@ -228,7 +239,7 @@ def plan_study(
             if cls.trains:
                 folder = experiment.runs / card.name
                 if not (folder / WEIGHTS).exists():
-                    missing.append(card.name)
+                    missing.append(f"{card.name}: {UNFINISHED}")
                     continue
                 card = read_card(folder)
             elif seed != study.seeds[0]:
@@ -247,16 +258,18 @@ def plan_experiment(
     weights: Path | None = None,
     download: bool = False,
 ) -> tuple[list[Sweep], list[str]]:
-    """Sweeps of all runs of an experiment, a data set each, and the names of unfinished runs.
+    """Sweeps of all runs of an experiment, a data set each, and a sentence a run left out.
 
     `studies` gives the settings by data set name; its keys limit the data sets. Methods without
     training join in where they have a preset.
     """
-    sweeps, unfinished = [], []
     cards = trained_runs(experiment)
+    reasons = {card.name: unregistered(card) for card in cards}
+    left_out = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+    sweeps = []
     for name, study in studies.items():
         data = dataset(name)
-        own = [c for c in cards if c.dataset == name]
+        own = [c for c in cards if c.dataset == name and reasons[c.name] is None]
         for method in sorted(METHODS):
             cls = METHODS[method]
             if not cls.trains and name in cls.presets:
@@ -272,12 +285,12 @@ def plan_experiment(
                 )
             ready = target(card, data, experiment)
             if ready is None:
-                unfinished.append(card.name)
+                left_out.append(f"{card.name}: {UNFINISHED}")
             else:
                 found.append(ready)
         if found:
             sweeps.append(_sweep(study, data, found, experiment, weights, download))
-    return sweeps, unfinished
+    return sweeps, left_out
 
 
 def _sweep(

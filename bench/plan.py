@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import Dataset
+from bench.errors import UserError
 from bench.experiment import Experiment
 from bench.files import sha256
 from bench.identity import code_hash, digest
@@ -72,7 +73,14 @@ def expand(
 
 
 def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
-    reason = found.method.supports(guidance, steps) or ""
+    try:
+        reason = found.method.supports(guidance, steps) or ""
+        nfe = 0 if reason else int(found.method.nfe(guidance, steps))
+    except Exception as error:  # the code of a plugin may fail in any way
+        raise UserError(
+            f"Method {found.card.method!r} cannot say what it does at guidance "
+            f"{guidance.scale:g} with {steps} steps: {type(error).__name__}: {error}."
+        ) from None
     key = digest(
         {
             "method": found.card.method,
@@ -93,7 +101,7 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
         steps=steps,
         seed=seed,
         n=n,
-        nfe=0 if reason else found.method.nfe(guidance, steps),
+        nfe=nfe,
         skip=reason,
         key=key,
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.data import DATASETS, Dataset
 from bench.errors import UserError, explain, unknown
-from bench.experiment import Experiment, check_name
+from bench.experiment import DEFAULT_PRECISION, Experiment, check_name
 from bench.files import write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
 
@@ -33,6 +33,7 @@ class RunCard(BaseModel):
     train: TrainSettings | None
     steps: tuple[int, ...]
     seed: int
+    precision: str = DEFAULT_PRECISION
     init_run: str = ""
     init_checkpoint: str = ""
     provenance: Mapping[str, str] = {}
@@ -124,6 +125,7 @@ def make_card(
     seed: int = 0,
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    precision: str = DEFAULT_PRECISION,
     init_run: str = "",
     init_checkpoint: str = "",
 ) -> RunCard:
@@ -154,6 +156,7 @@ def make_card(
         train=train,
         steps=found.steps,
         seed=seed,
+        precision=precision,
         init_run=init_run,
         init_checkpoint=init_checkpoint,
     )
@@ -204,6 +207,17 @@ def claim(folder: Path, card: RunCard) -> None:
             f"Run {card.name!r} exists with other settings ({shown}): give this one its own "
             f"--name, or remove {folder}."
         )
+
+
+def unregistered(card: RunCard) -> str | None:
+    """Why a run cannot be used because a plugin is not loaded, or None."""
+    for kind, name, table in (
+        ("method", card.method, METHODS),
+        ("data set", card.dataset, DATASETS),
+    ):
+        if name not in table:
+            return f"its {kind} {name!r} is not registered; name its plugin with --plugin"
+    return None
 
 
 def trained_runs(experiment: Experiment) -> list[RunCard]:

@@ -7,10 +7,10 @@ approach each other in stages, the network is its own target.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from methods.base import Batch, Method, Progress
@@ -27,7 +27,7 @@ from methods.precond import ConsistencyPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.samplers import sample_consistency
-from methods.settings import Preset, Settings, TrainSettings
+from methods.settings import Preset, Settings, TrainSettings, ascending
 
 
 class CTConfig(Settings):
@@ -47,6 +47,12 @@ class CTConfig(Settings):
     c_h: float = Field(0.0, ge=0, description="pseudo-Huber constant; 0 is the plain norm")
     middle_sigma: tuple[float, ...] = Field((0.821,), description="levels after the first step")
     clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        ascending("stages", self.first_stage, self.last_stage, strict=False)
+        ascending("sigma_min and sigma_max", self.sigma_min, self.sigma_max)
+        return self
 
 
 _TOY = CTConfig(

@@ -7,10 +7,10 @@ Ho & Salimans (2022) for guidance with label dropout.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import ClassVar, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from methods.base import Batch, Inverts, Method, Progress
@@ -21,7 +21,7 @@ from methods.precond import EDMPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.samplers import invert_heun, karras_sigmas, sample_heun
-from methods.settings import Preset, Settings, TrainSettings
+from methods.settings import Preset, Settings, TrainSettings, ascending
 
 
 class EDMConfig(Settings):
@@ -36,6 +36,11 @@ class EDMConfig(Settings):
     p_std: float = Field(1.2, gt=0)
     label_dropout: float = Field(0.1, ge=0, lt=1)
     clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        ascending("sigma_min and sigma_max", self.sigma_min, self.sigma_max)
+        return self
 
 
 _TOY = EDMConfig(

@@ -7,10 +7,10 @@ Training" (arXiv 2502.05391).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from methods.base import Batch, Inverts, Method, Progress
@@ -30,7 +30,7 @@ from methods.precond import IGCTPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.samplers import sample_consistency
-from methods.settings import Preset, Settings, TrainSettings
+from methods.settings import Preset, Settings, TrainSettings, ascending
 
 
 class IGCTConfig(Settings):
@@ -67,6 +67,13 @@ class IGCTConfig(Settings):
     )
     middle_sigma: tuple[float, ...] = Field((0.821,), description="levels after the first step")
     clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        ascending("stages", self.first_stage, self.last_stage, strict=False)
+        ascending("sigma_min and sigma_max", self.sigma_min, self.sigma_max)
+        ascending("window", *self.window)
+        return self
 
 
 _TOY = IGCTConfig(

@@ -42,3 +42,9 @@ class Preset(Settings):
     steps: tuple[int, ...] = Field(description="sampling steps that a sweep uses")
     init_from: str | None = Field(None, description="method whose run the weights start from")
     expected: Mapping[str, str] = Field(default_factory=dict)
+
+
+def ascending(what: str, low: float, high: float, *, strict: bool = True) -> None:
+    """ValueError unless `low` is below `high`, or at most equal where that makes sense."""
+    if low > high or (strict and low == high):
+        raise ValueError(f"{what} must ascend, got {low:g} and {high:g}")

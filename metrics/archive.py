@@ -51,7 +51,8 @@ def load_sample_set(path: Path) -> SampleSet:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays: Arrays = {name: file[name] for name in file.files}
+            # Copies own their data, without which no result for them would be remembered.
+            arrays: Arrays = {name: file[name].copy() for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
         stored = about.pop("sha256")
         if about["format"] != FORMAT or stored != _digest(arrays, about):

@@ -386,7 +386,7 @@ def test_unfinished_runs_are_left_out(trained):
     (trained / "default" / "runs" / "modes1d-ct-s0" / "model.safetensors").unlink()
     ran = bench(*SWEEP, "--results", trained)
     assert ran.code == 0
-    assert "Left out: modes1d-ct-s0 is not trained to its end" in ran.out
+    assert "Left out modes1d-ct-s0: it is not trained to its end" in ran.out
     assert rows_of(trained, "ct") == []
 
 
@@ -419,3 +419,15 @@ def test_a_damaged_checkpoint_is_named(trained):
     ran = bench(*SWEEP, "-m", "edm", "--results", trained)
     assert ran.code == 1
     assert ran.err.startswith(f"Error: Checkpoint {weights} is cut short or damaged")
+
+
+def test_a_run_whose_plugin_is_not_loaded_is_left_out_with_what_to_do(trained):
+    folder = trained / "default" / "runs" / "modes1d-ct-s0"
+    card = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(card | {"method": "mine"}))
+    ran = bench(*SWEEP, "--results", trained)
+    assert ran.code == 0
+    assert (
+        "Left out modes1d-ct-s0: its method 'mine' is not registered; name its plugin with --plugin"
+        in ran.out
+    )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods.consistency import pseudo_huber, smaller_sigma, stage_at, training_sigma
 from methods.base import Progress
+from methods.consistency import pseudo_huber, smaller_sigma, stage_at, training_sigma
 from methods.guidance_embedding import embed_guidance
 from methods.igct_loss import (
     GuidedDraws,

@@ -8,9 +8,9 @@ import pytest
 from bench.errors import UserError
 from bench.report.clouds import clouds, densities
 from bench.report.curves import metric_curve, precision_recall, value_scale
-from bench.report.names import slug
 from bench.report.frame import prepare
 from bench.report.grids import sample_grid
+from bench.report.names import slug
 from bench.report.published import read_published
 from bench.report.style import look, method_styles, plain
 from tests.report.factory import SCALES, demo, digits, images, points, row, toy, value
