@@ -111,7 +111,7 @@ class CT(Method[CTConfig]):
         "digits-demo": Preset(
             dataset="digits",
             config=_DIGITS,
-            train=_DIGITS_TRAIN.model_copy(update={"iterations": 350}),
+            train=_DIGITS_TRAIN.model_copy(update={"iterations": 320}),
             steps=(1,),
             init_from="edm",
         ),

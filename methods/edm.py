@@ -97,7 +97,7 @@ class EDM(Method[EDMConfig], Inverts):
         "digits-demo": Preset(
             dataset="digits",
             config=_DIGITS,
-            train=_DIGITS_TRAIN.model_copy(update={"iterations": 500}),
+            train=_DIGITS_TRAIN.model_copy(update={"iterations": 450}),
             steps=(18,),
         ),
     }

@@ -150,7 +150,7 @@ class IGCT(Method[IGCTConfig], Inverts):
         "digits-demo": Preset(
             dataset="digits",
             config=_DIGITS,
-            train=_DIGITS_TRAIN.model_copy(update={"iterations": 400}),
+            train=_DIGITS_TRAIN.model_copy(update={"iterations": 320}),
             steps=(1,),
             init_from="edm",
         ),
