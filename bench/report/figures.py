@@ -35,7 +35,7 @@ def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]
     for column in data.columns:
         if any(data.cell(column, s, g).values for s, g in _points(data, column.dataset)):
             yield Plan(
-                slug(column.dataset, column.metric, column.extractor),
+                slug(column.dataset, column.metric, column.extractor, _size(data, column)),
                 column.dataset,
                 _curve_caption(data, column, published),
                 lambda column=column: metric_curve(data, column, published, styles),  # type: ignore[misc]
@@ -44,6 +44,16 @@ def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]
     for dataset in data.datasets:
         yield from _pairs(data, dataset, published)
         yield from _samples(data, dataset)
+
+
+def _size(data: Data, column: Column) -> str:
+    """The number of samples, where the same measure was taken at several; '' otherwise."""
+    sizes = {
+        c.n
+        for c in data.columns
+        if (c.dataset, c.metric, c.extractor) == (column.dataset, column.metric, column.extractor)
+    }
+    return f"n{column.n}" if len(sizes) > 1 else ""
 
 
 def _points(data: Data, dataset: str) -> list[tuple[Series, float]]:
@@ -58,10 +68,17 @@ def _pairs(data: Data, dataset: str, published: tuple[Published, ...]) -> Iterat
         if not precision.metric.startswith("precision"):
             continue
         name = precision.metric.replace("precision", "recall", 1)
-        pair = [c for c in own if (c.metric, c.extractor) == (name, precision.extractor)]
+        wanted = (name, precision.extractor, precision.n)
+        pair = [c for c in own if (c.metric, c.extractor, c.n) == wanted]
         for recall in pair:
             yield Plan(
-                slug(dataset, precision.metric, recall.metric, precision.extractor),
+                slug(
+                    dataset,
+                    precision.metric,
+                    recall.metric,
+                    precision.extractor,
+                    _size(data, precision),
+                ),
                 dataset,
                 "Precision (share of samples that look real) against recall (share of the real "
                 "set that is covered) along guidance, both without unit; up and right is better. "

@@ -9,7 +9,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 
 from bench.errors import UserError
-from bench.report.style import FLOOR, method_order
+from bench.report.style import FLOOR, method_order, metric_order
 from bench.store import Row, Value
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
@@ -151,7 +151,7 @@ class Data:
         """Return the values of one measure for one line at one guidance scale."""
         rows = self.rows_of(series, guidance)
         values = [v.value for r in rows for v in measured(r) if _is(column, v)]
-        return Cell(tuple(values), tuple(r for r in rows if r.status != "ok"))
+        return Cell(tuple(values), tuple(r for r in rows if r.status != "ok" and r.n == column.n))
 
     def floor(self, column: Column) -> Cell:
         """Real against real, over all its runs; empty where it was not measured comparably."""
@@ -190,7 +190,7 @@ def measured(row: Row) -> tuple[Value, ...]:
 
 
 def _is(column: Column, value: Value) -> bool:
-    return (value.metric, value.extractor) == (column.metric, column.extractor)
+    return (value.metric, value.extractor, value.n) == (column.metric, column.extractor, column.n)
 
 
 def _place(row: Row) -> tuple[object, ...]:
@@ -218,8 +218,8 @@ def _newest(rows: Sequence[Row]) -> list[Row]:
     """One row a cell, the newest: a cell done twice is not a second seed. A failure gives way."""
     best: dict[tuple[object, ...], Row] = {}
     for row in sorted(rows, key=lambda r: (r.status != "failed", *_age(r))):
-        cell = (row.experiment, row.dataset, row.method, row.run, row.guidance, row.steps, row.seed)
-        best[cell] = row
+        line = (row.experiment, row.dataset, row.method, row.run)
+        best[*line, row.guidance, row.steps, row.seed, row.n] = row
     keys = {row.key for row in best.values()}
     return [row for row in rows if row.key in keys]
 
@@ -228,7 +228,6 @@ def _facts(row: Row, value: Value) -> dict[str, object]:
     """Return what two values must share to be compared."""
     return {
         "extractor hash": value.extractor_hash,
-        "n": value.n,
         "reference set": row.reference,
         "reference hash": row.reference_hash,
         "reference size": row.reference_n,
@@ -240,12 +239,13 @@ def _facts(row: Row, value: Value) -> dict[str, object]:
 
 def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Column, str], ...]]:
     """Return the measures, and those whose floor cannot stand beside them with the reason."""
-    columns: dict[tuple[str, str, str], tuple[Column, Row, Value]] = {}
+    columns: dict[tuple[str, str, str, int], tuple[Column, Row, Value]] = {}
     notes: dict[Column, str] = {}
+    of_floor: set[tuple[str, str, str, int]] = set()
     # The floor comes last in the order of methods, so generated rows set the terms.
     for row in sorted(rows, key=lambda r: r.method == FLOOR):
         for value in measured(row):
-            key = (row.dataset, value.metric, value.extractor)
+            key = (row.dataset, value.metric, value.extractor, value.n)
             if key not in columns:
                 columns[key] = (_column(row, value), row, value)
                 continue
@@ -263,7 +263,26 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Colum
                 f"These rows cannot share the column {column.title!r} of {row.dataset}: "
                 f"{difference}; report them apart or measure them alike."
             )
-    found = sorted((c for c, _, _ in columns.values()), key=lambda c: c.dataset)
+    real = [
+        (row.dataset, v.metric, v.extractor, v.n)
+        for row in rows
+        if row.method == FLOOR
+        for v in measured(row)
+    ]
+    for key in [key for key, (_, first, _) in columns.items() if first.method == FLOOR]:
+        # Real samples alone are no column beside generated ones of another number.
+        for same in [k for k in columns if k[:3] == key[:3] and columns[k][1].method != FLOOR]:
+            column, first, _ = columns[same]
+            if same not in real:
+                notes[column] = (
+                    f"The floor is left out, since it is not comparable: n is {column.n} for "
+                    f"{_who(first)} and {key[3]} for {_who(columns[key][1])}."
+                )
+            of_floor.add(key)
+    found = sorted(
+        (c for k, (c, _, _) in columns.items() if k not in of_floor),
+        key=lambda c: (c.dataset, metric_order(c.metric), c.extractor, c.n),
+    )
     return tuple(found), tuple(notes.items())
 
 

@@ -17,6 +17,10 @@ FLOOR = "real"
 WIDTH = 6.5  # inches: the text width of a US letter or A4 page
 GREY = "#6b6b6b"
 
+_FIRST_METRICS = (
+    *("fd", "w1", "shift", "within3", "precision", "recall", "density", "coverage"),
+    *("class_accuracy", "saturation", "contrast_ratio"),
+)
 LineStyle = str | tuple[int, tuple[float, ...]]
 
 _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
@@ -96,6 +100,14 @@ def method_order(method: str) -> tuple[int, str]:
         return (len(_KNOWN) + 1, method)
     known = list(_KNOWN)
     return (known.index(method) if method in _KNOWN else len(known), method)
+
+
+def metric_order(metric: str) -> tuple[int, str]:
+    """Sort key of metrics: those people ask for first, then the others by name."""
+    for i, name in enumerate(_FIRST_METRICS):
+        if metric == name or metric.startswith(f"{name}_"):
+            return (i, metric)
+    return (len(_FIRST_METRICS), metric)
 
 
 def marker_fill(variant: int) -> Any:

@@ -27,6 +27,7 @@ def value(metric: str, number: float, **changes: Any) -> Value:
         "w1": {"label": "W1 to the exact distribution (data units)", "direction": "lower"},
     }
     features = metric in ("fd", "precision", "recall")
+    plain = {"label": metric, "direction": "none"}
     defaults = {
         "metric": metric,
         "version": 1,
@@ -35,7 +36,7 @@ def value(metric: str, number: float, **changes: Any) -> Value:
         "n": 300,
         "value": number,
     }
-    return Value(**{**defaults, **known[metric], **changes})
+    return Value(**{**defaults, **known.get(metric, plain), **changes})
 
 
 def row(dataset: str, method: str, guidance: float, *values: Value, **changes: Any) -> Row:

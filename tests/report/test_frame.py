@@ -5,6 +5,7 @@ import re
 import pytest
 
 from bench.errors import UserError
+from bench.report.figures import plan_figures
 from bench.report.frame import prepare
 from bench.report.summary import summary
 from tests.report.factory import NO_GUIDANCE, demo, digits, row, value
@@ -32,7 +33,6 @@ def test_summary_leaves_out_the_values_of_a_cell_that_diverged():
     ("changes", "in_value", "says"),
     [
         ({"extractor_hash": "0" * 64}, True, "extractor hash is"),
-        ({"n": 200}, True, "n is 300 for edm .* and 200 for igct"),
         ({"version": 2}, True, "metric version is 1 for edm .* and 2 for igct"),
         ({"reference_hash": "0" * 64}, False, "reference hash is"),
         ({"reference": "train"}, False, "reference set is 'test' for edm .* and 'train' for igct"),
@@ -49,6 +49,33 @@ def test_incomparable_rows_are_refused(changes, in_value, says):
         prepare(rows)
     assert "'FD classifier @300' of digits" in str(caught.value)
     assert len(re.findall(r"\.(?:\s|$)", str(caught.value))) == 1
+
+
+def test_another_number_of_samples_is_another_column_with_its_own_floor():
+    rows = [
+        row("digits", "real", 1.0, value("fd", 9.0, n=200), n=200),
+        row("digits", "edm", 1.0, value("fd", 1.0)),
+        row("digits", "edm", 1.0, value("fd", 5.0, n=200), n=200),
+        row("digits", "ct", 2.0, status="skip", reason="no", n=200),
+    ]
+    data = prepare(rows)
+    assert [c.title for c in data.columns] == ["FD classifier @200", "FD classifier @300"]
+    few, many = data.columns
+    edm, ct = data.series("digits")
+    assert data.cell(few, edm, 1.0).values == (5.0,)
+    assert data.cell(many, edm, 1.0).values == (1.0,)
+    assert [len(data.cell(c, ct, 2.0).troubles) for c in data.columns] == [1, 0]
+    assert data.floor(few).values == (9.0,)
+    assert data.floor(many).values == ()
+    names = [plan.name for plan in plan_figures(data, ())]
+    assert {"digits-fd-classifier-n200", "digits-fd-classifier-n300"} <= set(names)
+
+
+def test_measures_stand_in_the_order_people_ask_for_them():
+    names = ("saturation", "zeal", "recall_k3", "precision_k3", "fd")
+    rows = [row("digits", "edm", 1.0, *(value(name, 1.0) for name in names))]
+    order = [column.metric for column in prepare(rows).columns]
+    assert order == ["fd", "precision_k3", "recall_k3", "saturation", "zeal"]
 
 
 def test_another_extractor_or_data_set_is_another_column():

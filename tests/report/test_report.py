@@ -123,9 +123,9 @@ def test_a_failed_figure_costs_only_itself(tmp_path, monkeypatch):
 def test_nothing_is_written_when_rows_are_refused(tmp_path):
     rows = [
         row("digits", "edm", 1.0, value("fd", 1.0)),
-        row("digits", "igct", 1.0, value("fd", 1.0, n=200)),
+        row("digits", "igct", 1.0, value("fd", 1.0, version=2)),
     ]
-    with pytest.raises(UserError, match="n is 300"):
+    with pytest.raises(UserError, match="metric version is 1"):
         write_report(rows, tmp_path / "report", published=None)
     assert not (tmp_path / "report").exists()
 
