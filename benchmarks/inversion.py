@@ -64,7 +64,7 @@ def measure(method: Method[Any], nets: nn.Module, data: Dataset, judge: Extracto
     mse = reconstruction_mse(method, nets, data.reference, classes)
     edits = {g: edit_accuracy(method, nets, data.reference, classes, judge, g) for g in (1.0, 4.0)}
     shown = ", ".join(f"{value:.3f} at g = {g:g}" for g, value in edits.items())
-    return f"MSE {mse.mean():.4f} +- {mse.std() / len(mse) ** 0.5:.4f}; edit accuracy {shown}"
+    return f"MSE {mse.mean():.3g} +- {mse.std() / len(mse) ** 0.5:.1g}; edit accuracy {shown}"
 
 
 def main() -> None:
