@@ -44,11 +44,20 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise damaged(path, error) from None
 
 
+def check_weights(path: Path) -> None:
+    """UserError if a state dict's file is cut short or not one; its values are not read."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from None
+
+
 def damaged(path: Path, error: Exception) -> UserError:
     """The error for a checkpoint that cannot be read."""
     return UserError(
-        f"Checkpoint {path} is cut short or damaged ({error}); remove it and run the same command "
-        "again."
+        f"Checkpoint {path} is cut short or damaged ({error}); remove it and run the same bench "
+        "train command again."
     )
 
 

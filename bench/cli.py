@@ -50,6 +50,23 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("guidance-bench"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Benchmark of guidance methods for diffusion and consistency models."""
+
+
 @app.command("train")
 def train_command(
     method: Annotated[

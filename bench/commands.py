@@ -33,7 +33,7 @@ from bench.orchestrate import (
     train_run,
     train_study,
 )
-from bench.plugins import ORIGINS
+from bench.plugins import FILES, ORIGINS
 from bench.progress import duration
 from bench.ranges import parse_ints, parse_range
 from bench.runs import (
@@ -151,7 +151,12 @@ def train_all(
         raise UserError(str(stopped), code=130) from None
     if own is not None:
         say(own, f"Trained runs are in {place.runs}.")
-        say(own, f"Next: bench sweep{flags(place, suite)}" + ("" if suite else " --guidance 1..13"))
+        plugins = "".join(f" --plugin {file}" for file in FILES)
+        say(
+            own,
+            f"Next: bench sweep{flags(place, suite)}{plugins}"
+            + ("" if suite else " --guidance 1..13"),
+        )
 
 
 def _describe(console: Console, study: Study, device: str) -> None:
@@ -233,10 +238,11 @@ def sweep_all(
         for line in left_out:
             say(console, f"Left out {line}.")
         if not any(s.targets for s in sweeps):
+            asked = methods[0] if methods else "igct"
             raise UserError(
                 f"There is no trained run in {place.runs}"
                 + (f" of {', '.join(methods)}" if methods else "")
-                + f": bench train{'' if suite else ' --method igct'}{flags(place, suite)}."
+                + f": bench train{'' if suite else f' --method {asked}'}{flags(place, suite)}."
             )
         if dry_run:
             for planned in sweeps:
@@ -322,7 +328,7 @@ def report_all(console: Console, place: Experiment, *, suite: str | None) -> Non
         _, place = suite_place(suite, place)
     rows = read_rows(place.cells)
     if not rows:
-        raise UserError(f"There are no rows in {place.cells}: bench sweep{flags(place)}.")
+        raise UserError(f"There are no rows in {place.cells}: bench sweep{flags(place, suite)}.")
     paths = write_report(rows, place.report, published=published_file())
     for problem in paths.problems:
         say(console, f"Warning: {problem}")

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 NO_INIT = "none"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("32-true", "bf16-mixed")
 UNFINISHED = "it is not trained to its end; bench train does that"
 
 
@@ -57,6 +59,12 @@ def make_fabric(device: str, precision: str) -> Fabric:
     """Devices and processes: one process, or what torchrun has started."""
     from lightning_fabric import Fabric
 
+    for kind, value, allowed in (
+        ("device", device, DEVICES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in allowed:
+            raise unknown(kind, value, allowed)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     try:

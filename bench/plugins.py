@@ -46,9 +46,14 @@ ORIGINS: dict[tuple[str, str], str] = {
 """(kind, name) -> where a registered thing comes from."""
 
 
+FILES: list[Path] = []
+"""The plugin files that were loaded last, for the commands to suggest."""
+
+
 def load_plugins(files: Sequence[Path] = ()) -> list[str]:
     """Load all entry points, then the files; returns one sentence for each that failed."""
     problems = []
+    FILES[:] = files
     for kind in _KINDS.values():
         for point in metadata.entry_points(group=kind.group):
             package = point.dist.name if point.dist is not None else point.value

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bench.checkpoint import (
     STATE,
     TrainingState,
+    check_weights,
     load_into,
     load_optimizer,
     load_state,
@@ -165,6 +166,7 @@ def train(
     fabric.barrier()
     weights_file = folder / WEIGHTS
     if weights_file.exists():
+        check_weights(weights_file)
         return weights_file
 
     optimizer = make_optimizer(settings, nets)

@@ -6,6 +6,7 @@ from torch import nn
 
 from bench.checkpoint import (
     TrainingState,
+    check_weights,
     load_into,
     load_optimizer,
     load_state,
@@ -85,8 +86,10 @@ def test_a_file_cut_short_is_named(tmp_path, kept, what):
     path.write_bytes(whole[:end])
     with pytest.raises(UserError) as raised:
         load_weights(path) if what == "weights" else load_state(path)
+    with pytest.raises(UserError, match="cut short or damaged"):
+        check_weights(path)
     assert str(raised.value).startswith(f"Checkpoint {path} is cut short or damaged (")
-    assert str(raised.value).endswith("remove it and run the same command again.")
+    assert str(raised.value).endswith("remove it and run the same bench train command again.")
 
 
 class Bomb:

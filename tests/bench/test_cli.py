@@ -1,4 +1,5 @@
 import urllib.error
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,11 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["sweep", "-g", "13..1"], "--guidance '13..1' runs backwards", ""),
         (["sweep", "--steps", "0"], "--steps '0' must be whole numbers from 1 up.", ""),
         (["sweep", "--seeds", "-1"], "--seeds '-1' must be whole numbers from 0 up.", ""),
-        (["train", "-m", "edm", "--device", "abacus"], "Cannot use device 'abacus'", ""),
+        (["train", "-m", "edm", "--device", "abacus"],
+         "Unknown device 'abacus'.", "auto, cpu, cuda, mps"),
         (["sweep", "--device", "abacus"], "Device 'abacus' cannot be used", ""),
         (["train", "-m", "edm", "--precision", "31"],
-         "Cannot use device 'auto' with precision '31'", ""),
+         "Unknown precision '31'.", "32-true, bf16-mixed"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_sentence_and_exit_code_2(arguments, start, listed, tmp_path):
@@ -220,3 +222,15 @@ def test_published_numbers_are_found():
     found = published_file()
     assert found is not None
     assert Path(found).name == "published.csv"
+
+
+def test_the_version_is_that_of_the_package():
+    ran = bench("--version")
+    assert (ran.code, ran.out.strip()) == (0, version("guidance-bench"))
+
+
+def test_suggestions_name_what_was_asked_for(tmp_path):
+    ran = bench("sweep", "--method", "ct", "--results", tmp_path)
+    assert "bench train --method ct" in ran.err
+    ran = bench("report", "--suite", "demo", "--results", tmp_path)
+    assert "bench sweep --suite demo" in ran.err
