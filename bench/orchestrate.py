@@ -25,6 +25,7 @@ from bench.runs import (
     WEIGHTS,
     RunCard,
     dataset,
+    differences,
     find_preset,
     make_card,
     make_method,
@@ -243,13 +244,27 @@ def plan_study(
     for seed in study.seeds:
         for method in study.methods:
             cls = method_class(method)
-            card = make_card(method, data=data, preset=preset_for(study, method), seed=seed)
+            card = make_card(
+                method,
+                data=data,
+                preset=preset_for(study, method),
+                seed=seed,
+                overrides=study.set if cls.trains else None,
+            )
             if cls.trains:
                 folder = experiment.runs / card.name
                 if not (folder / WEIGHTS).exists():
                     missing.append(f"{card.name}: {UNFINISHED}")
                     continue
-                card = read_card(folder)
+                trained = read_card(folder)
+                # What a run started from, and in which precision, a suite does not say.
+                other = differences(trained, card, ("init_run", "init_checkpoint", "precision"))
+                if other:
+                    raise UserError(
+                        f"Run {card.name!r} was not trained as the suite says ({other}): give the "
+                        f"suite its own experiment, or remove {folder} and train again."
+                    )
+                card = trained
             elif seed != study.seeds[0]:
                 continue  # without training there is nothing that a training seed could change
             ready = target(card, data, experiment)

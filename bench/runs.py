@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,17 +194,24 @@ def read_card(folder: Path) -> RunCard:
         ) from None
 
 
+def differences(there: RunCard, here: RunCard, ignore: Container[str] = ()) -> str:
+    """The settings in which two cards differ, '' where they agree, without those to `ignore`."""
+    old, new = there.settings(), here.settings()
+    names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    return "; ".join(
+        f"{k} is {old.get(k)!r} there, {new.get(k)!r} here" for k in names if k not in ignore
+    )
+
+
 def claim(folder: Path, card: RunCard) -> None:
     """Make `folder` the run's, or check that it already is; other settings are a UserError."""
     if not (folder / CARD).exists():
         write_card(folder, card)
         return
-    there, here = read_card(folder).settings(), card.settings()
-    differing = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
+    differing = differences(read_card(folder), card)
     if differing:
-        shown = "; ".join(f"{k} is {there.get(k)!r} there, {here.get(k)!r} here" for k in differing)
         raise UserError(
-            f"Run {card.name!r} exists with other settings ({shown}): give this one its own "
+            f"Run {card.name!r} exists with other settings ({differing}): give this one its own "
             f"--name, or remove {folder}."
         )
 

@@ -184,7 +184,6 @@ def train(
         for k, v in nets.state_dict().items()
     }
     log = _Log(folder / LOG, first, fabric)
-    samples = Split(data.train.samples, data.train.labels)
 
     def checkpoint(step: int) -> None:
         # A finite loss may have an infinite gradient, and the good checkpoint must not go.
@@ -203,7 +202,7 @@ def train(
             rng = BatchRNG(
                 derive_seed("train", card.seed, step), settings.batch, *share, fabric.device
             )
-            batch = draw_batch(samples, method, rng, fabric.device)
+            batch = draw_batch(data.train, method, rng, fabric.device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             terms = loss(batch.x0, batch.labels, batch.decoupled, step, total, rng)

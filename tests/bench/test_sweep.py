@@ -431,3 +431,19 @@ def test_a_run_whose_plugin_is_not_loaded_is_left_out_with_what_to_do(trained):
         "Left out modes1d-ct-s0: its method 'mine' is not registered; name its plugin with --plugin"
         in ran.out
     )
+
+
+def test_a_suite_refuses_a_run_that_was_trained_otherwise(trained, tmp_path):
+    suite = tmp_path / "mine.toml"
+    text = '[[study]]\ndataset = "modes1d"\nmethods = ["edm"]\nguidance = "1"\nsamples = 20\n'
+    suite.write_text(text)
+    before = contents(trained)
+    ran = bench("sweep", "--suite", suite, "--results", trained)
+    assert ran.code == 1
+    assert "Run 'modes1d-edm-s0' was not trained as the suite says (" in ran.err
+    assert "train.iterations is 12 there, 1500 here" in ran.err
+    assert contents(trained) == before
+    tiny = {"train.iterations": 12, "train.batch": 8, "net.width": 8, "net.blocks": 1}
+    suite.write_text(text + "".join(f'set."{k}" = {v}\n' for k, v in tiny.items()))
+    ran = bench("sweep", "--suite", suite, "--results", trained)
+    assert ran.code == 0, ran.err
