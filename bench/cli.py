@@ -72,7 +72,12 @@ def train_command(
     method: Annotated[
         list[str] | None, typer.Option("--method", "-m", help="Method; repeat for several.")
     ] = None,
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set.")] = DEFAULT_DATASET,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", "-d", help=f"Data set; by default the preset's, or {DEFAULT_DATASET}."
+        ),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Settings by name; by default those of the data set.")
     ] = None,

@@ -84,7 +84,7 @@ def train_all(
     place: Experiment,
     *,
     methods: Sequence[str] | None,
-    dataset_name: str,
+    dataset_name: str | None,
     preset: str | None,
     seed: int,
     name: str | None,
@@ -99,7 +99,7 @@ def train_all(
     if suite is not None:
         refuse_beside_suite(
             method=methods, preset=preset, name=name, set=settings, init_from=init_from,
-            dataset=dataset_name != DEFAULT_DATASET, seed=seed,
+            dataset=dataset_name, seed=seed,
         )  # fmt: skip
         studies, place = suite_place(suite, place)
     else:
@@ -114,7 +114,7 @@ def train_all(
         overrides = parse_overrides(settings)
         studies = (
             Study(
-                dataset=dataset_name,
+                dataset=dataset_name or _dataset_of(preset, methods),
                 methods=tuple(methods),
                 preset=preset,
                 seeds=(seed,),
@@ -157,6 +157,12 @@ def train_all(
             f"Next: bench sweep{flags(place, suite)}{plugins}"
             + ("" if suite else " --guidance 1..13"),
         )
+
+
+def _dataset_of(preset: str | None, methods: Sequence[str]) -> str:
+    """The data set that a preset is made for, or the default one."""
+    owners = [m for m in methods if m in METHODS and preset in METHODS[m].presets]
+    return METHODS[owners[0]].presets[preset].dataset if preset and owners else DEFAULT_DATASET
 
 
 def _describe(console: Console, study: Study, device: str) -> None:

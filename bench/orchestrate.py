@@ -138,7 +138,7 @@ def _start(
     precision: str,
     init_from: str | None,
 ) -> Start | None:
-    _, found = find_preset(method_class(method), data.name, preset)
+    _, found = find_preset(method_class(method), data.spec, preset)
     if init_from is not None:
         return None if init_from == NO_INIT else _start_from(init_from, experiment)
     if found.init_from is None:

@@ -14,6 +14,7 @@ from bench.errors import UserError, explain, unknown
 from bench.experiment import DEFAULT_PRECISION, Experiment, check_name
 from bench.files import write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
+from methods.spec import DataSpec
 
 CARD = "run.json"
 WEIGHTS = "model.safetensors"
@@ -68,23 +69,35 @@ def dataset(name: str) -> Dataset:
     return DATASETS[name]()
 
 
-def find_preset(method: type[Method[Any]], data: str, preset: str | None) -> tuple[str, Preset]:
+def find_preset(
+    method: type[Method[Any]], spec: DataSpec, preset: str | None
+) -> tuple[str, Preset]:
     """The preset by name, by default the one named like the data set."""
-    name = preset or data
+    name = preset or spec.name
     if name in method.presets:
         found = method.presets[name]
-        if found.dataset != data:
+        if not found.fits(spec):
+            images = (
+                ""
+                if found.shape is None
+                else (f" and other images of shape {found.shape} in {found.num_classes} classes")
+            )
             raise UserError(
-                f"Preset {name!r} of {method.name} is for the data set {found.dataset!r}, "
-                f"not {data!r}; leave one of the two options away.",
+                f"Preset {name!r} of {method.name} is for the data set {found.dataset!r}{images}, "
+                f"not {spec.name!r} {spec.shape}; leave one of the two options away.",
                 code=2,
             )
         return name, found
     if preset is None:
+        fitting = sorted(name for name, p in method.presets.items() if p.fits(spec))
         have = sorted({p.dataset for p in method.presets.values()})
         raise UserError(
-            f"Method {method.name!r} has no preset for the data set {data!r}; it has some for: "
-            f"{', '.join(have) or 'none'}.",
+            f"Method {method.name!r} has no preset for the data set {spec.name!r}; "
+            + (
+                f"these fit its images, name one with --preset: {', '.join(fitting)}."
+                if fitting
+                else f"it has some for: {', '.join(have) or 'none'}."
+            ),
             code=2,
         )
     raise unknown(f"preset of {method.name}", preset, method.presets)
@@ -131,7 +144,7 @@ def make_card(
 ) -> RunCard:
     """The card of a run that is asked for, with every setting resolved and checked."""
     cls = method_class(method)
-    preset_name, found = find_preset(cls, data.name, preset)
+    preset_name, found = find_preset(cls, data.spec, preset)
     tree: dict[str, Any] = found.config.model_dump(mode="json")
     if found.train is not None:
         tree["train"] = found.train.model_dump(mode="json")

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
+from methods.spec import DataSpec
+
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -37,11 +39,22 @@ class Preset(Settings):
     """A configuration that is known to work on a data set, with the result it gave."""
 
     dataset: str
+    shape: tuple[int, int, int] | None = Field(
+        None, description="(C, H, W) of images that are no built-in data set"
+    )
+    num_classes: int | None = Field(None, description="of the same; goes with `shape`")
     config: SerializeAsAny[Settings]
     train: TrainSettings | None = Field(description="None: nothing to train")
     steps: tuple[int, ...] = Field(description="sampling steps that a sweep uses")
     init_from: str | None = Field(None, description="method whose run the weights start from")
     expected: Mapping[str, str] = Field(default_factory=dict)
+
+    def fits(self, spec: DataSpec) -> bool:
+        """Whether it may be used on data of `spec`: its own data set, or images of its shape."""
+        return spec.name == self.dataset or (spec.shape, spec.num_classes) == (
+            self.shape,
+            self.num_classes,
+        )
 
 
 def ascending(what: str, low: float, high: float, *, strict: bool = True) -> None:

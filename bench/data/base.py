@@ -6,7 +6,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +19,8 @@ class Split:
 
     samples: Tensor
     labels: Tensor
+    known_hash: str = ""
+    """`hash`, for splits too large to be hashed at every start."""
 
     def __post_init__(self) -> None:
         expected = torch.uint8 if self.samples.ndim == 4 else torch.float32
@@ -34,6 +35,8 @@ class Split:
     @cached_property
     def hash(self) -> str:
         """SHA-256 over shape, dtype, samples and labels."""
+        if self.known_hash:
+            return self.known_hash
         digest = hashlib.sha256(f"{tuple(self.samples.shape)} {self.samples.dtype}".encode())
         digest.update(self.samples.contiguous().numpy().tobytes())
         digest.update(self.labels.contiguous().numpy().tobytes())
@@ -46,11 +49,11 @@ class Dataset(ABC):
     The two are disjoint, and an extractor that is trained is trained on `train`.
     """
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    class_names: ClassVar[tuple[str, ...]]
-    extractors: ClassVar[tuple[str, ...]]
-    default_samples: ClassVar[int]
+    name: str
+    summary: str
+    class_names: tuple[str, ...]
+    extractors: tuple[str, ...]
+    default_samples: int
 
     @property
     @abstractmethod

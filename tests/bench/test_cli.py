@@ -25,7 +25,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["train", "-m", "edm", "--preset", "digit"],
          "Unknown preset 'digit'. Did you mean 'digits'? Available: ",
          "digits, digits-demo, modes1d, modes2d."),
-        (["train", "-m", "edm", "--preset", "modes1d"],
+        (["train", "-m", "edm", "-d", "digits", "--preset", "modes1d"],
          "Preset 'modes1d' of edm is for the data set 'modes1d', not 'digits'", ""),
         (["train", "-m", "edm", "--set", "train.iteration=5"],
          "Unknown setting 'train.iteration'. Did you mean 'train.iterations'? Available: ",
