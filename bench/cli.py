@@ -178,6 +178,44 @@ def sweep_command(
     )
 
 
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Official .pkl, or .pt or .safetensors weights.")],
+    name: Annotated[str, typer.Option("--as", help="Name of the run's folder.")],
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Method; by default by the file's class.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Data set; by default by its size.")
+    ] = None,
+    null_label: Annotated[
+        bool | None,
+        typer.Option(
+            "--null-label/--no-null-label",
+            help="Whether an edm network was trained with labels dropped; by default by the file.",
+        ),
+    ] = None,
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
+    plugin: PluginOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make a run of a checkpoint of another program, without running anything in it."""
+    from bench.importing.command import import_file
+
+    console, place = _begin(plugin, results, experiment)
+    import_file(
+        console,
+        place,
+        file,
+        name,
+        method=method,
+        dataset=dataset,
+        null_label=null_label,
+        dry_run=dry_run,
+    )
+
+
 @app.command("report")
 def report_command(
     suite: SuiteOption = None,

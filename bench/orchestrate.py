@@ -301,7 +301,7 @@ def plan_experiment(
         for card in own:
             if methods is not None and card.method not in methods:
                 continue
-            if card.data_hash != data.train.hash:
+            if card.data_hash not in ("", data.train.hash):
                 raise UserError(
                     f"Run {card.name!r} was trained on other content of {name!r} than is here "
                     f"now; train it again under another --name, or restore the data."

@@ -18,6 +18,8 @@ from methods.spec import DataSpec
 
 CARD = "run.json"
 WEIGHTS = "model.safetensors"
+IMPORTED = "imported"
+"""In the place of a preset's name: the weights come from a file, and nothing is trained."""
 
 
 class RunCard(BaseModel):
@@ -29,6 +31,7 @@ class RunCard(BaseModel):
     method: str
     dataset: str
     data_hash: str
+    """'' where it is not known what the weights were trained on."""
     preset: str
     config: dict[str, Any]
     train: TrainSettings | None
@@ -218,10 +221,22 @@ def differences(there: RunCard, here: RunCard, ignore: Container[str] = ()) -> s
 
 def claim(folder: Path, card: RunCard) -> None:
     """Make `folder` the run's, or check that it already is; other settings are a UserError."""
+    check_claim(folder, card)
     if not (folder / CARD).exists():
         write_card(folder, card)
+
+
+def check_claim(folder: Path, card: RunCard) -> None:
+    """UserError if `folder` is another run's."""
+    if not (folder / CARD).exists():
         return
-    differing = differences(read_card(folder), card)
+    there = read_card(folder)
+    if there.preset == IMPORTED != card.preset:
+        raise UserError(
+            f"Run {card.name!r} was imported from {there.provenance.get('imported_file', 'a file')}"
+            f" and is not trained here: give this one its own --name, or remove {folder}."
+        )
+    differing = differences(there, card)
     if differing:
         raise UserError(
             f"Run {card.name!r} exists with other settings ({differing}): give this one its own "
