@@ -147,6 +147,10 @@ def sweep_command(
     ] = None,
     download: Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
+    null_checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Run, folder or .safetensors: edm's unconditional branch."),
+    ] = None,
     suite: SuiteOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
     results: ResultsOption = DEFAULT_RESULTS,
@@ -175,6 +179,7 @@ def sweep_command(
         suite=suite,
         device=device,
         dry_run=dry_run,
+        null_checkpoint=null_checkpoint,
     )
 
 

@@ -23,6 +23,7 @@ from bench.experiment import (
     Experiment,
     without_writing,
 )
+from bench.null_branch import find_null
 from bench.orchestrate import (
     Sweep,
     make_fabric,
@@ -208,6 +209,7 @@ def sweep_all(
     suite: str | None,
     device: str,
     dry_run: bool,
+    null_checkpoint: str | None = None,
 ) -> None:
     """`bench sweep`."""
     where = resolve_device(device)
@@ -230,16 +232,20 @@ def sweep_all(
     with without_writing(place) if dry_run else nullcontext(place) as place:
         if suite is not None:
             studies, place = suite_place(suite, place)
-            plans = [plan_study(s, place, weights=weights, download=download) for s in studies]
+            null = find_null(null_checkpoint, place) if null_checkpoint else None
+            plans = [
+                plan_study(s, place, weights=weights, download=download, null=null) for s in studies
+            ]
             sweeps = [planned for planned, _ in plans]
             left_out = [line for _, lines in plans for line in lines]
         else:
             for method in methods or ():
                 method_class(method)
+            null = find_null(null_checkpoint, place) if null_checkpoint else None
             names = datasets or _swept_datasets(place, methods)
             table = {name: base.model_copy(update={"dataset": name}) for name in names}
             sweeps, left_out = plan_experiment(
-                table, place, methods=methods, weights=weights, download=download
+                table, place, methods=methods, weights=weights, download=download, null=null
             )
         for line in left_out:
             say(console, f"Left out {line}.")
@@ -250,6 +256,8 @@ def sweep_all(
                 + (f" of {', '.join(methods)}" if methods else "")
                 + f": bench train{'' if suite else f' --method {asked}'}{flags(place, suite)}."
             )
+        if null is not None and not any(t.null_checkpoint for s in sweeps for t, _ in s.targets):
+            raise UserError("--null-checkpoint is for runs of edm, and none is swept.", code=2)
         if dry_run:
             for planned in sweeps:
                 _price(console, planned, place, where, batch)

@@ -18,6 +18,7 @@ from bench.errors import UserError, unknown
 from bench.evaluate import Evaluation, prepare
 from bench.experiment import DEFAULT_PRECISION, Experiment
 from bench.files import sha256
+from bench.null_branch import NullBranch
 from bench.plan import Cell, Target, expand, target
 from bench.provenance import provenance
 from bench.runs import (
@@ -237,6 +238,7 @@ def plan_study(
     *,
     weights: Path | None = None,
     download: bool = False,
+    null: NullBranch | None = None,
 ) -> tuple[Sweep, list[str]]:
     """The sweep of a study, and a sentence for each of its runs that is left out."""
     data = dataset(study.dataset)
@@ -269,7 +271,7 @@ def plan_study(
                 continue  # without training there is nothing that a training seed could change
             ready = target(card, data, experiment)
             if ready is not None:
-                found.append(ready)
+                found.append(ready if null is None else null.join(ready))
     return _sweep(study, data, found, experiment, weights, download), missing
 
 
@@ -280,6 +282,7 @@ def plan_experiment(
     methods: Sequence[str] | None = None,
     weights: Path | None = None,
     download: bool = False,
+    null: NullBranch | None = None,
 ) -> tuple[list[Sweep], list[str]]:
     """Sweeps of all runs of an experiment, a data set each, and a sentence a run left out.
 
@@ -310,7 +313,7 @@ def plan_experiment(
             if ready is None:
                 left_out.append(f"{card.name}: {UNFINISHED}")
             else:
-                found.append(ready)
+                found.append(ready if null is None else null.join(ready))
         if found:
             sweeps.append(_sweep(study, data, found, experiment, weights, download))
     return sweeps, left_out

@@ -84,7 +84,13 @@ def load_nets(target: Target, device: torch.device) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         nets = target.method.build()
     if target.weights is not None:
-        load_into(nets, load_weights(target.weights), target.weights)
+        weights = load_weights(target.weights)
+        source = str(target.weights)
+        if target.null_weights is not None:
+            second = load_weights(target.null_weights)
+            weights |= {f"null.{name}": value for name, value in second.items()}
+            source += f" and {target.null_weights}"
+        load_into(nets, weights, source)
     return nets.to(device).eval().requires_grad_(False)
 
 
@@ -117,11 +123,12 @@ def make_row(
         reason=reason,
         experiment=experiment.name,
         dataset=cell.card.dataset,
-        data_hash=cell.card.data_hash,
+        data_hash=cell.card.data_hash or evaluation.data.train.hash,
         method=cell.card.method,
         run=cell.card.name,
         train_seed=cell.card.seed,
         checkpoint=cell.checkpoint,
+        null_checkpoint=cell.null_checkpoint,
         guidance=cell.guidance.scale,
         steps=cell.steps,
         nfe=cell.nfe,

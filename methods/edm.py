@@ -109,7 +109,7 @@ class EDM(Method[EDMConfig], Inverts):
     """Settings of a second network that is the unconditional branch of guidance, if there is one"""
 
     def with_null(self, null: EDMConfig) -> EDM:
-        """This method with the network of `null` as the unconditional branch, for sampling.
+        """The same method with the network of `null` as the unconditional branch, for sampling.
 
         `build` then has that network's `EDMPrecond` under `null`; each branch keeps its own
         sigma_data. ValueError if the network of `null` knows classes only.

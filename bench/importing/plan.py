@@ -220,7 +220,7 @@ def _config(
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_match(method: Method[Any], found: Found, path: Path) -> int:
