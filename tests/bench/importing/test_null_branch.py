@@ -19,7 +19,7 @@ from methods.edm import EDM
 from tests.bench.helpers import TOY_METRICS, bench, randomised, rows_of, tiny_card
 from tests.bench.importing.official import network, write_official
 
-SWEEP = ("-n", "6", "--metric", "saturation", "-m", "edm")
+SWEEP = ("-n", "6", "--metric", "saturation", "--extractor", "identity", "-m", "edm")
 
 
 def digits_net(tmp_path, name, **net):
