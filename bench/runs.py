@@ -212,11 +212,22 @@ def read_card(folder: Path) -> RunCard:
 
 def differences(there: RunCard, here: RunCard, ignore: Container[str] = ()) -> str:
     """The settings in which two cards differ, '' where they agree, without those to `ignore`."""
-    old, new = there.settings(), here.settings()
+    old, new = _completed(there).settings(), _completed(here).settings()
     names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     return "; ".join(
         f"{k} is {old.get(k)!r} there, {new.get(k)!r} here" for k in names if k not in ignore
     )
+
+
+def _completed(card: RunCard) -> RunCard:
+    """`card` with the defaults of settings that its method has got since it was written."""
+    if card.method not in METHODS:
+        return card
+    try:
+        config = METHODS[card.method].config_type.model_validate(card.config)
+    except ValidationError:
+        return card
+    return card.model_copy(update={"config": config.model_dump(mode="json")})
 
 
 def claim(folder: Path, card: RunCard) -> None:

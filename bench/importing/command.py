@@ -44,7 +44,7 @@ def import_file(
 
 def _describe(console: Console, planned: Import, path: Path) -> None:
     card, found, net = planned.card, planned.found, planned.architecture.net
-    held = f"a {found.class_name}" if found.class_name else "a state dict"
+    held = f"class {found.class_name}" if found.class_name else "a state dict"
     entry = f" under {found.key!r}" if found.key else ""
     say(console, f"{path}: {held}{entry}, SHA-256 {card.init_checkpoint}")
     say(console, f"run {card.name}: method {card.method}, data set {card.dataset}")

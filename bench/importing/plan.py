@@ -207,9 +207,11 @@ def _config(
     if "null_label" in fields:
         dropped = arguments.get("label_dropout", 0.0)
         dropped = dropped if _is_number(dropped) and 0 <= dropped < 1 else 0.0
-        tree["label_dropout"] = dropped
-        conditional = architecture.num_classes > 0
-        tree["null_label"] = not conditional or (dropped > 0 if null_label is None else null_label)
+        knows = dropped > 0 if null_label is None else null_label
+        tree["null_label"] = knows or architecture.num_classes == 0
+        # A share that is not known stays that of the method.
+        if dropped > 0 or not knows:
+            tree["label_dropout"] = dropped
     try:
         return cls.config_type.model_validate(tree).model_dump(mode="json")
     except ValidationError as error:

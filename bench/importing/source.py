@@ -52,7 +52,7 @@ class Found:
 
 
 def read_source(path: Path) -> Found:
-    """The network in a .pkl, .pt, .pth or .safetensors file, told apart by content.
+    """The network in a .safetensors file, or in a pickle or torch file told apart by content.
 
     Tensors are float32, views of the file where it has that type already. Raises UserError for
     anything that the formats do not need, and for values that are not finite.
@@ -87,7 +87,8 @@ def _network(path: Path, content: object, size: int) -> Found:
     key = ""
     if isinstance(content, dict):
         # A state dict is its own network; anything else holds one under a key.
-        key = next((k for k in KEYS if k in content and not isinstance(content[k], View)), "")
+        kinds = (Persistent, Container, dict)
+        key = next((k for k in KEYS if isinstance(content.get(k), kinds)), "")
         content = content[key] if key else content
     if isinstance(content, (Persistent, Container)):
         name = content.class_name if isinstance(content, Persistent) else ""

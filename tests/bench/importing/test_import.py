@@ -1,6 +1,7 @@
 """Golden networks in the published format, through the command line, to the golden outputs."""
 
 import shutil
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ from safetensors.torch import save_file
 
 from bench.checkpoint import load_into, load_weights
 from bench.files import sha256
-from bench.runs import WEIGHTS, method_class, read_card
+from bench.runs import WEIGHTS, RunCard, differences, method_class, read_card
 from methods import METHODS
 from methods.spec import DataSpec
-from tests.bench.helpers import bench, contents
+from tests.bench.helpers import bench, contents, tiny_card
 from tests.bench.importing.official import (
     golden_numbers,
     golden_weights,
@@ -117,11 +118,20 @@ def test_a_method_that_is_not_here_is_said(tmp_path, monkeypatch):
     assert "Unknown method 'guided-cd'" in ran.err
 
 
+def with_metadata(state):
+    """As `Module.state_dict` gives it."""
+    ordered = OrderedDict(state)
+    ordered._metadata = OrderedDict({"": {"version": 1}})
+    return ordered
+
+
 STATE_DICTS = {
     "zip.pt": lambda state, path: torch.save(state, path),
+    "with-metadata.pt": lambda state, path: torch.save(with_metadata(state), path),
     "under-a-key.pth": lambda state, path: torch.save({"step": 3, "ema": state}, path),
     "legacy.pt": lambda s, path: torch.save(s, path, _use_new_zipfile_serialization=False),
     "plain.safetensors": lambda state, path: save_file(state, path),
+    "empty-ema.pt": lambda state, path: torch.save({"ema": None, "net": state}, path),
     "ddp.pt": lambda state, path: torch.save({f"module.{k}": v for k, v in state.items()}, path),
     "half.safetensors": lambda s, path: save_file({k: v.half() for k, v in s.items()}, path),
     "double.pt": lambda s, path: torch.save({k: v.double() for k, v in s.items()}, path),
@@ -227,7 +237,7 @@ def test_dry_run_says_all_and_writes_nothing(tmp_path):
                 if "resample_filter" not in k and "freqs" not in k)  # fmt: skip
     tensors = len(golden_weights("edm_ncsnpp"))
     for said in (
-        "a EDMPrecond under 'ema'", sha256(path), "method edm, data set golden16",
+        "class EDMPrecond under 'ema'", sha256(path), "method edm, data set golden16",
         "ncsnpp, 8 channels x [1, 2, 2], 1 blocks, attention at [8], images (3, 16, 16), 10 cl",
         f"{count:,} parameters; all {tensors} tensors match", "--null-checkpoint",
         "Nothing was written",
@@ -285,6 +295,18 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, message):
     assert not (tmp_path / "results").exists()
 
 
+def test_the_author_may_know_better_about_the_null_label(tmp_path):
+    path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond")
+    card, _ = imported(path, "--null-label")
+    assert card.config["null_label"] is True
+    assert card.config["label_dropout"] > 0
+    path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond", label_dropout=0.1)
+    ran = bench("import", path, "--as", "other", "-d", "golden16", "--no-null-label")
+    assert ran.code == 0, ran.err
+    card = read_card(tmp_path / "results/default/runs/other")
+    assert card.config["null_label"] is False
+
+
 def test_unknown_classes_need_a_method(tmp_path):
     path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "OtherPrecond")
     ran = run_import(path)
@@ -299,3 +321,13 @@ def test_data_sets_follow_from_size_or_are_asked_for(tmp_path):
     assert ran.code == 2
     assert "name it with --dataset" in ran.err
     assert bench("import", path, "--as", "x", "-d", "cifar10").code == 2
+
+
+def test_a_card_from_before_a_setting_existed_is_of_the_same_run():
+    card = tiny_card("edm", "digits")
+    tree = card.model_dump(mode="json")
+    del tree["config"]["null_label"], tree["config"]["net"]["conditional"]
+    old = RunCard.model_validate(tree)
+    assert differences(old, card) == ""
+    other = tiny_card("edm", "digits", "null_label=false")
+    assert differences(old, other) == "config.null_label is True there, False here"
