@@ -100,7 +100,7 @@ def _network(path: Path, content: object, size: int) -> Found:
     wrong = [k for k, v in content.items() if type(k) is not str or not isinstance(v, View)]
     if wrong:
         raise UserError(
-            f"{path} has no network: {where} has no entry {', '.join(KEYS)}, and "
+            f"{path} has no network: {where} has none under {', '.join(KEYS)}, and "
             f"{str(wrong[0])[:80]!a} in it is no tensor ({len(wrong)} entries are none)."
         )
     views = cast(dict[str, View], content)

@@ -165,9 +165,9 @@ FILES = {
     "header.safetensors": (lambda: safetensors(HUGE, 10**10), "cut short, damaged"),
     "text.pkl": (lambda: b"<html>not found</html>", "no opcode|damaged"),
     "empty.pkl": (lambda: b"", "is empty"),
-    "number.pkl": (lambda: pickle.dumps(3), "has no network"),
+    "number.pkl": (lambda: pickle.dumps(3), "neither one nor a state dict"),
     "values.pkl": (lambda: pickle.dumps({"ema": {"w": 3}}), "'w' in it is no tensor"),
-    "list.pkl": (lambda: pickle.dumps({"ema": [1, 2]}), "neither one nor a state dict"),
+    "list.pkl": (lambda: pickle.dumps({"ema": [1, 2]}), "'ema' in it is no tensor"),
 }  # fmt: skip
 
 
