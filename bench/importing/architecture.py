@@ -13,6 +13,9 @@ from bench.errors import UserError, explain
 from methods.nets.arch import ARCHS, ArchName
 from methods.nets.config import UNetConfig
 
+TENSORS = 10
+"""That every residual block has at least."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -52,14 +55,19 @@ def infer(shapes: Shapes, prefix: str) -> Architecture:
             f"The levels of the network {_where(prefix)} are {widths} wide, which are no multiples "
             f"of its {channels} channels."
         )
+    blocks = sum(f"enc.{top}_block{i}.conv1.weight" in own for i in range(len(own)))
+    if len(sizes) * blocks * TENSORS > len(own):  # before as many blocks are built to compare with
+        raise UserError(
+            f"The network {_where(prefix)} has {blocks} blocks at its first level, and only "
+            f"{len(own)} tensors in all."
+        )
     try:
         net = UNetConfig(
             arch=_arch(own),
             channels=channels,
             channel_mult=tuple(width // channels for width in widths),
-            num_blocks=sum(f"enc.{top}_block{i}.conv1.weight" in own for i in range(len(own))),
-            attn_resolutions=tuple(n for n in sizes if f"enc.{n}x{n}_block0.qkv.weight" in own)
-            or (16,),
+            num_blocks=blocks,
+            attn_resolutions=tuple(n for n in sizes if f"enc.{n}x{n}_block0.qkv.weight" in own),
             augment_dim=_inputs(own, "map_augment"),
             conditional="map_label.weight" in own,
         )

@@ -230,7 +230,7 @@ def _check_match(method: Method[Any], found: Found, path: Path) -> int:
     try:
         with torch.device("meta"):
             nets = method.build()
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: sizes beyond any machine's
         raise UserError(f"{method.name} has no network like that in {path}: {error}.") from None
     own = {name: tuple(value.shape) for name, value in nets.state_dict().items()}
     there = found.shapes

@@ -24,7 +24,7 @@ from bench.importing.official import (
     official_table,
     state_dict_table,
 )
-from bench.importing.tensors import MAGIC, Storage, View, new_storage, read_legacy
+from bench.importing.tensors import MAGIC, MAX_STORAGES, Storage, View, new_storage, read_legacy
 from bench.pickles import read_pickle
 
 KEYS = ("ema", "net", "model", "state_dict")
@@ -133,6 +133,8 @@ def _checked(
         total += tensor.numel() * tensor.itemsize
         if total > size:
             raise UserError(f"{path}: its tensors unfold into more bytes than the file has.")
+        if len(made) == MAX_STORAGES:
+            raise UserError(f"{path} has more than {MAX_STORAGES:,} tensors.")
         made[name] = tensor.to(torch.float32).contiguous()
     bad = [ascii(name[:80])[1:-1] for name, tensor in made.items() if not _finite(tensor)]
     if bad:

@@ -54,7 +54,7 @@ def test_official_layouts_give_networks_of_exactly_their_names_and_shapes(key):
 @pytest.mark.parametrize("conditional", [True, False])
 @pytest.mark.parametrize(
     ("channel_mult", "num_blocks", "attention"),
-    [((1,), 1, (16,)), ((2, 1), 3, (8,)), ((1, 2, 1), 2, (16, 8, 4))],
+    [((1,), 1, (16,)), ((2, 1), 3, (8,)), ((1, 2, 1), 2, (16, 8, 4)), ((1, 2), 1, ())],
 )
 def test_settings_come_back_from_shapes(arch, conditional, channel_mult, num_blocks, attention):
     net = UNetConfig(
@@ -75,3 +75,10 @@ def test_arguments_that_agree_pass_and_unknown_ones_are_left_alone():
     cross_check(found, agreeing | {"attn_resolutions": [16, 64]}, "EDMPrecond")
     with pytest.raises(UserError, match="img_resolution is 64 there, 32 by the parameters"):
         cross_check(found, {"img_resolution": 64}, "EDMPrecond")
+
+
+def test_a_file_of_many_blocks_without_their_parts_is_refused_before_they_are_built():
+    shapes = {f"model.enc.16x16_block{i}.conv1.weight": (8, 8, 3, 3) for i in range(5000)}
+    shapes |= {"model.enc.16x16_conv.weight": (8, 3, 3, 3), "model.map_layer0.weight": (32, 8)}
+    with pytest.raises(UserError, match="has 5000 blocks at its first level, and only 5002"):
+        infer(shapes, "model.")

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from bench.checkpoint import load_weights
 from bench.data import DATASETS
+from bench.data.convert import from_model, one_hot
 from bench.experiment import Experiment
 from bench.files import sha256
 from bench.null_branch import find_null
@@ -14,8 +15,9 @@ from bench.report.frame import prepare
 from bench.runs import dataset, make_method, read_card
 from bench.store import read_rows
 from bench.sweep import generate, load_nets
-from methods import METHODS, Guidance
+from methods import METHODS, Guidance, SampleRNG
 from methods.edm import EDM
+from methods.samplers import karras_sigmas, sample_heun
 from tests.bench.helpers import TOY_METRICS, bench, randomised, rows_of, tiny_card
 from tests.bench.importing.official import network, write_official
 
@@ -88,19 +90,22 @@ def test_guidance_with_an_unconditional_network_is_the_rule(tmp_path):
     digits_net(tmp_path, "official")
     digits_net(tmp_path, "blind", conditional=False)
     place = Experiment(tmp_path / "results", "default")
-    data = dataset("digits")
-    found = target(read_card(place.runs / "official"), data, place)
-    joined = find_null("blind", place).join(found)
-    nets = load_nets(joined, torch.device("cpu"))
-    single = load_nets(target(read_card(place.runs / "blind"), data, place), torch.device("cpu"))
-    labels = torch.eye(10)[:4]
-    x, sigma = (
-        5 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
-        torch.ones(4),
+    data, cpu = dataset("digits"), torch.device("cpu")
+    nets, blind = (
+        load_nets(target(read_card(place.runs / name), data, place), cpu)
+        for name in ("official", "blind")
     )
-    assert torch.equal(nets.null(x, sigma, labels), single(x, sigma, labels))
-    assert not torch.equal(samples(tmp_path, "official", 3.0, "blind"),
-                           samples(tmp_path, "official", 1.0))  # fmt: skip
+    labels = one_hot(torch.arange(5), 10)
+    noise = SampleRNG(0, list(range(5))).randn(data.spec.shape, cpu)
+
+    def guided(x, sigma):
+        unconditional = blind(x, sigma, torch.rand(5, 10))
+        return unconditional + 3.0 * (nets(x, sigma, labels) - unconditional)
+
+    with torch.no_grad():
+        expected = sample_heun(guided, 80 * noise, karras_sigmas(3)).float().clamp(-1, 1)
+    assert torch.equal(samples(tmp_path, "official", 3.0, "blind"), from_model(expected))
+    assert not torch.equal(samples(tmp_path, "official", 1.0), from_model(expected))
 
 
 def test_the_own_null_label_as_second_network_changes_no_sample(trained, tmp_path):
