@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -211,6 +212,7 @@ def sweep_all(
 ) -> None:
     """`bench sweep`."""
     where = resolve_device(device)
+    tell = partial(say, console)
     if suite is not None:
         refuse_beside_suite(
             guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
@@ -230,7 +232,10 @@ def sweep_all(
     with without_writing(place) if dry_run else nullcontext(place) as place:
         if suite is not None:
             studies, place = suite_place(suite, place)
-            plans = [plan_study(s, place, weights=weights, download=download) for s in studies]
+            plans = [
+                plan_study(s, place, weights=weights, download=download, device=where, tell=tell)
+                for s in studies
+            ]
             sweeps = [planned for planned, _ in plans]
             left_out = [line for _, lines in plans for line in lines]
         else:
@@ -239,8 +244,9 @@ def sweep_all(
             names = datasets or _swept_datasets(place, methods)
             table = {name: base.model_copy(update={"dataset": name}) for name in names}
             sweeps, left_out = plan_experiment(
-                table, place, methods=methods, weights=weights, download=download
-            )
+                table, place, methods=methods, weights=weights, download=download,
+                device=where, tell=tell,
+            )  # fmt: skip
         for line in left_out:
             say(console, f"Left out {line}.")
         if not any(s.targets for s in sweeps):

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.checkpoint import load_weights
 from bench.data import Dataset
 from bench.errors import UserError, unknown
-from bench.evaluate import Evaluation, prepare
+from bench.evaluate import Evaluation, Tell, prepare
 from bench.experiment import DEFAULT_PRECISION, Experiment
 from bench.files import sha256
 from bench.plan import Cell, Target, expand, target
@@ -237,6 +237,8 @@ def plan_study(
     *,
     weights: Path | None = None,
     download: bool = False,
+    device: torch.device | str = "cpu",
+    tell: Tell = lambda _: None,
 ) -> tuple[Sweep, list[str]]:
     """The sweep of a study, and a sentence for each of its runs that is left out."""
     data = dataset(study.dataset)
@@ -270,7 +272,7 @@ def plan_study(
             ready = target(card, data, experiment)
             if ready is not None:
                 found.append(ready)
-    return _sweep(study, data, found, experiment, weights, download), missing
+    return _sweep(study, data, found, experiment, weights, download, device, tell), missing
 
 
 def plan_experiment(
@@ -280,6 +282,8 @@ def plan_experiment(
     methods: Sequence[str] | None = None,
     weights: Path | None = None,
     download: bool = False,
+    device: torch.device | str = "cpu",
+    tell: Tell = lambda _: None,
 ) -> tuple[list[Sweep], list[str]]:
     """Sweeps of all runs of an experiment, a data set each, and a sentence a run left out.
 
@@ -312,7 +316,8 @@ def plan_experiment(
             else:
                 found.append(ready)
         if found:
-            sweeps.append(_sweep(study, data, found, experiment, weights, download))
+            planned = _sweep(study, data, found, experiment, weights, download, device, tell)
+            sweeps.append(planned)
     return sweeps, left_out
 
 
@@ -323,6 +328,8 @@ def _sweep(
     experiment: Experiment,
     weights: Path | None,
     download: bool,
+    device: torch.device | str,
+    tell: Tell,
 ) -> Sweep:
     evaluation = prepare(
         data,
@@ -331,6 +338,8 @@ def _sweep(
         extractors=study.extractors,
         weights=weights,
         download=download,
+        device=device,
+        tell=tell,
     )
     samples = study.samples or data.default_samples
     targets = tuple(
