@@ -44,6 +44,7 @@ from bench.runs import (
     parse_overrides,
     trained_runs,
 )
+from bench.saving import Saver, make_saver
 from bench.store import read_rows
 from bench.suite import Study, builtin_suites, read_suite
 from bench.sweep import floor_row, sweep
@@ -209,9 +210,12 @@ def sweep_all(
     suite: str | None,
     device: str,
     dry_run: bool,
+    save_samples: str | None = None,
 ) -> None:
     """`bench sweep`."""
     where = resolve_device(device)
+    if save_samples is not None:
+        make_saver(place, save_samples)
     tell = partial(say, console)
     if suite is not None:
         refuse_beside_suite(
@@ -261,7 +265,11 @@ def sweep_all(
                 _price(console, planned, place, where, batch)
             say(console, "Nothing was computed.")
             return
-        failed = [line for s in sweeps for line in _execute(console, s, place, where, batch)]
+        saver = None if save_samples is None else make_saver(place, save_samples)
+        if saver is not None:
+            for planned in sweeps:
+                saver.check([c for c in planned.cells if not c.skip], planned.evaluation.data)
+        failed = [line for s in sweeps for line in _execute(console, s, place, where, batch, saver)]
     for line in failed:
         say(console, f"Failed: {line}")
     if failed:
@@ -269,22 +277,32 @@ def sweep_all(
             f"{len(failed)} cells failed; the same command tries them again and keeps the others."
         )
     say(console, f"Rows are in {place.cells}.")
+    if saver is not None:
+        say(console, f"Samples are in {place.samples}.")
     say(console, f"Next: bench report{flags(place, suite)}")
 
 
 def _execute(
-    console: Console, planned: Sweep, place: Experiment, device: torch.device, batch: int
+    console: Console,
+    planned: Sweep,
+    place: Experiment,
+    device: torch.device,
+    batch: int,
+    saver: Saver | None,
 ) -> list[str]:
     """Floor and cells of one data set; returns one sentence a failed cell."""
     evaluation = planned.evaluation
     data = evaluation.data
-    if floor_row(data, evaluation, place, planned.samples) is None:
+    if floor_row(data, evaluation, place, planned.samples, partial(say, console)) is None:
         say(
             console,
             f"{data.name}: no real-versus-real floor, which needs {planned.samples} training "
             f"samples; there are {len(data.train)}.",
         )
-    outcome = sweep(planned.targets, evaluation, place, batch=batch, device=device, console=console)
+    outcome = sweep(
+        planned.targets, evaluation, place,
+        batch=batch, device=device, console=console, saver=saver,
+    )  # fmt: skip
     say(
         console,
         f"{data.name}: {outcome.computed} cells computed"

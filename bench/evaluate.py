@@ -273,6 +273,9 @@ def floor_split(data: Dataset, n: int) -> Split | None:
     return Split(data.train.samples[:n], data.train.labels[:n])
 
 
-def sampling_labels(indices: torch.Tensor, num_classes: int) -> Tensor:
-    """Classes of sample indices: balanced, and a function of the index alone."""
-    return indices % num_classes
+def sampling_labels(
+    indices: torch.Tensor, num_classes: int, classes: Sequence[int] | None = None
+) -> Tensor:
+    """Classes of sample indices: balanced over `classes` or all, a function of the index alone."""
+    chosen = torch.arange(num_classes) if classes is None else torch.tensor(classes)
+    return chosen[indices % len(chosen)]

@@ -20,12 +20,13 @@ IMAGES = 10_000
 EPOCHS = 30
 BATCH = 256
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 1e-2
+WEIGHT_DECAY = 0.3
 DROPOUT = 0.5
 SMOOTHING = 0.1
 EXTRACT = 500
 RECIPE = (
-    f"mlp {FEATURES} relu, adamw {LEARNING_RATE} cosine {EPOCHS} x {BATCH}, decay {WEIGHT_DECAY},"
+    f"sqrt(x + 1e-3), mlp {FEATURES} relu, adamw {LEARNING_RATE} cosine {EPOCHS} x {BATCH},"
+    f" decay {WEIGHT_DECAY},"
     f" dropout {DROPOUT}, smoothing {SMOOTHING}, at most {IMAGES}; 1"
 )
 """What the weights depend on besides data, network and seed; its last word is a version."""
@@ -34,7 +35,7 @@ Tell = Callable[[str], None]
 
 
 class Head(nn.Module):
-    """Standardised features of a frozen network through one hidden layer to K classes."""
+    """Square roots of a frozen network's features, standardised, through one hidden layer."""
 
     mean: Tensor
     std: Tensor
@@ -54,9 +55,14 @@ class Head(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, kept: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-        """Take (B, D) -> features (B, 128), >= 0, and logits (B, K); `kept` scales the inputs."""
-        features = F.relu(self.hidden((x - self.mean) / self.std * kept))
+        """Take (B, D) >= 0 -> features (B, 128) and logits (B, K); `kept` scales the inputs."""
+        features = F.relu(self.hidden((spread(x) - self.mean) / self.std * kept))
         return features, self.head(features)
+
+
+def spread(x: Tensor) -> Tensor:
+    """Features >= 0, most of them small, made more even; the offset bounds the slope at 0."""
+    return (x + 1e-3).sqrt()
 
 
 class HeadExtractor(Extractor):
@@ -142,9 +148,10 @@ def _features(network: Extractor, images: Tensor, tell: Tell) -> Tensor:
 
 
 def _fit(head: Head, x: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-    head.mean.copy_(x.mean(0))
+    inputs = spread(x)
+    head.mean.copy_(inputs.mean(0))
     # A unit that is (almost) never on would otherwise be blown up where it is.
-    head.std.copy_(x.std(0, correction=0).clamp_min(1e-2))
+    head.std.copy_(inputs.std(0, correction=0).clamp_min(1e-2))
     parameters = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     batch = min(BATCH, len(x))
