@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from metrics.base import Extracted, Extractor
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SIZE = 128
-CHUNK = 50
-"""Images at a time: on a CPU, larger chunks leave the cache and halve the speed."""
+CHUNK = 25
+"""Images at a time: on a CPU, larger chunks leave the cache."""
 STRIDE = 32
-PREPROCESSING = "bicubic antialias, clipped, (x - 127) / 128"
+PREPROCESSING = "bicubic antialias, clipped, (x - 127) / 128; normalisation folded in"
 
 
 class EfficientNetExtractor(Extractor):
@@ -73,6 +74,7 @@ class EfficientNetExtractor(Extractor):
 
     def _chunk(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         x = preprocess(samples.to(self.device), self.size)
+        x = x.contiguous(memory_format=torch.channels_last)
         # TensorFloat-32, the default for convolutions on a GPU, would move the features by 1e-3.
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -124,4 +126,24 @@ def _network(content: bytes) -> Any:
         net = EfficientNet.from_name("efficientnet-lite0")
     weights = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     net.load_state_dict(weights, assign=True)
-    return net.eval().requires_grad_(False)
+    net = net.eval().requires_grad_(False)
+    _fold(net, "_conv_stem", "_bn0")
+    for block in net._blocks:
+        for convolution, normalisation in _BLOCK:
+            if hasattr(block, convolution):  # the first block expands nothing
+                _fold(block, convolution, normalisation)
+    _fold(net, "_conv_head", "_bn1")
+    return net.to(memory_format=torch.channels_last)
+
+
+_BLOCK = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
+
+
+def _fold(module: Any, convolution: str, normalisation: str) -> None:
+    """Put a normalisation into the convolution before it: the same function, up to rounding.
+
+    Together with the order of memory this doubles the speed on a CPU.
+    """
+    conv, norm = getattr(module, convolution), getattr(module, normalisation)
+    setattr(module, convolution, fuse_conv_bn_eval(conv, norm))
+    setattr(module, normalisation, nn.Identity())
