@@ -108,8 +108,6 @@ def _from_zip(path: Path, batch: int, channels: int | None) -> Batches:
         raise
 
     def read(name: str) -> bytes:
-        if entries[name].file_size > FILE_MOST:
-            raise ValueError(f"it claims {entries[name].file_size:,} bytes")
         return file.read(entries[name])
 
     def batches() -> Batches:
@@ -125,6 +123,8 @@ def _check_entry(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
         raise UserError(f"{path} has an entry that leaves it, {name!r}: it is not to be trusted.")
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise UserError(f"{path} has a link, {name!r}: only image files can be read.")
+    if entry.file_size > FILE_MOST:
+        raise UserError(f"{path} has an entry of {entry.file_size:,} bytes, {name!r}: too large.")
     if entry.flag_bits & 1:
         raise UserError(f"{path} is encrypted ({name!r}): make it again without a password.")
 
@@ -152,13 +152,19 @@ def _listed(
 ) -> tuple[list[str], list[int] | None]:
     """Names in their order, and their classes."""
     if card is not None:
+        # Checked first: a card can claim more samples than there is memory for their labels.
+        if card.n > len(found):
+            raise UserError(
+                f"{path} is unfinished: {card.n - len(found):,} of {card.n:,} samples are missing; "
+                "the command that made it goes on with it."
+            )
         labels = card.labels
         names = [card.file(index, label) for index, label in enumerate(labels)]
         missing = set(names) - set(found)
         if missing:
             raise UserError(
-                f"{path} is unfinished: {len(missing):,} of {card.n:,} samples are missing, such "
-                f"as {min(missing)}; the command that made it goes on with it."
+                f"{path} lacks {len(missing):,} of its {card.n:,} samples, such as {min(missing)}; "
+                "the command that made it makes them again."
             )
         other = set(found) - set(names)
         if other:

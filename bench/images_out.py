@@ -44,6 +44,7 @@ class Sink(ABC):
 
     def __init__(self, path: Path, card: SampleCard, start: int = 0) -> None:
         self.path, self.card, self.seen = path, card, start
+        self._complete = False
         self._stack = ExitStack()
 
     def add(self, samples: Tensor, labels: Tensor) -> None:
@@ -54,6 +55,7 @@ class Sink(ABC):
         self.seen += len(labels)
         if self.seen >= self.card.n:
             self._finish()
+            self._complete = True
 
     @abstractmethod
     def _write(self, samples: Tensor, labels: list[int]) -> None: ...
@@ -68,7 +70,7 @@ class Sink(ABC):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self.seen < self.card.n:
+        if not self._complete:
             if error[0] is None:
                 self.discard()
             # Tells the temporary file that it is not to get its name.

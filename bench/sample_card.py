@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.data import Dataset
 from bench.errors import explain
@@ -36,13 +37,19 @@ class SampleCard(BaseModel):
     steps: int
     nfe: int
     seed: int
-    n: int
+    n: int = Field(ge=1)
     shape: tuple[int, ...]
-    classes: tuple[int, ...]
+    classes: tuple[int, ...] = Field(min_length=1)
     class_names: tuple[str, ...]
     """Names of all classes of the data set, by index."""
     cell: str
     """Key of the cell in a sweep of as many samples over all classes."""
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> SampleCard:
+        if not all(0 <= label < len(self.class_names) for label in self.classes):
+            raise ValueError(f"classes outside the {len(self.class_names)} that have names")
+        return self
 
     @property
     def labels(self) -> list[int]:
@@ -94,8 +101,6 @@ def class_names(data: Dataset, spec: DataSpec) -> tuple[str, ...]:
 
 def parse_sample_card(text: str | bytes) -> SampleCard:
     """A card from its JSON, with or without labels; ValueError in one line if it is none."""
-    import json
-
     try:
         tree: Any = json.loads(text)
         if isinstance(tree, dict):

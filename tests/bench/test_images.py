@@ -163,6 +163,17 @@ def test_a_stopped_write_leaves_a_folder_to_go_on_with_or_nothing(tmp_path, kind
     assert torch.equal(read(path)[0], x)
 
 
+@pytest.mark.parametrize("kind", ["zip", "npz", "grid"])
+def test_a_full_disk_at_the_end_leaves_nothing(tmp_path, kind, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("metrics.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "out", kind, make_card())
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "grid"])
 def test_samples_that_cannot_be_completed_leave_nothing(tmp_path, kind):
     card, path = make_card(), tmp_path / "out"
@@ -251,6 +262,11 @@ def test_compressed_files_of_others(tmp_path):
     assert read(tmp_path / "c.npz", batch=4)[1].tolist() == list(range(9))
 
 
+def huge_card(n=10**15, classes=(0,)):
+    about = make_card().model_dump(mode="json")
+    return json.dumps({**about, "n": n, "classes": classes})
+
+
 def link_entry():
     entry = zipfile.ZipInfo("a/1.png")
     entry.external_attr = 0o120777 << 16
@@ -272,6 +288,12 @@ def link_entry():
          "b.png: it has 6 x 4 pixels, the images before it 6 x 5; all must have one size"),
         ([("a.png", png(GREY.astype(np.uint16)))], "mode I;16 have no 8 bits"),
         ([("samples.json", b"{}"), ("a.png", png(GREY))], "does not describe samples"),
+        ([("samples.json", huge_card()), ("a.png", png(GREY))],
+         "unfinished: 999,999,999,999,999 of"),
+        ([("samples.json", huge_card(n=1, classes=(5,))), ("a.png", png(GREY))],
+         "classes outside the 3 that have names"),
+        ([("samples.json", huge_card(n=1)), ("a.png", png(GREY))],
+         "lacks 1 of its 1 samples, such as 0-cat/000000.png"),
         ([("samples.json", b"[" * 5000), ("a.png", png(GREY))], "does not describe samples"),
     ],
 )  # fmt: skip

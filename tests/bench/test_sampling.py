@@ -15,6 +15,7 @@ from bench.files import sha256
 from bench.images_in import read_samples
 from bench.plan import expand, target
 from bench.runs import dataset, read_card
+from bench.sample_card import class_names
 from bench.sweep import generate, load_nets
 from tests.bench.helpers import TINY_IMAGES, TOY_METRICS, bench, contents, rows_of, sets
 
@@ -291,3 +292,12 @@ def test_sweep_of_vectors_keeps_npz_and_no_diverged_samples(trained, monkeypatch
     got = read(next(folder.iterdir()))
     assert torch.equal(got[0], x)
     assert torch.equal(got[1], y)
+
+
+def test_classes_without_names_are_named_by_their_index():
+    data = dataset("modes1d")
+    assert class_names(data, data.spec) == ("+2", "-2")
+    assert sampling.parse_classes(["-2", "0", "1"], data) == (1, 0)
+    data.class_names = ()
+    assert class_names(data, data.spec) == ("0", "1")
+    assert sampling.parse_classes(["1"], data) == (1,)
