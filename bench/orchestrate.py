@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.checkpoint import load_weights
 from bench.data import Dataset
 from bench.errors import UserError, unknown
-from bench.evaluate import Evaluation, prepare
+from bench.evaluate import Evaluation, Tell, prepare
 from bench.experiment import DEFAULT_PRECISION, Experiment
 from bench.files import sha256
 from bench.null_branch import NullBranch
@@ -219,6 +219,23 @@ def preset_for(study: Study, method: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class Equipment:
+    """What a sweep works with beside its runs: for extractors, and for the branches of guidance."""
+
+    weights: Path | None = None
+    """File or folder of an extractor's weights."""
+    download: bool = False
+    device: torch.device | str = "cpu"
+    tell: Tell = lambda _: None
+    """Gets a sentence before and during what takes long."""
+    null: NullBranch | None = None
+
+    def join(self, found: Target) -> Target:
+        """`found` with the second network that serves it, if any."""
+        return found if self.null is None else self.null.join(found)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """All cells of one data set, run by run, and what evaluates them."""
 
@@ -233,12 +250,7 @@ class Sweep:
 
 
 def plan_study(
-    study: Study,
-    experiment: Experiment,
-    *,
-    weights: Path | None = None,
-    download: bool = False,
-    null: NullBranch | None = None,
+    study: Study, experiment: Experiment, equipment: Equipment
 ) -> tuple[Sweep, list[str]]:
     """The sweep of a study, and a sentence for each of its runs that is left out."""
     data = dataset(study.dataset)
@@ -271,18 +283,16 @@ def plan_study(
                 continue  # without training there is nothing that a training seed could change
             ready = target(card, data, experiment)
             if ready is not None:
-                found.append(ready if null is None else null.join(ready))
-    return _sweep(study, data, found, experiment, weights, download), missing
+                found.append(equipment.join(ready))
+    return _sweep(study, data, found, experiment, equipment), missing
 
 
 def plan_experiment(
     studies: Mapping[str, Study],
     experiment: Experiment,
+    equipment: Equipment,
     *,
     methods: Sequence[str] | None = None,
-    weights: Path | None = None,
-    download: bool = False,
-    null: NullBranch | None = None,
 ) -> tuple[list[Sweep], list[str]]:
     """Sweeps of all runs of an experiment, a data set each, and a sentence a run left out.
 
@@ -313,9 +323,9 @@ def plan_experiment(
             if ready is None:
                 left_out.append(f"{card.name}: {UNFINISHED}")
             else:
-                found.append(ready if null is None else null.join(ready))
+                found.append(equipment.join(ready))
         if found:
-            sweeps.append(_sweep(study, data, found, experiment, weights, download))
+            sweeps.append(_sweep(study, data, found, experiment, equipment))
     return sweeps, left_out
 
 
@@ -324,16 +334,17 @@ def _sweep(
     data: Dataset,
     found: Sequence[Target],
     experiment: Experiment,
-    weights: Path | None,
-    download: bool,
+    equipment: Equipment,
 ) -> Sweep:
     evaluation = prepare(
         data,
         experiment.cache,
         metrics=study.metrics,
         extractors=study.extractors,
-        weights=weights,
-        download=download,
+        weights=equipment.weights,
+        download=equipment.download,
+        device=equipment.device,
+        tell=equipment.tell,
     )
     samples = study.samples or data.default_samples
     targets = tuple(
