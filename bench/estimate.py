@@ -9,11 +9,12 @@ import torch
 
 from bench.data import Dataset
 from bench.experiment import Experiment
+from bench.optim import make_optimizer
 from bench.orchestrate import Sweep
 from bench.plan import Cell, Target
 from bench.runs import RunCard, make_method
 from bench.sweep import generate, is_done, load_nets
-from bench.train import build_nets, draw_batch, make_optimizer
+from bench.train import build_nets, draw_batch
 from methods import BatchRNG, Progress
 
 STEPS = 3
