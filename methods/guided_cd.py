@@ -130,7 +130,16 @@ class GuidedCD(Method[GuidedCDConfig]):
             dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2), init_from="edm"
         ),
         "digits": Preset(
-            dataset="digits", config=_DIGITS, train=_DIGITS_TRAIN, steps=(1,), init_from="edm"
+            dataset="digits",
+            config=_DIGITS,
+            train=_DIGITS_TRAIN,
+            steps=(1,),
+            init_from="edm",
+            expected={
+                "fd at g = 1 / 4 / 8 / 14": "20 / 34 / 81 / 115",
+                "precision at g = 1 / 4 / 8 / 14": ".62 / .58 / .37 / .26",
+                "recall at g = 1 / 4 / 8 / 14": ".72 / .33 / .07 / .01",
+            },
         ),
         "digits-demo": Preset(
             dataset="digits",
