@@ -89,11 +89,20 @@ def train_command(
     init_from: Annotated[
         str | None, typer.Option(help="Run, folder or .safetensors to start from, or 'none'.")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
+    ] = None,
     suite: SuiteOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
-    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = DEFAULT_PRECISION,
+    precision: Annotated[
+        str, typer.Option(help="32-true, tf32 or bf16-mixed.")
+    ] = DEFAULT_PRECISION,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the networks with torch.compile.")
+    ] = False,
     plugin: PluginOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -111,9 +120,11 @@ def train_command(
         name=name,
         settings=setting or [],
         init_from=init_from,
+        teacher=teacher,
         suite=suite,
         device=device,
         precision=precision,
+        compiled=compiled,
         dry_run=dry_run,
     )
 

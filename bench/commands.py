@@ -13,9 +13,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.compiling import DEFAULT_BACKEND, compiler_problem
 from bench.data import DATASETS
+from bench.describe import describe
 from bench.errors import UserError, unknown
-from bench.estimate import parameters, price_cells, train_seconds
+from bench.estimate import price_cells
 from bench.experiment import (
     DEFAULT_DATASET,
     DEFAULT_EXPERIMENT,
@@ -37,11 +39,11 @@ from bench.orchestrate import (
     train_study,
 )
 from bench.plugins import FILES, ORIGINS
+from bench.precision import PRECISIONS
 from bench.progress import duration
 from bench.ranges import parse_ints, parse_range
 from bench.runs import (
     dataset,
-    make_card,
     method_class,
     parse_overrides,
     trained_runs,
@@ -94,16 +96,18 @@ def train_all(
     name: str | None,
     settings: Sequence[str],
     init_from: str | None,
+    teacher: str | None,
     suite: str | None,
     device: str,
     precision: str,
+    compiled: bool,
     dry_run: bool,
 ) -> None:
     """`bench train`."""
     if suite is not None:
         refuse_beside_suite(
             method=methods, preset=preset, name=name, set=settings, init_from=init_from,
-            dataset=dataset_name, seed=seed,
+            teacher=teacher, dataset=dataset_name, seed=seed,
         )  # fmt: skip
         studies, place = suite_place(suite, place)
     else:
@@ -129,8 +133,12 @@ def train_all(
         for method in study.methods:
             method_class(method)
     if dry_run:
+        if precision not in PRECISIONS:
+            raise unknown("precision", precision, PRECISIONS)
         for study in studies:
-            _describe(console, study, device)
+            for line in describe(study, resolve_device(device), precision):
+                say(console, line)
+        say(console, "Nothing was written.")
         return
     if suite is None and not any(method_class(m).trains for m in methods or ()):
         asked = "".join(f" --method {m}" for m in methods or ())
@@ -139,10 +147,11 @@ def train_all(
         return
     fabric = make_fabric(device, precision)
     own = console if fabric.is_global_zero else None
+    compiler = _compiler(own, fabric.device) if compiled else None
     try:
         for study in studies:
             if suite is not None:
-                train_study(study, place, fabric, own, precision)
+                train_study(study, place, fabric, own, precision, compiler)
                 continue
             for method in study.methods:
                 if method_class(method).trains:
@@ -150,6 +159,7 @@ def train_all(
                         method, dataset(study.dataset), place, fabric, own,
                         preset=preset_for(study, method), seed=seed, name=name,
                         overrides=study.set, precision=precision, init_from=init_from,
+                        teacher=teacher, compiler=compiler,
                     )  # fmt: skip
     except Stopped as stopped:
         raise UserError(str(stopped), code=130) from None
@@ -163,35 +173,20 @@ def train_all(
         )
 
 
+def _compiler(console: Console | None, device: torch.device) -> str | None:
+    """The compiler's backend if it works here; otherwise None, and a sentence why."""
+    problem = compiler_problem(device)
+    if problem is None:
+        return DEFAULT_BACKEND
+    if console is not None:
+        say(console, f"No compiler works on {device} ({problem}): training goes on without.")
+    return None
+
+
 def _dataset_of(preset: str | None, methods: Sequence[str]) -> str:
     """The data set that a preset is made for, or the default one."""
     owners = [m for m in methods if m in METHODS and preset in METHODS[m].presets]
     return METHODS[owners[0]].presets[preset].dataset if preset and owners else DEFAULT_DATASET
-
-
-def _describe(console: Console, study: Study, device: str) -> None:
-    data = dataset(study.dataset)
-    for method in study.methods:
-        card = make_card(
-            method,
-            data=data,
-            preset=preset_for(study, method),
-            seed=study.seeds[0],
-            overrides=study.set,
-        )
-        say(console, card.model_dump_json(indent=2, include={"name", "method", "dataset", "preset"}
-                                          | {"config", "train", "seed"}))  # fmt: skip
-        if card.train is None:
-            say(console, f"{card.name}: nothing to train.")
-            continue
-        seconds = train_seconds(card, data, resolve_device(device))
-        images = card.train.iterations * card.train.batch
-        say(
-            console,
-            f"{card.name}: {parameters(card, data):,} parameters, {images:,} images, about "
-            f"{duration(seconds)} at the rate measured now on {resolve_device(device)}.",
-        )
-    say(console, "Nothing was written.")
 
 
 def sweep_all(

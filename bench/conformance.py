@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from bench.data import DATASETS, Dataset
 from bench.data.convert import from_model, one_hot
 from bench.runs import make_card, make_method
+from bench.sources import make_teacher, teacher_card
 from bench.train import build_nets, draw_batch
 from methods import BatchRNG, Guidance, Inverts, Method, Preset, Progress, SampleRNG
 
@@ -63,7 +65,11 @@ class MethodConformance:
 
     def _loss(self, method: Method[Any], nets: nn.Module, step: int = 0) -> dict[str, Tensor]:
         rng = BatchRNG(3, BATCH, 0, BATCH)
-        batch = draw_batch(self._data().train, method, rng, torch.device("cpu"))
+        data, cpu = self._data(), torch.device("cpu")
+        batch = draw_batch(data.train, method, rng, cpu)
+        if method.wants_teacher is not None:  # any denoiser will do, an untrained one too
+            card = teacher_card(method.wants_teacher, data, self.preset, {})
+            batch = replace(batch, teacher=make_teacher(type(method), card, data, None, cpu))
         return method.loss(nets, batch, Progress(step, 10), rng)
 
     def _able(self, method: Method[Any]) -> Iterator[tuple[float, int]]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from bench.data import Dataset
 from bench.experiment import Experiment
+from bench.memory import available_bytes
+from bench.optim import make_optimizer
 from bench.orchestrate import Sweep
 from bench.plan import Cell, Target
-from bench.runs import RunCard, make_method
+from bench.precision import PRECISIONS, matmul_precision
+from bench.runs import RunCard, make_method, method_class
+from bench.sources import make_teacher, teacher_card
 from bench.sweep import generate, is_done, load_nets
-from bench.train import build_nets, draw_batch, make_optimizer
-from methods import BatchRNG, Progress
+from bench.train import build_nets, draw_batch
+from methods import BatchRNG, Progress, TrainSettings
 
 STEPS = 3
+SMALL, LARGE = 2_000_000, 20_000_000
+"""Parameters from which a batch, and from which a few rows, are too much to measure on."""
 
 
 def parameters(card: RunCard, data: Dataset) -> int:
@@ -26,27 +32,106 @@ def parameters(card: RunCard, data: Dataset) -> int:
     return sum(p.numel() for p in nets.parameters() if p.requires_grad)
 
 
-def train_seconds(card: RunCard, data: Dataset, device: torch.device) -> float:
-    """Time of a whole training, extrapolated from a few steps after one to warm up."""
-    if card.train is None:
-        return 0.0
+class NoRoom(Exception):
+    """There is not enough memory to measure a training step."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds of forward and backward of an image, and of an optimiser's step."""
+
+    rows: int
+    an_image: float
+    a_step: float
+
+    def seconds(self, settings: TrainSettings) -> float:
+        """Of a whole training."""
+        return settings.iterations * (settings.batch * self.an_image + self.a_step)
+
+    def images_a_second(self, settings: TrainSettings) -> float:
+        """Of a training with `settings`."""
+        return settings.iterations * settings.batch / self.seconds(settings)
+
+
+def train_rate(card: RunCard, data: Dataset, device: torch.device) -> Rate:
+    """The speed of training, from a few steps after one to warm up.
+
+    Large networks are measured on few rows, from which the batch is extrapolated. The average of
+    the weights is left out. Raises NoRoom if memory is short.
+    """
+    settings = card.train
+    if settings is None:
+        raise ValueError(f"{card.method} has nothing to train")
+    size = parameters(card, data)
+    cls = method_class(card.method)
+    teacher = None
+    if cls.wants_teacher is not None:
+        teacher = teacher_card(cls.wants_teacher, data, card.preset, {})
+    _check_room(size, 0 if teacher is None else parameters(teacher, data), device)
+    try:
+        return _measure(card, settings, data, device, _rows(size, settings, device), teacher)
+    except torch.OutOfMemoryError:
+        raise NoRoom(f"{device} ran out of memory") from None
+
+
+def _rows(size: int, settings: TrainSettings, device: torch.device) -> int:
+    """Rows a forward: the whole batch of small networks, few of large ones."""
+    share = min(settings.batch, settings.micro_batch or settings.batch)
+    if size < SMALL:
+        return share
+    few = 4 if size < LARGE else 1
+    # A GPU that is not filled tells nothing of its speed.
+    return min(share, 16 * few if device.type == "cuda" else few)
+
+
+def _check_room(size: int, frozen: int, device: torch.device) -> None:
+    """NoRoom unless weights, gradients, two moments and a margin for the rest fit."""
+    needed = int(4 * (4 * size + frozen) * 1.3)
+    have = available_bytes(device)
+    if have is not None and needed > have:
+        raise NoRoom(
+            f"the weights, their gradients and the optimiser's state need about "
+            f"{needed / 2**30:.1f} GiB, and {device} has {have / 2**30:.1f} GiB left"
+        )
+
+
+def _measure(
+    card: RunCard,
+    settings: TrainSettings,
+    data: Dataset,
+    device: torch.device,
+    rows: int,
+    teacher: RunCard | None,
+) -> Rate:
     method = make_method(card, data)
     nets = build_nets(method, card.seed).to(device)
-    optimizer = make_optimizer(card.train, nets)
-    started = 0.0
-    for step in range(STEPS + 1):
-        if step == 1:
-            _wait(device)
-            started = time.perf_counter()
-        rng = BatchRNG(step, card.train.batch, 0, card.train.batch, device)
-        batch = draw_batch(data.train, method, rng, device)
-        terms = method.loss(nets, batch, Progress(step, card.train.iterations), rng)
-        optimizer.zero_grad()
-        total = torch.stack([t.mean() for t in terms.values()]).sum()
-        torch.autograd.backward(total)
+    optimizer = make_optimizer(settings, nets)
+    frozen = None
+    if teacher is not None:
+        frozen = make_teacher(type(method), teacher, data, None, device)
+    # A warm-up of large networks takes longer than what it makes more exact on a CPU.
+    warm_up = device.type == "cuda" or rows > 1 or rows == settings.batch
+    count = STEPS if rows == settings.batch else 1
+    forward = step_time = 0.0
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, enabled=PRECISIONS[card.precision] == "bf16-mixed"
+    )
+    for step in range(1 - warm_up, count + 1):
+        rng = BatchRNG(step, rows, 0, rows, device)
+        started = _clock(device)
+        batch = replace(draw_batch(data.train, method, rng, device), teacher=frozen)
+        with matmul_precision(card.precision):
+            with autocast:
+                terms = method.loss(nets, batch, Progress(step, settings.iterations), rng)
+                total = torch.stack([t.mean() for t in terms.values()]).sum()
+            optimizer.zero_grad()
+            torch.autograd.backward(total)
+        middle = _clock(device)
         optimizer.step()
-    _wait(device)
-    return (time.perf_counter() - started) / STEPS * card.train.iterations
+        if step > 0:
+            forward += middle - started
+            step_time += _clock(device) - middle
+    return Rate(rows, forward / (count * rows), step_time / count)
 
 
 @dataclass(frozen=True)
@@ -96,6 +181,8 @@ def _seconds_per_nfe(target: Target, cell: Cell, device: torch.device, batch: in
     return (time.perf_counter() - started) / (n * cell.nfe)
 
 
-def _wait(device: torch.device) -> None:
+def _clock(device: torch.device) -> float:
+    """Seconds, once everything asked of `device` is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return time.perf_counter()

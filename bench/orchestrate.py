@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
-from bench.checkpoint import load_weights
 from bench.data import Dataset
 from bench.errors import UserError, unknown
 from bench.evaluate import Evaluation, Tell, prepare
 from bench.experiment import DEFAULT_PRECISION, Experiment
-from bench.files import sha256
 from bench.null_branch import NullBranch
 from bench.plan import Cell, Target, expand, target
+from bench.precision import PRECISIONS
 from bench.provenance import provenance
 from bench.runs import (
-    CARD,
     WEIGHTS,
     RunCard,
     dataset,
@@ -35,6 +32,14 @@ from bench.runs import (
     trained_runs,
     unregistered,
 )
+from bench.sources import (
+    NO_INIT,
+    Source,
+    find_source,
+    make_teacher,
+    source_preset,
+    teacher_card,
+)
 from bench.suite import Study
 from bench.train import train
 from methods import METHODS
@@ -42,19 +47,10 @@ from methods import METHODS
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-NO_INIT = "none"
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("32-true", "bf16-mixed")
+UNSAID = ("init_run", "init_checkpoint", "teacher_run", "teacher_checkpoint", "precision")
+"""What a suite does not say of a run."""
 UNFINISHED = "it is not trained to its end; bench train does that"
-
-
-@dataclass(frozen=True)
-class Start:
-    """Initial weights of a run, under the names of their source, and where they came from."""
-
-    run: str
-    checkpoint: str
-    weights: Mapping[str, Tensor]
 
 
 def make_fabric(device: str, precision: str) -> Fabric:
@@ -75,7 +71,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
             devices=local,
             num_nodes=max(world // local, 1),
             strategy="ddp" if world > 1 else "auto",
-            precision=precision,  # type: ignore[arg-type]
+            precision=PRECISIONS[precision],
         )
         fabric.launch()
     except (RuntimeError, ValueError) as error:
@@ -98,17 +94,38 @@ def train_run(
     overrides: Mapping[str, Any] | None = None,
     precision: str = DEFAULT_PRECISION,
     init_from: str | None = None,
+    teacher: str | None = None,
+    compiler: str | None = None,
 ) -> RunCard:
-    """Train one run; a run that it starts from by its preset is trained first if it is missing.
+    """Train one run; a run that it starts from or distils is trained first if it is missing.
 
     That run takes the network's settings from `overrides`, without which its weights would not
-    fit; one that is trained already is taken as it is.
+    fit; one that is trained already is taken as it is. `teacher` and `init_from` name a run, a
+    folder or a file; by default they are the run of the method that the method and its preset
+    name, and a method that starts from what it distils starts from `teacher`.
     """
-    start = _start(
-        method, data, experiment, fabric, console,
-        preset=preset, seed=seed, overrides=overrides or {}, precision=precision,
-        init_from=init_from,
-    )  # fmt: skip
+    cls = method_class(method)
+    _, found = find_preset(cls, data.spec, preset)
+    overrides = overrides or {}
+    if teacher is not None and cls.wants_teacher is None:
+        raise UserError(f"{method} distils nothing: leave --teacher away.", code=2)
+
+    def source(option: str, named: str | None, owner: str, verb: str) -> Source:
+        if named is None:
+            named = _prerequisite(
+                method, verb, owner, data, experiment, fabric, console, preset=preset, seed=seed,
+                overrides=overrides, precision=precision, compiler=compiler,
+            )  # fmt: skip
+        return find_source(option, named, experiment)
+
+    taught = start = None
+    if cls.wants_teacher is not None:
+        taught = source("--teacher", teacher, cls.wants_teacher, "distils")
+    if init_from is not None:
+        start = None if init_from == NO_INIT else find_source("--init-from", init_from, experiment)
+    elif found.init_from is not None:
+        same = taught is not None and found.init_from == cls.wants_teacher
+        start = taught if same else source("--init-from", None, found.init_from, "starts from")
     card = make_card(
         method,
         data=data,
@@ -119,15 +136,28 @@ def train_run(
         precision=precision,
         init_run=start.run if start else "",
         init_checkpoint=start.checkpoint if start else "",
-    ).model_copy(update={"provenance": provenance()})
+        teacher_run=taught.run if taught else "",
+        teacher_checkpoint=taught.checkpoint if taught else "",
+    )
+    made_with = provenance() | ({"compile": compiler} if compiler else {})
+    card = card.model_copy(update={"provenance": made_with})
+    frozen = None
+    if taught is not None and cls.wants_teacher is not None:
+        # A file has no card: its network is that of the run it stands for.
+        own = taught.card or teacher_card(cls.wants_teacher, data, preset, overrides)
+        frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
     initial = make_method(card, data).initial_weights(start.weights) if start else None
-    folder = experiment.runs / card.name
-    train(card, data, folder, fabric=fabric, console=console, initial=initial)
+    train(
+        card, data, experiment.runs / card.name, fabric=fabric, console=console, initial=initial,
+        teacher=frozen, compiler=compiler,
+    )  # fmt: skip
     return card
 
 
-def _start(
+def _prerequisite(
     method: str,
+    verb: str,
+    source: str,
     data: Dataset,
     experiment: Experiment,
     fabric: Fabric,
@@ -137,50 +167,28 @@ def _start(
     seed: int,
     overrides: Mapping[str, Any],
     precision: str,
-    init_from: str | None,
-) -> Start | None:
-    _, found = find_preset(method_class(method), data.spec, preset)
-    if init_from is not None:
-        return None if init_from == NO_INIT else _start_from(init_from, experiment)
-    if found.init_from is None:
-        return None
-    source = found.init_from
-    source_preset = preset if preset in method_class(source).presets else None
-    needed = make_card(source, data=data, preset=source_preset, seed=seed)
+    compiler: str | None,
+) -> str:
+    """The name of the run of `source` that `method` needs, which is trained if it is missing."""
+    own_preset = source_preset(source, preset)
+    needed = make_card(source, data=data, preset=own_preset, seed=seed)
     if not (experiment.runs / needed.name / WEIGHTS).exists():
         if console is not None:
+            what = f"the weights of {needed.name}" if verb == "starts from" else needed.name
+            scratch = f" (--init-from {NO_INIT} starts from scratch)"
             console.print(
-                f"{method} on {data.name} starts from the weights of {needed.name}, which is "
-                f"trained first (--init-from {NO_INIT} starts from scratch).",
+                f"{method} on {data.name} {verb} {what}, which is trained first"
+                f"{scratch if verb == 'starts from' else ''}.",
                 highlight=False,
                 soft_wrap=True,
             )
         shared = {key: value for key, value in overrides.items() if key.startswith("net.")}
         train_run(
             source, data, experiment, fabric, console,
-            preset=source_preset, seed=seed, overrides=shared, precision=precision,
+            preset=own_preset, seed=seed, overrides=shared, precision=precision,
+            compiler=compiler,
         )  # fmt: skip
-    return _start_from(needed.name, experiment)
-
-
-def _start_from(name: str, experiment: Experiment) -> Start:
-    """Weights of a run of this experiment by name, of any run by folder, or of a file."""
-    candidates = [experiment.runs / name, Path(name)]
-    for folder in candidates:
-        if (folder / CARD).exists():
-            if not (folder / WEIGHTS).exists():
-                raise UserError(f"Run {name!r} is unfinished: train it to its end first.")
-            path, run = folder / WEIGHTS, read_card(folder).name
-            return Start(run, sha256(path), load_weights(path))
-    path = Path(name)
-    if path.suffix == ".safetensors" and path.exists():
-        return Start(path.name, sha256(path), load_weights(path))
-    runs = ", ".join(card.name for card in trained_runs(experiment)) or "none yet"
-    raise UserError(
-        f"--init-from {name!r} is no run of this experiment (it has: {runs}), no run's folder, "
-        f"no .safetensors file and not {NO_INIT!r}.",
-        code=2,
-    )
+    return needed.name
 
 
 def train_study(
@@ -189,6 +197,7 @@ def train_study(
     fabric: Fabric,
     console: Console | None,
     precision: str = DEFAULT_PRECISION,
+    compiler: str | None = None,
 ) -> list[RunCard]:
     """Train every method and seed of a study that has something to train."""
     data = dataset(study.dataset)
@@ -200,7 +209,7 @@ def train_study(
                     train_run(
                         method, data, experiment, fabric, console,
                         preset=preset_for(study, method), seed=seed, overrides=study.set,
-                        precision=precision,
+                        precision=precision, compiler=compiler,
                     )
                 )  # fmt: skip
     return cards
@@ -271,8 +280,7 @@ def plan_study(
                     missing.append(f"{card.name}: {UNFINISHED}")
                     continue
                 trained = read_card(folder)
-                # What a run started from, and in which precision, a suite does not say.
-                other = differences(trained, card, ("init_run", "init_checkpoint", "precision"))
+                other = differences(trained, card, UNSAID)
                 if other:
                     raise UserError(
                         f"Run {card.name!r} was not trained as the suite says ({other}): give the "

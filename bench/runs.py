@@ -40,6 +40,8 @@ class RunCard(BaseModel):
     precision: str = DEFAULT_PRECISION
     init_run: str = ""
     init_checkpoint: str = ""
+    teacher_run: str = ""
+    teacher_checkpoint: str = ""
     provenance: Mapping[str, str] = {}
 
     def settings(self) -> dict[str, Any]:
@@ -144,6 +146,8 @@ def make_card(
     precision: str = DEFAULT_PRECISION,
     init_run: str = "",
     init_checkpoint: str = "",
+    teacher_run: str = "",
+    teacher_checkpoint: str = "",
 ) -> RunCard:
     """The card of a run that is asked for, with every setting resolved and checked."""
     cls = method_class(method)
@@ -175,6 +179,8 @@ def make_card(
         precision=precision,
         init_run=init_run,
         init_checkpoint=init_checkpoint,
+        teacher_run=teacher_run,
+        teacher_checkpoint=teacher_checkpoint,
     )
 
 

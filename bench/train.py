@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -28,37 +25,38 @@ from bench.checkpoint import (
     save_state,
     save_weights,
 )
+from bench.compiling import compile_nets
 from bench.data import Dataset, Split
 from bench.data.convert import one_hot, to_model
 from bench.errors import UserError
+from bench.optim import Ema, learning_rate, make_optimizer
+from bench.precision import matmul_precision
 from bench.progress import Bar
 from bench.runs import WEIGHTS, RunCard, claim, make_method
-from methods import Batch, BatchRNG, Method, Progress, TrainSettings
+from bench.signals import stop_signals
+from bench.train_log import LOG, Log
+from methods import Batch, BatchRNG, Denoiser, Method, Progress
 from methods.rng import derive_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-LOG = "log.jsonl"
-FLUSH_EVERY = 10
-SLOW = 2.0  # seconds after which a single process looks at its losses anyway
+RESIDENT_BYTES = 2 * 2**30
 
 
 class Stopped(Exception):
     """Training was asked to stop, and has written its checkpoint."""
 
 
-@dataclass
-class _StopFlag:
-    asked: bool = False
-
-
 class _Loss(nn.Module):
-    """The loss as a module's forward, which is where distributed wrappers look for it."""
+    """The loss as a module's forward, which is where distributed wrappers look for it.
 
-    def __init__(self, method: Method[Any], nets: nn.Module) -> None:
+    The teacher is no submodule: it is neither trained, averaged, stored nor synchronised.
+    """
+
+    def __init__(self, method: Method[Any], nets: nn.Module, teacher: Denoiser | None) -> None:
         super().__init__()
-        self.method, self.nets = method, nets
+        self.method, self.nets, self.teacher = method, nets, teacher
 
     # Mixed precision rebuilds the arguments of a forward, which frozen dataclasses do not allow.
     def forward(
@@ -70,28 +68,8 @@ class _Loss(nn.Module):
         total: int,
         rng: BatchRNG,
     ) -> dict[str, Tensor]:
-        batch = Batch(x0, labels, decoupled)
+        batch = Batch(x0, labels, decoupled, self.teacher)
         return self.method.loss(self.nets, batch, Progress(step, total), rng)
-
-
-@dataclass
-class Ema:
-    """Exponential moving average of weights; whole numbers among them are copied."""
-
-    beta: float
-    ramp: bool
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-    @torch.no_grad()
-    def update(self, nets: nn.Module, step: int) -> None:
-        """Take in the weights after step `step` (0-based)."""
-        beta = min(self.beta, (1 + step) / (10 + step)) if self.ramp else self.beta
-        current = nets.state_dict()
-        moving = [k for k, v in current.items() if v.is_floating_point()]
-        averages = [self.weights[k] for k in moving]
-        torch._foreach_lerp_(averages, [current[k] for k in moving], 1.0 - beta)
-        for k in current.keys() - set(moving):
-            self.weights[k].copy_(current[k])
 
 
 def build_nets(method: Method[Any], seed: int) -> nn.Module:
@@ -102,29 +80,6 @@ def build_nets(method: Method[Any], seed: int) -> nn.Module:
             return method.build()
         except ValueError as error:
             raise UserError(f"{method.name} cannot be built: {error}.", code=2) from None
-
-
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Linear warm-up, a constant part, then linear decay to lr * final_lr at the last step."""
-    lr = settings.lr
-    if step < settings.warmup:
-        return lr * (step + 1) / settings.warmup
-    start = settings.decay_from * settings.iterations
-    if step <= start or settings.decay_from >= 1.0:
-        return lr
-    share = (step - start) / max(settings.iterations - 1 - start, 1.0)
-    return lr * (1.0 + (settings.final_lr - 1.0) * min(share, 1.0))
-
-
-def make_optimizer(settings: TrainSettings, nets: nn.Module) -> torch.optim.Optimizer:
-    """RAdam or Adam over all parameters."""
-    kinds: dict[str, type[torch.optim.RAdam | torch.optim.Adam]]
-    kinds = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
-    kind = kinds[settings.optimizer]
-    # One call over all parameters instead of one each: on a CPU that is not the default.
-    return kind(
-        nets.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, foreach=True
-    )
 
 
 def draw_batch(split: Split, method: Method[Any], rng: BatchRNG, device: torch.device) -> Batch:
@@ -138,6 +93,40 @@ def draw_batch(split: Split, method: Method[Any], rng: BatchRNG, device: torch.d
     return Batch(x0, labels, to_model(split.samples[other].to(device)))
 
 
+def accumulate_gradients(
+    loss: nn.Module,
+    split: Split,
+    method: Method[Any],
+    rng: BatchRNG,
+    progress: Progress,
+    *,
+    fabric: Fabric,
+    micro_batch: int | None,
+) -> dict[str, Tensor]:
+    """Add the gradient of the mean loss over `rng`'s rows; returns the means of the terms.
+
+    With `micro_batch` the rows go forward and backward in slices. Their draws and the gradient
+    are those of one batch, but for rounding and for dropout, whose masks are a slice's own.
+    """
+    slices = rng.split(micro_batch or len(rng))
+    means: dict[str, Tensor] = {}
+    for k, part in enumerate(slices):
+        batch = draw_batch(split, method, part, fabric.device)
+        share = len(part) / len(rng)
+        # Processes exchange gradients once, with the last slice.
+        waits = fabric.world_size > 1 and k + 1 < len(slices)
+        with fabric.no_backward_sync(cast(Any, loss)) if waits else nullcontext():
+            terms = loss(
+                batch.x0, batch.labels, batch.decoupled, progress.step, progress.total, part
+            )
+            total = torch.stack([t.mean() for t in terms.values()]).sum()
+            fabric.backward(total if len(slices) == 1 else total * share)
+        for name, term in terms.items():
+            mean = term.detach().mean()
+            means[name] = mean * share + means[name] if name in means else mean * share
+    return means
+
+
 def train(
     card: RunCard,
     data: Dataset,
@@ -145,10 +134,13 @@ def train(
     *,
     fabric: Fabric,
     console: Console | None = None,
-    initial: dict[str, Tensor] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+    teacher: Denoiser | None = None,
+    compiler: str | None = None,
 ) -> Path:
     """Train `card` in `folder`, or go on where it stopped; returns the weights' file.
 
+    `teacher` is what a method that distils one is handed; `compiler` a backend of torch.compile.
     Raises UserError for NaN in a loss term (the last good checkpoint stays) and `Stopped` after
     Ctrl-C or SIGTERM, when a checkpoint has been written.
     """
@@ -158,9 +150,12 @@ def train(
     share = _rows(settings.batch, fabric)
     leader = fabric.is_global_zero
     method = make_method(card, data)
+    if method.wants_teacher is not None and teacher is None:
+        raise UserError(f"{card.method} distils a run of {method.wants_teacher}: give --teacher.")
     nets = build_nets(method, card.seed)
     if initial is not None:
-        load_into(nets, nets.state_dict() | initial, f"run {card.init_run}")
+        load_into(nets, nets.state_dict() | dict(initial), f"run {card.init_run}")
+        initial = None
     if leader:
         claim(folder, card)
     fabric.barrier()
@@ -171,23 +166,25 @@ def train(
 
     optimizer = make_optimizer(settings, nets)
     ema = Ema(settings.ema, settings.ema_ramp)
-    first = 0
-    if (folder / STATE).exists():
-        state = load_state(folder / STATE)
-        load_into(nets, state.weights, folder / STATE)
-        load_optimizer(optimizer, state.optimizer)
-        first = state.step
-    loss, optimizer = fabric.setup(_Loss(method, nets), optimizer)
+    first, average = _resume(folder / STATE, nets, optimizer)
+    if compiler is not None:
+        compile_nets(nets, compiler)
+    if fabric.device.type == "cuda" and data.spec.is_image:
+        # The layout that convolutions there are made for; values are what they were.
+        nets = nets.to(memory_format=torch.channels_last)
+    loss, optimizer = fabric.setup(_Loss(method, nets, teacher), optimizer)
     nets = loss.module.nets if hasattr(loss, "module") else nets
     ema.weights = {
-        k: (state.ema[k] if first else v).detach().clone().to(v.device)
-        for k, v in nets.state_dict().items()
+        k: torch.empty_like(v).copy_(average.get(k, v)) for k, v in nets.state_dict().items()
     }
-    log = _Log(folder / LOG, first, fabric)
+    average.clear()
+    split = near(data.train, fabric.device)
+    log = Log(folder / LOG, first, fabric)
 
     def checkpoint(step: int) -> None:
         # A finite loss may have an infinite gradient, and the good checkpoint must not go.
         _check_finite(card.name, f"step {step - 1}", nets.state_dict())
+        optimizer.zero_grad()  # its memory is wanted for the file
         if leader:
             state = TrainingState(
                 step, nets.state_dict(), ema.weights, optimizer_tensors(optimizer)
@@ -196,19 +193,24 @@ def train(
         fabric.barrier()
 
     total = settings.iterations
-    with _stop_signals() as stop, Bar(card.name, total, first, console if leader else None) as bar:
+    with (
+        matmul_precision(card.precision),
+        stop_signals() as stop,
+        Bar(card.name, total, first, console if leader else None) as bar,
+    ):
         started = time.monotonic()
         for step in range(first, total):
             rng = BatchRNG(
                 derive_seed("train", card.seed, step), settings.batch, *share, fabric.device
             )
-            batch = draw_batch(data.train, method, rng, fabric.device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
-            terms = loss(batch.x0, batch.labels, batch.decoupled, step, total, rng)
             optimizer.zero_grad()
-            fabric.backward(torch.stack([t.mean() for t in terms.values()]).sum())
-            log.add(step, terms)
+            means = accumulate_gradients(
+                loss, split, method, rng, Progress(step, total),
+                fabric=fabric, micro_batch=settings.micro_batch,
+            )  # fmt: skip
+            log.add(step, means)
             due = (step + 1) % settings.checkpoint_every == 0
             stopping = log.due(step, total, due, stop.asked) and log.flush(folder, stop.asked)
             optimizer.step()
@@ -223,12 +225,33 @@ def train(
                 )
             if due and step + 1 < total:
                 checkpoint(step + 1)
+    optimizer.zero_grad()
     if leader:
         _check_finite(card.name, "the last step", ema.weights)
         save_weights(weights_file, ema.weights)
         (folder / STATE).unlink(missing_ok=True)
     fabric.barrier()
     return weights_file
+
+
+def _resume(
+    path: Path, nets: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, dict[str, Tensor]]:
+    """Put a checkpoint back, if there is one; its step and its average of the weights."""
+    if not path.exists():
+        return 0, {}
+    state = load_state(path)
+    load_into(nets, state.weights, path)
+    load_optimizer(optimizer, state.optimizer)
+    return state.step, state.ema
+
+
+def near(split: Split, device: torch.device) -> Split:
+    """A split that fits beside the networks of a GPU, moved there once; others as they are."""
+    size = split.samples.numel() * split.samples.element_size()
+    if device.type != "cuda" or size >= RESIDENT_BYTES:
+        return split
+    return replace(split, samples=split.samples.to(device), labels=split.labels.to(device))
 
 
 def _check_finite(name: str, when: str, weights: Mapping[str, Tensor]) -> None:
@@ -251,102 +274,3 @@ def _rows(batch: int, fabric: Fabric) -> tuple[int, int]:
         )
     own = batch // size
     return rank * own, (rank + 1) * own
-
-
-class _Log:
-    """Loss terms: gathered on the device, checked and written every few steps."""
-
-    def __init__(self, path: Path, first: int, fabric: Fabric) -> None:
-        self.path, self.fabric = path, fabric
-        self.last = ""
-        self._looked = time.monotonic()
-        self._pending: list[tuple[int, dict[str, Tensor]]] = []
-        if fabric.is_global_zero:
-            self._cut(first)
-
-    def _cut(self, first: int) -> None:
-        # Steps after the checkpoint are about to be done again.
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] < first:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError):
-                break
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-    def add(self, step: int, terms: dict[str, Tensor]) -> None:
-        """Remember the means of a step's terms."""
-        self._pending.append((step, {k: v.detach().mean() for k, v in terms.items()}))
-
-    def due(self, step: int, total: int, checkpoint: bool, asked: bool) -> bool:
-        """Whether to look now: every few steps, and before anything is written.
-
-        A single process also looks when it is asked to stop or its steps are slow; several must
-        look at the same step, since looking is a collective operation.
-        """
-        if checkpoint or step + 1 == total or (step + 1) % FLUSH_EVERY == 0:
-            return True
-        slow = time.monotonic() - self._looked > SLOW
-        return self.fabric.world_size == 1 and (asked or slow)
-
-    def flush(self, folder: Path, asked: bool) -> bool:
-        """Check and write what is pending; True if any process was asked to stop."""
-        self._looked = time.monotonic()
-        names = [(step, name) for step, terms in self._pending for name in terms]
-        means = [value for _, terms in self._pending for value in terms.values()]
-        flag = torch.tensor(float(asked), device=self.fabric.device)
-        values = torch.stack([flag, *(m.float() for m in means)])
-        if self.fabric.world_size > 1:
-            values = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
-        flag_mean, *numbers = values.tolist()
-        by_step: dict[int, dict[str, float]] = {}
-        for (step, name), number in zip(names, numbers, strict=True):
-            if not math.isfinite(number):
-                self._complain(folder, step, name, number)
-            by_step.setdefault(step, {})[name] = number
-        if self.fabric.is_global_zero:
-            with self.path.open("a", encoding="utf-8") as file:
-                for step, terms in by_step.items():
-                    file.write(json.dumps({"step": step, "terms": terms}) + "\n")
-        if by_step:
-            newest = by_step[max(by_step)]
-            self.last = "  ".join(f"{k} {v:.4g}" for k, v in newest.items())
-        self._pending.clear()
-        return bool(flag_mean > 0)
-
-    def _complain(self, folder: Path, step: int, name: str, number: float) -> None:
-        saved = (folder / STATE).exists()
-        kept = f"the last good checkpoint is {folder / STATE}" if saved else "no checkpoint yet"
-        raise UserError(
-            f"The loss term {name!r} became {number} at step {step}; training stopped, {kept}. "
-            "A smaller --set train.lr=... is the usual cure."
-        )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_StopFlag]:
-    """Turn Ctrl-C and SIGTERM into a flag, so that a step is never cut in two.
-
-    A second signal does not wait for the step.
-    """
-    flag = _StopFlag()
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        if flag.asked:
-            raise KeyboardInterrupt
-        flag.asked = True
-
-    watched = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = {s: signal.signal(s, ask) for s in watched}
-    except ValueError:  # not the main thread, where signals cannot be watched
-        yield flag
-        return
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,9 +1,10 @@
 """Guidance methods behind one interface: importing this package registers the built-in ones."""
 
-from methods.base import Batch, Inverts, Method, Progress
+from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
 from methods.ct import CT
 from methods.edm import EDM
 from methods.guidance import Guidance
+from methods.guided_cd import GuidedCD
 from methods.igct import IGCT
 from methods.oracle import Oracle
 from methods.registry import METHODS, register
@@ -19,7 +20,9 @@ __all__ = [
     "Batch",
     "BatchRNG",
     "DataSpec",
+    "Denoiser",
     "Guidance",
+    "GuidedCD",
     "Inverts",
     "Method",
     "Mixture",
@@ -28,6 +31,7 @@ __all__ = [
     "Progress",
     "SampleRNG",
     "Settings",
+    "Teaches",
     "TrainSettings",
     "register",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
@@ -16,6 +16,8 @@ from methods.spec import DataSpec
 
 GuidanceKind = Literal["none", "sampling", "embedded"]
 ConfigT = TypeVar("ConfigT", bound=Settings)
+Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x (B, ...), sigma (B,), labels (B, K), zeros for null) -> denoised (B, ...)."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class Batch:
     """One batch of training data.
 
     `x0` (B, *shape) clean samples, images in [-1, 1]; `labels` (B, K) one-hot float;
-    `decoupled` (B, *shape) an independent draw of samples, for methods that ask for it.
+    `decoupled` (B, *shape) an independent draw of samples, for methods that ask for it; `teacher`
+    the frozen denoiser of a trained model, for methods that distil one.
     """
 
     x0: Tensor
     labels: Tensor
     decoupled: Tensor | None = None
+    teacher: Denoiser | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Method(ABC, Generic[ConfigT]):
     presets: ClassVar[Mapping[str, Preset]]
     trains: ClassVar[bool] = True
     wants_decoupled: ClassVar[bool] = False
+    wants_teacher: ClassVar[str | None] = None
+    """The method whose trained run this one distils; it offers `Teaches`."""
 
     def __init__(self, config: ConfigT, data: DataSpec) -> None:
         self.config = config
@@ -117,3 +123,18 @@ class Inverts(ABC):
 
         With the source's own labels and g = 1 this reconstructs the source.
         """
+
+
+class Teaches(ABC):
+    """What a method offers in addition if others can distil it."""
+
+    @abstractmethod
+    def denoise(self, nets: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """D(x; sigma, labels) without guidance, the shape of x (B, ...).
+
+        `sigma` (B,) or scalar; `labels` (B, K), zeros for null.
+        """
+
+    @abstractmethod
+    def cannot_teach(self) -> str | None:
+        """None if null labels are among what it was trained on, otherwise the reason why not."""

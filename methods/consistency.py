@@ -25,10 +25,11 @@ def smaller_sigma(t: Tensor, exponent: float, q: float, k: float, b: float) -> T
     return (t * ratio).clamp(min=0.0)
 
 
-def stage_at(progress: Progress, first: int, last: int) -> int:
-    """The stage, first..last in equal parts of training."""
+def stage_at(progress: Progress, first: int, last: int, steps: int | None = None) -> int:
+    """The stage, first..last: `steps` each, the last one lasting; None: equal parts of training."""
     count = last - first + 1
-    return first + min(int(progress.fraction * count), count - 1)
+    stage = int(progress.fraction * count) if steps is None else progress.step // steps
+    return first + min(stage, count - 1)
 
 
 def pseudo_huber(delta: Tensor, c: float) -> Tensor:

@@ -7,10 +7,9 @@ Training" (arXiv 2502.05391).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self, cast
+from typing import ClassVar, cast
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from methods.base import Batch, Inverts, Method, Progress
@@ -18,6 +17,7 @@ from methods.consistency import smaller_sigma, stage_at, training_sigma
 from methods.ct import step_limit
 from methods.guidance import Guidance
 from methods.guidance_embedding import embed_guidance
+from methods.igct_config import PRESETS, IGCTConfig
 from methods.igct_loss import (
     GuidedDraws,
     guided_consistency_loss,
@@ -25,90 +25,13 @@ from methods.igct_loss import (
     inverse_consistency_loss,
     reconstruction_loss,
 )
-from methods.nets.config import MLPConfig, NetConfig, UNetConfig, build_net
+from methods.nets.config import build_net
 from methods.precond import IGCTPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.samplers import sample_consistency
-from methods.settings import Preset, Settings, TrainSettings, ascending
-
-
-class IGCTConfig(Settings):
-    """Networks, noise levels, guided window, loss weights and the sampler.
-
-    The defaults are the authors' for CIFAR-10. P_mean, c_h, the window and the scale of the
-    guidance embedding do not carry over to small data unscaled.
-    """
-
-    net: NetConfig
-    guidance_dim: int = Field(256, ge=4, multiple_of=2)
-    guidance_scale: float = Field(1000.0, gt=0, description="factor of w before its embedding")
-    sigma_data: float = Field(0.5, gt=0)
-    sigma_min: float = Field(0.002, gt=0)
-    sigma_max: float = Field(80.0, gt=0)
-    p_mean: float = -1.1
-    p_std: float = Field(2.0, gt=0)
-    inverse_p_mean: float | None = Field(None, description="of the noiser; None: p_mean")
-    inverse_p_std: float | None = Field(None, description="of the noiser; None: p_std")
-    q: float = Field(2.0, gt=1)
-    k: float = Field(8.0, ge=0)
-    b: float = Field(1.0, gt=0)
-    first_stage: int = Field(0, ge=0)
-    last_stage: int = Field(8, ge=0)
-    c_h: float = Field(0.03, gt=0)
-    w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
-    window: tuple[float, float] = Field((11.0, 14.3), description="sigma where guidance sets in")
-    window_power: float = 2.0
-    p_max: float = Field(0.9, ge=0, le=1)
-    reconstruction_weight: float = Field(2e-5, ge=0)
-    reconstruction_every: int = Field(10, ge=1)
-    noiser_form: Literal["train", "eval"] = Field(
-        "eval", description="noiser at inference; the authors drop its skip there: 'eval'"
-    )
-    middle_sigma: tuple[float, ...] = Field((0.821,), description="levels after the first step")
-    clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        ascending("stages", self.first_stage, self.last_stage, strict=False)
-        ascending("sigma_min and sigma_max", self.sigma_min, self.sigma_max)
-        ascending("window", *self.window)
-        return self
-
-
-_TOY = IGCTConfig(
-    net=MLPConfig(kind="mlp", width=64, blocks=3),
-    guidance_dim=32,
-    guidance_scale=1.0,
-    sigma_data=2.01,
-    last_stage=6,
-    c_h=0.3,
-    reconstruction_weight=1e-2,
-    middle_sigma=(0.8,),
-    clamp=False,
-)
-_TOY_TRAIN = TrainSettings(
-    iterations=3000, batch=256, lr=2e-3, decay_from=0.0, final_lr=0.1, checkpoint_every=500
-)
-_DIGITS = IGCTConfig(
-    net=UNetConfig(
-        kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
-    ),
-    guidance_dim=64,
-    guidance_scale=1.0,
-    sigma_data=0.75,
-    p_mean=-0.4,
-    p_std=1.6,
-    inverse_p_mean=-0.4,
-    inverse_p_std=1.8,
-    first_stage=2,
-    last_stage=5,
-    c_h=0.06,
-    window=(4.0, 6.0),
-)
-_DIGITS_TRAIN = TrainSettings(
-    iterations=900, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
-)
+from methods.settings import Preset
+from methods.warm_start import denoiser_weights
 
 
 @register
@@ -120,41 +43,7 @@ class IGCT(Method[IGCTConfig], Inverts):
     guidance = "embedded"
     config_type = IGCTConfig
     wants_decoupled = True
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "modes1d": Preset(
-            dataset="modes1d",
-            config=_TOY,
-            train=_TOY_TRAIN,
-            steps=(1, 2),
-            expected={
-                "abs(mean - 2), 2 steps, every g": "<= .05",
-                "w1, 2 steps, every g": "<= .04",
-                "within3, 2 steps, every g": ">= .98",
-            },
-        ),
-        "modes2d": Preset(
-            dataset="modes2d",
-            config=_TOY,
-            train=_TOY_TRAIN,
-            steps=(1, 2),
-            expected={"w1, 2 steps, g = 14": ".015"},
-        ),
-        "digits": Preset(
-            dataset="digits",
-            config=_DIGITS,
-            train=_DIGITS_TRAIN,
-            steps=(1,),
-            init_from="edm",
-            expected={"fd, 1 step, every g": "<= 20", "class_accuracy": ">= .93"},
-        ),
-        "digits-demo": Preset(
-            dataset="digits",
-            config=_DIGITS,
-            train=_DIGITS_TRAIN.model_copy(update={"iterations": 320}),
-            steps=(1,),
-            init_from="edm",
-        ),
-    }
+    presets: ClassVar[Mapping[str, Preset]] = PRESETS
 
     def build(self) -> nn.Module:
         """`IGCTPrecond`: the noiser under `enc`, the denoiser under `dec`."""
@@ -175,15 +64,7 @@ class IGCT(Method[IGCTConfig], Inverts):
         """
         if not any(name.startswith("model.") for name in source):
             return dict(source)
-        weights = {
-            f"dec.{name.removeprefix('model.')}": value
-            for name, value in source.items()
-            if name.startswith("model.")
-        }
-        for name, value in self.build().state_dict().items():
-            if name.startswith("dec.map_w_embed."):
-                weights.setdefault(name, torch.zeros_like(value))
-        return weights
+        return denoiser_weights(source, self.build, "dec")
 
     def _embed(self, w: Tensor) -> Tensor:
         return embed_guidance(w, self.config.guidance_dim, self.config.guidance_scale)
@@ -198,7 +79,7 @@ class IGCT(Method[IGCTConfig], Inverts):
         pair = cast(IGCTPrecond, nets)
         x0, labels = batch.x0, batch.labels
         n, eps, u = rng.randn(), rng.randn(*x0.shape[1:]), rng.rand()
-        stage = stage_at(progress, c.first_stage, c.last_stage)
+        stage = stage_at(progress, c.first_stage, c.last_stage, c.stage_iterations)
         t = training_sigma(n, c.p_mean, c.p_std, c.sigma_max)
         guided = rng.rand() < guided_probability(t, c.window, c.window_power, c.p_max)
         draws = GuidedDraws(
@@ -239,7 +120,7 @@ class IGCT(Method[IGCTConfig], Inverts):
         }
         if progress.step % c.reconstruction_every == 0:
             fresh = rng.randn(*x0.shape[1:])
-            terms["reconstruction"] = c.reconstruction_weight * reconstruction_loss(
+            terms["reconstruction"] = c.reconstruction_at(progress.step) * reconstruction_loss(
                 denoise, noise, x0, labels, fresh, c.c_h, c.sigma_min, c.sigma_max
             )
         return terms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -62,21 +62,58 @@ class BatchRNG:
         self.seed, self.total, self.start, self.stop = seed, total, start, stop
         self.device = torch.device(device)
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._shared: list[Tensor] | None = None
+        self._taken = 0
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def split(self, rows: int) -> list[BatchRNG]:
+        """These rows in slices of at most `rows`, for callers that draw alike for each slice.
+
+        Every whole draw is made once and kept for the slices that follow, so that together they
+        see what one would. Dropout masks are the slice's own.
+        """
+        if rows >= len(self):
+            return [self]
+        shared: list[Tensor] = []
+        slices = []
+        for start in range(self.start, self.stop, rows):
+            stop = min(start + rows, self.stop)
+            part = BatchRNG(self.seed, self.total, start, stop, self.device)
+            part._generator, part._shared = self._generator, shared
+            slices.append(part)
+        return slices
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal (stop - start, *shape)."""
-        draw = torch.randn((self.total, *shape), generator=self._generator, device=self.device)
-        return draw[self.start : self.stop]
+        return self._rows(
+            lambda: torch.randn((self.total, *shape), generator=self._generator, device=self.device)
+        )
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform on [0, 1), (stop - start, *shape)."""
-        draw = torch.rand((self.total, *shape), generator=self._generator, device=self.device)
-        return draw[self.start : self.stop]
+        return self._rows(
+            lambda: torch.rand((self.total, *shape), generator=self._generator, device=self.device)
+        )
 
     def randint(self, high: int) -> Tensor:
         """Uniform integers 0..high - 1, int64 (stop - start,)."""
-        draw = torch.randint(high, (self.total,), generator=self._generator, device=self.device)
-        return draw[self.start : self.stop]
+        return self._rows(
+            lambda: torch.randint(
+                high, (self.total,), generator=self._generator, device=self.device
+            )
+        )
+
+    def _rows(self, draw: Callable[[], Tensor]) -> Tensor:
+        if self._shared is None:
+            whole = draw()
+        else:
+            if self._taken == len(self._shared):
+                self._shared.append(draw())
+            whole = self._shared[self._taken]
+            self._taken += 1
+        return whole[self.start : self.stop]
 
     def dropout(self, name: str) -> torch.Generator:
         """A fresh generator for dropout masks: equal names give equal masks.

@@ -23,6 +23,9 @@ class TrainSettings(Settings):
 
     iterations: int = Field(ge=1)
     batch: int = Field(ge=1, description="images a step, over all processes")
+    micro_batch: int | None = Field(
+        None, ge=1, description="images a forward in one process; None: all of its share"
+    )
     lr: float = Field(gt=0)
     optimizer: Literal["radam", "adam"] = "radam"
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -55,6 +58,33 @@ class Preset(Settings):
             self.shape,
             self.num_classes,
         )
+
+
+CIFAR10 = DataSpec("cifar10", (3, 32, 32), 10)
+IMAGENET64 = DataSpec("imagenet64", (3, 64, 64), 1000)
+
+
+def image_preset(
+    images: DataSpec,
+    config: Settings,
+    train: TrainSettings,
+    *,
+    steps: tuple[int, ...],
+    init_from: str | None = None,
+    expected: Mapping[str, str] | None = None,
+) -> Preset:
+    """A preset for images of a shape and number of classes, whatever their data set is called."""
+    channels, height, width = images.shape
+    return Preset(
+        dataset=images.name,
+        shape=(channels, height, width),
+        num_classes=images.num_classes,
+        config=config,
+        train=train,
+        steps=steps,
+        init_from=init_from,
+        expected=expected or {},
+    )
 
 
 def ascending(what: str, low: float, high: float, *, strict: bool = True) -> None:

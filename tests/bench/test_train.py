@@ -14,8 +14,9 @@ from torch import nn
 from bench import train as training
 from bench.checkpoint import STATE, load_into, load_state, load_weights, save_weights
 from bench.errors import UserError
+from bench.optim import Ema, learning_rate
 from bench.runs import WEIGHTS, dataset, make_method, read_card
-from bench.train import Ema, Stopped, build_nets, draw_batch, learning_rate, train
+from bench.train import Stopped, build_nets, draw_batch, train
 from methods import METHODS, BatchRNG, Progress, TrainSettings
 from methods.edm import EDM
 from tests.bench.helpers import TINY, TINY_IMAGES, bench, contents, sets, tiny_card

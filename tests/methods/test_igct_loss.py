@@ -155,3 +155,9 @@ def test_stages_share_training_equally():
     stages = [stage_at(Progress(step, 700), 2, 5) for step in range(700)]
     assert [stages.count(s) for s in (2, 3, 4, 5)] == [175] * 4
     assert stages == sorted(stages)
+
+
+def test_stages_of_a_number_of_steps_and_a_last_one_that_lasts():
+    stages = [stage_at(Progress(step, 260), 0, 6, 40) for step in range(260)]
+    assert [stages.count(s) for s in range(7)] == [40] * 6 + [20]
+    assert stage_at(Progress(900, 1000), 0, 6, 40) == 6

@@ -1,0 +1,96 @@
+"""What a training run would be: its settings, parameters, images and hours, without training it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import torch
+
+from bench.data import Dataset, Split
+from bench.errors import UserError
+from bench.estimate import NoRoom, parameters, train_rate
+from bench.orchestrate import preset_for
+from bench.progress import duration
+from bench.runs import RunCard, dataset, make_card, method_class
+from bench.suite import Study
+from methods import DataSpec
+
+
+class RandomImages(Dataset):
+    """Uniformly random images in the place of a data set that is not here."""
+
+    summary = "random images"
+    class_names = ()
+    extractors = ()
+    default_samples = 0
+    size = 64
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.name, self._spec = spec.name, spec
+
+    @property
+    def spec(self) -> DataSpec:
+        """That of the data set it stands for."""
+        return self._spec
+
+    @cached_property
+    def train(self) -> Split:
+        """64 images, uint8."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (self.size, *self._spec.shape)
+        images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        labels = torch.randint(self._spec.num_classes, (self.size,), generator=generator)
+        return Split(images, labels)
+
+    @property
+    def reference(self) -> Split:
+        """The same."""
+        return self.train
+
+
+def data_or_stand_in(study: Study) -> Dataset:
+    """The study's data set or, where it is not here, random images of its preset's shape."""
+    try:
+        return dataset(study.dataset)
+    except UserError:
+        for method in study.methods:
+            preset = method_class(method).presets.get(study.preset or study.dataset)
+            if preset is not None and preset.dataset == study.dataset and preset.shape is not None:
+                assert preset.num_classes is not None
+                return RandomImages(DataSpec(study.dataset, preset.shape, preset.num_classes))
+        raise
+
+
+def describe(study: Study, device: torch.device, precision: str) -> Iterator[str]:
+    """A study's runs in lines of text."""
+    data = data_or_stand_in(study)
+    for method in study.methods:
+        card = make_card(
+            method,
+            data=data,
+            preset=preset_for(study, method),
+            seed=study.seeds[0],
+            overrides=study.set,
+            precision=precision,
+        )
+        shown = {"name", "method", "dataset", "preset", "config", "train", "seed"}
+        yield card.model_dump_json(indent=2, include=shown)
+        yield f"{card.name}: {_cost(card, data, device)}"
+
+
+def _cost(card: RunCard, data: Dataset, device: torch.device) -> str:
+    if card.train is None:
+        return "nothing to train."
+    images = card.train.iterations * card.train.batch
+    size = f"{parameters(card, data):,} parameters, {images:,} images"
+    try:
+        rate = train_rate(card, data, device)
+    except NoRoom as problem:
+        return f"{size}; how long it takes was not measured: {problem}."
+    kind = "random images" if isinstance(data, RandomImages) else "its own data"
+    return (
+        f"{size}, about {duration(rate.seconds(card.train))} at the rate measured now on {device}: "
+        f"{rate.images_a_second(card.train):,.3g} images a second in {card.precision}, from "
+        f"{rate.rows} rows of {kind} a forward."
+    )

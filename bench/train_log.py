@@ -1,0 +1,95 @@
+"""The log of a training run: loss terms, checked and written."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from bench.checkpoint import STATE
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+LOG = "log.jsonl"
+FLUSH_EVERY = 10
+SLOW = 2.0  # seconds after which a single process looks at its losses anyway
+
+
+class Log:
+    """Loss terms: gathered on the device, checked and written every few steps."""
+
+    def __init__(self, path: Path, first: int, fabric: Fabric) -> None:
+        self.path, self.fabric = path, fabric
+        self.last = ""
+        self._looked = time.monotonic()
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        if fabric.is_global_zero:
+            self._cut(first)
+
+    def _cut(self, first: int) -> None:
+        # Steps after the checkpoint are about to be done again.
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] < first:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):
+                break
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def add(self, step: int, means: dict[str, Tensor]) -> None:
+        """Remember the means of a step's terms, scalars on the device."""
+        self._pending.append((step, means))
+
+    def due(self, step: int, total: int, checkpoint: bool, asked: bool) -> bool:
+        """Whether to look now: every few steps, and before anything is written.
+
+        A single process also looks when it is asked to stop or its steps are slow; several must
+        look at the same step, since looking is a collective operation.
+        """
+        if checkpoint or step + 1 == total or (step + 1) % FLUSH_EVERY == 0:
+            return True
+        slow = time.monotonic() - self._looked > SLOW
+        return self.fabric.world_size == 1 and (asked or slow)
+
+    def flush(self, folder: Path, asked: bool) -> bool:
+        """Check and write what is pending; True if any process was asked to stop."""
+        self._looked = time.monotonic()
+        names = [(step, name) for step, terms in self._pending for name in terms]
+        means = [value for _, terms in self._pending for value in terms.values()]
+        flag = torch.tensor(float(asked), device=self.fabric.device)
+        values = torch.stack([flag, *(m.float() for m in means)])
+        if self.fabric.world_size > 1:
+            values = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+        flag_mean, *numbers = values.tolist()
+        by_step: dict[int, dict[str, float]] = {}
+        for (step, name), number in zip(names, numbers, strict=True):
+            if not math.isfinite(number):
+                self._complain(folder, step, name, number)
+            by_step.setdefault(step, {})[name] = number
+        if self.fabric.is_global_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                for step, terms in by_step.items():
+                    file.write(json.dumps({"step": step, "terms": terms}) + "\n")
+        if by_step:
+            newest = by_step[max(by_step)]
+            self.last = "  ".join(f"{k} {v:.4g}" for k, v in newest.items())
+        self._pending.clear()
+        return bool(flag_mean > 0)
+
+    def _complain(self, folder: Path, step: int, name: str, number: float) -> None:
+        saved = (folder / STATE).exists()
+        kept = f"the last good checkpoint is {folder / STATE}" if saved else "no checkpoint yet"
+        raise UserError(
+            f"The loss term {name!r} became {number} at step {step}; training stopped, {kept}. "
+            "A smaller --set train.lr=... is the usual cure."
+        )

@@ -1,0 +1,106 @@
+"""One full-size preset after the other on a CPU: two training steps, all checkpoints, one sample.
+
+    python benchmarks/full_size.py                        # all eight, some minutes each
+    python benchmarks/full_size.py igct imagenet64        # one
+
+Each runs in its own process on random images at a batch of 1. Memory is the largest resident set
+of the process (ru_maxrss), which the weights, their average, gradients, the optimiser's state, the
+training state's file after the first step, the weights' file and the sample all have passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from bench.describe import RandomImages
+from bench.estimate import parameters
+from bench.experiment import Experiment
+from bench.orchestrate import make_fabric
+from bench.plan import target
+from bench.runs import make_card
+from bench.sources import make_teacher, teacher_card
+from bench.sweep import generate, load_nets
+from bench.train import train
+from methods import METHODS, Guidance
+from methods.settings import CIFAR10, IMAGENET64
+
+SPECS = {"cifar10": CIFAR10, "imagenet64": IMAGENET64}
+NAMES = ("edm", "ct", "guided-cd", "igct")
+STEPS = {"train.iterations": 2, "train.batch": 1, "train.checkpoint_every": 1}
+
+
+def peak() -> float:
+    """Largest resident set of this process so far, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def run(name: str, preset: str) -> dict[str, float]:
+    """Train, store and sample one preset in this process."""
+    data, cls, cpu = RandomImages(SPECS[preset]), METHODS[name], torch.device("cpu")
+    card = make_card(name, data=data, preset=preset, overrides=STEPS)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Experiment(Path(folder), "full-size")
+        teacher = None
+        if cls.wants_teacher is not None:
+            own = teacher_card(cls.wants_teacher, data, preset, {})
+            teacher = make_teacher(cls, own, data, None, cpu)
+        started = time.monotonic()
+        train(
+            card, data, place.runs / card.name, fabric=make_fabric("cpu", "32-true"),
+            teacher=teacher,
+        )  # fmt: skip
+        trained, memory = time.monotonic(), peak()
+        del teacher
+        found = target(card, data, place)
+        assert found is not None
+        nets = load_nets(found, cpu)
+        (batch,) = generate(
+            found.method, nets, Guidance(1.0), card.steps[0], 0, 1, batch=1, device=cpu
+        )
+        assert batch[0].shape == (1, *data.spec.shape)
+    return {
+        "parameters": parameters(card, data),
+        "train_s": trained - started,
+        "sample_s": time.monotonic() - trained,
+        "train_gib": memory,
+        "peak_gib": peak(),
+    }
+
+
+def main() -> None:
+    """Run what is asked for, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("method", nargs="?", choices=NAMES)
+    parser.add_argument("preset", nargs="?", choices=sorted(SPECS))
+    parser.add_argument("--here", action="store_true", help="in this process; prints JSON")
+    options = parser.parse_args()
+    if options.here:
+        print(json.dumps(run(options.method, options.preset)))
+        return
+    print("| method | preset | parameters | 2 steps and checkpoints | sample | peak memory |")
+    print("|---|---|---|---|---|---|")
+    for preset in [options.preset] if options.preset else SPECS:
+        for name in [options.method] if options.method else NAMES:
+            done = subprocess.run(
+                [sys.executable, __file__, name, preset, "--here"],
+                stdout=subprocess.PIPE, text=True, check=True,
+            )  # fmt: skip
+            row = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"| {name} | {preset} | {row['parameters']:,} | {row['train_s']:.0f} s "
+                f"| {row['sample_s']:.0f} s | {row['peak_gib']:.1f} GiB |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

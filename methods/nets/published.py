@@ -1,0 +1,35 @@
+"""U-Nets of published models, and a small one, as settings that presets of several methods share.
+
+Sources: Karras et al. (2022, EDM), Hsu, Kao, Balestriero (2025, iGCT). Dropout is the method's.
+"""
+
+from __future__ import annotations
+
+from methods.nets.config import UNetConfig
+
+CIFAR10 = UNetConfig(
+    arch="ncsnpp", channels=128, channel_mult=(2, 2, 2), num_blocks=4, attn_resolutions=(16,)
+)
+"""NCSN++ for CIFAR-10, 56.4M parameters: iGCT's, and EDM's (VE) with fourier_scale 16."""
+
+IMAGENET64 = UNetConfig(
+    arch="adm",
+    channels=192,
+    channel_mult=(1, 2, 3, 4),
+    num_blocks=3,
+    attn_resolutions=(32, 16, 8),
+)
+"""ADM for ImageNet-64, 295.9M parameters: EDM's."""
+
+IMAGENET64_NARROW = IMAGENET64.model_copy(update={"channel_mult": (1, 2, 2, 3)})
+"""ADM with narrower inner levels, 182M parameters: each of iGCT's two networks."""
+
+SMALL = UNetConfig(
+    arch="ddpmpp",
+    channels=64,
+    channel_mult=(1, 2, 2),
+    num_blocks=2,
+    attn_resolutions=(16,),
+    dropout=0.1,
+)
+"""DDPM++ of 7.0M parameters at 32x32: a network that one GPU trains in minutes."""
