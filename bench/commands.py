@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.data import DATASETS
+from bench.data.commands import prepare_if_missing, prepared_cards
 from bench.errors import UserError, unknown
 from bench.estimate import parameters, price_cells, train_seconds
 from bench.experiment import (
@@ -38,6 +39,7 @@ from bench.progress import duration
 from bench.ranges import parse_ints, parse_range
 from bench.runs import (
     dataset,
+    has_dataset,
     make_card,
     method_class,
     parse_overrides,
@@ -94,12 +96,13 @@ def train_all(
     device: str,
     precision: str,
     dry_run: bool,
+    data: Path | None = None,
 ) -> None:
-    """`bench train`."""
+    """`bench train`; `data` is a source on disk that is prepared first where it is not."""
     if suite is not None:
         refuse_beside_suite(
             method=methods, preset=preset, name=name, set=settings, init_from=init_from,
-            dataset=dataset_name, seed=seed,
+            dataset=dataset_name, seed=seed, data=data,
         )  # fmt: skip
         studies, place = suite_place(suite, place)
     else:
@@ -112,6 +115,10 @@ def train_all(
         if name and len(methods) > 1:
             raise UserError("--name is for one method at a time.", code=2)
         overrides = parse_overrides(settings)
+        for method in methods:
+            method_class(method)
+        if data is not None:
+            dataset_name = prepare_if_missing(console, data, dataset_name, dry_run=dry_run)
         studies = (
             Study(
                 dataset=dataset_name or _dataset_of(preset, methods),
@@ -302,7 +309,7 @@ def refuse_beside_suite(**options: object) -> None:
 
 def _swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[str]:
     """The data sets of all trained runs, and of the presets of methods that need no training."""
-    names = [card.dataset for card in trained_runs(place) if card.dataset in DATASETS]
+    names = [card.dataset for card in trained_runs(place) if has_dataset(card.dataset)]
     for method in methods or ():
         cls = method_class(method)
         if not cls.trains:
@@ -358,7 +365,8 @@ def list_all(console: Console, what: str) -> None:
     lines: dict[str, list[tuple[str, str, str]]] = {
         "methods": [(n, c.summary, ORIGINS["methods", n]) for n, c in METHODS.items()],
         "metrics": [(n, c.summary, ORIGINS["metrics", n]) for n, c in METRICS.items()],
-        "datasets": [(n, c.summary, ORIGINS["datasets", n]) for n, c in DATASETS.items()],
+        "datasets": [(n, c.summary, ORIGINS["datasets", n]) for n, c in DATASETS.items()]
+        + [(c.name, c.summary, "prepared") for c in prepared_cards()],
         "extractors": [(n, "", "") for n in EXTRACTORS],
         "suites": [(n, str(p), "") for n, p in builtin_suites().items()],
     }
