@@ -59,6 +59,12 @@ def _reconstruct(kind: object, shape: object, code: object) -> _Array:
     return _Array()
 
 
+def _from_buffer(content: object, dtype: _DType, shape: Any, order: object) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", content))
+    return array
+
+
 def _encode(text: str, encoding: object) -> bytes:
     if encoding not in ("latin1", b"latin1", "latin-1"):
         raise ValueError("not latin1")
@@ -68,6 +74,8 @@ def _encode(text: str, encoding: object) -> bytes:
 _TABLE: Mapping[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): _encode,

@@ -117,13 +117,13 @@ def decode(
 def _fit(image: Image.Image, geometry: Geometry) -> Image.Image:
     if geometry.size is None or image.size == (geometry.size, geometry.size):
         return image
-    box = None
     if geometry.crop == "center":
         width, height = image.size
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
-        box = (left, top, left + side, top + side)
-    return image.resize((geometry.size, geometry.size), _FILTERS[geometry.resize], box=box)
+        # Cut first: a filter that is given a box reaches beyond its edges.
+        image = image.crop((left, top, left + side, top + side))
+    return image.resize((geometry.size, geometry.size), _FILTERS[geometry.resize])
 
 
 def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +41,11 @@ from bench.experiment import check_name
 from bench.files import sha256, write_text
 from bench.progress import Bar
 
-AHEAD = 16  # images per thread that wait to be decoded or written
+PART, PART_BYTES = 256, 1 << 20
 SHOW_EVERY = 500
+
+
+_Item = tuple[int, str, bytes | npt.NDArray[np.uint8]]
 
 
 @dataclass
@@ -196,7 +200,8 @@ def _write(
             if out is None:
                 shape = image.pixels.shape
                 written.shape = (shape[0], shape[1], shape[2])
-                out = _create(folder / IMAGES, (n, *written.shape))
+                mapped = _create(folder / IMAGES, (n, *written.shape))
+                out = mapped.view(np.ndarray)  # a row of a memmap is itself one, which is slow
             if image.pixels.shape != written.shape:
                 raise UserError(
                     f"{what!r} is {_size(image.pixels.shape)} where others are "
@@ -214,7 +219,7 @@ def _write(
                 bar.update(done)
         if out is None or not seen.all():
             raise UserError(f"{source.tree.path} changed while it was read; try again.")
-        _flush(out)
+        mapped.flush()
         bar.update(n)
     return written
 
@@ -224,22 +229,35 @@ def _decoded(
 ) -> Iterator[tuple[int, str, Decoded]]:
     """Images in the source's order, decoded by a few threads that stay a little ahead."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
-    waiting: deque[tuple[int, str, Future[Decoded]]] = deque()
+
+    def work(part: list[_Item]) -> list[tuple[int, str, Decoded]]:
+        return [(i, what, decode(c, what, geometry, channels)) for i, what, c in part]
+
+    waiting: deque[Future[list[tuple[int, str, Decoded]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for index, what, content in source.images():
-            if isinstance(content, np.ndarray) and geometry.size is None:
-                yield index, what, decode(content, what, geometry, channels)
-                continue
-            waiting.append((index, what, pool.submit(decode, content, what, geometry, channels)))
-            if len(waiting) >= AHEAD * threads:
-                index, what, image = waiting.popleft()
-                yield index, what, image.result()
+        for part in _parts(source.images()):
+            waiting.append(pool.submit(work, part))
+            if len(waiting) > 2 * threads:
+                yield from waiting.popleft().result()
         while waiting:
-            index, what, image = waiting.popleft()
-            yield index, what, image.result()
+            yield from waiting.popleft().result()
 
 
-def _create(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _parts(images: Iterator[_Item]) -> Iterator[list[_Item]]:
+    """Images in groups that are worth handing to a thread, and small in memory."""
+    part: list[_Item] = []
+    size = 0
+    for item in images:
+        part.append(item)
+        size += len(item[2]) if isinstance(item[2], bytes) else item[2].nbytes
+        if len(part) == PART or size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _create(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
     size = int(np.prod(shape, dtype=object))
     free = shutil.disk_usage(path.parent).free
     if size > free:
@@ -248,11 +266,6 @@ def _create(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
             f"{size / 1e9:.1f} GB: name a folder with room by --data-root."
         )
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-
-
-def _flush(array: npt.NDArray[np.uint8]) -> None:
-    if isinstance(array, np.memmap):
-        array.flush()
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -79,7 +79,7 @@ class Folder(Tree):
             raise UserError(f"{folder} is a link to a folder above it; remove the link.")
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if _hidden(entry.name):
                     continue
                 name = prefix + entry.name
                 if entry.is_dir():
@@ -244,13 +244,13 @@ def strip_root(names: Collection[str], stop: Callable[[str], bool] = lambda _: F
 
 def _inside(path: Path, name: str) -> str:
     """The member's name in one form, or a UserError if it would leave its folder."""
-    pure = PurePosixPath(name.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or ":" in name.partition("/")[0]:
+    parts = name.replace("\\", "/").split("/")
+    if not parts[0] or ".." in parts or ":" in parts[0]:
         raise UserError(
             f"{path} has a member {name!r} that would leave its folder; such an archive is not "
             "read."
         )
-    return str(pure)
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _hidden(name: str) -> bool:
