@@ -23,7 +23,8 @@ from bench.data.card import (
     read_data_card,
 )
 from bench.data.decode import Crop, Geometry, Resize
-from bench.data.prepare import check_data_name, prepare, remove_leftovers, source_hash
+from bench.data.names import check_data_name
+from bench.data.prepare import prepare, remove_leftovers, source_hash
 from bench.data.prepared import prepared_folder, read_stamp, update_stamp, verify
 from bench.errors import UserError, unknown
 from methods import METHODS
@@ -103,11 +104,13 @@ def ensure(
                 update_stamp(folder, source=_source_marks(source))
                 return read_data_card(folder)
     card = read_data_card(folder)
-    _check_same(folder, card, source, geometry)
+    _check_same(folder, card, source, geometry, console)
     return card
 
 
-def _check_same(folder: Path, card: DataCard, source: Path, geometry: Geometry | None) -> None:
+def _check_same(
+    folder: Path, card: DataCard, source: Path, geometry: Geometry | None, console: Console | None
+) -> None:
     other = f"give this one another name with --dataset, or remove {folder}"
     if geometry is not None and geometry.size is not None:
         have = (card.size, card.crop, card.resize)
@@ -119,7 +122,7 @@ def _check_same(folder: Path, card: DataCard, source: Path, geometry: Geometry |
     current = _source_marks(source)
     if read_stamp(folder).get("source") == current:
         return
-    if source_hash(source) != (card.source_sha256, card.source_listing):
+    if source_hash(source, console) != (card.source_sha256, card.source_listing):
         raise UserError(
             f"The data set {card.name!r} was prepared from other content ({card.source}) than "
             f"{source} has: {other}."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from bench.data.base import Dataset, Split
@@ -22,8 +23,9 @@ from bench.data.card import (
     prepared_names,
     read_data_card,
 )
+from bench.data.checksum import sha256
 from bench.errors import UserError, unknown
-from bench.files import sha256, write_text
+from bench.files import write_text
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 
@@ -102,8 +104,9 @@ def check_unchanged(folder: Path, card: DataCard) -> None:
 
 def check_files(folder: Path, card: DataCard) -> None:
     """UserError unless both files have the SHA-256 in the card."""
+    console = Console(stderr=True)
     for name, expected in ((IMAGES, card.images_sha256), (LABELS, card.labels_sha256)):
-        if sha256(folder / name) != expected:
+        if sha256(folder / name, console) != expected:
             raise UserError(
                 f"{folder / name} has changed since it was prepared (its SHA-256 is another): "
                 f"{_again(folder)}."

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.data.arrays import read_exactly, rows
 from bench.data.sources.base import Labels, Listing, Pixels, Source, check_labels
-from bench.data.trees import File, damage_named, reader
+from bench.data.trees import MAX_FILES, File, damage_named, reader
 from bench.errors import UserError
 
 _NAME = re.compile(r"(?:.*/)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
@@ -71,6 +71,8 @@ class Idx(Source):
             stream = reader(file, name)
             magic, n = struct.unpack(">II", read_exactly(self.tree.path, stream, name, 8))
             self._check_magic(name, magic, LABELS)
+            if n > MAX_FILES:
+                raise UserError(f"{self.tree.path}: {name!r} declares {n:,} labels; not read.")
             content = read_exactly(self.tree.path, stream, name, n)
             self._check_end(name, stream.read(1))
         return np.frombuffer(content, dtype=np.uint8).astype(np.int64)

@@ -136,9 +136,12 @@ def test_a_zip_cut_off_and_a_file_of_noise_are_refused(tmp_path, refused):
 
 def bomb_png(width: int, height: int) -> bytes:
     """A PNG whose header declares these dimensions, with next to no data."""
+
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(
-            ">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
             + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b""))  # fmt: skip
@@ -315,7 +318,9 @@ def test_batches_of_different_sizes_are_refused(tmp_path, refused):
         ("train-images-idx3-ubyte", idx(pixels(29, (6, 5))), "has 29 images, and 30 labels"),
         ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + bytes(90), "begins with 0x00000d03"),
         ("train-images-idx3-ubyte", b"\0\0", "is cut off"),
-        ("train-labels-idx1-ubyte", struct.pack(">II", 0x801, 2**31), "is cut off"),
+        ("train-labels-idx1-ubyte", struct.pack(">II", 0x801, 2**31),
+         "declares 2,147,483,648 labels"),
+        ("train-labels-idx1-ubyte", struct.pack(">II", 0x801, 30), "is cut off"),
         ("t10k-images-idx3-ubyte", idx(pixels(10, (7, 5))), "test images of (1, 7, 5)"),
         ("t10k-labels-idx1-ubyte", idx(np.full(10, 200)), "no training image of class"),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(pixels(30, (6, 5)))), "has both"),
@@ -345,7 +350,7 @@ def test_whatever_stops_the_work_leaves_nothing(tmp_path, root, monkeypatch, err
         seen.append(sorted(p.name for p in root.iterdir()))
         raise error
 
-    monkeypatch.setattr(module, "sha256", lambda path: stop() if root in path.parents else "")
+    monkeypatch.setattr(module, "sha256", lambda path, *_: stop() if root in path.parents else "")
     with pytest.raises(error if isinstance(error, type) else type(error)):
         prepare(source, "tiny", Geometry(), root)
     assert len(seen[0]) == 1  # the work was under way, in one hidden folder

@@ -27,9 +27,7 @@ from tests.bench.data.makers import (
 def content(split) -> list[tuple[bytes, int]]:
     """Every image with its label, sorted."""
     samples = split.samples.numpy()
-    return sorted(
-        (image.tobytes(), int(k)) for image, k in zip(samples, split.labels, strict=True)
-    )
+    return sorted((image.tobytes(), int(k)) for image, k in zip(samples, split.labels, strict=True))
 
 
 def expected(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
@@ -83,9 +81,7 @@ def test_batches_are_read_in_every_binary_protocol_of_pickle(tmp_path, prepared,
 
 
 @pytest.mark.parametrize("npz", [False, True])
-def test_imagenet_batches_follow_their_numbers_and_count_classes_from_one(
-    tmp_path, prepared, npz
-):
+def test_imagenet_batches_follow_their_numbers_and_count_classes_from_one(tmp_path, prepared, npz):
     files, images, labels = imagenet_files(npz)
     data = prepared(write_folder(tmp_path / "source", files))
     assert content(data.train) == expected(images[:44], labels[:44])
