@@ -366,7 +366,10 @@ def list_all(console: Console, what: str) -> None:
         "methods": [(n, c.summary, ORIGINS["methods", n]) for n, c in METHODS.items()],
         "metrics": [(n, c.summary, ORIGINS["metrics", n]) for n, c in METRICS.items()],
         "datasets": [(n, c.summary, ORIGINS["datasets", n]) for n, c in DATASETS.items()]
-        + [(c.name, c.summary, "prepared") for c in prepared_cards()],
+        + [
+            (c.name, c.summary, "prepared")
+            for c in (prepared_cards() if what == "datasets" else ())
+        ],
         "extractors": [(n, "", "") for n in EXTRACTORS],
         "suites": [(n, str(p), "") for n, p in builtin_suites().items()],
     }

@@ -7,6 +7,7 @@ bytes); stand-ins take the state and build the array from its bytes.
 from __future__ import annotations
 
 import codecs
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from bench.data.trees import damage_named
 from bench.errors import UserError
 from bench.pickles import read_pickle
 
+MAX_BATCH = 1 << 32
+"""Bytes; those of ImageNet at 64x64 have 1.6e9."""
 _DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 _ORDERS = ("|", "<", ">", "=")
 
@@ -85,6 +88,12 @@ _TABLE: Mapping[tuple[str, str], Any] = {
 def read_batch(path: Path, file: IO[bytes], name: str) -> dict[str, Any]:
     """The dictionary that the file `name` within `path` holds, keys as text, arrays as numpy's."""
     with damage_named(path, name):
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if size > MAX_BATCH:
+            raise UserError(
+                f"{path}: {name!r} has {size:,} bytes; a batch has at most {MAX_BATCH:,}."
+            )
         try:
             found = read_pickle(cast("BinaryIO", file), _TABLE, encoding="bytes")
         except UserError as error:

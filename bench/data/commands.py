@@ -100,7 +100,11 @@ def ensure(
                 if folder.exists():
                     raise UserError(f"{folder} is no prepared data set, and in the way; remove it.")
                 remove_leftovers(root, name)
-                prepare(source, name, geometry or Geometry(), root, console)
+                try:
+                    prepare(source, name, geometry or Geometry(), root, console)
+                except KeyboardInterrupt:
+                    again = "Stopped. Nothing was kept; the same command prepares it anew."
+                    raise UserError(again, code=130) from None
                 update_stamp(folder, source=_source_marks(source))
                 return read_data_card(folder)
     card = read_data_card(folder)

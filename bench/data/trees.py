@@ -136,8 +136,8 @@ class Tar(Tree):
                             f"{info.linkname!r}; pack the files themselves (tar --dereference "
                             "--hard-dereference)."
                         )
-                    if not info.isfile():
-                        raise UserError(f"{self.path} has a member {name!r} that is no file.")
+                    if not info.isfile() or info.issparse():  # sparse: few bytes, any size
+                        raise UserError(f"{self.path} has a member {name!r} that is no plain file.")
                     if _hidden(name):
                         continue
                     if distinct:

@@ -234,3 +234,13 @@ def test_names_come_from_files(file, name, tmp_path):
     from bench.data.card import name_of
 
     assert name_of(tmp_path / file) == name
+
+
+def test_a_stop_says_that_nothing_was_kept(source, root, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.data.prepare.write_images", stop)
+    ran = bench("data", "prepare", source)
+    assert (ran.code, ran.err[:26]) == (130, "Stopped. Nothing was kept;")
+    assert list(root.iterdir()) == []

@@ -73,8 +73,8 @@ def test_members_that_leave_their_folder_are_refused(tmp_path, refused, name):
     [
         (tarfile.SYMTYPE, "has a link as its member 'train/cat/x.png', to '/etc/passwd'"),
         (tarfile.LNKTYPE, "has a link as its member 'train/cat/x.png', to '/etc/passwd'"),
-        (tarfile.FIFOTYPE, "member 'train/cat/x.png' that is no file"),
-        (tarfile.CHRTYPE, "member 'train/cat/x.png' that is no file"),
+        (tarfile.FIFOTYPE, "member 'train/cat/x.png' that is no plain file"),
+        (tarfile.CHRTYPE, "member 'train/cat/x.png' that is no plain file"),
     ],
 )
 def test_links_and_devices_in_a_tar_are_refused(tmp_path, refused, kind, said):
@@ -382,3 +382,19 @@ def test_other_content_is_not_called_cifar10(tmp_path, refused):
     assert "The name 'cifar10' is for the original pixels" in refused(tree, "cifar10")
     files = cifar_files()[0]
     assert "or resized" in refused(write_folder(tmp_path / "c", files), "cifar10", size=16)
+
+
+def test_a_batch_of_any_size_is_not_read_into_memory(tmp_path, refused):
+    folder = write_folder(tmp_path / "c", cifar_files()[0])
+    with (folder / "cifar-10-batches-py" / "test_batch").open("r+b") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk
+    assert "test_batch' has 1,099,511,627,776 bytes" in refused(folder)
+
+
+def test_a_sparse_member_is_refused(tmp_path, refused):
+    path = write_tar(tmp_path / "t.tar", image_tree(), "w:")
+    with tarfile.open(path, "a") as archive:
+        info = tarfile.TarInfo("train/cat/huge.png")
+        info.type = tarfile.GNUTYPE_SPARSE
+        archive.addfile(info)
+    assert "member 'train/cat/huge.png' that is no plain file" in refused(path)
