@@ -57,7 +57,7 @@ def damaged(path: Path, error: Exception) -> UserError:
     """The error for a checkpoint that cannot be read."""
     return UserError(
         f"Checkpoint {path} is cut short or damaged ({error}); remove it and run the same bench "
-        "train command again."
+        "train or bench import command again."
     )
 
 

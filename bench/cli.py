@@ -152,12 +152,20 @@ def sweep_command(
     ] = None,
     download: Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
+    null_checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Run, folder or .safetensors: edm's unconditional branch."),
+    ] = None,
     suite: SuiteOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     dry_run: DryRunOption = False,
+    save_samples: Annotated[
+        str | None,
+        typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),
+    ] = None,
 ) -> None:
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
     from bench.commands import sweep_all
@@ -180,6 +188,106 @@ def sweep_command(
         suite=suite,
         device=device,
         dry_run=dry_run,
+        null_checkpoint=null_checkpoint,
+        save_samples=save_samples,
+    )
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Official .pkl, or .pt or .safetensors weights.")],
+    name: Annotated[str, typer.Option("--as", help="Name of the run's folder.")],
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Method; by default by the file's class.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Data set; by default by its size.")
+    ] = None,
+    null_label: Annotated[
+        bool | None,
+        typer.Option(
+            "--null-label/--no-null-label",
+            help="Whether an edm network was trained with labels dropped; by default by the file.",
+        ),
+    ] = None,
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
+    plugin: PluginOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make a run of a checkpoint of another program, without running anything in it."""
+    from bench.importing.command import import_file
+
+    console, place = _begin(plugin, results, experiment)
+    import_file(
+        console,
+        place,
+        file,
+        name,
+        method=method,
+        dataset=dataset,
+        null_label=null_label,
+        dry_run=dry_run,
+    )
+
+
+@app.command("sample")
+def sample_command(
+    run: Annotated[str | None, typer.Option(help="Run of the experiment, by its name.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Instead: the only run of a method.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Instead: the only run on a data set.")
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option("--guidance", "-g", help="Guidance scale; 1 is off.")
+    ] = 1.0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Sampling steps; by default the preset's first.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many.")] = 64,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option("--class", "-c", help="Only this class, by name or index; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder, .zip, .npz or .png (a grid); by default below the experiment.",
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="png, zip, npz or grid; by default from --out.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
+) -> None:
+    """Write the samples of one run to files: exactly those that a sweep measures."""
+    from bench.sampling import sample_all
+
+    console, place = _begin(plugin, results, experiment)
+    sample_all(
+        console,
+        place,
+        run=run,
+        method=method,
+        dataset_name=dataset,
+        guidance=guidance,
+        steps=steps,
+        seed=seed,
+        n=samples,
+        classes=class_ or [],
+        out=out,
+        kind=format_,
+        batch=batch,
+        device=device,
     )
 
 

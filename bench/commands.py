@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,9 @@ from bench.experiment import (
     Experiment,
     without_writing,
 )
+from bench.null_branch import find_null
 from bench.orchestrate import (
+    Equipment,
     Sweep,
     make_fabric,
     plan_experiment,
@@ -45,6 +48,7 @@ from bench.runs import (
     parse_overrides,
     trained_runs,
 )
+from bench.saving import Saver, make_saver
 from bench.store import read_rows
 from bench.suite import Study, builtin_suites, read_suite
 from bench.sweep import floor_row, sweep
@@ -215,9 +219,18 @@ def sweep_all(
     suite: str | None,
     device: str,
     dry_run: bool,
+    null_checkpoint: str | None = None,
+    save_samples: str | None = None,
 ) -> None:
     """`bench sweep`."""
     where = resolve_device(device)
+    if save_samples is not None:
+        make_saver(place, save_samples)
+
+    def equip(place: Experiment) -> Equipment:
+        null = find_null(null_checkpoint, place) if null_checkpoint else None
+        return Equipment(weights, download, where, partial(say, console), null)
+
     if suite is not None:
         refuse_beside_suite(
             guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
@@ -237,7 +250,7 @@ def sweep_all(
     with without_writing(place) if dry_run else nullcontext(place) as place:
         if suite is not None:
             studies, place = suite_place(suite, place)
-            plans = [plan_study(s, place, weights=weights, download=download) for s in studies]
+            plans = [plan_study(s, place, equip(place)) for s in studies]
             sweeps = [planned for planned, _ in plans]
             left_out = [line for _, lines in plans for line in lines]
         else:
@@ -245,9 +258,7 @@ def sweep_all(
                 method_class(method)
             names = datasets or _swept_datasets(place, methods)
             table = {name: base.model_copy(update={"dataset": name}) for name in names}
-            sweeps, left_out = plan_experiment(
-                table, place, methods=methods, weights=weights, download=download
-            )
+            sweeps, left_out = plan_experiment(table, place, equip(place), methods=methods)
         for line in left_out:
             say(console, f"Left out {line}.")
         if not any(s.targets for s in sweeps):
@@ -257,12 +268,18 @@ def sweep_all(
                 + (f" of {', '.join(methods)}" if methods else "")
                 + f": bench train{'' if suite else f' --method {asked}'}{flags(place, suite)}."
             )
+        if null_checkpoint and not any(t.null_checkpoint for s in sweeps for t, _ in s.targets):
+            raise UserError("--null-checkpoint is for runs of edm, and none is swept.", code=2)
         if dry_run:
             for planned in sweeps:
                 _price(console, planned, place, where, batch)
             say(console, "Nothing was computed.")
             return
-        failed = [line for s in sweeps for line in _execute(console, s, place, where, batch)]
+        saver = None if save_samples is None else make_saver(place, save_samples)
+        if saver is not None:
+            for planned in sweeps:
+                saver.check([c for c in planned.cells if not c.skip], planned.evaluation.data)
+        failed = [line for s in sweeps for line in _execute(console, s, place, where, batch, saver)]
     for line in failed:
         say(console, f"Failed: {line}")
     if failed:
@@ -270,22 +287,32 @@ def sweep_all(
             f"{len(failed)} cells failed; the same command tries them again and keeps the others."
         )
     say(console, f"Rows are in {place.cells}.")
+    if saver is not None:
+        say(console, f"Samples are in {place.samples}.")
     say(console, f"Next: bench report{flags(place, suite)}")
 
 
 def _execute(
-    console: Console, planned: Sweep, place: Experiment, device: torch.device, batch: int
+    console: Console,
+    planned: Sweep,
+    place: Experiment,
+    device: torch.device,
+    batch: int,
+    saver: Saver | None,
 ) -> list[str]:
     """Floor and cells of one data set; returns one sentence a failed cell."""
     evaluation = planned.evaluation
     data = evaluation.data
-    if floor_row(data, evaluation, place, planned.samples) is None:
+    if floor_row(data, evaluation, place, planned.samples, partial(say, console)) is None:
         say(
             console,
             f"{data.name}: no real-versus-real floor, which needs {planned.samples} training "
             f"samples; there are {len(data.train)}.",
         )
-    outcome = sweep(planned.targets, evaluation, place, batch=batch, device=device, console=console)
+    outcome = sweep(
+        planned.targets, evaluation, place,
+        batch=batch, device=device, console=console, saver=saver,
+    )  # fmt: skip
     say(
         console,
         f"{data.name}: {outcome.computed} cells computed"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,18 @@ from metrics import (
     save_sample_set,
 )
 from metrics.base import Domain, ExactMixture, Extractor, Metric, SampleSet
-from metrics.extractors import MissingWeights, train_classifier
+from metrics.extractors import (
+    EfficientNetExtractor,
+    MissingWeights,
+    train_classifier,
+    train_head,
+)
 
 BATCH = 256
+TELL_EVERY = 15.0
+INCEPTIONS = ("inception", "inception-clean")
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -86,16 +97,36 @@ class Evaluation:
 
 
 def make_extractor(
-    name: str, data: Dataset, cache: Path, weights: Path | None, download: bool
+    name: str,
+    data: Dataset,
+    cache: Path,
+    weights: Path | None,
+    download: bool,
+    *,
+    device: torch.device | str = "cpu",
+    tell: Tell = lambda _: None,
 ) -> Extractor:
-    """The extractor ready for use; missing weights are a UserError that says what to do."""
+    """The extractor ready for use; missing weights are a UserError that says what to do.
+
+    `classifier` is a small network of its own, or a head on efficientnet-lite0's features where
+    that can see enough: colour images from 32x32. `tell` gets a sentence before and during what
+    takes long.
+    """
     if name not in EXTRACTORS:
         raise unknown("extractor", name, EXTRACTORS)
     try:
         if name == "identity":
             return EXTRACTORS[name](data.spec.shape[0])
         if name == "classifier":
-            return train_classifier(data.train.samples, data.train.labels, cache=cache)
+            samples, labels = data.train.samples, data.train.labels
+            if not is_photographic(data):
+                return train_classifier(samples, labels, cache=cache)
+            network = _efficientnet(str(device))
+            return train_head(samples, labels, network=network, cache=cache, tell=tell)
+        if name == EfficientNetExtractor.name:
+            return _efficientnet(str(device))
+        if name in INCEPTIONS:
+            return EXTRACTORS[name](weights, download=download, device=device)
         return EXTRACTORS[name](weights, download=download)
     except MissingWeights as error:
         text = str(error).replace("download=True", "--download")
@@ -106,6 +137,18 @@ def make_extractor(
         raise UserError(f"Extractor {name!r} cannot be used on {data.name!r}: {error}.") from None
 
 
+def is_photographic(data: Dataset) -> bool:
+    """Whether a network trained on photographs can see enough: colour images from 32x32."""
+    shape = data.spec.shape
+    return data.spec.is_image and shape[0] == 3 and min(shape[1:]) >= 32
+
+
+@functools.lru_cache(maxsize=1)
+def _efficientnet(device: str) -> EfficientNetExtractor:
+    # One for all who ask: it remembers its last batch, which the classifier then gets for nothing.
+    return EfficientNetExtractor(device=device)
+
+
 def prepare(
     data: Dataset,
     cache: Path,
@@ -114,15 +157,21 @@ def prepare(
     extractors: Sequence[str] | None = None,
     weights: Path | None = None,
     download: bool = False,
+    device: torch.device | str = "cpu",
+    tell: Tell = lambda _: None,
 ) -> Evaluation:
     """Extractors, plan and real side for a data set.
 
     By default all metrics that fit the data, on the data set's own extractors. The real side is
     computed once and cached under a key made of the content and everything it passes through.
+    Extractors run on `device`; `tell` gets a sentence before and during what takes long.
     """
     domain: Domain = "image" if data.spec.is_image else "vector"
     wanted = tuple(extractors) if extractors else data.extractors
-    made = {name: make_extractor(name, data, cache, weights, download) for name in wanted}
+    made = {
+        name: make_extractor(name, data, cache, weights, download, device=device, tell=tell)
+        for name in wanted
+    }
     exact = exact_mixture(data)
     reference_hash = data.reference.hash
     plan: list[Planned] = []
@@ -146,7 +195,7 @@ def prepare(
     if any(p.metric.needs - {"pixels"} for p in plan if not p.extractor):
         used.add("identity")
     kept = {name: extractor for name, extractor in made.items() if name in used}
-    real = _real_side(data, kept, plan, cache, exact)
+    real = _real_side(data, kept, plan, cache, exact, tell)
     reference = f"{data.name}/reference"
     return Evaluation(data, kept, tuple(plan), real, reference, reference_hash)
 
@@ -174,10 +223,17 @@ def exact_mixture(data: Dataset) -> ExactMixture | None:
     return ExactMixture(means, mixture.std)
 
 
-def accumulate(accumulator: Accumulator, samples: Tensor, labels: Tensor) -> None:
-    """Feed a whole set in batches."""
+def accumulate(
+    accumulator: Accumulator, samples: Tensor, labels: Tensor, tell: Tell = lambda _: None
+) -> None:
+    """Feed a whole set in batches; `tell` gets a sentence whenever it has taken long."""
+    last = time.monotonic()
     for start in range(0, len(labels), BATCH):
         accumulator.update(samples[start : start + BATCH], labels[start : start + BATCH])
+        if time.monotonic() - last >= TELL_EVERY:
+            last = time.monotonic()
+            done = min(start + BATCH, len(labels))
+            tell(f"Features of real samples: {done:,} of {len(labels):,}.")
 
 
 def _real_side(
@@ -186,6 +242,7 @@ def _real_side(
     plan: Sequence[Planned],
     cache: Path,
     exact: ExactMixture | None,
+    tell: Tell,
 ) -> SampleSet:
     needs = plan_needs(p.metric for p in plan)
     parts: dict[str, Any] = {
@@ -202,7 +259,7 @@ def _real_side(
     except (FileNotFoundError, CorruptSampleSet):
         pass  # absent or damaged: it is made again and replaces the damaged file
     accumulator = Accumulator(extractors, needs)
-    accumulate(accumulator, data.reference.samples, data.reference.labels)
+    accumulate(accumulator, data.reference.samples, data.reference.labels, tell)
     real = accumulator.finish(exact)
     save_sample_set(path, real)
     # Read back, so that the first run sees exactly what later ones see.
@@ -216,6 +273,9 @@ def floor_split(data: Dataset, n: int) -> Split | None:
     return Split(data.train.samples[:n], data.train.labels[:n])
 
 
-def sampling_labels(indices: torch.Tensor, num_classes: int) -> Tensor:
-    """Classes of sample indices: balanced, and a function of the index alone."""
-    return indices % num_classes
+def sampling_labels(
+    indices: torch.Tensor, num_classes: int, classes: Sequence[int] | None = None
+) -> Tensor:
+    """Classes of sample indices: balanced over `classes` or all, a function of the index alone."""
+    chosen = torch.arange(num_classes) if classes is None else torch.tensor(classes)
+    return chosen[indices % len(chosen)]

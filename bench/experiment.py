@@ -64,6 +64,11 @@ class Experiment:
         return self.root / "cells"
 
     @property
+    def samples(self) -> Path:
+        """One folder a run, one file or folder of samples a cell, where they were asked for."""
+        return self.root / "samples"
+
+    @property
     def report(self) -> Path:
         """Tables, figures and page."""
         return self.root / "report"

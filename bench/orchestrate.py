@@ -15,9 +15,10 @@ from torch import Tensor
 from bench.checkpoint import load_weights
 from bench.data import Dataset
 from bench.errors import UserError, unknown
-from bench.evaluate import Evaluation, prepare
+from bench.evaluate import Evaluation, Tell, prepare
 from bench.experiment import DEFAULT_PRECISION, Experiment
 from bench.files import sha256
+from bench.null_branch import NullBranch
 from bench.plan import Cell, Target, expand, target
 from bench.provenance import provenance
 from bench.runs import (
@@ -218,6 +219,23 @@ def preset_for(study: Study, method: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class Equipment:
+    """What a sweep works with beside its runs: for extractors, and for the branches of guidance."""
+
+    weights: Path | None = None
+    """File or folder of an extractor's weights."""
+    download: bool = False
+    device: torch.device | str = "cpu"
+    tell: Tell = lambda _: None
+    """Gets a sentence before and during what takes long."""
+    null: NullBranch | None = None
+
+    def join(self, found: Target) -> Target:
+        """`found` with the second network that serves it, if any."""
+        return found if self.null is None else self.null.join(found)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """All cells of one data set, run by run, and what evaluates them."""
 
@@ -232,11 +250,7 @@ class Sweep:
 
 
 def plan_study(
-    study: Study,
-    experiment: Experiment,
-    *,
-    weights: Path | None = None,
-    download: bool = False,
+    study: Study, experiment: Experiment, equipment: Equipment
 ) -> tuple[Sweep, list[str]]:
     """The sweep of a study, and a sentence for each of its runs that is left out."""
     data = dataset(study.dataset)
@@ -269,17 +283,16 @@ def plan_study(
                 continue  # without training there is nothing that a training seed could change
             ready = target(card, data, experiment)
             if ready is not None:
-                found.append(ready)
-    return _sweep(study, data, found, experiment, weights, download), missing
+                found.append(equipment.join(ready))
+    return _sweep(study, data, found, experiment, equipment), missing
 
 
 def plan_experiment(
     studies: Mapping[str, Study],
     experiment: Experiment,
+    equipment: Equipment,
     *,
     methods: Sequence[str] | None = None,
-    weights: Path | None = None,
-    download: bool = False,
 ) -> tuple[list[Sweep], list[str]]:
     """Sweeps of all runs of an experiment, a data set each, and a sentence a run left out.
 
@@ -301,7 +314,7 @@ def plan_experiment(
         for card in own:
             if methods is not None and card.method not in methods:
                 continue
-            if card.data_hash != data.train.hash:
+            if card.data_hash not in ("", data.train.hash):
                 raise UserError(
                     f"Run {card.name!r} was trained on other content of {name!r} than is here "
                     f"now; train it again under another --name, or restore the data."
@@ -310,9 +323,9 @@ def plan_experiment(
             if ready is None:
                 left_out.append(f"{card.name}: {UNFINISHED}")
             else:
-                found.append(ready)
+                found.append(equipment.join(ready))
         if found:
-            sweeps.append(_sweep(study, data, found, experiment, weights, download))
+            sweeps.append(_sweep(study, data, found, experiment, equipment))
     return sweeps, left_out
 
 
@@ -321,16 +334,17 @@ def _sweep(
     data: Dataset,
     found: Sequence[Target],
     experiment: Experiment,
-    weights: Path | None,
-    download: bool,
+    equipment: Equipment,
 ) -> Sweep:
     evaluation = prepare(
         data,
         experiment.cache,
         metrics=study.metrics,
         extractors=study.extractors,
-        weights=weights,
-        download=download,
+        weights=equipment.weights,
+        download=equipment.download,
+        device=equipment.device,
+        tell=equipment.tell,
     )
     samples = study.samples or data.default_samples
     targets = tuple(

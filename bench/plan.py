@@ -32,6 +32,8 @@ class Cell:
     nfe: int
     skip: str
     key: str
+    null_checkpoint: str = ""
+    """SHA-256 of the weights of a second network that this cell's guidance uses, or ''."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Target:
     method: Method[Any]
     weights: Path | None
     checkpoint: str
+    null_weights: Path | None = None
+    null_checkpoint: str = ""
+    """File and hash of a second network, the unconditional branch, where there is one."""
 
 
 def target(card: RunCard, data: Dataset, experiment: Experiment) -> Target | None:
@@ -81,6 +86,8 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
             f"Method {found.card.method!r} cannot say what it does at guidance "
             f"{guidance.scale:g} with {steps} steps: {type(error).__name__}: {error}."
         ) from None
+    # Without guidance the second network is not used, and the row is the same with and without it.
+    null_checkpoint = "" if guidance.is_off else found.null_checkpoint
     key = digest(
         {
             "method": found.card.method,
@@ -93,6 +100,7 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
             "seed": seed,
             "n": n,
         }
+        | ({"null_checkpoint": null_checkpoint} if null_checkpoint else {})
     )
     return Cell(
         card=found.card,
@@ -104,4 +112,5 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
         nfe=nfe,
         skip=reason,
         key=key,
+        null_checkpoint=null_checkpoint,
     )

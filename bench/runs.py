@@ -20,6 +20,8 @@ from methods.spec import DataSpec
 
 CARD = "run.json"
 WEIGHTS = "model.safetensors"
+IMPORTED = "imported"
+"""In the place of a preset's name: the weights come from a file, and nothing is trained."""
 
 
 class RunCard(BaseModel):
@@ -31,6 +33,7 @@ class RunCard(BaseModel):
     method: str
     dataset: str
     data_hash: str
+    """'' where it is not known what the weights were trained on."""
     preset: str
     config: dict[str, Any]
     train: TrainSettings | None
@@ -225,19 +228,42 @@ def read_card(folder: Path) -> RunCard:
 
 def differences(there: RunCard, here: RunCard, ignore: Container[str] = ()) -> str:
     """The settings in which two cards differ, '' where they agree, without those to `ignore`."""
-    old, new = there.settings(), here.settings()
+    old, new = _completed(there).settings(), _completed(here).settings()
     names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     return "; ".join(
         f"{k} is {old.get(k)!r} there, {new.get(k)!r} here" for k in names if k not in ignore
     )
 
 
+def _completed(card: RunCard) -> RunCard:
+    """`card` with the defaults of settings that its method has got since it was written."""
+    if card.method not in METHODS:
+        return card
+    try:
+        config = METHODS[card.method].config_type.model_validate(card.config)
+    except ValidationError:
+        return card
+    return card.model_copy(update={"config": config.model_dump(mode="json")})
+
+
 def claim(folder: Path, card: RunCard) -> None:
     """Make `folder` the run's, or check that it already is; other settings are a UserError."""
+    check_claim(folder, card)
     if not (folder / CARD).exists():
         write_card(folder, card)
+
+
+def check_claim(folder: Path, card: RunCard) -> None:
+    """UserError if `folder` is another run's."""
+    if not (folder / CARD).exists():
         return
-    differing = differences(read_card(folder), card)
+    there = read_card(folder)
+    if there.preset == IMPORTED != card.preset:
+        raise UserError(
+            f"Run {card.name!r} was imported from {there.provenance.get('imported_file', 'a file')}"
+            f" and is not trained here: give this one its own --name, or remove {folder}."
+        )
+    differing = differences(there, card)
     if differing:
         raise UserError(
             f"Run {card.name!r} exists with other settings ({differing}): give this one its own "

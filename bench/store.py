@@ -83,6 +83,7 @@ class Row(Frozen):
     run: str = Field(description="name of the training run; rows of one run share a checkpoint")
     train_seed: int
     checkpoint: str = Field(description="SHA-256 of the weights, '' where there are none")
+    null_checkpoint: str = Field("", description="SHA-256 of a second, unconditional network's")
     guidance: float
     steps: int
     nfe: int

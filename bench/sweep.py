@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +16,14 @@ from bench.checkpoint import load_into, load_weights
 from bench.data import Dataset
 from bench.data.convert import from_model, one_hot
 from bench.errors import UserError
-from bench.evaluate import Evaluation, accumulate, floor_split, sampling_labels
+from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
 from bench.identity import digest
 from bench.plan import Cell, Target
 from bench.preview import TILES, preview
 from bench.progress import Bar
 from bench.provenance import now, provenance
+from bench.saving import Keep, Saver
 from bench.store import Row, Status, Value, read_row, row_path, write_row
 from methods import Guidance, Method, SampleRNG
 
@@ -49,15 +51,18 @@ def generate(
     *,
     batch: int,
     device: torch.device,
+    start: int = 0,
+    classes: Sequence[int] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of final samples on the CPU, uint8 images or float32 vectors, and their classes.
 
     Sample i depends on (seed, i) alone, so that neither `batch` nor the device's count changes
-    it, and all methods and scales share its noise.
+    it, and all methods and scales share its noise. Samples from `start` on; of all classes, or of
+    `classes` in turn.
     """
-    for start in range(0, n, batch):
-        indices = torch.arange(start, min(start + batch, n))
-        labels = sampling_labels(indices, method.data.num_classes)
+    for first in range(start, n, batch):
+        indices = torch.arange(first, min(first + batch, n))
+        labels = sampling_labels(indices, method.data.num_classes, classes)
         rng = SampleRNG(seed, indices.tolist())
         with torch.inference_mode():
             hot = one_hot(labels, method.data.num_classes).to(device)
@@ -67,7 +72,7 @@ def generate(
             raise ValueError(f"{method.name} gave samples {tuple(x.shape)}, not {expected}")
         if not torch.isfinite(x).all():
             bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-            raise Diverged(f"{bad} of samples {start} to {start + len(x) - 1} are not finite")
+            raise Diverged(f"{bad} of samples {first} to {first + len(x) - 1} are not finite")
         yield from_model(x).cpu(), labels
 
 
@@ -84,7 +89,13 @@ def load_nets(target: Target, device: torch.device) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         nets = target.method.build()
     if target.weights is not None:
-        load_into(nets, load_weights(target.weights), target.weights)
+        weights = load_weights(target.weights)
+        source = str(target.weights)
+        if target.null_weights is not None:
+            second = load_weights(target.null_weights)
+            weights |= {f"null.{name}": value for name, value in second.items()}
+            source += f" and {target.null_weights}"
+        load_into(nets, weights, source)
     return nets.to(device).eval().requires_grad_(False)
 
 
@@ -117,11 +128,12 @@ def make_row(
         reason=reason,
         experiment=experiment.name,
         dataset=cell.card.dataset,
-        data_hash=cell.card.data_hash,
+        data_hash=cell.card.data_hash or evaluation.data.train.hash,
         method=cell.card.method,
         run=cell.card.name,
         train_seed=cell.card.seed,
         checkpoint=cell.checkpoint,
+        null_checkpoint=cell.null_checkpoint,
         guidance=cell.guidance.scale,
         steps=cell.steps,
         nfe=cell.nfe,
@@ -146,8 +158,9 @@ def run_cell(
     batch: int,
     device: torch.device,
     tick: Callable[[int], None] = lambda _: None,
+    keep: Keep = lambda *_: None,
 ) -> Row:
-    """Sample, evaluate and store one cell; `tick` is told of every batch."""
+    """Sample, evaluate and store one cell; `tick` is told of every batch, `keep` gets it."""
     accumulator = evaluation.accumulator()
     samples: list[Tensor] = []
     labels: list[Tensor] = []
@@ -162,6 +175,7 @@ def run_cell(
         started = time.perf_counter()
         for x, y in stream:
             seconds += time.perf_counter() - started
+            keep(x, y)
             accumulate(accumulator, x, y)
             if whole or shown < TILES:
                 samples.append(x)
@@ -205,7 +219,13 @@ def _merged(
     return tuple(sorted([*fresh, *old], key=lambda v: (v.metric, v.extractor)))
 
 
-def floor_row(data: Dataset, evaluation: Evaluation, experiment: Experiment, n: int) -> Row | None:
+def floor_row(
+    data: Dataset,
+    evaluation: Evaluation,
+    experiment: Experiment,
+    n: int,
+    tell: Tell = lambda _: None,
+) -> Row | None:
     """Real samples measured like a generated set, stored; None if there are not n of them."""
     split = floor_split(data, n)
     if split is None:
@@ -218,7 +238,7 @@ def floor_row(data: Dataset, evaluation: Evaluation, experiment: Experiment, n: 
         if {p.signature for p in evaluation.plan} <= {v.signature for v in row.values}:
             return row
     accumulator = evaluation.accumulator()
-    accumulate(accumulator, split.samples, split.labels)
+    accumulate(accumulator, split.samples, split.labels, tell)
     row = Row(
         key=key,
         status="ok",
@@ -256,8 +276,9 @@ def sweep(
     batch: int,
     device: torch.device,
     console: Console | None = None,
+    saver: Saver | None = None,
 ) -> Outcome:
-    """Execute the missing cells of one data set.
+    """Execute the missing cells of one data set; a `saver` also keeps the samples of each.
 
     A failed cell is told of and tried again next time; it does not stop the others.
     """
@@ -276,15 +297,21 @@ def sweep(
                     _write_once(experiment, row)
                     continue
                 try:
-                    if is_done(cell, evaluation, experiment) is not None:
+                    tick = _ticker(bar, done, what)
+                    kept = is_done(cell, evaluation, experiment)
+                    if kept is not None:
                         outcome.kept += 1
+                        nets = _save_only(
+                            saver, kept, cell, target, nets, evaluation.data,
+                            batch=batch, device=device, tick=tick,
+                        )  # fmt: skip
                     else:
                         nets = load_nets(target, device) if nets is None else nets
-                        row = run_cell(
-                            cell, target, nets, evaluation, experiment,
-                            batch=batch, device=device,
-                            tick=_ticker(bar, done, what),
-                        )  # fmt: skip
+                        with _keep(saver, cell, evaluation.data) as keep:
+                            row = run_cell(
+                                cell, target, nets, evaluation, experiment,
+                                batch=batch, device=device, tick=tick, keep=keep,
+                            )  # fmt: skip
                         outcome.computed += 1
                         outcome.diverged += row.status == "diverged"
                 except UserError:
@@ -297,6 +324,39 @@ def sweep(
                 done += cell.n
                 bar.update(done, what)
     return outcome
+
+
+def _keep(saver: Saver | None, cell: Cell, data: Dataset) -> AbstractContextManager[Keep]:
+    return nullcontext(lambda *_: None) if saver is None else saver.keep(cell, data)
+
+
+def _save_only(
+    saver: Saver | None,
+    row: Row,
+    cell: Cell,
+    target: Target,
+    nets: nn.Module | None,
+    data: Dataset,
+    *,
+    batch: int,
+    device: torch.device,
+    tick: Callable[[int], None],
+) -> nn.Module | None:
+    """Sample a cell that is measured already for its files alone; returns the networks if used."""
+    start = cell.n if saver is None or row.status != "ok" else saver.start(cell, data, batch)
+    if saver is None or start >= cell.n:
+        return nets
+    nets = load_nets(target, device) if nets is None else nets
+    stream = generate(
+        target.method, nets, cell.guidance, cell.steps, cell.seed, cell.n,
+        batch=batch, device=device, start=start,
+    )  # fmt: skip
+    tick(start)
+    with saver.keep(cell, data, start) as keep:
+        for x, y in stream:
+            keep(x, y)
+            tick(len(y))
+    return nets
 
 
 def _ticker(bar: Bar, done: int, what: str) -> Callable[[int], None]:

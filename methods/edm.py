@@ -35,6 +35,9 @@ class EDMConfig(Settings):
     p_mean: float = -1.2
     p_std: float = Field(1.2, gt=0)
     label_dropout: float = Field(0.1, ge=0, lt=1)
+    null_label: bool = Field(
+        True, description="whether zeros for a label mean no class; False if labels never dropped"
+    )
     clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
 
     @model_validator(mode="after")
@@ -102,10 +105,29 @@ class EDM(Method[EDMConfig], Inverts):
         ),
     }
 
+    null: EDMConfig | None = None
+    """Settings of a second network that is the unconditional branch of guidance, if there is one"""
+
+    def with_null(self, null: EDMConfig) -> EDM:
+        """The same method with the network of `null` as the unconditional branch, for sampling.
+
+        `build` then has that network's `EDMPrecond` under `null`; each branch keeps its own
+        sigma_data. ValueError if the network of `null` knows classes only.
+        """
+        if _conditional(null) and not null.null_label:
+            raise ValueError("it was trained with labels always and has no unconditional output")
+        paired = EDM(self.config, self.data)
+        paired.null = null
+        return paired
+
     def build(self) -> nn.Module:
         """`EDMPrecond` with its network under `model`."""
         net = build_net(self.config.net, self.data)
-        return EDMPrecond(net, sigma_data=self.config.sigma_data)
+        nets = EDMPrecond(net, sigma_data=self.config.sigma_data)
+        if self.null is not None:
+            net = build_net(self.null.net, self.data)
+            nets.null = EDMPrecond(net, sigma_data=self.null.sigma_data)
+        return nets
 
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
@@ -132,9 +154,10 @@ class EDM(Method[EDMConfig], Inverts):
     ) -> Tensor:
         c = self.config
         null = torch.zeros_like(labels)
+        null_nets = nets if self.null is None else cast(nn.Module, nets.null)
         denoise = cfg(
             lambda x, sigma: cast(Tensor, nets(x, sigma, labels)),
-            lambda x, sigma: cast(Tensor, nets(x, sigma, null)),
+            lambda x, sigma: cast(Tensor, null_nets(x, sigma, null)),
             guidance,
         )
         sigmas = karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
@@ -144,6 +167,19 @@ class EDM(Method[EDMConfig], Inverts):
     def nfe(self, guidance: Guidance, steps: int) -> int:
         """2 steps - 1 denoiser calls (the last step is Euler), twice with guidance."""
         return (2 * steps - 1) * (1 if guidance.is_off else 2)
+
+    def supports(self, guidance: Guidance, steps: int) -> str | None:
+        """Guidance needs a network with classes and an unconditional branch."""
+        if guidance.is_off:
+            return None
+        if not _conditional(self.config):
+            return "an unconditional network takes no guidance"
+        if self.null is None and not self.config.null_label:
+            return (
+                "trained with labels always, so without an unconditional branch: name a network "
+                "for it with --null-checkpoint"
+            )
+        return None
 
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
         """The sampler's grid ascending, without guidance: 17 Heun steps, 34 NFE."""
@@ -155,3 +191,7 @@ class EDM(Method[EDMConfig], Inverts):
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
         """18 Heun steps from the latent."""
         return self._integrate(nets, latent, labels, guidance, 18)
+
+
+def _conditional(config: EDMConfig) -> bool:
+    return not isinstance(config.net, UNetConfig) or config.net.conditional

@@ -215,9 +215,14 @@ def _current(rows: Sequence[Row]) -> list[Row]:
 
 
 def _newest(rows: Sequence[Row]) -> list[Row]:
-    """One row a cell, the newest: a cell done twice is not a second seed. A failure gives way."""
+    """One row a cell, the newest: a cell done twice is not a second seed. A failure gives way.
+
+    So does a cell without a second network to the same one with it.
+    """
     best: dict[tuple[object, ...], Row] = {}
-    for row in sorted(rows, key=lambda r: (r.status != "failed", *_age(r))):
+    for row in sorted(
+        rows, key=lambda r: (r.status != "failed", r.null_checkpoint != "", *_age(r))
+    ):
         line = (row.experiment, row.dataset, row.method, row.run)
         best[*line, row.guidance, row.steps, row.seed, row.n] = row
     keys = {row.key for row in best.values()}

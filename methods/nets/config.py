@@ -47,6 +47,7 @@ class UNetConfig(Settings):
     dropout: float = Field(0.0, ge=0, lt=1)
     fourier_scale: float = Field(0.02, gt=0, description="of ncsnpp's noise features; EDM has 16")
     augment_dim: int = Field(0, ge=0, description="augmentation labels; EDM's checkpoints have 9")
+    conditional: bool = Field(True, description="whether it has an input for class labels")
 
 
 NetConfig = Annotated[MLPConfig | UNetConfig, Field(discriminator="kind")]
@@ -82,7 +83,7 @@ def build_net(config: NetConfig, spec: DataSpec, guidance_dim: int = 0) -> nn.Mo
         config.arch,
         resolution=spec.shape[1],
         image_channels=spec.shape[0],
-        num_classes=spec.num_classes,
+        num_classes=spec.num_classes if config.conditional else 0,
         channels=config.channels,
         channel_mult=config.channel_mult,
         num_blocks=config.num_blocks,

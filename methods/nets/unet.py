@@ -22,7 +22,8 @@ class UNet(nn.Module):
 
     `resolution` is that of the square images and halves once per entry of `channel_mult` after
     the first. `guidance_dim` > 0 adds `map_w_embed`, `augment_dim` > 0 adds `map_augment` (DDPM++
-    and NCSN++ only). Sizes that do not fit raise ValueError.
+    and NCSN++ only). With `num_classes` 0 there is no `map_label`, and labels are ignored. Sizes
+    that do not fit raise ValueError.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class UNet(nn.Module):
             # DDPM++ spaces its frequencies to the end of the range and puts sines first.
             ddpm = not arch.label_last
             self.map_noise = PositionalEmbedding(noise_width, endpoint=ddpm, sin_first=ddpm)
-        self.map_label = init.label(nn.Linear(num_classes, joins, bias=not arch.label_last))
+        self.map_label: nn.Linear | None = None
+        if num_classes:
+            self.map_label = init.label(nn.Linear(num_classes, joins, bias=not arch.label_last))
         self.map_augment: nn.Linear | None = None
         if augment_dim:
             self.map_augment = init(nn.Linear(augment_dim, joins, bias=False))
@@ -200,8 +203,9 @@ class UNet(nn.Module):
     def _map(
         self, c_noise: Tensor, labels: Tensor, w_embed: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        joined: Tensor = self.map_label(labels * self.label_gain)
-        joined = joined + guidance_term(self.map_w_embed, w_embed)
+        joined = guidance_term(self.map_w_embed, w_embed)
+        if self.map_label is not None:
+            joined = self.map_label(labels * self.label_gain) + joined
         if augment is not None:
             if self.map_augment is None:
                 raise ValueError("this network takes no augmentation labels")

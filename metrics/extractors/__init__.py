@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 
 from metrics.extractors.classifier import ClassifierExtractor, train_classifier
+from metrics.extractors.efficientnet import EfficientNetExtractor
+from metrics.extractors.head import HeadExtractor, train_head
 from metrics.extractors.identity import IdentityExtractor
 from metrics.extractors.inception import InceptionExtractor, MissingWeights
 from metrics.registry import EXTRACTORS
@@ -13,6 +15,7 @@ EXTRACTORS.update(
     {
         "identity": IdentityExtractor,
         "classifier": train_classifier,
+        "efficientnet-lite0": EfficientNetExtractor,
         "inception": functools.partial(InceptionExtractor, resize="tf1"),
         "inception-clean": functools.partial(InceptionExtractor, resize="clean"),
     }
@@ -20,8 +23,11 @@ EXTRACTORS.update(
 
 __all__ = [
     "ClassifierExtractor",
+    "EfficientNetExtractor",
+    "HeadExtractor",
     "IdentityExtractor",
     "InceptionExtractor",
     "MissingWeights",
     "train_classifier",
+    "train_head",
 ]

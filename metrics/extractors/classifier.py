@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
-from metrics.files import atomic_file
+from metrics.extractors.weights import load_weights, save_weights, training_key, weights_digest
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 FEATURES = 64
@@ -74,7 +69,7 @@ class ClassifierExtractor(Extractor):
         self.name = name
         self.shape = shape
         self._net = net.eval().requires_grad_(False)
-        self.hash = _digest(net.state_dict())
+        self.hash = weights_digest(PREPROCESSING, net.state_dict())
 
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Extracted:
@@ -104,12 +99,7 @@ def train_classifier(
     drawn by a fixed seed. With a `cache` folder the weights are loaded
     from there if they are whole and belong to these arguments, and written there otherwise.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
-        raise ValueError(
-            f"expected uint8 images (n, C, H, W), got {images.dtype} {tuple(images.shape)}"
-        )
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
-        raise ValueError("expected one label >= 0, of an integer dtype, for every image")
+    check_training_set(images, labels)
     labels = labels.detach().cpu().long()
     classes = int(labels.max()) + 1
     if len(images) > MAX_IMAGES:
@@ -123,15 +113,25 @@ def train_classifier(
     if cache is None:
         _fit(net, images, labels, steps, generator)
         return ClassifierExtractor(net, shape, name)
-    key = _key(images, labels, seed, steps)
+    key = training_key([RECIPE, list(images.shape), seed, steps], images, labels)
     path = cache / f"classifier-{key[:16]}.safetensors"
-    weights = _load(path, key)
+    weights = load_weights(path, key, PREPROCESSING)
     if weights is not None:
         net.load_state_dict(weights)
     else:
         _fit(net, images, labels, steps, generator)
-        _save(path, key, net.state_dict())
+        save_weights(path, key, PREPROCESSING, net.state_dict())
     return ClassifierExtractor(net, shape, name)
+
+
+def check_training_set(images: Tensor, labels: Tensor) -> None:
+    """ValueError unless there are uint8 images (n, C, H, W), n > 0, with labels (n,) >= 0."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+        raise ValueError(
+            f"expected uint8 images (n, C, H, W), got {images.dtype} {tuple(images.shape)}"
+        )
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
+        raise ValueError("expected one label >= 0, of an integer dtype, for every image")
 
 
 def _fit(
@@ -156,38 +156,3 @@ def _fit(
                 schedule.step()
     finally:
         torch.set_num_threads(threads)
-
-
-def _key(images: Tensor, labels: Tensor, seed: int, steps: int) -> str:
-    about = json.dumps([RECIPE, list(images.shape), seed, steps])
-    digest = hashlib.sha256(about.encode())
-    digest.update(images.numpy().data)
-    digest.update(labels.numpy().data)
-    return digest.hexdigest()
-
-
-def _digest(weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(PREPROCESSING.encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _save(path: Path, key: str, weights: Mapping[str, Tensor]) -> None:
-    # One entry, since the format keeps no order of several and equal weights make equal files.
-    metadata = {"about": json.dumps([key, _digest(weights)])}
-    with atomic_file(path) as file:
-        file.write(safetensors.torch.save(dict(weights), metadata))
-
-
-def _load(path: Path, key: str) -> dict[str, Tensor] | None:
-    """Return the cached weights, or None if the file is missing, damaged or of other arguments."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError):
-        return None
-    # The format finds a truncated file, not a changed byte in the weights.
-    return weights if metadata.get("about") == json.dumps([key, _digest(weights)]) else None

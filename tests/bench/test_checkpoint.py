@@ -89,7 +89,7 @@ def test_a_file_cut_short_is_named(tmp_path, kept, what):
     with pytest.raises(UserError, match="cut short or damaged"):
         check_weights(path)
     assert str(raised.value).startswith(f"Checkpoint {path} is cut short or damaged (")
-    assert str(raised.value).endswith("remove it and run the same bench train command again.")
+    assert str(raised.value).endswith("the same bench train or bench import command again.")
 
 
 class Bomb:

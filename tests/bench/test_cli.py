@@ -55,7 +55,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["sweep", "--batch", "0"], "Invalid value for '--batch'", "See: bench sweep --help"),
         (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
          "See: bench train --help"),
-        (["swep"], "No such command 'swep'.", "Available: data, list, report, sweep, train."),
+        (["swep"], "No such command 'swep'.", "data, import, list, report, sample, sweep, train."),
         (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
          "datasets, extractors, methods, metrics, suites."),
         (["list"], "Missing argument 'what'.", "See: bench list --help"),

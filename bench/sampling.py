@@ -1,0 +1,189 @@
+"""`bench sample`: samples of one run at one guidance scale as files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bench.data import Dataset
+from bench.errors import UserError, unknown
+from bench.experiment import Experiment
+from bench.images_out import FORMATS, check_format, first_missing, guess_format, open_sink
+from bench.orchestrate import UNFINISHED, resolve_device
+from bench.plan import Cell, Target, expand, target
+from bench.progress import Bar
+from bench.runs import RunCard, dataset, make_card, method_class, trained_runs, unregistered
+from bench.sample_card import class_names, make_sample_card
+from bench.saving import batch_start, sample_path
+from bench.sweep import Diverged, generate, load_nets
+
+LISTED = 20
+
+
+def sample_all(
+    console: Console,
+    place: Experiment,
+    *,
+    run: str | None,
+    method: str | None,
+    dataset_name: str | None,
+    guidance: float,
+    steps: int | None,
+    seed: int,
+    n: int,
+    classes: Sequence[str],
+    out: Path | None,
+    kind: str | None,
+    batch: int,
+    device: str,
+) -> None:
+    """`bench sample`: the samples of a sweep's cell, or some classes only, to `out`."""
+    if kind is not None and kind not in FORMATS:
+        raise unknown("format", kind, FORMATS)
+    if not math.isfinite(guidance):
+        raise UserError(f"--guidance must be a finite number, got {guidance}.", code=2)
+    where = resolve_device(device)
+    card = find_run(place, run, method, dataset_name)
+    data = dataset(card.dataset)
+    ready = target(card, data, place)
+    if ready is None:
+        raise UserError(f"Run {card.name!r} cannot be sampled: {UNFINISHED}.")
+    chosen = parse_classes(classes, data) if classes else None
+    (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], n)
+    if cell.skip:
+        raise UserError(f"{card.name} cannot be sampled so: {cell.skip}.", code=2)
+    if kind is None:
+        kind = ("png" if data.spec.is_image else "npz") if out is None else guess_format(out)
+    path = sample_path(place, cell, kind) if out is None else out
+    about = make_sample_card(cell, data, chosen)
+    check_format(kind, about)
+    start = batch_start(first_missing(path, kind, about), n, batch)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    if start >= n:
+        say(f"{n:,} samples of {card.name} are already there: {path}")
+        return
+    _write(console, ready, cell, chosen, path, kind, start, batch=batch, device=where)
+    say(f"{n:,} samples of {card.name} at guidance {guidance:g}, {cell.nfe} NFE each: {path}")
+
+
+def _write(
+    console: Console,
+    ready: Target,
+    cell: Cell,
+    chosen: Sequence[int] | None,
+    path: Path,
+    kind: str,
+    start: int,
+    *,
+    batch: int,
+    device: torch.device,
+) -> None:
+    about = make_sample_card(cell, ready.data, chosen)
+    title = f"sample {cell.card.name}"
+    with (
+        open_sink(path, kind, about, start) as sink,
+        Bar(title, cell.n, start, console) as bar,
+    ):
+        try:
+            stream = generate(
+                ready.method, load_nets(ready, device), cell.guidance, cell.steps, cell.seed,
+                cell.n, batch=batch, device=device, start=start, classes=chosen,
+            )  # fmt: skip
+            for x, labels in stream:
+                sink.add(x, labels)
+                bar.update(sink.seen)
+        except Diverged as error:
+            sink.discard()
+            raise UserError(
+                f"Sampling {cell.card.name} at guidance {cell.guidance.scale:g} diverged: {error}; "
+                "nothing was kept."
+            ) from None
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # the code of a method may fail in any way
+            raise UserError(
+                f"Sampling {cell.card.name} failed: {type(error).__name__}: {error}."
+            ) from None
+
+
+def find_run(
+    place: Experiment, run: str | None, method: str | None, dataset_name: str | None
+) -> RunCard:
+    """The run by name, or the only one that fits method and data set; UserError otherwise."""
+    cards = trained_runs(place)
+    if run is not None:
+        found = [card for card in cards if card.name == run]
+        if not found:
+            if not cards:
+                raise UserError(f"There is no run in {place.runs}: bench train --method igct.")
+            raise unknown("run", run, [card.name for card in cards])
+        (card,) = found
+        for option, given, own in (
+            ("--method", method, card.method),
+            ("--dataset", dataset_name, card.dataset),
+        ):
+            if given not in (None, own):
+                raise UserError(f"Run {run!r} has {own!r}, not {option} {given!r}.", code=2)
+        return _usable(card)
+    if method is not None and not method_class(method).trains:
+        return _untrained(method, dataset_name)
+    if dataset_name is not None and not any(card.dataset == dataset_name for card in cards):
+        dataset(dataset_name)
+    found = [
+        card
+        for card in cards
+        if method in (None, card.method) and dataset_name in (None, card.dataset)
+    ]
+    if len(found) == 1:
+        return _usable(found[0])
+    if not found:
+        asked = f" of {method}" if method else ""
+        asked += f" on {dataset_name}" if dataset_name else ""
+        raise UserError(
+            f"There is no run{asked} in {place.runs}: bench train --method {method or 'igct'}."
+        )
+    names = ", ".join(card.name for card in found)
+    raise UserError(f"Several runs fit; name one with --run: {names}.", code=2)
+
+
+def _usable(card: RunCard) -> RunCard:
+    reason = unregistered(card)
+    if reason is not None:
+        raise UserError(f"Run {card.name!r} cannot be sampled: {reason}.")
+    return card
+
+
+def _untrained(method: str, dataset_name: str | None) -> RunCard:
+    presets = method_class(method).presets
+    names = sorted({preset.dataset for preset in presets.values()})
+    if dataset_name is None and len(names) != 1:
+        raise UserError(
+            f"{method} is for several data sets; name one with --dataset: {', '.join(names)}.",
+            code=2,
+        )
+    return make_card(method, data=dataset(dataset_name or names[0]))
+
+
+def parse_classes(asked: Sequence[str], data: Dataset) -> tuple[int, ...]:
+    """Class names or indices to indices, in their order; UserError for one that does not exist."""
+    names = class_names(data, data.spec)
+    found = []
+    for text in asked:
+        if text in names:
+            found.append(names.index(text))
+        elif text.isdecimal() and int(text) < len(names):
+            found.append(int(text))
+        elif len(names) <= LISTED:
+            raise unknown(f"class of {data.name}", text, names)
+        else:
+            raise UserError(
+                f"Unknown class of {data.name} {text!r}: it has {len(names)} classes, from 0, "
+                f"{names[0]!r}, to {len(names) - 1}, {names[-1]!r}.",
+                code=2,
+            )
+    return tuple(dict.fromkeys(found))

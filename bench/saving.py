@@ -1,0 +1,75 @@
+"""The samples of a sweep's cells as files: `<experiment>/samples/<run>/g4-steps1-seed0`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from bench.data import Dataset
+from bench.errors import UserError
+from bench.experiment import Experiment
+from bench.images_out import check_format, first_missing, open_sink
+from bench.plan import Cell
+from bench.sample_card import make_sample_card
+
+KINDS = ("png", "zip", "npz")
+SUFFIX = {"png": "", "zip": ".zip", "npz": ".npz", "grid": ".png"}
+Keep = Callable[[Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Where samples go, and in which format; vectors always go to npz."""
+
+    experiment: Experiment
+    kind: str
+
+    def place(self, cell: Cell, data: Dataset) -> tuple[Path, str]:
+        """File or folder of a cell, and the format it has there."""
+        kind = self.kind if data.spec.is_image else "npz"
+        return sample_path(self.experiment, cell, kind), kind
+
+    def check(self, cells: Sequence[Cell], data: Dataset) -> None:
+        """UserError before anything is sampled if files of other settings are in the way."""
+        for cell in cells:
+            self.start(cell, data, 1)
+
+    def start(self, cell: Cell, data: Dataset, batch: int) -> int:
+        """The first sample to be made, at the start of a batch; `cell.n` if all are there."""
+        path, kind = self.place(cell, data)
+        card = make_sample_card(cell, data)
+        check_format(kind, card)
+        return batch_start(first_missing(path, kind, card), cell.n, batch)
+
+    @contextmanager
+    def keep(self, cell: Cell, data: Dataset, start: int = 0) -> Iterator[Keep]:
+        """What takes the batches of a cell from `start` on."""
+        path, kind = self.place(cell, data)
+        with open_sink(path, kind, make_sample_card(cell, data), start) as sink:
+            yield sink.add
+
+
+def make_saver(experiment: Experiment, kind: str) -> Saver:
+    """A saver of one of the three formats; UserError for another."""
+    if kind not in KINDS:
+        raise UserError(f"--save-samples is {', '.join(KINDS)}, got {kind!r}.", code=2)
+    return Saver(experiment, kind)
+
+
+def sample_path(experiment: Experiment, cell: Cell, kind: str) -> Path:
+    """Where the samples of a cell go by default."""
+    name = f"g{cell.guidance.scale:g}-steps{cell.steps}-seed{cell.seed}{SUFFIX[kind]}"
+    return experiment.samples / cell.card.name / name
+
+
+def batch_start(have: int, n: int, batch: int) -> int:
+    """Where to go on with `have` of n samples: at the batch in which the first missing one is.
+
+    Rounding may differ between batches of different composition; a whole batch is made again as it
+    was.
+    """
+    return have if have >= n else have // batch * batch
