@@ -78,6 +78,10 @@ def train_command(
             "--dataset", "-d", help=f"Data set; by default the preset's, or {DEFAULT_DATASET}."
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Archive or folder of images to train on; prepared first if needed."),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Settings by name; by default those of the data set.")
     ] = None,
@@ -115,6 +119,7 @@ def train_command(
         place,
         methods=method,
         dataset_name=dataset,
+        data=data,
         preset=preset,
         seed=seed,
         name=name,
@@ -320,6 +325,61 @@ def list_command(
 
     console, _ = _begin(plugin, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
     list_all(console, what)
+
+
+data_app = typer.Typer(help="Prepare data sets from archives and folders.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        help="Folder of all prepared sets; by default $GUIDANCE_BENCH_DATA or a cache folder.",
+    ),
+]
+
+
+@data_app.command("prepare")
+def data_prepare_command(
+    source: Annotated[Path, typer.Argument(help="Archive or folder of images or batches.")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Its name; by default the source's.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Resize images to size x size.")
+    ] = None,
+    crop: Annotated[str, typer.Option(help="With --size: center or none.")] = "center",
+    resize: Annotated[str, typer.Option(help="With --size: box or bicubic.")] = "box",
+    data_root: DataRootOption = None,
+) -> None:
+    """Prepare a data set, once; training then starts at once and reads only what it needs."""
+    from bench.data.commands import prepare_command
+
+    console, _ = _begin(None, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
+    prepare_command(
+        console, source, name=dataset, size=size, crop=crop, resize=resize, root=data_root
+    )
+
+
+@data_app.command("list")
+def data_list_command(data_root: DataRootOption = None) -> None:
+    """List the prepared data sets and where they came from."""
+    from bench.data.commands import list_command as list_prepared
+
+    console, _ = _begin(None, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
+    list_prepared(console, data_root)
+
+
+@data_app.command("verify")
+def data_verify_command(
+    dataset: Annotated[str, typer.Argument(help="Name of a prepared data set.")],
+    data_root: DataRootOption = None,
+) -> None:
+    """Read a prepared data set whole and compare it with its recorded hashes."""
+    from bench.data.commands import verify_command
+
+    console, _ = _begin(None, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
+    verify_command(console, dataset, data_root)
 
 
 def _begin(

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from bench.compiling import DEFAULT_BACKEND, compiler_problem
 from bench.data import DATASETS
+from bench.data.commands import prepare_if_missing, prepared_cards
 from bench.describe import describe
 from bench.errors import UserError, unknown
 from bench.estimate import price_cells
@@ -44,6 +45,7 @@ from bench.progress import duration
 from bench.ranges import parse_ints, parse_range
 from bench.runs import (
     dataset,
+    has_dataset,
     method_class,
     parse_overrides,
     trained_runs,
@@ -102,12 +104,13 @@ def train_all(
     precision: str,
     compiled: bool,
     dry_run: bool,
+    data: Path | None = None,
 ) -> None:
-    """`bench train`."""
+    """`bench train`; `data` is a source on disk that is prepared first where it is not."""
     if suite is not None:
         refuse_beside_suite(
             method=methods, preset=preset, name=name, set=settings, init_from=init_from,
-            teacher=teacher, dataset=dataset_name, seed=seed,
+            teacher=teacher, dataset=dataset_name, seed=seed, data=data,
         )  # fmt: skip
         studies, place = suite_place(suite, place)
     else:
@@ -120,6 +123,10 @@ def train_all(
         if name and len(methods) > 1:
             raise UserError("--name is for one method at a time.", code=2)
         overrides = parse_overrides(settings)
+        for method in methods:
+            method_class(method)
+        if data is not None:
+            dataset_name = prepare_if_missing(console, data, dataset_name, dry_run=dry_run)
         studies = (
             Study(
                 dataset=dataset_name or _dataset_of(preset, methods),
@@ -324,7 +331,7 @@ def refuse_beside_suite(**options: object) -> None:
 
 def _swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[str]:
     """The data sets of all trained runs, and of the presets of methods that need no training."""
-    names = [card.dataset for card in trained_runs(place) if card.dataset in DATASETS]
+    names = [card.dataset for card in trained_runs(place) if has_dataset(card.dataset)]
     for method in methods or ():
         cls = method_class(method)
         if not cls.trains:
@@ -380,7 +387,11 @@ def list_all(console: Console, what: str) -> None:
     lines: dict[str, list[tuple[str, str, str]]] = {
         "methods": [(n, c.summary, ORIGINS["methods", n]) for n, c in METHODS.items()],
         "metrics": [(n, c.summary, ORIGINS["metrics", n]) for n, c in METRICS.items()],
-        "datasets": [(n, c.summary, ORIGINS["datasets", n]) for n, c in DATASETS.items()],
+        "datasets": [(n, c.summary, ORIGINS["datasets", n]) for n, c in DATASETS.items()]
+        + [
+            (c.name, c.summary, "prepared")
+            for c in (prepared_cards() if what == "datasets" else ())
+        ],
         "extractors": [(n, "", "") for n in EXTRACTORS],
         "suites": [(n, str(p), "") for n, p in builtin_suites().items()],
     }

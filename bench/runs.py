@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.data import DATASETS, Dataset
+from bench.data.card import data_root, prepared_names
+from bench.data.prepared import PreparedDataset
 from bench.errors import UserError, explain, unknown
 from bench.experiment import DEFAULT_PRECISION, Experiment, check_name
 from bench.files import write_text
@@ -68,10 +70,24 @@ def method_class(name: str) -> type[Method[Any]]:
 
 
 def dataset(name: str) -> Dataset:
-    """The registered data set, or a UserError with the closest match."""
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
-    return DATASETS[name]()
+    """The registered or prepared data set, or a UserError with the closest match."""
+    if name in DATASETS:
+        return DATASETS[name]()
+    prepared = prepared_names()
+    if name in prepared:
+        return PreparedDataset(data_root() / name)
+    if any(name == p.dataset for method in METHODS.values() for p in method.presets.values()):
+        raise UserError(
+            f"The data set {name!r} is not prepared yet; from its archive or folder: bench data "
+            f"prepare SOURCE --dataset {name} (or bench train --data SOURCE --dataset {name}).",
+            code=2,
+        )
+    raise unknown("data set", name, [*DATASETS, *prepared])
+
+
+def has_dataset(name: str) -> bool:
+    """Whether `dataset` knows the name."""
+    return name in DATASETS or name in prepared_names()
 
 
 def find_preset(
@@ -263,12 +279,13 @@ def check_claim(folder: Path, card: RunCard) -> None:
 
 def unregistered(card: RunCard) -> str | None:
     """Why a run cannot be used because a plugin is not loaded, or None."""
-    for kind, name, table in (
-        ("method", card.method, METHODS),
-        ("data set", card.dataset, DATASETS),
-    ):
-        if name not in table:
-            return f"its {kind} {name!r} is not registered; name its plugin with --plugin"
+    if card.method not in METHODS:
+        return f"its method {card.method!r} is not registered; name its plugin with --plugin"
+    if not has_dataset(card.dataset):
+        return (
+            f"its data set {card.dataset!r} is not registered; name its plugin with --plugin, or "
+            "prepare it again with bench data prepare"
+        )
     return None
 
 

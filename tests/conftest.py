@@ -1,5 +1,8 @@
 """What all tests share."""
 
+import os
+from unittest import mock
+
 import pytest
 import torch
 
@@ -8,3 +11,11 @@ import torch
 def one_thread():
     # Sums depend on the number of threads, and two threads beside other work are ten times slower.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_data_root(tmp_path_factory):
+    """No test sees, or writes among, the data sets that are prepared on this machine."""
+    root = str(tmp_path_factory.mktemp("data"))
+    with mock.patch.dict(os.environ, {"GUIDANCE_BENCH_DATA": root}):
+        yield

@@ -16,6 +16,8 @@ FEATURES = 64
 STEPS = 600
 BATCH = 64
 LEARNING_RATE = 2e-3
+MAX_IMAGES = 50_000
+"""More images than training could use are not looked at, nor hashed for the cache."""
 RECIPE = f"cnn-32-64-{FEATURES} adam {LEARNING_RATE} cosine {BATCH}; {PREPROCESSING}; 1"
 """What the weights depend on besides data, seed and steps; its last word is a version."""
 
@@ -93,14 +95,21 @@ def train_classifier(
     """Extractor trained on uint8 images (n, C, H, W) and labels (n,) in [0, K), on one CPU thread.
 
     Train on images that are not the reference of a comparison. Equal arguments give equal weights
-    on one machine; no global random state is used. With a `cache` folder the weights are loaded
+    on one machine; no global random state is used. Of more than 50,000 images it takes 50,000,
+    drawn by a fixed seed. With a `cache` folder the weights are loaded
     from there if they are whole and belong to these arguments, and written there otherwise.
     """
     check_training_set(images, labels)
-    images, labels = images.detach().cpu().contiguous(), labels.detach().cpu().long()
+    labels = labels.detach().cpu().long()
+    classes = int(labels.max()) + 1
+    if len(images) > MAX_IMAGES:
+        drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        rows = drawn[:MAX_IMAGES].sort().values  # ascending, as a mapped file is read best
+        images, labels = images[rows], labels[rows]
+    images = images.detach().cpu().contiguous()
     shape = (images.shape[1], images.shape[2], images.shape[3])
     generator = torch.Generator().manual_seed(seed)
-    net = SmallCNN(shape, int(labels.max()) + 1, generator)
+    net = SmallCNN(shape, classes, generator)
     if cache is None:
         _fit(net, images, labels, steps, generator)
         return ClassifierExtractor(net, shape, name)

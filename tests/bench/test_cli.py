@@ -56,7 +56,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["sweep", "--batch", "0"], "Invalid value for '--batch'", "See: bench sweep --help"),
         (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
          "See: bench train --help"),
-        (["swep"], "No such command 'swep'.", "list, report, sample, sweep, train."),
+        (["swep"], "No such command 'swep'.", "data, import, list, report, sample, sweep, train."),
         (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
          "datasets, extractors, methods, metrics, suites."),
         (["list"], "Missing argument 'what'.", "See: bench list --help"),

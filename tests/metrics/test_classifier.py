@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from metrics.extractors import classifier
 from metrics.extractors.classifier import SmallCNN, train_classifier
 from metrics.frechet import frechet_distance
 from metrics.moments import moments_of
@@ -142,3 +143,18 @@ def test_refusals():
     for labels in (torch.zeros(3, dtype=torch.long), torch.zeros(2), torch.tensor([0, -1])):
         with pytest.raises(ValueError, match="label"):
             train_classifier(uint8_images(2), labels)
+
+
+def test_of_many_images_a_fixed_part_is_trained_on(tmp_path, monkeypatch):
+    images, labels = uint8_images(40), torch.arange(40) % 4
+    monkeypatch.setattr(classifier, "MAX_IMAGES", 30)
+    drawn = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:30].sort().values
+    limited = train_classifier(images, labels, steps=3, cache=tmp_path)
+    assert limited.hash == train_classifier(images[drawn], labels[drawn], steps=3).hash
+    # What was not drawn is not looked at, not even for the cache.
+    other = images.clone()
+    other[sorted(set(range(40)) - set(drawn.tolist()))] = 0
+    assert train_classifier(other, labels, steps=3, cache=tmp_path).hash == limited.hash
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(classifier, "MAX_IMAGES", 40)
+    assert train_classifier(images, labels, steps=3).hash != limited.hash

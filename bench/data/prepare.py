@@ -1,0 +1,142 @@
+"""From a source on disk to a prepared data set, in one pass over its pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import PIL
+from rich.console import Console
+
+from bench.data.arrange import arrange
+from bench.data.base import Split
+from bench.data.card import (
+    CARD,
+    IMAGES,
+    LABELS,
+    DataCard,
+    title_of,
+)
+from bench.data.checksum import sha256
+from bench.data.decode import Geometry
+from bench.data.names import check_data_name, check_reserved
+from bench.data.prepared import marks, open_content, update_stamp
+from bench.data.sources import find_source
+from bench.data.trees import open_tree
+from bench.data.write import write_images
+from bench.files import write_text
+
+
+def prepare(
+    source: Path, name: str, geometry: Geometry, root: Path, console: Console | None = None
+) -> Path:
+    """Prepare `source` as the data set `name` under `root`; returns its folder.
+
+    The folder appears once everything is in it and on disk; whatever stops the work before leaves
+    nothing. Memory does not grow with the number of pixels.
+    """
+    check_data_name(name)
+    tree = open_tree(source)
+    if console is not None:
+        console.print(f"Reading {source}.", markup=False, highlight=False, soft_wrap=True)
+    digest, listed = source_hash(source, console)
+    found = find_source(tree)
+    listing = found.listing()
+    arrangement = arrange(listing, source)
+    check_reserved(name, listing, geometry)
+    with _staging(root, name) as folder:
+        written = write_images(found, arrangement, geometry, folder, name, console)
+        labels = np.empty(len(listing.labels), dtype=np.int64)
+        labels[arrangement.rows] = listing.labels
+        np.save(folder / LABELS, labels, allow_pickle=False)
+        n, train_n = len(labels), arrangement.train_n
+        common = "L" if written.shape[0] == 1 else "RGB"
+        draft = DataCard(
+            name=name,
+            title=title_of(name, listing.class_names, written.shape, written.lossy),
+            source=source.resolve().name,
+            source_sha256=digest,
+            source_listing=listed,
+            kind=found.kind,
+            size=geometry.size,
+            crop=None if geometry.size is None else geometry.crop,
+            resize=None if geometry.size is None else geometry.resize,
+            lossy=written.lossy,
+            converted={m: k for m, k in sorted(written.modes.items()) if m not in ("", common)},
+            n=n,
+            shape=written.shape,
+            class_names=listing.class_names,
+            train=(0, train_n),
+            reference=(train_n, n),
+            reference_from=arrangement.reference_from,
+            left_out=listing.left_out,
+            images_sha256=sha256(folder / IMAGES, console),
+            labels_sha256=sha256(folder / LABELS),
+            train_hash="",
+            reference_hash="",
+            pillow=PIL.__version__,
+            numpy=np.__version__,
+        )
+        images, rows = open_content(folder, draft)
+        card = draft.model_copy(
+            update={
+                "train_hash": Split(images[:train_n], rows[:train_n]).hash,
+                "reference_hash": Split(images[train_n:], rows[train_n:]).hash,
+            }
+        )
+        del images, rows
+        update_stamp(folder, files=marks(folder))
+        write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
+    return root / name
+
+
+def remove_leftovers(root: Path, name: str) -> None:
+    """Remove what a preparation left that was killed; to be called while nobody else prepares."""
+    for folder in root.glob(f".{name}.????????"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def source_hash(source: Path, console: Console | None = None) -> tuple[str, str]:
+    """SHA-256 of a file, or else of the names and sizes in a folder: (file's, folder's)."""
+    if source.is_file():
+        return sha256(source, console), ""
+    digest = hashlib.sha256()
+    for file in open_tree(source).files():
+        digest.update(f"{file.size} {file.name}\n".encode("utf-8", "surrogateescape"))
+    return "", digest.hexdigest()
+
+
+@contextmanager
+def _staging(root: Path, name: str) -> Iterator[Path]:
+    """A folder beside `root / name` that takes its name at the end, or is gone."""
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
+    try:
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            _sync(path)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)  # mkdtemp keeps others out until it is whole
+        temporary.rename(root / name)
+        _sync(root)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

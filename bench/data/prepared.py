@@ -1,0 +1,179 @@
+"""Data sets that were prepared from files on disk: mapped into memory, checked, never copied."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from bench.data.base import Dataset, Split
+from bench.data.card import (
+    CARD,
+    IMAGES,
+    LABELS,
+    STAMP,
+    DataCard,
+    data_root,
+    prepared_names,
+    read_data_card,
+)
+from bench.data.checksum import sha256
+from bench.errors import UserError, unknown
+from bench.files import write_text
+from methods.spec import DataSpec
+from metrics import EXTRACTORS
+
+DEFAULT_SAMPLES = 2000
+PHOTOGRAPHS = "efficientnet-lite0"
+PHOTOGRAPHS_FROM = 32
+
+
+class PreparedDataset(Dataset):
+    """The data set in a prepared folder.
+
+    Pixels stay on disk until they are asked for. Both files are compared with the SHA-256 in the
+    card once for every size and time of change, so that a changed byte is found and a later start
+    reads nothing; a UserError says what to do.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.card = read_data_card(folder)
+        self.name = self.card.name
+        self.summary = self.card.summary
+        self.class_names = self.card.class_names
+        channels, height, width = self.card.shape
+        large = channels == 3 and min(height, width) >= PHOTOGRAPHS_FROM
+        known = large and PHOTOGRAPHS in EXTRACTORS
+        self.extractors = (PHOTOGRAPHS, "classifier") if known else ("classifier",)
+        # As many real images as that have to be there twice: as reference, and beside it.
+        self.default_samples = min(DEFAULT_SAMPLES, len(self.reference), len(self.train))
+
+    @property
+    def spec(self) -> DataSpec:
+        """Images (C, H, W) and the number of classes."""
+        return DataSpec(self.name, self.card.shape, len(self.class_names))
+
+    @cached_property
+    def train(self) -> Split:
+        """The source's training split, in a fixed shuffled order."""
+        return self._split(self.card.train, self.card.train_hash)
+
+    @cached_property
+    def reference(self) -> Split:
+        """The source's test or validation split, or a hold-out of its training split."""
+        return self._split(self.card.reference, self.card.reference_hash)
+
+    def _split(self, rows: tuple[int, int], known_hash: str) -> Split:
+        images, labels = self._content
+        return Split(images[rows[0] : rows[1]], labels[rows[0] : rows[1]], known_hash)
+
+    @cached_property
+    def _content(self) -> tuple[Tensor, Tensor]:
+        check_unchanged(self.folder, self.card)
+        return open_content(self.folder, self.card)
+
+
+def open_content(folder: Path, card: DataCard) -> tuple[Tensor, Tensor]:
+    """Images uint8 (N, C, H, W), mapped and not read, and labels int64 (N,)."""
+    try:
+        # Copy-on-write, because torch has no read-only tensors; nothing is ever written.
+        images = np.load(folder / IMAGES, mmap_mode="c", allow_pickle=False)
+        labels = np.load(folder / LABELS, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder} cannot be read ({error}): {_again(folder)}.") from None
+    fits = images.shape == (card.n, *card.shape) and images.dtype == np.uint8
+    if not fits or labels.shape != (card.n,) or labels.dtype != np.int64:
+        raise UserError(f"{folder} does not hold what its card says: {_again(folder)}.")
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def check_unchanged(folder: Path, card: DataCard) -> None:
+    """UserError unless both files have the card's SHA-256, or had it since they last changed."""
+    current = marks(folder)
+    if read_stamp(folder).get("files") != current:
+        check_files(folder, card)
+        update_stamp(folder, files=current)
+
+
+def check_files(folder: Path, card: DataCard) -> None:
+    """UserError unless both files have the SHA-256 in the card."""
+    console = Console(stderr=True)
+    for name, expected in ((IMAGES, card.images_sha256), (LABELS, card.labels_sha256)):
+        if sha256(folder / name, console) != expected:
+            raise UserError(
+                f"{folder / name} has changed since it was prepared (its SHA-256 is another): "
+                f"{_again(folder)}."
+            )
+
+
+def verify(folder: Path) -> DataCard:
+    """Recompute every hash in the card, whatever was checked before; a UserError names the first.
+
+    Returns the card.
+    """
+    card = read_data_card(folder)
+    current = marks(folder)
+    check_files(folder, card)
+    images, labels = open_content(folder, card)
+    for what, (start, stop), expected in (
+        ("train", card.train, card.train_hash),
+        ("reference", card.reference, card.reference_hash),
+    ):
+        if Split(images[start:stop], labels[start:stop]).hash != expected:
+            raise UserError(
+                f"{folder / CARD} has another hash of its {what} split than its images and "
+                f"labels: {_again(folder)}."
+            )
+    update_stamp(folder, files=current)
+    return card
+
+
+def marks(folder: Path) -> dict[str, list[int]]:
+    """Size and time of change of both files, by which a change is noticed."""
+    found = {}
+    for name in (IMAGES, LABELS):
+        try:
+            status = (folder / name).stat()
+        except OSError as error:
+            raise UserError(
+                f"Cannot read {folder / name} ({error.strerror}): {_again(folder)}."
+            ) from None
+        found[name] = [status.st_size, status.st_mtime_ns]
+    return found
+
+
+def read_stamp(folder: Path) -> dict[str, object]:
+    """What was found in order before, {} if nothing was."""
+    try:
+        found = json.loads((folder / STAMP).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def update_stamp(folder: Path, **found: object) -> None:
+    """Add to the stamp, where the folder can be written to."""
+    with suppress(OSError):  # a shared, read-only folder is checked at every start
+        write_text(folder / STAMP, json.dumps({**read_stamp(folder), **found}) + "\n")
+
+
+def prepared_folder(name: str, root: Path | None = None) -> Path:
+    """The folder of a prepared data set, or a UserError with the closest match."""
+    place = data_root() if root is None else root
+    names = prepared_names(place)
+    if name in names:
+        return place / name
+    if not names:
+        raise UserError(f"There is no prepared data set in {place}: bench data prepare SOURCE.")
+    raise unknown("prepared data set", name, names)
+
+
+def _again(folder: Path) -> str:
+    return f"remove {folder} and prepare it again"

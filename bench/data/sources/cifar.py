@@ -1,0 +1,98 @@
+"""CIFAR-10 and CIFAR-100 as published for Python: pickled batches, in a tar.gz or unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from bench.data.batches import batch_labels, batch_pixels, read_batch
+from bench.data.sources.base import Labels, Listing, Pixels, Source, check_labels
+from bench.data.trees import File
+from bench.errors import UserError
+
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class _Form:
+    meta: str
+    names: str
+    labels: str
+    train: tuple[str, ...]
+    test: str
+
+
+_FORMS = (
+    _Form("batches.meta", "label_names", "labels",
+          tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
+    _Form("meta", "fine_label_names", "fine_labels", ("train",), "test"),
+)  # fmt: skip
+
+
+def _folder(files: Sequence[File], form: _Form) -> str | None:
+    """The folder, as a prefix, with the form's meta file and a training batch, or None."""
+    names = {file.name for file in files}
+    for name in sorted(names):
+        folder = name.removesuffix(PurePosixPath(name).name)
+        if name == folder + form.meta and any(folder + part in names for part in form.train):
+            return folder
+    return None
+
+
+class Cifar(Source):
+    """Images in the order of the batches; `test_batch` (or `test`) is the reference."""
+
+    kind = "cifar"
+    describes = "CIFAR-10 or CIFAR-100 as published for Python (cifar-10-python.tar.gz or unpacked)"
+
+    @classmethod
+    def recognises(cls, files: Sequence[File]) -> bool:
+        """By the meta file beside a batch."""
+        return any(_folder(files, form) is not None for form in _FORMS)
+
+    def listing(self) -> Listing:
+        """Labels of all batches; every batch has to be there."""
+        form, folder = next(
+            (form, folder) for form in _FORMS if (folder := _folder(self.files, form)) is not None
+        )
+        names = {file.name for file in self.files}
+        self._batches = [folder + part for part in (*form.train, form.test)]
+        for name in self._batches:
+            if name not in names:
+                raise UserError(f"{self.tree.path} is incomplete: it has no {name!r}.")
+        labels: dict[str, Labels] = {}
+        classes: tuple[str, ...] = ()
+        for name, file in self.tree.read({*self._batches, folder + form.meta}):
+            batch = read_batch(self.tree.path, file, name)
+            if name == folder + form.meta:
+                classes = self._classes(name, batch.get(form.names))
+                continue
+            n = len(batch_pixels(self.tree.path, name, batch, SIDE))
+            labels[name] = batch_labels(self.tree.path, name, batch.get(form.labels), n)
+        counts = [len(labels[name]) for name in self._batches]
+        self._starts = dict(zip(self._batches, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
+        joined = np.concatenate([labels[name] for name in self._batches])
+        check_labels(joined, classes, len(joined) - counts[-1], self.tree.path)
+        return Listing(classes, joined, len(joined) - counts[-1], "test", (3, SIDE, SIDE))
+
+    def _classes(self, name: str, found: object) -> tuple[str, ...]:
+        texts = (
+            [c.decode("latin1") if isinstance(c, bytes) else c for c in found]
+            if isinstance(found, list)
+            else []
+        )
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{self.tree.path}: {name!r} has no names of classes.")
+        return tuple(texts)
+
+    def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
+        """Batch after batch."""
+        for name, file in self.tree.read(self._starts):
+            pixels = batch_pixels(
+                self.tree.path, name, read_batch(self.tree.path, file, name), SIDE
+            )
+            for i, image in enumerate(pixels, self._starts[name]):
+                yield i, f"{name}[{i}]", image

@@ -1,0 +1,129 @@
+"""Downsampled ImageNet (Chrabaszcz et al. 2017): batches of pixels as pickles or .npz."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.data.arrays import npy_header, read_exactly, rows
+from bench.data.batches import batch_labels, batch_pixels, planes, read_batch
+from bench.data.sources.base import Labels, Listing, Pixels, Source, check_labels
+from bench.data.trees import File, damage_named
+from bench.errors import UserError
+
+_NAME = re.compile(r"(?:.*/)?(train_data_batch_(\d+)|train_data|val_data)(\.npz)?")
+
+
+def _number(name: str) -> tuple[bool, int, str]:
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    return match[1] == "val_data", int(match[2] or 0), name
+
+
+class ImageNetBatches(Source):
+    """Batches by number; labels are 1..K; `val_data`, where present, is the reference."""
+
+    kind = "imagenet-batches"
+    describes = "downsampled ImageNet (folder of train_data_batch_1.. and val_data, maybe .npz)"
+
+    @classmethod
+    def recognises(cls, files: Sequence[File]) -> bool:
+        """A training batch by name."""
+        return any((m := _NAME.fullmatch(f.name)) and m[1] != "val_data" for f in files)
+
+    def listing(self) -> Listing:
+        """Labels of all batches, which must have one shape."""
+        names = sorted((f.name for f in self.files if _NAME.fullmatch(f.name)), key=_number)
+        stems: dict[str, str] = {}
+        for name in names:
+            other = stems.setdefault(name.removesuffix(".npz"), name)
+            if other != name:
+                raise UserError(f"{self.tree.path} has both {other!r} and {name!r}; keep one.")
+        numbers = [number for is_val, number, _ in map(_number, names) if not is_val]
+        if 0 not in numbers and numbers != list(range(1, len(numbers) + 1)):
+            missing = min(set(range(1, numbers[-1] + 1)) - set(numbers), default=0)
+            raise UserError(f"{self.tree.path} is incomplete: it has no batch {missing}.")
+        shapes: dict[str, tuple[int, int, int]] = {}
+        labels: dict[str, Labels] = {}
+        for name, file in self.tree.read(set(names)):
+            shapes[name], labels[name] = self._labels(name, file)
+        if len(set(shapes.values())) > 1:
+            odd = next(name for name in names if shapes[name] != shapes[names[0]])
+            raise UserError(
+                f"{self.tree.path}: {odd!r} has images of {shapes[odd]}, {names[0]!r} of "
+                f"{shapes[names[0]]}."
+            )
+        counts = [len(labels[name]) for name in names]
+        self._starts = dict(zip(names, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
+        train_n = sum(len(labels[name]) for name in names if not _number(name)[0])
+        joined = np.concatenate([labels[name] for name in names]) - 1
+        classes = tuple(str(k + 1) for k in range(int(joined[:train_n].max(initial=-1)) + 1))
+        check_labels(joined, classes, train_n, self.tree.path, first=1)
+        reference_from = "val" if train_n < len(joined) else ""
+        return Listing(classes, joined, train_n, reference_from, shapes[names[0]])
+
+    def _labels(self, name: str, file: IO[bytes]) -> tuple[tuple[int, int, int], Labels]:
+        path = self.tree.path
+        if not name.endswith(".npz"):
+            batch = read_batch(path, file, name)
+            pixels = batch_pixels(path, name, batch)
+            shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+            return shape, batch_labels(path, name, batch.get("labels"), len(pixels))
+        with damage_named(path, name), zipfile.ZipFile(file) as archive:
+            with self._member(archive, name, "data") as (_, size, dtype):
+                if dtype != np.uint8 or len(size) != 2:
+                    raise UserError(f"{path}: {name!r} has no 'data' of uint8 (n, 3 * H * W).")
+                n, columns = size
+            with self._member(archive, name, "labels") as (stream, size, dtype):
+                if dtype.kind not in "iu" or len(size) != 1:
+                    raise UserError(f"{path}: {name!r} has no 'labels' that are whole numbers.")
+                content = read_exactly(path, stream, name, size[0] * dtype.itemsize)
+                labels = np.frombuffer(content, dtype=dtype)
+        return planes(path, name, columns), batch_labels(path, name, labels, n)
+
+    @contextmanager
+    def _member(
+        self, archive: zipfile.ZipFile, name: str, key: str
+    ) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[np.generic]]]:
+        """An array of an .npz as a stream at its first value, found to have the declared size."""
+        info = archive.NameToInfo.get(f"{key}.npy")
+        if info is None:
+            raise UserError(f"{self.tree.path}: {name!r} has no array {key!r}.")
+        with archive.open(info) as stream:
+            shape, dtype = npy_header(self.tree.path, stream, f"{name}/{key}")
+            declared = int(np.prod([1, *shape], dtype=object)) * dtype.itemsize
+            if declared != info.file_size - stream.tell():
+                raise UserError(
+                    f"{self.tree.path}: {key!r} in {name!r} declares {declared:,} bytes and holds "
+                    f"{info.file_size - stream.tell():,}."
+                )
+            yield stream, shape, dtype
+
+    def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
+        """Batch after batch; an .npz in blocks of rows."""
+        for name, file in self.tree.read(self._starts):
+            index = self._starts[name]
+            for block in self._blocks(name, file):
+                for image in block:
+                    yield index, f"{name}[{index}]", image
+                    index += 1
+
+    def _blocks(self, name: str, file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
+        path = self.tree.path
+        if not name.endswith(".npz"):
+            yield batch_pixels(path, name, read_batch(path, file, name))
+            return
+        with (
+            damage_named(path, name),
+            zipfile.ZipFile(file) as archive,
+            self._member(archive, name, "data") as (stream, (n, columns), _),
+        ):
+            shape = planes(path, name, columns)
+            for block in rows(path, stream, name, n, columns):
+                yield block.reshape(len(block), *shape)

@@ -1,0 +1,161 @@
+"""The pixels of a source, decoded and written to one file."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from bench.data.arrange import Arrangement
+from bench.data.card import IMAGES
+from bench.data.decode import LOSSY, Decoded, Geometry, NeedsColour, bombs_refused, decode
+from bench.data.names import check_original
+from bench.data.sources import Source
+from bench.errors import UserError
+from bench.progress import Bar
+
+PART, PART_BYTES = 256, 1 << 20
+SHOW_EVERY = 500
+
+
+_Item = tuple[int, str, bytes | npt.NDArray[np.uint8]]
+
+
+@dataclass
+class Written:
+    """What was found while images were written."""
+
+    shape: tuple[int, int, int]
+    lossy: bool = False
+    modes: Counter[str] = field(default_factory=Counter)
+
+
+def write_images(
+    source: Source,
+    arrangement: Arrangement,
+    geometry: Geometry,
+    folder: Path,
+    name: str,
+    console: Console | None,
+) -> Written:
+    """Write images.npy in `folder`, one row after the other at the places of `arrangement`."""
+    try:
+        return _write(source, arrangement, geometry, folder, name, console, channels=1)
+    except NeedsColour:  # grey only if all are: one colour image makes a set of RGB images
+        return _write(source, arrangement, geometry, folder, name, console, channels=3)
+
+
+def _write(
+    source: Source,
+    arrangement: Arrangement,
+    geometry: Geometry,
+    folder: Path,
+    name: str,
+    console: Console | None,
+    channels: int,
+) -> Written:
+    n = len(arrangement.rows)
+    seen = np.zeros(n, dtype=np.bool_)
+    written = Written((0, 0, 0))
+    with (
+        bombs_refused(),
+        (folder / IMAGES).open("wb", buffering=0) as file,
+        Bar(name, n, 0, console) as bar,
+    ):
+        rows: _Rows | None = None
+        for done, (index, what, image) in enumerate(_decoded(source, geometry, channels), 1):
+            check_original(name, what, image)
+            if rows is None:
+                shape = image.pixels.shape
+                written.shape = (shape[0], shape[1], shape[2])
+                rows = _Rows(file, folder, n, written.shape)
+            if image.pixels.shape != written.shape:
+                raise UserError(
+                    f"{what!r} is {_size(image.pixels.shape)} where others are "
+                    f"{_size(written.shape)}: bring all to one size with --size, such as "
+                    "--size 64 --crop center."
+                )
+            rows.write(arrangement.rows[index], image.pixels)
+            seen[index] = True
+            written.lossy |= image.format in LOSSY
+            written.modes[image.mode] += 1
+            if done % SHOW_EVERY == 0:
+                bar.update(done)
+        if not seen.all():
+            raise UserError(f"{source.tree.path} changed while it was read; try again.")
+        bar.update(n)
+    return written
+
+
+def _decoded(
+    source: Source, geometry: Geometry, channels: int
+) -> Iterator[tuple[int, str, Decoded]]:
+    """Images in the source's order, decoded by a few threads that stay a little ahead."""
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+
+    def work(part: list[_Item]) -> list[tuple[int, str, Decoded]]:
+        return [(i, what, decode(c, what, geometry, channels)) for i, what, c in part]
+
+    waiting: deque[Future[list[tuple[int, str, Decoded]]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for part in _parts(source.images()):
+            waiting.append(pool.submit(work, part))
+            if len(waiting) > 2 * threads:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _parts(images: Iterator[_Item]) -> Iterator[list[_Item]]:
+    """Images in groups that are worth handing to a thread, and small in memory."""
+    part: list[_Item] = []
+    size = 0
+    for item in images:
+        part.append(item)
+        size += len(item[2]) if isinstance(item[2], bytes) else item[2].nbytes
+        if len(part) == PART or size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+class _Rows:
+    """An .npy file of uint8 (n, *shape) that is written row by row.
+
+    Not through a memory map: on a full disk that ends the process without a word, and its pages
+    count as the process's memory.
+    """
+
+    def __init__(self, file: io.FileIO, folder: Path, n: int, shape: tuple[int, ...]) -> None:
+        self.file, self.row = file, math.prod(shape)
+        free = shutil.disk_usage(folder).free
+        if n * self.row > free:
+            raise UserError(
+                f"{folder.parent} has {free / 1e9:.1f} GB left and the data set needs "
+                f"{n * self.row / 1e9:.1f} GB: name a folder with room by --data-root."
+            )
+        header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        self.start = file.tell()
+
+    def write(self, row: int, pixels: npt.NDArray[np.uint8]) -> None:
+        """Put one image in its place."""
+        self.file.seek(self.start + int(row) * self.row)
+        if self.file.write(pixels.tobytes()) != self.row:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file.name))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[2]}x{shape[1]} {'grey' if shape[0] == 1 else 'RGB'}"

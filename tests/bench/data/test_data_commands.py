@@ -1,0 +1,246 @@
+import json
+import multiprocessing
+import os
+import re
+
+import pytest
+
+from bench.data.card import CARD, IMAGES
+from bench.data.commands import ensure
+from bench.data.decode import Geometry
+from bench.runs import read_card
+from methods import METHODS
+from tests.bench.data.makers import image_tree, write_folder, write_tar
+from tests.bench.helpers import TINY_IMAGES, bench, contents, sets
+
+IN_SHORT = (*TINY_IMAGES, "net.dropout=0.0")
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_tar(tmp_path / "pets.tar.xz", image_tree())
+
+
+@pytest.fixture
+def preset(monkeypatch):
+    """A preset of edm for images like those of `source`, made for another data set."""
+    edm = METHODS["edm"]
+    made = edm.presets["digits"].model_copy(
+        update={"dataset": "elsewhere", "shape": (3, 8, 8), "num_classes": 3}
+    )
+    monkeypatch.setattr(edm, "presets", {**edm.presets, "small": made})
+    return "small"
+
+
+def test_prepare_list_and_verify(source, root, preset):
+    ran = bench("data", "prepare", source)
+    assert ran.code == 0, ran.err
+    assert "pets: 18 training and 18 reference images, 8x8 RGB, 3 classes." in ran.out
+    assert "Next: bench train --method edm --dataset pets --preset small" in ran.out
+    assert "pets: 36/36" in ran.out
+    listed = bench("data", "list")
+    assert re.search(r"^pets +pets: 18 training .* \(from pets\.tar\.xz\)", listed.out)
+    everything = bench("list", "datasets")
+    assert re.search(r"^pets .*\(prepared\)", everything.out, re.MULTILINE)
+    assert "digits" in everything.out
+    assert bench("data", "verify", "pets").code == 0
+    content = bytearray((root / "pets" / IMAGES).read_bytes())
+    content[-1] ^= 1
+    (root / "pets" / IMAGES).write_bytes(content)
+    ran = bench("data", "verify", "pets")
+    assert (ran.code, "has changed since it was prepared" in ran.err) == (1, True)
+
+
+def test_preparing_again_writes_nothing(source, root):
+    assert bench("data", "prepare", source).code == 0
+    before = contents(root)
+    again = bench("data", "prepare", source)
+    assert again.code == 0
+    assert "36/36" not in again.out
+    assert contents(root) == before
+
+
+def test_other_content_or_size_under_a_name_is_refused(source, tmp_path, root):
+    assert bench("data", "prepare", source, "--dataset", "pets", "--size", "4").code == 0
+    before = contents(root)
+    ran = bench("data", "prepare", source, "--size", "8")
+    assert ran.code == 1
+    assert "'pets' is there already, prepared 4 center box: give this one another name" in ran.err
+    other = write_tar(tmp_path / "other.tar", image_tree(7), "w:")
+    ran = bench("data", "prepare", other, "--dataset", "pets")
+    assert ran.code == 1
+    assert "'pets' was prepared from other content (pets.tar.xz)" in ran.err
+    assert contents(root) == before
+
+
+def test_a_folder_that_changed_is_noticed_and_one_that_moved_is_not_another(tmp_path, root):
+    folder = write_folder(tmp_path / "pets", image_tree())
+    assert bench("data", "prepare", folder).code == 0
+    moved = folder.rename(tmp_path / "moved")
+    assert bench("data", "prepare", moved, "--dataset", "pets").code == 0
+    (moved / "train" / "cat" / "000.png").unlink()
+    ran = bench("data", "prepare", moved, "--dataset", "pets")
+    assert (ran.code, "other content" in ran.err) == (1, True)
+
+
+def test_the_data_root_can_be_named(source, tmp_path, root, preset):
+    place = tmp_path / "elsewhere"
+    ran = bench("data", "prepare", source, "--data-root", place)
+    assert f"Next: GUIDANCE_BENCH_DATA={place} bench train" in ran.out
+    assert (place / "pets" / CARD).exists()
+    assert not root.exists()
+    assert "pets" in bench("data", "list", "--data-root", place).out
+    assert "No prepared data sets in" in bench("data", "list").out
+    assert bench("data", "verify", "pets", "--data-root", place).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prepare", "nowhere.zip"], "There is no data source nowhere.zip."),
+        (["prepare", "SOURCE", "--crop", "centre", "--size", "4"], "Did you mean 'center'?"),
+        (["prepare", "SOURCE", "--resize", "boxx", "--size", "4"], "Did you mean 'box'?"),
+        (["prepare", "SOURCE", "--resize", "bicubic"], "--crop and --resize go with --size"),
+        (["prepare", "SOURCE", "--size", "0"], "Invalid value for '--size'"),
+        (["prepare", "SOURCE", "--dataset", "digits"], "'digits' is taken by a built-in"),
+        (["prepare", "SOURCE", "--dataset", "a/b"], "data set name 'a/b' cannot be a folder"),
+        (["prepare", "SOURCE", "--dataset", "cifar10"], "'cifar10' is for the original pixels"),
+        (["prepare"], "Missing argument"),
+        (["verif"], "Available: list, prepare, verify."),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(arguments, said, source, root):
+    ran = bench("data", *(source if a == "SOURCE" else a for a in arguments))
+    assert ran.code == 2
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+    assert not root.exists() or list(root.iterdir()) == []
+
+
+def test_verify_of_an_unknown_name_suggests(source, root):
+    assert "There is no prepared data set in" in bench("data", "verify", "pets").err
+    bench("data", "prepare", source)
+    ran = bench("data", "verify", "pet")
+    assert (ran.code, "Did you mean 'pets'?" in ran.err) == (2, True)
+
+
+def test_train_prepares_sweeps_and_reports(source, tmp_path, root, preset):
+    results = tmp_path / "results"
+    train = ("train", "-m", "edm", "--preset", preset, "--data", source, *sets(*IN_SHORT),
+             "--results", results)  # fmt: skip
+    first = bench(*train)
+    assert first.code == 0, first.err
+    assert "pets: 36/36" in first.out
+    card = read_card(results / "default" / "runs" / "small-edm-s0")
+    assert (card.dataset, card.preset) == ("pets", "small")
+    assert card.data_hash == json.loads((root / "pets" / CARD).read_text())["train_hash"]
+    before = contents(results) | contents(root)
+    again = bench(*train)
+    assert again.code == 0, again.err
+    assert "36/36" not in again.out
+    assert contents(results) | contents(root) == before
+    swept = bench("sweep", "-g", "1", "-n", "18", "--steps", "1", "--metric", "fd",
+                  "--results", results)  # fmt: skip
+    assert swept.code == 0, swept.err
+    assert "pets: 1 cells computed" in swept.out
+    report = bench("report", "--results", results)
+    assert report.code == 0, report.err
+    table = (results / "default" / "report").glob("*.md")
+    assert any("pets" in path.read_text() for path in table)
+
+
+def test_training_on_prepared_images_resumes_bit_for_bit(source, tmp_path, preset):
+    def train(results, *extra):
+        pairs = ("train.checkpoint_every=2", "train.iterations=6")
+        return bench("train", "-m", "edm", "--preset", preset, "--data", source,
+                     *sets(*IN_SHORT, *pairs, *extra), "--results", results)  # fmt: skip
+
+    assert train(tmp_path / "whole").code == 0
+    from bench import train as module
+
+    real, steps = module.draw_batch, []
+
+    def interrupted(*arguments):
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "draw_batch", interrupted)
+        assert train(tmp_path / "parts").code == 130
+    assert train(tmp_path / "parts").code == 0
+    run = "default/runs/small-edm-s0/model.safetensors"
+    assert (tmp_path / "parts" / run).read_bytes() == (tmp_path / "whole" / run).read_bytes()
+
+
+def test_wrong_use_of_data_prepares_nothing(source, root, tmp_path):
+    for arguments, said in (
+        (("-m", "emd"), "Did you mean 'edm'?"),
+        (("-m", "edm", "--set", "x"), "--set takes key=value"),
+        (("-m", "edm", "--dry-run"), "is not prepared yet, which --dry-run leaves so"),
+        (("--suite", "demo"), "leave --data away"),
+    ):
+        ran = bench("train", "--data", source, *arguments, "--results", tmp_path / "r")
+        assert ran.code != 0
+        assert said in ran.err
+    assert not root.exists()
+    ran = bench("train", "-m", "edm", "--data", source, "--results", tmp_path / "r")
+    assert ran.code == 2
+    assert "Method 'edm' has no preset for the data set 'pets'" in ran.err
+
+
+def test_a_run_whose_data_set_is_gone_is_left_out_with_the_reason(source, tmp_path, root, preset):
+    results = tmp_path / "results"
+    bench("train", "-m", "edm", "--preset", preset, "--data", source, *sets(*IN_SHORT),
+          "--results", results)  # fmt: skip
+    root.rename(tmp_path / "away")
+    ran = bench("sweep", "-g", "1", "--results", results)
+    assert ran.code == 1
+    assert "data set 'pets' is not registered" in ran.out + ran.err
+
+
+def _ensure(source, root, queue):
+    card = ensure(None, source, "pets", Geometry(), root)
+    queue.put((os.getpid(), card.images_sha256, (root / "pets" / CARD).stat().st_mtime_ns))
+
+
+def test_processes_at_once_prepare_once(source, root):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=_ensure, args=(source, root, queue)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    found = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert len({pid for pid, _, _ in found}) == 3
+    assert len({rest for _, *rest in map(list, found) for rest in [tuple(rest)]}) == 1
+    assert [p.name for p in root.iterdir()] == ["pets"]
+
+
+def test_what_a_killed_preparation_left_is_cleared(source, root):
+    (root / ".pets.abcdefgh").mkdir(parents=True)
+    (root / ".other.abcdefgh").mkdir()
+    assert bench("data", "prepare", source).code == 0
+    assert sorted(p.name for p in root.iterdir()) == [".other.abcdefgh", "pets"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("cifar-10-python.tar.gz", "cifar10"), ("x.tar.xz", "x"), ("y.zip", "y"), ("z.1.tgz", "z.1")],
+)
+def test_names_come_from_files(file, name, tmp_path):
+    from bench.data.card import name_of
+
+    assert name_of(tmp_path / file) == name
+
+
+def test_a_stop_says_that_nothing_was_kept(source, root, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.data.prepare.write_images", stop)
+    ran = bench("data", "prepare", source)
+    assert (ran.code, ran.err[:26]) == (130, "Stopped. Nothing was kept;")
+    assert list(root.iterdir()) == []
