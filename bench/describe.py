@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import torch
 
-from bench.data import Dataset, Split
+from bench.data import Dataset
+from bench.data.stand_in import RandomImages
 from bench.errors import UserError
 from bench.estimate import NoRoom, parameters, train_rate
 from bench.orchestrate import preset_for
@@ -15,38 +15,6 @@ from bench.progress import duration
 from bench.runs import RunCard, dataset, make_card, method_class
 from bench.suite import Study
 from methods import DataSpec
-
-
-class RandomImages(Dataset):
-    """Uniformly random images in the place of a data set that is not here."""
-
-    summary = "random images"
-    class_names = ()
-    extractors = ()
-    default_samples = 0
-    size = 64
-
-    def __init__(self, spec: DataSpec) -> None:
-        self.name, self._spec = spec.name, spec
-
-    @property
-    def spec(self) -> DataSpec:
-        """That of the data set it stands for."""
-        return self._spec
-
-    @cached_property
-    def train(self) -> Split:
-        """64 images, uint8."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (self.size, *self._spec.shape)
-        images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        labels = torch.randint(self._spec.num_classes, (self.size,), generator=generator)
-        return Split(images, labels)
-
-    @property
-    def reference(self) -> Split:
-        """The same."""
-        return self.train
 
 
 def data_or_stand_in(study: Study) -> Dataset:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bench.data import DATASETS, Dataset
 from bench.data.card import data_root, prepared_names
 from bench.data.prepared import PreparedDataset
+from bench.data.stand_in import RandomImages
 from bench.errors import UserError, explain, unknown
 from bench.experiment import DEFAULT_PRECISION, Experiment, check_name
 from bench.files import write_text
@@ -24,6 +25,9 @@ IMPORTED = "imported"
 """In the place of a preset's name: the weights come from a file, and nothing is trained."""
 
 
+_NOT_SETTINGS = {"provenance", "name", "steps", "shape", "num_classes"}
+
+
 class RunCard(BaseModel):
     """What decides the weights of a run; lies beside them as run.json."""
 
@@ -34,6 +38,9 @@ class RunCard(BaseModel):
     dataset: str
     data_hash: str
     """'' where it is not known what the weights were trained on."""
+    shape: tuple[int, ...] = ()
+    """Of the data, with `num_classes`, so that a run can be sampled where its data is not."""
+    num_classes: int = 0
     preset: str
     config: dict[str, Any]
     train: TrainSettings | None
@@ -48,7 +55,7 @@ class RunCard(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """What two runs must share to be the same run, flattened to dotted names."""
-        kept = self.model_dump(mode="json", exclude={"provenance", "name", "steps"})
+        kept = self.model_dump(mode="json", exclude=_NOT_SETTINGS)
         return dict(_flatten(kept))
 
 
@@ -83,6 +90,16 @@ def dataset(name: str) -> Dataset:
             code=2,
         )
     raise unknown("data set", name, [*DATASETS, *prepared])
+
+
+def dataset_or_stand_in(card: RunCard) -> Dataset:
+    """The data set of a run or, where it is not here, its shape with random content.
+
+    UserError where neither is known. For what needs no real images, such as sampling.
+    """
+    if has_dataset(card.dataset) or not card.shape:
+        return dataset(card.dataset)
+    return RandomImages(DataSpec(card.dataset, card.shape, card.num_classes))
 
 
 def has_dataset(name: str) -> bool:
@@ -187,6 +204,8 @@ def make_card(
         method=method,
         dataset=data.name,
         data_hash=data.train.hash,
+        shape=data.spec.shape,
+        num_classes=data.spec.num_classes,
         preset=preset_name,
         config=config.model_dump(mode="json"),
         train=train,

@@ -17,10 +17,19 @@ from bench.images_out import FORMATS, check_format, first_missing, guess_format,
 from bench.orchestrate import UNFINISHED, resolve_device
 from bench.plan import Cell, Target, expand, target
 from bench.progress import Bar
-from bench.runs import RunCard, dataset, make_card, method_class, trained_runs, unregistered
+from bench.runs import (
+    RunCard,
+    dataset,
+    dataset_or_stand_in,
+    make_card,
+    method_class,
+    trained_runs,
+    unregistered,
+)
 from bench.sample_card import class_names, make_sample_card
 from bench.saving import batch_start, sample_path
 from bench.sweep import Diverged, generate, load_nets
+from methods import METHODS
 
 LISTED = 20
 
@@ -49,7 +58,7 @@ def sample_all(
         raise UserError(f"--guidance must be a finite number, got {guidance}.", code=2)
     where = resolve_device(device)
     card = find_run(place, run, method, dataset_name)
-    data = dataset(card.dataset)
+    data = dataset_or_stand_in(card)
     ready = target(card, data, place)
     if ready is None:
         raise UserError(f"Run {card.name!r} cannot be sampled: {UNFINISHED}.")
@@ -152,7 +161,7 @@ def find_run(
 
 
 def _usable(card: RunCard) -> RunCard:
-    reason = unregistered(card)
+    reason = None if card.shape and card.method in METHODS else unregistered(card)
     if reason is not None:
         raise UserError(f"Run {card.name!r} cannot be sampled: {reason}.")
     return card

@@ -12,13 +12,15 @@ import torch
 from pydantic import ValidationError
 
 from bench.data import DATASETS
+from bench.data.card import prepared_names
 from bench.errors import UserError, explain, unknown
 from bench.experiment import check_name
 from bench.files import sha256
 from bench.importing.architecture import Architecture, cross_check, infer
 from bench.importing.source import Found, read_source
 from bench.provenance import provenance
-from bench.runs import IMPORTED, RunCard, method_class
+from bench.runs import IMPORTED, RunCard, has_dataset, method_class
+from bench.runs import dataset as find_dataset
 from methods import METHODS, Method, Settings
 from methods.nets.config import UNetConfig
 from methods.spec import DataSpec
@@ -72,6 +74,8 @@ def plan_import(
         method=chosen,
         dataset=spec.name,
         data_hash="",
+        shape=spec.shape,
+        num_classes=spec.num_classes,
         preset=IMPORTED,
         config=config,
         train=None,
@@ -150,11 +154,12 @@ def _spec(architecture: Architecture, dataset: str | None, path: Path) -> DataSp
     check_name("data set", dataset)
     known: dict[str, tuple[tuple[int, ...], int]]
     known = {name: (size, count) for (size, count), name in KNOWN_DATA.items()}
-    if dataset in DATASETS:
-        spec = DATASETS[dataset]().spec
+    if has_dataset(dataset):
+        spec = find_dataset(dataset).spec
         known[dataset] = (spec.shape, spec.num_classes)
     elif dataset not in known and not classes:
-        raise unknown("data set of an unconditional network", dataset, {*DATASETS, *known})
+        here = {*DATASETS, *prepared_names()}
+        raise unknown("data set of an unconditional network", dataset, {*here, *known})
     there = known.get(dataset, (shape, classes))
     if there[0] != shape or classes not in (0, there[1]):
         raise UserError(

@@ -3,6 +3,7 @@
 import shutil
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -331,3 +332,15 @@ def test_a_card_from_before_a_setting_existed_is_of_the_same_run():
     assert differences(old, card) == ""
     other = tiny_card("edm", "digits", "null_label=false")
     assert differences(old, other) == "config.null_label is True there, False here"
+
+
+def test_an_imported_run_can_be_sampled_where_its_data_set_is_not(tmp_path):
+    imported(write_golden(tmp_path / "net.pkl", "igct_ncsnpp", "IGCTPrecond"))
+    ran = bench("sample", "--run", "taken", "-g", 3, "-n", 4, "-c", 7, "-o", "out.npz")
+    assert ran.code == 0, ran.err
+    with np.load(tmp_path / "out.npz") as file:
+        assert file["arr_0"].shape == (4, 16, 16, 3)
+        assert file["arr_1"].tolist() == [7] * 4
+    ran = bench("sweep", "-m", "igct")
+    assert ran.code != 0
+    assert "its data set 'golden16' is not registered" in ran.out + ran.err
