@@ -13,6 +13,7 @@ from bench.experiment import (
     DEFAULT_DATASET,
     DEFAULT_EXPERIMENT,
     DEFAULT_GUIDANCE,
+    DEFAULT_INVERSIONS,
     DEFAULT_PRECISION,
     DEFAULT_RESULTS,
     DEFAULT_SEEDS,
@@ -153,6 +154,15 @@ def sweep_command(
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     dry_run: DryRunOption = False,
+    inversion: Annotated[
+        bool, typer.Option("--inversion", help="Also invert, reconstruct and edit real images.")
+    ] = False,
+    inversion_samples: Annotated[
+        int, typer.Option(min=2, help="Images to invert, balanced over the classes.")
+    ] = DEFAULT_INVERSIONS,
+    inversion_guidance: Annotated[
+        str | None, typer.Option(help="Scales of edits, a range; by default those of --guidance.")
+    ] = None,
 ) -> None:
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
     from bench.commands import sweep_all
@@ -175,6 +185,9 @@ def sweep_command(
         suite=suite,
         device=device,
         dry_run=dry_run,
+        inversion=inversion,
+        inversion_samples=inversion_samples,
+        inversion_guidance=inversion_guidance,
     )
 
 

@@ -224,6 +224,7 @@ class Sweep:
     evaluation: Evaluation
     targets: tuple[tuple[Target, tuple[Cell, ...]], ...]
     samples: int
+    study: Study
 
     @property
     def cells(self) -> list[Cell]:
@@ -337,7 +338,7 @@ def _sweep(
         (t, tuple(expand(t, study.guidance, study.steps, study.sampling_seeds, samples)))
         for t in found
     )
-    return Sweep(evaluation, targets, samples)
+    return Sweep(evaluation, targets, samples, study)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ Hsu, Kao, Balestriero (arXiv 2502.05391) for what their evaluation code computes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -49,9 +49,11 @@ def ssim(source: Tensor, other: Tensor) -> Tensor:
     """
     source, other = _images(source, other)
     _check_window(source.shape[2:], WINDOW)
-    return _ssim(
-        source, other, lambda x: F.avg_pool2d(x, WINDOW, stride=1), _unbiased(WINDOW**2)
-    ).flatten(1).mean(1)
+    return (
+        _ssim(source, other, lambda x: F.avg_pool2d(x, WINDOW, stride=1), _unbiased(WINDOW**2))
+        .flatten(1)
+        .mean(1)
+    )
 
 
 def ssim_gaussian(source: Tensor, other: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ def psnr_batch(source: Tensor, other: Tensor, batch: int) -> list[float]:
     source, other = _images(source, other)
     return [
         float(10 * torch.log10(RANGE**2 / (a - b).square().mean()))
-        for a, b in zip(source.split(batch), other.split(batch), strict=True)
+        for a, b in _batches(source, other, batch)
     ]
 
 
@@ -95,11 +97,7 @@ def ssim_batch(source: Tensor, other: Tensor, batch: int) -> list[float]:
     """
     source, other = _images(source, other)
     _check_window(source.shape[2:], WINDOW)
-    pairs = [
-        (a, b)
-        for a, b in zip(source.split(batch), other.split(batch), strict=True)
-        if len(a) >= WINDOW
-    ]
+    pairs = [(a, b) for a, b in _batches(source, other, batch) if len(a) >= WINDOW]
     if not pairs:
         raise ValueError(f"it needs a batch of at least {WINDOW} images, got {len(source)}")
     return [
@@ -114,6 +112,11 @@ def ssim_batch(source: Tensor, other: Tensor, batch: int) -> list[float]:
         )
         for a, b in pairs
     ]
+
+
+def _batches(source: Tensor, other: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(source), batch):
+        yield source[start : start + batch], other[start : start + batch]
 
 
 def _ssim(x: Tensor, y: Tensor, average: Average, correction: float) -> Tensor:

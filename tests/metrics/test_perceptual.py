@@ -110,8 +110,8 @@ def test_files_that_are_there_are_used_and_checked(nowhere, tmp_path, monkeypatc
     layers, heads = alexnet()
     nowhere.mkdir()
     torch.save(state(layers), nowhere / ALEXNET_FILE)
+    monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
     with pytest.raises(MissingWeights, match="the package lpips"):
-        monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
         find_lpips((32, 32))
     path = tmp_path / "lpips" / perceptual.HEADS
     path.parent.mkdir(parents=True)
