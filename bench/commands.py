@@ -352,6 +352,7 @@ def _price(
 
 def report_all(console: Console, place: Experiment, *, suite: str | None) -> None:
     """`bench report`."""
+    from bench.inversion.store import read_inversions
     from bench.report import write_report
 
     if suite is not None:
@@ -359,10 +360,12 @@ def report_all(console: Console, place: Experiment, *, suite: str | None) -> Non
     rows = read_rows(place.cells)
     if not rows:
         raise UserError(f"There are no rows in {place.cells}: bench sweep{flags(place, suite)}.")
-    paths = write_report(rows, place.report, published=published_file())
+    inversions = read_inversions(place.inversions)
+    paths = write_report(rows, place.report, published=published_file(), inversions=inversions)
     for problem in paths.problems:
         say(console, f"Warning: {problem}")
-    say(console, f"{len(rows)} rows reported.")
+    more = f" and {len(inversions)} of inversions" if inversions else ""
+    say(console, f"{len(rows)} rows{more} reported.")
     say(console, f"Look at {paths.page} (tables also in {paths.markdown}).")
     if paths.problems:
         sys.exit(1)
