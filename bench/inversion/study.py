@@ -11,7 +11,7 @@ from rich.console import Console
 from bench.data import Split
 from bench.experiment import Experiment
 from bench.inversion.measure import invert_split
-from bench.inversion.sweep import (
+from bench.inversion.plan import (
     Bench,
     Planned,
     kept,
@@ -19,8 +19,8 @@ from bench.inversion.sweep import (
     nfe_missing,
     plan_inversions,
     prepare_bench,
-    sweep_inversions,
 )
+from bench.inversion.sweep import sweep_inversions
 from bench.orchestrate import Sweep
 from bench.progress import duration
 from bench.suite import Study

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from bench.data import Dataset, Split
+from bench.data import Dataset
 from bench.data.convert import from_model
 from bench.errors import UserError
-from bench.evaluate import make_extractor
 from bench.experiment import Experiment
-from bench.identity import code_hash, digest, module_hash
-from bench.inversion.choose import EVERY_CLASS, balanced, edit_targets
+from bench.inversion.choose import EVERY_CLASS, edit_targets
 from bench.inversion.grid import edit_grid, latent_image
 from bench.inversion.measure import (
     AUTHORS_BATCH,
@@ -27,11 +24,11 @@ from bench.inversion.measure import (
     invert_split,
     judged,
     latent_row,
-    lpips_or_reason,
     pairs_of,
     scores,
     share,
 )
+from bench.inversion.plan import Bench, Planned, kept, make_editor
 from bench.inversion.store import (
     EditGrid,
     InversionRow,
@@ -39,107 +36,13 @@ from bench.inversion.store import (
     read_inversion,
     write_inversion,
 )
-from bench.plan import Target
 from bench.progress import Bar
 from bench.provenance import now, provenance
 from bench.store import Status
-from bench.sweep import Diverged, Outcome, load_nets
-from methods import Guidance, Inverts
-from metrics.base import Extractor
-from metrics.perceptual import LPIPS
+from bench.sweep import Diverged, Outcome
+from methods import Guidance
 
-VERSION = 1
-"""Of what this module measures; another one makes rows old."""
-MEASURES = ("metrics.reconstruction", "metrics.latents", "metrics.perceptual")
 SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all rows of one data set share: images, judge, LPIPS or why there is none."""
-
-    data: Dataset
-    split: Split
-    judge: Extractor
-    lpips: LPIPS | None
-    no_lpips: str
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One row: a run at one guidance scale of editing; `skip` is a reason or ''."""
-
-    target: Target
-    guidance: Guidance
-    skip: str
-    key: str
-
-
-def prepare_bench(data: Dataset, samples: int, experiment: Experiment) -> Bench:
-    """Images, judge and LPIPS for a data set of images."""
-    judge = make_extractor("classifier", data, experiment.cache, None, False)
-    index = balanced(data.reference.labels, samples)
-    split = Split(data.reference.samples[index], data.reference.labels[index])
-    lpips, why_not = lpips_or_reason(data.spec.shape[1:])
-    return Bench(data, split, judge, lpips, why_not)
-
-
-def cannot_invert(target: Target) -> str:
-    """Why a run is not inverted, '' where it is."""
-    if not isinstance(target.method, Inverts):
-        return f"{target.card.method} maps no image to a latent"
-    return ""
-
-
-def plan_inversions(
-    target: Target, guidance: Sequence[float], bench: Bench, *, batch: int = AUTHORS_BATCH
-) -> list[Planned]:
-    """The rows of a run, skipped ones included."""
-    found = []
-    for scale in guidance:
-        g = Guidance(scale)
-        skip = cannot_invert(target) or target.method.supports(g, target.card.steps[0]) or ""
-        key = digest(
-            {
-                "measure": [VERSION, *(module_hash(name) for name in MEASURES)],
-                "method": target.card.method,
-                "code": code_hash(type(target.method)),
-                "config": target.card.config,
-                "data": target.card.data_hash,
-                "checkpoint": target.checkpoint,
-                "guidance": scale,
-                "images": bench.split.hash,
-                "n": len(bench.split),
-                "judge": bench.judge.hash,
-                "lpips": bench.lpips.hash if bench.lpips else "",
-                "batch": batch,
-            }
-        )
-        found.append(Planned(target, g, skip, key))
-    return found
-
-
-def kept(planned: Planned, experiment: Experiment) -> bool:
-    """Whether the row is there and is a result."""
-    path = inversion_path(experiment.inversions, planned.target.card.name, planned.key)
-    return path.exists() and read_inversion(path).status in ("ok", "diverged")
-
-
-def nfe_missing(rows: Sequence[Planned], bench: Bench, experiment: Experiment) -> tuple[int, int]:
-    """Number of rows still to compute, and their network evaluations."""
-    missing = [p for p in rows if not p.skip and not kept(p, experiment)]
-    edits = len(bench.split) * len(edit_targets(bench.split.labels, bench.data.spec.num_classes))
-    total = 0
-    seen: set[str] = set()
-    for planned in missing:
-        method = planned.target.method
-        assert isinstance(method, Inverts)
-        total += edits * method.edit_nfe(planned.guidance)
-        if planned.target.card.name not in seen:
-            seen.add(planned.target.card.name)
-            once = method.inversion_nfe() + method.edit_nfe(Guidance(1.0))
-            total += len(bench.split) * once
-    return len(missing), total
 
 
 def sweep_inversions(
@@ -197,14 +100,6 @@ def sweep_inversions(
                 row = make_row(planned, bench, experiment, "failed", reason)
             write_inversion(experiment.inversions, row)
     return outcome
-
-
-def make_editor(target: Target, batch: int, device: torch.device) -> Editor:
-    """The run ready for inverting; a UserError for one that does not."""
-    reason = cannot_invert(target)
-    if reason or not isinstance(target.method, Inverts):
-        raise UserError(f"Run {target.card.name!r} cannot be used: {reason}.", code=2)
-    return Editor(target.method, target.method, load_nets(target, device), batch, device)
 
 
 def make_row(

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from bench.inversion.store import EditGrid, InversionRow
 from bench.report.figures import Plan
 from bench.report.grids import mosaic_figure, strip_pixels
-from bench.report.inversions import Inversions, make_sheets
+from bench.report.inversion_tables import make_sheets
+from bench.report.inversions import Inversions
 from bench.report.names import slug
 from bench.report.page import Picture, html_figure
 from bench.report.sheets import sheet_html, sheet_markdown, sheet_tex
