@@ -176,8 +176,8 @@ def _write_inverted(
     facts = {
         "run": found.card.name,
         "checkpoint": found.checkpoint,
-        "sigma_max": f"{editor.inverts.latent_sigma():g}",
-        "names": "\n".join(images.names),
+        "sigma_max": editor.inverts.latent_sigma(),
+        "names": images.names,
     }
     write_latents(folder / LATENTS, inverted.latents, images.split.labels, facts)
     back = from_model(inverted.reconstructed)
@@ -267,8 +267,9 @@ def _print_edits(
     console.print(table)
     _say(
         console,
-        f"Share of {n} images with Wilson's 95% interval, unedited ones of their own class; judge: extractor {judge.name}. "
-        f"NFE of an edit: {nfe}, after {editor.inverts.inversion_nfe()} to invert.",
+        f"Share of {n} images with Wilson's 95% interval, unedited ones of their own "
+        f"class; judge: extractor {judge.name}. NFE of an edit: {nfe}, after "
+        f"{editor.inverts.inversion_nfe()} to invert.",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,12 @@ def write_image(path: Path, image: Tensor) -> None:
     write_bytes(path, png(image.permute(1, 2, 0).contiguous().numpy()))
 
 
-def write_latents(path: Path, latents: Tensor, labels: Tensor, facts: dict[str, str]) -> None:
-    """Write latents (N, C, H, W) and their classes (N,) with `facts` as metadata, atomically."""
+def write_latents(path: Path, latents: Tensor, labels: Tensor, facts: Mapping[str, object]) -> None:
+    """Write latents (N, C, H, W) and their classes (N,) atomically.
+
+    `facts` become the metadata's only entry, 'about', as JSON: the format keeps no order of
+    several, and equal latents make equal files.
+    """
     with atomic_path(path) as temporary:
         tensors = {"latents": latents.contiguous(), "labels": labels.contiguous()}
-        save_file(tensors, temporary, metadata=facts)
+        save_file(tensors, temporary, metadata={"about": json.dumps(facts)})

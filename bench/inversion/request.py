@@ -10,7 +10,7 @@ import torch
 
 from bench.data import Dataset, Split
 from bench.errors import UserError, unknown
-from bench.experiment import DEFAULT_EXPERIMENT, Experiment
+from bench.experiment import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
 from bench.inversion.files import class_index, read_images
 from bench.inversion.plan import cannot_invert
 from bench.plan import Target, target
@@ -75,6 +75,7 @@ def _able(card: RunCard) -> bool:
 
 def _no_run(place: Experiment, method: str | None) -> UserError:
     more = "" if place.name == DEFAULT_EXPERIMENT else f" --experiment {place.name}"
+    more += "" if place.results == DEFAULT_RESULTS else f" --results {place.results}"
     return UserError(
         f"There is no trained run in {place.runs}"
         + (f" of {method}" if method else "")

@@ -18,6 +18,7 @@ from bench.store import Images
 
 MOST_TILES = 12
 MOST_ROWS = 14
+NARROWEST = 4.0  # inches, which leaves room for a title
 TILE_PIXELS = 96  # about what a tile has at 6.5 inches and print resolution
 
 
@@ -54,16 +55,23 @@ def sample_grid(data: Data, series: Series) -> Figure:
 
 
 def mosaic_figure(
-    rows: list[npt.NDArray[np.uint8]], columns: Sequence[str], labels: Sequence[str], title: str
+    rows: list[npt.NDArray[np.uint8]],
+    columns: Sequence[str],
+    labels: Sequence[str],
+    title: str,
+    largest: float = WIDTH,
 ) -> Figure:
-    """Rows of tiles (N, side, side, 3) with names on top and on the left, which may be any text."""
+    """Rows of tiles (N, side, side, 3) with names on top and on the left, which may be any text.
+
+    Tiles share the width of the page, but none is wider than `largest` inches.
+    """
     count = len(columns)
     canvas = _mosaic(rows, count)
     names = [plain(name) for name in columns]
-    room = (WIDTH - 0.9) / count
+    room = min((WIDTH - 0.9) / count, largest)
     tilted = max(len(name) for name in names) * 0.07 > room
     tilt_height = 0.045 * max(len(name) for name in names) if tilted else 0.0
-    figure = new_figure(room * len(rows) + 0.5 + tilt_height)
+    figure = new_figure(room * len(rows) + 0.5 + tilt_height, max(room * count + 0.9, NARROWEST))
     axes = figure.add_subplot()
     axes.imshow(canvas, interpolation="nearest")
     axes.grid(visible=False)

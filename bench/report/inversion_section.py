@@ -19,6 +19,8 @@ from bench.report.sheets import sheet_html, sheet_markdown, sheet_tex
 from bench.report.tables import md
 
 TITLE = "Inversion and editing"
+TILE = 0.7
+"""Inches that a tile has at most."""
 
 
 def plan_grids(data: Inversions) -> Iterator[Plan]:
@@ -58,7 +60,7 @@ def grid_figure(grid: EditGrid, title: str) -> Figure:
         .swapaxes(0, 1)
         for i in range(count)
     ]  # fmt: skip
-    return mosaic_figure(rows, grid.columns, grid.rows, title)
+    return mosaic_figure(rows, grid.columns, grid.rows, title, largest=TILE)
 
 
 def page_section(data: Inversions, pictures: Sequence[Picture]) -> str:
