@@ -119,8 +119,8 @@ def with_error(value: float, se: float) -> str:
         return f"{value:.4g} ± 0"
     power = math.floor(math.log10(se))
     digits = -power + (se < 2 * 10.0**power)
-    if abs(value) < 1e-3:
-        shown = max(0, math.floor(math.log10(abs(value))) + digits) if value else 0
+    if 0.0 < abs(value) < 1e-3:
+        shown = max(0, math.floor(math.log10(abs(value))) + digits)
         return f"{value:.{shown}e} ± {se:.0e}"
     digits = max(digits, 0)
     return f"{value:.{digits}f} ± {se:.{digits}f}"

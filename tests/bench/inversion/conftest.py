@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from bench.evaluate import make_extractor
+from bench.runs import dataset
 from tests.bench.helpers import TINY_IMAGES, bench, sets
 
 
@@ -16,6 +18,8 @@ def _digits(tmp_path_factory):
             "--results", results,
         )  # fmt: skip
         assert ran.code == 0, ran.err
+    # The judge is trained once for all copies.
+    make_extractor("classifier", dataset("digits"), results / "cache", None, False)
     return results
 
 

@@ -136,8 +136,9 @@ def test_divergence_is_a_result(inverted, monkeypatch):
 
 def test_interruption_leaves_whole_rows(inverted, monkeypatch):
     folder = inverted / "default" / "inversions"
-    for path in folder.glob("*/*.json"):
+    for path in folder.glob("digits-igct-s0/*.json"):
         path.unlink()
+    before = contents(folder)
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
@@ -146,7 +147,7 @@ def test_interruption_leaves_whole_rows(inverted, monkeypatch):
         patch.setattr("methods.igct.IGCT.edit", interrupt)
         ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 130
-    assert {r.method for r in read_inversions(folder)} == {"ct", "edm"}
+    assert contents(folder) == before
     assert "1 inversions computed, 2 kept" in bench(*SWEEP, "--results", inverted).out
 
 
