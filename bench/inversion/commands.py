@@ -219,12 +219,12 @@ def _write_figure(path: Path, grid: EditGrid, title: str) -> None:
 
 
 def _print_scores(console: Console, inverted: Inverted, editor: Editor, data: Dataset) -> None:
-    from bench.report.inversion_tables import AUTHORS, WHO, score_text
+    from bench.report.inversion_tables import AUTHORS, score_text
 
     found, exact = scores(inverted, AUTHORS_BATCH, *lpips_or_reason(data.spec.shape[1:]))
     table = Table("measure", f"mean ± standard error of {len(inverted.split)} images")
     for score in found:
-        label = f"{WHO}{score.label}" if score.name in AUTHORS else score.label
+        label = AUTHORS.get(score.name, score.label)
         shown = score_text(score) if score.value is not None else f"not measured: {score.reason}"
         table.add_row(label, shown)
     console.print(table)
@@ -234,7 +234,7 @@ def _print_scores(console: Console, inverted: Inverted, editor: Editor, data: Da
     _say(
         console,
         f"NFE {nfe} (inversion + reconstruction); inversion {inverted.seconds:.2g} s an image. "
-        f"Batches of the iGCT authors' scores hold {AUTHORS_BATCH} images.",
+        f"(authors'): as the authors of iGCT count, by batches of {AUTHORS_BATCH} images.",
     )
 
 

@@ -14,8 +14,8 @@ ARROWS = {
     **{"mse": "↓", "psnr": "↑", "ssim": "↑", "ssim_gaussian": "↑", "lpips": "↓"},
     **{"psnr_batch": "↑", "ssim_batch": "↑"},
 }
-AUTHORS = ("psnr_batch", "ssim_batch")
-WHO = "iGCT authors' "
+AUTHORS = {"psnr_batch": "PSNR/batch, dB (authors')", "ssim_batch": "SSIM/batch (authors')"}
+"""The scores that the authors of iGCT count by batch, under names that say so."""
 
 
 def make_sheets(data: Inversions, dataset: str) -> list[Sheet]:
@@ -57,9 +57,9 @@ def _reconstruction(data: Inversions, dataset: str) -> Sheet:
         notes.append(
             (
                 "",
-                f"Columns of the {WHO.strip()} follow their evaluation: one PSNR of the mean error "
-                "of a batch, and an SSIM whose window also slides from image to image; batches of "
-                f"{rows.authors_batch}, mean over batches. Not comparable with the columns beside "
+                "The columns (authors') follow the evaluation of iGCT's authors: one PSNR of the "
+                "mean error of a batch, and an SSIM whose window also slides from image to image; "
+                f"batches of {rows.authors_batch}, mean over batches. Not comparable with the columns beside "
                 "them.",
             )
         )
@@ -101,7 +101,7 @@ def _value(own: dict[str, Score], name: str) -> float | None:
 
 def _title(by_name: Scores, name: str) -> str:
     label = next(own[name].label for own in by_name.values() if name in own)
-    return f"{WHO if name in AUTHORS else ''}{label} {ARROWS[name]}"
+    return f"{AUTHORS.get(name, label)} {ARROWS[name]}"
 
 
 def score_text(score: Score | None) -> str:

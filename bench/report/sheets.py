@@ -76,7 +76,7 @@ def sheet_tex(sheet: Sheet) -> str:
     out = []
     for i, block in enumerate(blocks):
         part = f" (part {i + 1} of {len(blocks)})" if len(blocks) > 1 else ""
-        caption = f"{escape_tex(sheet.dataset)}: {escape_tex(sheet.title)}{part}."
+        caption = f"{escape_tex(sheet.title)}{part}."
         out += ["", *_float(sheet, block, caption)]
     return "\n".join(out)
 
