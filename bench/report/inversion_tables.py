@@ -59,8 +59,8 @@ def _reconstruction(data: Inversions, dataset: str) -> Sheet:
                 "",
                 "The columns (authors') follow the evaluation of iGCT's authors: one PSNR of the "
                 "mean error of a batch, and an SSIM whose window also slides from image to image; "
-                f"batches of {rows.authors_batch}, mean over batches. Not comparable with the columns beside "
-                "them.",
+                f"batches of {rows.authors_batch}, mean over batches. Not comparable with "
+                "the columns beside them.",
             )
         )
     exact = [f"{label} {row.exact}" for label, row in lines.items() if row.exact]
