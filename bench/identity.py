@@ -32,7 +32,6 @@ def code_hash(cls: type) -> str:
     return module_hash(cls.__module__)
 
 
-@cache
 def module_hash(module: str) -> str:
     """`code_hash` of an imported module by its name."""
     own = module.partition(".")[0]

@@ -68,12 +68,13 @@ def plan_inversions(
 ) -> list[Planned]:
     """The rows of a run, skipped ones included."""
     found = []
+    measure = [VERSION, *(module_hash(name) for name in MEASURES)]
     for scale in guidance:
         g = Guidance(scale)
         skip = cannot_invert(target) or target.method.supports(g, target.card.steps[0]) or ""
         key = digest(
             {
-                "measure": [VERSION, *(module_hash(name) for name in MEASURES)],
+                "measure": measure,
                 "method": target.card.method,
                 "code": code_hash(type(target.method)),
                 "config": target.card.config,
