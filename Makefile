@@ -37,9 +37,8 @@ reference: $(STAMP)
 	$(BIN)/bench sweep --suite reference
 	$(BIN)/bench report --suite reference
 	mkdir -p $(REFERENCE)/figures
-	cp results/embedded/report/summary.csv results/embedded/report/tables.* $(REFERENCE)/
+	cp results/embedded/report/*.csv results/embedded/report/tables.* $(REFERENCE)/
 	cp results/embedded/report/figures/*.png $(REFERENCE)/figures/
-	$(BIN)/python benchmarks/inversion.py digits igct edm --experiment embedded | tee $(REFERENCE)/inversion.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

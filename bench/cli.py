@@ -13,6 +13,7 @@ from bench.experiment import (
     DEFAULT_DATASET,
     DEFAULT_EXPERIMENT,
     DEFAULT_GUIDANCE,
+    DEFAULT_INVERSIONS,
     DEFAULT_PRECISION,
     DEFAULT_RESULTS,
     DEFAULT_SEEDS,
@@ -177,6 +178,15 @@ def sweep_command(
         str | None,
         typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),
     ] = None,
+    inversion: Annotated[
+        bool, typer.Option("--inversion", help="Also invert, reconstruct and edit real images.")
+    ] = False,
+    inversion_samples: Annotated[
+        int, typer.Option(min=2, help="Images to invert, balanced over the classes.")
+    ] = DEFAULT_INVERSIONS,
+    inversion_guidance: Annotated[
+        str | None, typer.Option(help="Scales of edits, a range; by default those of --guidance.")
+    ] = None,
 ) -> None:
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
     from bench.commands import sweep_all
@@ -201,6 +211,9 @@ def sweep_command(
         dry_run=dry_run,
         null_checkpoint=null_checkpoint,
         save_samples=save_samples,
+        inversion=inversion,
+        inversion_samples=inversion_samples,
+        inversion_guidance=inversion_guidance,
     )
 
 
@@ -313,6 +326,108 @@ def report_command(
 
     console, place = _begin(None, results, experiment)
     report_all(console, place, suite=suite)
+
+
+RunOption = Annotated[
+    str | None, typer.Option("--run", help="Trained run; by default the only one that inverts.")
+]
+OneMethodOption = Annotated[
+    str | None, typer.Option("--method", "-m", help="Method, to choose the run.")
+]
+OneDatasetOption = Annotated[
+    str | None, typer.Option("--dataset", "-d", help="Data set, to choose the run.")
+]
+FilesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(help="PNG or JPEG files of the model's size; none: the reference split."),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Folder of the results; by default the experiment's.")
+]
+ImagesOption = Annotated[
+    int, typer.Option("--samples", "-n", min=1, help="Images of the reference split.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images at a time; changes no result.")]
+
+
+@app.command("invert")
+def invert_command(
+    files: FilesArgument = None,
+    run: RunOption = None,
+    method: OneMethodOption = None,
+    dataset: OneDatasetOption = None,
+    label: Annotated[
+        str | None, typer.Option("--class", help="Class of the images, by name or index.")
+    ] = None,
+    samples: ImagesOption = 100,
+    out: OutOption = None,
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    batch: BatchOption = 256,
+    plugin: PluginOption = None,
+) -> None:
+    """Map images to latents and back: latents, reconstructions and how close they are."""
+    from bench.inversion.commands import invert_all
+
+    console, place = _begin(plugin, results, experiment)
+    invert_all(
+        console,
+        place,
+        files=files or (),
+        run=run,
+        method=method,
+        dataset_name=dataset,
+        label=label,
+        samples=samples,
+        out=out,
+        device=device,
+        batch=batch,
+    )
+
+
+@app.command("edit")
+def edit_command(
+    source_class: Annotated[
+        str, typer.Option(help="Class that the images have, by name or index.")
+    ],
+    target_class: Annotated[
+        list[str], typer.Option(help="Class to edit to; repeat for several, or 'all'.")
+    ],
+    files: FilesArgument = None,
+    guidance: Annotated[
+        str, typer.Option("--guidance", "-g", help="Scales, a range such as 1,7,13; 1 is off.")
+    ] = "1",
+    run: RunOption = None,
+    method: OneMethodOption = None,
+    dataset: OneDatasetOption = None,
+    samples: ImagesOption = 100,
+    out: OutOption = None,
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    batch: BatchOption = 256,
+    plugin: PluginOption = None,
+) -> None:
+    """Invert images of one class and sample them as another."""
+    from bench.inversion.commands import edit_all
+
+    console, place = _begin(plugin, results, experiment)
+    edit_all(
+        console,
+        place,
+        files=files or (),
+        source_class=source_class,
+        target_classes=target_class,
+        guidance=guidance,
+        run=run,
+        method=method,
+        dataset_name=dataset,
+        samples=samples,
+        out=out,
+        device=device,
+        batch=batch,
+    )
 
 
 @app.command("list")

@@ -23,6 +23,7 @@ from bench.experiment import (
     DEFAULT_DATASET,
     DEFAULT_EXPERIMENT,
     DEFAULT_GUIDANCE,
+    DEFAULT_INVERSIONS,
     DEFAULT_SEEDS,
     Experiment,
     without_writing,
@@ -216,6 +217,9 @@ def sweep_all(
     dry_run: bool,
     null_checkpoint: str | None = None,
     save_samples: str | None = None,
+    inversion: bool = False,
+    inversion_samples: int = DEFAULT_INVERSIONS,
+    inversion_guidance: str | None = None,
 ) -> None:
     """`bench sweep`."""
     where = resolve_device(device)
@@ -230,8 +234,11 @@ def sweep_all(
         refuse_beside_suite(
             guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
             seeds=seeds != DEFAULT_SEEDS, method=methods, dataset=datasets, metric=metrics,
-            extractor=extractors,
+            extractor=extractors, inversion=inversion, inversion_guidance=inversion_guidance,
+            inversion_samples=inversion_samples != DEFAULT_INVERSIONS,
         )  # fmt: skip
+    if not inversion and (inversion_guidance or inversion_samples != DEFAULT_INVERSIONS):
+        raise UserError("--inversion-samples and --inversion-guidance need --inversion.", code=2)
     base = Study(
         dataset="",
         methods=(),
@@ -241,6 +248,11 @@ def sweep_all(
         sampling_seeds=parse_ints(seeds, "--seeds"),
         metrics=None if metrics is None else tuple(metrics),
         extractors=None if extractors is None else tuple(extractors),
+        inversion=inversion,
+        inversion_samples=inversion_samples,
+        inversion_guidance=(
+            parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
+        ),
     )
     with without_writing(place) if dry_run else nullcontext(place) as place:
         if suite is not None:
@@ -315,7 +327,14 @@ def _execute(
         + f", {outcome.kept} kept, {outcome.skipped} skipped with a reason, "
         f"{len(outcome.failed)} failed.",
     )
-    return outcome.failed
+    if not planned.study.inversion:
+        return outcome.failed
+    from bench.inversion.study import invert_runs
+
+    return outcome.failed + invert_runs(
+        planned, planned.study, place, batch=batch, device=device, console=console,
+        say=partial(say, console),
+    )  # fmt: skip
 
 
 def refuse_beside_suite(**options: object) -> None:
@@ -353,10 +372,15 @@ def _price(
     say(console, f"{planned.evaluation.data.name}, {planned.samples} samples a cell:")
     console.print(table)
     say(console, f"Still to do: about {duration(total)} on {device}.")
+    if planned.study.inversion:
+        from bench.inversion.study import price_inversions
+
+        price_inversions(planned, planned.study, place, device, partial(say, console))
 
 
 def report_all(console: Console, place: Experiment, *, suite: str | None) -> None:
     """`bench report`."""
+    from bench.inversion.store import read_inversions
     from bench.report import write_report
 
     if suite is not None:
@@ -364,10 +388,12 @@ def report_all(console: Console, place: Experiment, *, suite: str | None) -> Non
     rows = read_rows(place.cells)
     if not rows:
         raise UserError(f"There are no rows in {place.cells}: bench sweep{flags(place, suite)}.")
-    paths = write_report(rows, place.report, published=published_file())
+    inversions = read_inversions(place.inversions)
+    paths = write_report(rows, place.report, published=published_file(), inversions=inversions)
     for problem in paths.problems:
         say(console, f"Warning: {problem}")
-    say(console, f"{len(rows)} rows reported.")
+    more = f" and {len(inversions)} of inversions" if inversions else ""
+    say(console, f"{len(rows)} rows{more} reported.")
     say(console, f"Look at {paths.page} (tables also in {paths.markdown}).")
     if paths.problems:
         sys.exit(1)

@@ -183,17 +183,7 @@ class MethodConformance:
     def test_nfe_counts_the_evaluations_of_the_networks(self) -> None:
         """`nfe` equals the calls of the built module for one sample, or those of its parts."""
         method, nets = self._made()
-        calls = {"whole": 0, "parts": 0}
-
-        def counter(key: str) -> Any:
-            def count(*_: Any) -> None:
-                calls[key] += 1
-
-            return count
-
-        nets.register_forward_hook(counter("whole"))
-        for part in nets.children():
-            part.register_forward_hook(counter("parts"))
+        calls = _count_calls(nets)
         for scale, steps in self._able(method):
             nfe = method.nfe(Guidance(scale), steps)
             assert isinstance(nfe, int)
@@ -201,8 +191,7 @@ class MethodConformance:
             calls.update(whole=0, parts=0)
             self._sample((method, nets), scale, steps, [0])
             if any(True for _ in nets.parameters()):
-                # A pair of networks has no forward of its own: its parts are the networks then.
-                called = calls["whole"] or calls["parts"]
+                called = _called(calls)
                 assert called == nfe, f"{called} calls at g = {scale:g}, {nfe} announced"
 
     def test_inversion_and_editing_have_the_shape_of_the_data(self) -> None:
@@ -217,6 +206,53 @@ class MethodConformance:
         for x in (latent, edited):
             assert x.shape == batch.x0.shape
             assert torch.isfinite(x).all()
+        if method.data.is_image:
+            assert edited.abs().max() <= 1
+
+    def test_inversion_and_editing_count_their_evaluations(self) -> None:
+        """`inversion_nfe` and `edit_nfe` equal the calls of the networks, and latents have a level.
+
+        Where a scale above 1 is supported it is counted too, and changes the edit.
+        """
+        method, nets = self._made()
+        if not isinstance(method, Inverts):
+            return
+        assert method.latent_sigma() > 0
+        batch = draw_batch(self._data().train, method, BatchRNG(0, 2, 0, 2), torch.device("cpu"))
+        calls = _count_calls(nets)
+        with torch.inference_mode(), _untouched_global_rng():
+            latent = method.invert(nets, batch.x0, batch.labels)
+            called = _called(calls)
+            assert called == method.inversion_nfe(), f"{called} calls to invert"
+            edits = []
+            for scale in dict.fromkeys(scale for scale, _ in self._able(method)):
+                calls.update(whole=0, parts=0)
+                edits.append(method.edit(nets, latent, batch.labels.roll(1, 1), Guidance(scale)))
+                called = _called(calls)
+                nfe = method.edit_nfe(Guidance(scale))
+                assert called == nfe, f"{called} calls to edit at g = {scale:g}, {nfe} announced"
+        assert all(not torch.equal(edits[0], other) for other in edits[1:])
+
+
+def _count_calls(nets: nn.Module) -> dict[str, int]:
+    """Counts, from now on, of the forward calls of a built module and of its parts."""
+    calls = {"whole": 0, "parts": 0}
+
+    def counter(key: str) -> Any:
+        def count(*_: Any) -> None:
+            calls[key] += 1
+
+        return count
+
+    nets.register_forward_hook(counter("whole"))
+    for part in nets.children():
+        part.register_forward_hook(counter("parts"))
+    return calls
+
+
+def _called(calls: dict[str, int]) -> int:
+    # A pair of networks has no forward of its own: its parts are the networks then.
+    return calls["whole"] or calls["parts"]
 
 
 @contextmanager

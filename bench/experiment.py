@@ -16,6 +16,7 @@ DEFAULT_EXPERIMENT = "default"
 DEFAULT_DATASET = "digits"
 DEFAULT_GUIDANCE = "1..13"
 DEFAULT_SEEDS = "0"
+DEFAULT_INVERSIONS = 200
 DEFAULT_PRECISION = "32-true"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -67,6 +68,11 @@ class Experiment:
     def samples(self) -> Path:
         """One folder a run, one file or folder of samples a cell, where they were asked for."""
         return self.root / "samples"
+
+    @property
+    def inversions(self) -> Path:
+        """One folder a run, one JSON row a guidance scale of editing."""
+        return self.root / "inversions"
 
     @property
     def report(self) -> Path:

@@ -29,9 +29,14 @@ def code_hash(cls: type) -> str:
     that this one imports from, directly or not. Comments, documentation, layout and presets,
     whose settings are hashed by themselves, may change without making results old.
     """
-    own = cls.__module__.partition(".")[0]
+    return module_hash(cls.__module__)
+
+
+def module_hash(module: str) -> str:
+    """`code_hash` of an imported module by its name."""
+    own = module.partition(".")[0]
     trees: dict[str, str] = {}
-    waiting = [cls.__module__]
+    waiting = [module]
     while waiting:
         name = waiting.pop()
         if name in trees or name.partition(".")[0] not in (own, *PACKAGES):
@@ -41,7 +46,7 @@ def code_hash(cls: type) -> str:
         if tree is not None:
             waiting += _imported(tree, sys.modules[name])
     # The name of a plugin's module has its folder in it, which decides nothing.
-    named = sorted(("" if name == cls.__module__ else name, tree) for name, tree in trees.items())
+    named = sorted(("" if name == module else name, tree) for name, tree in trees.items())
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 

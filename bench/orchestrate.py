@@ -251,6 +251,7 @@ class Sweep:
     evaluation: Evaluation
     targets: tuple[tuple[Target, tuple[Cell, ...]], ...]
     samples: int
+    study: Study
 
     @property
     def cells(self) -> list[Cell]:
@@ -359,7 +360,7 @@ def _sweep(
         (t, tuple(expand(t, study.guidance, study.steps, study.sampling_seeds, samples)))
         for t in found
     )
-    return Sweep(evaluation, targets, samples)
+    return Sweep(evaluation, targets, samples, study)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from bench.errors import UserError, explain
-from bench.experiment import DEFAULT_EXPERIMENT
+from bench.experiment import DEFAULT_EXPERIMENT, DEFAULT_INVERSIONS
 from bench.ranges import parse_range
 from methods.settings import Settings
 
@@ -30,8 +30,11 @@ class Study(Settings):
     sampling_seeds: tuple[NonNegativeInt, ...] = (0,)
     metrics: tuple[str, ...] | None = None
     extractors: tuple[str, ...] | None = None
+    inversion: bool = Field(False, description="also invert, reconstruct and edit real images")
+    inversion_samples: int = Field(DEFAULT_INVERSIONS, ge=2, description="images inverted")
+    inversion_guidance: tuple[float, ...] | None = Field(None, description="None: as `guidance`")
 
-    @field_validator("guidance", mode="before")
+    @field_validator("guidance", "inversion_guidance", mode="before")
     @classmethod
     def _read_guidance(cls, value: object) -> object:
         if isinstance(value, str):

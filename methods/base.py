@@ -111,7 +111,10 @@ class Method(ABC, Generic[ConfigT]):
 
 
 class Inverts(ABC):
-    """What a method offers in addition if it maps images to latents."""
+    """What a method offers in addition if it maps images to latents.
+
+    Neither direction draws random numbers. A scale that `supports` refuses is not edited with.
+    """
 
     @abstractmethod
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
@@ -123,6 +126,18 @@ class Inverts(ABC):
 
         With the source's own labels and g = 1 this reconstructs the source.
         """
+
+    @abstractmethod
+    def latent_sigma(self) -> float:
+        """Noise level of latents: those of a perfect inversion are N(0, latent_sigma^2)."""
+
+    @abstractmethod
+    def inversion_nfe(self) -> int:
+        """Network evaluations of `invert` for one image."""
+
+    @abstractmethod
+    def edit_nfe(self, guidance: Guidance) -> int:
+        """Network evaluations of `edit` for one image, all branches counted."""
 
 
 class Teaches(ABC):

@@ -32,6 +32,9 @@ from methods.settings import (
     image_preset,
 )
 
+EDIT_STEPS = 18
+"""Levels of the grid that inversion climbs and an edit descends."""
+
 
 class EDMConfig(Settings):
     """Network, noise levels in training, label dropout, and the sampler's grid."""
@@ -236,13 +239,25 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
         """The sampler's grid ascending, without guidance: 17 Heun steps, 34 NFE."""
         c = self.config
-        sigmas = karras_sigmas(18, c.sigma_min, c.sigma_max, c.rho)
+        sigmas = karras_sigmas(EDIT_STEPS, c.sigma_min, c.sigma_max, c.rho)
         latent = invert_heun(lambda x, sigma: cast(Tensor, nets(x, sigma, labels)), x0, sigmas)
         return latent.to(torch.float32)
 
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
         """18 Heun steps from the latent."""
-        return self._integrate(nets, latent, labels, guidance, 18)
+        return self._integrate(nets, latent, labels, guidance, EDIT_STEPS)
+
+    def latent_sigma(self) -> float:
+        """sigma_max, where the grid ends."""
+        return self.config.sigma_max
+
+    def inversion_nfe(self) -> int:
+        """Two denoiser calls a Heun step; the step between 0 and sigma_min is left out."""
+        return 2 * (EDIT_STEPS - 1)
+
+    def edit_nfe(self, guidance: Guidance) -> int:
+        """That of 18 sampling steps."""
+        return self.nfe(guidance, EDIT_STEPS)
 
     def denoise(self, nets: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """The network itself."""

@@ -169,3 +169,15 @@ class IGCT(Method[IGCTConfig], Inverts):
         sigma = torch.full((len(latent),), c.sigma_max, device=latent.device)
         out = self._denoise(nets, latent, sigma, labels, guidance)
         return out.clamp(-1, 1) if c.clamp else out
+
+    def latent_sigma(self) -> float:
+        """sigma_max, where the noiser ends."""
+        return self.config.sigma_max
+
+    def inversion_nfe(self) -> int:
+        """One call of the noiser."""
+        return 1
+
+    def edit_nfe(self, guidance: Guidance) -> int:
+        """One call of the denoiser, guided or not."""
+        return 1

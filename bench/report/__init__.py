@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from bench.files import write_bytes, write_text
-from bench.report.figures import plan_figures
+from bench.inversion.store import InversionRow
+from bench.report.figures import Plan, plan_figures
 from bench.report.frame import prepare
+from bench.report.inversion_section import (
+    edit_summary,
+    inversion_summary,
+    markdown_section,
+    page_section,
+    plan_grids,
+    tex_section,
+)
+from bench.report.inversions import prepare_inversions
 from bench.report.page import Picture, page
 from bench.report.published import read_published
 from bench.report.style import look, render
@@ -39,26 +49,61 @@ def write_report(
     *,
     published: Path | None,
     note: Mapping[str, str] = MappingProxyType({}),
+    inversions: Sequence[InversionRow] = (),
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
-    `published` is a CSV of published numbers to draw in grey, `note` facts to state on the page.
+    `published` is a CSV of published numbers to draw in grey, `note` facts to state on the page;
+    `inversions` adds a section of its own and changes nothing else.
     The same arguments give the same bytes. Raises `UserError`, before anything is written, if
     rows are not comparable; a figure that fails costs that figure alone.
     """
     data = prepare(rows)
+    inverted = prepare_inversions(inversions, rows) if inversions else None
     numbers = read_published(published) if published is not None else ()
     tables = [make_table(data, column) for column in data.columns]
     head = [title(data), reading(), *left_out(data), *unmeasured(data)]
     summary_path = write_text(
         out / "summary.csv", summary(data.rows).to_csv(index=False, lineterminator="\n")
     )
-    md_path = write_text(out / "tables.md", markdown(tables, head))
-    tex_path = write_text(out / "tables.tex", tex(tables, head))
+    md_path = write_text(
+        out / "tables.md",
+        markdown(tables, head) + (markdown_section(inverted) if inverted else ""),
+    )
+    tex_path = write_text(
+        out / "tables.tex", tex(tables, head) + (tex_section(inverted) if inverted else "")
+    )
+    for name, frame in (("inversions.csv", inversion_summary), ("edits.csv", edit_summary)):
+        if inverted:
+            text = frame(inverted).to_csv(index=False, lineterminator="\n")
+            write_text(out / name, text)
+        else:
+            (out / name).unlink(missing_ok=True)
 
+    pictures, figures = _draw(plan_figures(data, numbers), out)
+    grids, more = _draw(plan_grids(inverted), out) if inverted else ([], [])
+    figures += more
+
+    old = _figures_of(out / "index.html")
+    sections = [page_section(inverted, grids)] if inverted else []
+    page_path = write_text(out / "index.html", page(data, tables, pictures, note, sections))
+    for path in old - set(figures):
+        path.unlink(missing_ok=True)
+    return ReportPaths(
+        summary=summary_path,
+        markdown=md_path,
+        tex=tex_path,
+        page=page_path,
+        figures=tuple(figures),
+        problems=tuple(p.problem for p in (*pictures, *grids) if p.problem),
+    )
+
+
+def _draw(plans: Iterable[Plan], out: Path) -> tuple[list[Picture], list[Path]]:
+    """Draw and write figures; one that fails costs itself alone."""
     pictures: list[Picture] = []
     figures: list[Path] = []
-    for plan in plan_figures(data, numbers):
+    for plan in plans:
         problem = ""
         try:
             with look():
@@ -71,19 +116,7 @@ def write_report(
                 for kind, content in zip(("png", "pdf"), files, strict=True)
             ]
         pictures.append(Picture(plan, problem))
-
-    old = _figures_of(out / "index.html")
-    page_path = write_text(out / "index.html", page(data, tables, pictures, note))
-    for path in old - set(figures):
-        path.unlink(missing_ok=True)
-    return ReportPaths(
-        summary=summary_path,
-        markdown=md_path,
-        tex=tex_path,
-        page=page_path,
-        figures=tuple(figures),
-        problems=tuple(p.problem for p in pictures if p.problem),
-    )
+    return pictures, figures
 
 
 def _figures_of(page_path: Path) -> set[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +18,25 @@ from bench.store import Images
 
 MOST_TILES = 12
 MOST_ROWS = 14
+NARROWEST = 4.0  # inches, which leaves room for a title
 TILE_PIXELS = 96  # about what a tile has at 6.5 inches and print resolution
 
 
 def tiles(preview: Images) -> npt.NDArray[np.uint8]:
     """Return the tiles of a strip, (N, side, side, 3) uint8."""
-    with Image.open(io.BytesIO(base64.b64decode(preview.png))) as image:
-        strip = np.asarray(image.convert("RGB"))
+    strip = strip_pixels(preview.png)
     side, width, _ = strip.shape
     if width != side * len(preview.labels):
         raise ValueError(
             f"a strip of {width} x {side} pixels is not {len(preview.labels)} square tiles"
         )
     return strip.reshape(side, -1, side, 3).swapaxes(0, 1)
+
+
+def strip_pixels(png: str) -> npt.NDArray[np.uint8]:
+    """Return the pixels (H, W, 3) uint8 of a PNG in base64."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def sample_grid(data: Data, series: Series) -> Figure:
@@ -42,12 +49,29 @@ def sample_grid(data: Data, series: Series) -> Figure:
     for g in scales:
         if found[g].labels[:count] != first.labels[: len(found[g].labels[:count])]:
             raise ValueError(f"the samples at g = {g:g} are of other classes than the rest")
+    labels = ["" if series.method == FLOOR else f"g = {g:g}" for g in scales]
+    names = [first.class_names[label] for label in first.labels[:count]]
+    return mosaic_figure(rows, names, labels, f"{series.dataset}: {_name(series)}")
+
+
+def mosaic_figure(
+    rows: list[npt.NDArray[np.uint8]],
+    columns: Sequence[str],
+    labels: Sequence[str],
+    title: str,
+    largest: float = WIDTH,
+) -> Figure:
+    """Rows of tiles (N, side, side, 3) with names on top and on the left, which may be any text.
+
+    Tiles share the width of the page, but none is wider than `largest` inches.
+    """
+    count = len(columns)
     canvas = _mosaic(rows, count)
-    names = [plain(first.class_names[label]) for label in first.labels[:count]]
-    room = (WIDTH - 0.9) / count
+    names = [plain(name) for name in columns]
+    room = min((WIDTH - 0.9) / count, largest)
     tilted = max(len(name) for name in names) * 0.07 > room
     tilt_height = 0.045 * max(len(name) for name in names) if tilted else 0.0
-    figure = new_figure(room * len(rows) + 0.5 + tilt_height)
+    figure = new_figure(room * len(rows) + 0.5 + tilt_height, max(room * count + 0.9, NARROWEST))
     axes = figure.add_subplot()
     axes.imshow(canvas, interpolation="nearest")
     axes.grid(visible=False)
@@ -57,9 +81,8 @@ def sample_grid(data: Data, series: Series) -> Figure:
     if tilted:
         for label in axes.get_xticklabels():
             label.set(rotation=45, ha="left", rotation_mode="anchor")
-    labels = ["" if series.method == FLOOR else f"g = {g:g}" for g in scales]
-    axes.set_yticks(_centres(rows, len(rows)), labels)
-    axes.set_title(f"{plain(series.dataset)}: {plain(_name(series))}", loc="left")
+    axes.set_yticks(_centres(rows, len(rows)), [plain(label) for label in labels])
+    axes.set_title(plain(title), loc="left")
     return figure
 
 

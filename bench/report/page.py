@@ -60,8 +60,9 @@ def page(
     tables: Sequence[Table],
     pictures: Sequence[Picture],
     note: Mapping[str, str],
+    sections: Sequence[str] = (),
 ) -> str:
-    """Return the whole page as HTML."""
+    """Return the whole page as HTML; `sections` is HTML to stand behind the data sets."""
     name = escape(title(data))
     parts = [
         "<!doctype html>",
@@ -76,6 +77,7 @@ def page(
         f"<h1>{name}</h1>",
         *_opening(data, pictures, note),
         *(part for dataset in data.datasets for part in _dataset(dataset, tables, pictures)),
+        *sections,
         *_without_result(data),
         *_provenance(data),
         "</body>",
@@ -122,13 +124,14 @@ def _dataset(dataset: str, tables: Sequence[Table], pictures: Sequence[Picture])
         yield _numbers_table(table)
         for picture in pictures:
             if picture.plan.column == table.column:
-                yield _figure(picture)
+                yield html_figure(picture)
     for picture in pictures:
         if picture.plan.dataset == dataset and picture.plan.column is None:
-            yield _figure(picture)
+            yield html_figure(picture)
 
 
-def _figure(picture: Picture) -> str:
+def html_figure(picture: Picture) -> str:
+    """A figure with its caption, or why there is none."""
     caption = escape(picture.plan.caption)
     if picture.problem:
         return f'<p class="problem">{escape(picture.problem)}. It would show: {caption}</p>'
@@ -146,7 +149,7 @@ def _numbers_table(table: Table) -> str:
     lines = []
     for line in table.lines:
         cells = f"<td>{escape(line.nfe)}</td><td>{escape(line.seconds)}</td>"
-        cells += "".join(f"<td>{_cell(cell)}</td>" for cell in line.cells)
+        cells += "".join(f"<td>{html_cell(cell)}</td>" for cell in line.cells)
         kind = ' class="floor"' if line.floor else ""
         lines.append(f'<tr{kind}><th scope="row">{escape(line.label)}</th>{cells}</tr>')
     notes = "".join(
@@ -160,7 +163,8 @@ def _numbers_table(table: Table) -> str:
     )
 
 
-def _cell(cell: Text) -> str:
+def html_cell(cell: Text) -> str:
+    """A cell as HTML."""
     text = escape(cell.text)
     text = f"<strong>{text}</strong>" if cell.bold else text
     return f"{text}<sup>{escape(cell.marks)}</sup>" if cell.marks else text

@@ -186,7 +186,7 @@ def markdown(tables: Sequence[Table], head: Sequence[str]) -> str:
         rows = [f"| {' | '.join(names)} |", "|" + " --- |" + " ---: |" * (len(names) - 1)]
         for line in table.lines:
             label = f"*{md(line.label)}*" if line.floor else md(line.label)
-            cells = [label, line.nfe, line.seconds, *(_md_cell(c) for c in line.cells)]
+            cells = [label, line.nfe, line.seconds, *(md_cell(c) for c in line.cells)]
             rows.append(f"| {' | '.join(cells)} |")
         out.append("\n".join(rows))
         if table.notes:
@@ -202,6 +202,7 @@ def md(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _md_cell(cell: Text) -> str:
+def md_cell(cell: Text) -> str:
+    """A cell as Markdown; its text is a number or a word of the report's own."""
     text = f"**{cell.text}**" if cell.bold else cell.text
     return f"{text}<sup>{cell.marks}</sup>" if cell.marks else text

@@ -59,7 +59,12 @@ def _blocks(table: Table) -> Iterator[range]:
         for j, g in enumerate(table.guidance)
     ]
     label = max((len(line.label) for line in table.lines), default=0)
-    room = 345 - 4.3 * (label + 14) - 20
+    yield from fitting(widths, label + 14)
+
+
+def fitting(widths: Sequence[int], label: int) -> Iterator[range]:
+    """Runs of columns of `widths` characters that fit the page beside `label` characters."""
+    room = 345 - 4.3 * label - 20
     start, used = 0, 0.0
     for j, width in enumerate(widths):
         needed = 4.3 * width + 6
@@ -75,7 +80,7 @@ def _tex_float(table: Table, block: range, caption: str) -> list[str]:
     rows = []
     for line in table.lines:
         cells = [line.label, line.nfe, line.seconds]
-        shown = [*(escape_tex(c) for c in cells), *(_tex_cell(line.cells[j]) for j in block)]
+        shown = [*(escape_tex(c) for c in cells), *(tex_cell(line.cells[j]) for j in block)]
         rows += [r"\midrule"] * line.floor + [" & ".join(shown) + r" \\"]
     used = set(",".join(line.cells[j].marks for line in table.lines for j in block).split(","))
     notes = [
@@ -99,7 +104,8 @@ def _tex_float(table: Table, block: range, caption: str) -> list[str]:
     ]
 
 
-def _tex_cell(cell: Text) -> str:
+def tex_cell(cell: Text) -> str:
+    """A cell as TeX."""
     text = escape_tex(cell.text)
     text = rf"\textbf{{{text}}}" if cell.bold else text
     return f"{text}$^{{{cell.marks}}}$" if cell.marks else text

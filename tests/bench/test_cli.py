@@ -56,7 +56,18 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["sweep", "--batch", "0"], "Invalid value for '--batch'", "See: bench sweep --help"),
         (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
          "See: bench train --help"),
-        (["swep"], "No such command 'swep'.", "data, import, list, report, sample, sweep, train."),
+        (["swep"], "No such command 'swep'.",
+         "Available: data, edit, import, invert, list, report, sample, sweep, train."),
+        (["sweep", "--inversion-samples", "5"],
+         "--inversion-samples and --inversion-guidance need --inversion.", ""),
+        (["sweep", "--inversion", "--inversion-guidance", "7..1"],
+         "--inversion-guidance '7..1' runs backwards", ""),
+        (["edit", "--source-class", "3"], "Missing option '--target-class'.",
+         "See: bench edit --help"),
+        (["edit", "--source-class", "3", "--target-class", "5", "-g", "a"],
+         "--guidance 'a': 'a' is not a number", ""),
+        (["invert", "-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'?", ""),
+        (["invert", "-d", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?", ""),
         (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
          "datasets, extractors, methods, metrics, suites."),
         (["list"], "Missing argument 'what'.", "See: bench list --help"),
@@ -72,7 +83,11 @@ from tests.bench.helpers import TINY, bench, contents, sets
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_sentence_and_exit_code_2(arguments, start, listed, tmp_path):
-    results = ["--results", tmp_path / "r"] if arguments[0] in ("train", "sweep") else []
+    results = (
+        ["--results", tmp_path / "r"]
+        if arguments[0] in ("train", "sweep", "edit", "invert")
+        else []
+    )
     ran = bench(*arguments, *results)
     assert ran.code == 2
     assert ran.err.startswith(f"Error: {start}")
@@ -90,7 +105,7 @@ def test_without_a_command_the_help_is_shown():
     assert "Error" not in ran.err or "Error: Name a command." in ran.err
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "report", "list"])
+@pytest.mark.parametrize("command", ["train", "sweep", "report", "list", "invert", "edit"])
 def test_every_command_has_help(command):
     ran = bench(command, "--help")
     assert (ran.code, ran.err) == (0, "")

@@ -44,6 +44,11 @@ def test_a_file_of_ones_own(tmp_path):
     assert (suite.experiment, study.guidance, study.steps) == ("mine", (1.0, 2.0, 3.0), (5,))
     listed = read_suite(str(write(tmp_path, GOOD + "guidance = [1, 1.5]\n"))).study[0]
     assert listed.guidance == (1.0, 1.5)
+    assert (listed.inversion, listed.inversion_guidance) == (False, None)
+    more = 'inversion = true\ninversion_samples = 30\ninversion_guidance = "1,7"\n'
+    inverted = read_suite(str(write(tmp_path, GOOD + more))).study[0]
+    assert inverted.inversion
+    assert (inverted.inversion_samples, inverted.inversion_guidance) == (30, (1.0, 7.0))
     assert read_suite(str(write(tmp_path, GOOD))).study[0].guidance == tuple(range(1, 14))
 
 

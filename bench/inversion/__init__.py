@@ -1,0 +1,1 @@
+"""Inversion, reconstruction and editing: measured in sweeps, and of images by command."""

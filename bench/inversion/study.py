@@ -1,0 +1,102 @@
+"""`bench sweep --inversion`: what the sweep of one data set adds, and what it would cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from rich.console import Console
+
+from bench.data import Split
+from bench.experiment import Experiment
+from bench.inversion.measure import invert_split
+from bench.inversion.plan import (
+    Bench,
+    Planned,
+    kept,
+    make_editor,
+    nfe_missing,
+    plan_inversions,
+    prepare_bench,
+)
+from bench.inversion.sweep import sweep_inversions
+from bench.orchestrate import Sweep
+from bench.progress import duration
+from bench.suite import Study
+from methods import Guidance, Inverts
+
+Say = Callable[[str], None]
+PROBE = 8
+
+
+def planned_rows(
+    planned: Sweep, study: Study, place: Experiment, say: Say
+) -> tuple[Bench, list[Planned]] | None:
+    """The rows of a data set, or None, and why is said, where its samples are no images."""
+    data = planned.evaluation.data
+    if not data.spec.is_image:
+        say(f"{data.name}: no inversions, which are measured on images.")
+        return None
+    bench = prepare_bench(data, study.inversion_samples, place)
+    scales = study.inversion_guidance or study.guidance
+    return bench, [row for t, _ in planned.targets for row in plan_inversions(t, scales, bench)]
+
+
+def invert_runs(
+    planned: Sweep,
+    study: Study,
+    place: Experiment,
+    *,
+    batch: int,
+    device: torch.device,
+    console: Console,
+    say: Say,
+) -> list[str]:
+    """Compute the missing rows of a data set; returns one sentence a failed row."""
+    found = planned_rows(planned, study, place, say)
+    if found is None:
+        return []
+    bench, rows = found
+    outcome = sweep_inversions(rows, bench, place, batch=batch, device=device, console=console)
+    say(
+        f"{bench.data.name}: {outcome.computed} inversions computed"
+        + (f" ({outcome.diverged} diverged)" if outcome.diverged else "")
+        + f", {outcome.kept} kept, {outcome.skipped} skipped with a reason, "
+        f"{len(outcome.failed)} failed."
+    )
+    return outcome.failed
+
+
+def price_inversions(
+    planned: Sweep, study: Study, place: Experiment, device: torch.device, say: Say
+) -> None:
+    """Say how many rows are missing and what they would take."""
+    found = planned_rows(planned, study, place, say)
+    if found is None:
+        return
+    bench, rows = found
+    missing, nfe, seconds = 0, 0, 0.0
+    for target in dict.fromkeys(id(row.target) for row in rows):
+        own = [row for row in rows if id(row.target) == target]
+        count, evaluations = nfe_missing(own, bench, place)
+        missing, nfe = missing + count, nfe + evaluations
+        if count:
+            seconds += evaluations * _seconds_per_nfe(own, bench, place, device)
+    say(
+        f"{bench.data.name}, {len(bench.split)} images inverted and edited: {missing} of "
+        f"{len(rows)} rows to compute, {nfe:,} network evaluations, about {duration(seconds)}."
+    )
+
+
+def _seconds_per_nfe(
+    rows: Sequence[Planned], bench: Bench, place: Experiment, device: torch.device
+) -> float:
+    target = next(row.target for row in rows if not row.skip and not kept(row, place))
+    assert isinstance(target.method, Inverts)
+    few = Split(bench.split.samples[:PROBE], bench.split.labels[:PROBE])
+    editor = make_editor(target, PROBE, device)
+    started = time.perf_counter()
+    invert_split(editor, few)
+    once = target.method.inversion_nfe() + target.method.edit_nfe(Guidance(1.0))
+    return (time.perf_counter() - started) / (len(few) * once)

@@ -1,0 +1,212 @@
+"""Inversions as part of a sweep: the missing rows of every run, each durable at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from bench.data import Dataset
+from bench.data.convert import from_model
+from bench.errors import UserError
+from bench.experiment import Experiment
+from bench.inversion.choose import EVERY_CLASS, edit_targets
+from bench.inversion.grid import edit_grid, latent_image
+from bench.inversion.measure import (
+    AUTHORS_BATCH,
+    Editor,
+    Inverted,
+    Tick,
+    invert_split,
+    judged,
+    latent_row,
+    pairs_of,
+    scores,
+    share,
+)
+from bench.inversion.plan import Bench, Planned, kept, make_editor
+from bench.inversion.store import (
+    EditGrid,
+    InversionRow,
+    inversion_path,
+    read_inversion,
+    write_inversion,
+)
+from bench.progress import Bar
+from bench.provenance import now, provenance
+from bench.store import Status
+from bench.sweep import Diverged, Outcome
+from methods import Guidance
+
+SHOWN = 10
+
+
+def sweep_inversions(
+    rows: Sequence[Planned],
+    bench: Bench,
+    experiment: Experiment,
+    *,
+    batch: int,
+    device: torch.device,
+    console: Console | None = None,
+) -> Outcome:
+    """Compute the missing rows; a failed one is told of and does not stop the others.
+
+    The rows of one run share its latents and reconstructions, which are made once.
+    """
+    outcome = Outcome()
+    edits = len(bench.split) * len(edit_targets(bench.split.labels, bench.data.spec.num_classes))
+    open_rows = [p for p in rows if not p.skip and not kept(p, experiment)]
+    runs = {p.target.card.name for p in open_rows}
+    total = len(open_rows) * edits + 2 * len(bench.split) * len(runs)
+    held: tuple[str, Editor, Inverted] | None = None
+    with Bar(f"inversion {bench.data.name}", total, 0, console) as bar:
+        done = 0
+        for planned in rows:
+            name = planned.target.card.name
+            what = f"{name} g={planned.guidance.scale:g}"
+            if planned.skip:
+                outcome.skipped += 1
+                _write_once(experiment, make_row(planned, bench, experiment, "skip", planned.skip))
+                continue
+            if planned not in open_rows:
+                outcome.kept += 1
+                continue
+
+            def tick(images: int, what: str = what) -> None:
+                nonlocal done
+                done += images
+                bar.update(done, what)
+
+            try:
+                if held is None or held[0] != name:
+                    editor = make_editor(planned.target, batch, device)
+                    held = (name, editor, invert_split(editor, bench.split, tick))
+                row = _measure(planned, held[1], held[2], bench, experiment, tick)
+                outcome.computed += 1
+            except Diverged as error:
+                row = make_row(planned, bench, experiment, "diverged", str(error))
+                outcome.computed += 1
+                outcome.diverged += 1
+            except UserError:
+                raise
+            except Exception as error:  # the code of a method may fail in any way
+                reason = f"{type(error).__name__}: {error}"
+                outcome.failed.append(f"inversion {what}: {reason}")
+                row = make_row(planned, bench, experiment, "failed", reason)
+            write_inversion(experiment.inversions, row)
+    return outcome
+
+
+def make_row(
+    planned: Planned,
+    bench: Bench,
+    experiment: Experiment,
+    status: Status,
+    reason: str = "",
+    **more: Any,
+) -> InversionRow:
+    """A row with everything that it depends on."""
+    card = planned.target.card
+    return InversionRow(
+        key=planned.key,
+        status=status,
+        reason=reason,
+        experiment=experiment.name,
+        dataset=card.dataset,
+        data_hash=card.data_hash,
+        method=card.method,
+        run=card.name,
+        train_seed=card.seed,
+        checkpoint=planned.target.checkpoint,
+        guidance=planned.guidance.scale,
+        n=len(bench.split),
+        reference=f"{bench.data.name}/reference",
+        reference_hash=bench.split.hash,
+        judge=bench.judge.name,
+        judge_hash=bench.judge.hash,
+        authors_batch=AUTHORS_BATCH,
+        created=now(),
+        provenance=provenance(),
+        **more,
+    )
+
+
+def _measure(
+    planned: Planned,
+    editor: Editor,
+    inverted: Inverted,
+    bench: Bench,
+    experiment: Experiment,
+    tick: Tick,
+) -> InversionRow:
+    labels = bench.split.labels
+    targets = edit_targets(labels, bench.data.spec.num_classes)
+    started = time.perf_counter()
+    edits = [
+        from_model(editor.edit(inverted.latents, wanted, planned.guidance, tick))
+        for wanted in targets
+    ]
+    seconds = (time.perf_counter() - started) / max(len(labels) * len(targets), 1)
+    found, exact = scores(inverted, AUTHORS_BATCH, bench.lpips, bench.no_lpips)
+    method = editor.inverts
+    measured: dict[str, Any] = {}
+    if edits:
+        wanted = torch.cat(targets)
+        right = judged(bench.judge, torch.cat(edits)) == wanted
+        measured["pairs"] = pairs_of(labels.repeat(len(targets)), wanted, right)
+        measured["edits"] = share(int(right.sum()), len(right))
+    real = judged(bench.judge, bench.split.samples) == labels
+    return make_row(
+        planned,
+        bench,
+        experiment,
+        "ok",
+        inversion_nfe=method.inversion_nfe(),
+        reconstruction_nfe=method.edit_nfe(Guidance(1.0)),
+        edit_nfe=method.edit_nfe(planned.guidance),
+        inversion_seconds=inverted.seconds,
+        edit_seconds=seconds,
+        scores=found,
+        exact=exact,
+        latents=latent_row(inverted.latents, method.latent_sigma()),
+        real=share(int(real.sum()), len(real)),
+        preview=_preview(inverted, edits, targets, bench.data, method.latent_sigma()),
+        **measured,
+    )
+
+
+def _preview(
+    inverted: Inverted,
+    edits: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    data: Dataset,
+    sigma_max: float,
+) -> EditGrid:
+    """The first image of each of the first classes, beside its latent, reconstruction and edits."""
+    labels, names = inverted.split.labels, data.class_names
+    every = len(names) <= EVERY_CLASS
+    noise = latent_image(inverted.latents, sigma_max)
+    back = from_model(inverted.reconstructed)
+    rows: list[list[Tensor | None]] = []
+    titles: list[str] = []
+    for label in sorted(set(labels.tolist()))[:SHOWN]:
+        i = int((labels == label).nonzero()[0])
+        made = {int(t[i]): edit[i] for t, edit in zip(targets, edits, strict=True)}
+        shown = [made.get(k) for k in range(len(names))] if every else list(made.values())
+        rows.append([inverted.split.samples[i], noise[i], back[i], *shown])
+        title = names[label] if every else " → ".join([names[label], *(names[k] for k in made)])
+        titles.append(title)
+    columns = ["source", "latent", "reconstruction", *(names if every else ["edit"] * bool(edits))]
+    return edit_grid(rows, columns, titles)
+
+
+def _write_once(experiment: Experiment, row: InversionRow) -> None:
+    # A skip is decided anew each time; its row changes only if the reason does.
+    path = inversion_path(experiment.inversions, row.run, row.key)
+    if not path.exists() or read_inversion(path).reason != row.reason:
+        write_inversion(experiment.inversions, row)

@@ -1,0 +1,127 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import metrics.perceptual as perceptual
+from metrics.extractors import MissingWeights
+from metrics.extractors.inception import WEIGHTS_FOLDER_VARIABLE
+from metrics.perceptual import ALEXNET_FILE, LPIPS, find_lpips
+
+CHANNELS = (64, 192, 384, 256, 256)
+
+
+def alexnet():
+    """AlexNet's convolutions as torchvision numbers them, seeded."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = nn.ModuleDict(
+            {
+                "0": nn.Conv2d(3, 64, 11, 4, 2),
+                "3": nn.Conv2d(64, 192, 5, padding=2),
+                "6": nn.Conv2d(192, 384, 3, padding=1),
+                "8": nn.Conv2d(384, 256, 3, padding=1),
+                "10": nn.Conv2d(256, 256, 3, padding=1),
+            }
+        )
+        heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(CHANNELS)}
+    return layers.requires_grad_(False), heads
+
+
+def state(layers):
+    return {f"features.{name}": value for name, value in layers.state_dict().items()}
+
+
+def images(n=3, channels=3, size=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
+
+
+def test_it_is_the_definition_written_out_pixel_by_pixel():
+    layers, heads = alexnet()
+    a, b = images(seed=1), images(seed=2)
+
+    def activations(x):
+        x = x.float() / 127.5 - 1
+        x = (x - torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1)) / torch.tensor(
+            [0.458, 0.448, 0.450]
+        ).view(3, 1, 1)
+        pool, found = nn.MaxPool2d(3, 2), []
+        for name in ("0", "3", "6", "8", "10"):
+            x = torch.relu(layers[name](pool(x) if name in ("3", "6") else x))
+            found.append(x.double().numpy())
+        return found
+
+    expected = np.zeros(3)
+    for i, (f, g) in enumerate(zip(activations(a), activations(b), strict=True)):
+        weights = heads[f"lin{i}.model.1.weight"].double().numpy().ravel()
+        for k in range(3):
+            places = [(y, x) for y in range(f.shape[2]) for x in range(f.shape[3])]
+            for y, x in places:
+                u, v = f[k, :, y, x], g[k, :, y, x]
+                gap = u / np.linalg.norm(u) - v / np.linalg.norm(v)
+                expected[k] += weights @ gap**2 / len(places)
+    np.testing.assert_allclose(LPIPS(state(layers), heads)(a, b), expected, rtol=1e-4)
+
+
+def test_equal_images_are_at_distance_zero_and_grey_is_colour():
+    layers, heads = alexnet()
+    net = LPIPS(state(layers), heads)
+    grey = images(channels=1)
+    assert torch.equal(net(grey, grey), torch.zeros(3))
+    other = images(channels=1, seed=5)
+    colour = net(grey.expand(-1, 3, -1, -1), other.expand(-1, 3, -1, -1))
+    assert torch.equal(net(grey, other), colour)
+    assert (colour > 0).all()
+
+
+def test_the_hash_covers_network_and_heads():
+    layers, heads = alexnet()
+    one = LPIPS(state(layers), heads).hash
+    changed = {**heads, "lin2.model.1.weight": heads["lin2.model.1.weight"] + 1e-3}
+    assert LPIPS(state(layers), heads).hash == one
+    assert LPIPS(state(layers), changed).hash != one
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(tmp_path / "weights"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    return tmp_path / "weights"
+
+
+def test_what_is_missing_is_named(nowhere):
+    with pytest.raises(MissingWeights, match=f"^{ALEXNET_FILE} is not in {nowhere}$"):
+        find_lpips((32, 32))
+    with pytest.raises(ValueError, match="images of 8x8 are smaller than the 31x31"):
+        find_lpips((8, 8))
+
+
+class Package:
+    """What `find_spec` tells of an installed package."""
+
+    def __init__(self, folder):
+        self.submodule_search_locations = [str(folder)]
+
+
+def test_files_that_are_there_are_used_and_checked(nowhere, tmp_path, monkeypatch):
+    layers, heads = alexnet()
+    nowhere.mkdir()
+    torch.save(state(layers), nowhere / ALEXNET_FILE)
+    monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
+    with pytest.raises(MissingWeights, match="the package lpips"):
+        find_lpips((32, 32))
+    path = tmp_path / "lpips" / perceptual.HEADS
+    path.parent.mkdir(parents=True)
+    torch.save(heads, path)
+    monkeypatch.setattr(perceptual, "find_spec", lambda name: Package(tmp_path / "lpips"))
+    with pytest.raises(ValueError, match="is not the published file"):
+        find_lpips((32, 32))
+    begins = hashlib.sha256((nowhere / ALEXNET_FILE).read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(perceptual, "ALEXNET_SHA256", begins)
+    assert find_lpips((32, 31)).hash == LPIPS(state(layers), heads).hash
+    torch.save({}, path)
+    with pytest.raises(ValueError, match="does not hold the weights of LPIPS"):
+        find_lpips((32, 32))
