@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from bench.cli_files import data_app, import_command
+from bench.cli_images import edit_command, invert_command, sample_command
+from bench.cli_options import (
+    DeviceOption,
+    DryRunOption,
+    ExperimentOption,
+    PluginOption,
+    ResultsOption,
+    SuiteOption,
+    begin,
+)
 from bench.errors import UserError
 from bench.experiment import (
     DEFAULT_DATASET,
@@ -18,11 +29,6 @@ from bench.experiment import (
     DEFAULT_RESULTS,
     DEFAULT_SEEDS,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bench.experiment import Experiment
 
 app = typer.Typer(
     name="bench",
@@ -35,20 +41,6 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 STOPPED = "Stopped. What was finished is kept; the same command goes on."
-
-ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of all experiments.")]
-ExperimentOption = Annotated[
-    str, typer.Option("--experiment", "-e", help="Folder of this experiment within --results.")
-]
-PluginOption = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", help="Python file with further methods, metrics or data sets."),
-]
-SuiteOption = Annotated[
-    str | None, typer.Option("--suite", help="TOML file, or a shipped suite such as 'demo'.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -112,9 +104,9 @@ def train_command(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train methods; run the same command again to go on after a stop."""
-    from bench.commands import train_all
+    from bench.train_command import train_all
 
-    console, place = _begin(plugin, results, experiment)
+    console, place = begin(plugin, results, experiment)
     train_all(
         console,
         place,
@@ -189,9 +181,9 @@ def sweep_command(
     ] = None,
 ) -> None:
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
-    from bench.commands import sweep_all
+    from bench.sweep_command import sweep_all
 
-    console, place = _begin(plugin, results, experiment)
+    console, place = begin(plugin, results, experiment)
     sweep_all(
         console,
         place,
@@ -217,104 +209,6 @@ def sweep_command(
     )
 
 
-@app.command("import")
-def import_command(
-    file: Annotated[Path, typer.Argument(help="Official .pkl, or .pt or .safetensors weights.")],
-    name: Annotated[str, typer.Option("--as", help="Name of the run's folder.")],
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Method; by default by the file's class.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Data set; by default by its size.")
-    ] = None,
-    null_label: Annotated[
-        bool | None,
-        typer.Option(
-            "--null-label/--no-null-label",
-            help="Whether an edm network was trained with labels dropped; by default by the file.",
-        ),
-    ] = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Make a run of a checkpoint of another program, without running anything in it."""
-    from bench.importing.command import import_file
-
-    console, place = _begin(plugin, results, experiment)
-    import_file(
-        console,
-        place,
-        file,
-        name,
-        method=method,
-        dataset=dataset,
-        null_label=null_label,
-        dry_run=dry_run,
-    )
-
-
-@app.command("sample")
-def sample_command(
-    run: Annotated[str | None, typer.Option(help="Run of the experiment, by its name.")] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Instead: the only run of a method.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Instead: the only run on a data set.")
-    ] = None,
-    guidance: Annotated[
-        float, typer.Option("--guidance", "-g", help="Guidance scale; 1 is off.")
-    ] = 1.0,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Sampling steps; by default the preset's first.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
-    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many.")] = 64,
-    class_: Annotated[
-        list[str] | None,
-        typer.Option("--class", "-c", help="Only this class, by name or index; repeatable."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder, .zip, .npz or .png (a grid); by default below the experiment.",
-        ),
-    ] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="png, zip, npz or grid; by default from --out.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
-) -> None:
-    """Write the samples of one run to files: exactly those that a sweep measures."""
-    from bench.sampling import sample_all
-
-    console, place = _begin(plugin, results, experiment)
-    sample_all(
-        console,
-        place,
-        run=run,
-        method=method,
-        dataset_name=dataset,
-        guidance=guidance,
-        steps=steps,
-        seed=seed,
-        n=samples,
-        classes=class_ or [],
-        out=out,
-        kind=format_,
-        batch=batch,
-        device=device,
-    )
-
-
 @app.command("report")
 def report_command(
     suite: SuiteOption = None,
@@ -322,112 +216,10 @@ def report_command(
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Render tables, figures and a page from the rows of an experiment."""
-    from bench.commands import report_all
+    from bench.report_command import report_all
 
-    console, place = _begin(None, results, experiment)
+    console, place = begin(None, results, experiment)
     report_all(console, place, suite=suite)
-
-
-RunOption = Annotated[
-    str | None, typer.Option("--run", help="Trained run; by default the only one that inverts.")
-]
-OneMethodOption = Annotated[
-    str | None, typer.Option("--method", "-m", help="Method, to choose the run.")
-]
-OneDatasetOption = Annotated[
-    str | None, typer.Option("--dataset", "-d", help="Data set, to choose the run.")
-]
-FilesArgument = Annotated[
-    list[Path] | None,
-    typer.Argument(help="PNG or JPEG files of the model's size; none: the reference split."),
-]
-OutOption = Annotated[
-    Path | None, typer.Option(help="Folder of the results; by default the experiment's.")
-]
-ImagesOption = Annotated[
-    int, typer.Option("--samples", "-n", min=1, help="Images of the reference split.")
-]
-BatchOption = Annotated[int, typer.Option(min=1, help="Images at a time; changes no result.")]
-
-
-@app.command("invert")
-def invert_command(
-    files: FilesArgument = None,
-    run: RunOption = None,
-    method: OneMethodOption = None,
-    dataset: OneDatasetOption = None,
-    label: Annotated[
-        str | None, typer.Option("--class", help="Class of the images, by name or index.")
-    ] = None,
-    samples: ImagesOption = 100,
-    out: OutOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    batch: BatchOption = 256,
-    plugin: PluginOption = None,
-) -> None:
-    """Map images to latents and back: latents, reconstructions and how close they are."""
-    from bench.inversion.commands import invert_all
-
-    console, place = _begin(plugin, results, experiment)
-    invert_all(
-        console,
-        place,
-        files=files or (),
-        run=run,
-        method=method,
-        dataset_name=dataset,
-        label=label,
-        samples=samples,
-        out=out,
-        device=device,
-        batch=batch,
-    )
-
-
-@app.command("edit")
-def edit_command(
-    source_class: Annotated[
-        str, typer.Option(help="Class that the images have, by name or index.")
-    ],
-    target_class: Annotated[
-        list[str], typer.Option(help="Class to edit to; repeat for several, or 'all'.")
-    ],
-    files: FilesArgument = None,
-    guidance: Annotated[
-        str, typer.Option("--guidance", "-g", help="Scales, a range such as 1,7,13; 1 is off.")
-    ] = "1",
-    run: RunOption = None,
-    method: OneMethodOption = None,
-    dataset: OneDatasetOption = None,
-    samples: ImagesOption = 100,
-    out: OutOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    batch: BatchOption = 256,
-    plugin: PluginOption = None,
-) -> None:
-    """Invert images of one class and sample them as another."""
-    from bench.inversion.commands import edit_all
-
-    console, place = _begin(plugin, results, experiment)
-    edit_all(
-        console,
-        place,
-        files=files or (),
-        source_class=source_class,
-        target_classes=target_class,
-        guidance=guidance,
-        run=run,
-        method=method,
-        dataset_name=dataset,
-        samples=samples,
-        out=out,
-        device=device,
-        batch=batch,
-    )
 
 
 @app.command("list")
@@ -436,80 +228,20 @@ def list_command(
     plugin: PluginOption = None,
 ) -> None:
     """List what is registered, one line each, with its origin."""
-    from bench.commands import list_all
+    from bench.report_command import list_all
 
-    console, _ = _begin(plugin, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
+    console, _ = begin(plugin, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
     list_all(console, what)
 
 
-data_app = typer.Typer(help="Prepare data sets from archives and folders.", no_args_is_help=True)
+for _name, _command in (
+    ("import", import_command),
+    ("sample", sample_command),
+    ("invert", invert_command),
+    ("edit", edit_command),
+):
+    app.command(_name)(_command)
 app.add_typer(data_app, name="data")
-
-DataRootOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root",
-        help="Folder of all prepared sets; by default $GUIDANCE_BENCH_DATA or a cache folder.",
-    ),
-]
-
-
-@data_app.command("prepare")
-def data_prepare_command(
-    source: Annotated[Path, typer.Argument(help="Archive or folder of images or batches.")],
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Its name; by default the source's.")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Resize images to size x size.")
-    ] = None,
-    crop: Annotated[str, typer.Option(help="With --size: center or none.")] = "center",
-    resize: Annotated[str, typer.Option(help="With --size: box or bicubic.")] = "box",
-    data_root: DataRootOption = None,
-) -> None:
-    """Prepare a data set, once; training then starts at once and reads only what it needs."""
-    from bench.data.commands import prepare_command
-
-    console, _ = _begin(None, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
-    prepare_command(
-        console, source, name=dataset, size=size, crop=crop, resize=resize, root=data_root
-    )
-
-
-@data_app.command("list")
-def data_list_command(data_root: DataRootOption = None) -> None:
-    """List the prepared data sets and where they came from."""
-    from bench.data.commands import list_command as list_prepared
-
-    console, _ = _begin(None, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
-    list_prepared(console, data_root)
-
-
-@data_app.command("verify")
-def data_verify_command(
-    dataset: Annotated[str, typer.Argument(help="Name of a prepared data set.")],
-    data_root: DataRootOption = None,
-) -> None:
-    """Read a prepared data set whole and compare it with its recorded hashes."""
-    from bench.data.commands import verify_command
-
-    console, _ = _begin(None, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
-    verify_command(console, dataset, data_root)
-
-
-def _begin(
-    plugins: list[Path] | None, results: Path, experiment: str
-) -> tuple[Console, Experiment]:
-    """Console and experiment, after plugins are loaded; a plugin's failure is a warning."""
-    from rich.console import Console
-
-    from bench.experiment import Experiment
-    from bench.plugins import load_plugins
-
-    warnings = Console(stderr=True)
-    for problem in load_plugins(plugins or ()):
-        warnings.print(f"Warning: {problem}", style="yellow", markup=False, soft_wrap=True)
-    return Console(), Experiment(results, experiment)
 
 
 def main() -> None:

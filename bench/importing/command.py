@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.checkpoint import save_weights
-from bench.commands import flags, say
+from bench.console import flags, say
 from bench.experiment import Experiment
 from bench.importing.plan import Import, plan_import
 from bench.runs import CARD, WEIGHTS, check_claim, write_card

@@ -233,7 +233,7 @@ def test_interruption_is_told_with_its_own_code(trained, monkeypatch):
 
 
 def test_published_numbers_are_found():
-    from bench.commands import published_file
+    from bench.report_command import published_file
 
     found = published_file()
     assert found is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import commands, compiling
+from bench import compiling, train_command
 from bench.checkpoint import load_weights
 from bench.compiling import compile_nets, compiler_problem
 from bench.orchestrate import make_fabric
@@ -157,8 +157,8 @@ def test_without_a_compiler_training_goes_on_with_a_sentence(tmp_path, monkeypat
 
 def test_the_compiler_is_in_the_provenance_and_makes_no_other_run(tmp_path, monkeypatch):
     torch.compiler.reset()
-    monkeypatch.setattr(commands, "compiler_problem", lambda device: None)
-    monkeypatch.setattr(commands, "DEFAULT_BACKEND", "eager")
+    monkeypatch.setattr(train_command, "compiler_problem", lambda device: None)
+    monkeypatch.setattr(train_command, "DEFAULT_BACKEND", "eager")
     arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     assert bench(*arguments, "--compile").code == 0
     folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"

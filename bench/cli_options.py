@@ -1,0 +1,40 @@
+"""Options that several commands take, and how each command begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.experiment import Experiment
+
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of all experiments.")]
+ExperimentOption = Annotated[
+    str, typer.Option("--experiment", "-e", help="Folder of this experiment within --results.")
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file with further methods, metrics or data sets."),
+]
+SuiteOption = Annotated[
+    str | None, typer.Option("--suite", help="TOML file, or a shipped suite such as 'demo'.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+
+
+def begin(plugins: list[Path] | None, results: Path, experiment: str) -> tuple[Console, Experiment]:
+    """Console and experiment, after plugins are loaded; a plugin's failure is a warning."""
+    from rich.console import Console
+
+    from bench.experiment import Experiment
+    from bench.plugins import load_plugins
+
+    warnings = Console(stderr=True)
+    for problem in load_plugins(plugins or ()):
+        warnings.print(f"Warning: {problem}", style="yellow", markup=False, soft_wrap=True)
+    return Console(), Experiment(results, experiment)

@@ -1,0 +1,73 @@
+"""`bench report` and `bench list`, once their options are parsed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.console import flags, say, suite_place
+from bench.data import DATASETS
+from bench.data.commands import prepared_cards
+from bench.errors import UserError, unknown
+from bench.experiment import (
+    Experiment,
+)
+from bench.plugins import ORIGINS
+from bench.store import read_rows
+from bench.suite import builtin_suites
+from methods import METHODS
+from metrics import EXTRACTORS, METRICS
+
+
+def report_all(console: Console, place: Experiment, *, suite: str | None) -> None:
+    """`bench report`."""
+    from bench.inversion.store import read_inversions
+    from bench.report import write_report
+
+    if suite is not None:
+        _, place = suite_place(suite, place)
+    rows = read_rows(place.cells)
+    if not rows:
+        raise UserError(f"There are no rows in {place.cells}: bench sweep{flags(place, suite)}.")
+    inversions = read_inversions(place.inversions)
+    paths = write_report(rows, place.report, published=published_file(), inversions=inversions)
+    for problem in paths.problems:
+        say(console, f"Warning: {problem}")
+    more = f" and {len(inversions)} of inversions" if inversions else ""
+    say(console, f"{len(rows)} rows{more} reported.")
+    say(console, f"Look at {paths.page} (tables also in {paths.markdown}).")
+    if paths.problems:
+        sys.exit(1)
+
+
+def published_file() -> Path | None:
+    """results/published.csv of the checkout, or its copy in the installed package."""
+    package = Path(__file__).resolve().parent
+    for path in (package / "published.csv", package.parent / "results" / "published.csv"):
+        if path.exists():
+            return path
+    return None
+
+
+def list_all(console: Console, what: str) -> None:
+    """`bench list`."""
+    lines: dict[str, list[tuple[str, str, str]]] = {
+        "methods": [(n, c.summary, ORIGINS["methods", n]) for n, c in METHODS.items()],
+        "metrics": [(n, c.summary, ORIGINS["metrics", n]) for n, c in METRICS.items()],
+        "datasets": [(n, c.summary, ORIGINS["datasets", n]) for n, c in DATASETS.items()]
+        + [
+            (c.name, c.summary, "prepared")
+            for c in (prepared_cards() if what == "datasets" else ())
+        ],
+        "extractors": [(n, "", "") for n in EXTRACTORS],
+        "suites": [(n, str(p), "") for n, p in builtin_suites().items()],
+    }
+    if what not in lines:
+        raise unknown("list", what, lines)
+    table = Table.grid(padding=(0, 2))
+    for name, summary, origin in sorted(lines[what]):
+        table.add_row(name, summary, f"({origin})" if origin else "")
+    console.print(table)

@@ -1,0 +1,211 @@
+"""`bench sweep`, once its options are parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.console import flags, refuse_beside_suite, say, suite_place
+from bench.errors import UserError
+from bench.estimate import price_cells
+from bench.experiment import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_INVERSIONS,
+    DEFAULT_SEEDS,
+    Experiment,
+    without_writing,
+)
+from bench.null_branch import find_null
+from bench.orchestrate import (
+    Equipment,
+    Sweep,
+    plan_experiment,
+    plan_study,
+    resolve_device,
+)
+from bench.progress import duration
+from bench.ranges import parse_ints, parse_range
+from bench.runs import (
+    has_dataset,
+    method_class,
+    trained_runs,
+)
+from bench.saving import Saver, make_saver
+from bench.suite import Study
+from bench.sweep import floor_row, sweep
+
+
+def sweep_all(
+    console: Console,
+    place: Experiment,
+    *,
+    guidance: str,
+    steps: str | None,
+    samples: int | None,
+    seeds: str,
+    methods: Sequence[str] | None,
+    datasets: Sequence[str] | None,
+    metrics: Sequence[str] | None,
+    extractors: Sequence[str] | None,
+    weights: Path | None,
+    download: bool,
+    batch: int,
+    suite: str | None,
+    device: str,
+    dry_run: bool,
+    null_checkpoint: str | None = None,
+    save_samples: str | None = None,
+    inversion: bool = False,
+    inversion_samples: int = DEFAULT_INVERSIONS,
+    inversion_guidance: str | None = None,
+) -> None:
+    """`bench sweep`."""
+    where = resolve_device(device)
+    if save_samples is not None:
+        make_saver(place, save_samples)
+
+    def equip(place: Experiment) -> Equipment:
+        null = find_null(null_checkpoint, place) if null_checkpoint else None
+        return Equipment(weights, download, where, partial(say, console), null)
+
+    if suite is not None:
+        refuse_beside_suite(
+            guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
+            seeds=seeds != DEFAULT_SEEDS, method=methods, dataset=datasets, metric=metrics,
+            extractor=extractors, inversion=inversion, inversion_guidance=inversion_guidance,
+            inversion_samples=inversion_samples != DEFAULT_INVERSIONS,
+        )  # fmt: skip
+    if not inversion and (inversion_guidance or inversion_samples != DEFAULT_INVERSIONS):
+        raise UserError("--inversion-samples and --inversion-guidance need --inversion.", code=2)
+    base = Study(
+        dataset="",
+        methods=(),
+        guidance=parse_range(guidance, "--guidance"),
+        steps=None if steps is None else parse_ints(steps, "--steps", least=1),
+        samples=samples,
+        sampling_seeds=parse_ints(seeds, "--seeds"),
+        metrics=None if metrics is None else tuple(metrics),
+        extractors=None if extractors is None else tuple(extractors),
+        inversion=inversion,
+        inversion_samples=inversion_samples,
+        inversion_guidance=(
+            parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
+        ),
+    )
+    with without_writing(place) if dry_run else nullcontext(place) as place:
+        if suite is not None:
+            studies, place = suite_place(suite, place)
+            plans = [plan_study(s, place, equip(place)) for s in studies]
+            sweeps = [planned for planned, _ in plans]
+            left_out = [line for _, lines in plans for line in lines]
+        else:
+            for method in methods or ():
+                method_class(method)
+            names = datasets or _swept_datasets(place, methods)
+            table = {name: base.model_copy(update={"dataset": name}) for name in names}
+            sweeps, left_out = plan_experiment(table, place, equip(place), methods=methods)
+        for line in left_out:
+            say(console, f"Left out {line}.")
+        if not any(s.targets for s in sweeps):
+            asked = methods[0] if methods else "igct"
+            raise UserError(
+                f"There is no trained run in {place.runs}"
+                + (f" of {', '.join(methods)}" if methods else "")
+                + f": bench train{'' if suite else f' --method {asked}'}{flags(place, suite)}."
+            )
+        if null_checkpoint and not any(t.null_checkpoint for s in sweeps for t, _ in s.targets):
+            raise UserError("--null-checkpoint is for runs of edm, and none is swept.", code=2)
+        if dry_run:
+            for planned in sweeps:
+                _price(console, planned, place, where, batch)
+            say(console, "Nothing was computed.")
+            return
+        saver = None if save_samples is None else make_saver(place, save_samples)
+        if saver is not None:
+            for planned in sweeps:
+                saver.check([c for c in planned.cells if not c.skip], planned.evaluation.data)
+        failed = [line for s in sweeps for line in _execute(console, s, place, where, batch, saver)]
+    for line in failed:
+        say(console, f"Failed: {line}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} cells failed; the same command tries them again and keeps the others."
+        )
+    say(console, f"Rows are in {place.cells}.")
+    if saver is not None:
+        say(console, f"Samples are in {place.samples}.")
+    say(console, f"Next: bench report{flags(place, suite)}")
+
+
+def _execute(
+    console: Console,
+    planned: Sweep,
+    place: Experiment,
+    device: torch.device,
+    batch: int,
+    saver: Saver | None,
+) -> list[str]:
+    """Floor and cells of one data set; returns one sentence a failed cell."""
+    evaluation = planned.evaluation
+    data = evaluation.data
+    if floor_row(data, evaluation, place, planned.samples, partial(say, console)) is None:
+        say(
+            console,
+            f"{data.name}: no real-versus-real floor, which needs {planned.samples} training "
+            f"samples; there are {len(data.train)}.",
+        )
+    outcome = sweep(
+        planned.targets, evaluation, place,
+        batch=batch, device=device, console=console, saver=saver,
+    )  # fmt: skip
+    say(
+        console,
+        f"{data.name}: {outcome.computed} cells computed"
+        + (f" ({outcome.diverged} diverged)" if outcome.diverged else "")
+        + f", {outcome.kept} kept, {outcome.skipped} skipped with a reason, "
+        f"{len(outcome.failed)} failed.",
+    )
+    if not planned.study.inversion:
+        return outcome.failed
+    from bench.inversion.study import invert_runs
+
+    return outcome.failed + invert_runs(
+        planned, planned.study, place, batch=batch, device=device, console=console,
+        say=partial(say, console),
+    )  # fmt: skip
+
+
+def _swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[str]:
+    """The data sets of all trained runs, and of the presets of methods that need no training."""
+    names = [card.dataset for card in trained_runs(place) if has_dataset(card.dataset)]
+    for method in methods or ():
+        cls = method_class(method)
+        if not cls.trains:
+            names += [preset.dataset for preset in cls.presets.values()]
+    return list(dict.fromkeys(names))
+
+
+def _price(
+    console: Console, planned: Sweep, place: Experiment, device: torch.device, batch: int
+) -> None:
+    table = Table("run", "steps", "cells", "skipped", "done", "NFE", "images", "about")
+    total = 0.0
+    for line in price_cells(planned, place, device, batch):
+        total += line.seconds
+        table.add_row(
+            line.run, str(line.steps), str(line.cells), str(line.skipped), str(line.done),
+            f"{line.nfe:,}", f"{line.images:,}", duration(line.seconds),
+        )  # fmt: skip
+    say(console, f"{planned.evaluation.data.name}, {planned.samples} samples a cell:")
+    console.print(table)
+    say(console, f"Still to do: about {duration(total)} on {device}.")
+    if planned.study.inversion:
+        from bench.inversion.study import price_inversions
+
+        price_inversions(planned, planned.study, place, device, partial(say, console))
