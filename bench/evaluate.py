@@ -25,7 +25,7 @@ from metrics import (
     plan_needs,
     save_sample_set,
 )
-from metrics.base import Domain, ExactMixture, Extractor, Metric, SampleSet
+from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet
 from metrics.extractors import MissingWeights, train_classifier
 
 BATCH = 256
@@ -63,7 +63,8 @@ class Evaluation:
             if fake.n < p.metric.minimum_n:
                 continue
             try:
-                number = float(p.metric.compute(real=self.real, fake=fake, extractor=p.extractor))
+                found = p.metric.compute(real=self.real, fake=fake, extractor=p.extractor)
+                number = found.value if isinstance(found, Estimate) else float(found)
                 if not math.isfinite(number):
                     raise ValueError(f"it gave {number}")
             except Exception as error:  # a metric may be a plugin's and fail in any way

@@ -99,6 +99,25 @@ def look_up(held: Mapping[str, T], extractor: str, what: str) -> T:
     return held[extractor]
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error and how that was obtained.
+
+    `se_method` names it: 'jackknife', 'wilson', 'hajek', ...; '' with `se` None where there is
+    none. `low` and `high` bound the 95% interval, by default value -+ 1.96 se. `replicates` are the
+    values without one group of samples each, group = index mod their number: two methods that
+    share noise share the groups, so the standard error of their difference is the jackknife's of
+    the differences of replicates.
+    """
+
+    value: float
+    se: float | None = None
+    se_method: str = ""
+    low: float | None = None
+    high: float | None = None
+    replicates: tuple[float, ...] = ()
+
+
 class Metric(ABC):
     """A number that compares generated samples with real ones.
 
@@ -118,8 +137,11 @@ class Metric(ABC):
     minimum_n: ClassVar[int] = 2
 
     @abstractmethod
-    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float:
-        """Return the value; `extractor` names the features to use, or is '' where none are used."""
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float | Estimate:
+        """Return the value, with its error where one is known.
+
+        `extractor` names the features to use, or is '' where none are used.
+        """
 
     @property
     def arrow(self) -> str:
