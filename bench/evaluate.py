@@ -118,8 +118,9 @@ def prepare(
 ) -> Evaluation:
     """Extractors, plan and real side for a data set.
 
-    By default all metrics that fit the data, on the data set's own extractors. The real side is
-    computed once and cached under a key made of the content and everything it passes through.
+    By default all metrics that fit the data and are marked so, on the data set's own extractors.
+    The real side is computed once and cached under a key made of the content and everything it
+    passes through.
     """
     domain: Domain = "image" if data.spec.is_image else "vector"
     wanted = tuple(extractors) if extractors else data.extractors
@@ -128,7 +129,7 @@ def prepare(
     reference_hash = data.reference.hash
     plan: list[Planned] = []
     refused: list[str] = []
-    for name in metrics or sorted(METRICS):
+    for name in metrics or sorted(name for name, metric in METRICS.items() if metric.default):
         if name not in METRICS:
             raise unknown("metric", name, METRICS)
         metric = METRICS[name]()

@@ -56,14 +56,16 @@ class Moments:
 
 @dataclass(frozen=True)
 class PixelStats:
-    """What the saturation metrics need of a set of images.
+    """What the saturation metrics need of a set of images: one number (n,) each, in [0, 1].
 
-    `at_ends` is the share of values at 0 or 255; `rms_contrast` the mean over images of the
-    standard deviation of their values, in [0, 1] units.
+    `at_ends` is the share of an image's values at 0 or 255; `contrast` the standard deviation of
+    its values; `chroma` the mean over pixels of the largest less the smallest channel, in units of
+    255, which is 0 for grey images.
     """
 
-    at_ends: float
-    rms_contrast: float
+    at_ends: Array
+    contrast: Array
+    chroma: Array
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class Metric(ABC):
 
     `label` is what a table shows (the extractor and n are added there); `uses_extractor` is False
     for metrics of the samples themselves. `lower`/`higher` is the better direction.
+    `default` is False for one that is computed only when asked for: it costs much, or needs an
+    explanation beside it.
     """
 
     name: ClassVar[str]
@@ -135,6 +139,7 @@ class Metric(ABC):
     uses_extractor: ClassVar[bool] = True
     exact_only: ClassVar[bool] = False
     minimum_n: ClassVar[int] = 2
+    default: ClassVar[bool] = True
 
     @abstractmethod
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float | Estimate:

@@ -128,7 +128,10 @@ def test_metric_takes_the_features_of_the_extractor():
     real, fake = features(30, 64, 1), features(40, 64, 2)
     expected = frechet_distance(moments_of(real), moments_of(fake))
     sets = {"real": vectors(real), "fake": vectors(fake)}
-    assert FrechetDistance().compute(**sets, extractor="identity") == pytest.approx(expected)
+    found = FrechetDistance().compute(**sets, extractor="identity")
+    assert found.value == pytest.approx(expected)
+    assert len(found.replicates) == 20
+    assert found.se_method == "jackknife, 20 groups"
     with pytest.raises(ValueError, match=r"no moments of extractor 'other'; it has: identity"):
         FrechetDistance().compute(**sets, extractor="other")
 
