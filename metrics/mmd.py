@@ -14,7 +14,7 @@ from metrics.memo import remember
 
 Features = npt.NDArray[np.float32]
 
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 256
 DOUBLE_DIM = 256
 """Up to this dimension products are in float64: there they do not decide the cost."""
 
