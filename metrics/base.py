@@ -107,9 +107,9 @@ class Estimate:
 
     `se_method` names it: 'jackknife', 'wilson', 'hajek', ...; '' with `se` None where there is
     none. `low` and `high` bound the 95% interval, by default value -+ 1.96 se. `replicates` are the
-    values without one group of samples each, group = index mod their number: two methods that
-    share noise share the groups, so the standard error of their difference is the jackknife's of
-    the differences of replicates.
+    values without one group of samples each (`metrics.errors.jackknife_groups`): two methods that
+    share noise and labels share the groups, so the standard error of their difference is the
+    jackknife's of the differences of replicates.
     """
 
     value: float

@@ -61,7 +61,11 @@ def frechet_infinity(
     Chong and Forsyth (2020), algorithm 1 with random subsets: the distances of `points` subsets,
     drawn without replacement by `seed`, are regressed on 1/n; the value is the intercept. Their
     sizes are evenly spaced from n/10 to n, but not below 2 D (nor above n/2 for that reason),
-    since the law 1/n holds for n > D. Only the generated side's bias is removed, as in the paper.
+    since the law 1/n holds for n > D. Each has the shares of classes of the whole set, without
+    which the whole, whose classes are balanced, would not be on the line. Only the generated
+    side's bias is removed, as in the paper.
+
+    ValueError below 20 samples or 2 points.
     """
     reference = look_up(real.moments, extractor, "moments")
     features = look_up(fake.features, extractor, "features")
@@ -70,11 +74,15 @@ def frechet_infinity(
         raise ValueError(f"a regression needs 20 samples and 2 points, got {n} and {points}")
     smallest = max(n / 10, min(2 * dim, n / 2))
     sizes = np.linspace(smallest, n, points).round().astype(int)
-    rng = np.random.default_rng(seed)
+    # The legacy generator, whose stream is frozen: another version of numpy draws the same.
+    rng = np.random.RandomState(seed)
     kept = real.features.get(extractor)
     distances: list[float] = []
     for size in sizes:
-        rows: Features = features[np.sort(rng.permutation(n)[:size])]
+        # Even steps through the samples in order of class, at random within: a share of each.
+        order = rng.permutation(n)
+        order = order[np.argsort(fake.labels[order], kind="stable")]
+        rows: Features = features[np.sort(order[np.arange(size) * n // size])]
         distances.append(
             frechet_distance(reference, moments_of(rows), real_features=kept, fake_features=rows)
         )

@@ -56,7 +56,8 @@ def _squared_w2(x: Array, y: Array, pieces: _Pieces) -> Array:
 
 def directions(dim: int, count: int = PROJECTIONS, seed: int = SEED) -> Array:
     """Uniform unit vectors (count, dim), the same for every set."""
-    drawn = np.random.default_rng(seed).normal(size=(count, dim))
+    # The legacy generator, whose stream is frozen: another version of numpy draws the same.
+    drawn = np.random.RandomState(seed).normal(size=(count, dim))
     unit: Array = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     return unit
 

@@ -14,9 +14,13 @@ from metrics.errors import (
 )
 
 
-def test_groups_of_one_class_are_by_index():
-    np.testing.assert_array_equal(jackknife_groups(np.zeros(45, int)), np.arange(45) % 20)
-    np.testing.assert_array_equal(jackknife_groups(np.zeros(3, int)), [0, 1, 2])
+def test_groups_of_one_class_are_equal_parts_always_the_same():
+    groups = jackknife_groups(np.zeros(45, int))
+    np.testing.assert_array_equal(np.bincount(groups), [3] * 5 + [2] * 15)
+    np.testing.assert_array_equal(groups, jackknife_groups(np.ones(45, int)))
+    assert sorted(jackknife_groups(np.zeros(3, int))) == [0, 1, 2]
+    # These decide which replicates belong together, now and in files written earlier.
+    np.testing.assert_array_equal(groups[:8], [2, 1, 4, 2, 7, 7, 8, 18])
 
 
 @pytest.mark.parametrize("n", [300, 301, 50])
@@ -41,6 +45,9 @@ def test_classes_that_alternate_are_not_taken_for_noise():
 
     assert error(np.arange(200) % 20) > 0.6
     assert error(jackknife_groups(labels)) == pytest.approx(0.0, abs=1e-12)
+    # Where labels are lost the error is that of independent draws.
+    blind = error(jackknife_groups(labels * 0))
+    assert blind == pytest.approx(values.std(ddof=1) / np.sqrt(200), rel=0.5)
 
 
 def test_jackknife_of_a_mean_is_its_standard_error():

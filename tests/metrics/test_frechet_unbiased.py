@@ -83,6 +83,22 @@ def test_infinity_removes_the_bias_of_the_generated_side():
     assert abs(np.mean(found)) < np.mean(plug_in) / 5
 
 
+def test_balanced_classes_stay_balanced_in_subsets():
+    # Classes far apart, exactly half each: subsets without that would scatter by 25 / size.
+    labels = np.arange(400) % 2
+    rng = np.random.default_rng(0)
+
+    def far_apart(n):
+        return (10.0 * (np.arange(n) % 2) + rng.normal(size=n))[:, None]
+
+    real = vectors(far_apart(4000))
+    values = [
+        frechet_infinity(real, vectors(far_apart(400), labels), "identity") for _ in range(30)
+    ]
+    # One dimension of variance 1 within classes: the mean's share is (1/400 + 1/4000).
+    assert np.mean(np.abs(values)) < 4 * (1 / 400 + 1 / 4000)
+
+
 def test_infinity_depends_on_its_seed_alone():
     rng = np.random.default_rng(0)
     sets = [vectors(rng.normal(size=(60, 4))) for _ in range(2)]
