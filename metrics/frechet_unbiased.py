@@ -26,9 +26,10 @@ def frechet_corrected(real: SampleSet, fake: SampleSet, extractor: str) -> Estim
 
     The plug-in distance of n samples is too large by c/n for each set, c growing as D^2. The
     delete-group jackknife of a set removes that set's term; terms of order 1/n^2 remain, so n
-    should exceed D. The error counts the sampling of both sets. The replicates are over generated
-    groups alone: in differences of methods the reference is common. Twice the cost of the plug-in
-    distance with its error, which is shared.
+    should exceed D. The error counts the sampling of both sets; near equal distributions, where
+    the distance is quadratic in what is left out, it is too large by up to root two. The replicates
+    are over generated groups alone: in differences of methods the reference is common. Twice the
+    cost of the plug-in distance with its error, which is shared.
 
     ValueError below 3 samples in a set, or without features of both.
     """
