@@ -27,7 +27,7 @@ from metrics import (
     plan_needs,
     save_sample_set,
 )
-from metrics.base import Domain, ExactMixture, Extractor, Metric, SampleSet
+from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet
 from metrics.extractors import (
     EfficientNetExtractor,
     MissingWeights,
@@ -74,7 +74,8 @@ class Evaluation:
             if fake.n < p.metric.minimum_n:
                 continue
             try:
-                number = float(p.metric.compute(real=self.real, fake=fake, extractor=p.extractor))
+                found = p.metric.compute(real=self.real, fake=fake, extractor=p.extractor)
+                number = found.value if isinstance(found, Estimate) else float(found)
                 if not math.isfinite(number):
                     raise ValueError(f"it gave {number}")
             except Exception as error:  # a metric may be a plugin's and fail in any way
@@ -162,9 +163,9 @@ def prepare(
 ) -> Evaluation:
     """Extractors, plan and real side for a data set.
 
-    By default all metrics that fit the data, on the data set's own extractors. The real side is
-    computed once and cached under a key made of the content and everything it passes through.
-    Extractors run on `device`; `tell` gets a sentence before and during what takes long.
+    By default all metrics that fit the data and are marked so, on the data set's own extractors.
+    The real side is computed once and cached under a key made of the content and everything it
+    passes through.
     """
     domain: Domain = "image" if data.spec.is_image else "vector"
     wanted = tuple(extractors) if extractors else data.extractors
@@ -176,7 +177,7 @@ def prepare(
     reference_hash = data.reference.hash
     plan: list[Planned] = []
     refused: list[str] = []
-    for name in metrics or sorted(METRICS):
+    for name in metrics or sorted(name for name, metric in METRICS.items() if metric.default):
         if name not in METRICS:
             raise unknown("metric", name, METRICS)
         metric = METRICS[name]()

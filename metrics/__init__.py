@@ -1,12 +1,28 @@
 """Extractors, streaming statistics and metrics of generated samples."""
 
-from metrics import accuracy, frechet, neighbours, saturation, toy
+from metrics import (
+    accuracy,
+    cmmd,
+    frechet,
+    frechet_classes,
+    frechet_unbiased,
+    inception_score,
+    kid,
+    memorisation,
+    mind,
+    neighbours,
+    saturation,
+    toy,
+)
 from metrics import extractors as _extractors
 from metrics.accumulate import Accumulator, NonFiniteFeatures, plan_needs
 from metrics.archive import CorruptSampleSet, load_sample_set, save_sample_set
 from metrics.registry import EXTRACTORS, METRICS, find_extractor, find_metric
 
-BUILT_IN = (accuracy, frechet, neighbours, saturation, toy, _extractors)
+BUILT_IN = (
+    *(accuracy, cmmd, frechet, frechet_classes, frechet_unbiased, inception_score, kid),
+    *(memorisation, mind, neighbours, saturation, toy, _extractors),
+)
 """The modules that register a metric or an extractor when they are imported."""
 
 __all__ = [

@@ -5,19 +5,28 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from metrics.base import Domain, ExactMixture, Extractor, Metric, SampleSet, look_up
+from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet, look_up
+from metrics.errors import jackknife_groups, share_estimate
 from metrics.registry import register
 
 
-def accuracy(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:
-    """Share in [0, 1] of rows of `logits` (n, K) that are largest at `labels` (n,) in [0, K)."""
+def recognised(
+    logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Whether each row of `logits` (n, K) is largest at its label (n,) in [0, K)."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise ValueError(f"logits {logits.shape} and labels {labels.shape} do not belong together")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(
             f"labels from {labels.min()} to {labels.max()} for logits of {logits.shape[1]} classes"
         )
-    return float((logits.argmax(axis=1) == labels).mean())
+    hits: npt.NDArray[np.bool_] = logits.argmax(axis=1) == labels
+    return hits
+
+
+def accuracy(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:
+    """Share in [0, 1] of rows of `logits` (n, K) that are largest at `labels` (n,) in [0, K)."""
+    return float(recognised(logits, labels).mean())
 
 
 @register
@@ -40,12 +49,7 @@ class ClassAccuracy(Metric):
             return f"the logits of extractor {extractor.name} are not over the data's classes"
         return reason
 
-    def compute(
-        self,
-        *,
-        real: SampleSet,
-        fake: SampleSet,
-        extractor: str,
-    ) -> float:
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """Top-1 accuracy of the generated set; the real set is not used."""
-        return accuracy(look_up(fake.logits, extractor, "logits"), fake.labels)
+        hits = recognised(look_up(fake.logits, extractor, "logits"), fake.labels)
+        return share_estimate(hits, jackknife_groups(fake.labels))

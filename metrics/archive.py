@@ -6,6 +6,7 @@ import hashlib
 import json
 import zipfile
 import zlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from metrics.base import ExactMixture, Moments, PixelStats, SampleSet
 from metrics.files import atomic_file
 
-FORMAT = "guidance-bench sample set 1"
+FORMAT = "guidance-bench sample set 2"
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -33,7 +34,7 @@ def save_sample_set(path: Path, samples: SampleSet) -> None:
         about["moments"][name] = moments.n
         arrays |= {f"mean/{name}": moments.mean, f"cov/{name}": moments.cov}
     if samples.pixels is not None:
-        about["pixels"] = [samples.pixels.at_ends, samples.pixels.rms_contrast]
+        arrays |= {f"pixels/{f.name}": getattr(samples.pixels, f.name) for f in fields(PixelStats)}
     if samples.exact is not None:
         about["std"] = samples.exact.std
         arrays |= {f"exact/{k:06}": modes for k, modes in enumerate(samples.exact.means)}
@@ -83,14 +84,14 @@ def _assembled(arrays: Arrays, about: dict[str, Any]) -> SampleSet:
         start = f"{kind}/"
         return {name[len(start) :]: a for name, a in arrays.items() if name.startswith(start)}
 
-    mean, cov, modes = under("mean"), under("cov"), under("exact")
+    mean, cov, modes, pixels = under("mean"), under("cov"), under("exact"), under("pixels")
     return SampleSet(
         n=about["n"],
         labels=arrays["labels"],
         features=under("features"),
         logits=under("logits"),
         moments={name: Moments(n, mean[name], cov[name]) for name, n in about["moments"].items()},
-        pixels=PixelStats(*about["pixels"]) if "pixels" in about else None,
+        pixels=PixelStats(**pixels) if pixels else None,
         exact=(
             ExactMixture(tuple(modes[k] for k in sorted(modes)), about["std"])
             if "std" in about

@@ -56,14 +56,16 @@ class Moments:
 
 @dataclass(frozen=True)
 class PixelStats:
-    """What the saturation metrics need of a set of images.
+    """What the saturation metrics need of a set of images: one number (n,) each, in [0, 1].
 
-    `at_ends` is the share of values at 0 or 255; `rms_contrast` the mean over images of the
-    standard deviation of their values, in [0, 1] units.
+    `at_ends` is the share of an image's values at 0 or 255; `contrast` the standard deviation of
+    its values; `chroma` the mean over pixels of the largest less the smallest channel, in units of
+    255, which is 0 for grey images.
     """
 
-    at_ends: float
-    rms_contrast: float
+    at_ends: Array
+    contrast: Array
+    chroma: Array
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,32 @@ def look_up(held: Mapping[str, T], extractor: str, what: str) -> T:
     return held[extractor]
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error and how that was obtained.
+
+    `se_method` names it: 'jackknife', 'wilson', 'hajek', ...; '' with `se` None where there is
+    none. `low` and `high` bound the 95% interval, by default value -+ 1.96 se. `replicates` are the
+    values without one group of samples each (`metrics.errors.jackknife_groups`): two methods that
+    share noise and labels share the groups, so the standard error of their difference is the
+    jackknife's of the differences of replicates.
+    """
+
+    value: float
+    se: float | None = None
+    se_method: str = ""
+    low: float | None = None
+    high: float | None = None
+    replicates: tuple[float, ...] = ()
+
+
 class Metric(ABC):
     """A number that compares generated samples with real ones.
 
     `label` is what a table shows (the extractor and n are added there); `uses_extractor` is False
     for metrics of the samples themselves. `lower`/`higher` is the better direction.
+    `default` is False for one that is computed only when asked for: it costs much, or needs an
+    explanation beside it.
     """
 
     name: ClassVar[str]
@@ -116,10 +139,14 @@ class Metric(ABC):
     uses_extractor: ClassVar[bool] = True
     exact_only: ClassVar[bool] = False
     minimum_n: ClassVar[int] = 2
+    default: ClassVar[bool] = True
 
     @abstractmethod
-    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float:
-        """Return the value; `extractor` names the features to use, or is '' where none are used."""
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float | Estimate:
+        """Return the value, with its error where one is known.
+
+        `extractor` names the features to use, or is '' where none are used.
+        """
 
     @property
     def arrow(self) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
 from metrics.base import Array, Moments
+
+CANCELLED = 1e-3
+"""Share of the scatter below which a difference has lost too many digits."""
 
 
 class MomentAccumulator:
@@ -58,3 +63,35 @@ def moments_of(features: npt.NDArray[np.floating]) -> Moments:
     accumulator = MomentAccumulator(features.shape[1])
     accumulator.update(features)
     return accumulator.finish()
+
+
+def moments_without(
+    features: npt.NDArray[np.floating], moments: Moments, groups: npt.NDArray[np.int64]
+) -> Iterator[Moments]:
+    """Moments of features (n, D) without each group in turn; `moments` are those of all.
+
+    The group's scatter about the common mean is taken from the total, at the cost of one pass for
+    all groups together. Where hardly anything remains, as without an outlier, the difference
+    would be rounding, and the rest is summed directly. ValueError if fewer than 2 samples remain.
+    """
+    if features.shape != (moments.n, len(moments.mean)) or groups.shape != features.shape[:1]:
+        raise ValueError(
+            f"features {features.shape} and groups {groups.shape} do not belong to moments of "
+            f"{moments.n} samples in {len(moments.mean)} dimensions"
+        )
+    total = np.trace(moments.cov) * (moments.n - 1)
+    for group in range(int(groups.max()) + 1):
+        out = features[groups == group].astype(np.float64) - moments.mean
+        kept = moments.n - len(out)
+        if kept < 2:
+            raise ValueError(f"a covariance needs at least 2 samples, {kept} are left")
+        moved = out.sum(axis=0)
+        # The mean moves too: one more row, as in the merging of batches.
+        rows = np.vstack([out, moved / np.sqrt(kept)])
+        left = total - float((rows * rows).sum())
+        if left <= CANCELLED * total:
+            yield moments_of(features[groups != group])
+            continue
+        scatter = moments.cov * (moments.n - 1)
+        scatter -= rows.T @ rows
+        yield Moments(kept, moments.mean - moved / kept, scatter / (kept - 1))

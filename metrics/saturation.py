@@ -1,22 +1,20 @@
-"""Clipped values and contrast: what strong guidance does to images before any feature sees it."""
+"""Clipped values, contrast and colour: what strong guidance does before any feature sees it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from metrics.base import Metric, PixelStats, SampleSet
+from metrics.base import Array, Estimate, Metric, PixelStats, SampleSet
+from metrics.errors import jackknife_groups, mean_estimate
 from metrics.registry import register
 
 
 class PixelAccumulator:
-    """Share of clipped values and mean RMS contrast of a stream of uint8 images."""
+    """Clipped values, RMS contrast and chroma of every image of a stream of uint8 images."""
 
     def __init__(self) -> None:
-        self._images = 0
-        self._values = 0
-        self._at_ends = 0
-        self._contrast = 0.0
+        self._seen: list[Tensor] = []
 
     def update(self, images: Tensor) -> None:
         """Add a batch (B, C, H, W) uint8; ValueError on another shape or dtype."""
@@ -26,23 +24,26 @@ class PixelAccumulator:
             )
         if images.numel() == 0:
             return
-        values = images.flatten(1).cpu()
-        self._images += len(values)
-        self._values += values.numel()
-        self._at_ends += int(((values == 0) | (values == 255)).sum())
-        # Integer sums are exact, so an image's contrast does not depend on its batch.
-        whole = values.long()
+        images = images.cpu()
+        values = images.flatten(1)
         size = values.shape[1]
+        at_ends = ((values == 0) | (values == 255)).sum(1).double() / size
+        # Integer sums are exact, so an image's numbers do not depend on its batch.
+        whole = values.long()
         spread = size * whole.square().sum(1) - whole.sum(1).square()
-        self._contrast += float((spread.double().sqrt() / (255 * size)).sum())
+        contrast = spread.double().sqrt() / (255 * size)
+        span = images.amax(1) - images.amin(1)
+        chroma = span.flatten(1).long().sum(1).double() / (255 * span[0].numel())
+        self._seen.append(torch.stack([at_ends, contrast, chroma]))
 
     def finish(self) -> PixelStats:
-        """Statistics of everything seen; ValueError if nothing was."""
-        if self._images == 0:
+        """Statistics of everything seen, read-only; ValueError if nothing was."""
+        if not self._seen:
             raise ValueError("no images were seen")
-        return PixelStats(
-            at_ends=self._at_ends / self._values, rms_contrast=self._contrast / self._images
-        )
+        parts: list[Array] = [row.numpy().copy() for row in torch.cat(self._seen, dim=1)]
+        for part in parts:
+            part.setflags(write=False)
+        return PixelStats(*parts)
 
 
 def _pixels(samples: SampleSet) -> PixelStats:
@@ -51,8 +52,24 @@ def _pixels(samples: SampleSet) -> PixelStats:
     return samples.pixels
 
 
+class _Pixels(Metric):
+    """A mean over images; its error is that of a mean, conditional on the reference set."""
+
+    direction = "none"
+    needs = frozenset({"pixels"})
+    domain = "image"
+    uses_extractor = False
+    minimum_n = 1
+
+    def _ratio(self, real: Array, fake: Array, samples: SampleSet, what: str) -> Estimate:
+        reference = float(real.mean())
+        if reference == 0.0:
+            raise ValueError(f"the real images have no {what} to compare with")
+        return mean_estimate(fake, jackknife_groups(samples.labels), unit=reference)
+
+
 @register
-class Saturation(Metric):
+class Saturation(_Pixels):
     """Share of values at 0 or 255 in the generated images, in [0, 1].
 
     What is normal depends on the data (black borders are clipped values too): compare with the
@@ -62,25 +79,14 @@ class Saturation(Metric):
     name = "saturation"
     label = "Saturation"
     summary = "share of pixel values at 0 or 255"
-    direction = "none"
-    needs = frozenset({"pixels"})
-    domain = "image"
-    uses_extractor = False
-    minimum_n = 1
 
-    def compute(
-        self,
-        *,
-        real: SampleSet,
-        fake: SampleSet,
-        extractor: str,
-    ) -> float:
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """Return the share in the generated set; the real set is not used."""
-        return _pixels(fake).at_ends
+        return mean_estimate(_pixels(fake).at_ends, jackknife_groups(fake.labels))
 
 
 @register
-class ContrastRatio(Metric):
+class ContrastRatio(_Pixels):
     """RMS contrast of generated over that of real images: 1 is like the data, >= 0.
 
     RMS contrast is the standard deviation of an image's values (Peli 1990, eq. 4), over all
@@ -90,21 +96,25 @@ class ContrastRatio(Metric):
     name = "contrast_ratio"
     label = "Contrast ratio"
     summary = "RMS contrast of generated images over that of real ones, 1 = like the data"
-    direction = "none"
-    needs = frozenset({"pixels"})
-    domain = "image"
-    uses_extractor = False
-    minimum_n = 1
 
-    def compute(
-        self,
-        *,
-        real: SampleSet,
-        fake: SampleSet,
-        extractor: str,
-    ) -> float:
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """Return the ratio; ValueError if the real images are constant."""
-        reference = _pixels(real).rms_contrast
-        if reference == 0.0:
-            raise ValueError("the real images have no contrast to compare with")
-        return _pixels(fake).rms_contrast / reference
+        return self._ratio(_pixels(real).contrast, _pixels(fake).contrast, fake, "contrast")
+
+
+@register
+class ChromaRatio(_Pixels):
+    """Chroma of generated over that of real images: 1 is like the data, above it is oversaturated.
+
+    Chroma is that of the HSV model (Smith 1978): the largest less the smallest channel of a pixel,
+    averaged over pixels and images. Other than HSV's saturation it is not noisy in dark pixels.
+    """
+
+    name = "chroma_ratio"
+    label = "Colour saturation ratio"
+    summary = "chroma of generated images over that of real ones, 1 = like the data"
+    default = False
+
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
+        """Return the ratio; ValueError if the real images are grey."""
+        return self._ratio(_pixels(real).chroma, _pixels(fake).chroma, fake, "colour")

@@ -20,7 +20,12 @@ def test_share_of_agreeing_rows():
 def test_metric_uses_the_generated_labels_only():
     fake = SampleSet(4, LABELS, logits={"c": LOGITS})
     real = SampleSet(0, np.empty(0, np.int64))
-    assert ClassAccuracy().compute(real=real, fake=fake, extractor="c") == 0.75
+    found = ClassAccuracy().compute(real=real, fake=fake, extractor="c")
+    assert found.value == 0.75
+    assert found.se == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
+    assert (found.low, found.high) == pytest.approx((0.3006, 0.9544), abs=1e-4)
+    # Four groups of one sample each: only without the one that is wrong all are right.
+    assert sorted(found.replicates) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1.0])
     with pytest.raises(ValueError, match="no logits of extractor 'd'"):
         ClassAccuracy().compute(real=real, fake=fake, extractor="d")
 

@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,13 @@ def images_set() -> SampleSet:
 
 
 def assert_equal(a: SampleSet, b: SampleSet):
-    assert (a.n, a.pixels) == (b.n, b.pixels)
+    assert a.n == b.n
+    assert (a.pixels is None) == (b.pixels is None)
+    if a.pixels is not None and b.pixels is not None:
+        for field in fields(a.pixels):
+            one, two = getattr(a.pixels, field.name), getattr(b.pixels, field.name)
+            assert (one.dtype, len(one)) == (np.float64, a.n)
+            np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(a.labels, b.labels)
     for kind in ("features", "logits"):
         one, two = getattr(a, kind), getattr(b, kind)

@@ -4,7 +4,8 @@ import scipy.linalg
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from metrics.base import Moments
+from metrics.base import Moments, SampleSet
+from metrics.errors import jackknife, jackknife_groups
 from metrics.frechet import FrechetDistance, frechet_distance
 from metrics.moments import moments_of
 
@@ -36,6 +37,32 @@ def test_agrees_with_torch_fidelity_and_sqrtm(dim):
     theirs = fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"]
     assert ours == pytest.approx(theirs, rel=1e-6)
     assert ours == pytest.approx(sqrtm_distance(moments_of(real), moments_of(fake)), rel=1e-6)
+
+
+@pytest.mark.parametrize("power", [0, 1, 2, 4])
+def test_identical_moments_are_at_zero_for_any_spectrum(power):
+    # Flat spectra take the eigenvalues, steep ones, whose roots these would blur, the norm.
+    dim = 300
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
+    cov = (turn * np.arange(1.0, dim + 1) ** -power) @ turn.T
+    moments = Moments(1000, np.zeros(dim), (cov + cov.T) / 2)
+    assert 0 <= frechet_distance(moments, moments) <= 1e-8 * np.trace(cov)
+    # The distance to the double is (sqrt 2 - 1)^2 of the trace.
+    double = Moments(1000, np.zeros(dim), 2 * moments.cov)
+    expected = (np.sqrt(2) - 1) ** 2 * np.trace(cov)
+    assert frechet_distance(moments, double) == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_covariance_of_lower_rank_on_one_side_only():
+    # Commuting: the distance is sum (sqrt a - sqrt b)^2, the second set has half the dimensions.
+    dim = 40
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
+    a = np.linspace(1.0, 2.0, dim)
+    b = np.where(np.arange(dim) < 20, 0.5, 0.0)
+    one, two = (Moments(99, np.zeros(dim), (turn * v) @ turn.T) for v in (a, b))
+    expected = ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()
+    assert frechet_distance(one, two) == pytest.approx(expected, rel=1e-10)
+    assert frechet_distance(two, one) == pytest.approx(expected, rel=1e-10)
 
 
 def test_two_known_gaussians():
@@ -124,11 +151,59 @@ def test_collapsed_set():
     assert frechet_distance(fake, fake) == 0.0
 
 
+@pytest.mark.parametrize(("n", "dim"), [(203, 12), (45, 44), (30, 64)])
+def test_replicates_are_distances_without_their_group(n, dim):
+    # Above, at and below as many samples as dimensions.
+    real, fake = features(150, dim, 1), features(n, dim, 2)
+    labels = np.arange(n) % 3
+    sets = {"real": vectors(real), "fake": vectors(fake, labels)}
+    found = FrechetDistance().compute(**sets, extractor="identity")
+    groups = jackknife_groups(labels)
+    direct = [
+        frechet_distance(
+            moments_of(real),
+            moments_of(fake[groups != group]),
+            fake_features=fake[groups != group],
+        )
+        for group in range(20)
+    ]
+    np.testing.assert_allclose(found.replicates, direct, rtol=1e-8)
+    assert found.se == pytest.approx(jackknife(direct, found.value, np.bincount(groups)).se)
+
+
+def test_error_is_the_sampling_deviation():
+    # The reference stays; the generated set is drawn again, away from the null.
+    rng = np.random.default_rng(0)
+    real = vectors(rng.normal(size=(2000, 6)))
+    found = [
+        FrechetDistance().compute(
+            real=real, fake=vectors(1.3 * rng.normal(size=(400, 6)) + 0.3), extractor="identity"
+        )
+        for _ in range(150)
+    ]
+    # 150 draws know a deviation to 6%, 20 groups each error to 16%.
+    spread = np.std([f.value for f in found])
+    assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.18)
+
+
+def test_error_without_features_or_samples_is_none():
+    full = vectors(features(30, 4, 1))
+    streamed = SampleSet(full.n, full.labels, moments=full.moments)
+    found = FrechetDistance().compute(real=streamed, fake=streamed, extractor="identity")
+    assert (found.value, found.se, found.replicates) == (pytest.approx(0, abs=1e-8), None, ())
+    assert FrechetDistance().compute(real=streamed, fake=full, extractor="identity").se > 0
+    two = vectors(features(2, 4, 1))
+    assert FrechetDistance().compute(real=full, fake=two, extractor="identity").se is None
+
+
 def test_metric_takes_the_features_of_the_extractor():
     real, fake = features(30, 64, 1), features(40, 64, 2)
     expected = frechet_distance(moments_of(real), moments_of(fake))
     sets = {"real": vectors(real), "fake": vectors(fake)}
-    assert FrechetDistance().compute(**sets, extractor="identity") == pytest.approx(expected)
+    found = FrechetDistance().compute(**sets, extractor="identity")
+    assert found.value == pytest.approx(expected)
+    assert len(found.replicates) == 20
+    assert found.se_method == "jackknife, 20 groups"
     with pytest.raises(ValueError, match=r"no moments of extractor 'other'; it has: identity"):
         FrechetDistance().compute(**sets, extractor="other")
 
@@ -140,6 +215,9 @@ def test_refuses_what_does_not_belong_together():
     small = moments_of(features(3, 4, 0))
     with pytest.raises(ValueError, match="do not belong"):
         frechet_distance(b, small, fake_features=features(2, 4, 0))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            frechet_distance(a, Moments(10, np.array([0, bad, 0]), np.eye(3)))
     broken = Moments(10, np.zeros(3), np.diag([1.0, -1.0, 1.0]))
     with pytest.raises(ArithmeticError, match="valid"):
         frechet_distance(broken, broken)

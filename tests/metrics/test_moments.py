@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metrics.moments import MomentAccumulator, moments_of
+from metrics.moments import MomentAccumulator, moments_of, moments_without
 
 
 def streamed(x, sizes):
@@ -59,3 +59,33 @@ def test_result_is_read_only_and_unchanged_by_more_data():
     np.testing.assert_array_equal(before.mean, kept[1])
     with pytest.raises(ValueError, match="read-only"):
         before.cov[0, 0] = 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize(("n", "dim"), [(203, 7), (30, 40)])
+def test_without_groups_is_the_direct_result(n, dim, offset):
+    x = np.random.default_rng(0).normal(size=(n, dim)) * np.arange(1, dim + 1) + offset
+    groups = np.arange(n) % 20
+    for group, left in enumerate(moments_without(x, moments_of(x), groups)):
+        direct = moments_of(x[groups != group])
+        assert left.n == direct.n
+        np.testing.assert_allclose(left.mean, direct.mean, rtol=1e-12, atol=1e-12)
+        scale = np.abs(direct.cov).max()
+        np.testing.assert_allclose(left.cov, direct.cov, atol=1e-12 * scale)
+    assert group == 19
+
+
+def test_without_an_outlier_no_digits_are_lost():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    x[5] = 1e9
+    groups = np.arange(40) % 20
+    left = list(moments_without(x, moments_of(x), groups))[5]
+    np.testing.assert_allclose(left.cov, np.cov(x[groups != 5], rowvar=False), rtol=1e-10)
+
+
+def test_without_groups_refuses():
+    x = np.eye(4)
+    with pytest.raises(ValueError, match="do not belong"):
+        next(moments_without(x[:3], moments_of(x), np.arange(3)))
+    with pytest.raises(ValueError, match="at least 2 samples, 1 are left"):
+        next(moments_without(x[:2], moments_of(x[:2]), np.arange(2)))

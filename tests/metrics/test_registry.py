@@ -8,18 +8,22 @@ from metrics.base import Metric
 from metrics.registry import EXTRACTORS, METRICS, find_extractor, find_metric, register
 
 BUILT_IN = {
-    *("class_accuracy", "contrast_ratio", "coverage_k3", "density_k3", "fd", "precision_k3"),
-    *("recall_k3", "saturation", "shift", "w1", "within3"),
+    *("class_accuracy", "contrast_ratio", "coverage_k3", "density_k3", "fd", "fd_corrected"),
+    *("kid", "precision_k3", "recall_k3", "saturation", "shift", "w1", "within3"),
+}
+ON_REQUEST = {
+    *("authenticity", "chroma_ratio", "class_fd", "cmmd", "fd_inf", "is_10", "is_5000"),
+    *("kid_subsets", "mind", "nearest_ratio"),
 }
 
 
 def test_importing_registers_everything():
-    assert METRICS.keys() >= BUILT_IN
+    assert METRICS.keys() >= BUILT_IN | ON_REQUEST
     assert EXTRACTORS.keys() >= {"classifier", "identity", "inception", "inception-clean"}
     assert metrics.METRICS is METRICS
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("name", sorted(BUILT_IN | ON_REQUEST))
 def test_every_metric_is_described(name):
     metric = METRICS[name]()
     assert metric.name == name
@@ -28,6 +32,7 @@ def test_every_metric_is_described(name):
     assert metric.version >= 1
     assert metric.arrow == {"lower": "↓", "higher": "↑", "none": ""}[metric.direction]
     assert metric.minimum_n >= 1
+    assert metric.default == (name in BUILT_IN)
 
 
 def test_importing_loads_no_other_metric_library():

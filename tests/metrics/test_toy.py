@@ -27,9 +27,13 @@ def pair(n, outward=0.0, spread=1.0):
     return x, np.repeat([0, 1], n)
 
 
-def compute(name, x, labels, exact):
+def estimate(name, x, labels, exact):
     real = vectors(x, labels, exact)
     return METRICS[name]().compute(real=real, fake=vectors(x, labels), extractor="")
+
+
+def compute(name, x, labels, exact):
+    return estimate(name, x, labels, exact).value
 
 
 @pytest.mark.parametrize("modes", [[0.0], [-1.0, 1.5], [-2.0, 0.0, 0.3]])
@@ -157,3 +161,25 @@ def test_refusals():
         compute("w1", x, labels, None)
     with pytest.raises(ValueError, match="std > 0"):
         mixture_w1(x[:, 0], np.zeros(1), 0.0)
+
+
+@pytest.mark.parametrize("name", ["w1", "shift", "within3"])
+def test_errors_are_the_sampling_deviations(name):
+    # Spread and moved, so that no statistic is at an edge of its range.
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    sign = np.array([1.0, -1.0])[labels]
+    found = []
+    for _ in range(100):
+        z = 1.5 * rng.normal(size=200) + 0.5
+        found.append(estimate(name, (sign * (2 + STD * z))[:, None], labels, MODES_1D))
+    # 100 draws know a deviation to 7%, 20 groups each error to 16%.
+    spread = np.std([f.value for f in found])
+    assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.2)
+    assert all(len(f.replicates) == 20 for f in found)
+
+
+def test_two_samples_have_no_error():
+    x, labels = np.array([[2.0], [-2.0]]), np.array([0, 1])
+    assert estimate("w1", x, labels, MODES_1D).se is None
+    assert estimate("shift", x, labels, MODES_1D).replicates == ()

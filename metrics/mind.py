@@ -1,0 +1,142 @@
+"""Sliced Wasserstein distance of features: no Gaussian is fitted, no kernel chosen."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from metrics.base import Array, Estimate, Metric, SampleSet, look_up
+from metrics.errors import GROUPS, Groups, jackknife, jackknife_groups
+from metrics.registry import register
+
+PROJECTIONS = 1000
+SEED = 2020
+AT_ONCE = 64
+
+Features = npt.NDArray[np.floating]
+
+
+class SlicedDistance(NamedTuple):
+    """D times the mean squared W2 over directions, and its two errors, which add in squares.
+
+    `projection_se`: by the finite number of directions, common to all sets of one seed.
+    `sampling_se`: by the finite number of generated samples; `replicates` (G,) belong to it.
+    """
+
+    value: float
+    projection_se: float
+    sampling_se: float
+    replicates: Array
+
+
+class _Pieces(NamedTuple):
+    """Where two step functions on [0, 1] are constant: widths and indices of their steps."""
+
+    widths: Array
+    first: npt.NDArray[np.int64]
+    second: npt.NDArray[np.int64]
+
+
+def _pieces(n: int, m: int) -> _Pieces:
+    # In units of 1 / (n m) all edges are whole numbers, and exact.
+    edges = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
+    starts = edges[:-1]
+    return _Pieces(np.diff(edges) / (n * m), starts // m, starts // n)
+
+
+def _squared_w2(x: Array, y: Array, pieces: _Pieces) -> Array:
+    """Squared W2 (P,) of sorted rows (P, n) and (P, m): the integral over quantiles, exactly."""
+    steps = x[:, pieces.first] - y[:, pieces.second]
+    distance: Array = (steps * steps) @ pieces.widths
+    return distance
+
+
+def directions(dim: int, count: int = PROJECTIONS, seed: int = SEED) -> Array:
+    """Uniform unit vectors (count, dim), the same for every set."""
+    # The legacy generator, whose stream is frozen: another version of numpy draws the same.
+    drawn = np.random.RandomState(seed).normal(size=(count, dim))
+    unit: Array = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return unit
+
+
+def sliced_distance(
+    real: Features, fake: Features, groups: Groups, projections: int = PROJECTIONS, seed: int = SEED
+) -> SlicedDistance:
+    """D times the mean over random directions of the squared 1-D Wasserstein-2 distance.
+
+    Bonneel et al. (2015), eq. 8; features (n, D) and (m, D), of different sizes too. With the
+    factor D a pure shift by s gives |s|^2, as the Frechet distance does; the MIND of
+    torch-fidelity's development version is three times this. Equal distributions give about 1/n.
+    Per set and direction it costs one sort.
+
+    ValueError if dimensions differ, fewer than 3 generated samples, or values are not finite.
+    """
+    if real.ndim != 2 or real.shape[1:] != fake.shape[1:] or groups.shape != fake.shape[:1]:
+        raise ValueError(f"features of shapes {real.shape} and {fake.shape} do not compare")
+    if len(real) < 1 or len(fake) < 3 or projections < 2:
+        raise ValueError("needs a real and 3 generated samples, and 2 projections")
+    if not (np.isfinite(real).all() and np.isfinite(fake).all()):
+        raise ValueError("the features hold NaN or infinity")
+    n, m, dim = len(real), len(fake), real.shape[1]
+    sizes = np.bincount(groups)
+    whole = _pieces(n, m)
+    without = {int(size): _pieces(n, m - int(size)) for size in np.unique(sizes)}
+    # Distances ignore a common shift, and products in float32 err in proportion to the norms.
+    centre = real.mean(axis=0, dtype=np.float64)
+    x, y = ((part - centre).astype(np.float32) for part in (real, fake))
+    unit = directions(dim, projections, seed).astype(np.float32)
+    found = np.empty((len(sizes) + 1, projections))
+    for start in range(0, projections, AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        sorted_x = np.sort((unit[some] @ x.T).astype(np.float64), axis=1)
+        projected = (unit[some] @ y.T).astype(np.float64)
+        order = np.argsort(projected, axis=1)
+        sorted_y = np.take_along_axis(projected, order, axis=1)
+        found[0, some] = _squared_w2(sorted_x, sorted_y, whole)
+        member = groups[order]
+        for group, size in enumerate(sizes):
+            # What remains of a sorted row is sorted.
+            rest = sorted_y[member != group].reshape(len(order), m - size)
+            found[group + 1, some] = _squared_w2(sorted_x, rest, without[int(size)])
+    found *= dim
+    means = found.mean(axis=1)
+    return SlicedDistance(
+        float(means[0]),
+        float(found[0].std(ddof=1)) / math.sqrt(projections),
+        jackknife(means[1:], float(means[0]), sizes).se,
+        means[1:],
+    )
+
+
+@register
+class SlicedWasserstein(Metric):
+    """D times sliced W2 squared over 1000 directions, >= 0; only values at one n compare.
+
+    The error holds both the generated samples and the choice of directions; the replicates share
+    the directions, so a difference of methods is free of that part.
+    """
+
+    name = "mind"
+    label = "MIND (D x sliced W2²)"
+    summary = "sliced Wasserstein distance over 1000 random directions, times the dimension"
+    direction = "lower"
+    needs = frozenset({"features"})
+    default = False
+    minimum_n = 3
+
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
+        """`sliced_distance` in squared feature units."""
+        found = sliced_distance(
+            look_up(real.features, extractor, "features"),
+            look_up(fake.features, extractor, "features"),
+            jackknife_groups(fake.labels),
+        )
+        return Estimate(
+            found.value,
+            math.hypot(found.sampling_se, found.projection_se),
+            f"jackknife, {GROUPS} groups, and {PROJECTIONS} directions",
+            replicates=tuple(found.replicates.tolist()),
+        )
