@@ -123,6 +123,8 @@ class Metric(ABC):
 
     `label` is what a table shows (the extractor and n are added there); `uses_extractor` is False
     for metrics of the samples themselves. `lower`/`higher` is the better direction.
+    `default` is False for one that is computed only when asked for: it costs much, or needs an
+    explanation beside it.
     """
 
     name: ClassVar[str]
@@ -135,6 +137,7 @@ class Metric(ABC):
     uses_extractor: ClassVar[bool] = True
     exact_only: ClassVar[bool] = False
     minimum_n: ClassVar[int] = 2
+    default: ClassVar[bool] = True
 
     @abstractmethod
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float | Estimate:
