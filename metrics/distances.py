@@ -78,7 +78,7 @@ def distinct(x: Tensor) -> Distinct:
     """Find equal rows of x (n, D), by a hash of their bits that is then verified."""
     everyone = torch.arange(len(x), device=x.device)
     # A few columns tell nearly all rows apart, and need not be verified.
-    columns = torch.unique(torch.linspace(0, x.shape[1] - 1, 64).long()).to(x.device)
+    columns = torch.unique(torch.linspace(0, x.shape[1] - 1, 64, device=x.device).long())
     first = _earliest(_hashes(x[:, columns]), everyone)
     alike = torch.nonzero(torch.bincount(first, minlength=len(x))[first] > 1)[:, 0]
     hashes = [_hashes(x[alike[part]]) for part in slices(0, len(alike), 1024)]
@@ -100,8 +100,8 @@ def distinct(x: Tensor) -> Distinct:
 
 def _hashes(x: Tensor) -> Tensor:
     """A number (n,) int64 of the bits of each row."""
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator).to(x.device)
+    generator = torch.Generator(x.device).manual_seed(0)
+    weights = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator, device=x.device)
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     return (x.contiguous().view(bits) * weights).sum(1)
 

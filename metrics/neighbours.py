@@ -114,6 +114,8 @@ def neighbourhoods(
         real_radii = squared_radii(real, k, device, block)
     elif real_radii.shape != (len(real),):
         raise ValueError(f"{len(real)} real samples need as many radii, got {real_radii.shape}")
+    elif real_radii.dtype != np.float64 or not (real_radii >= 0).all():
+        raise ValueError("squared radii are float64 numbers that are not negative")
     found = memberships(
         _tensor(real, device),
         _tensor(fake, device),

@@ -147,6 +147,16 @@ def test_ambient_precision_does_not_matter():
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("name", ["half one image", "tight clusters"])
+def test_everything_is_made_where_the_features_are(name):
+    real, fake = made(name)
+    expected = ours(real, fake, 3, True, (64, 64))[2]
+    # Whatever names no device is made elsewhere, and operations of both fail.
+    with torch.device("meta"):
+        found = ours(real, fake, 3, True, (64, 64))[2]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_refusals():
     x = torch.zeros(5, 3)
     with pytest.raises(ValueError, match="more than k samples, got 3"):

@@ -195,6 +195,9 @@ def test_kept_radii_are_used():
     assert neighbour_scores(real, fake, real_radii=radii * 0).density == 0
     with pytest.raises(ValueError, match="100 real samples need as many radii"):
         neighbour_scores(real, fake, real_radii=radii[:9])
+    for bad in (radii.astype(np.float32), -radii, radii * np.nan):
+        with pytest.raises(ValueError, match="not negative"):
+            neighbour_scores(real, fake, real_radii=bad)
 
 
 def test_read_only_arrays_are_remembered_without_warnings(recwarn):
