@@ -16,6 +16,8 @@ from metrics.memo import remember
 GROUPS = 20
 """Groups of the jackknife, fewer for fewer samples than that."""
 
+SEED = 2020
+
 JACKKNIFE = f"jackknife, {GROUPS} groups"
 """`se_method` of a standard error from replicates."""
 
@@ -27,15 +29,19 @@ Groups = npt.NDArray[np.int64]
 def jackknife_groups(labels: Labels, groups: int = GROUPS) -> Groups:
     """Group (n,) of each sample, in [0, min(groups, n)): what is left out together.
 
-    Samples are dealt out in turn, class by class. For a single class that is index mod groups.
-    Classes are commonly index mod their number; groups by index would then hold one class each,
-    and the spread between classes would be taken for sampling noise. The groups depend on
-    nothing but the labels, so methods that are sampled with the same labels share them.
+    Samples are dealt out class by class, in a fixed random order within. Classes are commonly
+    index mod their number: groups by index would then hold one class each, and the spread between
+    classes would be taken for sampling noise; the random order keeps that from happening where
+    labels are unknown, and all 0. The groups depend on nothing but the labels, so methods that
+    are sampled with the same labels share them.
     """
     if labels.ndim != 1 or len(labels) == 0 or groups < 1:
         raise ValueError(f"cannot deal labels of shape {labels.shape} into {groups} groups")
+    # The legacy generator, whose stream is frozen: another version of numpy deals the same.
+    order = np.random.RandomState(SEED).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
     dealt = np.empty(len(labels), np.int64)
-    dealt[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % min(groups, len(labels))
+    dealt[order] = np.arange(len(labels)) % min(groups, len(labels))
     dealt.setflags(write=False)
     return dealt
 
