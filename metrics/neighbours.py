@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
+import torch
+from torch import Tensor
 
-from metrics.base import Array, Metric, SampleSet, look_up
+from metrics.balls import CHUNK, STRIP, ball_radii, memberships
+from metrics.base import Array, Estimate, Metric, SampleSet, look_up
+from metrics.errors import Groups, jackknife_estimate, jackknife_groups, share_estimate
 from metrics.memo import remember
 from metrics.registry import register
 
-Features = npt.NDArray[np.float32]
+Features = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
-
-DIRECT_PRODUCTS = 2**28
-"""Up to this many products n1 n2 D, every distance is evaluated directly."""
-
-BLOCK_PAIRS = 2**22
-"""Distances held at once: memory does not grow with the number of pairs."""
-
-SPARE = 8
-"""Candidates beyond the k-th neighbour that are evaluated exactly."""
+Score = Literal["precision", "recall", "density", "coverage"]
 
 
 class NeighbourScores(NamedTuple):
@@ -35,247 +31,202 @@ class NeighbourScores(NamedTuple):
     coverage: float
 
 
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """Who lies in whose k-th neighbour ball, of n real and m generated samples.
+
+    `balls` (m,) counts the real balls around each generated sample; `covered` (n,) says which real
+    balls hold a generated sample, `recalled` (n,) which real samples some generated ball holds.
+    """
+
+    k: int
+    balls: npt.NDArray[np.int64]
+    covered: Mask
+    recalled: Mask
+
+    @property
+    def scores(self) -> NeighbourScores:
+        """Precision and recall: Kynkaanniemi et al. (2019), eq. 1 and 2.
+
+        Density and coverage: Naeem et al. (2020), eq. 6 and 7.
+        """
+        return NeighbourScores(
+            precision=float((self.balls > 0).mean()),
+            recall=float(self.recalled.mean()),
+            density=int(self.balls.sum()) / (self.k * len(self.balls)),
+            coverage=float(self.covered.mean()),
+        )
+
+    def precision(self, fake_groups: Groups) -> Estimate:
+        """Precision with the binomial error; replicates without groups (m,) of generated ones."""
+        return share_estimate(self.balls > 0, fake_groups)
+
+    def recall(self, real_groups: Groups) -> Estimate:
+        """Recall with the binomial error, which takes the generated balls as given.
+
+        The real samples are its trials: replicates are without groups (n,) of those.
+        """
+        return share_estimate(self.recalled, real_groups)
+
+    def density(self, fake_groups: Groups) -> Estimate:
+        """Density with the jackknife's error over groups (m,) of generated samples.
+
+        The real balls are given, so a replicate is a mean over the samples that are left.
+        """
+        left = len(self.balls) - np.bincount(fake_groups)
+        sums = self.balls.sum() - np.bincount(fake_groups, weights=self.balls)
+        return jackknife_estimate(self.scores.density, sums / left / self.k, fake_groups)
+
+    def coverage(self, real_groups: Groups) -> Estimate:
+        """Coverage with the binomial error, which takes the generated samples as given.
+
+        The real balls are its trials: replicates are without groups (n,) of those.
+        """
+        return share_estimate(self.covered, real_groups)
+
+
 @remember(8)
+def neighbourhoods(
+    real: Features,
+    fake: Features,
+    k: int = 3,
+    closed: bool = True,
+    real_radii: Array | None = None,
+    device: str = "cpu",
+    block: tuple[int, int] = (STRIP, CHUNK),
+) -> Neighbourhoods:
+    """Decide who lies in whose ball, of features (n, D) and (m, D).
+
+    A ball reaches the k-th other sample of its set. A sample on its edge is inside if `closed`
+    (the papers; torch-fidelity) and outside if not (the prdc package; dgm-eval): copies of real
+    images lie on edges. Every comparison is decided as if each squared distance were summed
+    directly in float64, in one order that is the same for both; `device` and `block`, the most
+    rows and columns of pairs held at once (multiples of 32, rows first and no more than columns),
+    change time and memory, never the result.
+
+    `real_radii` (n,) are the `squared_radii` of the real set where these were kept; they save a
+    quarter of the time. ValueError if a set has no more than k samples, holds NaN or infinities,
+    or the shapes do not go together.
+    """
+    if real.ndim != 2 or real.shape[1:] != fake.shape[1:]:
+        raise ValueError(f"features of shapes {real.shape} and {fake.shape} do not compare")
+    if real_radii is None:
+        real_radii = squared_radii(real, k, device, block)
+    elif real_radii.shape != (len(real),):
+        raise ValueError(f"{len(real)} real samples need as many radii, got {real_radii.shape}")
+    elif real_radii.dtype != np.float64 or not (real_radii >= 0).all():
+        raise ValueError("squared radii are float64 numbers that are not negative")
+    found = memberships(
+        _tensor(real, device),
+        _tensor(fake, device),
+        _tensor(real_radii, device),
+        _tensor(squared_radii(fake, k, device, block), device),
+        closed,
+        block,
+    )
+    return Neighbourhoods(k, *(part.cpu().numpy() for part in found))
+
+
 def neighbour_scores(
     real: Features,
     fake: Features,
     k: int = 3,
     closed: bool = True,
-    direct_products: int = DIRECT_PRODUCTS,
-    block_pairs: int = BLOCK_PAIRS,
+    real_radii: Array | None = None,
+    device: str = "cpu",
+    block: tuple[int, int] = (STRIP, CHUNK),
 ) -> NeighbourScores:
-    """All four scores of features (n, D) with balls that reach the k-th other sample.
-
-    Precision and recall: Kynkaanniemi et al. (2019), eq. 1 and 2. Density and coverage: Naeem et
-    al. (2020), eq. 6 and 7. A sample on the edge of a ball is inside if `closed` (the papers;
-    torch-fidelity) and outside if not (the prdc package); copies of real images lie on edges.
-
-    Every comparison is decided as if each squared distance were summed directly in float64, in
-    one order for each pair: large sets are screened by float32 products, and pairs closer to an
-    edge than the rounding of those are evaluated again. So `direct_products` and `block_pairs`
-    change time and memory, never the result. ValueError if a set has no more than k samples.
-    """
-    if real.shape[1:] != fake.shape[1:] or real.ndim != 2:
-        raise ValueError(f"features of shapes {real.shape} and {fake.shape} do not compare")
-    real_radii = squared_radii(real, k, direct_products, block_pairs)
-    fake_radii = squared_radii(fake, k, direct_products, block_pairs)
-    in_some_real_ball = np.zeros(len(fake), bool)
-    covered = np.zeros(len(real), bool)
-    recalled = np.zeros(len(real), bool)
-    memberships = 0
-    decide = _decider(real, fake, closed, direct_products)
-    for rows in _blocks(len(real), len(fake), block_pairs):
-        in_real, in_fake = decide(rows, real_radii[rows, None], fake_radii[None, :])
-        in_some_real_ball |= in_real.any(axis=0)
-        covered[rows] = in_real.any(axis=1)
-        recalled[rows] = in_fake.any(axis=1)
-        memberships += int(np.count_nonzero(in_real))
-    return NeighbourScores(
-        precision=float(in_some_real_ball.mean()),
-        recall=float(recalled.mean()),
-        density=memberships / (k * len(fake)),
-        coverage=float(covered.mean()),
-    )
+    """All four scores, without errors; see `neighbourhoods` for the arguments."""
+    return neighbourhoods(real, fake, k, closed, real_radii, device, block).scores
 
 
 @remember(8)
 def squared_radii(
-    x: Features,
-    k: int,
-    direct_products: int = DIRECT_PRODUCTS,
-    block_pairs: int = BLOCK_PAIRS,
+    x: Features, k: int, device: str = "cpu", block: tuple[int, int] = (STRIP, CHUNK)
 ) -> Array:
-    """Squared distance (n,) of each sample (n, D) to its k-th nearest other sample."""
-    if k < 1 or len(x) <= k:
-        raise ValueError(f"balls of k = {k} need k >= 1 and more than k samples, got {len(x)}")
-    radii = np.empty(len(x))
-    # The sample itself is among the candidates, at distance 0: hence place k, counted from 0.
-    if _is_small(x, x, direct_products):
-        for rows in _blocks(len(x), len(x), block_pairs):
-            radii[rows] = np.partition(_exact(x[rows], x), k, axis=1)[:, k]
-        return radii
-    screen = _Screen(x, x)
-    count = min(k + 1 + SPARE, len(x))
-    for rows in _blocks(len(x), len(x), block_pairs):
-        rough = screen.distances(rows)
-        nearest = np.argpartition(rough, count - 1, axis=1)[:, :count]
-        reach = np.take_along_axis(rough, nearest, axis=1).max(axis=1)
-        # No sample outside the candidates is nearer than this. NaN, from squares beyond float32,
-        # compares as not beyond the radius.
-        with np.errstate(over="ignore", invalid="ignore"):
-            beyond = reach - screen.errors(screen.x_norms[rows], screen.y_norms.max())
-        for place, row in enumerate(range(rows.start, rows.stop)):
-            point = x[row : row + 1]
-            radius = np.partition(_exact(point, x[nearest[place]])[0], k)[k]
-            if count < len(x) and not beyond[place] > radius:
-                radius = np.partition(_exact(point, x)[0], k)[k]
-            radii[row] = radius
+    """Squared distance (n,) of each sample (n, D) to its k-th nearest other sample, in float64.
+
+    The array is read-only. Kept on disk (numpy.save), it serves as `real_radii` later on.
+    """
+    # A copy owns its data, so what is computed from it can be remembered.
+    radii: Array = ball_radii(_tensor(x, device), k, block).cpu().numpy().copy()
+    radii.setflags(write=False)
     return radii
 
 
-def _exact(x: Features, y: Features) -> Array:
-    """Squared distances (n, m) in float64; each depends on its two rows alone, in either order."""
-    result: Array = cdist(x.astype(np.float64), y.astype(np.float64), "sqeuclidean")
-    return result
-
-
-def _is_small(x: Features, y: Features, direct_products: int) -> bool:
-    # In few dimensions screening saves nothing, and neighbours are closer than its rounding.
-    dim = int(x.shape[1])
-    return dim <= 8 or len(x) * len(y) * dim <= direct_products
-
-
-def _blocks(n: int, m: int, block_pairs: int) -> Iterator[slice]:
-    rows = max(1, block_pairs // m)
-    for start in range(0, n, rows):
-        yield slice(start, min(start + rows, n))
-
-
-class _Screen:
-    """Squared distances by float32 products, with a bound on their error.
-
-    With u = 2^-24, the product of D terms errs by at most D u |x||y|, a float32 rounding of the
-    centred rows by 2 u |x - y| (|x| + |y|), and the three sums by a few u (|x|^2 + |y|^2):
-    together less than (D + 16) 2 u (|x|^2 + |y|^2), beside what underflows.
-    """
-
-    def __init__(self, x: Features, y: Features) -> None:
-        # Distances ignore a common shift, and the error grows with the norms.
-        centre = y.mean(axis=0, dtype=np.float64)
-        self.x = _shifted(x, centre)
-        self.y = self.x if y is x else _shifted(y, centre)
-        self.x_norms = _squared_norms(self.x)
-        self.y_norms = _squared_norms(self.y)
-        self._factor = np.float32((x.shape[1] + 16) * np.finfo(np.float32).eps)
-        self._underflow = np.float32((x.shape[1] + 16) * np.finfo(np.float32).tiny)
-
-    def distances(self, rows: slice) -> Features:
-        """Block (rows, m) of approximate squared distances."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            block: Features = self.x[rows] @ self.y.T
-            block *= np.float32(-2)
-            block += self.x_norms[rows, None] + self.y_norms[None, :]
-        return block
-
-    def errors(self, x_norms: Features, y_norms: Features) -> Features:
-        """Bound on the error of the distances of such squared norms."""
-        bound: Features = self._factor * (x_norms + y_norms) + self._underflow
-        return bound
-
-
-def _shifted(x: Features, centre: Array) -> Features:
-    shifted = np.empty_like(x, dtype=np.float32)
-    for start in range(0, len(x), 1024):
-        shifted[start : start + 1024] = x[start : start + 1024] - centre
-    return shifted
-
-
-def _squared_norms(x: Features) -> Features:
-    with np.errstate(over="ignore"):
-        norms: Features = np.einsum("nd,nd->n", x, x, dtype=np.float64).astype(np.float32)
-    return norms
-
-
-Decide = Callable[[slice, Array, Array], tuple[Mask, Mask]]
-
-
-def _decider(real: Features, fake: Features, closed: bool, direct_products: int) -> Decide:
-    """Make a function that decides a block of real rows against real and generated radii."""
-
-    def within(squared: Array, radii: Array) -> Mask:
-        return squared <= radii if closed else squared < radii
-
-    def direct(rows: slice, first: Array, second: Array) -> tuple[Mask, Mask]:
-        squared = _exact(real[rows], fake)
-        return within(squared, first), within(squared, second)
-
-    if _is_small(real, fake, direct_products):
-        return direct
-    screen = _Screen(real, fake)
-
-    def screened(rows: slice, first: Array, second: Array) -> tuple[Mask, Mask]:
-        rough = screen.distances(rows)
-        with np.errstate(over="ignore", invalid="ignore"):
-            slack = screen.errors(screen.x_norms[rows, None], screen.y_norms[None, :])
-            sides = [rough - radii.astype(np.float32) for radii in (first, second)]
-        insides = [side < 0 for side in sides]
-        # A radius rounds to float32 too; in the doubtful band it is within the slack's reserve.
-        doubtful = ~((np.abs(sides[0]) > slack) & (np.abs(sides[1]) > slack))
-        places = np.flatnonzero(doubtful.any(axis=1))
-        for place in places:
-            columns = np.flatnonzero(doubtful[place])
-            row = rows.start + int(place)
-            squared = _exact(real[row : row + 1], fake[columns])[0]
-            insides[0][place, columns] = within(squared, first[place])
-            insides[1][place, columns] = within(squared, second[0, columns])
-        return insides[0], insides[1]
-
-    return screened
+def _tensor(x: npt.NDArray[Any], device: str) -> Tensor:
+    with warnings.catch_warnings():
+        # Nothing is written to it.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(x).to(device)
 
 
 class _Neighbours(Metric):
-    """One of the four scores; they share one computation for each pair of sets."""
+    """One of the four scores; those with one k and tie rule share one computation."""
 
-    k: ClassVar[int] = 3
+    score: ClassVar[Score]
+    k: ClassVar[int]
+    closed: ClassVar[bool]
     direction = "higher"
     needs = frozenset({"features"})
-    minimum_n = 4
 
-    def _scores(self, real: SampleSet, fake: SampleSet, extractor: str) -> NeighbourScores:
-        return neighbour_scores(
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
+        """Kynkaanniemi et al. (2019), eq. 1 and 2; Naeem et al. (2020), eq. 6 and 7."""
+        found = neighbourhoods(
             look_up(real.features, extractor, "features"),
             look_up(fake.features, extractor, "features"),
             self.k,
+            self.closed,
+        )
+        if self.score == "precision":
+            return found.precision(jackknife_groups(fake.labels))
+        if self.score == "recall":
+            return found.recall(jackknife_groups(real.labels))
+        if self.score == "density":
+            return found.density(jackknife_groups(fake.labels))
+        return found.coverage(jackknife_groups(real.labels))
+
+
+_SCORES: dict[Score, tuple[str, str]] = {
+    "precision": (
+        "share of generated samples that lie among the real ones",
+        "Share of generated samples inside some real ball; 0 to 1, below 1 even for equal sets.",
+    ),
+    "recall": (
+        "share of real samples that lie among the generated ones",
+        "Share of real samples inside some generated ball; 0 to 1, below 1 even for equal sets.",
+    ),
+    "density": (
+        "average number of real neighbourhoods a generated sample lies in, over k",
+        "Real balls around a generated sample, over k; 1 on average for equal sets, may exceed 1.",
+    ),
+    "coverage": (
+        "share of real neighbourhoods that hold a generated sample",
+        "Share of real balls that hold a generated sample; 0 to 1, depends on the sizes' ratio.",
+    ),
+}
+
+
+def _variants(k: int, closed: bool, default: bool) -> None:
+    """Register the four scores for balls to the k-th neighbour, with or without their edge."""
+    tail, note = ("", "") if closed else ("_strict", ", strict")
+    for score, (summary, doc) in _SCORES.items():
+        body = {
+            "__doc__": doc,
+            "__module__": __name__,
+            "name": f"{score}_k{k}{tail}",
+            "label": f"{score.capitalize()} (k={k}{note})",
+            "summary": summary if closed else f"{summary}, edges left out",
+            "score": score,
+            "k": k,
+            "closed": closed,
+            "minimum_n": k + 1,
+            "default": default,
+        }
+        register(
+            type(f"{score.capitalize()}K{k}{'' if closed else 'Strict'}", (_Neighbours,), body)
         )
 
 
-@register
-class Precision(_Neighbours):
-    """Share of generated samples inside some real ball; 0 to 1, below 1 even for equal sets."""
-
-    name = "precision_k3"
-    label = "Precision (k=3)"
-    summary = "share of generated samples that lie among the real ones"
-
-    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float:
-        """Kynkaanniemi et al. (2019), eq. 2."""
-        return self._scores(real, fake, extractor).precision
-
-
-@register
-class Recall(_Neighbours):
-    """Share of real samples inside some generated ball; 0 to 1, below 1 even for equal sets."""
-
-    name = "recall_k3"
-    label = "Recall (k=3)"
-    summary = "share of real samples that lie among the generated ones"
-
-    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float:
-        """Kynkaanniemi et al. (2019), eq. 2 with the sets exchanged."""
-        return self._scores(real, fake, extractor).recall
-
-
-@register
-class Density(_Neighbours):
-    """Real balls around a generated sample, over k; 1 on average for equal sets, may exceed 1."""
-
-    name = "density_k3"
-    label = "Density (k=3)"
-    summary = "average number of real neighbourhoods a generated sample lies in, over k"
-
-    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float:
-        """Naeem et al. (2020), eq. 6."""
-        return self._scores(real, fake, extractor).density
-
-
-@register
-class Coverage(_Neighbours):
-    """Share of real balls that hold a generated sample; 0 to 1, depends on the ratio of sizes."""
-
-    name = "coverage_k3"
-    label = "Coverage (k=3)"
-    summary = "share of real neighbourhoods that hold a generated sample"
-
-    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float:
-        """Naeem et al. (2020), eq. 7."""
-        return self._scores(real, fake, extractor).coverage
+_variants(3, closed=True, default=True)
+_variants(5, closed=False, default=False)
