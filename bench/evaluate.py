@@ -165,7 +165,8 @@ def prepare(
 
     By default all metrics that fit the data and are marked so, on the data set's own extractors.
     The real side is computed once and cached under a key made of the content and everything it
-    passes through.
+    passes through. Extractors run on `device`; `tell` gets a sentence before and during what takes
+    long.
     """
     domain: Domain = "image" if data.spec.is_image else "vector"
     wanted = tuple(extractors) if extractors else data.extractors
