@@ -93,7 +93,7 @@ def test_a_missing_file(tmp_path, command):
     assert ran.code == 2
     assert ran.err == (
         f"Error: Cannot read the suite '{tmp_path / 'none.toml'}': No such file or directory. "
-        "Give a TOML file or one of: demo, reference.\n"
+        "Give a TOML file or one of: cifar10-small, demo, reference.\n"
     )
 
 
