@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint demo reference clean
+.PHONY: install test lint demo reference reference-cifar10 clean
 
 install: $(STAMP)
 
@@ -39,6 +39,19 @@ reference: $(STAMP)
 	mkdir -p $(REFERENCE)/figures
 	cp results/embedded/report/*.csv results/embedded/report/tables.* $(REFERENCE)/
 	cp results/embedded/report/figures/*.png $(REFERENCE)/figures/
+
+# All methods on CIFAR-10 (JPEG) at the small preset, on one GPU (an hour or less on an H100 is
+# expected, not measured): make reference-cifar10 DATA=cifar10-jpeg.tar.xz
+CIFAR := results/reference/cifar10-jpeg-small
+DATA ?= cifar10-jpeg.tar.xz
+reference-cifar10: $(STAMP)
+	$(BIN)/bench data prepare $(DATA) --dataset cifar10-jpeg
+	$(BIN)/bench train --suite cifar10-small --precision bf16-mixed
+	$(BIN)/bench sweep --suite cifar10-small
+	$(BIN)/bench report --suite cifar10-small
+	mkdir -p $(CIFAR)/figures
+	cp results/cifar10-jpeg-small/report/*.csv results/cifar10-jpeg-small/report/tables.* $(CIFAR)/
+	cp results/cifar10-jpeg-small/report/figures/*.png $(CIFAR)/figures/
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

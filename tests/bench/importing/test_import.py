@@ -97,7 +97,6 @@ def test_ct(tmp_path):
         assert relative(nets(*inputs, form=form), g[f"out_{form}"][:1]) < TOLERANCE
 
 
-@pytest.mark.skipif("guided-cd" not in METHODS, reason="no such method is registered")
 @pytest.mark.parametrize(
     ("name", "sigma_min"), [("cd_ncsnpp", 0.002), ("cd_adm", 0.002), ("ecm_ncsnpp", 0.003)]
 )
