@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class Evaluation:
     real: SampleSet
     reference: str
     reference_hash: str
-    unmeasured: Mapping[str, str] = MappingProxyType({})
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     def accumulator(self) -> Accumulator:
         """A fresh pass over one generated set."""

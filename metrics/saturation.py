@@ -68,6 +68,7 @@ class _Ratio(_Pixels):
     """The mean of a statistic over that of real images; refuses those where that is 0."""
 
     statistic: ClassVar[Literal["contrast", "chroma"]]
+    what: ClassVar[str]
 
     def _of(self, samples: SampleSet) -> Array:
         pixels = _pixels(samples)
@@ -77,14 +78,14 @@ class _Ratio(_Pixels):
         """Also refuses real images without contrast, or without colour."""
         reason = super().refuses(real=real, extractor=extractor)
         if reason is None and float(self._of(real).mean()) == 0.0:
-            return f"{self.name} needs real images with {self.statistic}, and these have none"
+            return f"{self.name} needs real images with {self.what}, and these have none"
         return reason
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """Return the ratio; ValueError if the real images have nothing to divide by."""
         reference = float(self._of(real).mean())
         if reference == 0.0:
-            raise ValueError(f"the real images have no {self.statistic} to compare with")
+            raise ValueError(f"the real images have no {self.what} to compare with")
         return mean_estimate(self._of(fake), jackknife_groups(fake.labels), unit=reference)
 
 
@@ -117,7 +118,7 @@ class ContrastRatio(_Ratio):
     name = "contrast_ratio"
     label = "Contrast ratio"
     summary = "RMS contrast of generated images over that of real ones, 1 = like the data"
-    statistic = "contrast"
+    statistic, what = "contrast", "contrast"
 
 
 @register
@@ -131,5 +132,5 @@ class ChromaRatio(_Ratio):
     name = "chroma_ratio"
     label = "Colour saturation ratio"
     summary = "chroma of generated images over that of real ones, 1 = like the data"
-    statistic = "chroma"
+    statistic, what = "chroma", "colour"
     default = False

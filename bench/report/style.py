@@ -121,6 +121,11 @@ def is_headline(metric: str) -> bool:
     return _family(metric) in HEADLINES
 
 
+def is_frechet(metric: str) -> bool:
+    """Whether papers report the minimum over seeds of this metric: a Frechet distance."""
+    return metric.partition("_")[0] in ("fd", "fid") or metric == "class_fd"
+
+
 def _family(metric: str) -> str:
     """The longest name of a first metric that this one is or varies: precision of precision_k3."""
     found = [n for n in _FIRST_METRICS if metric == n or metric.startswith(f"{n}_")]

@@ -4,9 +4,9 @@ import textwrap
 
 import pytest
 
-from bench.evaluate import Planned
 from bench.experiment import Experiment
 from bench.identity import code_hash
+from bench.measure import Planned
 from bench.plan import expand, target
 from bench.plugins import load_plugins
 from bench.runs import dataset, read_card
