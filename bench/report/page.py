@@ -45,6 +45,9 @@ tbody th { font-weight: 400; }
 .floor > * { border-top: 1px solid #999; color: #444; font-style: italic; }
 .aside > * { color: #444; font-size: .8rem; }
 small { color: #444; font-size: .75rem; }
+.numbers small { display: block; line-height: 1; }
+.numbers td { vertical-align: top; }
+.numbers tbody th { vertical-align: top; }
 details { margin: .6rem 0; font-size: .95rem; }
 .words td, .words th { text-align: left; white-space: normal; vertical-align: top; }
 .words code { word-break: break-all; }
@@ -204,8 +207,8 @@ def html_cell(cell: Text) -> str:
     """A cell as HTML."""
     text = escape(cell.text)
     text = f"<strong>{text}</strong>" if cell.bold else text
-    text = f"{text} <small>{escape(cell.error.strip())}</small>" if cell.error else text
-    return f"{text}<sup>{escape(cell.marks)}</sup>" if cell.marks else text
+    text = f"{text}<sup>{escape(cell.marks)}</sup>" if cell.marks else text
+    return f"{text} <small>{escape(cell.error)}</small>" if cell.error else text
 
 
 def _without_result(data: Data) -> Iterator[str]:

@@ -17,6 +17,8 @@ from bench.report.words import BOLD, COMPARED, DIFFERENCES, MINIMUM, error_notes
 from bench.store import Row
 
 DASH = "\N{EN DASH}"
+FEWEST_SEEDS = 3
+"""Of one checkpoint, for the minimum over them to be shown: EDM's number."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,14 @@ def make_table(data: Data, column: Column) -> Table:
         against = {d.series: d for d in found if d.guidance == g}
         for i in _best(lines, j, column.direction, digits, against):
             texts[i][j] = replace(texts[i][j], bold=True)
-    least = max((c.seeds for _, cells in lines for c in cells), default=0)
-    least = min((c.seeds for _, cells in lines for c in cells if c.seeds >= 3), default=least)
+    count_of_seeds = [c.seeds for _, cells in lines for c in cells if c.seeds >= FEWEST_SEEDS]
     done = []
     for (series, cells), shown in zip(lines, texts, strict=True):
         done.append(Line(series.label, *costs(data, series), tuple(shown)))
-        if is_frechet(column.metric) and any(c.seeds >= 3 for c in cells):
-            lows = [c.minimum(least) for c in cells]
-            minima = tuple(Text("" if v is None else number(v, digits)) for v in lows)
-            label = f"{series.label}: min of {least} seeds"
-            done.append(Line(label, "", "", minima, aside=True))
+        if is_frechet(column.metric) and any(c.seeds >= FEWEST_SEEDS for c in cells):
+            least = min(count_of_seeds)
+            minima = tuple(_minimum(cell, least, digits) for cell in cells)
+            done.append(Line(f"{series.label}: min of {least} seeds", "", "", minima, aside=True))
             notes.general[MINIMUM] = None
     if floor.values:
         text, error = with_error(floor.estimate, digits)
@@ -169,11 +169,20 @@ def _text(cell: Cell, digits: int, count: int, notes: _Notes) -> Text:
     marks = ",".join(found)
     if cell.values:
         text, error = with_error(cell.estimate, digits)
-        return Text(text, marks, error=error + _behind(cell, count))
+        return Text(text, marks, error=f"{error}{_behind(cell, count)}".strip())
     if not cell.troubles:
         return Text("")
     events = dict.fromkeys(row.status for row in cell.troubles)
     return Text("/".join(DASH if e == "skip" else e for e in events), marks)
+
+
+def _minimum(cell: Cell, count: int, digits: int) -> Text:
+    """The least value of so many seeds, with the decimals of the mean above it."""
+    least = cell.minimum(count)
+    if least is None:
+        return Text("")
+    se = cell.estimate.se
+    return Text(number(least, error_decimals(se) if se else digits))
 
 
 def _behind(cell: Cell, count: int) -> str:
@@ -260,5 +269,5 @@ def md(text: str) -> str:
 def md_cell(cell: Text) -> str:
     """A cell as Markdown; its text is a number or a word of the report's own."""
     text = f"**{cell.text}**" if cell.bold else cell.text
-    text = f"{text} {cell.error.strip()}" if cell.error else text
-    return f"{text}<sup>{md(cell.marks)}</sup>" if cell.marks else text
+    text = f"{text}<sup>{md(cell.marks)}</sup>" if cell.marks else text
+    return f"{text} {cell.error}" if cell.error else text

@@ -108,8 +108,8 @@ def tex_cell(cell: Text) -> str:
     """A cell as TeX."""
     text = escape_tex(cell.text)
     text = rf"\textbf{{{text}}}" if cell.bold else text
-    error = rf"\,{{\scriptsize {escape_tex(cell.error.strip())}}}" if cell.error else ""
-    return f"{text}{error}$^{{{cell.marks}}}$" if cell.marks else text + error
+    text = f"{text}$^{{{cell.marks}}}$" if cell.marks else text
+    return rf"{text}\,{{\scriptsize {escape_tex(cell.error)}}}" if cell.error else text
 
 
 def _shown(cell: Text) -> str:

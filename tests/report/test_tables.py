@@ -127,7 +127,7 @@ def test_the_minimum_over_seeds_is_a_line_of_its_own():
     ]
     assert cells(fd, "edm, 18 steps")["1"].text == "5.00"
     minimum = cells(fd, "edm, 18 steps: min of 3 seeds")["1"]
-    assert (minimum.text, minimum.bold) == ("4.000", False)
+    assert (minimum.text, minimum.bold) == ("4.00", False)
     assert any("comparison with theirs" in text for _, text in fd.notes)
     assert [line.label for line in found["digits", "recall"].lines] == ["edm, 18 steps"]
     # Three training runs are not three seeds of one checkpoint.
