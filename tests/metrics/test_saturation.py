@@ -114,7 +114,7 @@ def test_ratios_refuse_real_images_with_nothing_to_divide_by():
     flat = sample_set(torch.full((3, 3, 4, 4), 7, dtype=torch.uint8))
     assert "contrast, and these have none" in ContrastRatio().refuses(real=flat, extractor="")
     assert "colour, and these have none" in ChromaRatio().refuses(real=flat, extractor="")
-    colourful = sample_set(uint8_images(3))
+    colourful = sample_set(uint8_images(3, (3, 4, 4)))
     assert ContrastRatio().refuses(real=colourful, extractor="") is None
     assert ChromaRatio().refuses(real=colourful, extractor="") is None
     # Saturation looks at generated images alone.
