@@ -78,7 +78,9 @@ def make_table(data: Data, column: Column) -> Table:
     valued = [c for c in (floor, *chain.from_iterable(cells for _, cells in lines)) if c.values]
     digits = decimals([v for c in valued for v in c.values])
     notes = _Notes()
-    counts = {len(c.blocks) for c in valued} - {1}
+    counts = {len(c.blocks) for c in valued if len(c.blocks) > 1 or c.estimate.se is not None}
+    # The floor is told apart by its name, single runs among others by having no number behind.
+    counts -= {1} if not any(_is_single(c) for _, cells in lines for c in cells) else set()
     count = counts.pop() if len(counts) == 1 else 0
     texts = [[_text(cell, digits, count, notes) for cell in cells] for _, cells in lines]
     found = differences(data, column)
@@ -99,7 +101,7 @@ def make_table(data: Data, column: Column) -> Table:
         text, error = with_error(floor.estimate, digits)
         real = (Text(text, error=error + _behind(floor, count)),) * len(guidances)
         done.append(Line("real vs. real (floor)", DASH, DASH, real, floor=True))
-    general = [*error_notes(column.metric, valued), *notes.general]
+    general = [*error_notes(column.metric, valued, count), *notes.general]
     if found:
         general.append(BOLD)
     if floor.values and guidances:
@@ -183,6 +185,10 @@ def _minimum(cell: Cell, count: int, digits: int) -> Text:
         return Text("")
     se = cell.estimate.se
     return Text(number(least, error_decimals(se) if se else digits))
+
+
+def _is_single(cell: Cell) -> bool:
+    return len(cell.blocks) == 1 and cell.estimate.se is not None
 
 
 def _behind(cell: Cell, count: int) -> str:

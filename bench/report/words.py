@@ -77,13 +77,11 @@ def not_measured(data: Data, dataset: str) -> list[str]:
     ]
 
 
-def error_notes(metric: str, cells: Sequence[Cell]) -> list[str]:
-    """Footnotes on how the errors of a table were obtained."""
+def error_notes(metric: str, cells: Sequence[Cell], count: int) -> list[str]:
+    """Footnotes on how the errors of a table were obtained; `count` as in the table's cells."""
     notes = []
-    several = {(len(c.blocks), c.unit) for c in cells if len(c.blocks) > 1}
-    for unit in sorted({unit for _, unit in several}):
-        counts = {count for count, of in several if of == unit}
-        over = f"{counts.pop()} {unit}" if len(several) == 1 else f"{unit}, their number behind"
+    for unit in sorted({c.unit for c in cells if len(c.blocks) > 1}):
+        over = f"{count} {unit}" if count > 1 else f"{unit}, their number behind"
         notes.append(
             f"± is the standard error over {over}: the standard deviation over the root of their "
             "number; intervals of 95% are by Student's t."
@@ -91,7 +89,7 @@ def error_notes(metric: str, cells: Sequence[Cell]) -> list[str]:
     single = [c.estimate for c in cells if len(c.blocks) == 1]
     for method in sorted({e.se_method for e in single if e.se is not None}):
         notes.append(
-            f"± is the standard error of a single run ({method}), {_given(metric, method)}."
+            f"± of a single run is its standard error ({method}), {_given(metric, method)}."
         )
     if any(e.se == 0.0 and e.low != e.high for e in single):
         notes.append("≤ and ≥ give the end of the 95% interval of a share of 0 or 1.")

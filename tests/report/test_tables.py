@@ -98,6 +98,21 @@ def test_single_runs_state_their_error_and_where_it_is_from():
     assert r"\textbf{3.00}\,{\scriptsize $\pm$ 0.12}" in tex([table], ["Results"])
 
 
+def test_single_runs_are_told_from_means_over_seeds():
+    known = {"se": 0.1, "se_method": "jackknife"}
+    floor = row("digits", "real", 1.0, value("fd", 1.0, **known))
+    several = [row("digits", "edm", 1.0, value("fd", x, **known), seed=int(x)) for x in (3.0, 4.0)]
+    fd = tables([*several, floor])["digits", "fd"]
+    assert [line.cells[0].error for line in fd.lines] == ["± 0.50", "± 0.10"]
+    notes = [text for _, text in fd.notes if text.startswith("±")]
+    assert "over 2 sampling seeds:" in notes[0]
+    assert notes[1].startswith("± of a single run is its standard error (jackknife)")
+    one = row("digits", "ct", 1.0, value("fd", 9.0, **known))
+    mixed = tables([*several, one, floor])["digits", "fd"]
+    assert [line.cells[0].error for line in mixed.lines] == ["± 0.50 (2)", "± 0.10", "± 0.10"]
+    assert any("over sampling seeds, their number behind:" in text for _, text in mixed.notes)
+
+
 def test_shares_at_both_ends_show_the_end_of_their_interval():
     ends = {"low": 0.0, "high": 0.0126, "se": 0.0, "se_method": "binomial, Wilson interval"}
     top = {**ends, "low": 0.9874, "high": 1.0}
