@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from bench.data import Dataset, Split
 from bench.errors import UserError, unknown
 from bench.identity import code_hash, digest
-from bench.store import Value
+from bench.measure import Measured, Planned, fitting_plan, measure, plan_metric
 from metrics import (
     EXTRACTORS,
     METRICS,
@@ -27,7 +26,7 @@ from metrics import (
     plan_needs,
     save_sample_set,
 )
-from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet
+from metrics.base import Domain, ExactMixture, Extractor, SampleSet
 from metrics.extractors import (
     EfficientNetExtractor,
     MissingWeights,
@@ -43,18 +42,12 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One metric with its extractor ('' where it uses none) and a hash of what it depends on."""
-
-    metric: Metric
-    extractor: str
-    extractor_hash: str
-    signature: str
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """Everything that turns the samples of a cell into values."""
+    """Everything that turns the samples of a cell into values.
+
+    `unmeasured` says why metrics that were asked for, or are computed by default, are not in the
+    plan: the data or the real side lacks what they need.
+    """
 
     data: Dataset
     extractors: dict[str, Extractor]
@@ -62,39 +55,15 @@ class Evaluation:
     real: SampleSet
     reference: str
     reference_hash: str
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     def accumulator(self) -> Accumulator:
         """A fresh pass over one generated set."""
         return Accumulator(self.extractors, plan_needs(p.metric for p in self.plan))
 
-    def values(self, fake: SampleSet) -> tuple[tuple[Value, ...], list[str]]:
-        """Every planned metric whose minimum of samples is met, and a sentence a failed one."""
-        values, problems = [], []
-        for p in self.plan:
-            if fake.n < p.metric.minimum_n:
-                continue
-            try:
-                found = p.metric.compute(real=self.real, fake=fake, extractor=p.extractor)
-                number = found.value if isinstance(found, Estimate) else float(found)
-                if not math.isfinite(number):
-                    raise ValueError(f"it gave {number}")
-            except Exception as error:  # a metric may be a plugin's and fail in any way
-                problems.append(f"metric {p.metric.name} failed: {type(error).__name__}: {error}")
-                continue
-            values.append(
-                Value(
-                    metric=p.metric.name,
-                    label=p.metric.label,
-                    version=p.metric.version,
-                    direction=p.metric.direction,
-                    extractor=p.extractor,
-                    extractor_hash=p.extractor_hash,
-                    n=fake.n,
-                    value=number,
-                    signature=p.signature,
-                )
-            )
-        return tuple(values), problems
+    def measure(self, fake: SampleSet) -> Measured:
+        """Every planned metric whose minimum of samples is met, each with its error."""
+        return measure(self.plan, self.real, fake, self.unmeasured)
 
 
 def make_extractor(
@@ -178,42 +147,50 @@ def prepare(
     reference_hash = data.reference.hash
     plan: list[Planned] = []
     refused: list[str] = []
+    unmeasured: dict[str, str] = {}
     for name in metrics or sorted(name for name, metric in METRICS.items() if metric.default):
         if name not in METRICS:
             raise unknown("metric", name, METRICS)
         metric = METRICS[name]()
+        planned, reasons = len(plan), len(refused)
         for extractor in made.values() if metric.uses_extractor else (None,):
             reason = metric.supports(domain=domain, extractor=extractor, exact=exact)
             if reason is None:
-                plan.append(_planned(metric, extractor, reference_hash))
+                plan.append(plan_metric(metric, extractor, reference_hash))
             else:
                 refused.append(reason)
+        # By default it goes without saying that a metric of vectors is not for images.
+        if metrics and len(plan) == planned:
+            unmeasured[name] = "; ".join(dict.fromkeys(refused[reasons:]))
     if not plan:
-        raise UserError(
-            f"None of the metrics asked for fits {data.name!r}: {'; '.join(refused)}.", code=2
-        )
+        raise _nothing_fits(data, refused)
     used = {p.extractor for p in plan if p.extractor}
     # Metrics of known densities name no extractor and look into the features of vectors.
     if any(p.metric.needs - {"pixels"} for p in plan if not p.extractor):
         used.add("identity")
     kept = {name: extractor for name, extractor in made.items() if name in used}
     real = _real_side(data, kept, plan, cache, exact, tell)
-    reference = f"{data.name}/reference"
-    return Evaluation(data, kept, tuple(plan), real, reference, reference_hash)
-
-
-def _planned(metric: Metric, extractor: Extractor | None, reference_hash: str) -> Planned:
-    name, hashed = ("", "") if extractor is None else (extractor.name, extractor.hash)
-    signature = digest(
-        {
-            "metric": metric.name,
-            "version": metric.version,
-            "code": code_hash(type(metric)),
-            "extractor": hashed,
-            "reference": reference_hash,
-        }
+    fitting, lacking = fitting_plan(plan, real)
+    if not fitting:
+        raise _nothing_fits(data, list(lacking.values()))
+    unmeasured |= lacking
+    for reason in unmeasured.values():
+        tell(f"Not measured: {reason}.")
+    return Evaluation(
+        data=data,
+        extractors=kept,
+        plan=fitting,
+        real=real,
+        reference=f"{data.name}/reference",
+        reference_hash=reference_hash,
+        unmeasured=unmeasured,
     )
-    return Planned(metric, name, hashed, signature)
+
+
+def _nothing_fits(data: Dataset, reasons: Sequence[str]) -> UserError:
+    return UserError(
+        f"None of the metrics asked for fits {data.name!r}: {'; '.join(reasons)}.", code=2
+    )
 
 
 def exact_mixture(data: Dataset) -> ExactMixture | None:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench.errors import UserError, explain
 from bench.files import write_text
 
+Z95 = 1.959963984540054
+"""Half the width of a normal distribution's 95% interval, in standard deviations."""
+
 Status = Literal["ok", "skip", "diverged", "failed"]
 
 
@@ -31,7 +34,23 @@ class Value(Frozen):
     extractor_hash: str
     n: int
     value: float
+    se: float | None = Field(None, ge=0, description="standard error, where one is known")
+    se_method: str = Field("", description="how that was obtained; '' without one")
+    low: float | None = Field(None, description="lower end of the 95% interval, if not by se")
+    high: float | None = Field(None, description="upper end of it")
+    replicates: tuple[float, ...] = Field(
+        (), description="values without one group of samples each, for paired differences"
+    )
     signature: str = Field("", description="SHA-256 of what the value depends on beside samples")
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% interval: as measured, else value -+ 1.96 se; None without an error."""
+        if self.low is not None and self.high is not None:
+            return self.low, self.high
+        if self.se is None:
+            return None
+        return self.value - Z95 * self.se, self.value + Z95 * self.se
 
 
 class Density(Frozen):
@@ -94,6 +113,9 @@ class Row(Frozen):
     reference_n: int
     seconds_per_image: float = 0.0
     values: tuple[Value, ...] = ()
+    unmeasured: Mapping[str, str] = Field(
+        default_factory=dict, description="why there is no value, by metric and extractor"
+    )
     preview: Preview | None = Field(None, discriminator="kind")
     created: str = Field(description="UTC, ISO 8601")
     provenance: Mapping[str, str] = Field(default_factory=dict)

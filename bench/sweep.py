@@ -19,12 +19,13 @@ from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
 from bench.identity import digest
+from bench.measure import Measured
 from bench.plan import Cell, Target
 from bench.preview import TILES, preview
 from bench.progress import Bar
 from bench.provenance import now, provenance
 from bench.saving import Keep, Saver
-from bench.store import Row, Status, Value, read_row, row_path, write_row
+from bench.store import Row, Status, read_row, row_path, write_row
 from methods import Guidance, Method, SampleRNG
 
 FLOOR = "real"
@@ -187,36 +188,37 @@ def run_cell(
         row = make_row(cell, evaluation, experiment, "diverged", reason=str(error))
         write_row(experiment.cells, row)
         return row
-    values, problems = evaluation.values(accumulator.finish())
+    found = evaluation.measure(accumulator.finish())
     picture = preview(torch.cat(samples), torch.cat(labels), evaluation.data)
     row = make_row(
         cell,
         evaluation,
         experiment,
         "ok",
-        values=_merged(cell.card.name, cell.key, evaluation, experiment, values),
+        **_merged(cell.card.name, cell.key, evaluation, experiment, found),
         preview=picture,
         seconds_per_image=seconds / cell.n,
     )
     write_row(experiment.cells, row)
-    if problems:
-        raise MetricsFailed("; ".join(problems))
+    if found.problems:
+        raise MetricsFailed("; ".join(found.problems))
     return row
 
 
 def _merged(
-    run: str, key: str, evaluation: Evaluation, experiment: Experiment, fresh: tuple[Value, ...]
-) -> tuple[Value, ...]:
+    run: str, key: str, evaluation: Evaluation, experiment: Experiment, fresh: Measured
+) -> dict[str, Any]:
     """`fresh` values with the stored ones of other metrics, of the same samples and reference."""
     path = row_path(experiment.cells, run, key)
-    if not path.exists():
-        return fresh
-    row = read_row(path)
-    if row.reference_hash != evaluation.reference_hash:
-        return fresh
-    names = {(value.metric, value.extractor) for value in fresh}
+    row = read_row(path) if path.exists() else None
+    if row is None or row.reference_hash != evaluation.reference_hash:
+        return {"values": fresh.values, "unmeasured": fresh.unmeasured}
+    names = {(v.metric, v.extractor) for v in fresh.values}
     old = [v for v in row.values if (v.metric, v.extractor) not in names]
-    return tuple(sorted([*fresh, *old], key=lambda v: (v.metric, v.extractor)))
+    values = sorted([*fresh.values, *old], key=lambda v: (v.metric, v.extractor))
+    have = {f"{v.metric} {v.extractor}".strip() for v in values}
+    reasons = {**row.unmeasured, **fresh.unmeasured}
+    return {"values": values, "unmeasured": {k: r for k, r in reasons.items() if k not in have}}
 
 
 def floor_row(
@@ -239,6 +241,7 @@ def floor_row(
             return row
     accumulator = evaluation.accumulator()
     accumulate(accumulator, split.samples, split.labels, tell)
+    found = evaluation.measure(accumulator.finish())
     row = Row(
         key=key,
         status="ok",
@@ -257,9 +260,7 @@ def floor_row(
         reference=evaluation.reference,
         reference_hash=evaluation.reference_hash,
         reference_n=evaluation.real.n,
-        values=_merged(
-            run, key, evaluation, experiment, evaluation.values(accumulator.finish())[0]
-        ),
+        **_merged(run, key, evaluation, experiment, found),
         preview=preview(split.samples, split.labels, data),
         created=now(),
         provenance=provenance(),

@@ -126,7 +126,8 @@ class Metric(ABC):
     `label` is what a table shows (the extractor and n are added there); `uses_extractor` is False
     for metrics of the samples themselves. `lower`/`higher` is the better direction.
     `default` is False for one that is computed only when asked for: it costs much, or needs an
-    explanation beside it.
+    explanation beside it. `needs` is what is kept of both sides, `real_needs` what of that
+    `compute` cannot do without on the real side, by default all of it.
     """
 
     name: ClassVar[str]
@@ -135,6 +136,7 @@ class Metric(ABC):
     version: ClassVar[int] = 1
     direction: ClassVar[Direction]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    real_needs: ClassVar[frozenset[Need] | None] = None
     domain: ClassVar[Domain] = "any"
     uses_extractor: ClassVar[bool] = True
     exact_only: ClassVar[bool] = False
@@ -173,4 +175,24 @@ class Metric(ABC):
             return f"extractor {extractor.name} is for {extractor.domain} data, not {domain} data"
         if "logits" in self.needs and not extractor.has_logits:
             return f"extractor {extractor.name} gives no logits, which {self.name} needs"
+        return None
+
+    def refuses(self, *, real: SampleSet, extractor: str) -> str | None:
+        """None if this real side will do, else the reason why not.
+
+        Asked before `compute`, where `supports` was asked before there was a real side: published
+        statistics hold moments alone, and real samples may lack what a ratio divides by.
+        """
+        needs = self.needs if self.real_needs is None else self.real_needs
+        if "pixels" in needs and real.pixels is None:
+            return f"{self.name} needs the pixels of real images, which the reference lacks"
+        if not extractor:
+            return None
+        held = {"moments": {*real.moments}, "features": {*real.features}, "logits": {*real.logits}}
+        missing = sorted(n for n, names in held.items() if n in needs and extractor not in names)
+        if missing:
+            return (
+                f"{self.name} needs the {' and '.join(missing)} of real samples by extractor "
+                f"{extractor}, which the reference lacks"
+            )
         return None

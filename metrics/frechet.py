@@ -199,6 +199,7 @@ class FrechetDistance(Metric):
     summary = "Frechet distance between Gaussians fitted to real and generated features"
     direction = "lower"
     needs = frozenset({"moments", "features"})
+    real_needs = frozenset({"moments"})
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """Return the squared distance in feature units; kept features are used where n < D."""

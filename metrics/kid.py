@@ -107,6 +107,13 @@ class KernelDistanceSubsets(Metric):
     default = False
     minimum_n = SUBSET_SIZE
 
+    def refuses(self, *, real: SampleSet, extractor: str) -> str | None:
+        """Also refuses fewer real samples than a subset takes."""
+        reason = super().refuses(real=real, extractor=extractor)
+        if reason is None and real.n < SUBSET_SIZE:
+            return f"{self.name} needs {SUBSET_SIZE} real samples, and there are {real.n}"
+        return reason
+
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """`kernel_distance_subsets` with torch-fidelity's seed."""
         features = _features(real, fake, extractor)

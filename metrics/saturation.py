@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor
 
@@ -61,11 +63,30 @@ class _Pixels(Metric):
     uses_extractor = False
     minimum_n = 1
 
-    def _ratio(self, real: Array, fake: Array, samples: SampleSet, what: str) -> Estimate:
-        reference = float(real.mean())
+
+class _Ratio(_Pixels):
+    """The mean of a statistic over that of real images; refuses those where that is 0."""
+
+    statistic: ClassVar[Literal["contrast", "chroma"]]
+    what: ClassVar[str]
+
+    def _of(self, samples: SampleSet) -> Array:
+        pixels = _pixels(samples)
+        return pixels.contrast if self.statistic == "contrast" else pixels.chroma
+
+    def refuses(self, *, real: SampleSet, extractor: str) -> str | None:
+        """Also refuses real images without contrast, or without colour."""
+        reason = super().refuses(real=real, extractor=extractor)
+        if reason is None and float(self._of(real).mean()) == 0.0:
+            return f"{self.name} needs real images with {self.what}, and these have none"
+        return reason
+
+    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
+        """Return the ratio; ValueError if the real images have nothing to divide by."""
+        reference = float(self._of(real).mean())
         if reference == 0.0:
-            raise ValueError(f"the real images have no {what} to compare with")
-        return mean_estimate(fake, jackknife_groups(samples.labels), unit=reference)
+            raise ValueError(f"the real images have no {self.what} to compare with")
+        return mean_estimate(self._of(fake), jackknife_groups(fake.labels), unit=reference)
 
 
 @register
@@ -79,6 +100,7 @@ class Saturation(_Pixels):
     name = "saturation"
     label = "Saturation"
     summary = "share of pixel values at 0 or 255"
+    real_needs = frozenset()
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """Return the share in the generated set; the real set is not used."""
@@ -86,7 +108,7 @@ class Saturation(_Pixels):
 
 
 @register
-class ContrastRatio(_Pixels):
+class ContrastRatio(_Ratio):
     """RMS contrast of generated over that of real images: 1 is like the data, >= 0.
 
     RMS contrast is the standard deviation of an image's values (Peli 1990, eq. 4), over all
@@ -96,14 +118,11 @@ class ContrastRatio(_Pixels):
     name = "contrast_ratio"
     label = "Contrast ratio"
     summary = "RMS contrast of generated images over that of real ones, 1 = like the data"
-
-    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
-        """Return the ratio; ValueError if the real images are constant."""
-        return self._ratio(_pixels(real).contrast, _pixels(fake).contrast, fake, "contrast")
+    statistic, what = "contrast", "contrast"
 
 
 @register
-class ChromaRatio(_Pixels):
+class ChromaRatio(_Ratio):
     """Chroma of generated over that of real images: 1 is like the data, above it is oversaturated.
 
     Chroma is that of the HSV model (Smith 1978): the largest less the smallest channel of a pixel,
@@ -113,8 +132,5 @@ class ChromaRatio(_Pixels):
     name = "chroma_ratio"
     label = "Colour saturation ratio"
     summary = "chroma of generated images over that of real ones, 1 = like the data"
+    statistic, what = "chroma", "colour"
     default = False
-
-    def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
-        """Return the ratio; ValueError if the real images are grey."""
-        return self._ratio(_pixels(real).chroma, _pixels(fake).chroma, fake, "colour")

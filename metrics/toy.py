@@ -137,6 +137,7 @@ class _Toy(Metric):
     """A metric of raw vectors, kept under the extractor 'identity', against an exact density."""
 
     needs = frozenset({"features"})
+    real_needs = frozenset()
     domain = "vector"
     uses_extractor = False
     exact_only = True

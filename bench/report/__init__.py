@@ -22,12 +22,13 @@ from bench.report.inversion_section import (
 )
 from bench.report.inversions import prepare_inversions
 from bench.report.page import Picture, page
+from bench.report.pairs import difference_frame, headline_differences
 from bench.report.published import read_published
 from bench.report.style import look, render
 from bench.report.summary import summary
 from bench.report.tables import make_table, markdown
 from bench.report.tex import tex
-from bench.report.words import left_out, reading, title, unmeasured
+from bench.report.words import left_out, not_measured, reading, title, unmeasured
 from bench.store import Row
 
 
@@ -62,7 +63,8 @@ def write_report(
     inverted = prepare_inversions(inversions, rows) if inversions else None
     numbers = read_published(published) if published is not None else ()
     tables = [make_table(data, column) for column in data.columns]
-    head = [title(data), reading(), *left_out(data), *unmeasured(data)]
+    lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
+    head = [title(data), reading(), *left_out(data), *unmeasured(data), *lacking]
     summary_path = write_text(
         out / "summary.csv", summary(data.rows).to_csv(index=False, lineterminator="\n")
     )
@@ -73,16 +75,21 @@ def write_report(
     tex_path = write_text(
         out / "tables.tex", tex(tables, head) + (tex_section(inverted) if inverted else "")
     )
-    for name, frame in (("inversions.csv", inversion_summary), ("edits.csv", edit_summary)):
-        if inverted:
-            text = frame(inverted).to_csv(index=False, lineterminator="\n")
-            write_text(out / name, text)
-        else:
+    compared = headline_differences(data)
+    more = {
+        "differences.csv": difference_frame(compared.items()) if compared else None,
+        "inversions.csv": inversion_summary(inverted) if inverted else None,
+        "edits.csv": edit_summary(inverted) if inverted else None,
+    }
+    for name, frame in more.items():
+        if frame is None:
             (out / name).unlink(missing_ok=True)
+        else:
+            write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
 
     pictures, figures = _draw(plan_figures(data, numbers), out)
-    grids, more = _draw(plan_grids(inverted), out) if inverted else ([], [])
-    figures += more
+    grids, extra = _draw(plan_grids(inverted), out) if inverted else ([], [])
+    figures += extra
 
     old = _figures_of(out / "index.html")
     sections = [page_section(inverted, grids)] if inverted else []

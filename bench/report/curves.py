@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from bench.report.cells import Cell
 from bench.report.frame import Column, Data, Series
 from bench.report.published import Curve, Published, curves, legend_names
 from bench.report.style import (
@@ -68,9 +70,9 @@ def metric_curve(
         drawn += curve.values
     for series in data.series(column.dataset):
         drawn += _line(axes, data, column, series, styles[series.method])
-    floor = data.floor(column).values
-    if floor:
-        mean = float(np.mean(floor))
+    floor = data.floor(column)
+    if floor.found:
+        mean = floor.mean
         axes.axhline(mean, color=GREY, ls="--", lw=1.2, zorder=1.5, label="real vs. real (floor)")
         drawn.append(mean)
     scale, linear_below = value_scale(drawn)
@@ -80,6 +82,8 @@ def metric_curve(
         axes.set_yscale(scale)
     if scale != "linear":
         _plain_ticks(axes)
+    for series in data.series(column.dataset):
+        _band(axes, data, column, series, styles[series.method].color)
     _guidance_axis(axes, data.guidances(column.dataset))
     axes.set_ylabel(axis_label(column, width=44))
     axes.set_title(plain(column.dataset), loc="left")
@@ -90,9 +94,9 @@ def metric_curve(
 def _line(
     axes: Axes, data: Data, column: Column, series: Series, style: MethodStyle
 ) -> list[float]:
-    """Draw one line with the range over its runs; return what was drawn."""
+    """Draw one line; return what was drawn."""
     cells = {g: data.cell(column, series, g) for g in data.guidances(column.dataset)}
-    ok = {g: cell for g, cell in cells.items() if cell.values}
+    ok = {g: cell for g, cell in cells.items() if cell.found}
     lost = [g for g, c in cells.items() if any(r.status == "diverged" for r in c.troubles)]
     if lost:
         # At the upper edge, since there is no value to put them at.
@@ -109,8 +113,6 @@ def _line(
     if not ok:
         return []
     means = [cell.mean for cell in ok.values()]
-    low = [min(cell.values) for cell in ok.values()]
-    high = [max(cell.values) for cell in ok.values()]
     axes.plot(
         list(ok),
         means,
@@ -122,11 +124,27 @@ def _line(
         zorder=3,
         clip_on=False,
     )
-    if any(len(cell.values) > 1 for cell in ok.values()):
-        axes.fill_between(list(ok), low, high, color=style.color, alpha=0.18, lw=0, zorder=2)
-        if len(ok) == 1:
-            axes.vlines(list(ok), low, high, color=style.color, lw=1.2, zorder=2)
-    return [*means, *low, *high]
+    return means
+
+
+def _band(axes: Axes, data: Data, column: Column, series: Series, colour: str) -> None:
+    """Shade the intervals of one line; a point between two without one gets a bar."""
+    cells = {g: data.cell(column, series, g) for g in data.guidances(column.dataset)}
+    bands = {g: cell.band for g, cell in cells.items() if cell.found}
+    if not any(bands.values()):
+        return
+    ends = [band or (np.nan, np.nan) for band in bands.values()]
+    low, high = (np.array(side, float) for side in zip(*ends, strict=True))
+    if axes.get_yscale() == "log":
+        # Where an interval reaches below 0 there is no end to draw: half the least value is.
+        drawn = [cell.mean for cell in cells.values() if cell.found]
+        low = np.maximum(low, min(drawn) / 2)
+    x = list(bands)
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0, zorder=2)
+    known = [False, *np.isfinite(low), False]
+    alone = [i for i in range(len(x)) if known[i + 1] and not known[i] and not known[i + 2]]
+    if alone:
+        axes.vlines([x[i] for i in alone], low[alone], high[alone], color=colour, lw=1.2, zorder=2)
 
 
 def _grey(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, i: int) -> None:
@@ -184,11 +202,12 @@ def precision_recall(
         style = styles[series.method]
         x, y, at = [], [], []
         for g in data.guidances(precision.dataset):
-            first, second = data.cell(recall, series, g), data.cell(precision, series, g)
-            if first.values and second.values:
-                x.append(first.mean)
-                y.append(second.mean)
+            pair = data.cell(recall, series, g), data.cell(precision, series, g)
+            if all(cell.found for cell in pair):
+                x.append(pair[0].mean)
+                y.append(pair[1].mean)
                 at.append(g)
+                _error_bars(axes, *pair, style.color)
         if not at:
             continue
         axes.plot(
@@ -202,9 +221,10 @@ def precision_recall(
             zorder=3,
         )
         _ends(axes, x, y, at, style.color)
-    floor = data.floor(recall).values, data.floor(precision).values
-    if all(floor):
-        x0, y0 = (float(np.mean(values)) for values in floor)
+    floor = data.floor(recall), data.floor(precision)
+    if all(cell.found for cell in floor):
+        x0, y0 = (cell.mean for cell in floor)
+        _error_bars(axes, *floor, GREY)
         label = "real vs. real (floor)"
         axes.plot([x0], [y0], color=GREY, marker="*", ms=10, ls="none", label=label, zorder=2)
     axes.margins(0.13)
@@ -213,6 +233,16 @@ def precision_recall(
     axes.set_title(plain(precision.dataset), loc="left")
     _legend(figure, axes)
     return figure
+
+
+def _error_bars(axes: Axes, across: Cell, up: Cell, colour: str) -> None:
+    """Bars of the intervals of a point, in both directions as far as they are known."""
+    x, y = across.mean, up.mean
+    line: dict[str, Any] = {"color": colour, "lw": 0.8, "alpha": 0.6, "zorder": 2.5}
+    if across.band is not None:
+        axes.hlines([y], [across.band[0]], [across.band[1]], **line)
+    if up.band is not None:
+        axes.vlines([x], [up.band[0]], [up.band[1]], **line)
 
 
 def _published_paths(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from bench.report.cells import Cell
 from bench.report.clouds import clouds, densities
 from bench.report.curves import metric_curve, precision_recall
 from bench.report.frame import Column, Data, Series
@@ -84,6 +85,11 @@ def _pairs(data: Data, dataset: str, published: tuple[Published, ...]) -> Iterat
                 "set that is covered) along guidance, both without unit; up and right is better. "
                 "One path per method and number of steps, its ends marked with their g"
                 + (
+                    "; bars are 95% intervals, or the range of two seeds or runs"
+                    if any(data.cell(precision, s, g).band for s, g in _points(data, dataset))
+                    else ""
+                )
+                + (
                     "; the star is real against real."
                     if data.floor(recall).values and data.floor(precision).values
                     else "."
@@ -144,11 +150,23 @@ def _curve_caption(data: Data, column: Column, published: tuple[Published, ...])
     }
     text = f"{column.title} on {column.dataset} against guidance g (1 = off); "
     text += f"{better[column.direction]}. One line per method and number of steps"
-    spread = any(len(data.cell(column, s, g).values) > 1 for s, g in _points(data, column.dataset))
-    text += ", the mean over runs with their range as a band." if spread else "."
+    cells = [data.cell(column, s, g) for s, g in _points(data, column.dataset)]
+    text += _bands([cell for cell in cells if cell.found])
     if data.floor(column).values:
         text += " Dashed grey: real samples measured like generated ones."
     return text + _grey_caption(column, published)
+
+
+def _bands(cells: Sequence[Cell]) -> str:
+    """The end of a sentence on lines, and what their bands or bars are."""
+    text = ", the mean over seeds" if any(len(c.blocks) > 1 for c in cells) else ""
+    kinds = [
+        ("the 95% interval of a single run", any(len(c.blocks) == 1 and c.band for c in cells)),
+        ("the 95% interval of the mean by Student's t", any(len(c.blocks) > 2 for c in cells)),
+        ("the range of two seeds or runs", any(len(c.blocks) == 2 for c in cells)),
+    ]
+    found = [kind for kind, there in kinds if there]
+    return f"{text}; shaded: {', or '.join(found)}." if found else f"{text}."
 
 
 def _grey_caption(column: Column, published: tuple[Published, ...]) -> str:

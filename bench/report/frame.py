@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from statistics import fmean, stdev
 
 from bench.errors import UserError
+from bench.report.cells import Cell
 from bench.report.style import FLOOR, method_order, metric_order
 from bench.store import Row, Value
 
@@ -64,24 +64,6 @@ class Series:
         if self.steps < 1:
             return name
         return f"{name}, {self.steps} step{'' if self.steps == 1 else 's'}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The runs of a series at one guidance scale: their values, and the rows that have none."""
-
-    values: tuple[float, ...]
-    troubles: tuple[Row, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean over runs."""
-        return fmean(self.values)
-
-    @property
-    def sd(self) -> float:
-        """Sample standard deviation over runs; exactly 0 where they agree."""
-        return stdev(self.values)
 
 
 @dataclass(frozen=True)
@@ -150,15 +132,15 @@ class Data:
     def cell(self, column: Column, series: Series, guidance: float) -> Cell:
         """Return the values of one measure for one line at one guidance scale."""
         rows = self.rows_of(series, guidance)
-        values = [v.value for r in rows for v in measured(r) if _is(column, v)]
-        return Cell(tuple(values), tuple(r for r in rows if r.status != "ok" and r.n == column.n))
+        found = [(r, v) for r in rows for v in measured(r) if _is(column, v)]
+        return Cell(tuple(found), tuple(r for r in rows if r.status != "ok" and r.n == column.n))
 
     def floor(self, column: Column) -> Cell:
         """Real against real, over all its runs; empty where it was not measured comparably."""
         rows = [r for r in self.rows if r.dataset == column.dataset and r.method == FLOOR]
         if any(noted == column for noted, _ in self.notes):
-            return Cell((), ())
-        return Cell(tuple(v.value for r in rows for v in measured(r) if _is(column, v)), ())
+            return Cell()
+        return Cell(tuple((r, v) for r in rows for v in measured(r) if _is(column, v)))
 
 
 def prepare(rows: Sequence[Row]) -> Data:

@@ -9,7 +9,15 @@ from html import escape
 from bench.report.figures import Plan
 from bench.report.frame import Data
 from bench.report.tables import DASH, Table, Text
-from bench.report.words import left_out, numbers, reading, title
+from bench.report.words import (
+    COMPARED,
+    DIFFERENCES,
+    left_out,
+    not_measured,
+    numbers,
+    reading,
+    title,
+)
 from bench.store import Row
 
 Cells = Sequence[str]
@@ -35,6 +43,12 @@ thead th { border-top: 2px solid #1a1a1a; border-bottom: 1px solid #1a1a1a; }
 tbody tr:last-child > * { border-bottom: 2px solid #1a1a1a; }
 tbody th { font-weight: 400; }
 .floor > * { border-top: 1px solid #999; color: #444; font-style: italic; }
+.aside > * { color: #444; font-size: .8rem; }
+small { color: #444; font-size: .75rem; }
+.numbers small { display: block; line-height: 1; }
+.numbers td { vertical-align: top; }
+.numbers tbody th { vertical-align: top; }
+details { margin: .6rem 0; font-size: .95rem; }
 .words td, .words th { text-align: left; white-space: normal; vertical-align: top; }
 .words code { word-break: break-all; }
 .notes { font-size: .85rem; color: #333; margin: .4rem 0; padding: 0; list-style: none; }
@@ -76,7 +90,7 @@ def page(
         "<body>",
         f"<h1>{name}</h1>",
         *_opening(data, pictures, note),
-        *(part for dataset in data.datasets for part in _dataset(dataset, tables, pictures)),
+        *(part for name in data.datasets for part in _dataset(data, name, tables, pictures)),
         *sections,
         *_without_result(data),
         *_provenance(data),
@@ -113,15 +127,20 @@ def _opening(data: Data, pictures: Sequence[Picture], note: Mapping[str, str]) -
     yield _words(head, lines)
 
 
-def _dataset(dataset: str, tables: Sequence[Table], pictures: Sequence[Picture]) -> Iterator[str]:
+def _dataset(
+    data: Data, dataset: str, tables: Sequence[Table], pictures: Sequence[Picture]
+) -> Iterator[str]:
     """Every measure as table and curve, then the figures that are of no single measure."""
     yield f"<h2>{escape(dataset)}</h2>"
     own = [table for table in tables if table.column.dataset == dataset]
     if not own:
         yield "<p>Nothing was measured; the reasons are below.</p>"
+    yield from (f"<p>{escape(line)}</p>" for line in not_measured(data, dataset))
     for table in own:
         yield f"<h3>{escape(table.title)}</h3>"
         yield _numbers_table(table)
+        if table.differences:
+            yield _differences(table)
         for picture in pictures:
             if picture.plan.column == table.column:
                 yield html_figure(picture)
@@ -150,7 +169,8 @@ def _numbers_table(table: Table) -> str:
     for line in table.lines:
         cells = f"<td>{escape(line.nfe)}</td><td>{escape(line.seconds)}</td>"
         cells += "".join(f"<td>{html_cell(cell)}</td>" for cell in line.cells)
-        kind = ' class="floor"' if line.floor else ""
+        name = "floor" if line.floor else "aside" if line.aside else ""
+        kind = f' class="{name}"' if name else ""
         lines.append(f'<tr{kind}><th scope="row">{escape(line.label)}</th>{cells}</tr>')
     notes = "".join(
         f"<li>{f'<sup>{escape(mark)}</sup> ' if mark else ''}{escape(text)}</li>"
@@ -163,11 +183,32 @@ def _numbers_table(table: Table) -> str:
     )
 
 
+def _differences(table: Table) -> str:
+    head = "".join(
+        f'<th scope="col">{escape(name)}</th>'
+        for name in ("method", *(f"g = {g}" for g in table.guidance))
+    )
+    lines = [
+        f'<tr><th scope="row">{escape(line.label)}</th>'
+        + "".join(f"<td>{html_cell(cell)}</td>" for cell in line.cells)
+        + "</tr>"
+        for line in table.differences
+    ]
+    return (
+        f"<details><summary>{escape(DIFFERENCES)}</summary>"
+        f'<div class="scroll" tabindex="0"><table class="numbers"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f'<p class="notes">{escape(COMPARED)} <a href="differences.csv">differences.csv</a></p>'
+        "</details>"
+    )
+
+
 def html_cell(cell: Text) -> str:
     """A cell as HTML."""
     text = escape(cell.text)
     text = f"<strong>{text}</strong>" if cell.bold else text
-    return f"{text}<sup>{escape(cell.marks)}</sup>" if cell.marks else text
+    text = f"{text}<sup>{escape(cell.marks)}</sup>" if cell.marks else text
+    return f"{text} <small>{escape(cell.error)}</small>" if cell.error else text
 
 
 def _without_result(data: Data) -> Iterator[str]:

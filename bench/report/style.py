@@ -17,9 +17,16 @@ FLOOR = "real"
 WIDTH = 6.5  # inches: the text width of a US letter or A4 page
 GREY = "#6b6b6b"
 
+HEADLINES = (
+    *("fd", "fd_corrected", "kid", "precision", "recall", "density", "coverage"),
+    *("class_accuracy", "w1", "within3"),
+)
+"""Metrics that stand first, with their variants; methods are compared in pairs by them alone."""
+
 _FIRST_METRICS = (
-    *("fd", "w1", "shift", "within3", "precision", "recall", "density", "coverage"),
-    *("class_accuracy", "saturation", "contrast_ratio"),
+    *HEADLINES,
+    *("shift", "fd_inf", "class_fd", "kid_subsets", "saturation", "contrast_ratio"),
+    "chroma_ratio",
 )
 LineStyle = str | tuple[int, tuple[float, ...]]
 
@@ -29,12 +36,12 @@ _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
     "edm": (0, "o", "-"),
     "ct": (2, "s", "-."),
     "igct": (3, "^", (0, (6.0, 1.5))),
+    "guided-cd": (9, "v", (0, (3.0, 1.0, 1.0, 1.0))),
 }
 # The palette's grey is the floor's and the published curves', its yellow is too pale on white.
-_NEXT_COLOURS = (1, 9, 5, 6)
-_NEXT_MARKERS = ("v", "P", "X", "*", "<", ">", "p", "h")
+_NEXT_COLOURS = (1, 5, 6)
+_NEXT_MARKERS = ("P", "X", "*", "<", ">", "p", "h")
 _NEXT_LINES: tuple[LineStyle, ...] = (
-    (0, (3.0, 1.0, 1.0, 1.0)),
     (0, (8.0, 2.0, 1.0, 2.0)),
     (0, (2.0, 1.5)),
     (0, (3.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
@@ -104,10 +111,25 @@ def method_order(method: str) -> tuple[int, str]:
 
 def metric_order(metric: str) -> tuple[int, str]:
     """Sort key of metrics: those people ask for first, then the others by name."""
-    for i, name in enumerate(_FIRST_METRICS):
-        if metric == name or metric.startswith(f"{name}_"):
-            return (i, metric)
-    return (len(_FIRST_METRICS), metric)
+    name = _family(metric)
+    place = _FIRST_METRICS.index(name) if name in _FIRST_METRICS else len(_FIRST_METRICS)
+    return (place, metric)
+
+
+def is_headline(metric: str) -> bool:
+    """Whether methods are compared in pairs by this metric."""
+    return _family(metric) in HEADLINES
+
+
+def is_frechet(metric: str) -> bool:
+    """Whether papers report the minimum over seeds of this metric: a Frechet distance."""
+    return metric.partition("_")[0] in ("fd", "fid") or metric == "class_fd"
+
+
+def _family(metric: str) -> str:
+    """The longest name of a first metric that this one is or varies: precision of precision_k3."""
+    found = [n for n in _FIRST_METRICS if metric == n or metric.startswith(f"{n}_")]
+    return max(found, key=len, default=metric)
 
 
 def marker_fill(variant: int) -> Any:

@@ -3,44 +3,64 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from itertools import chain
 
-from bench.report.frame import Cell, Column, Data, Series
+from bench.report.cells import Cell
+from bench.report.frame import Column, Data, Series
+from bench.report.numerals import decimals, error_decimals, number, with_error
+from bench.report.pairs import Difference, best_of, differences
+from bench.report.style import is_frechet, is_headline, method_order
+from bench.report.words import BOLD, COMPARED, DIFFERENCES, MINIMUM, error_notes
 from bench.store import Row
 
 DASH = "\N{EN DASH}"
+FEWEST_SEEDS = 3
+"""Of one checkpoint, for the minimum over them to be shown: EDM's number."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """Content of one table cell: unescaped text, the marks of its footnotes, best or not."""
+    """Content of one table cell: unescaped text, error, marks of its footnotes, best or not.
+
+    `error` is shown behind the text in small print, such as "± 0.12".
+    """
 
     text: str
     marks: str = ""
     bold: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One table row: a method at a number of steps, one cell per guidance scale."""
+    """One table row: a method at a number of steps, one cell per guidance scale.
+
+    `aside` is one that restates the line above it in another way.
+    """
 
     label: str
     nfe: str
     seconds: str
     cells: tuple[Text, ...]
     floor: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """One measure of one data set; `notes` are footnotes as (mark, text), '' for general ones."""
+    """One measure of one data set; `notes` are footnotes as (mark, text), '' for general ones.
+
+    `differences` are the lines of the table of paired differences, which has the same columns.
+    """
 
     column: Column
     guidance: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[tuple[str, str], ...]
+    differences: tuple[Line, ...] = ()
 
     @property
     def title(self) -> str:
@@ -55,52 +75,64 @@ def make_table(data: Data, column: Column) -> Table:
     # A line without a single value or event would be empty: its metric does not apply.
     lines = [(s, cells) for s, cells in lines if any(c.values or c.troubles for c in cells)]
     floor = data.floor(column)
-    every = [v for _, cells in lines for c in cells for v in c.values] + [*floor.values]
-    digits = decimals(every)
+    valued = [c for c in (floor, *chain.from_iterable(cells for _, cells in lines)) if c.values]
+    digits = decimals([v for c in valued for v in c.values])
     notes = _Notes()
-    counts = {len(c.values) for c in chain([floor], *(cells for _, cells in lines))} - {0, 1}
+    counts = {len(c.blocks) for c in valued if len(c.blocks) > 1 or c.estimate.se is not None}
+    # The floor is told apart by its name, single runs among others by having no number behind.
+    counts -= {1} if not any(_is_single(c) for _, cells in lines for c in cells) else set()
     count = counts.pop() if len(counts) == 1 else 0
     texts = [[_text(cell, digits, count, notes) for cell in cells] for _, cells in lines]
-    for j in range(len(guidances)):
-        for i in _best([cells[j] for _, cells in lines], column.direction, digits):
+    found = differences(data, column)
+    for j, g in enumerate(guidances):
+        against = {d.series: d for d in found if d.guidance == g}
+        for i in _best(lines, j, column.direction, digits, against):
             texts[i][j] = replace(texts[i][j], bold=True)
-    done = [
-        Line(series.label, *costs(data, series), tuple(cells))
-        for (series, _), cells in zip(lines, texts, strict=True)
-    ]
+    count_of_seeds = [c.seeds for _, cells in lines for c in cells if c.seeds >= FEWEST_SEEDS]
+    done = []
+    for (series, cells), shown in zip(lines, texts, strict=True):
+        done.append(Line(series.label, *costs(data, series), tuple(shown)))
+        if is_frechet(column.metric) and any(c.seeds >= FEWEST_SEEDS for c in cells):
+            least = min(count_of_seeds)
+            minima = tuple(_minimum(cell, least, digits) for cell in cells)
+            done.append(Line(f"{series.label}: min of {least} seeds", "", "", minima, aside=True))
+            notes.general[MINIMUM] = None
     if floor.values:
-        shown = _number(floor, digits, count)
-        label = "real vs. real (floor)"
-        done.append(Line(label, DASH, DASH, (Text(shown),) * len(guidances), floor=True))
-    if count or counts:
-        behind = f"{count} runs" if count else "runs, their number behind"
-        text = (
-            f"± is the standard deviation over {behind}; runs differ in training or sampling seed."
-        )
-        notes.general.append(text)
+        text, error = with_error(floor.estimate, digits)
+        real = (Text(text, error=error + _behind(floor, count)),) * len(guidances)
+        done.append(Line("real vs. real (floor)", DASH, DASH, real, floor=True))
+    general = [*error_notes(column.metric, valued, count), *notes.general]
+    if found:
+        general.append(BOLD)
     if floor.values and guidances:
-        notes.general.append("The floor takes no guidance and repeats in every column.")
-    notes.general += [text for noted, text in data.notes if noted == column]
+        general.append("The floor takes no guidance and repeats in every column.")
+    general += [text for noted, text in data.notes if noted == column]
     return Table(
         column=column,
         guidance=tuple(f"{g:g}" for g in guidances),
         lines=tuple(done),
-        notes=(*((mark, text) for text, mark in notes.marks.items()), *notes.general_pairs()),
+        notes=(*((m, text) for text, m in notes.marks.items()), *(("", text) for text in general)),
+        differences=_difference_lines(guidances, found) if is_headline(column.metric) else (),
     )
 
 
-def decimals(values: Sequence[float]) -> int:
-    """Decimals for a table whose largest entry has about four significant digits."""
-    largest = max((abs(v) for v in values), default=0.0)
-    return next((d for limit, d in ((0.1, 5), (10, 3), (100, 2)) if largest < limit), 1)
+def _difference_lines(guidances: Sequence[float], found: Sequence[Difference]) -> tuple[Line, ...]:
+    """The lines of methods that are compared, in the order of the table; the best says so."""
+    series = {s: None for d in found for s in (d.series, d.best)}
+    best = {d.guidance: d.best for d in found}
+    by_place = {(d.series, d.guidance): d for d in found}
 
+    def show(line: Series, g: float) -> Text:
+        d = by_place.get((line, g))
+        if d is None:
+            return Text("best" if best.get(g) == line else "")
+        shown = error_decimals(d.se) if d.se > 0 else decimals([d.value])
+        sign = "+" if d.value > 0 else ""
+        star = "*" if d.is_significant else ""
+        return Text(f"{sign}{number(d.value, shown)}", star, error=f"± {number(d.se, shown)}")
 
-def number(value: float, digits: int) -> str:
-    """Return fixed decimals, but never a zero for what is not zero."""
-    fixed = f"{value:.{digits}f}"
-    if abs(value) >= 1e6 or (value != 0.0 and float(fixed) == 0.0):
-        return f"{value:.1e}"
-    return fixed
+    ordered = sorted(series, key=lambda s: (method_order(s.method), s.run, s.steps))
+    return tuple(Line(s.label, "", "", tuple(show(s, g) for g in guidances)) for s in ordered)
 
 
 def costs(data: Data, series: Series) -> tuple[str, str]:
@@ -122,30 +154,46 @@ def _range(shown: list[str]) -> str:
 
 
 class _Notes:
-    """Footnotes of one table: equal texts share a mark."""
+    """Footnotes of one table: equal texts share a mark; general ones, in order, have none."""
 
     def __init__(self) -> None:
         self.marks: dict[str, str] = {}
-        self.general: list[str] = []
+        self.general: dict[str, None] = {}
 
     def mark(self, text: str) -> str:
         count = len(self.marks)
         letters = "abcdefghijklmnopqrstuvwxyz"
         return self.marks.setdefault(text, letters[count % 26] * (count // 26 + 1))
 
-    def general_pairs(self) -> list[tuple[str, str]]:
-        return [("", text) for text in self.general]
-
 
 def _text(cell: Cell, digits: int, count: int, notes: _Notes) -> Text:
     found = dict.fromkeys(notes.mark(_trouble(row)) for row in cell.troubles)
     marks = ",".join(found)
     if cell.values:
-        return Text(_number(cell, digits, count), marks)
+        text, error = with_error(cell.estimate, digits)
+        return Text(text, marks, error=f"{error}{_behind(cell, count)}".strip())
     if not cell.troubles:
         return Text("")
     events = dict.fromkeys(row.status for row in cell.troubles)
     return Text("/".join(DASH if e == "skip" else e for e in events), marks)
+
+
+def _minimum(cell: Cell, count: int, digits: int) -> Text:
+    """The least value of so many seeds, with the decimals of the mean above it."""
+    least = cell.minimum(count)
+    if least is None:
+        return Text("")
+    se = cell.estimate.se
+    return Text(number(least, error_decimals(se) if se else digits))
+
+
+def _is_single(cell: Cell) -> bool:
+    return len(cell.blocks) == 1 and cell.estimate.se is not None
+
+
+def _behind(cell: Cell, count: int) -> str:
+    """The number of seeds unless it is 1 or `count`, which a footnote states."""
+    return f" ({len(cell.blocks)})" if len(cell.blocks) not in (1, count) else ""
 
 
 def _trouble(row: Row) -> str:
@@ -153,24 +201,33 @@ def _trouble(row: Row) -> str:
     return f"{'skipped' if row.status == 'skip' else row.status}: {reason}"
 
 
-def _number(cell: Cell, digits: int, count: int) -> str:
-    """Mean and spread; the number of runs too unless it is `count`, which a footnote states."""
-    if len(cell.values) == 1:
-        return number(cell.mean, digits)
-    behind = "" if len(cell.values) == count else f" ({len(cell.values)})"
-    return f"{number(cell.mean, digits)} ± {number(cell.sd, digits)}{behind}"
+def _best(
+    lines: Sequence[tuple[Series, Sequence[Cell]]],
+    place: int,
+    direction: str,
+    digits: int,
+    against: Mapping[Series, Difference],
+) -> list[int]:
+    """Return indices of the lines to print bold in a column.
 
-
-def _best(cells: Sequence[Cell], direction: str, digits: int) -> list[int]:
-    """Return indices of the best cells, ties as displayed; none without rivals or a direction.
-
-    A mean over the runs that did not diverge is not in the running: it is flattered.
+    They are the best and those that do not differ significantly from it, by `against`; without
+    differences, ties as displayed.
     """
-    means = {i: c.mean for i, c in enumerate(cells) if c.values and not c.troubles}
-    if direction == "none" or len(means) < 2:
+    cells = [row[place] for _, row in lines]
+    best = best_of(cells, direction)
+    if best is None:
         return []
-    top = (min if direction == "lower" else max)(means.values())
-    return [i for i, mean in means.items() if number(mean, digits) == number(top, digits)]
+    top = number(cells[best].mean, digits)
+
+    def ties(i: int) -> bool:
+        if i == best:
+            return True
+        if lines[i][0] in against:
+            return not against[lines[i][0]].is_significant
+        in_running = bool(cells[i].values) and not cells[i].troubles
+        return in_running and number(cells[i].mean, digits) == top
+
+    return [i for i in range(len(lines)) if ties(i)]
 
 
 def markdown(tables: Sequence[Table], head: Sequence[str]) -> str:
@@ -185,14 +242,27 @@ def markdown(tables: Sequence[Table], head: Sequence[str]) -> str:
         names = ["method", "NFE", "s/image", *(f"g = {g}" for g in table.guidance)]
         rows = [f"| {' | '.join(names)} |", "|" + " --- |" + " ---: |" * (len(names) - 1)]
         for line in table.lines:
-            label = f"*{md(line.label)}*" if line.floor else md(line.label)
+            label = f"*{md(line.label)}*" if line.floor or line.aside else md(line.label)
             cells = [label, line.nfe, line.seconds, *(md_cell(c) for c in line.cells)]
             rows.append(f"| {' | '.join(cells)} |")
         out.append("\n".join(rows))
         if table.notes:
             notes = (f"<sup>{m}</sup> {md(t)}" if m else md(t) for m, t in table.notes)
             out.append("  \n".join(notes))
+        if table.differences:
+            out += _md_differences(table)
     return "\n\n".join(out) + "\n"
+
+
+def _md_differences(table: Table) -> list[str]:
+    """A section that opens when it is clicked."""
+    names = ["method", *(f"g = {g}" for g in table.guidance)]
+    rows = [f"| {' | '.join(names)} |", "|" + " --- |" + " ---: |" * (len(names) - 1)]
+    for line in table.differences:
+        cells = [md(line.label), *(md_cell(c) for c in line.cells)]
+        rows.append(f"| {' | '.join(cells)} |")
+    summary = f"<details><summary>{DIFFERENCES}: {escape(table.title)}</summary>"
+    return [summary, "\n".join(rows), md(COMPARED), "</details>"]
 
 
 def md(text: str) -> str:
@@ -205,4 +275,5 @@ def md(text: str) -> str:
 def md_cell(cell: Text) -> str:
     """A cell as Markdown; its text is a number or a word of the report's own."""
     text = f"**{cell.text}**" if cell.bold else cell.text
-    return f"{text}<sup>{cell.marks}</sup>" if cell.marks else text
+    text = f"{text}<sup>{md(cell.marks)}</sup>" if cell.marks else text
+    return f"{text} {cell.error}" if cell.error else text

@@ -55,7 +55,7 @@ def tex(tables: Sequence[Table], head: Sequence[str]) -> str:
 def _blocks(table: Table) -> Iterator[range]:
     """Return runs of guidance columns that fit the 345 pt of LaTeX's article class at 8 pt."""
     widths = [
-        max(len(t) for t in (f"g = {g}", *(line.cells[j].text for line in table.lines)))
+        max(len(t) for t in (f"g = {g}", *(_shown(line.cells[j]) for line in table.lines)))
         for j, g in enumerate(table.guidance)
     ]
     label = max((len(line.label) for line in table.lines), default=0)
@@ -108,4 +108,9 @@ def tex_cell(cell: Text) -> str:
     """A cell as TeX."""
     text = escape_tex(cell.text)
     text = rf"\textbf{{{text}}}" if cell.bold else text
-    return f"{text}$^{{{cell.marks}}}$" if cell.marks else text
+    text = f"{text}$^{{{cell.marks}}}$" if cell.marks else text
+    return rf"{text}\,{{\scriptsize {escape_tex(cell.error)}}}" if cell.error else text
+
+
+def _shown(cell: Text) -> str:
+    return f"{cell.text} {cell.error}" if cell.error else cell.text

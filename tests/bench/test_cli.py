@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from metrics import METRICS
 from metrics.extractors.inception import WEIGHTS_FILE, WEIGHTS_FOLDER_VARIABLE
 from tests.bench.helpers import TINY, bench, contents, sets
 
@@ -250,3 +251,15 @@ def test_suggestions_name_what_was_asked_for(tmp_path):
     assert "bench train --method ct" in ran.err
     ran = bench("report", "--suite", "demo", "--results", tmp_path)
     assert "bench sweep --suite demo" in ran.err
+
+
+def test_the_list_of_metrics_says_which_are_computed_by_default():
+    ran = bench("list", "metrics")
+    assert ran.code == 0
+    default, asked = ran.out.split("Computed when asked for (bench sweep --metric NAME):")
+    assert default.startswith("Computed by default where they fit the data:")
+    listed = [
+        {line.split()[0] for line in part.splitlines()[1:] if line} for part in (default, asked)
+    ]
+    assert listed[0] == {name for name, metric in METRICS.items() if metric.default}
+    assert listed[1] == {name for name, metric in METRICS.items() if not metric.default}

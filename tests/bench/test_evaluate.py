@@ -1,4 +1,7 @@
+import pytest
+
 from bench.data import DATASETS
+from bench.errors import UserError
 from bench.evaluate import prepare
 from metrics import METRICS
 
@@ -25,3 +28,21 @@ def test_a_metric_of_a_plugin_is_a_default_one(tmp_path, monkeypatch):
     assert "mine" in names(prepare(data, tmp_path))
     monkeypatch.setattr(Mine, "default", False)
     assert "mine" not in names(prepare(data, tmp_path))
+
+
+def test_a_metric_that_was_asked_for_and_does_not_fit_is_told_with_the_reason(tmp_path):
+    data, told = DATASETS["digits"](), []
+    asked = ["chroma_ratio", "w1", "contrast_ratio"]
+    found = prepare(data, tmp_path, metrics=asked, extractors=["identity"], tell=told.append)
+    assert names(found) == ["contrast_ratio"]
+    assert found.unmeasured == {
+        "chroma_ratio": "chroma_ratio needs real images with colour, and these have none",
+        "w1": "w1 is for vector data, not image data",
+    }
+    assert sorted(told) == sorted(f"Not measured: {r}." for r in found.unmeasured.values())
+    with pytest.raises(UserError, match="fits 'digits': chroma_ratio needs real images with colou"):
+        prepare(data, tmp_path, metrics=["chroma_ratio"], extractors=["identity"])
+
+
+def test_by_default_metrics_of_other_data_go_without_saying(tmp_path):
+    assert prepare(DATASETS["modes1d"](), tmp_path).unmeasured == {}

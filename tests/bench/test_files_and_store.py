@@ -97,6 +97,17 @@ def test_equal_rows_are_equal_bytes(tmp_path):
     assert write_row(tmp_path / "b", ROW.model_copy()).read_bytes() == first
 
 
+def test_a_row_from_before_there_were_errors_is_read(tmp_path):
+    path = write_row(tmp_path, ROW)
+    old = json.loads(path.read_text())
+    new = {"se", "se_method", "low", "high", "replicates"}
+    old["values"] = [{k: v for k, v in one.items() if k not in new} for one in old["values"]]
+    del old["unmeasured"]
+    path.write_text(json.dumps(old))
+    assert read_row(path) == ROW
+    assert ROW.values[0].interval is None
+
+
 def test_no_rows_where_there_is_no_folder(tmp_path):
     assert read_rows(tmp_path / "cells") == []
 
@@ -105,6 +116,9 @@ def test_no_rows_where_there_is_no_folder(tmp_path):
 def test_a_number_that_is_none_is_refused(bad):
     with pytest.raises(ValidationError, match="finite number"):
         Value(**{**VALUE.model_dump(), "value": bad})
+    for name, given in (("se", bad), ("low", bad), ("high", bad), ("replicates", (0.1, bad))):
+        with pytest.raises(ValidationError, match=name):
+            Value(**{**VALUE.model_dump(), name: given})
     with pytest.raises(ValidationError, match="finite number"):
         Row(**{**ROW.model_dump(), "seconds_per_image": bad})
 

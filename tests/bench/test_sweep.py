@@ -4,9 +4,9 @@ import textwrap
 
 import pytest
 
-from bench.evaluate import Planned
 from bench.experiment import Experiment
 from bench.identity import code_hash
+from bench.measure import Planned
 from bench.plan import expand, target
 from bench.plugins import load_plugins
 from bench.runs import dataset, read_card
@@ -406,9 +406,9 @@ def test_digits_from_training_to_rows(tmp_path):
 
 
 def test_planned_signatures_differ_by_reference():
-    from bench.evaluate import _planned
+    from bench.measure import plan_metric
 
-    made = [_planned(Wasserstein1(), None, reference) for reference in ("a", "b")]
+    made = [plan_metric(Wasserstein1(), None, reference) for reference in ("a", "b")]
     assert all(isinstance(p, Planned) for p in made)
     assert made[0].signature != made[1].signature
 
@@ -447,3 +447,18 @@ def test_a_suite_refuses_a_run_that_was_trained_otherwise(trained, tmp_path):
     suite.write_text(text + "".join(f'set."{k}" = {v}\n' for k, v in tiny.items()))
     ran = bench("sweep", "--suite", suite, "--results", trained)
     assert ran.code == 0, ran.err
+
+
+def test_rows_hold_errors_and_reasons_beside_the_values_of_earlier_sweeps(trained):
+    base = ("sweep", "-g", "1", "-n", "10", "-m", "oracle", "-m", "edm", "--results", trained)
+    assert bench(*base, "--metric", "fd_inf", "--metric", "within3").code == 0
+    assert bench(*base, "--metric", "w1").code == 0
+    (row,) = rows_of(trained, "edm")
+    assert row.unmeasured == {"fd_inf identity": "fd_inf needs 20 samples"}
+    values = {v.metric: v for v in row.values}
+    assert set(values) == {"w1", "within3"}
+    assert values["w1"].se > 0
+    assert len(values["w1"].replicates) == 10
+    low, high = values["within3"].interval
+    assert 0.0 <= low < high <= 1.0
+    assert "modes1d: 0 cells computed, 2 kept" in bench(*base, "--metric", "w1").out

@@ -3,6 +3,8 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric, mmd2
 
+from metrics import METRICS
+from metrics.base import SampleSet
 from metrics.errors import jackknife, jackknife_groups, paired_difference
 from metrics.kid import (
     KernelDistance,
@@ -172,3 +174,14 @@ def test_refusals():
         kid(a, np.full((4, 3), 1e38, np.float32).astype(np.float64) ** 3)
     with pytest.raises(ValueError, match="subsets of 50 cannot be drawn from 10 real"):
         kernel_distance_subsets(a, a, size=50)
+
+
+def test_subsets_refuse_a_reference_smaller_than_one():
+    few, enough = (
+        SampleSet(n=n, labels=np.zeros(n, np.int64), features={"x": features(n, 2, 0)})
+        for n in (999, 1000)
+    )
+    reason = METRICS["kid_subsets"]().refuses(real=few, extractor="x")
+    assert reason == "kid_subsets needs 1000 real samples, and there are 999"
+    assert METRICS["kid_subsets"]().refuses(real=enough, extractor="x") is None
+    assert "features of real samples" in METRICS["kid"]().refuses(real=enough, extractor="y")

@@ -1,4 +1,5 @@
 import colorsys
+import dataclasses
 
 import numpy as np
 import pytest
@@ -107,3 +108,17 @@ def test_refusals():
     empty = SampleSet(0, np.empty(0, np.int64))
     with pytest.raises(ValueError, match="need 'pixels'"):
         Saturation().compute(real=empty, fake=empty, extractor="")
+
+
+def test_ratios_refuse_real_images_with_nothing_to_divide_by():
+    flat = sample_set(torch.full((3, 3, 4, 4), 7, dtype=torch.uint8))
+    assert "contrast, and these have none" in ContrastRatio().refuses(real=flat, extractor="")
+    assert "colour, and these have none" in ChromaRatio().refuses(real=flat, extractor="")
+    colourful = sample_set(uint8_images(3, (3, 4, 4)))
+    assert ContrastRatio().refuses(real=colourful, extractor="") is None
+    assert ChromaRatio().refuses(real=colourful, extractor="") is None
+    # Saturation looks at generated images alone.
+    assert Saturation().refuses(real=flat, extractor="") is None
+    bare = dataclasses.replace(flat, pixels=None)
+    assert "needs the pixels of real images" in ContrastRatio().refuses(real=bare, extractor="")
+    assert Saturation().refuses(real=bare, extractor="") is None

@@ -92,6 +92,53 @@ def test_several_seeds_are_a_mean_with_a_band():
     assert (min(at_two), max(at_two)) == (pytest.approx(0.16), pytest.approx(0.31))
 
 
+def test_the_interval_of_a_single_run_is_a_band_and_alone_a_bar():
+    def at(g, **errors):
+        return row("digits", "edm", g, value("fd", 10.0, **errors))
+
+    rows = [at(1.0, se=1.0), at(2.0, se=2.0), at(4.0), at(7.0, se=1.0, low=7.0, high=12.0)]
+    axes = draw_curve(rows, "fd").axes[0]
+    band, bar = axes.collections
+    corners = [tuple(v) for path in band.get_paths() for v in path.vertices]
+    for corner in ((1.0, 10 - 1.96), (1.0, 10 + 1.96), (2.0, 10 - 3.92), (2.0, 10 + 3.92)):
+        assert any(np.allclose(corner, found, atol=1e-3) for found in corners)
+    assert all(np.ptp(path.vertices[:, 0]) <= 1.0 for path in band.get_paths())
+    assert bar.get_segments()[0].tolist() == [[7.0, 7.0], [7.0, 12.0]]
+
+
+def test_an_interval_below_zero_stays_on_a_logarithmic_axis():
+    rows = [row("digits", "edm", g, value("fd", 4.0**g, se=30.0)) for g in (1.0, 2.0, 4.0)]
+    axes = draw_curve(rows, "fd").axes[0]
+    assert axes.get_yscale() == "log"
+    (band,) = axes.collections
+    lowest = min(y for path in band.get_paths() for _, y in path.vertices)
+    assert lowest == pytest.approx(2.0)
+    assert axes.get_ylim()[0] > 1.0
+
+
+def test_zero_and_one_are_plotted_with_their_intervals():
+    rows = [
+        row("digits", "edm", g, value("precision", y, se=0.0, low=low, high=high),
+            value("recall", 1.0 - y, se=0.0, low=1.0 - high, high=1.0 - low))
+        for g, y, low, high in ((1.0, 1.0, 0.9, 1.0), (2.0, 0.0, 0.0, 0.1))
+    ]  # fmt: skip
+    axes = draw_curve(rows, "precision").axes[0]
+    assert lines(axes)["edm, 18 steps"][1] == [1.0, 0.0]
+    (band,) = axes.collections
+    assert {y for path in band.get_paths() for _, y in path.vertices} == {0.0, 0.1, 0.9, 1.0}
+    data = prepare(rows)
+    precision, recall = data.columns
+    axes = precision_recall(data, precision, recall, (), method_styles(data.methods)).axes[0]
+    assert lines(axes)["edm, 18 steps"] == ([0.0, 1.0], [1.0, 0.0])
+    bars = [segment.tolist() for some in axes.collections for segment in some.get_segments()]
+    assert np.allclose(bars[0], [[0.0, 1.0], [0.1, 1.0]])
+    assert bars[1] == [[0.0, 0.9], [0.0, 1.0]]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert left < 0.0
+    assert bottom < 0.0
+    assert min(right, top) > 1.0
+
+
 def cifar():
     return [
         row("cifar10", "edm", g, value("fd", 2.0 * g, extractor="inception", n=50000))
@@ -197,9 +244,10 @@ def test_styles_are_fixed_for_known_methods_and_distinct():
     alone, crowd = method_styles(["igct"]), method_styles(["zeta", "alpha", "igct", "edm"])
     assert alone["igct"] == crowd["igct"]
     assert crowd["alpha"] == method_styles(["alpha"])["alpha"]
-    looks = [crowd[m] for m in ("oracle", "edm", "ct", "igct", "alpha", "zeta")]
-    assert len({s.color for s in looks}) == len({s.marker for s in looks}) == 6
-    assert len({s.linestyle for s in looks}) == 6
+    looks = [crowd[m] for m in ("oracle", "edm", "ct", "igct", "guided-cd", "alpha")]
+    looks.append(crowd["zeta"])
+    assert len({s.color for s in looks}) == len({s.marker for s in looks}) == 7
+    assert len({s.linestyle for s in looks}) == 7
 
 
 def test_names_are_shown_verbatim():

@@ -22,6 +22,21 @@ def test_summary_has_one_line_a_value_and_one_a_cell_without():
     assert zero["n"].tolist() == [300]
 
 
+def test_summary_states_errors_and_intervals():
+    rows = [
+        row("digits", "edm", 1.0, value("fd", 3.0, se=0.5, se_method="jackknife")),
+        row("digits", "edm", 2.0, value("fd", 1.0, se=0.0, se_method="W", low=0.9, high=1.0)),
+        row("digits", "edm", 4.0, value("fd", 2.0)),
+    ]
+    frame = summary(prepare(rows).rows)
+    assert frame["se"].tolist()[:2] == [0.5, 0.0]
+    assert frame["se_method"].tolist() == ["jackknife", "W", ""]
+    assert frame["low"].tolist()[:2] == pytest.approx([3 - 1.96 * 0.5, 0.9], abs=1e-4)
+    assert frame["high"].tolist()[:2] == pytest.approx([3 + 1.96 * 0.5, 1.0], abs=1e-4)
+    assert frame.loc[2, ["se", "low", "high"]].isna().all()
+    assert "replicates" not in frame.columns
+
+
 def test_summary_leaves_out_the_values_of_a_cell_that_diverged():
     rows = [row("digits", "edm", 2.0, value("fd", 1.0), status="diverged", reason="NaN")]
     frame = summary(prepare(rows).rows)
@@ -72,10 +87,14 @@ def test_another_number_of_samples_is_another_column_with_its_own_floor():
 
 
 def test_measures_stand_in_the_order_people_ask_for_them():
-    names = ("saturation", "zeal", "recall_k3", "precision_k3", "fd")
+    names = ("saturation", "zeal", "fd_inf", "class_accuracy", "coverage_k3", "density_k3", "kid")
+    names += ("recall_k3", "precision_k3", "fd_corrected", "fd")
     rows = [row("digits", "edm", 1.0, *(value(name, 1.0) for name in names))]
     order = [column.metric for column in prepare(rows).columns]
-    assert order == ["fd", "precision_k3", "recall_k3", "saturation", "zeal"]
+    assert order == [
+        *("fd", "fd_corrected", "kid", "precision_k3", "recall_k3", "density_k3", "coverage_k3"),
+        *("class_accuracy", "fd_inf", "saturation", "zeal"),
+    ]
 
 
 def test_another_extractor_or_data_set_is_another_column():
@@ -139,7 +158,7 @@ def test_seeds_are_averaged_but_configurations_are_not():
     seeds = prepare([run("edm-s0", 0, 1.0), run("edm-s1", 1, 3.0)])
     (series,) = seeds.series("digits")
     cell = seeds.cell(seeds.columns[0], series, 1.0)
-    assert (cell.mean, cell.sd) == (2.0, pytest.approx(2**0.5))
+    assert (cell.mean, cell.estimate.se) == (2.0, pytest.approx(1.0))
     variants = prepare([run("small", 0, 1.0), run("large", 0, 3.0)])
     labels = [s.label for s in variants.series("digits")]
     assert labels == ["edm [large], 18 steps", "edm [small], 18 steps"]

@@ -130,6 +130,26 @@ def test_nothing_is_written_when_rows_are_refused(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+def test_differences_and_reasons_are_told(tmp_path):
+    lacking = {"kid": "kid needs a < b"}
+    rows = [
+        row("digits", m, 1.0, value("fd", x, se=0.1, replicates=(x, x + own)), unmeasured=lacking)
+        for m, x, own in (("edm", 1.0, 0.01), ("ct", 2.0, 0.02))
+    ]
+    report = write_report(rows, tmp_path, published=None)
+    page = Page(report.page.read_text(encoding="utf-8"))
+    assert {"details", "summary", "small"} <= set(page.tags)
+    assert "differences.csv" in page.links
+    assert "Not measured on digits: kid needs a < b." in page.words
+    assert "Not measured on digits: kid needs a &lt; b." in report.markdown.read_text()
+    frame = pd.read_csv(tmp_path / "differences.csv")
+    assert frame[["method", "best", "significant"]].to_numpy().tolist() == [
+        ["ct, 1 step", "edm, 18 steps", True]
+    ]
+    write_report(small(), tmp_path, published=None)
+    assert not (tmp_path / "differences.csv").exists()
+
+
 def test_a_data_set_without_a_value_is_still_reported(tmp_path):
     rows = [row("digits", "ct", 2.0, status="skip", reason=NO_GUIDANCE)]
     report = write_report(rows, tmp_path, published=None)

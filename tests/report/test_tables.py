@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from bench.report.frame import prepare
-from bench.report.tables import DASH, make_table, markdown, number
+from bench.report.tables import DASH, make_table, markdown
 from bench.report.tex import escape_tex, tex
 from tests.report.factory import NO_GUIDANCE, TOO_HIGH, demo, digits, row, toy, value
 
@@ -70,15 +68,86 @@ def test_zero_and_one_are_values():
     assert cells(w1, "oracle, 18 steps")["1"].bold
 
 
-def test_seeds_give_mean_spread_and_count():
+def test_seeds_give_mean_error_and_count():
     w1 = tables(toy())["modes1d", "w1"]
-    # 0.01 + 0.15 and 0.01 + 0.30: mean 0.235, sample deviation 0.15 / sqrt(2).
-    assert cells(w1, "edm, 18 steps")["2"].text == "0.235 ± 0.106"
-    assert any("over 2 runs" in text for _, text in w1.notes)
+    # 0.01 + 0.15 and 0.01 + 0.30: mean 0.235, and the error of a mean of two is half their range.
+    two = cells(w1, "edm, 18 steps")["2"]
+    assert (two.text, two.error) == ("0.235", "± 0.075")
+    assert any("standard error over 2 training runs" in text for _, text in w1.notes)
     third = row("modes1d", "edm", 1.0, value("w1", 0.04), train_seed=2)
     mixed = tables([*toy(), third])["modes1d", "w1"]
-    assert cells(mixed, "edm, 18 steps")["1"].text == "0.020 ± 0.017 (3)"
-    assert cells(mixed, "edm, 18 steps")["2"].text == "0.235 ± 0.106 (2)"
+    assert cells(mixed, "edm, 18 steps")["1"].error == "± 0.010 (3)"
+    assert cells(mixed, "edm, 18 steps")["2"].error == "± 0.075 (2)"
+    assert any("training runs, their number behind" in text for _, text in mixed.notes)
+
+
+def test_single_runs_state_their_error_and_where_it_is_from():
+    rows = [
+        row("digits", "edm", 1.0, value("fd", 3.0, se=0.123, se_method="jackknife, 20 groups")),
+        row("digits", "igct", 1.0, value("fd", 234.5, se=12.0, se_method="jackknife, 20 groups")),
+        row("digits", "ct", 1.0, value("fd", 4.0)),
+    ]
+    table = tables(rows)["digits", "fd"]
+    shown = {line.label: (line.cells[0].text, line.cells[0].error) for line in table.lines}
+    assert shown["edm, 18 steps"] == ("3.00", "± 0.12")
+    assert shown["igct, 1 step"] == ("234", "± 12")
+    assert shown["ct, 1 step"] == ("4.0", "")
+    (note,) = [text for _, text in table.notes if "±" in text]
+    assert "(jackknife, 20 groups), conditional on the reference set" in note
+    assert "| **3.00** ± 0.12 |" in markdown([table], ["Results"])
+    assert r"\textbf{3.00}\,{\scriptsize $\pm$ 0.12}" in tex([table], ["Results"])
+
+
+def test_single_runs_are_told_from_means_over_seeds():
+    known = {"se": 0.1, "se_method": "jackknife"}
+    floor = row("digits", "real", 1.0, value("fd", 1.0, **known))
+    several = [row("digits", "edm", 1.0, value("fd", x, **known), seed=int(x)) for x in (3.0, 4.0)]
+    fd = tables([*several, floor])["digits", "fd"]
+    assert [line.cells[0].error for line in fd.lines] == ["± 0.50", "± 0.10"]
+    notes = [text for _, text in fd.notes if text.startswith("±")]
+    assert "over 2 sampling seeds:" in notes[0]
+    assert notes[1].startswith("± of a single run is its standard error (jackknife)")
+    one = row("digits", "ct", 1.0, value("fd", 9.0, **known))
+    mixed = tables([*several, one, floor])["digits", "fd"]
+    assert [line.cells[0].error for line in mixed.lines] == ["± 0.50 (2)", "± 0.10", "± 0.10"]
+    assert any("over sampling seeds, their number behind:" in text for _, text in mixed.notes)
+
+
+def test_shares_at_both_ends_show_the_end_of_their_interval():
+    ends = {"low": 0.0, "high": 0.0126, "se": 0.0, "se_method": "binomial, Wilson interval"}
+    top = {**ends, "low": 0.9874, "high": 1.0}
+    rows = [
+        row("digits", "edm", 1.0, value("recall", 0.0, **ends)),
+        row("digits", "ct", 1.0, value("recall", 1.0, **top)),
+    ]
+    table = tables(rows)["digits", "recall"]
+    shown = {line.label: (line.cells[0].text, line.cells[0].error) for line in table.lines}
+    assert shown == {"edm, 18 steps": ("0.000", "≤ 0.013"), "ct, 1 step": ("1.000", "≥ 0.987")}
+    assert cells(table, "ct, 1 step")["1"].bold
+    assert any(text.startswith("≤ and ≥") for _, text in table.notes)
+    assert r"{\scriptsize $\geq$ 0.987}" in tex([table], ["Results"])
+
+
+def test_the_minimum_over_seeds_is_a_line_of_its_own():
+    numbers = {0: 5.0, 1: 4.0, 2: 6.0}
+    rows = [
+        row("digits", "edm", 1.0, value("fd", x), value("recall", 0.5), seed=seed)
+        for seed, x in numbers.items()
+    ]
+    rows += [row("digits", "ct", 1.0, value("fd", 1.0), seed=seed) for seed in (0, 1)]
+    found = tables(rows)
+    fd = found["digits", "fd"]
+    assert [line.label for line in fd.lines] == [
+        *("edm, 18 steps", "edm, 18 steps: min of 3 seeds", "ct, 1 step")
+    ]
+    assert cells(fd, "edm, 18 steps")["1"].text == "5.00"
+    minimum = cells(fd, "edm, 18 steps: min of 3 seeds")["1"]
+    assert (minimum.text, minimum.bold) == ("4.00", False)
+    assert any("comparison with theirs" in text for _, text in fd.notes)
+    assert [line.label for line in found["digits", "recall"].lines] == ["edm, 18 steps"]
+    # Three training runs are not three seeds of one checkpoint.
+    runs = [row("digits", "edm", 1.0, value("fd", 5.0 + s), train_seed=s) for s in range(3)]
+    assert len(tables(runs)["digits", "fd"].lines) == 1
 
 
 def test_survivors_of_divergence_are_not_best():
@@ -97,14 +166,6 @@ def test_survivors_of_divergence_are_not_best():
 def test_ties_are_all_bold():
     rows = [row("digits", m, 1.0, value("fd", 2.0)) for m in ("edm", "igct")]
     assert [line.cells[0].bold for line in tables(rows)["digits", "fd"].lines] == [True, True]
-
-
-@pytest.mark.parametrize(
-    ("given", "digits_", "shown"),
-    [(0.0, 3, "0.000"), (0.0002, 3, "2.0e-04"), (-0.05, 3, "-0.050"), (2e7, 1, "2.0e+07")],
-)
-def test_number_never_rounds_to_a_false_zero(given, digits_, shown):
-    assert number(given, digits_) == shown
 
 
 def test_markdown_shows_titles_costs_and_bold():

@@ -1,0 +1,49 @@
+"""Numbers as text: decimals follow from the standard error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from metrics.base import Estimate
+
+MOST_DECIMALS = 6
+
+
+def decimals(values: Sequence[float]) -> int:
+    """Decimals, without errors, for a table whose largest entry has four significant digits."""
+    largest = max((abs(v) for v in values), default=0.0)
+    return next((d for limit, d in ((0.1, 5), (10, 3), (100, 2)) if largest < limit), 1)
+
+
+def error_decimals(se: float) -> int:
+    """Decimals that show two significant digits of an error above 0."""
+    exponent = int(f"{se:.1e}".partition("e")[2])
+    return min(max(0, 1 - exponent), MOST_DECIMALS)
+
+
+def number(value: float, digits: int) -> str:
+    """Return fixed decimals, but never a zero for what is not zero."""
+    fixed = f"{value:.{digits}f}"
+    if abs(value) >= 1e6 or (value != 0.0 and float(fixed) == 0.0):
+        return f"{value:.1e}"
+    return fixed
+
+
+def with_error(found: Estimate, digits: int) -> tuple[str, str]:
+    """A value and its error, such as ("3.41", "± 0.12"); `digits` where there is no error.
+
+    A share of 0 or 1 has a standard error of 0; its error is the end of its interval, such as
+    "≤ 0.013". A value that its error would round to 0 keeps two significant digits.
+    """
+    if found.se is None:
+        return number(found.value, digits), ""
+    if found.se > 0:
+        shown = error_decimals(found.se)
+        return number(found.value, shown), f"± {number(found.se, shown)}"
+    low, high = found.low, found.high
+    if low is None or high is None or not low < high or not math.isfinite(high - low):
+        return number(found.value, digits), "± 0"
+    shown = error_decimals(high - low)
+    end = f"≤ {number(high, shown)}" if found.value - low < high - found.value else ""
+    return number(found.value, shown), end or f"≥ {number(low, shown)}"
