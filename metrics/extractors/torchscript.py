@@ -108,19 +108,16 @@ def _whole(numbers: object) -> tuple[int, ...]:
     return numbers
 
 
-def _value(value: object, *_: object) -> object:
-    return value
-
-
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Ours for the few names that such archives use; the archive's own are never imported."""
         if module == "__torch__" or module.startswith("__torch__."):
             return _Node
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _tensor
+            # A new function each time: a pickle may set attributes of what it is handed.
+            return lambda *described: _tensor(*described)
         if module == "torch.jit._pickle":  # typed lists and dictionaries
-            return _value
+            return lambda value, *_: value
         if (module, name) == ("collections", "OrderedDict"):
             return dict
         if module == "torch" and name in _TYPES:

@@ -58,7 +58,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
          "See: bench train --help"),
         (["swep"], "No such command 'swep'.",
-         "Available: data, edit, import, invert, list, report, sample, sweep, train."),
+         "Available: data, doctor, edit, import, invert, list, report, sample, sweep, train."),
         (["sweep", "--inversion-samples", "5"],
          "--inversion-samples and --inversion-guidance need --inversion.", ""),
         (["sweep", "--inversion", "--inversion-guidance", "7..1"],
@@ -106,7 +106,9 @@ def test_without_a_command_the_help_is_shown():
     assert "Error" not in ran.err or "Error: Name a command." in ran.err
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "report", "list", "invert", "edit"])
+@pytest.mark.parametrize(
+    "command", ["train", "sweep", "report", "list", "invert", "edit", "doctor"]
+)
 def test_every_command_has_help(command):
     ran = bench(command, "--help")
     assert (ran.code, ran.err) == (0, "")
