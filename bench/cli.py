@@ -8,15 +8,19 @@ from typing import Annotated
 
 import typer
 
+from bench.cli_doctor import doctor_command
 from bench.cli_files import data_app, import_command
 from bench.cli_images import edit_command, invert_command, sample_command
 from bench.cli_options import (
     DeviceOption,
+    DownloadOption,
     DryRunOption,
     ExperimentOption,
+    OfflineOption,
     PluginOption,
     ResultsOption,
     SuiteOption,
+    WeightsOption,
     begin,
 )
 from bench.errors import UserError
@@ -129,6 +133,7 @@ def train_command(
 
 @app.command("sweep")
 def sweep_command(
+    context: typer.Context,
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales: 1..13, 1..13:2 or 1,1.5,2; 1 is off.")
     ] = DEFAULT_GUIDANCE,
@@ -151,10 +156,9 @@ def sweep_command(
     extractor: Annotated[
         list[str] | None, typer.Option(help="Features for the metrics; repeatable.")
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="File or folder of an extractor's weights.")
-    ] = None,
-    download: Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")] = False,
+    weights: WeightsOption = None,
+    download: DownloadOption = False,
+    offline: OfflineOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
     null_checkpoint: Annotated[
         str | None,
@@ -181,9 +185,11 @@ def sweep_command(
     ] = None,
 ) -> None:
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
+    from bench.offline import network
     from bench.sweep_command import sweep_all
 
     console, place = begin(plugin, results, experiment)
+    context.with_resource(network(offline=offline, download=download))
     sweep_all(
         console,
         place,
@@ -239,6 +245,7 @@ for _name, _command in (
     ("sample", sample_command),
     ("invert", invert_command),
     ("edit", edit_command),
+    ("doctor", doctor_command),
 ):
     app.command(_name)(_command)
 app.add_typer(data_app, name="data")

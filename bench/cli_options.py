@@ -25,6 +25,13 @@ SuiteOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")
+]
+DownloadOption = Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Refuse every connection to another machine.")
+]
 
 
 def begin(plugins: list[Path] | None, results: Path, experiment: str) -> tuple[Console, Experiment]:

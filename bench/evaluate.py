@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.data import Dataset, Split
 from bench.errors import UserError, unknown
+from bench.extractor_weights import check_weights, missing
 from bench.identity import code_hash, digest
 from bench.measure import Measured, Planned, fitting_plan, measure, plan_metric
 from metrics import (
@@ -33,10 +34,10 @@ from metrics.extractors import (
     train_classifier,
     train_head,
 )
+from metrics.extractors.weights_table import WEIGHTS
 
 BATCH = 256
 TELL_EVERY = 15.0
-INCEPTIONS = ("inception", "inception-clean")
 
 Tell = Callable[[str], None]
 
@@ -95,12 +96,11 @@ def make_extractor(
             return train_head(samples, labels, network=network, cache=cache, tell=tell)
         if name == EfficientNetExtractor.name:
             return _efficientnet(str(device))
-        if name in INCEPTIONS:
+        if name in WEIGHTS:
             return EXTRACTORS[name](weights, download=download, device=device)
         return EXTRACTORS[name](weights, download=download)
     except MissingWeights as error:
-        text = str(error).replace("download=True", "--download")
-        raise UserError(f"{text}.") from None
+        raise missing(error) from None
     except (OSError, RuntimeError) as error:  # no connection, or not the published bytes
         raise UserError(f"The weights of extractor {name!r} cannot be had: {error}.") from None
     except ValueError as error:
@@ -139,6 +139,11 @@ def prepare(
     """
     domain: Domain = "image" if data.spec.is_image else "vector"
     wanted = tuple(extractors) if extractors else data.extractors
+    # All of them before the first, which may be a classifier that is trained for minutes.
+    for name in wanted:
+        if name not in EXTRACTORS:
+            raise unknown("extractor", name, EXTRACTORS)
+    check_weights(wanted, weights, download)
     made = {
         name: make_extractor(name, data, cache, weights, download, device=device, tell=tell)
         for name in wanted

@@ -16,11 +16,12 @@ from bench.errors import UserError, unknown
 from bench.experiment import (
     Experiment,
 )
+from bench.extractor_list import extractor_lines
 from bench.plugins import ORIGINS
 from bench.store import read_rows
 from bench.suite import builtin_suites
 from methods import METHODS
-from metrics import EXTRACTORS, METRICS
+from metrics import METRICS
 
 
 def report_all(console: Console, place: Experiment, *, suite: str | None) -> None:
@@ -63,7 +64,7 @@ def list_all(console: Console, what: str) -> None:
             (c.name, c.summary, "prepared")
             for c in (prepared_cards() if what == "datasets" else ())
         ],
-        "extractors": [(n, "", "") for n in EXTRACTORS],
+        "extractors": list(extractor_lines()) if what == "extractors" else [],
         "suites": [(n, str(p), "") for n, p in builtin_suites().items()],
     }
     if what not in lines:

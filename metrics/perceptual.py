@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.extractors.inception import MissingWeights, weights_folders
+from metrics.extractors.find import MissingWeights, weights_folders
+from metrics.extractors.weights_table import ALEXNET
 
-ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
-ALEXNET_SHA256 = "7be5be79"
+ALEXNET_FILE = ALEXNET.file
+ALEXNET_SHA256 = ALEXNET.sha256
 HEADS = "weights/v0.1/alex.pth"
 SMALLEST = 31
 """Side of the smallest image that leaves AlexNet's second pooling something to pool."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from metrics import METRICS
-from metrics.extractors.inception import WEIGHTS_FILE, WEIGHTS_FOLDER_VARIABLE
+from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
+from metrics.extractors.weights_table import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
 
@@ -58,7 +59,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
          "See: bench train --help"),
         (["swep"], "No such command 'swep'.",
-         "Available: data, edit, import, invert, list, report, sample, sweep, train."),
+         "Available: data, doctor, edit, import, invert, list, report, sample, sweep, train."),
         (["sweep", "--inversion-samples", "5"],
          "--inversion-samples and --inversion-guidance need --inversion.", ""),
         (["sweep", "--inversion", "--inversion-guidance", "7..1"],
@@ -106,7 +107,9 @@ def test_without_a_command_the_help_is_shown():
     assert "Error" not in ran.err or "Error: Name a command." in ran.err
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "report", "list", "invert", "edit"])
+@pytest.mark.parametrize(
+    "command", ["train", "sweep", "report", "list", "invert", "edit", "doctor"]
+)
 def test_every_command_has_help(command):
     ran = bench(command, "--help")
     assert (ran.code, ran.err) == (0, "")
@@ -128,22 +131,39 @@ def test_unknown_metric_and_extractor(trained):
     assert contents(trained) == before
 
 
-def test_missing_weights_are_told_before_any_sampling(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("extractor", ["inception", "vgg16", "dinov2", "dinov2-vit-g-14", "clip"])
+def test_missing_weights_are_told_before_any_sampling(trained, tmp_path, monkeypatch, extractor):
     folder = tmp_path / "weights"
     monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(folder))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     before = contents(trained)
-    ran = bench("sweep", "--extractor", "inception", "--results", trained)
+    ran = bench("sweep", "--extractor", extractor, "--results", trained)
+    wanted = WEIGHTS[extractor]
+    words = {"inception": "begins 6726825d", "vgg16": "begins 397923af", "clip": CLIP.sha256}
     assert ran.code == 1
     assert ran.err == (
-        f"Error: Inception weights {WEIGHTS_FILE} (SHA-256 begins 6726825d) are not in {folder}: "
+        f"Error: {wanted.title} weights {wanted.file} "
+        f"(SHA-256 {words.get(extractor, 'not published')}) are not in {folder}: "
         "put the file there, or allow its download with --download.\n"
     )
     assert contents(trained) == before
     ran = bench(
-        "sweep", "--extractor", "inception", "--weights", tmp_path / "no", "--results", trained
+        "sweep", "--extractor", extractor, "--weights", tmp_path / "no", "--results", trained
     )
     assert f"are not in {tmp_path / 'no'}" in ran.err
+
+
+def test_one_file_for_two_networks_is_refused(trained, tmp_path):
+    path = tmp_path / "mine.pth"
+    path.touch()
+    before = contents(trained)
+    ran = bench(
+        "sweep", "--extractor", "vgg16", "--extractor", "clip", "--weights", path,
+        "--results", trained,
+    )  # fmt: skip
+    assert ran.code == 2
+    assert f"--weights {path} is one file, but vgg16, clip need vgg16-397923af.pth" in ran.err
+    assert contents(trained) == before
 
 
 @pytest.mark.parametrize(

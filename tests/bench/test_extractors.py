@@ -5,13 +5,21 @@ import torch
 
 from bench import evaluate
 from bench.data import Dataset, Split
+from bench.errors import UserError
 from bench.evaluate import is_photographic, make_extractor, prepare
 from bench.runs import dataset
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
-from metrics.extractors import ClassifierExtractor, EfficientNetExtractor, HeadExtractor
+from metrics.extractors import (
+    ClassifierExtractor,
+    EfficientNetExtractor,
+    HeadExtractor,
+    dinov2,
+)
 from metrics.extractors.efficientnet import preprocess
+from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
 from tests.metrics.helpers import uint8_images
+from tests.metrics.vits import BLOCKS, WIDTH, dino_state
 
 
 class Coloured(Dataset):
@@ -98,3 +106,32 @@ def test_networks_run_on_the_device_of_the_sweep(tmp_path, monkeypatch):
     device = torch.device("cuda")
     make_extractor("inception", Coloured(), tmp_path, None, False, device=device)
     assert given == [{"download": False, "device": device}]
+
+
+def test_all_weights_are_looked_for_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(tmp_path / "weights"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    said = []
+    for extractors in (("classifier", "vgg16"), ("classifier", "clip")):
+        with pytest.raises(UserError, match=f"are not in {tmp_path / 'weights'}"):
+            prepare(Coloured(), tmp_path / "cache", extractors=extractors, tell=said.append)
+    assert said == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_rows_name_the_extractor_that_the_weights_made(tmp_path, monkeypatch):
+    monkeypatch.setitem(dinov2.SIZES, "dinov2", (WIDTH, BLOCKS))
+    path = tmp_path / "dinov2_vitl14_pretrain.pth"
+    torch.save(dino_state(), path)
+    found = {}
+    for extractors in (("dinov2",), ("dinov2", "efficientnet-lite0")):
+        evaluation = prepare(
+            Coloured(), tmp_path, metrics=("fd", "kid"), extractors=extractors, weights=path
+        )
+        assert {p.extractor for p in evaluation.plan} == set(extractors)
+        found[extractors] = next(p for p in evaluation.plan if p.extractor == "dinov2")
+        moments = evaluation.real.moments["dinov2"]
+        assert moments.mean.shape == (WIDTH,)
+    assert len({p.signature for p in found.values()}) == 1
+    with pytest.raises(UserError, match=r"None of the metrics .*not for those of dinov2"):
+        prepare(Coloured(), tmp_path, metrics=("cmmd",), extractors=("dinov2",), weights=path)

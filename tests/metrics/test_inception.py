@@ -1,6 +1,7 @@
 import hashlib
 import io
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -8,14 +9,9 @@ import torch
 from cleanfid.resize import build_resizer
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from metrics.extractors import inception
-from metrics.extractors.inception import (
-    WEIGHTS_FILE,
-    InceptionExtractor,
-    MissingWeights,
-    clean_resize,
-    find_weights,
-)
+from metrics.extractors import Vgg16Extractor, inception
+from metrics.extractors.inception import InceptionExtractor, clean_resize
+from metrics.extractors.weights_table import INCEPTION
 
 from .helpers import uint8_images
 
@@ -39,7 +35,7 @@ def weights(tmp_path_factory):
         if parameter.ndim > 1:
             # Keeps the size of activations over 48 layers, where the default makes them vanish.
             torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
-    path = tmp_path_factory.mktemp("weights") / WEIGHTS_FILE
+    path = tmp_path_factory.mktemp("weights") / INCEPTION.file
     torch.save(net.state_dict(), path)
     return path
 
@@ -62,14 +58,6 @@ def images():
         uint8_images(3, (3, 6, 6)).float(), size=(32, 32), mode="bicubic"
     )
     return smooth.clamp(0, 255).byte()
-
-
-@pytest.fixture
-def no_weights(monkeypatch, tmp_path):
-    monkeypatch.delenv(inception.WEIGHTS_FOLDER_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path
 
 
 def test_equal_to_torch_fidelity(extractors, theirs, images):
@@ -138,66 +126,46 @@ def test_refuses_other_inputs(extractors, images):
         InceptionExtractor(resize="bilinear")
 
 
-def test_missing_weights_are_named_in_one_sentence(no_weights):
-    with pytest.raises(MissingWeights) as caught:
-        InceptionExtractor()
-    message = str(caught.value)
-    folder = no_weights / "cache" / "guidance-bench" / "weights"
-    assert "\n" not in message
-    assert ". " not in message
-    for part in (WEIGHTS_FILE, "SHA-256 begins 6726825d", str(folder), "download=True"):
-        assert part in message
-    with pytest.raises(MissingWeights, match="elsewhere"):
-        find_weights(no_weights / "elsewhere")
-    with pytest.raises(MissingWeights, match=r"mine\.pth"):
-        find_weights(no_weights / "mine.pth")
-
-
-def test_where_weights_are_found(no_weights, monkeypatch):
-    hub = no_weights / "torch" / "hub" / "checkpoints" / WEIGHTS_FILE
-    hub.parent.mkdir(parents=True)
-    hub.touch()
-    assert find_weights() == hub
-    own = no_weights / "own" / WEIGHTS_FILE
-    own.parent.mkdir()
-    own.touch()
-    assert find_weights(own) == find_weights(own.parent) == own
-    monkeypatch.setenv(inception.WEIGHTS_FOLDER_VARIABLE, str(own.parent))
-    assert find_weights() == own
-
-
-def test_downloads_only_when_asked(no_weights, monkeypatch):
-    asked = []
-
-    def fetch(url, target, hash_prefix, progress):
-        asked.append((url, target, hash_prefix))
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    with pytest.raises(MissingWeights):
-        find_weights()
-    assert asked == []
-    path = find_weights(download=True)
-    ((url, target, prefix),) = asked
-    assert url.endswith(WEIGHTS_FILE)
-    assert (target, prefix) == (str(path), "6726825d")
-    assert path.parent == no_weights / "cache" / "guidance-bench" / "weights"
-
-
 class Attack:
     def __reduce__(self):
         return (print, ("unpickled code ran",))
 
 
-@pytest.mark.parametrize("content", ["nothing", "text", "code", "other tensors", "no dict"])
+@pytest.mark.parametrize(
+    "content", ["nothing", "text", "code", "other tensors", "no dict", "not finite"]
+)
 def test_other_files_are_refused(tmp_path, content, capsys):
-    path = tmp_path / WEIGHTS_FILE
+    path = tmp_path / "mine.pth"
     if content == "nothing":
         path.touch()
     elif content == "text":
         path.write_text("<html>not found</html>")
     else:
-        values = {"code": Attack(), "other tensors": {"a": torch.ones(1)}, "no dict": [1, 2]}
+        values = {
+            "code": Attack(),
+            "other tensors": {"a": torch.ones(1)},
+            "no dict": [1, 2],
+            "not finite": {"a": torch.tensor([1.0, torch.nan])},
+        }
         torch.save(values[content], path)
-    with pytest.raises(ValueError, match="does not hold the weights of this network"):
-        InceptionExtractor(tmp_path)
+    for network in (InceptionExtractor, Vgg16Extractor):
+        with pytest.raises(ValueError, match=r"mine\.pth does not hold the weights"):
+            network(path)
     assert "ran" not in capsys.readouterr().out
+
+
+def test_a_file_that_is_found_must_be_the_published_one(tmp_path, weights):
+    shutil.copy(weights, tmp_path / INCEPTION.file)
+    begins = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+    with pytest.raises(ValueError, match=f"its SHA-256 begins {begins}, that of .* 6726825d"):
+        InceptionExtractor(tmp_path)
+
+
+def test_features_do_not_depend_on_the_batch(extractors, images, monkeypatch):
+    together = extractors["tf1"](images)
+    monkeypatch.setattr(inception, "CHUNK", 2)
+    parts = extractors["tf1"](images)
+    # Sums of thousands of products in another order, over 48 layers.
+    scale = float(together.features.abs().max())
+    torch.testing.assert_close(parts.features, together.features, rtol=1e-4, atol=1e-5 * scale)
+    assert parts.logits.shape == (3, 1008)

@@ -7,7 +7,7 @@ from torch import nn
 
 import metrics.perceptual as perceptual
 from metrics.extractors import MissingWeights
-from metrics.extractors.inception import WEIGHTS_FOLDER_VARIABLE
+from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
 from metrics.perceptual import ALEXNET_FILE, LPIPS, find_lpips
 
 CHANNELS = (64, 192, 384, 256, 256)

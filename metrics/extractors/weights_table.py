@@ -1,0 +1,116 @@
+"""Every published file of weights: its name, hash and size, where it comes from and what for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One file of weights that others publish.
+
+    `sha256` is the whole hash, or the beginning of it that is published (often in the file's
+    name); "" where none is. `mib` is the size, rounded. `url` is reached only when a download is
+    asked for; "" where there is none. `purpose` says what needs the file, `instead` what works
+    without it. `also` names files with the same tensors in another format.
+    """
+
+    title: str
+    file: str
+    sha256: str
+    mib: int
+    url: str
+    purpose: str
+    instead: str
+    also: tuple[str, ...] = ()
+
+    @property
+    def hash_words(self) -> str:
+        """The published hash in words, for a sentence about the file."""
+        if not self.sha256:
+            return "SHA-256 not published"
+        return f"SHA-256 {'begins ' if len(self.sha256) < 64 else ''}{self.sha256}"
+
+    def matches(self, sha256: str) -> bool:
+        """Whether a file of this whole hash can be the published one; True if none is."""
+        return sha256.startswith(self.sha256)
+
+
+INCEPTION = WeightsFile(
+    title="Inception",
+    file="weights-inception-2015-12-05-6726825d.pth",
+    sha256="6726825d",
+    mib=91,
+    url=(
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth"
+    ),
+    purpose="extractors inception and inception-clean: FID and what is compared with it",
+    instead="FD on efficientnet-lite0, which compares with no published number",
+)
+VGG16 = WeightsFile(
+    title="VGG16",
+    file="vgg16-397923af.pth",
+    sha256="397923af",
+    mib=528,
+    url="https://download.pytorch.org/models/vgg16-397923af.pth",
+    purpose="extractor vgg16: precision and recall as first published",
+    instead="precision and recall on efficientnet-lite0",
+)
+ALEXNET = WeightsFile(
+    title="AlexNet",
+    file="alexnet-owt-7be5be79.pth",
+    sha256="7be5be79",
+    mib=233,
+    url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    purpose="LPIPS of inversions, with the package lpips",
+    instead="PSNR and SSIM of inversions",
+)
+CLIP = WeightsFile(
+    title="CLIP",
+    file="ViT-L-14-336px.pt",
+    sha256="3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+    mib=891,
+    url=(
+        "https://openaipublic.azureedge.net/clip/models/"
+        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt"
+    ),
+    purpose="extractor clip: CMMD",
+    instead="KID on efficientnet-lite0",
+    also=("ViT-L-14-336px.safetensors",),
+)
+
+
+def _dinov2(letter: str, mib: int, extractor: str) -> WeightsFile:
+    model = f"dinov2_vit{letter}14"
+    return WeightsFile(
+        title=f"DINOv2 ViT-{letter.upper() if letter != 'g' else letter}/14",
+        file=f"{model}_pretrain.pth",
+        sha256="",
+        mib=mib,
+        url=f"https://dl.fbaipublicfiles.com/dinov2/{model}/{model}_pretrain.pth",
+        purpose=f"extractor {extractor}: FD-DINOv2"
+        + ("" if letter == "l" else " of another size, which compares only with itself"),
+        instead="FD on efficientnet-lite0, which compares with no published number",
+        also=(f"{model}_pretrain.safetensors",),
+    )
+
+
+DINOV2 = {
+    "dinov2": _dinov2("l", 1161, "dinov2"),
+    "dinov2-vit-s-14": _dinov2("s", 84, "dinov2-vit-s-14"),
+    "dinov2-vit-b-14": _dinov2("b", 330, "dinov2-vit-b-14"),
+    "dinov2-vit-g-14": _dinov2("g", 4336, "dinov2-vit-g-14"),
+}
+
+WEIGHTS: dict[str, WeightsFile] = {
+    "inception": INCEPTION,
+    "inception-clean": INCEPTION,
+    "vgg16": VGG16,
+    **DINOV2,
+    "clip": CLIP,
+}
+"""The file that an extractor reads, by the extractor's name; those not here need none."""
+
+FILES: tuple[WeightsFile, ...] = (*dict.fromkeys(WEIGHTS.values()), ALEXNET)
+"""Every file once, in the order in which they are listed."""
