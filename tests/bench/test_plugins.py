@@ -88,10 +88,12 @@ def test_a_file_adds_a_method_a_metric_and_a_data_set(tmp_path):
     ):
         listed = bench("list", what, "--plugin", file)
         assert listed.code == 0
-        lines = {line.split()[0]: line for line in listed.out.splitlines()}
+        entries = [line for line in listed.out.splitlines() if "(" in line and line[-1] != ":"]
+        lines = {line.split()[0]: line for line in entries}
         assert summary in lines[name]
         assert lines[name].rstrip().endswith(f"(file {file})")
         assert all("(built-in)" in line for key, line in lines.items() if key != name)
+        assert len(lines) > 2
 
 
 @pytest.mark.parametrize(
