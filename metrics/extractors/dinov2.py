@@ -43,7 +43,7 @@ PREPROCESSING = (
     f"bicubic antialias {SIDE}, unclipped, ImageNet normalisation; positions bicubic + 0.1; "
     "layer norm 1e-6; class token, float32"
 )
-CHUNK = 4
+CHUNK = 8
 
 
 class Dinov2Extractor(Extractor):

@@ -24,7 +24,7 @@ from metrics.extractors.tensors import not_this_network, state_copy
 from metrics.extractors.weights_table import INCEPTION
 
 SIZE = 299
-CHUNK = 16
+CHUNK = 8
 
 Resize = Literal["tf1", "clean"]
 
