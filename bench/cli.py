@@ -151,7 +151,8 @@ def sweep_command(
         list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Only these metrics; repeatable.")
+        list[str] | None,
+        typer.Option("--metric", help="Only these metrics, of bench list metrics; repeatable."),
     ] = None,
     extractor: Annotated[
         list[str] | None, typer.Option(help="Features for the metrics; repeatable.")

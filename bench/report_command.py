@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -69,21 +68,18 @@ def list_all(console: Console, what: str) -> None:
     }
     if what not in lines:
         raise unknown("list", what, lines)
-    if what == "metrics":
-        for heading, default in (
-            ("Computed by default where they fit the data:", True),
-            ("\nComputed when asked for (bench sweep --metric NAME):", False),
-        ):
-            console.print(heading)
-            console.print(
-                _grid([line for line in lines[what] if METRICS[line[0]].default == default])
-            )
-        return
-    console.print(_grid(lines[what]))
-
-
-def _grid(lines: Iterable[tuple[str, str, str]]) -> Table:
     table = Table.grid(padding=(0, 2))
-    for name, summary, origin in sorted(lines):
-        table.add_row(name, summary, f"({origin})" if origin else "")
-    return table
+    metrics = what == "metrics"
+    # Those that a sweep computes by itself come first.
+    for name, summary, origin in sorted(
+        lines[what], key=lambda line: (_when(metrics, line[0]), line)
+    ):
+        when = (_when(metrics, name),) if metrics else ()
+        table.add_row(name, *when, summary, f"({origin})" if origin else "")
+    console.print(table)
+
+
+def _when(metrics: bool, name: str) -> str:
+    if not metrics:
+        return ""
+    return "by default" if METRICS[name].default else "on request"

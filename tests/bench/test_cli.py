@@ -276,10 +276,8 @@ def test_suggestions_name_what_was_asked_for(tmp_path):
 def test_the_list_of_metrics_says_which_are_computed_by_default():
     ran = bench("list", "metrics")
     assert ran.code == 0
-    default, asked = ran.out.split("Computed when asked for (bench sweep --metric NAME):")
-    assert default.startswith("Computed by default where they fit the data:")
-    listed = [
-        {line.split()[0] for line in part.splitlines()[1:] if line} for part in (default, asked)
-    ]
-    assert listed[0] == {name for name, metric in METRICS.items() if metric.default}
-    assert listed[1] == {name for name, metric in METRICS.items() if not metric.default}
+    lines = ran.out.splitlines()
+    listed = {line.split()[0]: " ".join(line.split()[1:3]) for line in lines}
+    said = {True: "by default", False: "on request"}
+    assert listed == {name: said[metric.default] for name, metric in METRICS.items()}
+    assert list(listed.values()) == sorted(listed.values())
