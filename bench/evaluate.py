@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +16,13 @@ from torch import Tensor
 from bench.data import Dataset, Split
 from bench.errors import UserError, unknown
 from bench.identity import code_hash, digest
+from bench.real_side import real_side
 from bench.store import Value
 from metrics import (
     EXTRACTORS,
     METRICS,
     Accumulator,
-    CorruptSampleSet,
-    load_sample_set,
     plan_needs,
-    save_sample_set,
 )
 from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet
 from metrics.extractors import (
@@ -246,26 +243,21 @@ def _real_side(
     exact: ExactMixture | None,
     tell: Tell,
 ) -> SampleSet:
-    needs = plan_needs(p.metric for p in plan)
-    parts: dict[str, Any] = {
-        "format": 1,
-        "code": code_hash(Accumulator),
-        "split": data.reference.hash,
-        "needs": sorted(needs),
-        "extractors": {name: e.hash for name, e in sorted(extractors.items())},
-        "mixture": repr(data.spec.mixture),
-    }
-    path = cache / f"real-{data.name}-{digest(parts)[:24]}.npz"
-    try:
-        return load_sample_set(path)
-    except (FileNotFoundError, CorruptSampleSet):
-        pass  # absent or damaged: it is made again and replaces the damaged file
-    accumulator = Accumulator(extractors, needs)
-    accumulate(accumulator, data.reference.samples, data.reference.labels, tell)
-    real = accumulator.finish(exact)
-    save_sample_set(path, real)
-    # Read back, so that the first run sees exactly what later ones see.
-    return load_sample_set(path)
+    reference = data.reference
+
+    def feed(accumulator: Accumulator) -> None:
+        accumulate(accumulator, reference.samples, reference.labels, tell)
+
+    return real_side(
+        cache,
+        data.name,
+        reference.hash,
+        extractors,
+        plan_needs(p.metric for p in plan),
+        feed,
+        exact=exact,
+        mixture=repr(data.spec.mixture),
+    )
 
 
 def floor_split(data: Dataset, n: int) -> Split | None:

@@ -38,6 +38,7 @@ class ClassAccuracy(Metric):
     summary = "share of generated images recognised as the class asked for"
     direction = "higher"
     needs = frozenset({"logits"})
+    real_needs = frozenset()
     minimum_n = 1
 
     def supports(

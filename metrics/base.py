@@ -125,6 +125,8 @@ class Metric(ABC):
 
     `label` is what a table shows (the extractor and n are added there); `uses_extractor` is False
     for metrics of the samples themselves. `lower`/`higher` is the better direction.
+    `needs` is what it asks of both sets, `real_needs` what it cannot do without of the real one, if
+    that is less: a statistics file holds no more than moments.
     `default` is False for one that is computed only when asked for: it costs much, or needs an
     explanation beside it.
     """
@@ -135,6 +137,7 @@ class Metric(ABC):
     version: ClassVar[int] = 1
     direction: ClassVar[Direction]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    real_needs: ClassVar[frozenset[Need] | None] = None
     domain: ClassVar[Domain] = "any"
     uses_extractor: ClassVar[bool] = True
     exact_only: ClassVar[bool] = False
@@ -147,6 +150,11 @@ class Metric(ABC):
 
         `extractor` names the features to use, or is '' where none are used.
         """
+
+    @classmethod
+    def needs_of_real(cls) -> frozenset[Need]:
+        """What it cannot do without of the real set."""
+        return cls.needs if cls.real_needs is None else cls.real_needs
 
     @property
     def arrow(self) -> str:

@@ -120,6 +120,7 @@ class FrechetInfinity(Metric):
     summary = "Frechet distance extrapolated to infinitely many generated samples"
     direction = "lower"
     needs = frozenset({"moments", "features"})
+    real_needs = frozenset({"moments"})
     default = False
     minimum_n = 20
 

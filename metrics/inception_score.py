@@ -82,6 +82,7 @@ class _Score(Metric):
 
     direction = "higher"
     needs = frozenset({"logits"})
+    real_needs = frozenset()
     domain = "image"
     default = False
 

@@ -79,6 +79,7 @@ class Saturation(_Pixels):
     name = "saturation"
     label = "Saturation"
     summary = "share of pixel values at 0 or 255"
+    real_needs = frozenset()
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """Return the share in the generated set; the real set is not used."""
