@@ -34,7 +34,7 @@ from metrics.extractors import (
 
 BATCH = 256
 TELL_EVERY = 15.0
-INCEPTIONS = ("inception", "inception-clean")
+INCEPTIONS = ("inception", "inception-clean", "inception-spatial")
 
 Tell = Callable[[str], None]
 

@@ -83,8 +83,10 @@ def keep_results(samples: SampleSet, folder: Path) -> None:
     These are the radii of neighbours, sums of kernels and roots of covariances. The arrays must be
     read-only, as `Accumulator.finish` and `load_sample_set` leave them. ValueError if not.
     """
-    for array in (*samples.features.values(), *(m.cov for m in samples.moments.values())):
-        _keep(array, folder)
+    for features in samples.features.values():
+        _keep(features, folder)
+    for moments in samples.moments.values():
+        _keep(moments.cov, folder)
 
 
 def inherit(parent: AnyArray, child: AnyArray, how: str) -> None:

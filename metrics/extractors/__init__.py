@@ -9,6 +9,7 @@ from metrics.extractors.efficientnet import EfficientNetExtractor
 from metrics.extractors.head import HeadExtractor, train_head
 from metrics.extractors.identity import IdentityExtractor
 from metrics.extractors.inception import InceptionExtractor, MissingWeights
+from metrics.extractors.spatial import InceptionSpatialExtractor
 from metrics.registry import EXTRACTORS
 
 EXTRACTORS.update(
@@ -17,6 +18,7 @@ EXTRACTORS.update(
         "classifier": train_classifier,
         "efficientnet-lite0": EfficientNetExtractor,
         "inception": functools.partial(InceptionExtractor, resize="tf1"),
+        "inception-spatial": InceptionSpatialExtractor,
         "inception-clean": functools.partial(InceptionExtractor, resize="clean"),
     }
 )
@@ -27,6 +29,7 @@ __all__ = [
     "HeadExtractor",
     "IdentityExtractor",
     "InceptionExtractor",
+    "InceptionSpatialExtractor",
     "MissingWeights",
     "train_classifier",
     "train_head",

@@ -47,7 +47,8 @@ def test_computed_once_and_read_back_exactly(tmp_path):
     assert np.array_equal(first["x"], second["x"])
     assert second["x"].dtype == np.float64
     assert second["x"].flags.owndata
-    assert not (first["x"].flags.writeable or second["x"].flags.writeable)
+    assert not first["x"].flags.writeable
+    assert not second["x"].flags.writeable
 
 
 @pytest.mark.parametrize("other", [{"content": "b", "k": 3}, {"content": "a", "k": 5}])

@@ -8,7 +8,7 @@ import torch
 from cleanfid.resize import build_resizer
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from metrics.extractors import inception
+from metrics.extractors import InceptionSpatialExtractor, inception
 from metrics.extractors.inception import (
     WEIGHTS_FILE,
     InceptionExtractor,
@@ -201,3 +201,18 @@ def test_other_files_are_refused(tmp_path, content, capsys):
     with pytest.raises(ValueError, match="does not hold the weights of this network"):
         InceptionExtractor(tmp_path)
     assert "ran" not in capsys.readouterr().out
+
+
+def test_spatial_features_are_those_of_the_branch(weights, theirs, images):
+    spatial = InceptionSpatialExtractor(weights)
+    seen = []
+    hook = theirs.Mixed_6d.branch1x1.register_forward_hook(lambda *found: seen.append(found[2]))
+    theirs(images)
+    hook.remove()
+    features, logits = spatial(images)
+    assert seen[0].shape == (3, 192, 17, 17)
+    assert torch.equal(features, seen[0][:, :7].reshape(3, 2023))
+    assert features.std() > 1e-3
+    assert logits is None
+    assert (spatial.name, spatial.dim) == ("inception-spatial", 2023)
+    assert spatial.hash != InceptionExtractor(weights).hash
