@@ -35,7 +35,7 @@ HEADER_MOST = 10_000
 GREY = frozenset({"L", "1"})
 COLOUR = frozenset({"RGB", "RGBA", "P", "PA", "LA", "CMYK", "YCbCr"})
 
-_DAMAGE = (
+DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, KeyError,
     zipfile.BadZipFile, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
@@ -129,7 +129,7 @@ def _check_entry(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
         raise UserError(f"{path} is encrypted ({name!r}): make it again without a password.")
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """An exception's message as the end of a sentence."""
     text = str(error.args[0]) if error.args else type(error).__name__
     return " ".join(text.split()).rstrip(".")
@@ -197,8 +197,8 @@ def _images(
         for name in part:
             try:
                 image, channels, size = _decode(read(name), channels, size)
-            except _DAMAGE as error:
-                raise UserError(f"Cannot read {path / name}: {_said(error)}.") from None
+            except DAMAGE as error:
+                raise UserError(f"Cannot read {path / name}: {said(error)}.") from None
             decoded.append(image)
         yield (
             torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous(),
@@ -235,7 +235,7 @@ def _decode(
 def _from_npz(path: Path, batch: int, channels: int | None) -> Batches:
     file = zipfile.ZipFile(path)
     try:
-        samples = _open_array(file, "arr_0.npy")
+        samples = open_array(file, "arr_0.npy")
         shape, dtype = samples[1], samples[2]
         is_image = dtype == np.uint8 and len(shape) == 4 and shape[3] in (1, 3)
         if not is_image and not (dtype == np.float32 and len(shape) == 2):
@@ -247,16 +247,16 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Batches:
         if is_image and shape[1] * shape[2] > PIXELS_MOST:
             raise ValueError(f"{shape[2]} x {shape[1]} pixels are too many")
         labels = _npz_labels(file, shape[0])
-    except _DAMAGE as error:
+    except DAMAGE as error:
         file.close()
-        raise UserError(f"Cannot read {path}: {_said(error)}.") from None
+        raise UserError(f"Cannot read {path}: {said(error)}.") from None
     repeat = 3 if is_image and channels == 3 and shape[3] == 1 else 1
 
     def batches() -> Batches:
         with closing(file), closing(samples[0]):
             for start in range(0, shape[0], batch):
                 count = min(batch, shape[0] - start)
-                x = torch.from_numpy(_take(samples[0], (count, *shape[1:]), dtype, path))
+                x = torch.from_numpy(take(samples[0], (count, *shape[1:]), dtype, path))
                 if is_image:
                     x = x.permute(0, 3, 1, 2).expand(-1, shape[3] * repeat, -1, -1).contiguous()
                 yield x, None if labels is None else labels[start : start + count]
@@ -267,14 +267,14 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Batches:
 def _npz_labels(file: zipfile.ZipFile, n: int) -> Tensor | None:
     if "arr_1.npy" not in file.namelist():
         return None
-    stream, shape, dtype = _open_array(file, "arr_1.npy")
+    stream, shape, dtype = open_array(file, "arr_1.npy")
     with closing(stream):
         if shape != (n,) or dtype.kind not in "iu":
             raise ValueError(f"arr_1 is {dtype} {shape}, not one whole number for each of {n}")
-        return torch.from_numpy(_take(stream, shape, dtype, "arr_1").astype(np.int64))
+        return torch.from_numpy(take(stream, shape, dtype, "arr_1").astype(np.int64))
 
 
-def _open_array(
+def open_array(
     file: zipfile.ZipFile, name: str
 ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
     """An entry at the start of its data, with shape and type, both checked against its size."""
@@ -309,15 +309,15 @@ def _open_array(
     return stream, shape, dtype
 
 
-def _take(
+def take(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], where: Path | str
 ) -> npt.NDArray[Any]:
     """The next values of an array; UserError if the file ends before, or is damaged."""
     size = math.prod(shape) * dtype.itemsize
     try:
         content = stream.read(size)
-    except _DAMAGE as error:
-        raise UserError(f"Cannot read {where}: {_said(error)}.") from None
+    except DAMAGE as error:
+        raise UserError(f"Cannot read {where}: {said(error)}.") from None
     if len(content) != size:
         raise UserError(f"Cannot read {where}: it ends before its last value.")
     # bytearray: torch wants memory that may be written to.
