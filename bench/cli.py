@@ -10,6 +10,7 @@ import typer
 
 from bench.cli_files import data_app, import_command
 from bench.cli_images import edit_command, invert_command, sample_command
+from bench.cli_measure import evaluate_command, stats_app
 from bench.cli_options import (
     DeviceOption,
     DryRunOption,
@@ -151,6 +152,9 @@ def sweep_command(
     extractor: Annotated[
         list[str] | None, typer.Option(help="Features for the metrics; repeatable.")
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Instead of both, such as offline: bench list protocols.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="File or folder of an extractor's weights.")
     ] = None,
@@ -195,6 +199,7 @@ def sweep_command(
         datasets=dataset,
         metrics=metric,
         extractors=extractor,
+        protocol=protocol,
         weights=weights,
         download=download,
         batch=batch,
@@ -224,7 +229,9 @@ def report_command(
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="methods, metrics, datasets, extractors or suites.")],
+    what: Annotated[
+        str, typer.Argument(help="methods, metrics, datasets, extractors, protocols or suites.")
+    ],
     plugin: PluginOption = None,
 ) -> None:
     """List what is registered, one line each, with its origin."""
@@ -239,9 +246,11 @@ for _name, _command in (
     ("sample", sample_command),
     ("invert", invert_command),
     ("edit", edit_command),
+    ("evaluate", evaluate_command),
 ):
     app.command(_name)(_command)
 app.add_typer(data_app, name="data")
+app.add_typer(stats_app, name="stats")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.data import Dataset, Split
 from bench.errors import UserError, unknown
 from bench.identity import code_hash, digest
+from bench.protocols import find_protocol
 from bench.real_side import real_side
 from bench.store import Value
 from metrics import (
@@ -153,6 +154,7 @@ def prepare(
     *,
     metrics: Sequence[str] | None = None,
     extractors: Sequence[str] | None = None,
+    protocol: str | None = None,
     weights: Path | None = None,
     download: bool = False,
     device: torch.device | str = "cpu",
@@ -160,12 +162,16 @@ def prepare(
 ) -> Evaluation:
     """Extractors, plan and real side for a data set.
 
-    By default all metrics that fit the data and are marked so, on the data set's own extractors.
+    By default all metrics that fit the data and are marked so, on the data set's own extractors;
+    with a `protocol`, those that it names.
     The real side is computed once and cached under a key made of the content and everything it
     passes through. Extractors run on `device`; `tell` gets a sentence before and during what takes
     long.
     """
     domain: Domain = "image" if data.spec.is_image else "vector"
+    chosen = find_protocol(protocol) if protocol else None
+    if chosen is not None:
+        metrics, extractors = chosen.metrics, chosen.extractors
     wanted = tuple(extractors) if extractors else data.extractors
     made = {
         name: make_extractor(name, data, cache, weights, download, device=device, tell=tell)
@@ -180,6 +186,8 @@ def prepare(
             raise unknown("metric", name, METRICS)
         metric = METRICS[name]()
         for extractor in made.values() if metric.uses_extractor else (None,):
+            if chosen is not None and not chosen.has(name, extractor.name if extractor else ""):
+                continue
             reason = metric.supports(domain=domain, extractor=extractor, exact=exact)
             if reason is None:
                 plan.append(_planned(metric, extractor, reference_hash))

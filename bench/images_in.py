@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,14 @@ DAMAGE = (
 Batches = Iterator[tuple[Tensor, Tensor | None]]
 
 
+class Opened(NamedTuple):
+    """How many samples there are, their files' names (None in an array), and the samples."""
+
+    n: int
+    names: list[str] | None
+    batches: Batches
+
+
 def read_samples(path: Path, *, batch: int = BATCH, channels: int | None = None) -> Batches:
     """Batches of uint8 (B, C, H, W), or float32 (B, D) from an npz of vectors, and their classes.
 
@@ -53,6 +61,11 @@ def read_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     grey to colour and back; by default images stay as the first one is. UserError, in part only
     once the iteration comes to it, for what cannot be read.
     """
+    return open_samples(path, batch=batch, channels=channels).batches
+
+
+def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None) -> Opened:
+    """`read_samples` with the number of samples, known before the first is read."""
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is None, 1 or 3, got {channels}")
     if path.is_dir():
@@ -74,7 +87,7 @@ def read_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     return _from_zip(path, batch, channels)
 
 
-def _from_folder(path: Path, batch: int, channels: int | None) -> Batches:
+def _from_folder(path: Path, batch: int, channels: int | None) -> Opened:
     root = path.resolve()
     about = path / SAMPLES_JSON
     found = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if _is_image(p.name))
@@ -90,10 +103,10 @@ def _from_folder(path: Path, batch: int, channels: int | None) -> Batches:
             raise ValueError(f"it has {size:,} bytes")
         return (path / name).read_bytes()
 
-    return _images(names, labels, read, path, batch, channels)
+    return Opened(len(names), names, _images(names, labels, read, path, batch, channels))
 
 
-def _from_zip(path: Path, batch: int, channels: int | None) -> Batches:
+def _from_zip(path: Path, batch: int, channels: int | None) -> Opened:
     file = zipfile.ZipFile(path)
     try:
         entries = {e.filename: e for e in file.infolist() if not e.is_dir()}
@@ -114,7 +127,7 @@ def _from_zip(path: Path, batch: int, channels: int | None) -> Batches:
         with closing(file):
             yield from _images(names, labels, read, path, batch, channels)
 
-    return batches()
+    return Opened(len(names), names, batches())
 
 
 def _check_entry(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
@@ -232,7 +245,7 @@ def _decode(
         return pixels.reshape(image.height, image.width, channels), channels, image.size
 
 
-def _from_npz(path: Path, batch: int, channels: int | None) -> Batches:
+def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
     file = zipfile.ZipFile(path)
     try:
         samples = open_array(file, "arr_0.npy")
@@ -261,7 +274,7 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Batches:
                     x = x.permute(0, 3, 1, 2).expand(-1, shape[3] * repeat, -1, -1).contiguous()
                 yield x, None if labels is None else labels[start : start + count]
 
-    return batches()
+    return Opened(shape[0], None, batches())
 
 
 def _npz_labels(file: zipfile.ZipFile, n: int) -> Tensor | None:

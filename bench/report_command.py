@@ -16,6 +16,7 @@ from bench.experiment import (
     Experiment,
 )
 from bench.plugins import ORIGINS
+from bench.protocols import PROTOCOLS
 from bench.store import read_rows
 from bench.suite import builtin_suites
 from methods import METHODS
@@ -63,6 +64,7 @@ def list_all(console: Console, what: str) -> None:
             for c in (prepared_cards() if what == "datasets" else ())
         ],
         "extractors": [(n, "", "") for n in EXTRACTORS],
+        "protocols": [(n, p.summary, "") for n, p in PROTOCOLS.items()],
         "suites": [(n, str(p), "") for n, p in builtin_suites().items()],
     }
     if what not in lines:

@@ -1,6 +1,11 @@
+import pytest
+
 from bench.data import DATASETS
+from bench.errors import UserError
 from bench.evaluate import prepare
+from bench.protocols import PROTOCOLS
 from metrics import METRICS
+from metrics.base import Extracted, Extractor
 
 
 def names(evaluation):
@@ -25,3 +30,30 @@ def test_a_metric_of_a_plugin_is_a_default_one(tmp_path, monkeypatch):
     assert "mine" in names(prepare(data, tmp_path))
     monkeypatch.setattr(Mine, "default", False)
     assert "mine" not in names(prepare(data, tmp_path))
+
+
+class Named(Extractor):
+    """Something under the name of a network, with random features of images."""
+
+    has_logits = True
+
+    def __init__(self, name):
+        self.name, self.dim, self.hash = name, 6, name
+
+    def __call__(self, samples):
+        flat = samples.flatten(1).float()
+        return Extracted(flat[:, :6], flat[:, :9])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_protocol_is_planned_as_it_is_written(tmp_path, monkeypatch, protocol):
+    monkeypatch.setattr("bench.evaluate.make_extractor", lambda name, *_, **__: Named(name))
+    planned = prepare(DATASETS["digits"](), tmp_path, protocol=protocol.name).plan
+    found = {(p.metric.name, p.extractor) for p in planned}
+    assert found == {(m.metric, m.extractor) for m in protocol.measures}
+    assert len(planned) == len(protocol.measures)
+
+
+def test_a_protocol_of_images_does_not_fit_vectors(tmp_path):
+    with pytest.raises(UserError, match="None of the metrics asked for fits 'modes1d'"):
+        prepare(DATASETS["modes1d"](), tmp_path, protocol="offline")
