@@ -1,5 +1,4 @@
 import hashlib
-import io
 import re
 
 import numpy as np
@@ -18,30 +17,12 @@ from metrics.extractors.inception import (
 )
 
 from .helpers import uint8_images
-
-
-class Blank(FeatureExtractorInceptionV3):
-    """torch-fidelity's network before any weights."""
-
-    def load_state_dict(self, state_dict, strict=True, assign=False):
-        pass
+from .weights import random_inception
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file in the format of the published one, with random weights."""
-    empty = io.BytesIO()
-    torch.save({}, empty)
-    empty.seek(0)
-    net = Blank("blank", ["2048"], feature_extractor_weights_path=empty)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in net.parameters():
-        if parameter.ndim > 1:
-            # Keeps the size of activations over 48 layers, where the default makes them vanish.
-            torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
-    path = tmp_path_factory.mktemp("weights") / WEIGHTS_FILE
-    torch.save(net.state_dict(), path)
-    return path
+    return random_inception(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
