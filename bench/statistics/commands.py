@@ -28,6 +28,9 @@ from bench.statistics.write import (
 )
 from metrics import Accumulator
 
+CLEAN_FID_MODES = {"inception-clean": "clean", "inception": "legacy_tensorflow"}
+"""What clean-fid calls the resize of an extractor."""
+
 
 def make_all(
     console: Console,
@@ -99,8 +102,7 @@ def place_of(out: Path, kind: str, source: str, extractor: str) -> Path:
         raise UserError(f"--out of --format {kind} is a {suffix} file or a folder.", code=2)
     name = Path(source.replace(":", "-")).stem
     if kind == "clean-fid":
-        mode = "clean" if extractor == "inception-clean" else extractor
-        return out / clean_fid_name(name, mode)
+        return out / clean_fid_name(name, CLEAN_FID_MODES.get(extractor, extractor))
     if kind == "torch-fidelity":
         if extractor != "inception":
             raise UserError(
