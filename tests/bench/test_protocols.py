@@ -3,6 +3,7 @@ import pytest
 from bench.errors import UserError
 from bench.protocols import PROTOCOLS, find_protocol, title
 from metrics import METRICS
+from tests.bench.helpers import bench
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
@@ -42,3 +43,11 @@ def test_fid_is_a_name_of_50_000_images_on_inception_alone():
 def test_an_unknown_protocol_is_told_with_the_nearest():
     with pytest.raises(UserError, match=r"Did you mean 'edm-fid50k'"):
         find_protocol("edm-fid")
+
+
+def test_they_are_listed():
+    ran = bench("list", "protocols")
+    assert ran.code == 0, ran.err
+    for protocol in PROTOCOLS.values():
+        assert f"{protocol.name} " in ran.out
+        assert protocol.summary[:30] in ran.out
