@@ -57,7 +57,8 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
          "See: bench train --help"),
         (["swep"], "No such command 'swep'.",
-         "Available: data, edit, evaluate, import, invert, list, report, sample, stats, sweep, train."),
+         "Available: data, edit, evaluate, import, invert, list, report, sample, stats, sweep, "
+         "train."),
         (["sweep", "--inversion-samples", "5"],
          "--inversion-samples and --inversion-guidance need --inversion.", ""),
         (["sweep", "--inversion", "--inversion-guidance", "7..1"],
