@@ -11,6 +11,7 @@ import typer
 from bench.cli_doctor import doctor_command
 from bench.cli_files import data_app, import_command
 from bench.cli_images import edit_command, invert_command, sample_command
+from bench.cli_measure import evaluate_command, stats_app
 from bench.cli_options import (
     DeviceOption,
     DownloadOption,
@@ -157,6 +158,9 @@ def sweep_command(
     extractor: Annotated[
         list[str] | None, typer.Option(help="Features for the metrics; repeatable.")
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Instead of both, such as offline: bench list protocols.")
+    ] = None,
     weights: WeightsOption = None,
     download: DownloadOption = False,
     offline: OfflineOption = False,
@@ -202,6 +206,7 @@ def sweep_command(
         datasets=dataset,
         metrics=metric,
         extractors=extractor,
+        protocol=protocol,
         weights=weights,
         download=download,
         batch=batch,
@@ -231,7 +236,9 @@ def report_command(
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="methods, metrics, datasets, extractors or suites.")],
+    what: Annotated[
+        str, typer.Argument(help="methods, metrics, datasets, extractors, protocols or suites.")
+    ],
     plugin: PluginOption = None,
 ) -> None:
     """List what is registered, one line each, with its origin."""
@@ -247,9 +254,11 @@ for _name, _command in (
     ("invert", invert_command),
     ("edit", edit_command),
     ("doctor", doctor_command),
+    ("evaluate", evaluate_command),
 ):
     app.command(_name)(_command)
 app.add_typer(data_app, name="data")
+app.add_typer(stats_app, name="stats")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +15,14 @@ from torch import Tensor
 from bench.data import Dataset, Split
 from bench.errors import UserError, unknown
 from bench.extractor_weights import check_weights, missing
-from bench.identity import code_hash, digest
 from bench.measure import Measured, Planned, fitting_plan, measure, plan_metric
+from bench.protocols import find_protocol
+from bench.real_side import real_side
 from metrics import (
     EXTRACTORS,
     METRICS,
     Accumulator,
-    CorruptSampleSet,
-    load_sample_set,
     plan_needs,
-    save_sample_set,
 )
 from metrics.base import Domain, ExactMixture, Extractor, SampleSet
 from metrics.extractors import (
@@ -125,6 +122,7 @@ def prepare(
     *,
     metrics: Sequence[str] | None = None,
     extractors: Sequence[str] | None = None,
+    protocol: str | None = None,
     weights: Path | None = None,
     download: bool = False,
     device: torch.device | str = "cpu",
@@ -132,12 +130,16 @@ def prepare(
 ) -> Evaluation:
     """Extractors, plan and real side for a data set.
 
-    By default all metrics that fit the data and are marked so, on the data set's own extractors.
+    By default all metrics that fit the data and are marked so, on the data set's own extractors;
+    with a `protocol`, those that it names.
     The real side is computed once and cached under a key made of the content and everything it
     passes through. Extractors run on `device`; `tell` gets a sentence before and during what takes
     long.
     """
     domain: Domain = "image" if data.spec.is_image else "vector"
+    chosen = find_protocol(protocol) if protocol else None
+    if chosen is not None:
+        metrics, extractors = chosen.metrics, chosen.extractors
     wanted = tuple(extractors) if extractors else data.extractors
     # All of them before the first, which may be a classifier that is trained for minutes.
     for name in wanted:
@@ -159,6 +161,8 @@ def prepare(
         metric = METRICS[name]()
         planned, reasons = len(plan), len(refused)
         for extractor in made.values() if metric.uses_extractor else (None,):
+            if chosen is not None and not chosen.has(name, extractor.name if extractor else ""):
+                continue
             reason = metric.supports(domain=domain, extractor=extractor, exact=exact)
             if reason is None:
                 plan.append(plan_metric(metric, extractor, reference_hash))
@@ -228,26 +232,21 @@ def _real_side(
     exact: ExactMixture | None,
     tell: Tell,
 ) -> SampleSet:
-    needs = plan_needs(p.metric for p in plan)
-    parts: dict[str, Any] = {
-        "format": 1,
-        "code": code_hash(Accumulator),
-        "split": data.reference.hash,
-        "needs": sorted(needs),
-        "extractors": {name: e.hash for name, e in sorted(extractors.items())},
-        "mixture": repr(data.spec.mixture),
-    }
-    path = cache / f"real-{data.name}-{digest(parts)[:24]}.npz"
-    try:
-        return load_sample_set(path)
-    except (FileNotFoundError, CorruptSampleSet):
-        pass  # absent or damaged: it is made again and replaces the damaged file
-    accumulator = Accumulator(extractors, needs)
-    accumulate(accumulator, data.reference.samples, data.reference.labels, tell)
-    real = accumulator.finish(exact)
-    save_sample_set(path, real)
-    # Read back, so that the first run sees exactly what later ones see.
-    return load_sample_set(path)
+    reference = data.reference
+
+    def feed(accumulator: Accumulator) -> None:
+        accumulate(accumulator, reference.samples, reference.labels, tell)
+
+    return real_side(
+        cache,
+        data.name,
+        reference.hash,
+        extractors,
+        plan_needs(p.metric for p in plan),
+        feed,
+        exact=exact,
+        mixture=repr(data.spec.mixture),
+    )
 
 
 def floor_split(data: Dataset, n: int) -> Split | None:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,13 +35,21 @@ HEADER_MOST = 10_000
 GREY = frozenset({"L", "1"})
 COLOUR = frozenset({"RGB", "RGBA", "P", "PA", "LA", "CMYK", "YCbCr"})
 
-_DAMAGE = (
+DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, KeyError,
     zipfile.BadZipFile, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 """What decoders raise on bytes that are not what they say."""
 
 Batches = Iterator[tuple[Tensor, Tensor | None]]
+
+
+class Opened(NamedTuple):
+    """How many samples there are, their files' names (None in an array), and the samples."""
+
+    n: int
+    names: list[str] | None
+    batches: Batches
 
 
 def read_samples(path: Path, *, batch: int = BATCH, channels: int | None = None) -> Batches:
@@ -53,6 +61,11 @@ def read_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     grey to colour and back; by default images stay as the first one is. UserError, in part only
     once the iteration comes to it, for what cannot be read.
     """
+    return open_samples(path, batch=batch, channels=channels).batches
+
+
+def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None) -> Opened:
+    """`read_samples` with the number of samples, known before the first is read."""
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is None, 1 or 3, got {channels}")
     if path.is_dir():
@@ -74,7 +87,7 @@ def read_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     return _from_zip(path, batch, channels)
 
 
-def _from_folder(path: Path, batch: int, channels: int | None) -> Batches:
+def _from_folder(path: Path, batch: int, channels: int | None) -> Opened:
     root = path.resolve()
     about = path / SAMPLES_JSON
     found = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if _is_image(p.name))
@@ -90,10 +103,10 @@ def _from_folder(path: Path, batch: int, channels: int | None) -> Batches:
             raise ValueError(f"it has {size:,} bytes")
         return (path / name).read_bytes()
 
-    return _images(names, labels, read, path, batch, channels)
+    return Opened(len(names), names, _images(names, labels, read, path, batch, channels))
 
 
-def _from_zip(path: Path, batch: int, channels: int | None) -> Batches:
+def _from_zip(path: Path, batch: int, channels: int | None) -> Opened:
     file = zipfile.ZipFile(path)
     try:
         entries = {e.filename: e for e in file.infolist() if not e.is_dir()}
@@ -114,7 +127,7 @@ def _from_zip(path: Path, batch: int, channels: int | None) -> Batches:
         with closing(file):
             yield from _images(names, labels, read, path, batch, channels)
 
-    return batches()
+    return Opened(len(names), names, batches())
 
 
 def _check_entry(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
@@ -129,7 +142,7 @@ def _check_entry(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
         raise UserError(f"{path} is encrypted ({name!r}): make it again without a password.")
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """An exception's message as the end of a sentence."""
     text = str(error.args[0]) if error.args else type(error).__name__
     return " ".join(text.split()).rstrip(".")
@@ -197,8 +210,8 @@ def _images(
         for name in part:
             try:
                 image, channels, size = _decode(read(name), channels, size)
-            except _DAMAGE as error:
-                raise UserError(f"Cannot read {path / name}: {_said(error)}.") from None
+            except DAMAGE as error:
+                raise UserError(f"Cannot read {path / name}: {said(error)}.") from None
             decoded.append(image)
         yield (
             torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous(),
@@ -232,10 +245,10 @@ def _decode(
         return pixels.reshape(image.height, image.width, channels), channels, image.size
 
 
-def _from_npz(path: Path, batch: int, channels: int | None) -> Batches:
+def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
     file = zipfile.ZipFile(path)
     try:
-        samples = _open_array(file, "arr_0.npy")
+        samples = open_array(file, "arr_0.npy")
         shape, dtype = samples[1], samples[2]
         is_image = dtype == np.uint8 and len(shape) == 4 and shape[3] in (1, 3)
         if not is_image and not (dtype == np.float32 and len(shape) == 2):
@@ -247,34 +260,34 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Batches:
         if is_image and shape[1] * shape[2] > PIXELS_MOST:
             raise ValueError(f"{shape[2]} x {shape[1]} pixels are too many")
         labels = _npz_labels(file, shape[0])
-    except _DAMAGE as error:
+    except DAMAGE as error:
         file.close()
-        raise UserError(f"Cannot read {path}: {_said(error)}.") from None
+        raise UserError(f"Cannot read {path}: {said(error)}.") from None
     repeat = 3 if is_image and channels == 3 and shape[3] == 1 else 1
 
     def batches() -> Batches:
         with closing(file), closing(samples[0]):
             for start in range(0, shape[0], batch):
                 count = min(batch, shape[0] - start)
-                x = torch.from_numpy(_take(samples[0], (count, *shape[1:]), dtype, path))
+                x = torch.from_numpy(take(samples[0], (count, *shape[1:]), dtype, path))
                 if is_image:
                     x = x.permute(0, 3, 1, 2).expand(-1, shape[3] * repeat, -1, -1).contiguous()
                 yield x, None if labels is None else labels[start : start + count]
 
-    return batches()
+    return Opened(shape[0], None, batches())
 
 
 def _npz_labels(file: zipfile.ZipFile, n: int) -> Tensor | None:
     if "arr_1.npy" not in file.namelist():
         return None
-    stream, shape, dtype = _open_array(file, "arr_1.npy")
+    stream, shape, dtype = open_array(file, "arr_1.npy")
     with closing(stream):
         if shape != (n,) or dtype.kind not in "iu":
             raise ValueError(f"arr_1 is {dtype} {shape}, not one whole number for each of {n}")
-        return torch.from_numpy(_take(stream, shape, dtype, "arr_1").astype(np.int64))
+        return torch.from_numpy(take(stream, shape, dtype, "arr_1").astype(np.int64))
 
 
-def _open_array(
+def open_array(
     file: zipfile.ZipFile, name: str
 ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
     """An entry at the start of its data, with shape and type, both checked against its size."""
@@ -309,15 +322,15 @@ def _open_array(
     return stream, shape, dtype
 
 
-def _take(
+def take(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], where: Path | str
 ) -> npt.NDArray[Any]:
     """The next values of an array; UserError if the file ends before, or is damaged."""
     size = math.prod(shape) * dtype.itemsize
     try:
         content = stream.read(size)
-    except _DAMAGE as error:
-        raise UserError(f"Cannot read {where}: {_said(error)}.") from None
+    except DAMAGE as error:
+        raise UserError(f"Cannot read {where}: {said(error)}.") from None
     if len(content) != size:
         raise UserError(f"Cannot read {where}: it ends before its last value.")
     # bytearray: torch wants memory that may be written to.

@@ -18,6 +18,7 @@ from bench.experiment import DEFAULT_PRECISION, Experiment
 from bench.null_branch import NullBranch
 from bench.plan import Cell, Target, expand, target
 from bench.precision import PRECISIONS
+from bench.protocols import find_protocol
 from bench.provenance import provenance
 from bench.runs import (
     WEIGHTS,
@@ -350,12 +351,14 @@ def _sweep(
         experiment.cache,
         metrics=study.metrics,
         extractors=study.extractors,
+        protocol=study.protocol,
         weights=equipment.weights,
         download=equipment.download,
         device=equipment.device,
         tell=equipment.tell,
     )
-    samples = study.samples or data.default_samples
+    of_protocol = find_protocol(study.protocol).samples if study.protocol else None
+    samples = study.samples or of_protocol or data.default_samples
     targets = tuple(
         (t, tuple(expand(t, study.guidance, study.steps, study.sampling_seeds, samples)))
         for t in found

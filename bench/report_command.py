@@ -17,6 +17,7 @@ from bench.experiment import (
 )
 from bench.extractor_list import extractor_lines
 from bench.plugins import ORIGINS
+from bench.protocols import PROTOCOLS
 from bench.store import read_rows
 from bench.suite import builtin_suites
 from methods import METHODS
@@ -64,6 +65,7 @@ def list_all(console: Console, what: str) -> None:
             for c in (prepared_cards() if what == "datasets" else ())
         ],
         "extractors": list(extractor_lines()) if what == "extractors" else [],
+        "protocols": [(n, p.summary, "") for n, p in PROTOCOLS.items()],
         "suites": [(n, str(p), "") for n, p in builtin_suites().items()],
     }
     if what not in lines:

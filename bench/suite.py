@@ -8,10 +8,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bench.errors import UserError, explain
 from bench.experiment import DEFAULT_EXPERIMENT, DEFAULT_INVERSIONS
+from bench.protocols import find_protocol
 from bench.ranges import parse_range
 from methods.settings import Settings
 
@@ -30,9 +38,21 @@ class Study(Settings):
     sampling_seeds: tuple[NonNegativeInt, ...] = (0,)
     metrics: tuple[str, ...] | None = None
     extractors: tuple[str, ...] | None = None
+    protocol: str | None = Field(None, description="instead of metrics and extractors")
     inversion: bool = Field(False, description="also invert, reconstruct and edit real images")
     inversion_samples: int = Field(DEFAULT_INVERSIONS, ge=2, description="images inverted")
     inversion_guidance: tuple[float, ...] | None = Field(None, description="None: as `guidance`")
+
+    @model_validator(mode="after")
+    def _protocol_alone(self) -> Study:
+        if self.protocol is not None and (self.metrics or self.extractors):
+            raise ValueError("a protocol says which metrics and extractors: leave those away")
+        if self.protocol is not None:
+            try:
+                find_protocol(self.protocol)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return self
 
     @field_validator("guidance", "inversion_guidance", mode="before")
     @classmethod

@@ -30,6 +30,7 @@ from bench.orchestrate import (
     resolve_device,
 )
 from bench.progress import duration
+from bench.protocols import find_protocol
 from bench.ranges import parse_ints, parse_range
 from bench.runs import (
     has_dataset,
@@ -59,6 +60,7 @@ def sweep_all(
     suite: str | None,
     device: str,
     dry_run: bool,
+    protocol: str | None = None,
     null_checkpoint: str | None = None,
     save_samples: str | None = None,
     inversion: bool = False,
@@ -78,11 +80,20 @@ def sweep_all(
         refuse_beside_suite(
             guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
             seeds=seeds != DEFAULT_SEEDS, method=methods, dataset=datasets, metric=metrics,
-            extractor=extractors, inversion=inversion, inversion_guidance=inversion_guidance,
+            extractor=extractors, protocol=protocol, inversion=inversion,
+            inversion_guidance=inversion_guidance,
             inversion_samples=inversion_samples != DEFAULT_INVERSIONS,
         )  # fmt: skip
     if not inversion and (inversion_guidance or inversion_samples != DEFAULT_INVERSIONS):
         raise UserError("--inversion-samples and --inversion-guidance need --inversion.", code=2)
+    if protocol is not None:
+        find_protocol(protocol)
+        if metrics or extractors:
+            raise UserError(
+                "--protocol says which extractors and metrics: leave --extractor and --metric "
+                "away, or --protocol.",
+                code=2,
+            )
     base = Study(
         dataset="",
         methods=(),
@@ -92,6 +103,7 @@ def sweep_all(
         sampling_seeds=parse_ints(seeds, "--seeds"),
         metrics=None if metrics is None else tuple(metrics),
         extractors=None if extractors is None else tuple(extractors),
+        protocol=protocol,
         inversion=inversion,
         inversion_samples=inversion_samples,
         inversion_guidance=(

@@ -18,7 +18,14 @@ NEEDS: frozenset[Need] = frozenset({"moments", "features", "logits", "pixels"})
 
 
 class NonFiniteFeatures(ValueError):
-    """Samples diverged: their features or logits hold NaN or infinity."""
+    """Samples diverged: their features or logits hold NaN or infinity.
+
+    `first` is the index of the first such sample.
+    """
+
+    def __init__(self, message: str, first: int) -> None:
+        super().__init__(message)
+        self.first = first
 
 
 def plan_needs(metrics: Iterable[Metric | type[Metric]]) -> frozenset[Need]:
@@ -105,7 +112,8 @@ class Accumulator:
             first = self._n + int((~finite).nonzero()[0, 0])
             raise NonFiniteFeatures(
                 f"{what} hold NaN or infinity for {int((~finite).sum())} of {len(values)} samples "
-                f"of a batch, first for sample {first}"
+                f"of a batch, first for sample {first}",
+                first,
             )
         # A copy: an extractor may hand back the caller's own memory.
         array: npt.NDArray[np.float32] = values.detach().cpu().numpy().astype(np.float32, copy=True)

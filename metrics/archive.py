@@ -6,6 +6,7 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from metrics.files import atomic_file
 
 FORMAT = "guidance-bench sample set 2"
 Arrays = dict[str, npt.NDArray[Any]]
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError,
+    RuntimeError, IndexError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy and json raise on files that are not what they say."""
 
 
 class CorruptSampleSet(ValueError):
@@ -38,7 +44,7 @@ def save_sample_set(path: Path, samples: SampleSet) -> None:
     if samples.exact is not None:
         about["std"] = samples.exact.std
         arrays |= {f"exact/{k:06}": modes for k, modes in enumerate(samples.exact.means)}
-    about["sha256"] = _digest(arrays, about)
+    about["sha256"] = content_digest(arrays, about)
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     with atomic_file(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -56,23 +62,12 @@ def load_sample_set(path: Path) -> SampleSet:
             arrays: Arrays = {name: file[name].copy() for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
         stored = about.pop("sha256")
-        if about["format"] != FORMAT or stored != _digest(arrays, about):
+        if about["format"] != FORMAT or stored != content_digest(arrays, about):
             raise CorruptSampleSet(f"{path} does not hold what was written: remove it")
         return _assembled(arrays, about)
     except (FileNotFoundError, CorruptSampleSet):
         raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except DAMAGE as error:
         raise CorruptSampleSet(f"{path} is not a whole sample set ({error}): remove it") from error
 
 
@@ -100,9 +95,10 @@ def _assembled(arrays: Arrays, about: dict[str, Any]) -> SampleSet:
     )
 
 
-def _digest(arrays: Arrays, about: dict[str, Any]) -> str:
+def content_digest(arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> str:
+    """SHA-256 of arrays under their names, and of `about`, which goes to JSON."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

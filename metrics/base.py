@@ -127,7 +127,8 @@ class Metric(ABC):
     for metrics of the samples themselves. `lower`/`higher` is the better direction.
     `default` is False for one that is computed only when asked for: it costs much, or needs an
     explanation beside it. `needs` is what is kept of both sides, `real_needs` what of that
-    `compute` cannot do without on the real side, by default all of it.
+    `compute` cannot do without on the real side, by default all of it: a statistics file holds no
+    more than moments.
     """
 
     name: ClassVar[str]
@@ -149,6 +150,11 @@ class Metric(ABC):
 
         `extractor` names the features to use, or is '' where none are used.
         """
+
+    @classmethod
+    def needs_of_real(cls) -> frozenset[Need]:
+        """What it cannot do without of the real set."""
+        return cls.needs if cls.real_needs is None else cls.real_needs
 
     @property
     def arrow(self) -> str:
@@ -183,7 +189,7 @@ class Metric(ABC):
         Asked before `compute`, where `supports` was asked before there was a real side: published
         statistics hold moments alone, and real samples may lack what a ratio divides by.
         """
-        needs = self.needs if self.real_needs is None else self.real_needs
+        needs = self.needs_of_real()
         if "pixels" in needs and real.pixels is None:
             return f"{self.name} needs the pixels of real images, which the reference lacks"
         if not extractor:

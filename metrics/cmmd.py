@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet, look_up
+from metrics.cache import inherit
 from metrics.errors import Groups, jackknife_groups
 from metrics.kid import mmd_estimate
 from metrics.memo import remember
@@ -32,6 +33,7 @@ def _unit(x: Features) -> Features:
         raise ValueError("an embedding is zero and has no direction")
     unit: Features = (x / norms[:, None]).astype(np.float32)
     unit.setflags(write=False)
+    inherit(x, unit, "unit length")
     return unit
 
 

@@ -110,8 +110,8 @@ class KernelDistanceSubsets(Metric):
     def refuses(self, *, real: SampleSet, extractor: str) -> str | None:
         """Also refuses fewer real samples than a subset takes."""
         reason = super().refuses(real=real, extractor=extractor)
-        if reason is None and real.n < SUBSET_SIZE:
-            return f"{self.name} needs {SUBSET_SIZE} real samples, and there are {real.n}"
+        if reason is None and real.n < self.minimum_n:
+            return f"{self.name} needs {self.minimum_n} real samples, and there are {real.n}"
         return reason
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:

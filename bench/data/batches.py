@@ -11,15 +11,17 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.sources.base import Labels, Pixels
 from bench.data.trees import damage_named
 from bench.errors import UserError
 from bench.pickles import read_pickle
+
+if TYPE_CHECKING:  # the package imports this module
+    from bench.data.sources.base import Labels, Pixels
 
 MAX_BATCH = 1 << 32
 """Bytes; those of ImageNet at 64x64 have 1.6e9."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from html import escape
 from itertools import chain
 
+from bench.numerals import decimals, error_decimals, number, with_error
 from bench.report.cells import Cell
 from bench.report.frame import Column, Data, Series
-from bench.report.numerals import decimals, error_decimals, number, with_error
 from bench.report.pairs import Difference, best_of, differences
 from bench.report.style import is_frechet, is_headline, method_order
 from bench.report.words import BOLD, COMPARED, DIFFERENCES, MINIMUM, error_notes

@@ -12,6 +12,7 @@ from metrics.extractors.find import MissingWeights
 from metrics.extractors.head import HeadExtractor, train_head
 from metrics.extractors.identity import IdentityExtractor
 from metrics.extractors.inception import InceptionExtractor
+from metrics.extractors.spatial import InceptionSpatialExtractor
 from metrics.extractors.vgg16 import Vgg16Extractor
 from metrics.registry import EXTRACTORS
 
@@ -21,6 +22,7 @@ EXTRACTORS.update(
         "classifier": train_classifier,
         "efficientnet-lite0": EfficientNetExtractor,
         "inception": functools.partial(InceptionExtractor, resize="tf1"),
+        "inception-spatial": InceptionSpatialExtractor,
         "inception-clean": functools.partial(InceptionExtractor, resize="clean"),
         "vgg16": Vgg16Extractor,
         "clip": ClipExtractor,
@@ -36,6 +38,7 @@ __all__ = [
     "HeadExtractor",
     "IdentityExtractor",
     "InceptionExtractor",
+    "InceptionSpatialExtractor",
     "MissingWeights",
     "Vgg16Extractor",
     "train_classifier",

@@ -20,6 +20,7 @@ ABOUT: dict[str, About] = {
     ),
     "efficientnet-lite0": About("EfficientNet-Lite0, pooled, 128 px bicubic", 1280),
     "inception": About("Inception-v3 of FID, pool3, TensorFlow 1's resize to 299 px", 2048),
+    "inception-spatial": About("the same network, spatial features of sFID, not pooled", 2023),
     "inception-clean": About("the same network after clean-fid's resize", 2048),
     "vgg16": About("VGG16, second hidden layer, TensorFlow 1's resize to 224 px", 4096),
     "dinov2": About("DINOv2 ViT-L/14, class token, 224 px bicubic", 1024),

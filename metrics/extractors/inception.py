@@ -73,6 +73,8 @@ class InceptionExtractor(Extractor):
         images = colour(samples, self.name)
         with exact_arithmetic():
             features = in_chunks(self._features, images, chunk_size(self.device, CHUNK))
+            if not self.has_logits:
+                return Extracted(features, None)
             logits = features.to(self.device) @ self._net.fc.weight.T
         return Extracted(features, logits.cpu())
 
@@ -81,7 +83,11 @@ class InceptionExtractor(Extractor):
             x = tf1_resize(images.to(self.device).float(), SIZE)
         else:
             x = clean_resize(images).to(self.device)
-        return _pool_features(self._net, (x - 128) / 128)
+        return self._extract((x - 128) / 128)
+
+    def _extract(self, x: Tensor) -> Tensor:
+        """Images scaled to [-1, 1] (B, 3, 299, 299) -> features (B, dim)."""
+        return _pool_features(self._net, x)
 
 
 def clean_resize(images: Tensor) -> Tensor:
@@ -107,31 +113,23 @@ def _network(content: bytes, path: Path) -> Any:
         raise not_this_network(path, INCEPTION) from error
 
 
+BLOCKS = (
+    "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1",
+    "Conv2d_4a_3x3", "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b",
+    "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool",
+)  # fmt: skip
+
+
+def blocks(until: str = "") -> tuple[str, ...]:
+    """Names of the network's blocks in their order, those before `until` if that is given."""
+    return BLOCKS[: BLOCKS.index(until)] if until else BLOCKS
+
+
 def _pool_features(net: Any, x: Tensor) -> Tensor:
     """Images scaled to [-1, 1] (B, 3, 299, 299) -> (B, 2048).
 
     The network's own `forward` resizes inside, which "clean" must not.
     """
-    for layer in (
-        net.Conv2d_1a_3x3,
-        net.Conv2d_2a_3x3,
-        net.Conv2d_2b_3x3,
-        net.MaxPool_1,
-        net.Conv2d_3b_1x1,
-        net.Conv2d_4a_3x3,
-        net.MaxPool_2,
-        net.Mixed_5b,
-        net.Mixed_5c,
-        net.Mixed_5d,
-        net.Mixed_6a,
-        net.Mixed_6b,
-        net.Mixed_6c,
-        net.Mixed_6d,
-        net.Mixed_6e,
-        net.Mixed_7a,
-        net.Mixed_7b,
-        net.Mixed_7c,
-        net.AvgPool,
-    ):
-        x = layer(x)
+    for name in blocks():
+        x = getattr(net, name)(x)
     return x.flatten(1)

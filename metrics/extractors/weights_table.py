@@ -45,7 +45,7 @@ INCEPTION = WeightsFile(
         "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
         "weights-inception-2015-12-05-6726825d.pth"
     ),
-    purpose="extractors inception and inception-clean: FID and what is compared with it",
+    purpose="extractors inception, inception-clean and inception-spatial: FID and sFID",
     instead="FD on efficientnet-lite0, which compares with no published number",
 )
 VGG16 = WeightsFile(
@@ -105,6 +105,7 @@ DINOV2 = {
 
 WEIGHTS: dict[str, WeightsFile] = {
     "inception": INCEPTION,
+    "inception-spatial": INCEPTION,
     "inception-clean": INCEPTION,
     "vgg16": VGG16,
     **DINOV2,

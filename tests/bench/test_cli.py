@@ -59,7 +59,8 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
          "See: bench train --help"),
         (["swep"], "No such command 'swep'.",
-         "Available: data, doctor, edit, import, invert, list, report, sample, sweep, train."),
+         "Available: data, doctor, edit, evaluate, import, invert, list, report, sample, stats, "
+         "sweep, train."),
         (["sweep", "--inversion-samples", "5"],
          "--inversion-samples and --inversion-guidance need --inversion.", ""),
         (["sweep", "--inversion", "--inversion-guidance", "7..1"],
@@ -71,7 +72,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["invert", "-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'?", ""),
         (["invert", "-d", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?", ""),
         (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
-         "datasets, extractors, methods, metrics, suites."),
+         "datasets, extractors, methods, metrics, protocols, suites."),
         (["list"], "Missing argument 'what'.", "See: bench list --help"),
         (["train", "--suite", "demos"], "Cannot read the suite 'demos': ", "demo, reference."),
         (["sweep", "-g", "13..1"], "--guidance '13..1' runs backwards", ""),

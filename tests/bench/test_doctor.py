@@ -132,3 +132,5 @@ def test_extractors_are_listed_with_their_weights(folder):
     assert f"(weights in {folder})" in lines["dinov2-vit-s-14"]
     assert "(needs no file)" in lines["classifier"]
     assert lines.keys() >= {"inception", "inception-clean", "dinov2", "clip", "identity"}
+    assert "2023 features" in lines["inception-spatial"]
+    assert f"(weights missing: {INCEPTION.file})" in lines["inception-spatial"]

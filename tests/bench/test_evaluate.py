@@ -3,7 +3,9 @@ import pytest
 from bench.data import DATASETS
 from bench.errors import UserError
 from bench.evaluate import prepare
+from bench.protocols import PROTOCOLS
 from metrics import METRICS
+from metrics.base import Extracted, Extractor
 
 
 def names(evaluation):
@@ -46,3 +48,33 @@ def test_a_metric_that_was_asked_for_and_does_not_fit_is_told_with_the_reason(tm
 
 def test_by_default_metrics_of_other_data_go_without_saying(tmp_path):
     assert prepare(DATASETS["modes1d"](), tmp_path).unmeasured == {}
+
+
+class Named(Extractor):
+    """Something under the name of a network, with random features of images."""
+
+    has_logits = True
+
+    def __init__(self, name):
+        self.name, self.dim, self.hash = name, 6, name
+
+    def __call__(self, samples):
+        flat = samples.flatten(1).float()
+        return Extracted(flat[:, :6], flat[:, :9])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_protocol_is_planned_as_it_is_written(tmp_path, monkeypatch, protocol):
+    monkeypatch.setattr("bench.evaluate.check_weights", lambda *_: None)
+    monkeypatch.setattr("bench.evaluate.make_extractor", lambda name, *_, **__: Named(name))
+    evaluation = prepare(DATASETS["digits"](), tmp_path, protocol=protocol.name)
+    assert evaluation.unmeasured == {}
+    planned = evaluation.plan
+    found = {(p.metric.name, p.extractor) for p in planned}
+    assert found == {(m.metric, m.extractor) for m in protocol.measures}
+    assert len(planned) == len(protocol.measures)
+
+
+def test_a_protocol_of_images_does_not_fit_vectors(tmp_path):
+    with pytest.raises(UserError, match="None of the metrics asked for fits 'modes1d'"):
+        prepare(DATASETS["modes1d"](), tmp_path, protocol="offline")

@@ -144,3 +144,14 @@ def test_a_suite_trains_and_sweeps_into_its_experiment(tmp_path):
         "modes1d-edm-s0",
         "modes1d-edm-s1",
     ]
+
+
+def test_a_protocol_instead_of_metrics_and_extractors(tmp_path):
+    (study,) = read_suite(str(write(tmp_path, GOOD + 'protocol = "offline"\n'))).study
+    assert study.protocol == "offline"
+    for more, why in (
+        ('protocol = "adm"\nmetrics = ["fd"]\n', "leave those away"),
+        ('protocol = "offlin"\n', "did you mean 'offline'"),
+    ):
+        with pytest.raises(UserError, match=why):
+            read_suite(str(write(tmp_path, GOOD + more)))

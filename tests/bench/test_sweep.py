@@ -9,12 +9,14 @@ from bench.identity import code_hash
 from bench.measure import Planned
 from bench.plan import expand, target
 from bench.plugins import load_plugins
+from bench.protocols import PROTOCOLS
 from bench.runs import dataset, read_card
 from bench.store import read_row
 from methods import METHODS, Preset
 from methods.oracle import Oracle, OracleConfig
 from metrics import METRICS, Accumulator
 from metrics.toy import Wasserstein1
+from tests.bench.evaluating.helpers import Small
 from tests.bench.helpers import TINY_IMAGES, TOY_METRICS, bench, contents, rows_of, sets
 
 SWEEP = ("sweep", "-g", "1,2,20", "-n", "20", *TOY_METRICS)
@@ -329,7 +331,7 @@ def test_the_real_side_is_made_once_and_again_if_it_is_damaged(trained, monkeypa
         return sum(seen) // 4000
 
     assert real_samples() == 1
-    (cached,) = (trained / "cache").iterdir()
+    (cached,) = (trained / "cache").glob("real-*")
     whole = cached.read_bytes()
     (values,) = [row.values for row in rows_of(trained, "ct")]
     assert real_samples() == 0
@@ -462,3 +464,27 @@ def test_rows_hold_errors_and_reasons_beside_the_values_of_earlier_sweeps(traine
     low, high = values["within3"].interval
     assert 0.0 <= low < high <= 1.0
     assert "modes1d: 0 cells computed, 2 kept" in bench(*base, "--metric", "w1").out
+
+
+def test_a_protocol_decides_what_a_sweep_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.evaluate.make_extractor", lambda *_, **__: Small())
+    monkeypatch.setattr(Small, "name", "efficientnet-lite0")
+    ran = bench(
+        "train", "-m", "ct", "-d", "digits", *sets(*TINY_IMAGES), "--init-from", "none",
+        "--results", tmp_path,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    sweep = ("sweep", "-g", "1", "-n", "12", "--steps", "1", "--results", tmp_path)
+    ran = bench(*sweep, "--protocol", "offline")
+    assert ran.code == 0, ran.err
+    (row,) = rows_of(tmp_path, "ct")
+    found = {(value.metric, value.extractor) for value in row.values}
+    assert found == {(m.metric, m.extractor) for m in PROTOCOLS["offline"].measures}
+    for more, why in (
+        (("--protocol", "offlin"), "Did you mean 'offline'"),
+        (("--protocol", "offline", "--metric", "fd"), "leave --extractor and --metric away"),
+        (("--protocol", "offline", "--suite", "demo"), "leave --protocol away"),
+    ):
+        ran = bench("sweep", *more, "--results", tmp_path)
+        assert ran.code == 2
+        assert why in ran.err

@@ -1,5 +1,4 @@
 import hashlib
-import io
 import re
 import shutil
 
@@ -9,35 +8,18 @@ import torch
 from cleanfid.resize import build_resizer
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from metrics.extractors import Vgg16Extractor, inception
+from metrics.extractors import InceptionSpatialExtractor, Vgg16Extractor, inception
+from metrics.extractors.catalogue import ABOUT
 from metrics.extractors.inception import InceptionExtractor, clean_resize
 from metrics.extractors.weights_table import INCEPTION
 
 from .helpers import uint8_images
-
-
-class Blank(FeatureExtractorInceptionV3):
-    """torch-fidelity's network before any weights."""
-
-    def load_state_dict(self, state_dict, strict=True, assign=False):
-        pass
+from .weights import random_inception
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file in the format of the published one, with random weights."""
-    empty = io.BytesIO()
-    torch.save({}, empty)
-    empty.seek(0)
-    net = Blank("blank", ["2048"], feature_extractor_weights_path=empty)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in net.parameters():
-        if parameter.ndim > 1:
-            # Keeps the size of activations over 48 layers, where the default makes them vanish.
-            torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
-    path = tmp_path_factory.mktemp("weights") / INCEPTION.file
-    torch.save(net.state_dict(), path)
-    return path
+    return random_inception(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +151,21 @@ def test_features_do_not_depend_on_the_batch(extractors, images, monkeypatch):
     scale = float(together.features.abs().max())
     torch.testing.assert_close(parts.features, together.features, rtol=1e-4, atol=1e-5 * scale)
     assert parts.logits.shape == (3, 1008)
+
+
+def test_spatial_features_are_those_of_the_branch(weights, theirs, images):
+    spatial = InceptionSpatialExtractor(weights)
+    seen = []
+    hook = theirs.Mixed_6d.branch1x1.register_forward_hook(lambda *found: seen.append(found[2]))
+    theirs(images)
+    hook.remove()
+    features, logits = spatial(images)
+    assert seen[0].shape == (3, 192, 17, 17)
+    assert torch.equal(features, seen[0][:, :7].reshape(3, 2023))
+    assert features.std() > 1e-3
+    assert logits is None
+    assert (spatial.name, spatial.dim) == ("inception-spatial", 2023)
+    assert ABOUT["inception-spatial"].dim == 2023
+    assert spatial.hash != InceptionExtractor(weights).hash
+    with pytest.raises(ValueError, match="takes uint8 images"):
+        spatial(images.float())

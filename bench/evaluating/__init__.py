@@ -1,0 +1,1 @@
+"""Metrics of anybody's samples: what `bench evaluate` does."""

@@ -1,0 +1,1 @@
+"""Statistics of features in the files of the field: read, checked, written."""

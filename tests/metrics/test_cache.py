@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+
+from metrics import METRICS, cache
+from metrics.archive import load_sample_set, save_sample_set
+from metrics.base import SampleSet
+from metrics.cache import keep_results, remembered_on_disk
+from metrics.errors import jackknife_groups
+from metrics.mmd import PolynomialKernel, kernel_sums
+from metrics.neighbours import squared_radii
+from tests.metrics.helpers import vectors
+
+PARTS = {"content": "a", "k": 3}
+
+
+def counted(value=2.0):
+    calls = []
+
+    def compute():
+        calls.append(value)
+        return {"x": np.full(5, value)}
+
+    return compute, calls
+
+
+def draws(n=60, dim=4, seed=0, shift=0.0):
+    return np.random.default_rng(seed).normal(shift, 1, (n, dim))
+
+
+def reopened(samples: SampleSet, folder) -> SampleSet:
+    """The same set as another process would have it: in other arrays, with nothing remembered."""
+    save_sample_set(folder / "set.npz", samples)
+    again = load_sample_set(folder / "set.npz")
+    keep_results(again, folder / "kept")
+    return again
+
+
+def files(folder, name=""):
+    return sorted(folder.glob(f"{name}*.npz"))
+
+
+def test_computed_once_and_read_back_exactly(tmp_path):
+    compute, calls = counted()
+    first = remembered_on_disk(tmp_path, "r", PARTS, compute)
+    second = remembered_on_disk(tmp_path, "r", PARTS, compute)
+    assert calls == [2.0]
+    assert np.array_equal(first["x"], second["x"])
+    assert second["x"].dtype == np.float64
+    assert second["x"].flags.owndata
+    assert not first["x"].flags.writeable
+    assert not second["x"].flags.writeable
+
+
+@pytest.mark.parametrize("other", [{"content": "b", "k": 3}, {"content": "a", "k": 5}])
+def test_anything_else_misses(tmp_path, other):
+    compute, calls = counted()
+    remembered_on_disk(tmp_path, "r", PARTS, compute)
+    remembered_on_disk(tmp_path, "r", other, compute)
+    assert len(calls) == 2
+
+
+def test_a_file_under_the_name_of_another_is_not_believed(tmp_path):
+    compute, calls = counted()
+    remembered_on_disk(tmp_path, "r", PARTS, compute)
+    (there,) = files(tmp_path)
+    remembered_on_disk(tmp_path, "r", {"other": 1}, counted(7.0)[0])
+    (other,) = set(files(tmp_path)) - {there}
+    there.write_bytes(other.read_bytes())
+    assert remembered_on_disk(tmp_path, "r", PARTS, compute)["x"][0] == 2.0
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_flipped_byte_is_noticed_and_mended(tmp_path, share):
+    compute, calls = counted()
+    remembered_on_disk(tmp_path, "r", PARTS, lambda: {"x": np.full(500, 2.0)})
+    (path,) = files(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+    assert len(remembered_on_disk(tmp_path, "r", PARTS, compute)["x"]) == 5
+    remembered_on_disk(tmp_path, "r", PARTS, compute)
+    assert len(calls) == 1
+
+
+def test_a_truncated_file_is_mended(tmp_path):
+    compute, calls = counted()
+    remembered_on_disk(tmp_path, "r", PARTS, compute)
+    (path,) = files(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    assert remembered_on_disk(tmp_path, "r", PARTS, compute)["x"][0] == 2.0
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["fd", "kid", "precision_k3", "density_k3", "nearest_ratio", "cmmd"]
+)
+def test_metrics_are_the_same_from_disk(tmp_path, name):
+    metric = METRICS[name]()
+    plain, fake = vectors(draws()), vectors(draws(seed=1, shift=0.4))
+    expected = metric.compute(real=plain, fake=fake, extractor="identity")
+    fresh = metric.compute(real=reopened(plain, tmp_path), fake=fake, extractor="identity")
+    kept = {path: path.stat().st_mtime_ns for path in files(tmp_path / "kept")}
+    assert len(kept) == 1
+    loaded = metric.compute(real=reopened(plain, tmp_path), fake=fake, extractor="identity")
+    assert {path: path.stat().st_mtime_ns for path in files(tmp_path / "kept")} == kept
+    assert expected == fresh == loaded
+
+
+def test_what_is_on_disk_is_what_is_used(tmp_path):
+    real = vectors(draws())
+    radii = squared_radii(reopened(real, tmp_path).features["identity"], 3)
+    (path,) = files(tmp_path / "kept", "radii")
+    assert np.array_equal(squared_radii(real.features["identity"], 3), radii)
+    path.unlink()
+    again = reopened(real, tmp_path)
+    assert not path.exists()
+    assert np.array_equal(squared_radii(again.features["identity"], 3), radii)
+    assert path.exists()
+
+
+def test_a_changed_value_another_k_and_other_code_miss(tmp_path, monkeypatch):
+    x = draws()
+    first = reopened(vectors(x), tmp_path)
+    squared_radii(first.features["identity"], 3)
+    assert len(files(tmp_path / "kept", "radii")) == 1
+    x[7, 2] += 1e-3
+    squared_radii(reopened(vectors(x), tmp_path).features["identity"], 3)
+    assert len(files(tmp_path / "kept", "radii")) == 2
+    again = reopened(vectors(x), tmp_path)
+    squared_radii(again.features["identity"], 4)
+    assert len(files(tmp_path / "kept", "radii")) == 3
+    monkeypatch.setattr(cache, "code_version", lambda: "another")
+    squared_radii(reopened(vectors(x), tmp_path).features["identity"], 3)
+    assert len(files(tmp_path / "kept", "radii")) == 4
+
+
+def test_generated_sets_leave_nothing(tmp_path):
+    real, fake = reopened(vectors(draws()), tmp_path), vectors(draws(seed=1))
+    x, y = real.features["identity"], fake.features["identity"]
+    groups = jackknife_groups(fake.labels)
+    kernel_sums(x, y, groups, PolynomialKernel(4))
+    kernel_sums(y, y, groups, PolynomialKernel(4))
+    squared_radii(y, 3)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_set_with_itself_is_not_two_equal_sets(tmp_path):
+    one, two = reopened(vectors(draws()), tmp_path), reopened(vectors(draws()), tmp_path)
+    x, y = one.features["identity"], two.features["identity"]
+    groups, kernel = jackknife_groups(one.labels), PolynomialKernel(4)
+    within, between = kernel_sums(x, x, groups, kernel), kernel_sums(x, y, groups, kernel)
+    assert within.diagonal.all()
+    assert not between.diagonal.any()
+
+
+def test_results_of_arrays_that_may_change_are_refused(tmp_path):
+    loose = SampleSet(n=2, labels=np.zeros(2, np.int64), features={"f": np.ones((2, 2), "f4")})
+    with pytest.raises(ValueError, match="read-only"):
+        keep_results(loose, tmp_path)
+
+
+def test_an_array_that_is_gone_leaves_no_trace(tmp_path):
+    before = len(cache._kept)
+    one = reopened(vectors(draws()), tmp_path)
+    assert len(cache._kept) == before + 2
+    del one
+    assert len(cache._kept) == before

@@ -1,0 +1,59 @@
+"""Metrics that say they need less of the real set do with that."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from metrics import METRICS
+from metrics.accumulate import NEEDS, Accumulator
+from metrics.base import ExactMixture, Moments, SampleSet
+from tests.metrics.helpers import Stub, uint8_images, vectors
+
+LESS = sorted(
+    name
+    for name, metric in METRICS.items()
+    if metric.real_needs is not None and not metric.exact_only
+)
+EXACT = sorted(name for name, metric in METRICS.items() if metric.exact_only)
+
+
+def samples(n, seed):
+    accumulator = Accumulator({"stub": Stub()}, NEEDS)
+    accumulator.update(uint8_images(n, seed=seed), torch.arange(n) % 2)
+    return accumulator.finish()
+
+
+def test_which_they_are():
+    assert {"fd", "fd_inf", "is_10", "is_5000", "class_accuracy", "saturation"} == set(LESS)
+    assert {"w1", "shift", "within3"} <= set(EXACT)
+    for name, metric in METRICS.items():
+        assert metric.needs_of_real() <= metric.needs, name
+
+
+@pytest.mark.parametrize("name", LESS)
+def test_with_what_they_need_alone(name):
+    metric = METRICS[name]()
+    real, fake = samples(50, 0), samples(60, 1)
+    # Statistics files need not even say how many samples they are of.
+    moments = {key: Moments(0, m.mean, m.cov) for key, m in real.moments.items()}
+    held = {"moments": moments} if "moments" in metric.needs_of_real() else {}
+    less = dataclasses.replace(SampleSet(n=0, labels=np.zeros(0, np.int64)), **held)
+    expected = metric.compute(real=real, fake=fake, extractor="stub")
+    found = metric.compute(real=less, fake=fake, extractor="stub")
+    assert found.value == pytest.approx(expected.value, rel=1e-12)
+    assert found.se == (expected.se if expected.se is None else pytest.approx(expected.se))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_with_the_density_alone(name):
+    metric = METRICS[name]()
+    exact = ExactMixture((np.ones((1, 1)), -np.ones((1, 1))), 0.5)
+    draws = np.random.default_rng(0).normal(size=(2, 40, 1))
+    real, fake = vectors(draws[0]), vectors(draws[1])
+    real = dataclasses.replace(real, exact=exact)
+    less = SampleSet(n=0, labels=np.zeros(0, np.int64), exact=exact)
+    assert metric.refuses(real=less, extractor="") is None
+    expected = metric.compute(real=real, fake=fake, extractor="")
+    assert metric.compute(real=less, fake=fake, extractor="") == expected
