@@ -15,7 +15,14 @@ from bench.experiment import (
 if TYPE_CHECKING:
     pass
 
-from bench.cli_options import DeviceOption, ExperimentOption, PluginOption, ResultsOption, begin
+from bench.cli_options import (
+    DeviceOption,
+    ExperimentOption,
+    NullOption,
+    PluginOption,
+    ResultsOption,
+    begin,
+)
 
 RunOption = Annotated[
     str | None, typer.Option("--run", help="Trained run; by default the only one that inverts.")
@@ -71,6 +78,7 @@ def sample_command(
         str | None, typer.Option("--format", help="png, zip, npz or grid; by default from --out.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
+    null_checkpoint: NullOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
@@ -95,6 +103,7 @@ def sample_command(
         kind=format_,
         batch=batch,
         device=device,
+        null_checkpoint=null_checkpoint,
     )
 
 

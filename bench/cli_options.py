@@ -24,6 +24,13 @@ SuiteOption = Annotated[
     str | None, typer.Option("--suite", help="TOML file, or a shipped suite such as 'demo'.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+NullOption = Annotated[
+    str | None,
+    typer.Option(
+        "--null-checkpoint",
+        help="Run, folder or .safetensors: the unconditional branch of every edm run here.",
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")

@@ -21,6 +21,7 @@ from bench.files import atomic_path, write_text
 from bench.sample_card import SAMPLES_JSON, SampleCard, differences, parse_sample_card
 
 FORMATS = ("png", "zip", "npz", "grid")
+OTHER_IMAGES = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 SUFFIXES = {".npz": "npz", ".zip": "zip", ".png": "grid"}
 ABOUT = "about"
 """Where an npz (an array of one string) and a grid (a text chunk) keep the card."""
@@ -32,7 +33,16 @@ GAP = 2
 
 
 def guess_format(path: Path) -> str:
-    """The format that a path's suffix means; a folder of PNGs if it has none of them."""
+    """The format that a path's suffix means; a folder of PNGs if it has none of them.
+
+    UserError for the suffix of another image format, which would become a folder's name.
+    """
+    if path.suffix.lower() in OTHER_IMAGES:
+        raise UserError(
+            f"Samples are not written as {path.suffix} ({path}): give a folder, or a name ending "
+            f"in {', '.join(SUFFIXES)}.",
+            code=2,
+        )
     return SUFFIXES.get(path.suffix.lower(), "png")
 
 

@@ -119,6 +119,8 @@ def train_run(
             )  # fmt: skip
         return find_source(option, named, experiment)
 
+    # A mistake in the settings must not wait for the training of what this run starts from.
+    make_card(method, data=data, preset=preset, seed=seed, name=name, overrides=overrides)
     taught = start = None
     if cls.wants_teacher is not None:
         taught = source("--teacher", teacher, cls.wants_teacher, "distils")

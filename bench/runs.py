@@ -115,11 +115,7 @@ def find_preset(
     if name in method.presets:
         found = method.presets[name]
         if not found.fits(spec):
-            images = (
-                ""
-                if found.shape is None
-                else (f" and other images of shape {found.shape} in {found.num_classes} classes")
-            )
+            images = "" if found.shape is None else f" and other images of shape {found.shape}"
             raise UserError(
                 f"Preset {name!r} of {method.name} is for the data set {found.dataset!r}{images}, "
                 f"not {spec.name!r} {spec.shape}; leave one of the two options away.",

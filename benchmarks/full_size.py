@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from bench.describe import RandomImages
+from bench.data.stand_in import RandomImages
 from bench.estimate import parameters
 from bench.experiment import Experiment
 from bench.orchestrate import make_fabric

@@ -53,11 +53,11 @@ class Preset(Settings):
     expected: Mapping[str, str] = Field(default_factory=dict)
 
     def fits(self, spec: DataSpec) -> bool:
-        """Whether it may be used on data of `spec`: its own data set, or images of its shape."""
-        return spec.name == self.dataset or (spec.shape, spec.num_classes) == (
-            self.shape,
-            self.num_classes,
-        )
+        """Whether it may be used on data of `spec`: its own data set, or images of its shape.
+
+        The number of classes is free: only the width of the label's input follows from it.
+        """
+        return spec.name == self.dataset or spec.shape == self.shape
 
 
 CIFAR10 = DataSpec("cifar10", (3, 32, 32), 10)

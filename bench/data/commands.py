@@ -59,7 +59,11 @@ def prepare_command(
     named = f"{DATA_FOLDER_VARIABLE}={root} " if root is not None else ""
     fitting = fitting_presets(card)
     if not fitting:
-        _say(console, f"No preset fits images of {card.shape} in {len(card.class_names)} classes.")
+        _say(
+            console,
+            f"No preset is for images of {card.shape}: prepare them at --size 32 or 64, or write "
+            "a method with a preset of your own (--plugin).",
+        )
         return
     method, preset = fitting[0]
     chosen = "" if preset == card.name else f" --preset {preset}"
@@ -191,7 +195,10 @@ def describe(card: DataCard) -> list[str]:
 
 
 def fitting_presets(card: DataCard) -> list[tuple[str, str]]:
-    """(method, preset) of all presets that may be used on it, those of its own name first."""
+    """(method, preset) of all presets that may be used on it.
+
+    Those of its own name first, then the small ones: the others take GPUs for days.
+    """
     spec = DataSpec(card.name, card.shape, len(card.class_names))
     found = [
         (method, name)
@@ -199,7 +206,14 @@ def fitting_presets(card: DataCard) -> list[tuple[str, str]]:
         for name, preset in sorted(cls.presets.items())
         if cls.trains and preset.fits(spec)
     ]
-    return sorted(found, key=lambda pair: (pair[1] != card.name, pair[0] != "edm"))
+    return sorted(
+        found,
+        key=lambda pair: (
+            pair[1] != card.name,
+            pair[0] != "edm",
+            not pair[1].endswith("-small"),
+        ),
+    )
 
 
 def list_command(console: Console, root: Path | None) -> None:

@@ -66,6 +66,7 @@ def _describe(console: Console, planned: Import, path: Path) -> None:
     if card.config.get("null_label") is False:
         say(
             console,
-            "It was trained without the label of no class, so it takes no guidance by itself: "
-            "sweep it with --null-checkpoint, or import with --null-label if you know better.",
+            "The file does not say that labels were dropped in its training, as EDM's own were not:"
+            " it is taken to know no label of no class and takes no guidance by itself. Sweep it "
+            "with --null-checkpoint or, if labels were dropped, import it with --null-label.",
         )

@@ -66,6 +66,8 @@ def read_source(path: Path) -> Found:
             if path.suffix == ".safetensors":
                 return _checked(path, "", "", _safetensors(path), {}, size)
             file.seek(0)
+            if start[:2] != b"PK" and start[:1] != b"\x80":  # how pickles of this century begin
+                raise UserError(f"{path} is no checkpoint: neither a pickle nor a torch file.")
             if start.startswith(b"PK"):
                 content = _zip(file)
             elif start.startswith(pickle.dumps(MAGIC, 2)[:-1]):

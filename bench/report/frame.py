@@ -151,7 +151,7 @@ def prepare(rows: Sequence[Row]) -> Data:
     if not rows:
         raise UserError("There are no rows to report: run the sweep first.")
     ordered = sorted(
-        {row.key: row for row in sorted(rows, key=_age)}.values(),
+        {(row.run, row.key): row for row in sorted(rows, key=_age)}.values(),
         key=_place,
     )
     current = _current(ordered)
@@ -207,8 +207,8 @@ def _newest(rows: Sequence[Row]) -> list[Row]:
     ):
         line = (row.experiment, row.dataset, row.method, row.run)
         best[*line, row.guidance, row.steps, row.seed, row.n] = row
-    keys = {row.key for row in best.values()}
-    return [row for row in rows if row.key in keys]
+    keys = {(row.run, row.key) for row in best.values()}
+    return [row for row in rows if (row.run, row.key) in keys]
 
 
 def _facts(row: Row, value: Value) -> dict[str, object]:

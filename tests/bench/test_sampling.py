@@ -301,3 +301,11 @@ def test_classes_without_names_are_named_by_their_index():
     data.class_names = ()
     assert class_names(data, data.spec) == ("0", "1")
     assert sampling.parse_classes(["1"], data) == (1,)
+
+
+def test_other_image_formats_are_no_folders(tmp_path):
+    ran = bench("sample", "-m", "oracle", "-d", "modes2d", "-n", 2, "-o", tmp_path / "grid.jpg")
+    assert ran.code == 2
+    assert "Samples are not written as .jpg" in ran.err
+    assert ".npz, .zip, .png" in ran.err
+    assert not (tmp_path / "grid.jpg").exists()

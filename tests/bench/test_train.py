@@ -433,3 +433,10 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(tmp_path,
     assert ran.code == 0, ran.err
     assert steps_logged(folder) == list(range(1500))
     assert (folder / WEIGHTS).exists()
+
+
+def test_a_mistyped_setting_is_told_before_what_the_run_starts_from_is_trained(tmp_path):
+    ran = bench("train", "-m", "igct", "--set", "train.iteration=5", "--results", tmp_path)
+    assert ran.code == 2
+    assert "Did you mean 'train.iterations'?" in ran.err
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -167,3 +167,10 @@ def test_seeds_are_averaged_but_configurations_are_not():
 def test_no_rows_teach_what_to_do():
     with pytest.raises(UserError, match="no rows"):
         prepare([])
+
+
+def test_two_runs_of_one_checkpoint_are_two_lines():
+    first = next(r for r in demo() if r.status == "ok" and r.checkpoint)
+    twin = first.model_copy(update={"run": "twin"})
+    data = prepare([first, twin])
+    assert {row.run for row in data.rows} == {first.run, "twin"}

@@ -163,7 +163,7 @@ FILES = {
     "no-torch.pt": (lambda: b"PK\x05\x06" + bytes(18), "no torch file"),
     "huge.safetensors": (lambda: safetensors(HUGE) + bytes(8), "cut short, damaged"),
     "header.safetensors": (lambda: safetensors(HUGE, 10**10), "cut short, damaged"),
-    "text.pkl": (lambda: b"<html>not found</html>", "no opcode|damaged"),
+    "text.pkl": (lambda: b"<html>not found</html>", "is no checkpoint"),
     "empty.pkl": (lambda: b"", "is empty"),
     "number.pkl": (lambda: pickle.dumps(3), "neither one nor a state dict"),
     "values.pkl": (lambda: pickle.dumps({"ema": {"w": 3}}), "'w' in it is no tensor"),
