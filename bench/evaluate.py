@@ -24,6 +24,7 @@ from metrics import (
     Accumulator,
     plan_needs,
 )
+from metrics.accuracy import ClassAccuracy
 from metrics.base import Domain, ExactMixture, Extractor, SampleSet
 from metrics.extractors import (
     EfficientNetExtractor,
@@ -37,6 +38,10 @@ BATCH = 256
 TELL_EVERY = 15.0
 
 Tell = Callable[[str], None]
+
+
+class TakesLong(Exception):
+    """The extractors or the real side are not there yet, and making them takes long."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def prepare(
     download: bool = False,
     device: torch.device | str = "cpu",
     tell: Tell = lambda _: None,
+    patient: bool = True,
 ) -> Evaluation:
     """Extractors, plan and real side for a data set.
 
@@ -134,8 +140,9 @@ def prepare(
     with a `protocol`, those that it names.
     The real side is computed once and cached under a key made of the content and everything it
     passes through. Extractors run on `device`; `tell` gets a sentence before and during what takes
-    long.
+    long, which raises TakesLong instead where nobody is `patient`.
     """
+    meanwhile = tell if patient else _give_up
     domain: Domain = "image" if data.spec.is_image else "vector"
     chosen = find_protocol(protocol) if protocol else None
     if chosen is not None:
@@ -147,7 +154,7 @@ def prepare(
             raise unknown("extractor", name, EXTRACTORS)
     check_weights(wanted, weights, download)
     made = {
-        name: make_extractor(name, data, cache, weights, download, device=device, tell=tell)
+        name: make_extractor(name, data, cache, weights, download, device=device, tell=meanwhile)
         for name in wanted
     }
     exact = exact_mixture(data)
@@ -178,7 +185,7 @@ def prepare(
     if any(p.metric.needs - {"pixels"} for p in plan if not p.extractor):
         used.add("identity")
     kept = {name: extractor for name, extractor in made.items() if name in used}
-    real = _real_side(data, kept, plan, cache, exact, tell)
+    real = _real_side(data, kept, plan, cache, exact, meanwhile)
     fitting, lacking = fitting_plan(plan, real)
     if not fitting:
         raise _nothing_fits(data, list(lacking.values()))
@@ -194,6 +201,17 @@ def prepare(
         reference_hash=reference_hash,
         unmeasured=unmeasured,
     )
+
+
+def _give_up(sentence: str) -> None:
+    raise TakesLong(sentence)
+
+
+def nothing_measured(data: Dataset) -> Evaluation:
+    """An evaluation by which no cell is done, for planning what has not been prepared."""
+    never = Planned(ClassAccuracy(), "", "", "nothing has this signature")
+    real = SampleSet(n=len(data.reference), labels=data.reference.labels.numpy())
+    return Evaluation(data, {}, (never,), real, f"{data.name}/reference", data.reference.hash)
 
 
 def _nothing_fits(data: Dataset, reasons: Sequence[str]) -> UserError:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bench.data import Dataset
 from bench.errors import UserError, unknown
-from bench.evaluate import Evaluation, Tell, prepare
+from bench.evaluate import Evaluation, TakesLong, Tell, nothing_measured, prepare
 from bench.experiment import DEFAULT_PRECISION, Experiment
 from bench.null_branch import NullBranch
 from bench.plan import Cell, Target, expand, target
@@ -241,6 +241,8 @@ class Equipment:
     tell: Tell = lambda _: None
     """Gets a sentence before and during what takes long."""
     null: NullBranch | None = None
+    patient: bool = True
+    """False for a plan only, which is then made without what takes long to prepare."""
 
     def join(self, found: Target) -> Target:
         """`found` with the second network that serves it, if any."""
@@ -348,17 +350,22 @@ def _sweep(
     experiment: Experiment,
     equipment: Equipment,
 ) -> Sweep:
-    evaluation = prepare(
-        data,
-        experiment.cache,
-        metrics=study.metrics,
-        extractors=study.extractors,
-        protocol=study.protocol,
-        weights=equipment.weights,
-        download=equipment.download,
-        device=equipment.device,
-        tell=equipment.tell,
-    )
+    try:
+        evaluation = prepare(
+            data,
+            experiment.cache,
+            metrics=study.metrics,
+            extractors=study.extractors,
+            protocol=study.protocol,
+            weights=equipment.weights,
+            download=equipment.download,
+            device=equipment.device,
+            tell=equipment.tell,
+            patient=equipment.patient,
+        )
+    except TakesLong:
+        equipment.tell(f"{data.name}: features of real images are to be computed first, once.")
+        evaluation = nothing_measured(data)
     of_protocol = find_protocol(study.protocol).samples if study.protocol else None
     samples = study.samples or of_protocol or data.default_samples
     targets = tuple(

@@ -74,7 +74,7 @@ def sweep_all(
 
     def equip(place: Experiment) -> Equipment:
         null = find_null(null_checkpoint, place) if null_checkpoint else None
-        return Equipment(weights, download, where, partial(say, console), null)
+        return Equipment(weights, download, where, partial(say, console), null, not dry_run)
 
     if suite is not None:
         refuse_beside_suite(

@@ -4,7 +4,8 @@ from bench.errors import UserError
 from bench.protocols import PROTOCOLS, find_protocol, title
 from metrics import EXTRACTORS, METRICS
 from metrics.extractors.catalogue import ABOUT
-from tests.bench.helpers import bench
+from tests.bench.evaluating.helpers import Small
+from tests.bench.helpers import TINY_IMAGES, bench, rows_of, sets
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
@@ -61,3 +62,27 @@ def test_they_are_listed():
     for protocol in PROTOCOLS.values():
         assert f"{protocol.name} " in ran.out
         assert protocol.summary[:30] in ran.out
+
+
+def test_a_protocol_decides_what_a_sweep_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.evaluate.make_extractor", lambda *_, **__: Small())
+    monkeypatch.setattr(Small, "name", "efficientnet-lite0")
+    ran = bench(
+        "train", "-m", "ct", "-d", "digits", *sets(*TINY_IMAGES), "--init-from", "none",
+        "--results", tmp_path,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    sweep = ("sweep", "-g", "1", "-n", "12", "--steps", "1", "--results", tmp_path)
+    ran = bench(*sweep, "--protocol", "offline")
+    assert ran.code == 0, ran.err
+    (row,) = rows_of(tmp_path, "ct")
+    found = {(value.metric, value.extractor) for value in row.values}
+    assert found == {(m.metric, m.extractor) for m in PROTOCOLS["offline"].measures}
+    for more, why in (
+        (("--protocol", "offlin"), "Did you mean 'offline'"),
+        (("--protocol", "offline", "--metric", "fd"), "leave --extractor and --metric away"),
+        (("--protocol", "offline", "--suite", "demo"), "leave --protocol away"),
+    ):
+        ran = bench("sweep", *more, "--results", tmp_path)
+        assert ran.code == 2
+        assert why in ran.err
