@@ -6,7 +6,13 @@ import torch
 from bench import evaluate
 from bench.data import Dataset, Split
 from bench.errors import UserError
-from bench.evaluate import is_photographic, make_extractor, prepare
+from bench.evaluate import (
+    TakesLong,
+    is_photographic,
+    make_extractor,
+    nothing_measured,
+    prepare,
+)
 from bench.runs import dataset
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
@@ -135,3 +141,15 @@ def test_rows_name_the_extractor_that_the_weights_made(tmp_path, monkeypatch):
     assert len({p.signature for p in found.values()}) == 1
     with pytest.raises(UserError, match=r"None of the metrics .*not for those of dinov2"):
         prepare(Coloured(), tmp_path, metrics=("cmmd",), extractors=("dinov2",), weights=path)
+
+
+def test_a_plan_does_not_wait_for_a_judge_to_be_trained(tmp_path):
+    data = Coloured()
+    with pytest.raises(TakesLong, match="Training the classifier"):
+        prepare(data, tmp_path, patient=False)
+    assert not list(tmp_path.iterdir())
+    (never,) = nothing_measured(data).plan
+    made = prepare(data, tmp_path)
+    assert never.signature not in {planned.signature for planned in made.plan}
+    again = prepare(data, tmp_path, patient=False)
+    assert [p.signature for p in again.plan] == [p.signature for p in made.plan]
