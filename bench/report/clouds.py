@@ -20,6 +20,7 @@ from bench.report.style import new_figure, palette, plain
 from bench.store import Density, Points
 
 MOST_COLUMNS = 5
+MOST_PEAKS = 3.0  # height of a density panel, in peaks of the exact density
 _HATCHES = ("/////", "\\\\\\\\\\", "....", "xxxx")
 _DOTS = ("o", "^", "s", "D")
 
@@ -31,7 +32,7 @@ def densities(data: Data, dataset: str) -> Figure:
     colours = palette()
     span = _span([p for some in shown.values() for p in some.values()])
     x = np.linspace(*span, 600)
-    classes = 0
+    classes, tallest, highest = 0, 0.0, 0.0
     for (series, g), axes in panels.items():
         preview = shown[series][g]
         edges, width = np.asarray(preview.edges), np.diff(preview.edges)
@@ -39,6 +40,9 @@ def densities(data: Data, dataset: str) -> Figure:
         classes = max(classes, len(preview.counts))
         for k, (counts, means) in enumerate(zip(preview.counts, preview.means, strict=True)):
             heights = np.asarray(counts) / (max(sum(counts), 1) * width)
+            # The outermost bins count what lies beyond them too: as bars they would be spikes.
+            heights[[0, -1]] = 0.0
+            highest = max(highest, float(heights.max()))
             axes.stairs(
                 heights,
                 edges,
@@ -50,6 +54,14 @@ def densities(data: Data, dataset: str) -> Figure:
             )
             exact = np.mean([norm.pdf(x, mean, preview.std) for mean in means], axis=0)
             axes.plot(x, exact, color="black", lw=1.0)
+            tallest = max(tallest, float(exact.max()))
+        beyond = _beyond(preview)
+        if beyond >= 0.005:
+            axes.text(0.5, 0.86, f"{beyond:.0%} beyond", transform=axes.transAxes, fontsize=8,
+                      ha="center")  # fmt: skip
+    # A method that collapses to a point must not flatten all others.
+    for axes in panels.values():
+        axes.set_ylim(0, 1.05 * min(highest, MOST_PEAKS * tallest))
     handles: list[Any] = [
         Patch(
             facecolor=_pale(colours[k % 10]),
@@ -121,6 +133,12 @@ def _finish(figure: Figure, dataset: str) -> None:
         grid = axes.get_subplotspec()
         if grid is not None and grid.is_last_row():
             axes.set_xlabel("x (data units)", fontsize=8)
+
+
+def _beyond(preview: Density) -> float:
+    """Share of the samples in the outermost bins, which hold all that lies further out."""
+    counts = np.asarray(preview.counts)
+    return float(counts[:, [0, -1]].sum() / max(counts.sum(), 1))
 
 
 def _span(found: list[Density]) -> tuple[float, float]:

@@ -70,7 +70,7 @@ def mosaic_figure(
     names = [plain(name) for name in columns]
     room = min((WIDTH - 0.9) / count, largest)
     tilted = max(len(name) for name in names) * 0.07 > room
-    tilt_height = 0.15 + 0.06 * max(len(name) for name in names) if tilted else 0.0
+    tilt_height = 0.2 + 0.075 * max(len(name) for name in names) if tilted else 0.0
     figure = new_figure(room * len(rows) + 0.5 + tilt_height, max(room * count + 0.9, NARROWEST))
     axes = figure.add_subplot()
     axes.imshow(canvas, interpolation="nearest")

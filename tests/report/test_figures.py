@@ -13,6 +13,7 @@ from bench.report.grids import sample_grid
 from bench.report.names import slug
 from bench.report.published import read_published
 from bench.report.style import look, method_styles, plain
+from bench.store import Density
 from tests.report.factory import SCALES, demo, digits, images, points, row, toy, value
 
 
@@ -268,3 +269,18 @@ def test_drawing_leaves_no_global_state():
         draw_curve(demo()[:30], "w1")
     assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []
+
+
+def test_what_lies_beyond_a_density_panel_is_said_and_flattens_nothing():
+    rows = toy()
+    first = next(r for r in rows if isinstance(r.preview, Density))
+    counts = [list(c) for c in first.preview.counts]
+    counts[0] = [0] * (len(counts[0]) - 1) + [sum(counts[0])]
+    spiked = first.preview.model_copy(update={"counts": tuple(map(tuple, counts))})
+    rows = [r.model_copy(update={"preview": spiked}) if r is first else r for r in rows]
+    figure = densities(prepare(rows), "modes1d")
+    texts = [t.get_text() for axes in figure.axes for t in axes.texts]
+    share = sum(counts[0]) / sum(map(sum, counts))
+    assert f"{share:.0%} beyond" in texts
+    peak = max(line.get_ydata().max() for axes in figure.axes for line in axes.lines)
+    assert max(axes.get_ylim()[1] for axes in figure.axes if axes.lines) <= 3.2 * peak
