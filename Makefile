@@ -30,7 +30,7 @@ demo: $(STAMP)
 	$(BIN)/bench sweep --suite demo
 	$(BIN)/bench report --suite demo
 
-# The committed results under results/reference (under half an hour on two cores).
+# The committed results under results/reference (about three quarters of an hour on two cores).
 REFERENCE := results/reference/embedded
 reference: $(STAMP)
 	$(BIN)/bench train --suite reference
