@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -48,10 +48,15 @@ class Cell:
     def estimate(self) -> Estimate:
         """Mean with its error: over blocks if there are several, else that of the one value."""
         if len(self.blocks) > 1:
-            return seeds_se(self.blocks)
+            found = seeds_se(self.blocks)
+            return _within_shares(found) if self._is_share else found
         _, value = self.found[0]
         low, high = value.interval or (None, None)
         return Estimate(value.value, value.se, value.se_method, low, high)
+
+    @property
+    def _is_share(self) -> bool:
+        return all(v.se_method.startswith("binomial") for _, v in self.found)
 
     @property
     def mean(self) -> float:
@@ -95,6 +100,14 @@ def pair(a: Cell, b: Cell) -> tuple[Estimate, Estimate, int] | None:
     if not shared or len(lengths) != 1 or lengths.pop() < 2:
         return None
     return _average(sides[0]), _average(sides[1]), len(shared)
+
+
+def _within_shares(found: Estimate) -> Estimate:
+    """The interval cut to [0, 1], which Student's t does not know to be all that a share can be."""
+    low, high = (
+        None if end is None else min(max(end, 0.0), 1.0) for end in (found.low, found.high)
+    )
+    return replace(found, low=low, high=high)
 
 
 def _by_seed(cell: Cell) -> dict[int, list[Value]]:

@@ -75,3 +75,16 @@ def test_pairs_are_over_common_seeds_with_replicates_averaged():
     assert paired_difference(a, b).se == pytest.approx(alone.se)
     assert pair(side(ours, (0,)), side(theirs, (1,))) is None
     assert pair(cell((0, 0, 1.0)), cell((0, 0, 2.0))) is None
+
+
+def test_the_interval_of_shares_over_seeds_stays_within_what_a_share_can_be():
+    numbers = [(0, 0, 0.05), (0, 1, 0.5), (0, 2, 0.98)]
+    free = cell(*numbers, se=0.01, se_method="jackknife, 20 groups").band
+    assert free[0] < 0
+    assert free[1] > 1
+    share = cell(*numbers, se=0.01, se_method="binomial, Wilson interval")
+    assert share.band == (0.0, 1.0)
+    assert share.estimate.se == cell(*numbers).estimate.se
+    inner = [(0, 0, 0.5), (0, 1, 0.51), (0, 2, 0.52)]
+    shares = cell(*inner, se=0.01, se_method="binomial, Wilson interval")
+    assert shares.band == cell(*inner).band
