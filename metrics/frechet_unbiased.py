@@ -93,7 +93,11 @@ def frechet_infinity(
 
 @register
 class FrechetCorrected(Metric):
-    """Bias-corrected Frechet distance: 0 on average for equal distributions, so it may be < 0."""
+    """Bias-corrected Frechet distance: 0 on average for equal distributions, so it may be < 0.
+
+    With fewer samples than dimensions the bias is no longer about 1/n, and much of it stays. Sets
+    that are not drawn independently, copies above all, come out far below 0.
+    """
 
     name = "fd_corrected"
     label = "FD bias-corrected"

@@ -25,8 +25,8 @@ def cautions(plan: Plan, fake: Side, reference: Reference, protocol: Protocol | 
         if fake.n <= dim:
             found.append(
                 f"{fake.n:,} samples do not exceed the {dim:,} dimensions of {p.extractor}, so "
-                f"{p.metric.name} is mostly bias: compare it at this n alone, or see fd_corrected "
-                "and kid."
+                f"{p.metric.name} is mostly bias, which no jackknife removes there either "
+                "(fd_corrected): compare it at this n alone, or see kid."
             )
         elif fake.n < FEW and p.extractor.startswith("inception"):
             found.append(
