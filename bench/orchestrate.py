@@ -20,6 +20,7 @@ from bench.plan import Cell, Target, expand, target
 from bench.precision import PRECISIONS
 from bench.protocols import find_protocol
 from bench.provenance import provenance
+from bench.rules import study_rules
 from bench.runs import (
     WEIGHTS,
     RunCard,
@@ -368,8 +369,9 @@ def _sweep(
         evaluation = nothing_measured(data)
     of_protocol = find_protocol(study.protocol).samples if study.protocol else None
     samples = study.samples or of_protocol or data.default_samples
+    rules = study_rules(study)
     targets = tuple(
-        (t, tuple(expand(t, study.guidance, study.steps, study.sampling_seeds, samples)))
+        (t, tuple(expand(t, study.guidance, study.steps, study.sampling_seeds, samples, rules)))
         for t in found
     )
     return Sweep(evaluation, targets, samples, study)

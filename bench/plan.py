@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ from bench.data import Dataset
 from bench.errors import UserError
 from bench.experiment import Experiment
 from bench.files import sha256
-from bench.identity import code_hash, digest
+from bench.identity import code_hash, digest, module_hash
+from bench.rules import ChosenRule
 from bench.runs import WEIGHTS, RunCard, make_method
+from bench.store import KnobsFrom
 from methods import Guidance, Method
+from methods.rules import CFG
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,22 @@ class Cell:
     key: str
     null_checkpoint: str = ""
     """SHA-256 of the weights of a second network that this cell's guidance uses, or ''."""
+    weak_checkpoint: str = ""
+    """The same of a weaker network that this cell's rule leads away from."""
+    nfe_weighted: float = 0.0
+    knobs_from: KnobsFrom = ""
+    """Where the rule's settings come from, for the row; it decides nothing."""
+
+    @property
+    def rule(self) -> str:
+        """Name of the guidance rule; '' where it is CFG, or where nothing chooses one."""
+        return rule_name(self.guidance)
+
+    @property
+    def what(self) -> str:
+        """The cell in a line of progress or of an error."""
+        rule = f" {self.rule}" if self.rule else ""
+        return f"{self.card.name}{rule} g={self.guidance.scale:g} steps={self.steps}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,9 @@ class Target:
     null_weights: Path | None = None
     null_checkpoint: str = ""
     """File and hash of a second network, the unconditional branch, where there is one."""
+    weak_weights: Path | None = None
+    weak_checkpoint: str = ""
+    """The same of a weaker network to lead away from."""
 
 
 def target(card: RunCard, data: Dataset, experiment: Experiment) -> Target | None:
@@ -67,27 +89,55 @@ def expand(
     steps: Sequence[int] | None,
     seeds: Sequence[int],
     samples: int,
+    rules: Sequence[ChosenRule] = (),
 ) -> list[Cell]:
-    """All cells of a run, skipped ones included."""
-    cells = []
+    """All cells of a run, skipped ones included.
+
+    `rules` are for methods that take them, CFG if there are none; a scale of 1, where no rule
+    acts, has one cell.
+    """
+    chosen = rules if rules and found.method.takes_rules else (ChosenRule(CFG()),)
+    cells: dict[str, Cell] = {}
     for seed in seeds:
         for count in steps or found.card.steps:
-            for scale in guidance:
-                cells.append(_cell(found, Guidance(scale), count, seed, samples))
-    return cells
+            for choice in chosen:
+                for scale in guidance:
+                    cell = _cell(found, Guidance(scale, choice.rule), count, seed, samples)
+                    cell = replace(cell, knobs_from=choice.knobs_from if cell.rule else "")
+                    cells.setdefault(cell.key, cell)
+    return list(cells.values())
+
+
+def rule_name(guidance: Guidance) -> str:
+    """The rule that a row of this guidance carries, '' for CFG and where guidance is off."""
+    return "" if guidance.is_off or guidance.rule.name == CFG.name else guidance.rule.name
 
 
 def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
     try:
         reason = found.method.supports(guidance, steps) or ""
         nfe = 0 if reason else int(found.method.nfe(guidance, steps))
+        cost = 0.0 if reason else float(found.method.nfe_weighted(guidance, steps))
+        branch = "main" if guidance.is_off else guidance.rule.branch()
     except Exception as error:  # the code of a plugin may fail in any way
         raise UserError(
             f"Method {found.card.method!r} cannot say what it does at guidance "
             f"{guidance.scale:g} with {steps} steps: {type(error).__name__}: {error}."
         ) from None
-    # Without guidance the second network is not used, and the row is the same with and without it.
-    null_checkpoint = "" if guidance.is_off else found.null_checkpoint
+    # Where a branch is not evaluated the row is the same with and without its network.
+    null_checkpoint = found.null_checkpoint if branch == "null" else ""
+    weak_checkpoint = found.weak_checkpoint if branch == "weak" else ""
+    extra: dict[str, Any] = {}
+    if null_checkpoint:
+        extra["null_checkpoint"] = null_checkpoint
+    if weak_checkpoint:
+        extra["weak_checkpoint"] = weak_checkpoint
+    if rule_name(guidance):
+        extra["rule"] = {
+            "name": guidance.rule.name,
+            "knobs": guidance.rule.settings(),
+            "code": [module_hash(type(part).__module__) for part in guidance.rule.parts()],
+        }
     key = digest(
         {
             "method": found.card.method,
@@ -100,7 +150,7 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
             "seed": seed,
             "n": n,
         }
-        | ({"null_checkpoint": null_checkpoint} if null_checkpoint else {})
+        | extra
     )
     return Cell(
         card=found.card,
@@ -113,4 +163,6 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
         skip=reason,
         key=key,
         null_checkpoint=null_checkpoint,
+        weak_checkpoint=weak_checkpoint,
+        nfe_weighted=cost,
     )

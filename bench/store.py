@@ -14,6 +14,8 @@ from bench.files import write_text
 Z95 = 1.959963984540054
 """Half the width of a normal distribution's 95% interval, in standard deviations."""
 
+Scalar = bool | int | float | str | None
+KnobsFrom = Literal["", "default", "suite", "tuned"]
 Status = Literal["ok", "skip", "diverged", "failed"]
 
 
@@ -103,9 +105,18 @@ class Row(Frozen):
     train_seed: int
     checkpoint: str = Field(description="SHA-256 of the weights, '' where there are none")
     null_checkpoint: str = Field("", description="SHA-256 of a second, unconditional network's")
+    weak_checkpoint: str = Field("", description="SHA-256 of a weaker network's, led away from")
     guidance: float
+    rule: str = Field("", description="guidance rule; '' is CFG, the method's own, or off")
+    knobs: Mapping[str, Scalar] = Field(
+        default_factory=dict, description="settings of the rule, by rule.knob"
+    )
+    knobs_from: KnobsFrom = Field("", description="where those come from")
     steps: int
     nfe: int
+    nfe_weighted: float | None = Field(
+        None, description="nfe, weighted by the parameters of the network called"
+    )
     seed: int = Field(description="sampling seed")
     n: int
     reference: str = Field(description="name of the real set compared with")

@@ -33,6 +33,12 @@ class Study(Settings):
     seeds: tuple[NonNegativeInt, ...] = Field((0,), description="training seeds")
     set: Mapping[str, Any] = Field(default_factory=dict, description="settings of every method")
     guidance: tuple[float, ...] = Field(tuple(map(float, range(1, 14))), validate_default=True)
+    rules: tuple[str, ...] = Field(
+        ("cfg",), min_length=1, description="guidance rules, such as apg or interval+apg"
+    )
+    knobs: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="settings of rules, by rule and knob"
+    )
     steps: tuple[PositiveInt, ...] | None = Field(None, description="None: those of each preset")
     samples: int | None = Field(None, ge=2, description="a cell; None: the data set's default")
     sampling_seeds: tuple[NonNegativeInt, ...] = (0,)

@@ -92,10 +92,10 @@ def load_nets(target: Target, device: torch.device) -> nn.Module:
     if target.weights is not None:
         weights = load_weights(target.weights)
         source = str(target.weights)
-        if target.null_weights is not None:
-            second = load_weights(target.null_weights)
-            weights |= {f"null.{name}": value for name, value in second.items()}
-            source += f" and {target.null_weights}"
+        for name, file in (("null", target.null_weights), ("weak", target.weak_weights)):
+            if file is not None:
+                weights |= {f"{name}.{key}": value for key, value in load_weights(file).items()}
+                source += f" and {file}"
         load_into(nets, weights, source)
     return nets.to(device).eval().requires_grad_(False)
 
@@ -135,9 +135,14 @@ def make_row(
         train_seed=cell.card.seed,
         checkpoint=cell.checkpoint,
         null_checkpoint=cell.null_checkpoint,
+        weak_checkpoint=cell.weak_checkpoint,
         guidance=cell.guidance.scale,
+        rule=cell.rule,
+        knobs=cell.guidance.rule.settings() if cell.rule else {},
+        knobs_from=cell.knobs_from,
         steps=cell.steps,
         nfe=cell.nfe,
+        nfe_weighted=cell.nfe_weighted,
         seed=cell.seed,
         n=cell.n,
         reference=evaluation.reference,
@@ -291,7 +296,7 @@ def sweep(
         for target, cells in targets:
             nets: nn.Module | None = None
             for cell in cells:
-                what = f"{cell.card.name} g={cell.guidance.scale:g} steps={cell.steps}"
+                what = cell.what
                 if cell.skip:
                     outcome.skipped += 1
                     row = make_row(cell, evaluation, experiment, "skip", reason=cell.skip)

@@ -62,6 +62,8 @@ class Method(ABC, Generic[ConfigT]):
     config_type: ClassVar[type[Settings]]
     presets: ClassVar[Mapping[str, Preset]]
     trains: ClassVar[bool] = True
+    takes_rules: ClassVar[bool] = False
+    """Whether `Guidance.rule` decides how it is guided; it samples with `sample_guided` then."""
     wants_decoupled: ClassVar[bool] = False
     wants_teacher: ClassVar[str | None] = None
     """The method whose trained run this one distils; it offers `Teaches`."""
@@ -95,6 +97,10 @@ class Method(ABC, Generic[ConfigT]):
     @abstractmethod
     def nfe(self, guidance: Guidance, steps: int) -> int:
         """Network evaluations for one sample, all branches counted."""
+
+    def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
+        """`nfe`, each weighted by its network's parameters in units of the method's own network."""
+        return float(self.nfe(guidance, steps))
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
         """None if the method can do this, otherwise the reason why not."""

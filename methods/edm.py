@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Inverts, Method, Progress, Teaches
 from methods.consistency import per_sample
-from methods.guidance import Guidance, cfg
+from methods.guidance import Guidance
 from methods.nets import published
 from methods.nets.config import MLPConfig, NetConfig, UNetConfig, build_net
 from methods.precond import EDMPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
-from methods.samplers import invert_heun, karras_sigmas, sample_heun
+from methods.rules.base import Branch, Networks
+from methods.rules.trajectory import evaluations, lacking, sample_guided, weighted
+from methods.samplers import invert_heun, karras_sigmas
 from methods.settings import (
     CIFAR10,
     IMAGENET64,
@@ -119,6 +121,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     name = "edm"
     summary = "EDM diffusion, Heun sampler, CFG at sampling (Karras 2022, Ho & Salimans 2022)"
     guidance = "sampling"
+    takes_rules: ClassVar[bool] = True
     config_type = EDMConfig
     presets: ClassVar[Mapping[str, Preset]] = {
         "modes1d": Preset(
@@ -162,6 +165,8 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
     null: EDMConfig | None = None
     """Settings of a second network that is the unconditional branch of guidance, if there is one"""
+    weak: EDMConfig | None = None
+    """Settings of a weaker network for rules that lead away from one, if there is one."""
 
     def with_null(self, null: EDMConfig) -> EDM:
         """The same method with the network of `null` as the unconditional branch, for sampling.
@@ -172,16 +177,23 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         if _conditional(null) and not null.null_label:
             raise ValueError("it was trained with labels always and has no unconditional output")
         paired = EDM(self.config, self.data)
-        paired.null = null
+        paired.null, paired.weak = null, self.weak
+        return paired
+
+    def with_weak(self, weak: EDMConfig) -> EDM:
+        """The same method with the network of `weak` to lead away from, under `weak` in `build`."""
+        paired = EDM(self.config, self.data)
+        paired.null, paired.weak = self.null, weak
         return paired
 
     def build(self) -> nn.Module:
         """`EDMPrecond` with its network under `model`."""
         net = build_net(self.config.net, self.data)
         nets = EDMPrecond(net, sigma_data=self.config.sigma_data)
-        if self.null is not None:
-            net = build_net(self.null.net, self.data)
-            nets.null = EDMPrecond(net, sigma_data=self.null.sigma_data)
+        for name, config in (("null", self.null), ("weak", self.weak)):
+            if config is not None:
+                net = build_net(config.net, self.data)
+                setattr(nets, name, EDMPrecond(net, sigma_data=config.sigma_data))
         return nets
 
     def loss(
@@ -202,39 +214,71 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     ) -> Tensor:
         """Heun from sigma_max, guidance at both stages, state in float64 (EDM, algorithm 1)."""
         noise = rng.randn(self.data.shape, labels.device)
-        return self._integrate(nets, self.config.sigma_max * noise, labels, guidance, steps)
+        x = self.config.sigma_max * noise
+        return self._integrate(nets, x, labels, guidance, steps, rng)
 
     def _integrate(
-        self, nets: nn.Module, x: Tensor, labels: Tensor, guidance: Guidance, steps: int
+        self,
+        nets: nn.Module,
+        x: Tensor,
+        labels: Tensor,
+        guidance: Guidance,
+        steps: int,
+        rng: SampleRNG,
     ) -> Tensor:
-        c = self.config
         null = torch.zeros_like(labels)
         null_nets = nets if self.null is None else cast(nn.Module, nets.null)
-        denoise = cfg(
-            lambda x, sigma: cast(Tensor, nets(x, sigma, labels)),
-            lambda x, sigma: cast(Tensor, null_nets(x, sigma, null)),
-            guidance,
+        weak = None if self.weak is None else cast(nn.Module, nets.weak)
+        networks = Networks(
+            main=lambda x, sigma, c: cast(Tensor, nets(x, sigma, c)),
+            null=lambda x, sigma: cast(Tensor, null_nets(x, sigma, null)),
+            weak=None if weak is None else lambda x, sigma, c: cast(Tensor, weak(x, sigma, c)),
+            module=cast("nn.Module | None", getattr(nets, "model", None)),
         )
-        sigmas = karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
-        out = sample_heun(denoise, x, sigmas).to(torch.float32)
-        return out.clamp(-1, 1) if c.clamp else out
+        out = sample_guided(networks, x, self._grid(steps), labels, guidance, rng)
+        out = out.to(torch.float32)
+        return out.clamp(-1, 1) if self.config.clamp else out
+
+    def _grid(self, steps: int) -> Tensor:
+        c = self.config
+        return karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """2 steps - 1 denoiser calls (the last step is Euler), twice with guidance."""
-        return (2 * steps - 1) * (1 if guidance.is_off else 2)
+        """2 steps - 1 denoiser calls (the last step is Euler), twice with CFG."""
+        return sum(evaluations(guidance.rule, guidance, self._grid(steps)).values())
+
+    def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
+        """`nfe`, those of other networks weighted by their parameters."""
+        counts = evaluations(guidance.rule, guidance, self._grid(steps))
+        own = self._parameters(self.config)
+        costs: dict[Branch, float] = {}
+        if self.null is not None:
+            costs["null"] = self._parameters(self.null) / own
+        if self.weak is not None:
+            costs["weak"] = self._parameters(self.weak) / own
+        return weighted(counts, costs)
+
+    def _parameters(self, config: EDMConfig) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in build_net(config.net, self.data).parameters())
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance needs a network with classes and an unconditional branch."""
+        """Guidance needs a network with classes and the branch that the rule compares with."""
         if guidance.is_off:
             return None
         if not _conditional(self.config):
             return "an unconditional network takes no guidance"
+        offers: dict[Branch, str] = {"main": "", "null": "", "weak": "", "attention": ""}
         if self.null is None and not self._knows_null():
-            return (
+            offers["null"] = (
                 "trained with labels always, so without an unconditional branch: name a network "
                 "for it with --null-checkpoint"
             )
-        return None
+        if self.weak is None:
+            offers["weak"] = "no weaker network to lead away from: name one with --weak-checkpoint"
+        if not isinstance(self.config.net, UNetConfig):
+            offers["attention"] = "the network has no attention"
+        return lacking(guidance.rule, guidance, offers)
 
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
         """The sampler's grid ascending, without guidance: 17 Heun steps, 34 NFE."""
@@ -244,8 +288,9 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         return latent.to(torch.float32)
 
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
-        """18 Heun steps from the latent."""
-        return self._integrate(nets, latent, labels, guidance, EDIT_STEPS)
+        """18 Heun steps from the latent; what a rule draws comes from seed 0."""
+        rng = SampleRNG(0, range(len(latent)), "edit")
+        return self._integrate(nets, latent, labels, guidance, EDIT_STEPS, rng)
 
     def latent_sigma(self) -> float:
         """sigma_max, where the grid ends."""

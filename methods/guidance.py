@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
+
+from methods.rules.base import Rule
+from methods.rules.cfg import CFG
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x (B, ...), sigma (B,) or scalar) -> denoised (B, ...): what a sampler integrates."""
@@ -18,9 +22,11 @@ class Guidance:
 
     Papers in the convention of Ho & Salimans (2022), the iGCT network among them, use w = g - 1:
     read it with `.w`, make one with `from_w`. Nothing else in the project converts.
+    `rule` says what methods that are guided at sampling do with the scale.
     """
 
     scale: float = 1.0
+    rule: Rule[Any] = field(default_factory=CFG, compare=False)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale):

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from methods.base import Batch, Method, Progress
-from methods.guidance import Guidance, cfg
+from methods.guidance import Guidance
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
-from methods.samplers import karras_sigmas, sample_heun
+from methods.rules.base import Branch, Networks
+from methods.rules.trajectory import evaluations, lacking, sample_guided
+from methods.samplers import karras_sigmas
 from methods.settings import Preset, Settings
 from methods.spec import DataSpec, Mixture
 
 
 class OracleConfig(Settings):
-    """The sampler's grid, as EDM's."""
+    """The sampler's grid, as EDM's, and the density that stands in for a weaker network."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
+    weak_std: float = Field(
+        2.0, gt=1, description="standard deviation of a mode for a weaker network, over the true"
+    )
 
 
 def exact_denoised(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Mixture) -> Tensor:
@@ -60,6 +67,7 @@ class Oracle(Method[OracleConfig]):
     name = "oracle"
     summary = "closed-form denoiser with CFG, for toy data; nothing to train"
     guidance = "sampling"
+    takes_rules: ClassVar[bool] = True
     config_type = OracleConfig
     trains: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -95,17 +103,29 @@ class Oracle(Method[OracleConfig]):
         self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
     ) -> Tensor:
         """Heun samples (B, D) in data units."""
+        mixture = self.mixture
+        blurred = replace(mixture, std=mixture.std * self.config.weak_std)
         null = torch.zeros_like(labels)
-        denoise = cfg(
-            lambda x, sigma: exact_denoised(x, sigma, labels, self.mixture),
-            lambda x, sigma: exact_denoised(x, sigma, null, self.mixture),
-            guidance,
+        networks = Networks(
+            main=lambda x, sigma, c: exact_denoised(x, sigma, c, mixture),
+            null=lambda x, sigma: exact_denoised(x, sigma, null, mixture),
+            weak=lambda x, sigma, c: exact_denoised(x, sigma, c, blurred),
         )
+        x = self.config.sigma_max * rng.randn(self.data.shape, labels.device)
+        return sample_guided(networks, x, self._grid(steps), labels, guidance, rng).to(
+            torch.float32
+        )
+
+    def _grid(self, steps: int) -> Tensor:
         c = self.config
-        sigmas = karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
-        x = c.sigma_max * rng.randn(self.data.shape, labels.device)
-        return sample_heun(denoise, x, sigmas).to(torch.float32)
+        return karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """Denoiser calls of Heun's method, twice with guidance."""
-        return (2 * steps - 1) * (1 if guidance.is_off else 2)
+        """Denoiser calls of Heun's method, and of the branch that the rule compares with."""
+        return sum(evaluations(guidance.rule, guidance, self._grid(steps)).values())
+
+    def supports(self, guidance: Guidance, steps: int) -> str | None:
+        """Every rule but those that change a network's attention."""
+        none = "the closed-form denoiser has no attention"
+        offers: dict[Branch, str] = {"null": "", "main": "", "weak": "", "attention": none}
+        return lacking(guidance.rule, guidance, offers)

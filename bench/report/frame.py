@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -54,6 +54,8 @@ class Series:
     method: str
     steps: int
     run: str = ""
+    rule: str = ""
+    """Of guidance at sampling; '' is CFG, or a method that is guided in its own way."""
 
     @property
     def label(self) -> str:
@@ -61,6 +63,7 @@ class Series:
         if self.method == FLOOR:
             return "real vs. real (floor)"
         name = f"{self.method} [{self.run}]" if self.run else self.method
+        name += f" + {self.rule}" if self.rule else ""
         if self.steps < 1:
             return name
         return f"{name}, {self.steps} step{'' if self.steps == 1 else 's'}"
@@ -90,13 +93,18 @@ class Data:
     def series_of(self, row: Row) -> Series:
         """Return the line that a row belongs to."""
         steps = 0 if row.method == FLOOR else row.steps
-        return Series(row.dataset, row.method, steps, self._names[row.key])
+        return Series(row.dataset, row.method, steps, self._names[row.key], row.rule)
 
     @cached_property
     def _cells(self) -> dict[Series, dict[float, list[Row]]]:
         cells: dict[Series, dict[float, list[Row]]] = {}
         for row in self.rows:
             cells.setdefault(self.series_of(row), {}).setdefault(row.guidance, []).append(row)
+        for series in [s for s in cells if s.rule]:
+            # Without guidance no rule acts: those rows belong to the lines of all rules.
+            off = cells.get(replace(series, rule=""), {}).get(1.0, [])
+            if off:
+                cells[series].setdefault(1.0, list(off))
         return cells
 
     @property
@@ -112,7 +120,7 @@ class Data:
     def series(self, dataset: str) -> tuple[Series, ...]:
         """Return the lines of a data set in the order of tables and legends, without the floor."""
         found = (s for s in self._cells if s.dataset == dataset and s.method != FLOOR)
-        return tuple(sorted(found, key=lambda s: (method_order(s.method), s.run, s.steps)))
+        return tuple(sorted(found, key=lambda s: (method_order(s.method), s.run, s.steps, s.rule)))
 
     def variant(self, series: Series) -> int:
         """Position of a line among those of its method."""
@@ -206,7 +214,7 @@ def _newest(rows: Sequence[Row]) -> list[Row]:
         rows, key=lambda r: (r.status != "failed", r.null_checkpoint != "", *_age(r))
     ):
         line = (row.experiment, row.dataset, row.method, row.run)
-        best[*line, row.guidance, row.steps, row.seed, row.n] = row
+        best[*line, row.rule, row.guidance, row.steps, row.seed, row.n] = row
     keys = {(row.run, row.key) for row in best.values()}
     return [row for row in rows if (row.run, row.key) in keys]
 

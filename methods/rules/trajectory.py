@@ -1,0 +1,118 @@
+"""Sampling under a guidance rule: EDM's Heun sampler, or Euler's for rules of first order.
+
+Source: Karras et al. (2022, EDM, algorithm 1) for the sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.guidance import Guidance
+from methods.rng import SampleRNG
+from methods.rules.base import Branch, Call, Networks, Point, Rule
+from methods.samplers import heun_step, sample_heun
+
+
+def sample_guided(
+    networks: Networks,
+    x: Tensor,
+    sigmas: Tensor,
+    labels: Tensor,
+    guidance: Guidance,
+    rng: SampleRNG,
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Samples (B, ...) in `dtype` from `x` (B, ...), the noisy state at sigmas[0].
+
+    `sigmas` (N + 1,) descend, `labels` (B, K) are one-hot. At g = 1 the conditional denoiser is
+    integrated and no other branch is evaluated. Whatever the rule draws comes from `rng`.
+    """
+    if guidance.is_off:
+        return sample_heun(lambda x, s: networks.main(x, s, labels), x, sigmas, dtype=dtype)
+    rule = guidance.rule
+    x = x.to(dtype)
+    state: dict[str, Any] = {}
+    points = list(trajectory_points(rule, sigmas))
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        stages = [p for p in points if p.step == step]
+        calls = [Call(x, x.new_tensor(p.sigma), p, labels, guidance.scale, networks, rng, state)
+                 for p in stages]  # fmt: skip
+        x_next = _euler(rule, calls[0]) if len(calls) == 1 else _heun(rule, calls)
+        rule.after_step(x, x_next, calls[0])
+        x = x_next
+    return x
+
+
+def trajectory_points(rule: Rule[Any], sigmas: Tensor) -> Iterator[Point]:
+    """Where a trajectory over `sigmas` calls the denoiser: two stages a step, one to level 0."""
+    levels = sigmas.tolist()
+    for step, (start, end) in enumerate(pairwise(levels)):
+        yield Point(step, len(levels) - 1, 0, start, start, end, levels[0])
+        if end > 0 and not rule.first_order:
+            yield Point(step, len(levels) - 1, 1, end, start, end, levels[0])
+
+
+def evaluations(rule: Rule[Any], guidance: Guidance, sigmas: Tensor) -> dict[Branch, int]:
+    """How often a trajectory evaluates the network itself ("main") and the reference branch."""
+    if guidance.is_off:
+        return {"main": 2 * (len(sigmas) - 1) - int(sigmas[-1] == 0)}
+    points = list(trajectory_points(rule, sigmas))
+    counts: dict[Branch, int] = {"main": len(points)}
+    guided = sum(rule.scale(guidance.scale, p) != 1 for p in points)
+    branch = rule.branch()
+    counts[branch] = counts.get(branch, 0) + guided
+    return counts
+
+
+def weighted(counts: Mapping[Branch, int], costs: Mapping[Branch, float]) -> float:
+    """The counts of `evaluations`, each times what a branch costs; 1 for one not in `costs`."""
+    return sum(count * costs.get(branch, 1.0) for branch, count in counts.items())
+
+
+def lacking(rule: Rule[Any], guidance: Guidance, offers: Mapping[Branch, str]) -> str | None:
+    """None if a method has the branch that a rule needs, otherwise why not.
+
+    `offers` maps every branch that the method knows of to '' or to the reason why it has none.
+    """
+    if guidance.is_off:
+        return None
+    return offers.get(rule.branch(), f"{rule.name} needs a {rule.branch()} branch") or None
+
+
+def _guided(rule: Rule[Any], call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """The guided, the conditional and the reference output; all the first where it is off."""
+    g = rule.scale(call.g, call.at)
+    d_cond = call.denoise(rule.condition(call.labels, call))
+    if g == 1:
+        return d_cond, d_cond, d_cond
+    d_ref = rule.reference(call)
+    guided = rule.combine(d_cond, d_ref, rule.weigh(g, d_cond, d_ref, call), call)
+    return rule.finish(guided, d_cond, call), d_cond, d_ref
+
+
+def _euler(rule: Rule[Any], call: Call) -> Tensor:
+    guided, d_cond, d_ref = _guided(rule, call)
+    if not rule.first_order:
+        return call.x + (call.at.end - call.at.start) * ((call.x - guided) / call.sigma)
+    source = rule.renoise(guided, d_cond, d_ref, call) if guided is not d_cond else guided
+    return guided + call.at.end / call.at.start * (call.x - source)
+
+
+def _heun(rule: Rule[Any], calls: list[Call]) -> Tensor:
+    stages = iter(calls)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        call = next(stages)
+        call.x, call.sigma = x, sigma
+        return _guided(rule, call)[0]
+
+    first, second = calls
+    x = first.x
+    return heun_step(denoise, x, first.sigma, second.sigma)
