@@ -278,7 +278,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
             offers["weak"] = "no weaker network to lead away from: name one with --weak-checkpoint"
         if not isinstance(self.config.net, UNetConfig):
             offers["attention"] = "the network has no attention"
-        return lacking(guidance.rule, guidance, offers)
+        return guidance.rule.unsuited(self.data) or lacking(guidance.rule, guidance, offers)
 
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
         """The sampler's grid ascending, without guidance: 17 Heun steps, 34 NFE."""

@@ -125,7 +125,9 @@ class Oracle(Method[OracleConfig]):
         return sum(evaluations(guidance.rule, guidance, self._grid(steps)).values())
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Every rule but those that change a network's attention."""
+        """Every rule that suits vectors, but those that change a network's attention."""
+        if guidance.is_off:
+            return None
         none = "the closed-form denoiser has no attention"
         offers: dict[Branch, str] = {"null": "", "main": "", "weak": "", "attention": none}
-        return lacking(guidance.rule, guidance, offers)
+        return guidance.rule.unsuited(self.data) or lacking(guidance.rule, guidance, offers)

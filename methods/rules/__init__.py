@@ -1,20 +1,36 @@
 """Guidance rules behind one interface: importing this package registers the built-in ones."""
 
+from methods.rules.apg import APG
 from methods.rules.base import Between, Call, Networks, NoKnobs, OneOf, Point, Rule, spread
 from methods.rules.cfg import CFG
+from methods.rules.cfg_zero import CFGZero
 from methods.rules.compose import Composite
+from methods.rules.dynamic_threshold import DynamicThreshold
+from methods.rules.fdg import FDG
+from methods.rules.interval import Interval
+from methods.rules.mambo_g import MamboG
+from methods.rules.monotone import Monotone
 from methods.rules.registry import RULES, make_rule, register_rule
+from methods.rules.rescale import Rescale
 
 __all__ = [
+    "APG",
     "CFG",
+    "FDG",
     "RULES",
     "Between",
+    "CFGZero",
     "Call",
     "Composite",
+    "DynamicThreshold",
+    "Interval",
+    "MamboG",
+    "Monotone",
     "Networks",
     "NoKnobs",
     "OneOf",
     "Point",
+    "Rescale",
     "Rule",
     "make_rule",
     "register_rule",

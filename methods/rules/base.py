@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from methods.rng import SampleRNG
 from methods.settings import Settings
+from methods.spec import DataSpec
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 Branch = Literal["null", "main", "weak", "attention"]
@@ -178,6 +179,10 @@ class Rule(Generic[K]):
 
     def after_step(self, x: Tensor, x_next: Tensor, call: Call) -> None:
         """Look at a step from `x` to `x_next`; `call` is that of its first stage."""
+
+    def unsuited(self, data: DataSpec) -> str | None:
+        """None if the rule makes sense on such data, otherwise why not."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         """All knobs by name, "rule.knob": what a row records."""

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from methods.rules.base import Branch, Call, NoKnobs, Point, Rule, Weight
+from methods.spec import DataSpec
 
 SOLE = ("reference", "combine", "renoise")
 """Hooks that only one rule of a composition may have of its own."""
@@ -83,6 +84,10 @@ class Composite(Rule[NoKnobs]):
         """Each rule's."""
         for rule in self.rules:
             rule.after_step(x, x_next, call)
+
+    def unsuited(self, data: DataSpec) -> str | None:
+        """Of the first rule that has a reason."""
+        return next((why for rule in self.rules if (why := rule.unsuited(data))), None)
 
     def settings(self) -> dict[str, Any]:
         """Those of all rules."""

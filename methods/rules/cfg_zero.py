@@ -1,0 +1,58 @@
+"""CFG-Zero*: an optimised scale of the reference, and a start without velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from methods.rules.base import Between, Call, OneOf, Rule, Weight, spread
+from methods.rules.registry import register_rule
+from methods.settings import Settings
+
+TINY = 1e-12
+"""Least squared norm that is divided by."""
+
+
+class CFGZeroKnobs(Settings):
+    """Which of the two corrections act."""
+
+    optimised_scale: bool = Field(True, description="whether the reference is scaled by s*")
+    zero_share: float = Field(0.04, ge=0, lt=1, description="share of the steps without velocity")
+
+
+@register_rule
+class CFGZero(Rule[CFGZeroKnobs]):
+    """d = s d_ref + g (d_c - s d_ref), s = <d_c, d_ref> / |d_ref|^2 (Fan 2025, arXiv 2503.18886).
+
+    With d = (x - D) / sigma, the slope that EDM integrates. As a denoiser output that is
+    D_ref + g (D_c - D_ref) + (1 - g) (1 - s) (x - D_ref), from which sigma has gone.
+
+    The steps that begin in the first `zero_share` have no velocity in the coordinates of flow
+    matching, for which the rule was made: y = x / (1 + sigma) at time sigma / (1 + sigma). A y at
+    rest is x in proportion to 1 + sigma, of slope dx/dsigma = x / (1 + sigma), which
+    D = x / (1 + sigma) gives. D = x would stop x itself, and leave it with more noise than its
+    level says. Both branches are evaluated in those steps, whose outputs then count for nothing.
+    """
+
+    name = "cfg-zero"
+    summary = "CFG-Zero*: optimised scale and zero start (Fan 2025)"
+    knobs_type = CFGZeroKnobs
+    neutral: ClassVar[Mapping[str, Any]] = {"optimised_scale": False, "zero_share": 0.0}
+    search: ClassVar[Mapping[str, Between | OneOf]] = {
+        "optimised_scale": OneOf((True, False)),
+        "zero_share": Between(0.0, 0.2),
+    }
+
+    def combine(self, d_cond: Tensor, d_ref: Tensor, g: Weight, call: Call) -> Tensor:
+        """CFG with a scaled slope of the reference, or none at all."""
+        if call.at.step < self.knobs.zero_share * call.at.steps:
+            return call.x / (1.0 + call.sigma)
+        guided = super().combine(d_cond, d_ref, g, call)
+        if not self.knobs.optimised_scale:
+            return guided
+        cond, ref = (call.x - d_cond).flatten(1), (call.x - d_ref).flatten(1)
+        s = (cond * ref).sum(1) / ref.square().sum(1).clamp_min(TINY)
+        return guided + (1.0 - spread(g, guided)) * spread(1.0 - s, guided) * (call.x - d_ref)

@@ -1,0 +1,44 @@
+"""Guidance that weakens where the two branches disagree much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from methods.rules.base import Between, Call, OneOf, Rule, Weight
+from methods.rules.registry import register_rule
+from methods.settings import Settings
+
+TINY = 1e-12
+"""Least norm that is divided by."""
+
+
+class MamboGKnobs(Settings):
+    """How fast guidance weakens."""
+
+    alpha: float = Field(8.0, ge=0, description="rate of decay; 0 is CFG")
+
+
+@register_rule
+class MamboG(Rule[MamboGKnobs]):
+    """g <- 1 + (g - 1) exp(-alpha |D_c - D_ref| / |D_ref|), each sample's own (arXiv 2508.03442).
+
+    The norms are over all coordinates. Data whose mean is 0 have |D_ref| near 0 at high noise, and
+    are hardly guided there.
+    """
+
+    name = "mambo-g"
+    summary = "guidance damped by the size of its update, MAMBO-G (2025)"
+    knobs_type = MamboGKnobs
+    neutral: ClassVar[Mapping[str, Any]] = {"alpha": 0.0}
+    search: ClassVar[Mapping[str, Between | OneOf]] = {"alpha": Between(0.1, 32.0, log=True)}
+
+    def weigh(self, g: Weight, d_cond: Tensor, d_ref: Tensor, call: Call) -> Weight:
+        """The scale (B,) of every sample."""
+        update, ref = (d_cond - d_ref).flatten(1), d_ref.flatten(1)
+        ratio: Tensor = vector_norm(update, dim=1) / vector_norm(ref, dim=1).clamp_min(TINY)
+        return 1.0 + (g - 1.0) * (-self.knobs.alpha * ratio).exp()

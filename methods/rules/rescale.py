@@ -1,0 +1,47 @@
+"""Guidance that keeps the contrast of the conditional output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from methods.rules.base import Between, Call, OneOf, Rule, spread
+from methods.rules.registry import register_rule
+from methods.settings import Settings
+from methods.spec import DataSpec
+
+
+class RescaleKnobs(Settings):
+    """How far the contrast is restored."""
+
+    phi: float = Field(0.7, ge=0, le=1, description="0 is CFG, 1 restores all of the contrast")
+
+
+@register_rule
+class Rescale(Rule[RescaleKnobs]):
+    """phi D_g std(D_c) / std(D_g) + (1 - phi) D_g (arXiv 2305.08891).
+
+    The standard deviations are over all coordinates of a sample. Where D_g has none it stays.
+    """
+
+    name = "rescale"
+    summary = "guidance rescaled to the contrast of D_c (Lin 2023)"
+    knobs_type = RescaleKnobs
+    neutral: ClassVar[Mapping[str, Any]] = {"phi": 0.0}
+    search: ClassVar[Mapping[str, Between | OneOf]] = {"phi": Between(0.1, 1.0)}
+
+    def finish(self, guided: Tensor, d_cond: Tensor, call: Call) -> Tensor:
+        """The guided output with its standard deviation moved towards that of D_c."""
+        have, want = guided.flatten(1).std(1), d_cond.flatten(1).std(1)
+        ratio = torch.where(have > 0, want / have, 1.0)
+        return guided * spread(1.0 + self.knobs.phi * (ratio - 1.0), guided)
+
+    def unsuited(self, data: DataSpec) -> str | None:
+        """One coordinate has no standard deviation."""
+        if data.shape == (1,):
+            return "rescale needs more than one coordinate: one has no standard deviation"
+        return None
