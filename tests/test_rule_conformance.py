@@ -1,12 +1,73 @@
 """The battery over every registered guidance rule."""
 
+from typing import ClassVar
+
 import pytest
+import torch
+from pydantic import ValidationError
 
 from bench.rule_conformance import RuleConformance
-from methods.rules import RULES
+from methods.rules import CFG, RULES, Between, Interval
 
 
 class TestEveryRule(RuleConformance):
     @pytest.fixture(autouse=True, params=sorted(RULES))
     def _choose(self, request):
         self.rule = RULES[request.param]
+
+
+class _DrawsGlobally(CFG):
+    def finish(self, guided, d_cond, call):
+        return guided + 0.1 * torch.randn(guided.shape)
+
+
+class _EvaluatesTwice(CFG):
+    def reference(self, call):
+        return (call.null() + call.null()) / 2
+
+
+class _IsNeverNeutral(CFG):
+    def weigh(self, g, d_cond, d_ref, call):
+        return 0.9 * g
+
+
+class _LooksAtTheBatch(CFG):
+    def finish(self, guided, d_cond, call):
+        return guided - 0.1 * guided.mean(0)
+
+
+class _Remembers(CFG):
+    calls = 0
+
+    def scale(self, g, at):
+        self.calls += 1
+        return g + 0.01 * self.calls
+
+
+class _IgnoresTheScale(CFG):
+    def scale(self, g, at):
+        return 2.0
+
+
+class _SearchesInVain(Interval):
+    search: ClassVar = {"low": Between(0.1, 5.0), "high": Between(1.0, 20.0)}
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (_DrawsGlobally, RuleConformance.test_it_draws_from_its_generators_alone),
+        (_EvaluatesTwice, RuleConformance.test_evaluations_are_those_announced),
+        (_IsNeverNeutral, RuleConformance.test_neutral_knobs_are_plain_guidance),
+        (_LooksAtTheBatch, RuleConformance.test_a_sample_depends_on_its_index_alone),
+        (_Remembers, RuleConformance.test_it_draws_from_its_generators_alone),
+        (_IgnoresTheScale, RuleConformance.test_the_scale_reaches_the_samples),
+        (_IgnoresTheScale, RuleConformance.test_it_composes_with_an_interval),
+        (_SearchesInVain, RuleConformance.test_the_tuner_can_try_what_search_offers),
+    ],
+)
+def test_the_battery_finds_what_it_looks_for(broken, test):
+    battery = RuleConformance()
+    battery.rule = broken
+    with pytest.raises((AssertionError, ValidationError)):
+        test(battery)

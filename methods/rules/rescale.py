@@ -14,6 +14,9 @@ from methods.rules.registry import register_rule
 from methods.settings import Settings
 from methods.spec import DataSpec
 
+FLAT = 1e-6
+"""Standard deviation over largest absolute value, at and below which a sample has no contrast."""
+
 
 class RescaleKnobs(Settings):
     """How far the contrast is restored."""
@@ -25,11 +28,13 @@ class RescaleKnobs(Settings):
 class Rescale(Rule[RescaleKnobs]):
     """phi D_g std(D_c) / std(D_g) + (1 - phi) D_g (arXiv 2305.08891).
 
-    The standard deviations are over all coordinates of a sample. Where D_g has none it stays.
+    The standard deviations are over all pixels and channels of a sample. A flat D_g, which has none
+    but rounding, stays. Vectors are refused: that of their coordinates, |x - y| / 2 in the plane,
+    is no contrast, and nothing keeps it away from 0.
     """
 
     name = "rescale"
-    summary = "guidance rescaled to the contrast of D_c (Lin 2023)"
+    summary = "guidance rescaled to the contrast of D_c, for images (Lin 2023)"
     knobs_type = RescaleKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"phi": 0.0}
     search: ClassVar[Mapping[str, Between | OneOf]] = {"phi": Between(0.1, 1.0)}
@@ -37,11 +42,10 @@ class Rescale(Rule[RescaleKnobs]):
     def finish(self, guided: Tensor, d_cond: Tensor, call: Call) -> Tensor:
         """The guided output with its standard deviation moved towards that of D_c."""
         have, want = guided.flatten(1).std(1), d_cond.flatten(1).std(1)
-        ratio = torch.where(have > 0, want / have, 1.0)
+        flat = have <= FLAT * guided.flatten(1).abs().amax(1)
+        ratio = torch.where(flat, 1.0, want / have)
         return guided * spread(1.0 + self.knobs.phi * (ratio - 1.0), guided)
 
     def unsuited(self, data: DataSpec) -> str | None:
-        """One coordinate has no standard deviation."""
-        if data.shape == (1,):
-            return "rescale needs more than one coordinate: one has no standard deviation"
-        return None
+        """Vectors have no contrast."""
+        return None if data.is_image else "rescale needs images: vectors have no contrast"
