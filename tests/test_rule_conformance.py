@@ -7,13 +7,65 @@ import torch
 from pydantic import ValidationError
 
 from bench.rule_conformance import RuleConformance
-from methods.rules import CFG, RULES, Between, Interval
+from methods.rules import CFG, RULES, Between, Interval, Rule
+from methods.settings import Settings
 
 
 class TestEveryRule(RuleConformance):
     @pytest.fixture(autouse=True, params=sorted(RULES))
     def _choose(self, request):
         self.rule = RULES[request.param]
+
+
+class _FromWeak(CFG):
+    def branch(self):
+        return "weak"
+
+    def reference(self, call):
+        return call.weak()
+
+
+class _FromAnotherClass(CFG):
+    def branch(self):
+        return "main"
+
+    def reference(self, call):
+        turn = call.rng.rand((1,)) < 0.5
+        return call.denoise(torch.where(turn, call.labels.roll(1, 1), call.labels.roll(2, 1)))
+
+
+class _FromAChangedNetwork(CFG):
+    def branch(self):
+        return "attention"
+
+    def reference(self, call):
+        hook = call.networks.module.register_forward_hook(lambda _, __, out: 0.9 * out)
+        changed = call.denoise()
+        hook.remove()
+        return changed
+
+
+class _Share(Settings):
+    share: float = 1.0
+
+
+class _OfFirstOrder(Rule[_Share]):
+    name = "of-first-order"
+    summary = "noise of the conditional output"
+    knobs_type = _Share
+    neutral: ClassVar = {"share": 0.0}
+    first_order = True
+
+    def renoise(self, guided, d_cond, d_ref, call):
+        return guided + self.knobs.share * (d_cond - guided)
+
+
+class TestRulesOfEveryBranch(RuleConformance):
+    @pytest.fixture(
+        autouse=True, params=[_FromWeak, _FromAnotherClass, _FromAChangedNetwork, _OfFirstOrder]
+    )
+    def _choose(self, request):
+        self.rule = request.param
 
 
 class _DrawsGlobally(CFG):

@@ -12,12 +12,14 @@ from methods.rules.mambo_g import MamboG
 from methods.rules.monotone import Monotone
 from methods.rules.registry import RULES, make_rule, register_rule
 from methods.rules.rescale import Rescale
+from methods.rules.tcfg import TCFG
 
 __all__ = [
     "APG",
     "CFG",
     "FDG",
     "RULES",
+    "TCFG",
     "Between",
     "CFGZero",
     "Call",

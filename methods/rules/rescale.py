@@ -29,7 +29,7 @@ class Rescale(Rule[RescaleKnobs]):
     """phi D_g std(D_c) / std(D_g) + (1 - phi) D_g (arXiv 2305.08891).
 
     The standard deviations are over all pixels and channels of a sample. A flat D_g, which has none
-    but rounding, stays. Vectors are refused: that of their coordinates, |x - y| / 2 in the plane,
+    but rounding, stays. Vectors are refused: that of their coordinates, |x - y| / sqrt(2) for two,
     is no contrast, and nothing keeps it away from 0.
     """
 
