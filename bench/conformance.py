@@ -123,7 +123,7 @@ class MethodConformance:
         if not self.method.trains:
             return
         method, nets = self._made()
-        with _untouched_global_rng():
+        with untouched_global_rng():
             first = self._loss(method, nets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(99)
@@ -160,7 +160,7 @@ class MethodConformance:
         """The same call twice gives the same samples, and the global generator is not used."""
         made = self._made()
         for scale, steps in self._able(made[0]):
-            with _untouched_global_rng():
+            with untouched_global_rng():
                 first = self._sample(made, scale, steps, [0, 1])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(99)
@@ -220,7 +220,7 @@ class MethodConformance:
         assert method.latent_sigma() > 0
         batch = draw_batch(self._data().train, method, BatchRNG(0, 2, 0, 2), torch.device("cpu"))
         calls = _count_calls(nets)
-        with torch.inference_mode(), _untouched_global_rng():
+        with torch.inference_mode(), untouched_global_rng():
             latent = method.invert(nets, batch.x0, batch.labels)
             called = _called(calls)
             assert called == method.inversion_nfe(), f"{called} calls to invert"
@@ -256,7 +256,8 @@ def _called(calls: dict[str, int]) -> int:
 
 
 @contextmanager
-def _untouched_global_rng() -> Iterator[None]:
+def untouched_global_rng() -> Iterator[None]:
+    """AssertionError if torch's global generator is used within."""
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bench.rule_conformance import RuleConformance
 from methods.rules import CFG, RULES, Between, Interval, Rule
@@ -101,6 +101,14 @@ class _IgnoresTheScale(CFG):
         return 2.0
 
 
+class _LooseKnobs(BaseModel):
+    pass
+
+
+class _TakesAnyKnob(CFG):
+    knobs_type = _LooseKnobs
+
+
 class _SearchesInVain(Interval):
     search: ClassVar = {"low": Between(0.1, 5.0), "high": Between(1.0, 20.0)}
 
@@ -115,6 +123,7 @@ class _SearchesInVain(Interval):
         (_Remembers, RuleConformance.test_it_draws_from_its_generators_alone),
         (_IgnoresTheScale, RuleConformance.test_the_scale_reaches_the_samples),
         (_IgnoresTheScale, RuleConformance.test_it_composes_with_an_interval),
+        (_TakesAnyKnob, RuleConformance.test_knobs_survive_json_and_are_recorded),
         (_SearchesInVain, RuleConformance.test_the_tuner_can_try_what_search_offers),
     ],
 )
