@@ -1,0 +1,252 @@
+"""Claims: files that say who is at work on something, so that two processes never do it twice.
+
+They need neither flock nor equal clocks: a claim is made by creating a file that must not exist
+yet, which network file systems also do for one process only, and its holder touches it every few
+seconds. A claim expires once its process is gone, which its own machine can see, or once nobody
+has touched it for `PATIENCE`; ages are taken by the file system's own clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+PATIENCE = 120.0
+"""Seconds without a sign of life after which a claim of another machine is void."""
+BEAT = 10.0
+"""Seconds between two signs of life."""
+
+
+class Holder(BaseModel):
+    """Who holds a claim; `machine`, `boot`, `space` tell machines, starts and containers apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    pid: int
+    started: str
+    machine: str
+    boot: str
+    space: str
+    token: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class Claim:
+    """A claim that this process holds until `release`."""
+
+    def __init__(self, path: Path, holder: Holder) -> None:
+        self.path, self.holder = path, holder
+        _KEEPER.add(self)
+
+    def is_mine(self) -> bool:
+        """Whether nobody has taken it over, as happens to a process that slept for long."""
+        found = read_holder(self.path)
+        return found is not None and found.token == self.holder.token
+
+    def release(self) -> None:
+        """Give it up. A claim that somebody took over is left alone."""
+        _KEEPER.remove(self)
+        if self.is_mine():
+            with suppress(OSError):
+                self.path.unlink()
+
+
+def try_claim(path: Path) -> Claim | None:
+    """The claim `path`, or None while another process, or another part of this one, holds it.
+
+    Folders on the way are made. OSError if the file system does not let it be written.
+    """
+    holder = _me()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if _create(path, holder):
+        return Claim(path, holder)
+    held = read_holder(path)
+    if not _is_void(path, held):
+        return None
+    # Of all who find it void one may replace it; whoever dies meanwhile leaves a void file too.
+    turn = path.with_name(f"{path.name}.turn")
+    if not _create(turn, holder):
+        if _is_void(turn, read_holder(turn)):
+            turn.unlink(missing_ok=True)
+        return None
+    try:
+        now = read_holder(path)
+        if now != held or not _is_void(path, now):
+            return None
+        path.unlink(missing_ok=True)
+        return Claim(path, holder) if _create(path, holder) else None
+    finally:
+        turn.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[Claim | None]:
+    """`try_claim`, released at the end of the block."""
+    claim = try_claim(path)
+    try:
+        yield claim
+    finally:
+        if claim is not None:
+            claim.release()
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Who holds a claim; None if there is none, or one whose writing was cut short."""
+    try:
+        return Holder.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _me() -> Holder:
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=_started(os.getpid()),
+        machine=_machine(),
+        boot=_boot(),
+        space=_space(),
+        token=secrets.token_hex(8),
+    )
+
+
+def _create(path: Path, holder: Holder) -> bool:
+    """Make the file with its content, whole at once, unless it exists."""
+    text = holder.model_dump_json().encode()
+    draft = path.with_name(f".{holder.token}.draft")
+    try:
+        with draft.open("xb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+        return True
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links; readers bear with a file half written
+        return _create_exclusively(path, text)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _create_exclusively(path: Path, text: bytes) -> bool:
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "wb") as file:
+        file.write(text)
+    return True
+
+
+def _is_void(path: Path, held: Holder | None) -> bool:
+    if held is not None and held.boot:
+        if (held.boot, held.space) == (_boot(), _space()):
+            return not _is_alive(held)
+        here = held.machine and (held.host, held.machine) == (socket.gethostname(), _machine())
+        if here and held.boot != _boot():  # this machine was started anew since
+            return True
+    return _age(path) > PATIENCE
+
+
+def _is_alive(held: Holder) -> bool:
+    try:
+        os.kill(held.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it exists and is somebody else's
+        return True
+    # Numbers of processes are used again: a later one is not the holder.
+    return _started(held.pid) == held.started
+
+
+def _age(path: Path) -> float:
+    """Seconds since the last sign of life, by the clock of the file system; 0 if it is gone."""
+    probe = path.with_name(f".{secrets.token_hex(8)}.now")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _started(pid: int) -> str:
+    """When a process started, '' where the system does not say."""
+    try:
+        # The name of a process may hold spaces and brackets; fields are counted behind it.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        # A zombie does nothing any more.
+        return "" if fields[0] == "Z" else fields[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _boot() -> str:
+    """What tells one start of the machine from the next, '' where that is not known."""
+    return _text("/proc/sys/kernel/random/boot_id")
+
+
+def _machine() -> str:
+    return _text("/etc/machine-id")
+
+
+def _space() -> str:
+    """What processes share that can see each other's numbers: a container is a space of its own."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+class _Keeper:
+    """One thread a process that touches all claims it holds."""
+
+    def __init__(self) -> None:
+        self._claims: set[Claim] = set()
+        self._lock = threading.Lock()
+        self._pid = 0
+
+    def add(self, claim: Claim) -> None:
+        with self._lock:
+            self._claims.add(claim)
+            if self._pid != os.getpid():  # threads do not survive a fork
+                self._pid = os.getpid()
+                threading.Thread(target=self._beat, daemon=True, name="claims").start()
+
+    def remove(self, claim: Claim) -> None:
+        with self._lock:
+            self._claims.discard(claim)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(BEAT)
+            with self._lock:
+                claims = list(self._claims)
+            for claim in claims:
+                with contextlib.suppress(OSError):
+                    if claim.is_mine():
+                        os.utime(claim.path)
+
+
+_KEEPER = _Keeper()
