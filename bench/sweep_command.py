@@ -21,7 +21,6 @@ from bench.experiment import (
     Experiment,
     without_writing,
 )
-from bench.null_branch import find_null
 from bench.orchestrate import (
     Equipment,
     Sweep,
@@ -38,6 +37,7 @@ from bench.runs import (
     trained_runs,
 )
 from bench.saving import Saver, make_saver
+from bench.second_network import find_seconds, refuse_unused
 from bench.suite import Study
 from bench.sweep import floor_row, sweep
 
@@ -62,6 +62,7 @@ def sweep_all(
     dry_run: bool,
     protocol: str | None = None,
     null_checkpoint: str | None = None,
+    weak_checkpoint: str | None = None,
     save_samples: str | None = None,
     inversion: bool = False,
     inversion_samples: int = DEFAULT_INVERSIONS,
@@ -73,8 +74,8 @@ def sweep_all(
         make_saver(place, save_samples)
 
     def equip(place: Experiment) -> Equipment:
-        null = find_null(null_checkpoint, place) if null_checkpoint else None
-        return Equipment(weights, download, where, partial(say, console), null, not dry_run)
+        seconds = find_seconds(place, null=null_checkpoint, weak=weak_checkpoint)
+        return Equipment(weights, download, where, partial(say, console), seconds, not dry_run)
 
     if suite is not None:
         refuse_beside_suite(
@@ -131,8 +132,10 @@ def sweep_all(
                 + (f" of {', '.join(methods)}" if methods else "")
                 + f": bench train{'' if suite else f' --method {asked}'}{flags(place, suite)}."
             )
-        if null_checkpoint and not any(t.null_checkpoint for s in sweeps for t, _ in s.targets):
-            raise UserError("--null-checkpoint is for runs of edm, and none is swept.", code=2)
+        seconds = find_seconds(place, null=null_checkpoint, weak=weak_checkpoint)
+        refuse_unused(seconds, [found for s in sweeps for found, _ in s.targets])
+        if weak_checkpoint and not any(c.weak_checkpoint for s in sweeps for c in s.cells):
+            say(console, "No rule here leads away from a weaker network, as autoguidance does.")
         if dry_run:
             for planned in sweeps:
                 _price(console, planned, place, where, batch)

@@ -6,7 +6,14 @@ import torch
 from methods import Guidance, SampleRNG
 from methods.rules import make_rule
 from methods.rules.draws import once_a_step
-from tests.methods.rules.references import edm_samples, exact, make_call, one_hot, tiny_edm, trajectory
+from tests.methods.rules.references import (
+    edm_samples,
+    exact,
+    make_call,
+    one_hot,
+    tiny_edm,
+    trajectory,
+)
 
 DRAWING = ["icg", "cads", "tsg"]
 
