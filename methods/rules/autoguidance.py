@@ -24,7 +24,7 @@ class AutoguidanceKnobs(Settings):
 
 @register_rule
 class Autoguidance(Rule[AutoguidanceKnobs]):
-    """D_bad + g (D_c - D_bad), both conditional (Karras et al. 2024, arXiv 2406.02507, eq. 3).
+    """D_bad + g (D_c - D_bad), both conditional (Karras et al. 2024, arXiv 2406.02507).
 
     D_bad is a network of the same kind that is smaller and trained for less long, so that both err
     in the same way and it errs more.

@@ -50,9 +50,9 @@ class CADS(Rule[CADSKnobs]):
     """CFG with c' in the place of c (Sadat et al. 2023, arXiv 2310.17347).
 
     c_hat = sqrt(gamma) c + s sqrt(1 - gamma) n, c' = psi rescaled(c_hat) + (1 - psi) c_hat, where
-    gamma(t) is 1 up to tau1, 0 from tau2 on and linear between. The labels of these networks are
-    one-hot; the paper anneals embeddings of text and of classes, for which its s is. The noise is
-    drawn once a step, as there, and shared by Heun's stages. Only the conditional branch sees c'.
+    gamma(t) is 1 up to tau1, 0 from tau2 on and linear between. Only the conditional branch sees
+    c'. The paper anneals embeddings, and its s is for those; the labels of these networks are
+    one-hot. Ours: the noise is drawn once a step and shared by Heun's stages.
     """
 
     name = "cads"

@@ -28,10 +28,14 @@ class ICGKnobs(Settings):
 class ICG(Rule[ICGKnobs]):
     """D_r + g (D_c - D_r), D_r = D(x; sigma, c_r), c_r independent of x (arXiv 2407.02687).
 
-    Sadat et al. (2024): for such c_r, p(x | c_r) = p(x), so a network that was trained with labels
-    always serves as its own unconditional branch. All classes are equally likely, that of the
-    sample too. Noise has the mean and the deviation of a one-hot label. Ours: drawn anew each step
-    and the same for both of its stages.
+    Sadat et al. (2024): if c_r says nothing about x, a network that was trained with labels always
+    serves as its own unconditional branch. All classes are equally likely, that of the sample too;
+    noise has the mean and the deviation of a one-hot label. Ours: drawn anew each step and the same
+    for both of its stages.
+
+    It asks for networks that follow x more than the label at low noise. A denoiser that obeys the
+    label to the end, as the closed form does, is driven away from another class until the last
+    step, and by far.
     """
 
     name = "icg"

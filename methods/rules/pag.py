@@ -16,7 +16,8 @@ from methods.rules.registry import register_rule
 class PAG(AttentionRule[AttentionKnobs]):
     """D_id + g (D_c - D_id), D_id with the identity for the attention map (arXiv 2403.17377).
 
-    Ahn et al. (2024) change the middle block of an ADM network, and some of its encoder.
+    Ahn et al. (2024) change the middle block of an ADM network at 256 pixels, and three blocks of
+    its encoder; "innermost" is the middle block alone.
     """
 
     name = "pag"

@@ -18,7 +18,7 @@ from methods.settings import Settings
 class TSGKnobs(Settings):
     """How far off the level is that the network is told."""
 
-    scale: float = Field(0.5, ge=0, description="standard deviation of ln sigma at the first step")
+    scale: float = Field(1.0, ge=0, description="standard deviation of ln sigma at the first step")
     alpha: float = Field(1.0, ge=0, description="exponent with which it falls towards the last")
     labels: Labels = Field("own", description="own: as published; null: none, as CFG has")
 
@@ -57,7 +57,7 @@ class TSG(Rule[TSGKnobs]):
     knobs_type = TSGKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"scale": 0.0, "labels": "null"}
     search: ClassVar[Mapping[str, Between | OneOf]] = {
-        "scale": Between(0.05, 2.0, log=True),
+        "scale": Between(0.1, 3.0, log=True),
         "alpha": Between(0.0, 3.0),
     }
 

@@ -43,7 +43,7 @@ def test_a_network_gets_the_wrong_level_and_the_right_scalings(data):
     networks = Networks(main=lambda x, s, c: nets(x, s, c), module=nets.model)
     call = make_call(networks, x, sigma, labels, rng=SampleRNG(5, range(3)))
     got = rule.reference(call)
-    wrong = np.log(sigma * factors(5, 3, 0.5, 1.0, 1.0)) / 4
+    wrong = np.log(sigma * factors(5, 3, 1.0, 1.0, 1.0)) / 4
     total = sigma**2 + sigma_data**2
     c_noise = torch.from_numpy(wrong).float()
     raw = nets.model(x / total**0.5, c_noise, labels, None)
