@@ -4,8 +4,10 @@ from methods.rules.apg import APG
 from methods.rules.base import Between, Call, Networks, NoKnobs, OneOf, Point, Rule, spread
 from methods.rules.cfg import CFG
 from methods.rules.cfg_zero import CFGZero
+from methods.rules.cfgpp import CFGPlusPlus
 from methods.rules.compose import Composite
 from methods.rules.dynamic_threshold import DynamicThreshold
+from methods.rules.fbg import FeedbackGuidance
 from methods.rules.fdg import FDG
 from methods.rules.interval import Interval
 from methods.rules.mambo_g import MamboG
@@ -21,10 +23,12 @@ __all__ = [
     "RULES",
     "TCFG",
     "Between",
+    "CFGPlusPlus",
     "CFGZero",
     "Call",
     "Composite",
     "DynamicThreshold",
+    "FeedbackGuidance",
     "Interval",
     "MamboG",
     "Monotone",
