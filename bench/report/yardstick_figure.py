@@ -19,7 +19,7 @@ from bench.report.frame import Data, Series
 from bench.report.names import slug
 from bench.report.previews import P, pick, previews
 from bench.report.style import method_styles, new_figure, palette, plain
-from bench.report.yardstick import EXACT, known_density, partners, rule_of
+from bench.report.yardstick import CFG, EXACT, known_density, partners, rule_of
 from bench.store import Density, Points, Preview
 from metrics.base import ExactMixture
 from metrics.tilt import Tilted, tilted
@@ -61,7 +61,8 @@ def _caption(dataset: str, kind: type[Preview]) -> str:
         "Dashed: the g-tilted density p(x|c)^g p(x)^(1-g), which guidance is often said to sample. "
         f"Samples ({filled}) are those of the closed-form denoiser under the rule of the row, so "
         f"that their distance to the target is the rule's own; {line}: the trained network under "
-        "the same rule, at the lowest seed. One column per guidance scale g (1 = off)."
+        "the same rule, at the lowest seed. One column per guidance scale g (1 = off). The first "
+        "row sets the frame; what is outside is counted, what is too high is cut off."
     )
 
 
@@ -72,7 +73,7 @@ def densities(data: Data, dataset: str) -> Figure:
     figure, grid = _grid(rows, scales, 1.15)
     colours = palette()
     targets = {g: tilted(exact, CLASS, g) for g in {1.0, *scales}}
-    span = _span([p for found in (*rows.values(), *_flat(others)) for p in found.values()], exact)
+    span = _span(_framing(rows, others, scales), exact)
     peak = float(np.exp(targets[1.0].log_density).max())
     tallest = max(float(np.exp(t.log_density).max()) for t in targets.values())
     highest = 0.0
@@ -87,11 +88,17 @@ def densities(data: Data, dataset: str) -> Figure:
                 heights, edges = _heights(found[g])
                 highest = max(highest, float(heights.max()))
                 axes.stairs(heights, edges, fill=True, color=_pale(_colour(styles)), lw=0)
-                _beyond(axes, found[g], span)
             for other, seen in others[series].items():
                 if g in seen:
                     style = styles[other.method]
-                    axes.stairs(*_heights(seen[g]), color=style.color, lw=0.8)
+                    axes.stairs(*_heights(seen[g]), color=style.color, lw=0.9)
+            beyond = [
+                (_colour(styles), found),
+                *((styles[o.method].color, f) for o, f in others[series].items()),
+            ]
+            for place, (colour, seen) in enumerate(beyond):
+                if g in seen:
+                    _outside(axes, seen[g], span, colour, place)
             axes.plot(targets[1.0].axes[0], np.exp(targets[1.0].log_density), color="black", lw=1.1)
             axes.plot(
                 targets[g].axes[0], np.exp(targets[g].log_density),
@@ -122,20 +129,25 @@ def planes(data: Data, dataset: str) -> Figure:
     colours = palette()
     styles = method_styles(data.methods)
     targets = {g: tilted(exact, CLASS, g) for g in {1.0, *scales}}
-    every = [p for found in (*rows.values(), *_flat(others)) for p in found.values()]
-    low, high = _square(every, exact)
+    low, high = _square(_framing(rows, others, scales), exact)
     for i, (series, found) in enumerate(rows.items()):
         for j, g in enumerate(scales):
             axes = grid[i][j]
-            clouds = [(found, _colour(styles), "o", 5.0)]
+            clouds: list[tuple[Mapping[float, Points], str, str, float]] = [
+                (found, _colour(styles), "o", 5.0)
+            ]
             clouds += [
                 (seen, styles[m.method].color, "x", 6.0) for m, seen in others[series].items()
             ]
+            outside = 0
             for seen, colour, mark, size in clouds:
                 if g in seen:
                     xy = _own(seen[g])
+                    outside += int(np.any((xy < low) | (xy > high), axis=1).sum())
                     axes.scatter(xy[:, 0], xy[:, 1], s=size, color=colour, marker=mark, lw=0.5,
                                  alpha=0.7)  # fmt: skip
+            if outside:
+                axes.text(0.03, 0.03, f"{outside} outside", transform=axes.transAxes, fontsize=8)
             _contours(axes, targets[1.0], "black", "solid", 0.9)
             _contours(axes, targets[g], colours[TILT_COLOUR], "dashed", 1.1)
             axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
@@ -165,7 +177,11 @@ def _shown(
     every = {s: previews(data, s, kind) for s in data.series(dataset)}
     rows = {s: found for s, found in every.items() if s.method == EXACT and found}
     most = max(s.steps for s in rows)
-    rows = {s: found for s, found in rows.items() if s.steps == most}
+    rows = {
+        s: rows[s]
+        for s in sorted(rows, key=lambda s: (rule_of(s) != CFG, s.rule))
+        if s.steps == most
+    }
     others = {s: {o: every[o] for o in partners(s, list(every)) if every[o]} for s in rows}
     return rows, pick(sorted({g for found in rows.values() for g in found}), COLUMNS), others
 
@@ -176,8 +192,18 @@ def _exact(rows: Mapping[Series, Mapping[float, Preview]]) -> ExactMixture:
     return exact
 
 
-def _flat(others: Mapping[Series, Mapping[Series, dict[float, P]]]) -> list[dict[float, P]]:
-    return [found for some in others.values() for found in some.values()]
+def _framing(
+    rows: Mapping[Series, Mapping[float, P]],
+    others: Mapping[Series, Mapping[Series, Mapping[float, P]]],
+    scales: Iterable[float],
+) -> list[P]:
+    """The samples that all panels have room for: those of the first row, CFG where it was run.
+
+    A rule that fails at some scale would otherwise make all others too small to see.
+    """
+    first = next(iter(rows))
+    return [found[g] for found in (rows[first], *others[first].values())
+            for g in scales if g in found]  # fmt: skip
 
 
 def _methods(others: Mapping[Series, Mapping[Series, object]]) -> list[str]:
@@ -217,15 +243,17 @@ def _heights(preview: Density) -> tuple[Grid, Grid]:
     return heights, edges
 
 
-def _beyond(axes: Axes, preview: Density, span: tuple[float, float]) -> None:
-    """Say how much of the class is not in the panel."""
+def _outside(
+    axes: Axes, preview: Density, span: tuple[float, float], colour: str, place: int
+) -> None:
+    """Say in its colour how much of the class is not in the panel."""
     counts, edges = np.asarray(preview.counts[CLASS]), np.asarray(preview.edges)
     inside = (edges[:-1] >= span[0]) & (edges[1:] <= span[1])
     inside[[0, -1]] = False
     share = 1 - counts[inside].sum() / max(counts.sum(), 1)
     if share >= 0.005:
-        axes.text(0.5, 0.86, f"{share:.0%} outside", transform=axes.transAxes, fontsize=8,
-                  ha="center")  # fmt: skip
+        axes.text(0.97, 0.88 - 0.15 * place, f"{share:.0%} outside", transform=axes.transAxes,
+                  fontsize=8, ha="right", color=colour)  # fmt: skip
 
 
 def _span(found: Iterable[Density], exact: ExactMixture) -> tuple[float, float]:
