@@ -282,3 +282,10 @@ def test_one_figure_a_data_set():
     assert "thin line" in plans[0].caption
     assert "crosses" in plans[1].caption
     assert list(plan_yardsticks(prepare([r for r in rows() if r.method == "edm"]))) == []
+
+
+def test_errors_of_the_tilted_distances_are_of_the_generated_set(tmp_path):
+    tilted = value("kl_tilted", 0.4, se=0.1, se_method="jackknife, 20 groups")
+    write_report([row("modes1d", "oracle", 4.0, tilted)], tmp_path, published=None)
+    text = (tmp_path / "tables.md").read_text()
+    assert "counting the sampling of the generated set" in text
