@@ -193,7 +193,7 @@ def run_cell(
         row = make_row(cell, evaluation, experiment, "diverged", reason=str(error))
         write_row(experiment.cells, row)
         return row
-    found = evaluation.measure(accumulator.finish())
+    found = evaluation.measure(accumulator.finish(), cell.guidance.scale)
     picture = preview(torch.cat(samples), torch.cat(labels), evaluation.data)
     row = make_row(
         cell,
@@ -246,7 +246,7 @@ def floor_row(
             return row
     accumulator = evaluation.accumulator()
     accumulate(accumulator, split.samples, split.labels, tell)
-    found = evaluation.measure(accumulator.finish())
+    found = evaluation.measure(accumulator.finish(), 1.0)
     row = Row(
         key=key,
         status="ok",

@@ -29,6 +29,9 @@ from bench.report.summary import summary
 from bench.report.tables import make_table, markdown
 from bench.report.tex import tex
 from bench.report.words import left_out, not_measured, reading, title, unmeasured
+from bench.report.yardstick import make_yardsticks, yardstick_frame
+from bench.report.yardstick_figure import plan_yardsticks
+from bench.report.yardstick_section import yardstick_html, yardstick_markdown, yardstick_tex
 from bench.store import Row
 
 
@@ -63,6 +66,7 @@ def write_report(
     inverted = prepare_inversions(inversions, rows) if inversions else None
     numbers = read_published(published) if published is not None else ()
     tables = [make_table(data, column) for column in data.columns]
+    yardsticks = make_yardsticks(data)
     lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
     head = [title(data), reading(), *left_out(data), *unmeasured(data), *lacking]
     summary_path = write_text(
@@ -70,14 +74,18 @@ def write_report(
     )
     md_path = write_text(
         out / "tables.md",
-        markdown(tables, head) + (markdown_section(inverted) if inverted else ""),
+        markdown(tables, head)
+        + yardstick_markdown(yardsticks)
+        + (markdown_section(inverted) if inverted else ""),
     )
     tex_path = write_text(
-        out / "tables.tex", tex(tables, head) + (tex_section(inverted) if inverted else "")
+        out / "tables.tex",
+        tex(tables, head) + yardstick_tex(yardsticks) + (tex_section(inverted) if inverted else ""),
     )
     compared = headline_differences(data)
     more = {
         "differences.csv": difference_frame(compared.items()) if compared else None,
+        "yardstick.csv": yardstick_frame(yardsticks) if yardsticks else None,
         "inversions.csv": inversion_summary(inverted) if inverted else None,
         "edits.csv": edit_summary(inverted) if inverted else None,
     }
@@ -88,11 +96,13 @@ def write_report(
             write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
 
     pictures, figures = _draw(plan_figures(data, numbers), out)
+    measured, own = _draw(plan_yardsticks(data), out)
     grids, extra = _draw(plan_grids(inverted), out) if inverted else ([], [])
-    figures += extra
+    figures += own + extra
 
     old = _figures_of(out / "index.html")
-    sections = [page_section(inverted, grids)] if inverted else []
+    sections = yardstick_html(yardsticks, measured)
+    sections += [page_section(inverted, grids)] if inverted else []
     page_path = write_text(out / "index.html", page(data, tables, pictures, note, sections))
     for path in old - set(figures):
         path.unlink(missing_ok=True)
@@ -102,7 +112,7 @@ def write_report(
         tex=tex_path,
         page=page_path,
         figures=tuple(figures),
-        problems=tuple(p.problem for p in (*pictures, *grids) if p.problem),
+        problems=tuple(p.problem for p in (*pictures, *measured, *grids) if p.problem),
     )
 
 

@@ -6,8 +6,10 @@ from methods.rules.base import Between, Call, Networks, NoKnobs, OneOf, Point, R
 from methods.rules.cads import CADS
 from methods.rules.cfg import CFG
 from methods.rules.cfg_zero import CFGZero
+from methods.rules.cfgpp import CFGPlusPlus
 from methods.rules.compose import Composite
 from methods.rules.dynamic_threshold import DynamicThreshold
+from methods.rules.fbg import FeedbackGuidance
 from methods.rules.fdg import FDG
 from methods.rules.icg import ICG
 from methods.rules.interval import Interval
@@ -33,10 +35,12 @@ __all__ = [
     "TSG",
     "Autoguidance",
     "Between",
+    "CFGPlusPlus",
     "CFGZero",
     "Call",
     "Composite",
     "DynamicThreshold",
+    "FeedbackGuidance",
     "Interval",
     "MamboG",
     "Monotone",
