@@ -14,6 +14,7 @@ from rich.table import Table
 from bench.console import flags, refuse_beside_suite, say, suite_place
 from bench.errors import UserError
 from bench.estimate import price_cells
+from bench.execute import sweep
 from bench.experiment import (
     DEFAULT_GUIDANCE,
     DEFAULT_INVERSIONS,
@@ -39,7 +40,7 @@ from bench.runs import (
 from bench.saving import Saver, make_saver
 from bench.second_network import find_seconds, refuse_unused
 from bench.suite import Study
-from bench.sweep import floor_row, sweep
+from bench.sweep import floor_row
 
 
 def sweep_all(
@@ -177,7 +178,7 @@ def _execute(
         )
     outcome = sweep(
         planned.targets, evaluation, place,
-        batch=batch, device=device, console=console, saver=saver,
+        batch=batch, device=device, console=console, saver=saver, tell=partial(say, console),
     )  # fmt: skip
     say(
         console,
