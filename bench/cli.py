@@ -17,15 +17,19 @@ from bench.cli_options import (
     DownloadOption,
     DryRunOption,
     ExperimentOption,
+    KnobOption,
     NullOption,
     OfflineOption,
     PluginOption,
     ResultsOption,
+    RulesOption,
     SuiteOption,
     WeakOption,
+    TunedOption,
     WeightsOption,
     begin,
 )
+from bench.cli_tune import tune_command
 from bench.errors import UserError
 from bench.experiment import (
     DEFAULT_DATASET,
@@ -167,6 +171,9 @@ def sweep_command(
     download: DownloadOption = False,
     offline: OfflineOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
+    rule: RulesOption = None,
+    knob: KnobOption = None,
+    tuned: TunedOption = False,
     null_checkpoint: NullOption = None,
     weak_checkpoint: WeakOption = None,
     suite: SuiteOption = None,
@@ -213,6 +220,9 @@ def sweep_command(
         suite=suite,
         device=device,
         dry_run=dry_run,
+        rules=rule,
+        knobs=knob,
+        tuned=tuned,
         null_checkpoint=null_checkpoint,
         weak_checkpoint=weak_checkpoint,
         save_samples=save_samples,
@@ -238,7 +248,8 @@ def report_command(
 @app.command("list")
 def list_command(
     what: Annotated[
-        str, typer.Argument(help="methods, metrics, datasets, extractors, protocols or suites.")
+        str,
+        typer.Argument(help="methods, rules, metrics, datasets, extractors, protocols or suites."),
     ],
     plugin: PluginOption = None,
 ) -> None:
@@ -256,6 +267,7 @@ for _name, _command in (
     ("edit", edit_command),
     ("doctor", doctor_command),
     ("evaluate", evaluate_command),
+    ("tune", tune_command),
 ):
     app.command(_name)(_command)
 app.add_typer(data_app, name="data")

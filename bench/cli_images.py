@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 from bench.cli_options import (
     DeviceOption,
     ExperimentOption,
+    KnobOption,
     NullOption,
     PluginOption,
     ResultsOption,
     WeakOption,
+    RuleOption,
     begin,
 )
 
@@ -79,6 +81,8 @@ def sample_command(
         str | None, typer.Option("--format", help="png, zip, npz or grid; by default from --out.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
+    rule: RuleOption = None,
+    knob: KnobOption = None,
     null_checkpoint: NullOption = None,
     weak_checkpoint: WeakOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
@@ -105,6 +109,8 @@ def sample_command(
         kind=format_,
         batch=batch,
         device=device,
+        rule=rule,
+        knobs=knob or (),
         null_checkpoint=null_checkpoint,
         weak_checkpoint=weak_checkpoint,
     )

@@ -18,7 +18,7 @@ ExperimentOption = Annotated[
 ]
 PluginOption = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="Python file with further methods, metrics or data sets."),
+    typer.Option("--plugin", help="Python file with further methods, rules, metrics or data sets."),
 ]
 SuiteOption = Annotated[
     str | None, typer.Option("--suite", help="TOML file, or a shipped suite such as 'demo'.")
@@ -37,6 +37,20 @@ WeakOption = Annotated[
         "--weak-checkpoint",
         help="Run, folder or .safetensors: what autoguidance leads every edm run here away from.",
     ),
+]
+RulesOption = Annotated[
+    list[str] | None,
+    typer.Option("--rule", help="Guidance rules: cfg,apg or interval+apg; bench list rules."),
+]
+RuleOption = Annotated[
+    str | None, typer.Option("--rule", help="Guidance rule, such as apg; bench list rules.")
+]
+KnobOption = Annotated[
+    list[str] | None,
+    typer.Option("--knob", help="rule.knob=value, such as apg.eta=0.5; repeatable."),
+]
+TunedOption = Annotated[
+    bool, typer.Option("--tuned", help="Rules with what bench tune found, where it has.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 WeightsOption = Annotated[

@@ -146,16 +146,24 @@ class Price:
     nfe: int
     images: int
     seconds: float
+    rule: str = ""
+    """The guidance rule; '' where the method takes none."""
 
 
 def price_cells(
     planned: Sweep, experiment: Experiment, device: torch.device, batch: int
 ) -> list[Price]:
-    """A line a run and number of steps, with the sampling time measured on one small batch."""
+    """A line a run, number of steps and guidance rule.
+
+    The sampling time is measured on one small batch.
+    """
     lines = []
     for target, cells in planned.targets:
-        for steps in sorted({cell.steps for cell in cells}):
-            own = [cell for cell in cells if cell.steps == steps]
+        places = [(cell.steps, cell.guidance.rule.name) for cell in cells]
+        for steps, rule in sorted(set(places), key=lambda place: (place[0], places.index(place))):
+            own = [
+                cell for cell, place in zip(cells, places, strict=True) if place == (steps, rule)
+            ]
             open_cells = [
                 c for c in own if not c.skip and is_done(c, planned.evaluation, experiment) is None
             ]
@@ -165,7 +173,17 @@ def price_cells(
             skipped = sum(bool(cell.skip) for cell in own)
             done = len(own) - skipped - len(open_cells)
             lines.append(
-                Price(target.card.name, steps, len(own), skipped, done, nfe, images, seconds)
+                Price(
+                    target.card.name,
+                    steps,
+                    len(own),
+                    skipped,
+                    done,
+                    nfe,
+                    images,
+                    seconds,
+                    rule if target.method.takes_rules else "",
+                )
             )
     return lines
 

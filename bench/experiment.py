@@ -75,6 +75,11 @@ class Experiment:
         return self.root / "inversions"
 
     @property
+    def tuned(self) -> Path:
+        """One folder a run: what the tuner found a rule, and its trials."""
+        return self.root / "tuned"
+
+    @property
     def report(self) -> Path:
         """Tables, figures and page."""
         return self.root / "report"

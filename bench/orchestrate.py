@@ -19,7 +19,6 @@ from bench.plan import Cell, Target, expand, target
 from bench.precision import PRECISIONS
 from bench.protocols import find_protocol
 from bench.provenance import provenance
-from bench.rules import study_rules
 from bench.runs import (
     WEIGHTS,
     RunCard,
@@ -43,6 +42,8 @@ from bench.sources import (
 )
 from bench.suite import Study
 from bench.train import train
+from bench.tuning.seeds import check_seeds
+from bench.tuning.subject import rules_for
 from methods import EDM, METHODS
 
 if TYPE_CHECKING:
@@ -374,12 +375,13 @@ def _sweep(
         evaluation = nothing_measured(data)
     of_protocol = find_protocol(study.protocol).samples if study.protocol else None
     samples = study.samples or of_protocol or data.default_samples
-    rules = study_rules(study)
-    targets = tuple(
-        (t, tuple(expand(t, study.guidance, study.steps, study.sampling_seeds, samples, rules)))
-        for t in found
-    )
-    return Sweep(evaluation, targets, samples, study)
+    seeds = check_seeds(study.sampling_seeds)
+    targets = []
+    for t in found:
+        rules = rules_for(study, t, experiment, equipment.tell)
+        cells = expand(t, study.guidance, study.steps, seeds, samples, rules)
+        targets.append((t, tuple(cells)))
+    return Sweep(evaluation, tuple(targets), samples, study)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -17,6 +17,7 @@ import methods
 import metrics  # noqa: F401 - registers the built-in ones
 from methods.registry import METHODS
 from methods.rng import derive_seed
+from methods.rules import RULES, Rule, register_rule
 from metrics.base import Metric
 from metrics.registry import METRICS
 from metrics.registry import register as register_metric
@@ -38,6 +39,7 @@ _KINDS = {
     "datasets": _Kind(
         "guidance_bench.datasets", bench.data.DATASETS, bench.data.Dataset, bench.data.register
     ),
+    "rules": _Kind("guidance_bench.rules", RULES, Rule, register_rule),
 }
 
 ORIGINS: dict[tuple[str, str], str] = {

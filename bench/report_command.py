@@ -18,9 +18,12 @@ from bench.experiment import (
 from bench.extractor_list import extractor_lines
 from bench.plugins import ORIGINS
 from bench.protocols import PROTOCOLS
+from bench.rule_use import rule_knobs
 from bench.store import read_rows
 from bench.suite import builtin_suites
+from bench.tuning.seeds import TUNING_SEEDS
 from methods import METHODS
+from methods.rules import RULES
 from metrics import METRICS
 
 
@@ -34,6 +37,11 @@ def report_all(console: Console, place: Experiment, *, suite: str | None) -> Non
     rows = read_rows(place.cells)
     if not rows:
         raise UserError(f"There are no rows in {place.cells}: bench sweep{flags(place, suite)}.")
+    counted = [row for row in rows if row.seed < TUNING_SEEDS]
+    if len(counted) < len(rows):
+        left = len(rows) - len(counted)
+        say(console, f"Left out {left} rows of sampling seeds that knobs are chosen by.")
+    rows = counted
     inversions = read_inversions(place.inversions)
     paths = write_report(rows, place.report, published=published_file(), inversions=inversions)
     for problem in paths.problems:
@@ -58,6 +66,7 @@ def list_all(console: Console, what: str) -> None:
     """`bench list`."""
     lines: dict[str, list[tuple[str, str, str]]] = {
         "methods": [(n, c.summary, ORIGINS["methods", n]) for n, c in METHODS.items()],
+        "rules": [(n, c.summary, ORIGINS["rules", n]) for n, c in RULES.items()],
         "metrics": [(n, c.summary, ORIGINS["metrics", n]) for n, c in METRICS.items()],
         "datasets": [(n, c.summary, ORIGINS["datasets", n]) for n, c in DATASETS.items()]
         + [
@@ -77,7 +86,8 @@ def list_all(console: Console, what: str) -> None:
         lines[what], key=lambda line: (_when(metrics, line[0]), line)
     ):
         when = (_when(metrics, name),) if metrics else ()
-        table.add_row(name, *when, summary, f"({origin})" if origin else "")
+        knobs = (rule_knobs(RULES[name]),) if what == "rules" else ()
+        table.add_row(name, *when, summary, *knobs, f"({origin})" if origin else "")
     console.print(table)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from bench.data import Dataset
 from bench.errors import explain
 from bench.evaluate import sampling_labels
 from bench.plan import Cell
+from bench.store import Scalar
 from methods.spec import DataSpec
 
 SAMPLES_JSON = "samples.json"
@@ -34,6 +35,10 @@ class SampleCard(BaseModel):
     checkpoint: str
     """SHA-256 of the weights, '' where there are none."""
     guidance: float
+    rule: str = ""
+    """Guidance rule; '' is CFG, the method's own, or off."""
+    knobs: Mapping[str, Scalar] = Field(default_factory=dict)
+    """Settings of the rule, by rule.knob."""
     steps: int
     nfe: int
     seed: int
@@ -82,6 +87,8 @@ def make_sample_card(cell: Cell, data: Dataset, classes: Sequence[int] | None = 
         dataset=cell.card.dataset,
         checkpoint=cell.checkpoint,
         guidance=cell.guidance.scale,
+        rule=cell.rule,
+        knobs=cell.guidance.rule.settings() if cell.rule else {},
         steps=cell.steps,
         nfe=cell.nfe,
         seed=cell.seed,

@@ -17,6 +17,7 @@ from bench.images_out import FORMATS, check_format, first_missing, guess_format,
 from bench.orchestrate import UNFINISHED, resolve_device
 from bench.plan import Cell, Target, expand, target
 from bench.progress import Bar
+from bench.rules import ChosenRule, parse_knobs, parse_rules, study_rules
 from bench.runs import (
     RunCard,
     dataset,
@@ -29,8 +30,10 @@ from bench.runs import (
 from bench.sample_card import class_names, make_sample_card
 from bench.saving import batch_start, sample_path
 from bench.second_network import find_seconds, refuse_unused
+from bench.suite import Study
 from bench.sweep import Diverged, generate, load_nets
 from methods import METHODS
+from methods.rules import CFG
 
 LISTED = 20
 
@@ -51,6 +54,8 @@ def sample_all(
     kind: str | None,
     batch: int,
     device: str,
+    rule: str | None = None,
+    knobs: Sequence[str] = (),
     null_checkpoint: str | None = None,
     weak_checkpoint: str | None = None,
 ) -> None:
@@ -70,7 +75,8 @@ def sample_all(
     for second in seconds:
         ready = second.join(ready)
     chosen = parse_classes(classes, data) if classes else None
-    (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], n)
+    rules = _one_rule(rule, knobs, ready, guidance)
+    (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], n, rules)
     if cell.skip:
         raise UserError(f"{card.name} cannot be sampled so: {cell.skip}.", code=2)
     if kind is None:
@@ -84,7 +90,36 @@ def sample_all(
         say(f"{n:,} samples of {card.name} are already there: {path}")
         return
     _write(console, ready, cell, chosen, path, kind, start, batch=batch, device=where)
-    say(f"{n:,} samples of {card.name} at guidance {guidance:g}, {cell.nfe} NFE each: {path}")
+    how = f"guidance {guidance:g}" + (f" by {cell.rule}" if cell.rule else "")
+    say(f"{n:,} samples of {card.name} at {how}, {cell.nfe} NFE each: {path}")
+
+
+def _one_rule(
+    rule: str | None, knobs: Sequence[str], ready: Target, guidance: float
+) -> tuple[ChosenRule, ...]:
+    """The rule of --rule with its knobs; UserError where it would do nothing."""
+    names = parse_rules(None if rule is None else [rule])
+    if len(names) > 1:
+        raise UserError(f"bench sample takes one --rule, got {', '.join(names)}.", code=2)
+    chosen = study_rules(Study(dataset="", methods=(), rules=names, knobs=parse_knobs(knobs)))
+    if names == (CFG.name,):
+        return chosen
+    if not ready.method.takes_rules:
+        raise UserError(
+            f"--rule is for methods that are guided at sampling; {ready.card.method} "
+            + (
+                "takes no guidance"
+                if ready.method.guidance == "none"
+                else "has guidance of its own"
+            )
+            + ".",
+            code=2,
+        )
+    if guidance == 1:
+        raise UserError(
+            f"At guidance 1 no rule acts: give --guidance a scale for {names[0]!r}.", code=2
+        )
+    return chosen
 
 
 def _write(

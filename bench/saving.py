@@ -1,4 +1,7 @@
-"""The samples of a sweep's cells as files: `<experiment>/samples/<run>/g4-steps1-seed0`."""
+"""The samples of a sweep's cells as files: `<experiment>/samples/<run>/g4-steps1-seed0`.
+
+The name carries the guidance rule where it is not CFG, as in `g4-apg-steps18-seed0`.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from bench.data import Dataset
 from bench.errors import UserError
 from bench.experiment import Experiment
+from bench.identity import digest
 from bench.images_out import check_format, first_missing, open_sink
 from bench.plan import Cell
 from bench.sample_card import make_sample_card
+from methods.rules import Rule, make_rule
 
 KINDS = ("png", "zip", "npz")
 SUFFIX = {"png": "", "zip": ".zip", "npz": ".npz", "grid": ".png"}
@@ -62,8 +68,17 @@ def make_saver(experiment: Experiment, kind: str) -> Saver:
 
 def sample_path(experiment: Experiment, cell: Cell, kind: str) -> Path:
     """Where the samples of a cell go by default."""
-    name = f"g{cell.guidance.scale:g}-steps{cell.steps}-seed{cell.seed}{SUFFIX[kind]}"
+    rule = f"{rule_folder(cell.guidance.rule)}-" if cell.rule else ""
+    name = f"g{cell.guidance.scale:g}-{rule}steps{cell.steps}-seed{cell.seed}{SUFFIX[kind]}"
     return experiment.samples / cell.card.name / name
+
+
+def rule_folder(rule: Rule[Any]) -> str:
+    """A rule in a file's name: "apg", with a hash of its knobs where they are not the defaults."""
+    knobs = rule.settings()
+    if knobs == make_rule(rule.name).settings():
+        return rule.name
+    return f"{rule.name}-{digest(knobs)[:8]}"
 
 
 def batch_start(have: int, n: int, batch: int) -> int:

@@ -47,6 +47,7 @@ class Study(Settings):
     knobs: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="settings of rules, by rule and knob"
     )
+    tuned: bool = Field(False, description="rules with the knobs that bench tune found")
     weak: Weaker | None = Field(None, description="None: no weaker network is trained")
     steps: tuple[PositiveInt, ...] | None = Field(None, description="None: those of each preset")
     samples: int | None = Field(None, ge=2, description="a cell; None: the data set's default")

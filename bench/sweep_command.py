@@ -32,6 +32,8 @@ from bench.orchestrate import (
 from bench.progress import duration
 from bench.protocols import find_protocol
 from bench.ranges import parse_ints, parse_range
+from bench.rule_use import unused_rules
+from bench.rules import parse_knobs, parse_rules, study_rules
 from bench.runs import (
     has_dataset,
     method_class,
@@ -41,6 +43,7 @@ from bench.saving import Saver, make_saver
 from bench.second_network import find_seconds, refuse_unused
 from bench.suite import Study
 from bench.sweep import floor_row
+from bench.tuning.seeds import check_seeds
 
 
 def sweep_all(
@@ -62,6 +65,9 @@ def sweep_all(
     device: str,
     dry_run: bool,
     protocol: str | None = None,
+    rules: Sequence[str] | None = None,
+    knobs: Sequence[str] | None = None,
+    tuned: bool = False,
     null_checkpoint: str | None = None,
     weak_checkpoint: str | None = None,
     save_samples: str | None = None,
@@ -82,7 +88,8 @@ def sweep_all(
         refuse_beside_suite(
             guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
             seeds=seeds != DEFAULT_SEEDS, method=methods, dataset=datasets, metric=metrics,
-            extractor=extractors, protocol=protocol, inversion=inversion,
+            extractor=extractors, protocol=protocol, rule=rules, knob=knobs, tuned=tuned,
+            inversion=inversion,
             inversion_guidance=inversion_guidance,
             inversion_samples=inversion_samples != DEFAULT_INVERSIONS,
         )  # fmt: skip
@@ -100,6 +107,9 @@ def sweep_all(
         dataset="",
         methods=(),
         guidance=parse_range(guidance, "--guidance"),
+        rules=parse_rules(rules),
+        knobs=parse_knobs(knobs or ()),
+        tuned=tuned,
         steps=None if steps is None else parse_ints(steps, "--steps", least=1),
         samples=samples,
         sampling_seeds=parse_ints(seeds, "--seeds"),
@@ -112,20 +122,27 @@ def sweep_all(
             parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
         ),
     )
+    studies: Sequence[Study] = (base,)
+    if suite is not None:
+        studies, place = suite_place(suite, place)
+    for study in studies:  # before anything is prepared for the first of them
+        study_rules(study)
+        check_seeds(study.sampling_seeds)
     with without_writing(place) if dry_run else nullcontext(place) as place:
         if suite is not None:
-            studies, place = suite_place(suite, place)
             plans = [plan_study(s, place, equip(place)) for s in studies]
             sweeps = [planned for planned, _ in plans]
             left_out = [line for _, lines in plans for line in lines]
         else:
             for method in methods or ():
                 method_class(method)
-            names = datasets or _swept_datasets(place, methods)
+            names = datasets or swept_datasets(place, methods)
             table = {name: base.model_copy(update={"dataset": name}) for name in names}
             sweeps, left_out = plan_experiment(table, place, equip(place), methods=methods)
         for line in left_out:
             say(console, f"Left out {line}.")
+        for line in unused_rules(sweeps):
+            say(console, line)
         if not any(s.targets for s in sweeps):
             asked = methods[0] if methods else "igct"
             raise UserError(
@@ -197,7 +214,7 @@ def _execute(
     )  # fmt: skip
 
 
-def _swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[str]:
+def swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[str]:
     """The data sets of all trained runs, and of the presets of methods that need no training."""
     names = [card.dataset for card in trained_runs(place) if has_dataset(card.dataset)]
     for method in methods or ():
@@ -210,13 +227,16 @@ def _swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[st
 def _price(
     console: Console, planned: Sweep, place: Experiment, device: torch.device, batch: int
 ) -> None:
-    table = Table("run", "steps", "cells", "skipped", "done", "NFE", "images", "about")
+    several = len(planned.study.rules) > 1
+    of_rule = ("rule",) if several else ()
+    table = Table("run", *of_rule, "steps", "cells", "skipped", "done", "NFE", "images", "about")
     total = 0.0
     for line in price_cells(planned, place, device, batch):
         total += line.seconds
         table.add_row(
-            line.run, str(line.steps), str(line.cells), str(line.skipped), str(line.done),
-            f"{line.nfe:,}", f"{line.images:,}", duration(line.seconds),
+            line.run, *((line.rule,) if several else ()), str(line.steps), str(line.cells),
+            str(line.skipped), str(line.done), f"{line.nfe:,}", f"{line.images:,}",
+            duration(line.seconds),
         )  # fmt: skip
     say(console, f"{planned.evaluation.data.name}, {planned.samples} samples a cell:")
     console.print(table)

@@ -9,13 +9,14 @@ from bench.data import DATASETS
 from bench.orchestrate import make_fabric
 from bench.plugins import ORIGINS
 from methods import METHODS
+from methods.rules import RULES
 from metrics import METRICS
 from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
 
 
 @pytest.fixture(autouse=True)
 def _registries_restored():
-    tables = (METHODS, METRICS, DATASETS, ORIGINS)
+    tables = (METHODS, METRICS, DATASETS, RULES, ORIGINS)
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):

@@ -1,0 +1,1 @@
+"""The tuner: searches the knobs of guidance rules on seeds that no report uses."""

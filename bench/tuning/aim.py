@@ -1,0 +1,87 @@
+"""What the tuner minimises: one metric, averaged over guidance scales.
+
+Where the metric is a distance, its logarithm is averaged: an FD of 100 at g = 13 would otherwise
+decide alone over one of 3 at g = 4. Metrics that can be 0 or negative, such as KID, and those for
+which higher is better are averaged themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bench.data import Dataset
+from bench.errors import UserError, unknown
+from bench.evaluate import Evaluation
+from bench.tuning.seeds import TUNING_SEEDS
+from bench.tuning.store import Aim
+from metrics import METRICS
+
+DISTANCES = frozenset({"fd", "class_fd", "w1", "mind"})
+"""Metrics that are positive for any finite sample."""
+
+LEAST = 1e-12
+"""Of what a logarithm is taken."""
+
+
+def choose_metric(name: str | None, data: Dataset) -> str:
+    """The metric by name, by default FD of images and W1 of data whose density is known."""
+    if name is None:
+        return "w1" if data.spec.mixture is not None and not data.spec.is_image else "fd"
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    if METRICS[name].direction == "none":
+        able = sorted(n for n, metric in METRICS.items() if metric.direction != "none")
+        raise UserError(
+            f"Neither high nor low is better of {name}, so nothing can be tuned by it; these "
+            f"have a direction: {', '.join(able)}.",
+            code=2,
+        )
+    return name
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """UserError for g = 1, where no rule acts."""
+    if 1.0 in scales:
+        raise UserError("At guidance 1 no rule acts: leave 1 out of --guidance.", code=2)
+
+
+def make_aim(
+    evaluation: Evaluation, scales: Sequence[float], steps: int, samples: int, block: int
+) -> Aim:
+    """The aim of an evaluation that has one metric; UserError if it needs more samples."""
+    (planned,) = evaluation.plan
+    metric = planned.metric
+    assert metric.direction != "none"
+    if samples < metric.minimum_n:
+        raise UserError(f"{metric.name} needs {metric.minimum_n} samples, got {samples}.", code=2)
+    return Aim(
+        metric=metric.name,
+        extractor=planned.extractor,
+        signature=planned.signature,
+        direction=metric.direction,
+        log=metric.name in DISTANCES,
+        guidance=tuple(scales),
+        steps=steps,
+        samples=samples,
+        seed=TUNING_SEEDS + block,
+        reference=evaluation.reference,
+        reference_hash=evaluation.reference_hash,
+    )
+
+
+def score(aim: Aim, values: Sequence[float]) -> float:
+    """The objective, lower is better."""
+    if aim.log:
+        return math.fsum(math.log(max(v, LEAST)) for v in values) / len(values)
+    mean = math.fsum(values) / len(values)
+    return mean if aim.direction == "lower" else -mean
+
+
+def shown(aim: Aim, score: float | None) -> str:
+    """A score as the average of the metric that it is; '?' without one."""
+    if score is None:
+        return "?"
+    if aim.log:
+        return f"{math.exp(score):.4g}"
+    return f"{score if aim.direction == 'lower' else -score:.4g}"

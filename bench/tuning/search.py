@@ -1,0 +1,65 @@
+"""Which knobs to try next, a function of the trials so far: no budget is planned for.
+
+First the published default, then points spread over the whole space; from the ninth trial on every
+second one is near the best so far, closer each time. A search that is given a larger budget later
+is therefore the same as one that had it from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bench.tuning.space import Point, Space
+from bench.tuning.store import Trial
+from methods.rules import Rule
+
+FIRST = 8
+"""Trials before the first near the best."""
+
+RADIUS, SHRINK = 0.25, 0.8
+"""Half the width of the first neighbourhood on every axis, and what the next is times that."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to make."""
+
+    kind: Literal["default", "spread", "near"]
+    point: Point
+    rule: Rule[Any]
+
+
+def propose(space: Space, trials: Sequence[Trial], seed: int) -> Proposal | None:
+    """The trial after `trials`; None if there is nothing left that is new."""
+    if not trials:
+        return Proposal("default", space.origin, space.base)
+    tried = [dict(trial.knobs) for trial in trials]
+    best = best_trial(trials)
+    index = len(trials)
+    if best is not None and index >= FIRST and index % 2 == 0:
+        made = (index - FIRST) // 2
+        # A stream of its own, that a neighbourhood is not laid out as the space is.
+        points = space.near(best.point, RADIUS * SHRINK**made, seed + 1 + made)
+        found = _first_new(space, points, tried)
+        if found is not None:
+            return Proposal("near", *found)
+    found = _first_new(space, space.spread(seed), tried)
+    return None if found is None else Proposal("spread", *found)
+
+
+def best_trial(trials: Iterable[Trial]) -> Trial | None:
+    """The trial of the lowest score, the earliest of equals; None if none has a score."""
+    scored = [(t.score, t.index, t) for t in trials if t.score is not None]
+    return min(scored, key=lambda entry: entry[:2])[2] if scored else None
+
+
+def _first_new(
+    space: Space, points: Iterable[Point], tried: Sequence[dict[str, Any]]
+) -> tuple[Point, Rule[Any]] | None:
+    for point in points:
+        rule = space.rule(point)
+        if rule is not None and rule.settings() not in tried:
+            return point, rule
+    return None

@@ -1,0 +1,120 @@
+"""Trials and results of the tuner on disk: one JSON file each, written atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from bench.errors import UserError, explain
+from bench.files import write_text
+from bench.store import Frozen
+
+M = TypeVar("M", bound=Frozen)
+
+
+class ScaleValue(Frozen):
+    """The metric of a trial at one guidance scale."""
+
+    guidance: float
+    value: float
+    se: float | None = None
+
+
+class Trial(Frozen):
+    """One setting of the knobs, sampled and measured at every scale."""
+
+    index: int = Field(ge=0)
+    kind: Literal["default", "spread", "near"]
+    point: tuple[float, ...] = Field(description="in the unit cube of the search space")
+    knobs: Mapping[str, Any] = Field(description="all settings of the rule, by rule.knob")
+    status: Literal["ok", "diverged", "failed"]
+    reason: str = ""
+    values: tuple[ScaleValue, ...] = ()
+    score: float | None = Field(None, description="of the objective, lower is better")
+    seconds: float = 0.0
+    created: str
+
+
+class Aim(Frozen):
+    """What is minimised, and on which samples."""
+
+    metric: str
+    extractor: str
+    signature: str = Field(description="SHA-256 of metric, extractor and reference")
+    direction: Literal["lower", "higher"]
+    log: bool = Field(description="whether its logarithm is averaged over the scales")
+    guidance: tuple[float, ...]
+    steps: int
+    samples: int
+    seed: int
+    reference: str
+    reference_hash: str
+
+    @property
+    def what(self) -> str:
+        """The objective in words."""
+        name = " ".join(part for part in (self.metric, self.extractor) if part)
+        kind = "geometric mean" if self.log else "mean"
+        return f"{kind} of {name} over g = {', '.join(f'{g:g}' for g in self.guidance)}"
+
+
+class Tuned(Frozen):
+    """What the tuner found for a run and a rule; only true of what `subject` names."""
+
+    run: str
+    dataset: str
+    method: str
+    rule: str
+    subject: Mapping[str, str] = Field(description="hashes of what the knobs were tuned for")
+    aim: Aim
+    search: Mapping[str, str] = Field(description="the range of each searched knob")
+    budget: int
+    best: int = Field(description="index of the best trial")
+    knobs: Mapping[str, Any] = Field(description="those of the best trial, by rule.knob")
+    score: float
+    default_score: float | None
+    trials: tuple[Trial, ...]
+    created: str
+    provenance: Mapping[str, str] = Field(default_factory=dict)
+
+
+def result_path(tuned: Path, run: str, rule: str) -> Path:
+    """The file of a result."""
+    return tuned / run / f"{rule}.json"
+
+
+def trial_path(tuned: Path, run: str, rule: str, key: str, index: int) -> Path:
+    """The file of a trial; `key` is the hash of everything that a search depends on."""
+    return tuned / run / rule / key[:16] / f"{index:04d}.json"
+
+
+def write_entry(path: Path, entry: Frozen) -> None:
+    """Write a trial or a result."""
+    write_text(path, entry.model_dump_json(indent=1) + "\n")
+
+
+def read_result(path: Path) -> Tuned:
+    """Read a result; a damaged file is a UserError that names it."""
+    return _read(path, Tuned, "a result of bench tune")
+
+
+def read_trials(tuned: Path, run: str, rule: str, key: str) -> list[Trial]:
+    """The trials of a search in their order, up to the first that is missing."""
+    found: list[Trial] = []
+    while (path := trial_path(tuned, run, rule, key, len(found))).exists():
+        found.append(_read(path, Trial, "a trial of bench tune"))
+    return found
+
+
+def _read(path: Path, kind: type[M], what: str) -> M:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is not {what} ({explain(error)}); remove it and tune again."
+        ) from None

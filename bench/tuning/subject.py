@@ -1,0 +1,92 @@
+"""What tuned knobs are true of, and where a sweep finds those that still are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.errors import UserError
+from bench.experiment import Experiment
+from bench.identity import code_hash, digest, module_hash
+from bench.plan import Target
+from bench.rules import ChosenRule, study_rules
+from bench.suite import Study
+from bench.tuning.space import Space, nested
+from bench.tuning.store import Tuned, read_result, result_path
+from methods.rules import Rule, make_rule
+
+
+def subject_of(found: Target, rule: Rule[Any]) -> dict[str, str]:
+    """Hashes of all that decides samples beside knobs, scale, steps and seed."""
+    branch = rule.branch()
+    return {
+        "method": found.card.method,
+        "code of the method": code_hash(type(found.method)),
+        "settings": digest(found.card.config),
+        "data": found.card.data_hash,
+        "checkpoint": found.checkpoint,
+        "null checkpoint": found.null_checkpoint if branch == "null" else "",
+        "weak checkpoint": found.weak_checkpoint if branch == "weak" else "",
+        "code of the rule": digest(
+            {part.name: module_hash(type(part).__module__) for part in rule.parts()}
+        ),
+    }
+
+
+def rules_for(
+    study: Study, found: Target, place: Experiment, tell: Callable[[str], None]
+) -> Sequence[ChosenRule]:
+    """The rules of a study for one of its runs, tuned where the study asks for that.
+
+    `tell` gets a sentence for each that stays untuned.
+    """
+    chosen = study_rules(study)
+    if not study.tuned or not found.method.takes_rules:
+        return chosen
+    rules, untuned = tuned_rules(chosen, found, place)
+    for line in untuned:
+        tell(line)
+    return rules
+
+
+def tuned_rules(
+    chosen: Sequence[ChosenRule], found: Target, place: Experiment
+) -> tuple[list[ChosenRule], list[str]]:
+    """The rules with their tuned knobs where there are valid ones, and a sentence for each other.
+
+    Knobs that the user has given stay; of rules without a search space nothing is said.
+    """
+    rules, untuned = [], []
+    for choice in chosen:
+        if choice.knobs_from != "default" or not Space(choice.rule).axes:
+            rules.append(choice)
+            continue
+        rule, reason = _look_up(choice.rule, found, place)
+        rules.append(choice if rule is None else ChosenRule(rule, "tuned"))
+        if rule is None:
+            untuned.append(f"{found.card.name}: rule {choice.rule.name} runs untuned, {reason}.")
+    return rules, untuned
+
+
+def _look_up(rule: Rule[Any], found: Target, place: Experiment) -> tuple[Rule[Any] | None, str]:
+    path = result_path(place.tuned, found.card.name, rule.name)
+    if not path.exists():
+        return None, "since bench tune has not finished for it"
+    try:
+        result = read_result(path)
+    except UserError as error:
+        return None, f"since its result cannot be used: {str(error).rstrip('.')}"
+    changed = differences(result, subject_of(found, rule))
+    if changed:
+        return None, f"since it was tuned before these changed: {', '.join(changed)}"
+    try:
+        return make_rule(rule.name, nested(result.knobs)), ""
+    except ValidationError:
+        return None, f"since it does not take the knobs in {path}"
+
+
+def differences(result: Tuned, subject: dict[str, str]) -> list[str]:
+    """What has changed since a result was found."""
+    return [name for name, value in subject.items() if result.subject.get(name) != value]
