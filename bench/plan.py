@@ -120,8 +120,9 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
         cost = 0.0 if reason else float(found.method.nfe_weighted(guidance, steps))
         branch = "main" if guidance.is_off else guidance.rule.branch()
     except Exception as error:  # the code of a plugin may fail in any way
+        rule = f" under the rule {guidance.rule.name!r}" if rule_name(guidance) else ""
         raise UserError(
-            f"Method {found.card.method!r} cannot say what it does at guidance "
+            f"Method {found.card.method!r} cannot say what it does{rule} at guidance "
             f"{guidance.scale:g} with {steps} steps: {type(error).__name__}: {error}."
         ) from None
     # Where a branch is not evaluated the row is the same with and without its network.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import PydanticUndefined
-
 from methods.rules import CFG, Rule
 
 if TYPE_CHECKING:
@@ -17,8 +15,8 @@ def rule_knobs(rule: type[Rule[Any]]) -> str:
     """The knobs of a rule with their defaults: "eta=0.5, momentum=0.0"; '' if it has none."""
     found = []
     for name, field in rule.knobs_type.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        found.append(name if default is PydanticUndefined else f"{name}={default}")
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        found.append(name if field.is_required() else f"{name}={default}")
     return ", ".join(found)
 
 

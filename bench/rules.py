@@ -26,7 +26,7 @@ class ChosenRule:
 def parse_rules(given: Sequence[str] | None) -> tuple[str, ...]:
     """Names of rules from options such as "cfg,interval+apg"; CFG alone where there are none."""
     names = tuple(name.strip() for text in given or () for name in text.split(","))
-    if not all(names):
+    if not all(part for name in names for part in name.split("+")):
         raise UserError(
             f"--rule takes names such as cfg or interval+apg, got {','.join(given or ())!r}.",
             code=2,

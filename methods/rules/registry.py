@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -20,8 +21,9 @@ def register_rule(cls: R) -> R:
     missing = [attribute for attribute in ("name", "summary") if not hasattr(cls, attribute)]
     if missing:
         raise TypeError(f"rule {cls.__qualname__} lacks {', '.join(missing)}")
-    if "+" in cls.name or "," in cls.name or "." in cls.name:
-        raise ValueError(f"the name of a rule has no '+', ',' or '.', got {cls.name!r}")
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", cls.name) is None:
+        # Names are joined by '+', listed with ',', followed by '.' and part of file names.
+        raise ValueError(f"the name of a rule is of letters, digits, '-' and '_', got {cls.name!r}")
     taken = RULES.get(cls.name)
     if taken is not None and (taken.__module__, taken.__qualname__) != (
         cls.__module__,

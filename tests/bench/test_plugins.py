@@ -7,6 +7,7 @@ from bench import plugins
 from bench.plugins import load_plugins
 from methods import METHODS
 from methods.edm import EDM
+from methods.rules import CFG, RULES
 from tests.bench.helpers import TINY, bench, rows_of, sets
 
 METHOD = """
@@ -59,6 +60,24 @@ DATASET = """
 
         reference = train
 """
+RULE = """
+    from methods import Settings
+    from methods.rules import Rule, register_rule
+
+    class HalfKnobs(Settings):
+        share: float = 0.5
+        kind: str = "both"
+
+    @register_rule
+    class Half(Rule[HalfKnobs]):
+        "Part of the guidance."
+        name = "half"
+        summary = "part of the guidance"
+        knobs_type = HalfKnobs
+
+        def scale(self, g, at):
+            return 1 + (g - 1) * self.knobs.share
+"""
 
 
 def write(folder, text, name="mine.py"):
@@ -107,6 +126,11 @@ def test_a_file_adds_a_method_a_metric_and_a_data_set(tmp_path):
         (METHOD.replace("twin", "edm"), "ValueError: a method named 'edm' is registered by "),
         (METRIC.replace('"count"', '"fd"'), "ValueError: a metric named 'fd' is registered by "),
         (DATASET.replace('"strip"', '"digits"'), "ValueError: a data set named 'digits' is "),
+        (RULE.replace('"half"', '"cfg"'), "ValueError: a rule named 'cfg' is registered by "),
+        (RULE.replace('"half"', '"a+b"'), "ValueError: the name of a rule is of letters"),
+        (RULE.replace('"half"', '"../half"'), "ValueError: the name of a rule is of letters"),
+        (RULE.replace('summary = "part', 'other = "part'), "TypeError: rule Half lacks summary"),
+        (RULE + "\n    raise RuntimeError('late')", "RuntimeError: late"),
         (METRIC.replace('label = "Count"', ""), "TypeError: metric Count lacks label"),
         (METHOD.replace("(EDM)", "(Method)").replace("import Preset", "import Method"),
          "TypeError: method Twin lacks guidance, config_type, build, loss, nfe, sample"),
@@ -122,8 +146,29 @@ def test_a_plugin_that_fails_is_named_and_everything_else_works(tmp_path, text, 
     names = {line.split()[0] for line in ran.out.splitlines()}
     assert names == {"ct", "edm", "guided-cd", "igct", "oracle"}
     assert METHODS["edm"] is EDM
+    assert "half" not in RULES
+    assert RULES["cfg"] is CFG
     metrics = bench("list", "metrics", "--plugin", file, "--plugin", good).out
     assert f"(file {good})" in metrics
+
+
+def test_a_file_adds_a_rule(tmp_path):
+    file = write(tmp_path, RULE)
+    where = ("--results", tmp_path / "r", "--plugin", file)
+    ran = bench("sweep", "-m", "oracle", "-d", "modes1d", "-g", "1,3", "-n", "40", "--metric", "w1",
+                "--rule", "half", *where)  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    rows = rows_of(tmp_path / "r", "oracle")
+    assert [(r.rule, dict(r.knobs), r.nfe) for r in rows] == [
+        ("", {}, 35),
+        ("half", {"half.share": 0.5, "half.kind": "both"}, 70),
+    ]
+    listed = bench("list", "rules", "--plugin", file)
+    lines = {line.split()[0]: line.rstrip() for line in listed.out.splitlines()}
+    assert "part of the guidance" in lines["half"]
+    assert "share=0.5, kind=both" in lines["half"]
+    assert lines["half"].endswith(f"(file {file})")
+    assert lines["cfg"].endswith("(built-in)")
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -147,6 +192,7 @@ def package(tmp_path, monkeypatch):
     write(tmp_path, METHOD, "plug_methods.py")
     write(tmp_path, METRIC.replace("@register\n", "\n"), "plug_metrics.py")
     write(tmp_path, DATASET, "plug_data.py")
+    write(tmp_path, RULE.replace("@register_rule\n", "\n"), "plug_rules.py")
     info = tmp_path / "plug-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
@@ -154,17 +200,23 @@ def package(tmp_path, monkeypatch):
         "[guidance_bench.methods]\ntwin = plug_methods\nbroken = plug_nowhere\n"
         "[guidance_bench.metrics]\ncount = plug_metrics:Count\n"
         "[guidance_bench.datasets]\nstrip = plug_data:Strip\n"
+        "[guidance_bench.rules]\nhalf = plug_rules:Half\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
-def test_entry_points_of_all_three_groups(package):
+def test_entry_points_of_all_groups(package):
     assert {p.name for p in metadata.entry_points(group="guidance_bench.methods")} == {
         "twin",
         "broken",
     }
-    for what, name in (("methods", "twin"), ("metrics", "count"), ("datasets", "strip")):
+    for what, name in (
+        ("methods", "twin"),
+        ("metrics", "count"),
+        ("datasets", "strip"),
+        ("rules", "half"),
+    ):
         ran = bench("list", what)
         assert ran.code == 0
         assert ran.err == (

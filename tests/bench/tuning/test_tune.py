@@ -1,0 +1,292 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.runs import dataset, make_card, make_method
+from bench.store import read_rows, write_row
+from bench.sweep import generate
+from bench.tuning import tune as tune_module
+from bench.tuning.seeds import TUNING_SEEDS
+from bench.tuning.store import read_result
+from methods import Guidance
+from methods.rules import RULES, make_rule
+from metrics.base import ExactMixture
+from metrics.toy import class_w1
+from tests.bench.helpers import bench, contents, rows_of
+from tests.bench.tuning.helpers import EARLY, SHARE, plugin
+
+ORACLE = ("--method", "oracle", "--dataset", "modes1d")
+QUICK = (*ORACLE, "-g", "3,6", "-n", "60")
+RUN = "modes1d-oracle-s0"
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def share(tmp_path, place):
+    return ("--plugin", plugin(tmp_path, SHARE), "--results", place)
+
+
+def tuned(place, rule="share", run=RUN):
+    return read_result(place / "default" / "tuned" / run / f"{rule}.json")
+
+
+def same(trials):
+    return [trial.model_copy(update={"seconds": 0.0, "created": ""}) for trial in trials]
+
+
+def test_it_finds_knobs_that_measure_better(share, place):
+    ran = bench("tune", "--rule", "share", "--budget", "10", *QUICK, *share)
+    assert (ran.code, ran.err) == (0, "")
+    found = tuned(place)
+    # Guidance moves the exact denoiser's samples off the data: none at all is the best share.
+    assert found.knobs["share.share"] < 0.15
+    assert found.knobs["share.unused"] == 3
+    assert found.trials[0].knobs["share.share"] == 0.8
+    assert found.score == min(t.score for t in found.trials) < found.default_score
+    assert "geometric mean of w1 over g = 3, 6" in ran.out
+    assert "Next: bench sweep --rule cfg,share --tuned --method oracle" in ran.out
+
+
+def test_a_trial_measures_samples_of_the_reserved_seeds(share, place):
+    assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
+    found = tuned(place)
+    assert found.aim.seed == TUNING_SEEDS
+    data = dataset("modes1d")
+    method = make_method(make_card("oracle", data=data), data)
+    mixture = data.spec.mixture
+    exact = ExactMixture(tuple(np.asarray(m, dtype=float) for m in mixture.means), mixture.std)
+    for trial in found.trials:
+        rule = make_rule("share", {"share": {"share": trial.knobs["share.share"]}})
+        for entry in trial.values:
+            stream = generate(
+                method, method.build(), Guidance(entry.guidance, rule), 18, TUNING_SEEDS, 60,
+                batch=60, device=torch.device("cpu"),
+            )  # fmt: skip
+            ((x, labels),) = stream
+            expected = class_w1(x.double().numpy(), labels.numpy(), exact)
+            # Batches of another size are summed in another order, in float64.
+            assert entry.value == pytest.approx(expected, rel=1e-5)
+    block = bench("tune", "--rule", "share", "--budget", "1", "--seed-block", "4", *QUICK, *share)
+    assert block.code == 0
+    other = tuned(place)
+    assert other.aim.seed == TUNING_SEEDS + 4
+    assert other.trials[0].values != found.trials[0].values
+
+
+def test_a_larger_budget_goes_on(share, place, tmp_path):
+    assert bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share).code == 0
+    before = contents(place / "default" / "tuned" / RUN / "share")
+    assert len(before) == 4
+    assert bench("tune", "--rule", "share", "--budget", "9", *QUICK, *share).code == 0
+    after = contents(place / "default" / "tuned" / RUN / "share")
+    assert len(after) == 9
+    assert before.items() <= after.items()
+    once = (*share[:2], "--results", tmp_path / "once")
+    assert bench("tune", "--rule", "share", "--budget", "9", *QUICK, *once).code == 0
+    assert same(tuned(tmp_path / "once").trials) == same(tuned(place).trials)
+    # A smaller budget forgets nothing.
+    assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
+    assert len(tuned(place).trials) == 9
+
+
+def test_a_stop_keeps_what_is_finished(share, place, monkeypatch):
+    plain = tune_module.run_trial
+
+    def stopped(job, index, *rest, **more):
+        if index == 2:
+            raise KeyboardInterrupt
+        return plain(job, index, *rest, **more)
+
+    monkeypatch.setattr(tune_module, "run_trial", stopped)
+    ran = bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share)
+    assert ran.code == 130
+    folder = place / "default" / "tuned" / RUN
+    kept = contents(folder / "share")
+    assert [name[-9:] for name in sorted(kept)] == ["0000.json", "0001.json"]
+    assert not (folder / "share.json").exists()
+    monkeypatch.setattr(tune_module, "run_trial", plain)
+    assert bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share).code == 0
+    assert kept.items() <= contents(folder / "share").items()
+    assert len(tuned(place).trials) == 4
+
+
+def test_a_failed_trial_is_told_of_and_tried_again(tmp_path, place):
+    switch = tmp_path / "broken"
+    broken = SHARE.replace(
+        "return 1 +",
+        f"""import pathlib
+            if self.knobs.share < 0.5 and pathlib.Path({str(switch)!r}).exists():
+                raise ValueError("too small a share")
+            return 1 +""",
+    )
+    options = ("--plugin", plugin(tmp_path, broken), "--results", place)
+    switch.touch()
+    ran = bench("tune", "--rule", "share", "--budget", "6", *QUICK, *options)
+    assert ran.code == 0
+    failed = [trial.index for trial in tuned(place).trials if trial.status == "failed"]
+    assert failed
+    assert f"{len(failed)} of which failed or diverged" in ran.out
+    assert tuned(place).knobs["share.share"] >= 0.5
+    switch.unlink()
+    assert bench("tune", "--rule", "share", "--budget", "6", *QUICK, *options).code == 0
+    again = tuned(place)
+    assert {trial.status for trial in again.trials} == {"ok"}
+    assert again.best in failed
+
+
+def test_nothing_is_written_where_every_trial_fails(tmp_path, place):
+    broken = SHARE.replace(
+        "def scale(self, g, at):", "def weigh(self, g, c, r, call):\n            [][0]"
+    )
+    options = ("--plugin", plugin(tmp_path, broken), "--results", place)
+    ran = bench("tune", "--rule", "share", "--budget", "2", *QUICK, *options)
+    assert ran.code == 1
+    assert "No trial of modes1d-oracle-s0, share could be measured" in ran.err
+    assert "IndexError" in ran.err
+    assert not (place / "default" / "tuned" / RUN / "share.json").exists()
+
+
+def test_a_sweep_uses_what_was_found(share, place):
+    tune = ("--rule", "share", "--budget", "3", *QUICK)
+    sweep = ("sweep", *ORACLE, "-g", "1,4", "-n", "50", "--metric", "w1", *share)
+    early = bench(*sweep, "--rule", "cfg,share", "--tuned")
+    assert early.code == 0
+    line = f"{RUN}: rule share runs untuned, since bench tune has not finished for it."
+    assert line in early.out.splitlines()
+    assert bench("tune", *tune, *share).code == 0
+    ran = bench(*sweep, "--rule", "cfg,share", "--tuned")
+    assert ran.code == 0
+    assert "untuned" not in ran.out
+    rows = [r for r in rows_of(place, "oracle") if r.rule == "share"]
+    assert {row.knobs_from for row in rows} == {"default", "tuned"}
+    (row,) = (row for row in rows if row.knobs_from == "tuned")
+    assert row.knobs == tuned(place).knobs
+    assert row.guidance == 4.0
+    # Knobs that are given stay as they are.
+    assert bench(*sweep, "--rule", "share", "--tuned", "--knob", "share.share=0.3").code == 0
+    (given,) = (r for r in rows_of(place, "oracle") if r.knobs_from == "suite")
+    assert given.knobs["share.share"] == 0.3
+
+
+def test_a_changed_rule_makes_it_stale(share, place, tmp_path):
+    assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
+    del RULES["share"]
+    changed = plugin(tmp_path, SHARE.replace("(g - 1) *", "(g - 1) * 0.5 *"), "changed.py")
+    ran = bench("sweep", *ORACLE, "-g", "4", "-n", "50", "--metric", "w1", "--rule", "share",
+                "--tuned", "--plugin", changed, "--results", place)  # fmt: skip
+    assert ran.code == 0
+    assert (
+        "share runs untuned, since it was tuned before these changed: code of the rule" in ran.out
+    )
+    (row,) = (r for r in rows_of(place, "oracle") if r.rule == "share")
+    assert row.knobs_from == "default"
+
+
+def test_other_weights_make_it_stale(trained, tmp_path):
+    options = ("--plugin", plugin(tmp_path, SHARE), "--results", trained, "--steps", "3")
+    ran = bench("tune", "--rule", "share", "--budget", "2", "-g", "3", "-n", "40", *options)
+    assert ran.code == 0, ran.err
+    assert tuned(trained, run="modes1d-edm-s0").method == "edm"
+    sweep = ("sweep", "--method", "edm", "-g", "3", "-n", "40", "--metric", "w1", "--tuned",
+             "--rule", "share", "--dry-run", *options)  # fmt: skip
+    assert "untuned" not in bench(*sweep).out
+    weights = trained / "default" / "runs" / "modes1d-edm-s0" / "model.safetensors"
+    save_file({k: v + 1e-3 for k, v in load_file(weights).items()}, weights)
+    assert "since it was tuned before these changed: checkpoint" in bench(*sweep).out
+
+
+def test_a_damaged_result_is_told_of(share, place):
+    assert bench("tune", "--rule", "share", "--budget", "1", *QUICK, *share).code == 0
+    (place / "default" / "tuned" / RUN / "share.json").write_text("{")
+    ran = bench("sweep", *ORACLE, "-g", "4", "--rule", "share", "--tuned", "--dry-run", *share)
+    assert ran.code == 0
+    assert "share runs untuned, since its result cannot be used" in ran.out
+
+
+SUITE = """
+    [[study]]
+    dataset = "modes1d"
+    methods = ["oracle"]
+    guidance = "4"
+    samples = 50
+    metrics = ["w1"]
+    rules = ["cfg", "share+early", "early"]
+    tuned = true
+"""
+
+
+def test_a_suite_is_tuned_and_swept(tmp_path, place):
+    suite = plugin(tmp_path, SUITE, "my.toml")
+    options = ("--plugin", plugin(tmp_path, SHARE), "--plugin",
+               plugin(tmp_path, EARLY, "early.py"), "--results", place)  # fmt: skip
+    ran = bench("tune", "--suite", suite, "--budget", "4", "-g", "3", "-n", "40", *options)
+    assert (ran.code, ran.err) == (0, "")
+    both, early = tuned(place, "share+early"), tuned(place, "early")
+    assert set(both.search) == {"share.share", "early.last"}
+    assert len(both.trials) == 4
+    assert len(early.trials) == 3  # of three values
+    assert "there are no more knobs to try than these" in ran.out
+    swept = bench("sweep", "--suite", suite, *options)
+    assert swept.code == 0
+    rows = {row.rule: row for row in rows_of(place, "oracle")}
+    assert rows["share+early"].knobs == both.knobs
+    assert rows["early"].knobs_from == "tuned"
+    assert rows[""].knobs_from == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--rule", "cfg"), "Rule 'cfg' has no knobs to tune; these have: share."),
+        (("--rule", "shore"), "Unknown guidance rule 'shore'. Did you mean 'share'?"),
+        (("--rule", "share", "-g", "1..3"), "At guidance 1 no rule acts"),
+        (("--rule", "share", "--metric", "shift"), "Neither high nor low is better of shift"),
+        (("--rule", "share", "-m", "igct"), "only methods that are guided at sampling take rules"),
+        ((), "Say what to tune: --rule NAME (bench list rules) or --suite."),
+        (("--rule", "share", "--suite", "demo"), "--suite decides this itself: leave --rule"),
+        (("--suite", "demo"), "No rule of the suite 'demo' has knobs to tune"),
+        (("--rule", "share", "--budget", "0"), "--budget"),
+    ],
+)
+def test_what_cannot_be_tuned_is_one_sentence(share, place, options, error):
+    data = () if "--suite" in options else ("-d", "modes1d")
+    ran = bench("tune", *data, *options, *share)
+    assert ran.code == 2
+    assert error in ran.err
+    assert ran.err.count("\n") == 1
+    assert not (place / "default" / "tuned").exists()
+
+
+def test_there_must_be_a_run(share):
+    ran = bench("tune", "--rule", "share", *share)
+    assert ran.code == 1
+    assert "Nothing can be tuned in" in ran.err
+
+
+def test_no_sweep_and_no_report_has_the_tuners_seeds(share, place, tmp_path):
+    sweep = ("sweep", *ORACLE, "-g", "1", "-n", "50", "--metric", "w1", "--results", place)
+    ran = bench(*sweep, "--seeds", f"0,{TUNING_SEEDS}")
+    assert ran.code == 2
+    assert re.search(r"^Error: Sampling seeds from 1,000,000,000 up are kept for", ran.err)
+    assert not (place / "default").exists()
+    suite = plugin(tmp_path, SUITE + f"\n    sampling_seeds = [{TUNING_SEEDS + 7}]", "my.toml")
+    ran = bench("sweep", "--suite", suite, *share)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert bench(*sweep).code == 0
+    cells = place / "default" / "cells"
+    (row,) = (row for row in read_rows(cells) if row.method == "oracle")
+    other = row.model_copy(update={"seed": TUNING_SEEDS, "key": "f" * 64})
+    write_row(cells, other)
+    ran = bench("report", "--results", place)
+    assert ran.code == 0
+    assert "Left out 1 rows of sampling seeds that knobs are chosen by." in ran.out
+    tree = json.loads((cells / row.run / f"{'f' * 24}.json").read_text())
+    assert tree["seed"] == TUNING_SEEDS
