@@ -24,6 +24,7 @@ from bench.cli_options import (
     ResultsOption,
     WeakOption,
     RuleOption,
+    TunedOption,
     begin,
 )
 
@@ -83,6 +84,7 @@ def sample_command(
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
     rule: RuleOption = None,
     knob: KnobOption = None,
+    tuned: TunedOption = False,
     null_checkpoint: NullOption = None,
     weak_checkpoint: WeakOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
@@ -111,6 +113,7 @@ def sample_command(
         device=device,
         rule=rule,
         knobs=knob or (),
+        tuned=tuned,
         null_checkpoint=null_checkpoint,
         weak_checkpoint=weak_checkpoint,
     )

@@ -9,6 +9,7 @@ import typer
 from bench.cli_options import (
     DeviceOption,
     DownloadOption,
+    DryRunOption,
     ExperimentOption,
     NullOption,
     OfflineOption,
@@ -64,6 +65,7 @@ def tune_command(
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Search the knobs of guidance rules, on seeds that no sweep uses; goes on after a stop."""
     from bench.offline import network
@@ -87,4 +89,4 @@ def tune_command(
         weights=weights,
         download=download,
     )
-    tune_all(console, place, wanted, batch=batch, device=device)
+    tune_all(console, place, wanted, batch=batch, device=device, dry_run=dry_run)

@@ -17,7 +17,7 @@ from bench.images_out import FORMATS, check_format, first_missing, guess_format,
 from bench.orchestrate import UNFINISHED, resolve_device
 from bench.plan import Cell, Target, expand, target
 from bench.progress import Bar
-from bench.rules import ChosenRule, parse_knobs, parse_rules, study_rules
+from bench.rules import parse_knobs, parse_rules, study_rules
 from bench.runs import (
     RunCard,
     dataset,
@@ -32,6 +32,7 @@ from bench.saving import batch_start, sample_path
 from bench.second_network import find_seconds, refuse_unused
 from bench.suite import Study
 from bench.sweep import Diverged, generate, load_nets
+from bench.tuning.subject import rules_for
 from methods import METHODS
 from methods.rules import CFG
 
@@ -56,6 +57,7 @@ def sample_all(
     device: str,
     rule: str | None = None,
     knobs: Sequence[str] = (),
+    tuned: bool = False,
     null_checkpoint: str | None = None,
     weak_checkpoint: str | None = None,
 ) -> None:
@@ -75,7 +77,16 @@ def sample_all(
     for second in seconds:
         ready = second.join(ready)
     chosen = parse_classes(classes, data) if classes else None
-    rules = _one_rule(rule, knobs, ready, guidance)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    study = Study(
+        dataset="",
+        methods=(),
+        rules=parse_rules(None if rule is None else [rule]),
+        knobs=parse_knobs(knobs),
+        tuned=tuned,
+    )
+    _check_rule(study, ready, guidance)
+    rules = rules_for(study, ready, place, say)
     (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], n, rules)
     if cell.skip:
         raise UserError(f"{card.name} cannot be sampled so: {cell.skip}.", code=2)
@@ -85,7 +96,6 @@ def sample_all(
     about = make_sample_card(cell, data, chosen)
     check_format(kind, about)
     start = batch_start(first_missing(path, kind, about), n, batch)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if start >= n:
         say(f"{n:,} samples of {card.name} are already there: {path}")
         return
@@ -94,32 +104,24 @@ def sample_all(
     say(f"{n:,} samples of {card.name} at {how}, {cell.nfe} NFE each: {path}")
 
 
-def _one_rule(
-    rule: str | None, knobs: Sequence[str], ready: Target, guidance: float
-) -> tuple[ChosenRule, ...]:
-    """The rule of --rule with its knobs; UserError where it would do nothing."""
-    names = parse_rules(None if rule is None else [rule])
-    if len(names) > 1:
-        raise UserError(f"bench sample takes one --rule, got {', '.join(names)}.", code=2)
-    chosen = study_rules(Study(dataset="", methods=(), rules=names, knobs=parse_knobs(knobs)))
-    if names == (CFG.name,):
-        return chosen
+def _check_rule(study: Study, ready: Target, guidance: float) -> None:
+    """UserError where the rule of --rule does not exist, is not one, or would do nothing."""
+    study_rules(study)
+    if len(study.rules) > 1:
+        raise UserError(f"bench sample takes one --rule, got {', '.join(study.rules)}.", code=2)
+    (name,) = study.rules
+    if name == CFG.name:
+        return
     if not ready.method.takes_rules:
+        own = "takes no guidance" if ready.method.guidance == "none" else "has guidance of its own"
         raise UserError(
-            f"--rule is for methods that are guided at sampling; {ready.card.method} "
-            + (
-                "takes no guidance"
-                if ready.method.guidance == "none"
-                else "has guidance of its own"
-            )
-            + ".",
+            f"--rule is for methods that are guided at sampling; {ready.card.method} {own}.",
             code=2,
         )
     if guidance == 1:
         raise UserError(
-            f"At guidance 1 no rule acts: give --guidance a scale for {names[0]!r}.", code=2
+            f"At guidance 1 no rule acts: give --guidance a scale for {name!r}.", code=2
         )
-    return chosen
 
 
 def _write(

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench.console import flags, refuse_beside_suite, say, suite_place
 from bench.errors import UserError
-from bench.experiment import Experiment
+from bench.experiment import Experiment, without_writing
 from bench.null_branch import find_null
 from bench.orchestrate import (
     Equipment,
@@ -31,6 +31,7 @@ from bench.suite import Study
 from bench.sweep import load_nets
 from bench.sweep_command import swept_datasets
 from bench.tuning.aim import check_scales, choose_metric, make_aim, shown
+from bench.tuning.price import price
 from bench.tuning.space import Space
 from bench.tuning.store import Tuned, result_path
 from bench.tuning.tune import Job, tune
@@ -81,27 +82,24 @@ class Wanted:
 
 
 def tune_all(
-    console: Console, place: Experiment, wanted: Wanted, *, batch: int, device: str
+    console: Console,
+    place: Experiment,
+    wanted: Wanted,
+    *,
+    batch: int,
+    device: str,
+    dry_run: bool = False,
 ) -> None:
     """`bench tune`."""
     where = resolve_device(device)
-    if wanted.suite is not None:
-        refuse_beside_suite(
-            rule=wanted.rules, method=wanted.methods, dataset=wanted.datasets, steps=wanted.steps
-        )
-        studies, place = suite_place(wanted.suite, place)
-        sweeps, left_out = _of_suite(studies, place, wanted, _equip(console, place, wanted, where))
-    else:
-        equipment = _equip(console, place, wanted, where)
-        sweeps, left_out = _of_options(place, wanted, equipment)
-    for line in left_out:
-        say(console, f"Left out {line}.")
-    jobs = _jobs(console, sweeps, wanted)
-    if not jobs:
-        raise UserError(
-            f"Nothing can be tuned in {place.runs}: that takes a finished run of a method which "
-            f"is guided at sampling, such as edm: bench train --method edm{flags(place)}."
-        )
+    if dry_run:
+        with without_writing(place) as place:
+            jobs, place = _planned(console, place, wanted, where, patient=False)
+            for job in jobs:
+                say(console, price(job, place, wanted.budget, batch, where))
+        say(console, "Nothing was computed.")
+        return
+    jobs, place = _planned(console, place, wanted, where, patient=True)
     problems = []
     for job in jobs:
         nets = cache(partial(load_nets, job.target, where))
@@ -123,6 +121,35 @@ def tune_all(
         say(console, f"Next, with tuned = true in its studies: bench sweep --suite {suite}")
 
 
+def _planned(
+    console: Console, place: Experiment, wanted: Wanted, device: torch.device, *, patient: bool
+) -> tuple[list[Job], Experiment]:
+    """What is to be tuned, and the experiment it is in."""
+
+    def equip(place: Experiment) -> Equipment:
+        null = find_null(wanted.null_checkpoint, place) if wanted.null_checkpoint else None
+        tell = partial(say, console)
+        return Equipment(wanted.weights, wanted.download, device, tell, null, patient)
+
+    if wanted.suite is not None:
+        refuse_beside_suite(
+            rule=wanted.rules, method=wanted.methods, dataset=wanted.datasets, steps=wanted.steps
+        )
+        studies, place = suite_place(wanted.suite, place)
+        sweeps, left_out = _of_suite(studies, place, wanted, equip(place))
+    else:
+        sweeps, left_out = _of_options(place, wanted, equip(place))
+    for line in left_out:
+        say(console, f"Left out {line}.")
+    jobs = _jobs(console, sweeps, wanted)
+    if not jobs:
+        raise UserError(
+            f"Nothing can be tuned in {place.runs}: that takes a finished run of a method which "
+            f"is guided at sampling, such as edm: bench train --method edm{flags(place)}."
+        )
+    return jobs, place
+
+
 def _again(wanted: Wanted) -> str:
     """The options that a sweep needs in order to reach the same runs."""
     parts = [f" --method {name}" for name in wanted.methods or ()]
@@ -131,11 +158,6 @@ def _again(wanted: Wanted) -> str:
     if wanted.null_checkpoint:
         parts.append(f" --null-checkpoint {shlex.quote(wanted.null_checkpoint)}")
     return "".join(parts)
-
-
-def _equip(console: Console, place: Experiment, wanted: Wanted, device: torch.device) -> Equipment:
-    null = find_null(wanted.null_checkpoint, place) if wanted.null_checkpoint else None
-    return Equipment(wanted.weights, wanted.download, device, partial(say, console), null)
 
 
 def _of_suite(

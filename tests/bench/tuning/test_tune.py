@@ -290,3 +290,33 @@ def test_no_sweep_and_no_report_has_the_tuners_seeds(share, place, tmp_path):
     assert "Left out 1 rows of sampling seeds that knobs are chosen by." in ran.out
     tree = json.loads((cells / row.run / f"{'f' * 24}.json").read_text())
     assert tree["seed"] == TUNING_SEEDS
+
+
+def test_a_dry_run_says_what_is_left(share, place):
+    tune = ("tune", "--rule", "share", "--budget", "5", *QUICK, *share)
+    line = (
+        rf"{RUN}, share: %s trials done, %s to do, of 2 x 60 samples: %s NFE, about \S+ s on cpu\."
+    )
+    ran = bench(*tune, "--dry-run")
+    assert ran.code == 0
+    # 60 samples at two scales of 2 * 35 evaluations, five times.
+    assert re.search(line % (0, 5, "42,000"), ran.out)
+    assert not place.exists()
+    assert bench(*tune[:4], "2", *tune[5:]).code == 0
+    before = contents(place)
+    assert re.search(line % (2, 3, "25,200"), bench(*tune, "--dry-run").out)
+    assert contents(place) == before
+
+
+def test_samples_of_tuned_knobs(share, place):
+    sample = ("sample", *ORACLE, "-n", "8", "-g", "3", "--rule", "share", "--tuned", *share)
+    ran = bench(*sample)
+    assert ran.code == 0
+    assert "share runs untuned" in ran.out
+    assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
+    assert "untuned" not in bench(*sample).out
+    files = list((place / "default" / "samples" / RUN).iterdir())
+    assert len(files) == 2
+    (own,) = (file for file in files if file.name != "g3-share-steps18-seed0.npz")
+    with np.load(own) as arrays:
+        assert json.loads(str(arrays["about"]))["knobs"] == tuned(place).knobs
