@@ -60,7 +60,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
          "See: bench train --help"),
         (["swep"], "No such command 'swep'.",
          "Available: data, doctor, edit, evaluate, import, invert, list, report, sample, stats, "
-         "sweep, train."),
+         "sweep, train, tune."),
         (["sweep", "--inversion-samples", "5"],
          "--inversion-samples and --inversion-guidance need --inversion.", ""),
         (["sweep", "--inversion", "--inversion-guidance", "7..1"],
@@ -72,7 +72,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["invert", "-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'?", ""),
         (["invert", "-d", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?", ""),
         (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
-         "datasets, extractors, methods, metrics, protocols, suites."),
+         "datasets, extractors, methods, metrics, protocols, rules, suites."),
         (["list"], "Missing argument 'what'.", "See: bench list --help"),
         (["train", "--suite", "demos"], "Cannot read the suite 'demos': ", "demo, reference."),
         (["sweep", "-g", "13..1"], "--guidance '13..1' runs backwards", ""),
