@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 def rule_knobs(rule: type[Rule[Any]]) -> str:
-    """The knobs of a rule with their defaults: "eta=0.5, momentum=0.0"; '' if it has none."""
+    """The knobs of a rule with their defaults: "eta=0.5, momentum=0"; '' if it has none."""
     found = []
     for name, field in rule.knobs_type.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True)
-        found.append(name if field.is_required() else f"{name}={default}")
+        value = f"{default:.6g}" if isinstance(default, float) else f"{default}"
+        found.append(name if field.is_required() else f"{name}={value}")
     return ", ".join(found)
 
 

@@ -142,6 +142,8 @@ def _planned(
     for line in left_out:
         say(console, f"Left out {line}.")
     jobs = _jobs(console, sweeps, wanted)
+    if not jobs and any(found.method.takes_rules for s in sweeps for found, _ in s.targets):
+        raise UserError("Nothing can be tuned: every run and rule is left out, as said above.")
     if not jobs:
         raise UserError(
             f"Nothing can be tuned in {place.runs}: that takes a finished run of a method which "

@@ -103,7 +103,7 @@ def test_the_rule_sweeps_is_tuned_and_reports(tmp_path, monkeypatch):
     assert "oracle + decay, 18 steps" in report
     listed = bench("list", "rules", "--plugin", "decay.py")
     assert re.search(
-        r"decay\s+guidance that fades over the steps\s+power=1\.0\s+\(file decay\.py\)", listed.out
+        r"decay\s+guidance that fades over the steps\s+power=1\s+\(file decay\.py\)", listed.out
     )
 
 

@@ -245,7 +245,7 @@ def test_a_suite_is_tuned_and_swept(tmp_path, place):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--rule", "cfg"), "Rule 'cfg' has no knobs to tune; these have: share."),
+        (("--rule", "cfg"), "Rule 'cfg' has no knobs to tune; these have: "),
         (("--rule", "shore"), "Unknown guidance rule 'shore'. Did you mean 'share'?"),
         (("--rule", "share", "-g", "1..3"), "At guidance 1 no rule acts"),
         (("--rule", "share", "--metric", "shift"), "Neither high nor low is better of shift"),
@@ -263,6 +263,16 @@ def test_what_cannot_be_tuned_is_one_sentence(share, place, options, error):
     assert error in ran.err
     assert ran.err.count("\n") == 1
     assert not (place / "default" / "tuned").exists()
+
+
+def test_a_rule_that_no_run_can_use_is_left_out_with_its_reason(share, place):
+    ran = bench("tune", "--rule", "rescale", *QUICK, *share)
+    assert ran.code == 1
+    assert f"Left out {RUN}, rescale: rescale needs images" in ran.out
+    assert (
+        ran.err == "Error: Nothing can be tuned: every run and rule is left out, as said above.\n"
+    )
+    assert not place.joinpath("default").exists()
 
 
 def test_there_must_be_a_run(share):
