@@ -24,8 +24,8 @@ from bench.cli_options import (
     ResultsOption,
     RulesOption,
     SuiteOption,
-    WeakOption,
     TunedOption,
+    WeakOption,
     WeightsOption,
     begin,
 )

@@ -22,9 +22,9 @@ from bench.cli_options import (
     NullOption,
     PluginOption,
     ResultsOption,
-    WeakOption,
     RuleOption,
     TunedOption,
+    WeakOption,
     begin,
 )
 

@@ -17,6 +17,7 @@ from bench.cli_options import (
     ResultsOption,
     RulesOption,
     SuiteOption,
+    WeakOption,
     WeightsOption,
     begin,
 )
@@ -60,6 +61,7 @@ def tune_command(
     offline: OfflineOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
     null_checkpoint: NullOption = None,
+    weak_checkpoint: WeakOption = None,
     suite: SuiteOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
     results: ResultsOption = DEFAULT_RESULTS,
@@ -86,6 +88,7 @@ def tune_command(
         block=seed_block,
         suite=suite,
         null_checkpoint=null_checkpoint,
+        weak_checkpoint=weak_checkpoint,
         weights=weights,
         download=download,
     )

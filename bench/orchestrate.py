@@ -379,8 +379,7 @@ def _sweep(
     targets = []
     for t in found:
         rules = rules_for(study, t, experiment, equipment.tell)
-        cells = expand(t, study.guidance, study.steps, seeds, samples, rules)
-        targets.append((t, tuple(cells)))
+        targets.append((t, tuple(expand(t, study.guidance, study.steps, seeds, samples, rules))))
     return Sweep(evaluation, tuple(targets), samples, study)
 
 

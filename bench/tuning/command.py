@@ -15,7 +15,6 @@ from rich.console import Console
 from bench.console import flags, refuse_beside_suite, say, suite_place
 from bench.errors import UserError
 from bench.experiment import Experiment, without_writing
-from bench.null_branch import find_null
 from bench.orchestrate import (
     Equipment,
     Sweep,
@@ -27,6 +26,7 @@ from bench.plugins import FILES
 from bench.ranges import parse_range
 from bench.rules import parse_rules, study_rules
 from bench.runs import dataset, method_class
+from bench.second_network import find_seconds
 from bench.suite import Study
 from bench.sweep import load_nets
 from bench.sweep_command import swept_datasets
@@ -54,6 +54,7 @@ class Wanted:
     block: int
     suite: str | None
     null_checkpoint: str | None = None
+    weak_checkpoint: str | None = None
     weights: Path | None = None
     download: bool = False
     scales: tuple[float, ...] = field(init=False)
@@ -127,9 +128,9 @@ def _planned(
     """What is to be tuned, and the experiment it is in."""
 
     def equip(place: Experiment) -> Equipment:
-        null = find_null(wanted.null_checkpoint, place) if wanted.null_checkpoint else None
+        seconds = find_seconds(place, null=wanted.null_checkpoint, weak=wanted.weak_checkpoint)
         tell = partial(say, console)
-        return Equipment(wanted.weights, wanted.download, device, tell, null, patient)
+        return Equipment(wanted.weights, wanted.download, device, tell, seconds, patient)
 
     if wanted.suite is not None:
         refuse_beside_suite(
@@ -157,8 +158,9 @@ def _again(wanted: Wanted) -> str:
     parts = [f" --method {name}" for name in wanted.methods or ()]
     parts += [f" --dataset {name}" for name in wanted.datasets or ()]
     parts += [f" --plugin {shlex.quote(str(file))}" for file in FILES]
-    if wanted.null_checkpoint:
-        parts.append(f" --null-checkpoint {shlex.quote(wanted.null_checkpoint)}")
+    for option, name in (("null", wanted.null_checkpoint), ("weak", wanted.weak_checkpoint)):
+        if name:
+            parts.append(f" --{option}-checkpoint {shlex.quote(name)}")
     return "".join(parts)
 
 
