@@ -187,7 +187,7 @@ def _measure(
     for x, labels in stream:
         accumulate(accumulator, x, labels)
         tick(len(labels))
-    found = job.evaluation.measure(accumulator.finish())
+    found = job.evaluation.measure(accumulator.finish(), guidance.scale)
     if not found.values:
         raise ValueError("; ".join([*found.problems, *found.unmeasured.values()]))
     (value,) = found.values
