@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
 from bench.files import write_bytes, write_text
 from bench.inversion.store import InversionRow
+from bench.report.comparison import compare, comparison_frames
+from bench.report.comparison_figures import plan_comparison
+from bench.report.comparison_section import (
+    markdown_openings,
+    markdown_rankings,
+    page_openings,
+    page_rankings,
+    tex_comparison,
+)
 from bench.report.figures import Plan, plan_figures
 from bench.report.frame import prepare
 from bench.report.inversion_section import (
@@ -25,7 +35,7 @@ from bench.report.page import Picture, page
 from bench.report.pairs import difference_frame, headline_differences
 from bench.report.published import read_published
 from bench.report.style import look, render
-from bench.report.summary import summary
+from bench.report.summary import provenance, summary
 from bench.report.tables import make_table, markdown
 from bench.report.tex import tex
 from bench.report.words import left_out, not_measured, reading, title, unmeasured
@@ -68,15 +78,17 @@ def write_report(
     summary_path = write_text(
         out / "summary.csv", summary(data.rows).to_csv(index=False, lineterminator="\n")
     )
-    md_path = write_text(
-        out / "tables.md",
-        markdown(tables, head) + (markdown_section(inverted) if inverted else ""),
-    )
+    lines = compare(data)
+    text = markdown(tables, head, markdown_openings(data, lines), markdown_rankings(lines))
+    md_path = write_text(out / "tables.md", text + (markdown_section(inverted) if inverted else ""))
     tex_path = write_text(
-        out / "tables.tex", tex(tables, head) + (tex_section(inverted) if inverted else "")
+        out / "tables.tex",
+        tex(tables, head) + tex_comparison(lines) + (tex_section(inverted) if inverted else ""),
     )
     compared = headline_differences(data)
     more = {
+        "provenance.csv": provenance(data.rows),
+        **comparison_frames(lines),
         "differences.csv": difference_frame(compared.items()) if compared else None,
         "inversions.csv": inversion_summary(inverted) if inverted else None,
         "edits.csv": edit_summary(inverted) if inverted else None,
@@ -87,13 +99,17 @@ def write_report(
         else:
             write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
 
-    pictures, figures = _draw(plan_figures(data, numbers), out)
+    plans = chain(plan_figures(data, numbers), plan_comparison(data, lines))
+    pictures, figures = _draw(plans, out)
     grids, extra = _draw(plan_grids(inverted), out) if inverted else ([], [])
     figures += extra
 
     old = _figures_of(out / "index.html")
     sections = [page_section(inverted, grids)] if inverted else []
-    page_path = write_text(out / "index.html", page(data, tables, pictures, note, sections))
+    before, after = page_openings(data, lines), page_rankings(lines)
+    page_path = write_text(
+        out / "index.html", page(data, tables, pictures, note, sections, before, after)
+    )
     for path in old - set(figures):
         path.unlink(missing_ok=True)
     return ReportPaths(
