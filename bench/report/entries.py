@@ -79,13 +79,16 @@ class Entry:
 
     @property
     def p(self) -> float | None:
-        """Two-sided p of the number being 0, by the same error; None without one."""
-        found, blocks = self.estimate, self._blocks()
-        if found.se is None:
-            return None
+        """Two-sided p of the number being 0 for these weights; None without any error.
+
+        Like that of `contrast`: by the jackknife, without replicates by the estimate's error.
+        """
         parts = replicates(self, self.seeds)
-        counts = [len(blocks)] if len(blocks) > 1 else [len(part) for part in parts]
-        return two_sided(found.value, found.se, min(counts) - 1 if counts else None)
+        if parts:
+            value = _value(self, self.seeds)
+            return two_sided(value, _se(parts, value), min(map(len, parts)) - 1)
+        found = self.estimate
+        return None if found.se is None else two_sided(found.value, found.se, None)
 
     def _blocks(self) -> list[float]:
         """The number of every training run, else of every seed; [] if cells differ in these."""

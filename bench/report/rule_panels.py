@@ -16,9 +16,11 @@ from bench.report.curves import GUIDANCE, axis_label, value_scale
 from bench.report.frame import Column, Data, Series
 from bench.report.lines import ruled
 from bench.report.rule_styles import line_styles
-from bench.report.style import GREY, is_headline, new_figure, plain, plain_numbers
+from bench.report.style import GREY, WIDTH, is_headline, new_figure, plain, plain_numbers
 
 MOST_COLUMNS = 5
+LEFT, TOP, BOTTOM = 0.8, 0.5, 0.62
+"""Inches beside the panels: for values, for the title, for scales and legend."""
 PALE = "#d4d4d4"
 DECADES = 1.0
 """Fewer than a single curve has: what holds at high scales would lie flat at the bottom."""
@@ -39,8 +41,21 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     shown = [s for s in lines if cells[s]]
     columns = min(MOST_COLUMNS, len(shown))
     count = math.ceil(len(shown) / columns)
-    figure = new_figure(1.18 * count + 0.75 + 0.5 * (count == 1))
-    grid = figure.subplots(count, columns, squeeze=False, sharex=True, sharey=True)
+    height = 1.18 * count + TOP + BOTTOM
+    figure = new_figure(height)
+    # By hand, since the search for a layout costs more than the drawing of so many panels.
+    figure.set_layout_engine("none")
+    room = {
+        "left": LEFT / WIDTH,
+        "right": 1 - 0.08 / WIDTH,
+        "top": 1 - TOP / height,
+        "bottom": BOTTOM / height,
+        "wspace": 0.1,
+        "hspace": 0.3,
+    }
+    grid = figure.subplots(
+        count, columns, squeeze=False, sharex=True, sharey=True, gridspec_kw=room
+    )
     styles = line_styles(data)
     values = [c.mean for found in cells.values() for c in found.values()]
     floor = data.floor(column)
@@ -73,8 +88,10 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     grid[0][0].set_xlim(min(scales) - 0.6, max(scales) + 0.6)
     grid[0][0].set_ylim(*_limits(values, scale))
     name = plain(f"{column.dataset}: {base.label}, by rule, against {GUIDANCE}")
-    figure.suptitle(name, fontsize=9.5, x=0.01, ha="left")
-    figure.supylabel(axis_label(column, width=34), fontsize=8.5)
+    figure.suptitle(name, fontsize=9.5, x=0.01, y=1 - 0.06 / height, ha="left", va="top")
+    figure.supylabel(
+        axis_label(column, width=50 if count > 1 else 26), fontsize=8.5, x=0.01, ha="left"
+    )
     _key(figure, bool(paths[base]), floor.found != (), base)
     return figure
 
@@ -124,4 +141,4 @@ def _key(figure: Figure, reference: bool, floor: bool, base: Series) -> None:
     handles.append(Line2D([], [], color=PALE, lw=1.2, label="the other rules"))
     if floor:
         handles.append(Line2D([], [], color=GREY, ls=":", label="real vs. real (floor)"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="lower center", ncols=3)

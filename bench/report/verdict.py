@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.numerals import decimals, with_error
+from bench.report.cells import Cell
 from bench.report.comparison import Comparison, cost_columns
 from bench.report.entries import Entry, Sides, holm, restricted
-from bench.report.frame import Column, Data, Series
+from bench.report.frame import Data, Series
 from bench.report.operating import running
 from bench.report.ranking import LEVEL, Place, Ranking
 from bench.report.words import numbers
@@ -76,10 +77,13 @@ def _leading(head: str, places: Sequence[Place], at: dict[Series, str] | None = 
     behind = [p for p in others if p.is_behind]
     if not tied:
         second = behind[0]
-        count = f"all {len(behind)} other lines" if len(behind) > 1 else "the other line"
+        next_to = f"“{second.series.label}” ({(at or {}).get(second.series, '')}{_value(second)})"
+        if len(behind) == 1:
+            return f"{head}: {top} is significantly ahead of the other line, {next_to}."
+        count = "both" if len(behind) == 2 else f"all {len(behind)}"
         return (
-            f"{head}: {top} is significantly ahead of {count}, the next of them "
-            f"“{second.series.label}” ({(at or {}).get(second.series, '')}{_value(second)})."
+            f"{head}: {top} is significantly ahead of {count} other lines, the next of them "
+            f"{next_to}."
         )
     if not behind:
         return (
@@ -132,37 +136,58 @@ def _highest(data: Data, ranking: Ranking) -> list[str]:
     if column.metric not in KEPT or len(ranking.scales) < 2:
         return []
     g = max(ranking.scales)
-    tests = {s: e for s in ranking.points if (e := _excess(data, column, ranking, s, g))}
-    found = {s: (e.estimate.value, p) for s, e in tests.items() if (p := e.p) is not None}
+    found = {
+        s: answer
+        for s in ranking.points
+        if (answer := _excess(running(data, column, s), ranking, s, g)) is not None
+    }
     if not found:
         return []
     adjusted = holm([p for _, p in found.values()])
     sure = [s for s, p in zip(found, adjusted, strict=True) if p < LEVEL]
-    kept = [s for s in sure if found[s][0] < 0]
+    kept = [s for s in sure if found[s][0]]
     beyond = len(sure) - len(kept)
     unknown = len(found) - len(sure)
-    start = f"At g = {g:g}, the highest, {column.label} "
-    more = f"stays within {WITHIN:.0%} of the line's own best"
-    of = f"of {len(found)} guided line{'' if len(found) == 1 else 's'}"
-    tail = [f"{beyond} significantly exceed{'s' if beyond == 1 else ''} that"] if beyond else []
-    tail += [f"for {unknown} neither is significant"] if unknown else []
-    end = f"; {of}, {' and '.join(tail)}" if tail else ""
+    near = f"{column.label} within {WITHIN:.0%}"
     if kept:
-        return [f"{start}{more} for {named(kept)}{end}."]
-    return [f"{start}significantly {more} for no line{end}."]
+        one = len(kept) == 1
+        start = f"{named(kept)} keep{'s' if one else ''} {near} of {'its' if one else 'their'} best"
+    else:
+        start = f"no line can be said to keep {near} of its best"
+    lines = f"of {len(found)} guided line{'' if len(found) == 1 else 's'}"
+    tail = [f"{beyond} {'is' if beyond == 1 else 'are'} significantly beyond"] if beyond else []
+    tail += [f"{unknown} {'is' if unknown == 1 else 'are'} undecided"] if unknown else []
+    end = f"; {lines}, {' and '.join(tail)}" if tail else ""
+    return [f"At g = {g:g}, the highest, {start}{end}."]
 
 
-def _excess(data: Data, column: Column, ranking: Ranking, series: Series, g: float) -> Entry | None:
-    """By how much a line at `g` exceeds its allowance; None for lines without that scale."""
-    point = ranking.points[series]
-    cells = running(data, column, series)
+def _excess(
+    cells: dict[float, Cell], ranking: Ranking, series: Series, g: float
+) -> tuple[bool, float] | None:
+    """Whether a line keeps within its allowance at `g`, and p; None where that is not known.
+
+    It does if it is within the allowance of its value at every other scale, and p is the largest
+    of these: which of them is the best needs no choice then. Else p is that of exceeding the one at
+    the best scale.
+    """
     if g not in cells or len(cells) < 2:
         return None
-    there = restricted(cells[g], point.entry.seeds)
-    best = point.entry.sides[0][0]
-    return Entry(series, ((there, best),), _over) if there.found else None
+    seeds = ranking.points[series].entry.seeds
+    kept = {h: restricted(cell, seeds) for h, cell in cells.items()}
+    if not all(cell.found for cell in kept.values()):
+        return None
+    tests = {h: Entry(series, ((kept[g], kept[h]),), _over) for h in kept if h != g}
+    ps = {h: entry.p for h, entry in tests.items()}
+    known = {h: p for h, p in ps.items() if p is not None}
+    if len(known) < len(ps):
+        return None
+    if all(entry.estimate.value < 0 for entry in tests.values()):
+        return True, max(known.values())
+    best = ranking.points[series].guidance
+    beyond = best != g and tests[best].estimate.value > 0
+    return False, known[best] if beyond else 1.0
 
 
 def _over(sides: Sides) -> float:
-    there, best = sides[0]
-    return there - (1 + WITHIN) * best
+    there, other = sides[0]
+    return there - (1 + WITHIN) * other

@@ -111,7 +111,7 @@ def sweep(
                     continue
                 strength = strengths.get(method, 0.6)
                 rows.append(cell(dataset, method, g, strength, rng, shared, seed=seed))
-        for method in {"edm", "oracle"} & set(methods):
+        for method in [m for m in ("edm", "oracle") if m in methods]:
             for i, rule in enumerate(rules):
                 strength = (i + 0.5) / len(rules)
                 for g in scales:
