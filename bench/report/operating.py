@@ -74,11 +74,16 @@ def best_point(data: Data, column: Column, series: Series) -> Operating | None:
 
 
 def cost(data: Data, series: Series, guidance: float) -> tuple[int, float]:
-    """Evaluations and seconds per image of a line at a scale; the median over its rows."""
-    rows = [row for row in data.rows_of(series, guidance) if row.status == "ok"]
+    """Evaluations and seconds per image of a line at a scale.
+
+    Seconds are the median over all rows of the line that take as many evaluations: a single timing
+    is noisy, and the work is the same.
+    """
+    nfe = max((r.nfe for r in data.rows_of(series, guidance) if r.status == "ok"), default=0)
+    rows = [r for r in data.rows_of(series) if r.status == "ok" and r.nfe == nfe]
     # 0.0 is what a row says when nothing was timed.
     seconds = [row.seconds_per_image for row in rows if row.seconds_per_image > 0]
-    return max((row.nfe for row in rows), default=0), median(seconds) if seconds else 0.0
+    return nfe, median(seconds) if seconds else 0.0
 
 
 def common_range(data: Data, column: Column) -> tuple[float, ...]:

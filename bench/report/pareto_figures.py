@@ -145,8 +145,9 @@ def _label(
     placed: Sequence[Placed],
     styles: dict[Series, MethodStyle],
 ) -> None:
+    known = data.guidances(placed[0].point.series.dataset)
     labels = [
-        Label(f"{short_name(data, run[0].point.series)}, g = {_scales(run)}",
+        Label(f"{short_name(data, run[0].point.series)}, g = {_scales(run, known)}",
               (middle.x, middle.y), styles[middle.series].color)
         for run in _runs(placed)
         for middle in [run[len(run) // 2].point]
@@ -179,7 +180,12 @@ def _runs(placed: Sequence[Placed]) -> Iterator[list[Placed]]:
         yield run
 
 
-def _scales(run: Sequence[Placed]) -> str:
+def _scales(run: Sequence[Placed], known: Sequence[float]) -> str:
+    """Such as "4–13" for all `known` scales from 4 to 13, else "4, 13"."""
     scales = sorted({p.point.guidance for p in run})
-    ends = dict.fromkeys((scales[0], scales[-1]))
-    return "\N{EN DASH}".join(f"{g:g}" for g in ends)
+    between = [g for g in known if scales[0] <= g <= scales[-1]]
+    if len(scales) > 2 and scales == between:
+        return f"{scales[0]:g}\N{EN DASH}{scales[-1]:g}"
+    if len(scales) > 4:
+        return f"{scales[0]:g}, {scales[1]:g}, …, {scales[-1]:g}"
+    return ", ".join(f"{g:g}" for g in scales)

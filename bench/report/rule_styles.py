@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from bench.report.frame import Data, Series
 from bench.report.style import MethodStyle, method_styles, palette
@@ -40,7 +41,18 @@ def line_styles(data: Data) -> dict[Series, MethodStyle]:
     lines = [s for dataset in data.datasets for s in data.series(dataset)]
     methods = method_styles(data.methods)
     rules = rule_styles((s.method, s.rule) for s in lines if s.rule)
-    return {s: rules[s.method, s.rule] if s.rule else methods[s.method] for s in lines}
+    return {
+        s: rules[s.method, s.rule] if s.rule else _varied(methods[s.method], data.variant(s))
+        for s in lines
+    }
+
+
+def _varied(style: MethodStyle, variant: int) -> MethodStyle:
+    """The style with another marker for further numbers of steps or runs of a method."""
+    if variant == 0:
+        return style
+    others = [marker for marker in _MARKERS if marker != style.marker]
+    return replace(style, marker=others[(2 * variant) % len(others)])
 
 
 def _number(name: str) -> int:
