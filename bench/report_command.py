@@ -35,7 +35,9 @@ def report_all(console: Console, place: Experiment, *, suite: str | None) -> Non
     if not rows:
         raise UserError(f"There are no rows in {place.cells}: bench sweep{flags(place, suite)}.")
     inversions = read_inversions(place.inversions)
-    paths = write_report(rows, place.report, published=published_file(), inversions=inversions)
+    paths = write_report(
+        rows, place.report, published=published_file(), inversions=inversions, console=console
+    )
     for problem in paths.problems:
         say(console, f"Warning: {problem}")
     more = f" and {len(inversions)} of inversions" if inversions else ""

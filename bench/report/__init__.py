@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
+from rich.console import Console
+
 from bench.files import write_bytes, write_text
 from bench.inversion.store import InversionRow
+from bench.progress import Bar
 from bench.report.comparison import compare, comparison_frames
 from bench.report.comparison_figures import plan_comparison
 from bench.report.comparison_section import (
@@ -61,11 +63,13 @@ def write_report(
     published: Path | None,
     note: Mapping[str, str] = MappingProxyType({}),
     inversions: Sequence[InversionRow] = (),
+    console: Console | None = None,
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
     `published` is a CSV of published numbers to draw in grey, `note` facts to state on the page;
-    `inversions` adds a section of its own and changes nothing else.
+    `inversions` adds a section of its own and changes nothing else. Figures take most of the time:
+    their number is shown on `console`.
     The same arguments give the same bytes. Raises `UserError`, before anything is written, if
     rows are not comparable; a figure that fails costs that figure alone.
     """
@@ -99,9 +103,11 @@ def write_report(
         else:
             write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
 
-    plans = chain(plan_figures(data, numbers), plan_comparison(data, lines))
-    pictures, figures = _draw(plans, out)
-    grids, extra = _draw(plan_grids(inverted), out) if inverted else ([], [])
+    plans = [*plan_figures(data, numbers), *plan_comparison(data, lines)]
+    edits = list(plan_grids(inverted)) if inverted else []
+    with Bar("figures", len(plans) + len(edits), 0, console) as bar:
+        pictures, figures = _draw(plans, out, bar)
+        grids, extra = _draw(edits, out, bar)
     figures += extra
 
     old = _figures_of(out / "index.html")
@@ -122,7 +128,7 @@ def write_report(
     )
 
 
-def _draw(plans: Iterable[Plan], out: Path) -> tuple[list[Picture], list[Path]]:
+def _draw(plans: Iterable[Plan], out: Path, bar: Bar) -> tuple[list[Picture], list[Path]]:
     """Draw and write figures; one that fails costs itself alone."""
     pictures: list[Picture] = []
     figures: list[Path] = []
@@ -139,6 +145,7 @@ def _draw(plans: Iterable[Plan], out: Path) -> tuple[list[Picture], list[Path]]:
                 for kind, content in zip(("png", "pdf"), files, strict=True)
             ]
         pictures.append(Picture(plan, problem))
+        bar.update(bar.done + 1, plan.name)
     return pictures, figures
 
 

@@ -22,15 +22,11 @@ KEPT = ("fd", "w1")
 
 def verdict(data: Data, comparison: Comparison) -> str:
     """The paragraph: best lines, what high scales do, costs, precision with recall."""
-    sentences: list[str] = []
     columns = [c for c in cost_columns(data, comparison.dataset) if c in comparison.rankings]
     columns = columns or list(comparison.rankings)[:1]
-    for column in columns:
-        sentences.append(_best(comparison.rankings[column]))
     first = comparison.rankings[columns[0]]
-    sentences += _cost(first)
-    sentences += _mean(first)
-    sentences += _highest(data, first)
+    sentences = [_best(first), *_cost(first), *_mean(first), *_highest(data, first)]
+    sentences += [_best(comparison.rankings[column]) for column in columns[1:]]
     for (precision, _), places in list(comparison.areas.items())[:1]:
         if len(places) > 1:
             name = f"By the area of precision and recall ({precision.extractor or 'no'} features)"
