@@ -19,6 +19,8 @@ from bench.report.rule_styles import line_styles
 from bench.report.style import GREY, WIDTH, is_headline, new_figure, plain, plain_numbers
 
 MOST_COLUMNS = 5
+ROW = {1: 2.6, 2: 1.6}
+"""Inches of a row of panels by the number of rows, where those are few."""
 LEFT, TOP, BOTTOM = 0.8, 0.5, 0.62
 """Inches beside the panels: for values, for the title, for scales and legend."""
 PALE = "#d4d4d4"
@@ -41,7 +43,7 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     shown = [s for s in lines if cells[s]]
     columns = min(MOST_COLUMNS, len(shown))
     count = math.ceil(len(shown) / columns)
-    height = 1.18 * count + TOP + BOTTOM
+    height = ROW.get(count, 1.18) * count + TOP + BOTTOM
     figure = new_figure(height)
     # By hand, since the search for a layout costs more than the drawing of so many panels.
     figure.set_layout_engine("none")
@@ -89,10 +91,8 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     grid[0][0].set_ylim(*_limits(values, scale))
     name = plain(f"{column.dataset}: {base.label}, by rule, against {GUIDANCE}")
     figure.suptitle(name, fontsize=9.5, x=0.01, y=1 - 0.06 / height, ha="left", va="top")
-    figure.supylabel(
-        axis_label(column, width=50 if count > 1 else 26), fontsize=8.5, x=0.01, ha="left"
-    )
-    _key(figure, bool(paths[base]), floor.found != (), base)
+    figure.supylabel(axis_label(column, width=50), fontsize=8.5, x=0.01, ha="left")
+    _key(figure, base, bool(paths[base]), len(shown) > 1, bool(floor.found))
     return figure
 
 
@@ -132,13 +132,14 @@ def _band(axes: Axes, cells: dict[float, Cell], colour: str, scale: str) -> None
         axes.fill_between(list(bands), low, high, color=colour, alpha=0.2, lw=0, zorder=1.8)
 
 
-def _key(figure: Figure, reference: bool, floor: bool, base: Series) -> None:
+def _key(figure: Figure, base: Series, reference: bool, several: bool, floor: bool) -> None:
     name = f"{base.method} [{base.run}]" if base.run else base.method
     handles = []
     if reference:
         label = plain(f"{name} + cfg")
         handles.append(Line2D([], [], color=REFERENCE, ls="--", lw=1.1, label=label))
-    handles.append(Line2D([], [], color=PALE, lw=1.2, label="the other rules"))
+    if several:
+        handles.append(Line2D([], [], color=PALE, lw=1.2, label="the other rules"))
     if floor:
         handles.append(Line2D([], [], color=GREY, ls=":", label="real vs. real (floor)"))
     figure.legend(handles=handles, loc="lower center", ncols=3)
