@@ -14,7 +14,7 @@ RANKING = "Ranking of lines"
 GROUPS = (
     "Group: 1 holds the best line and all that cannot be told from it at 5%, 2 the best of the "
     "others and all that cannot be told from that one, and so on; p is adjusted for the number of "
-    "lines (Holm). The leader is chosen by the same values, which favours it."
+    "pairs of lines (Holm), since the same values choose the leader."
 )
 PAIRED = (
     "Differences are paired: of the same sampling seeds, hence noise and labels, with the "

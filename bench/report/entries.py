@@ -199,11 +199,15 @@ def two_sided(value: float, se: float, freedom: int | None) -> float:
     return float(2 * (ndtr(z) if freedom is None else stdtr(freedom, z)))
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """Values of p adjusted for their number (Holm 1979): below 5% is significant together."""
+def holm(ps: Sequence[float], of: int | None = None) -> list[float]:
+    """Values of p adjusted for their number (Holm 1979): below 5% is significant together.
+
+    `of` is how many comparisons they are chosen from, by default their number.
+    """
+    count = len(ps) if of is None else of
     order = sorted(range(len(ps)), key=lambda i: ps[i])
     adjusted, largest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        largest = max(largest, min(1.0, (count - rank) * ps[i]))
         adjusted[i] = largest
     return adjusted

@@ -38,7 +38,7 @@ class Place:
 
 
 def rank(entries: Sequence[Entry], direction: str) -> tuple[Place, ...]:
-    """Places of lines, the best first; every line is compared with the leader, by Holm.
+    """Places of lines, the best first; every line is compared with the leader.
 
     Groups: the leader and all that cannot be told from it are the first; the best of the rest
     heads the next, compared with those left in the same way.
@@ -71,10 +71,15 @@ def rank(entries: Sequence[Entry], direction: str) -> tuple[Place, ...]:
 
 
 def _against(head: Entry, others: Sequence[Entry]) -> dict[Series, tuple[Contrast, float]]:
-    """Differences from `head` where they have an error, with p adjusted for their number."""
+    """Differences from `head` where they have an error, with adjusted p.
+
+    Which line is the best is chosen by the same values, so that its differences are the largest of
+    all pairs of lines: p is adjusted for the number of those.
+    """
     found = {e.series: contrast(e, head) for e in others}
     known = {series: c for series, c in found.items() if c is not None}
-    adjusted = holm([c.p for c in known.values()])
+    pairs = len(known) * (len(known) + 1) // 2
+    adjusted = holm([c.p for c in known.values()], of=pairs)
     return {s: (c, p) for (s, c), p in zip(known.items(), adjusted, strict=True)}
 
 

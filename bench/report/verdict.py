@@ -32,7 +32,8 @@ def verdict(data: Data, comparison: Comparison) -> str:
             name = f"By the area of precision and recall ({precision.extractor or 'no'} features)"
             sentences.append(_leading(name, places))
     sentences.append(
-        "Significant means at 5%, adjusted for the number of lines (Holm), for these weights."
+        "Significant means at 5% for these weights, adjusted for the number of lines or of their "
+        "pairs (Holm)."
     )
     return " ".join(sentences)
 

@@ -155,5 +155,6 @@ def test_holm_is_the_step_down_procedure():
         ordered = [adjusted[i] for i in np.argsort(ps)]
         assert all(a <= b for a, b in pairwise(ordered))
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.001, 0.01], of=10) == pytest.approx([0.01, 0.09])
     assert holm([]) == []
     assert holm([0.9, 0.8]) == [1.0, 1.0]

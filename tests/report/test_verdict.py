@@ -7,7 +7,10 @@ from tests.report.factory import row, value
 from tests.report.rules_factory import sweep
 from tests.report.test_ranking import rows
 
-LAST = "Significant means at 5%, adjusted for the number of lines (Holm), for these weights."
+LAST = (
+    "Significant means at 5% for these weights, adjusted for the number of lines or of their pairs "
+    "(Holm)."
+)
 BEST = (
     "FD classifier @300, every line at its best scale (chosen by the same values, hence optimistic)"
 )
