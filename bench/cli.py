@@ -22,6 +22,7 @@ from bench.cli_options import (
     PluginOption,
     ResultsOption,
     SuiteOption,
+    WeakOption,
     WeightsOption,
     begin,
 )
@@ -167,6 +168,7 @@ def sweep_command(
     offline: OfflineOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
     null_checkpoint: NullOption = None,
+    weak_checkpoint: WeakOption = None,
     suite: SuiteOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
     results: ResultsOption = DEFAULT_RESULTS,
@@ -212,6 +214,7 @@ def sweep_command(
         device=device,
         dry_run=dry_run,
         null_checkpoint=null_checkpoint,
+        weak_checkpoint=weak_checkpoint,
         save_samples=save_samples,
         inversion=inversion,
         inversion_samples=inversion_samples,

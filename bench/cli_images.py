@@ -21,6 +21,7 @@ from bench.cli_options import (
     NullOption,
     PluginOption,
     ResultsOption,
+    WeakOption,
     begin,
 )
 
@@ -79,6 +80,7 @@ def sample_command(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
     null_checkpoint: NullOption = None,
+    weak_checkpoint: WeakOption = None,
     experiment: ExperimentOption = DEFAULT_EXPERIMENT,
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
@@ -104,6 +106,7 @@ def sample_command(
         batch=batch,
         device=device,
         null_checkpoint=null_checkpoint,
+        weak_checkpoint=weak_checkpoint,
     )
 
 

@@ -31,6 +31,13 @@ NullOption = Annotated[
         help="Run, folder or .safetensors: the unconditional branch of every edm run here.",
     ),
 ]
+WeakOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weak-checkpoint",
+        help="Run, folder or .safetensors: what autoguidance leads every edm run here away from.",
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")

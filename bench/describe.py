@@ -13,8 +13,11 @@ from bench.estimate import NoRoom, parameters, train_rate
 from bench.orchestrate import preset_for
 from bench.progress import duration
 from bench.runs import RunCard, dataset, make_card, method_class
+from bench.second_network import weak_card
 from bench.suite import Study
-from methods import DataSpec
+from methods import EDM, DataSpec
+
+_SHOWN = {"name", "method", "dataset", "preset", "config", "train", "seed"}
 
 
 def data_or_stand_in(study: Study) -> Dataset:
@@ -42,9 +45,13 @@ def describe(study: Study, device: torch.device, precision: str) -> Iterator[str
             overrides=study.set,
             precision=precision,
         )
-        shown = {"name", "method", "dataset", "preset", "config", "train", "seed"}
-        yield card.model_dump_json(indent=2, include=shown)
+        yield card.model_dump_json(indent=2, include=_SHOWN)
         yield f"{card.name}: {_cost(card, data, device)}"
+    weaker = weak_card(study, data, study.seeds[0], preset_for(study, EDM.name))
+    if weaker is not None:
+        weaker = weaker.model_copy(update={"precision": precision})
+        yield weaker.model_dump_json(indent=2, include=_SHOWN)
+        yield f"{weaker.name}: {_cost(weaker, data, device)}"
 
 
 def _cost(card: RunCard, data: Dataset, device: torch.device) -> str:

@@ -33,6 +33,7 @@ from metrics.extractors import (
     train_head,
 )
 from metrics.extractors.weights_table import WEIGHTS
+from metrics.tilt import at_guidance
 
 BATCH = 256
 TELL_EVERY = 15.0
@@ -64,9 +65,12 @@ class Evaluation:
         """A fresh pass over one generated set."""
         return Accumulator(self.extractors, plan_needs(p.metric for p in self.plan))
 
-    def measure(self, fake: SampleSet) -> Measured:
-        """Every planned metric whose minimum of samples is met, each with its error."""
-        return measure(self.plan, self.real, fake, self.unmeasured)
+    def measure(self, fake: SampleSet, guidance: float) -> Measured:
+        """Every planned metric whose minimum of samples is met, each with its error.
+
+        `guidance` is the scale that the samples were asked for, 1 for real ones.
+        """
+        return measure(self.plan, self.real, at_guidance(fake, guidance), self.unmeasured)
 
 
 def make_extractor(

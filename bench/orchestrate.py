@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from bench.data import Dataset
 from bench.errors import UserError, unknown
 from bench.evaluate import Evaluation, TakesLong, Tell, nothing_measured, prepare
 from bench.experiment import DEFAULT_PRECISION, Experiment
-from bench.null_branch import NullBranch
 from bench.plan import Cell, Target, expand, target
 from bench.precision import PRECISIONS
 from bench.protocols import find_protocol
@@ -25,15 +24,15 @@ from bench.runs import (
     WEIGHTS,
     RunCard,
     dataset,
-    differences,
     find_preset,
     make_card,
     make_method,
     method_class,
-    read_card,
+    trained_as_asked,
     trained_runs,
     unregistered,
 )
+from bench.second_network import SecondNetwork, of_run, weak_card, weak_settings
 from bench.sources import (
     NO_INIT,
     Source,
@@ -44,14 +43,12 @@ from bench.sources import (
 )
 from bench.suite import Study
 from bench.train import train
-from methods import METHODS
+from methods import EDM, METHODS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-UNSAID = ("init_run", "init_checkpoint", "teacher_run", "teacher_checkpoint", "precision")
-"""What a suite does not say of a run."""
 UNFINISHED = "it is not trained to its end; bench train does that"
 
 
@@ -203,19 +200,23 @@ def train_study(
     precision: str = DEFAULT_PRECISION,
     compiler: str | None = None,
 ) -> list[RunCard]:
-    """Train every method and seed of a study that has something to train."""
+    """Train every method and seed of a study that has something to train, and weaker networks."""
     data = dataset(study.dataset)
     cards = []
     for seed in study.seeds:
-        for method in study.methods:
-            if method_class(method).trains:
-                cards.append(
-                    train_run(
-                        method, data, experiment, fabric, console,
-                        preset=preset_for(study, method), seed=seed, overrides=study.set,
-                        precision=precision, compiler=compiler,
-                    )
-                )  # fmt: skip
+        runs: list[tuple[str, str | None, Mapping[str, Any]]]
+        runs = [(m, None, study.set) for m in study.methods if method_class(m).trains]
+        weaker = weak_card(study, data, seed, preset_for(study, EDM.name))
+        if weaker is not None:
+            runs.append((EDM.name, weaker.name, weak_settings(study)))
+        for method, name, overrides in runs:
+            cards.append(
+                train_run(
+                    method, data, experiment, fabric, console,
+                    preset=preset_for(study, method), seed=seed, name=name, overrides=overrides,
+                    precision=precision, compiler=compiler,
+                )
+            )  # fmt: skip
     return cards
 
 
@@ -241,13 +242,16 @@ class Equipment:
     device: torch.device | str = "cpu"
     tell: Tell = lambda _: None
     """Gets a sentence before and during what takes long."""
-    null: NullBranch | None = None
+    seconds: tuple[SecondNetwork, ...] = ()
+    """Networks that edm runs have beside their own."""
     patient: bool = True
     """False for a plan only, which is then made without what takes long to prepare."""
 
     def join(self, found: Target) -> Target:
-        """`found` with the second network that serves it, if any."""
-        return found if self.null is None else self.null.join(found)
+        """`found` with the second networks that serve it, if any."""
+        for second in self.seconds:
+            found = second.join(found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -272,6 +276,14 @@ def plan_study(
     data = dataset(study.dataset)
     found, missing = [], []
     for seed in study.seeds:
+        own = equipment
+        weaker = weak_card(study, data, seed, preset_for(study, EDM.name))
+        if weaker is not None and not any(s.role == "weak" for s in own.seconds):
+            if trained_as_asked(weaker, experiment) is None:
+                missing.append(f"{weaker.name}: {UNFINISHED}")
+            else:
+                second = of_run("weak", weaker.name, experiment.runs / weaker.name)
+                own = replace(own, seconds=(*own.seconds, second))
         for method in study.methods:
             cls = method_class(method)
             card = make_card(
@@ -282,23 +294,16 @@ def plan_study(
                 overrides=study.set if cls.trains else None,
             )
             if cls.trains:
-                folder = experiment.runs / card.name
-                if not (folder / WEIGHTS).exists():
+                trained = trained_as_asked(card, experiment)
+                if trained is None:
                     missing.append(f"{card.name}: {UNFINISHED}")
                     continue
-                trained = read_card(folder)
-                other = differences(trained, card, UNSAID)
-                if other:
-                    raise UserError(
-                        f"Run {card.name!r} was not trained as the suite says ({other}): give the "
-                        f"suite its own experiment, or remove {folder} and train again."
-                    )
                 card = trained
             elif seed != study.seeds[0]:
                 continue  # without training there is nothing that a training seed could change
             ready = target(card, data, experiment)
             if ready is not None:
-                found.append(equipment.join(ready))
+                found.append(own.join(ready))
     return _sweep(study, data, found, experiment, equipment), missing
 
 

@@ -23,8 +23,8 @@ CARD = "run.json"
 WEIGHTS = "model.safetensors"
 IMPORTED = "imported"
 """In the place of a preset's name: the weights come from a file, and nothing is trained."""
-
-
+UNSAID = ("init_run", "init_checkpoint", "teacher_run", "teacher_checkpoint", "precision")
+"""What a suite does not say of a run."""
 _NOT_SETTINGS = {"provenance", "name", "steps", "shape", "num_classes"}
 
 
@@ -265,6 +265,24 @@ def _completed(card: RunCard) -> RunCard:
     except ValidationError:
         return card
     return card.model_copy(update={"config": config.model_dump(mode="json")})
+
+
+def trained_as_asked(card: RunCard, experiment: Experiment) -> RunCard | None:
+    """The card on disk of a run that a suite asks for, or None while it is not trained.
+
+    UserError if it was trained with other settings.
+    """
+    folder = experiment.runs / card.name
+    if not (folder / WEIGHTS).exists():
+        return None
+    trained = read_card(folder)
+    other = differences(trained, card, UNSAID)
+    if other:
+        raise UserError(
+            f"Run {card.name!r} was not trained as the suite says ({other}): give the "
+            f"suite its own experiment, or remove {folder} and train again."
+        )
+    return trained
 
 
 def claim(folder: Path, card: RunCard) -> None:

@@ -14,7 +14,6 @@ from bench.data import Dataset
 from bench.errors import UserError, unknown
 from bench.experiment import Experiment
 from bench.images_out import FORMATS, check_format, first_missing, guess_format, open_sink
-from bench.null_branch import find_null
 from bench.orchestrate import UNFINISHED, resolve_device
 from bench.plan import Cell, Target, expand, target
 from bench.progress import Bar
@@ -29,6 +28,7 @@ from bench.runs import (
 )
 from bench.sample_card import class_names, make_sample_card
 from bench.saving import batch_start, sample_path
+from bench.second_network import find_seconds, refuse_unused
 from bench.sweep import Diverged, generate, load_nets
 from methods import METHODS
 
@@ -52,6 +52,7 @@ def sample_all(
     batch: int,
     device: str,
     null_checkpoint: str | None = None,
+    weak_checkpoint: str | None = None,
 ) -> None:
     """`bench sample`: the samples of a sweep's cell, or some classes only, to `out`."""
     if kind is not None and kind not in FORMATS:
@@ -64,10 +65,10 @@ def sample_all(
     ready = target(card, data, place)
     if ready is None:
         raise UserError(f"Run {card.name!r} cannot be sampled: {UNFINISHED}.")
-    if null_checkpoint is not None:
-        ready = find_null(null_checkpoint, place).join(ready)
-        if not ready.null_checkpoint:
-            raise UserError(f"--null-checkpoint is for runs of edm, not of {card.method}.", code=2)
+    seconds = find_seconds(place, null=null_checkpoint, weak=weak_checkpoint)
+    refuse_unused(seconds, [ready])
+    for second in seconds:
+        ready = second.join(ready)
     chosen = parse_classes(classes, data) if classes else None
     (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], n)
     if cell.skip:

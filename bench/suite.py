@@ -24,6 +24,14 @@ from bench.ranges import parse_range
 from methods.settings import Settings
 
 
+class Weaker(Settings):
+    """A weaker edm run a seed, for rules that lead the study's edm runs away from one."""
+
+    set: Mapping[str, Any] = Field(
+        min_length=1, description="its settings, over those of the study and of the preset"
+    )
+
+
 class Study(Settings):
     """Methods on one data set, swept over guidance."""
 
@@ -39,6 +47,7 @@ class Study(Settings):
     knobs: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="settings of rules, by rule and knob"
     )
+    weak: Weaker | None = Field(None, description="None: no weaker network is trained")
     steps: tuple[PositiveInt, ...] | None = Field(None, description="None: those of each preset")
     samples: int | None = Field(None, ge=2, description="a cell; None: the data set's default")
     sampling_seeds: tuple[NonNegativeInt, ...] = (0,)
@@ -58,6 +67,12 @@ class Study(Settings):
                 find_protocol(self.protocol)
             except UserError as error:
                 raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _weaker_than_something(self) -> Study:
+        if self.weak is not None and "edm" not in self.methods:
+            raise ValueError("a weaker network is one of edm, which is not among the methods")
         return self
 
     @field_validator("guidance", "inversion_guidance", mode="before")

@@ -1,30 +1,26 @@
-"""The sweep: executes cells that are missing, one after the other, each durable at once."""
+"""One cell of a sweep: sampled, measured, and durable before the next starts."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from bench.checkpoint import load_into, load_weights
 from bench.data import Dataset
 from bench.data.convert import from_model, one_hot
-from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
 from bench.identity import digest
 from bench.measure import Measured
 from bench.plan import Cell, Target
 from bench.preview import TILES, preview
-from bench.progress import Bar
 from bench.provenance import now, provenance
-from bench.saving import Keep, Saver
+from bench.saving import Keep
 from bench.store import Row, Status, read_row, row_path, write_row
 from methods import Guidance, Method, SampleRNG
 
@@ -193,7 +189,7 @@ def run_cell(
         row = make_row(cell, evaluation, experiment, "diverged", reason=str(error))
         write_row(experiment.cells, row)
         return row
-    found = evaluation.measure(accumulator.finish())
+    found = evaluation.measure(accumulator.finish(), cell.guidance.scale)
     picture = preview(torch.cat(samples), torch.cat(labels), evaluation.data)
     row = make_row(
         cell,
@@ -246,7 +242,7 @@ def floor_row(
             return row
     accumulator = evaluation.accumulator()
     accumulate(accumulator, split.samples, split.labels, tell)
-    found = evaluation.measure(accumulator.finish())
+    found = evaluation.measure(accumulator.finish(), 1.0)
     row = Row(
         key=key,
         status="ok",
@@ -272,120 +268,3 @@ def floor_row(
     )
     write_row(experiment.cells, row)
     return row
-
-
-def sweep(
-    targets: Sequence[tuple[Target, Sequence[Cell]]],
-    evaluation: Evaluation,
-    experiment: Experiment,
-    *,
-    batch: int,
-    device: torch.device,
-    console: Console | None = None,
-    saver: Saver | None = None,
-) -> Outcome:
-    """Execute the missing cells of one data set; a `saver` also keeps the samples of each.
-
-    A failed cell is told of and tried again next time; it does not stop the others.
-    """
-    outcome = Outcome()
-    images = sum(c.n for _, cells in targets for c in cells if not c.skip)
-    title = f"sweep {evaluation.data.name}"
-    with Bar(title, images, 0, console) as bar:
-        done = 0
-        for target, cells in targets:
-            nets: nn.Module | None = None
-            for cell in cells:
-                what = cell.what
-                if cell.skip:
-                    outcome.skipped += 1
-                    row = make_row(cell, evaluation, experiment, "skip", reason=cell.skip)
-                    _write_once(experiment, row)
-                    continue
-                try:
-                    tick = _ticker(bar, done, what)
-                    kept = is_done(cell, evaluation, experiment)
-                    if kept is not None:
-                        outcome.kept += 1
-                        nets = _save_only(
-                            saver, kept, cell, target, nets, evaluation.data,
-                            batch=batch, device=device, tick=tick,
-                        )  # fmt: skip
-                    else:
-                        nets = load_nets(target, device) if nets is None else nets
-                        with _keep(saver, cell, evaluation.data) as keep:
-                            row = run_cell(
-                                cell, target, nets, evaluation, experiment,
-                                batch=batch, device=device, tick=tick, keep=keep,
-                            )  # fmt: skip
-                        outcome.computed += 1
-                        outcome.diverged += row.status == "diverged"
-                except UserError:
-                    raise
-                except Exception as error:  # the code of a method or metric may fail in any way
-                    outcome.failed.append(f"{what}: {type(error).__name__}: {error}")
-                    reason = f"{type(error).__name__}: {error}"
-                    row = make_row(cell, evaluation, experiment, "failed", reason=reason)
-                    _write_failure(experiment, row)
-                done += cell.n
-                bar.update(done, what)
-    return outcome
-
-
-def _keep(saver: Saver | None, cell: Cell, data: Dataset) -> AbstractContextManager[Keep]:
-    return nullcontext(lambda *_: None) if saver is None else saver.keep(cell, data)
-
-
-def _save_only(
-    saver: Saver | None,
-    row: Row,
-    cell: Cell,
-    target: Target,
-    nets: nn.Module | None,
-    data: Dataset,
-    *,
-    batch: int,
-    device: torch.device,
-    tick: Callable[[int], None],
-) -> nn.Module | None:
-    """Sample a cell that is measured already for its files alone; returns the networks if used."""
-    start = cell.n if saver is None or row.status != "ok" else saver.start(cell, data, batch)
-    if saver is None or start >= cell.n:
-        return nets
-    nets = load_nets(target, device) if nets is None else nets
-    stream = generate(
-        target.method, nets, cell.guidance, cell.steps, cell.seed, cell.n,
-        batch=batch, device=device, start=start,
-    )  # fmt: skip
-    tick(start)
-    with saver.keep(cell, data, start) as keep:
-        for x, y in stream:
-            keep(x, y)
-            tick(len(y))
-    return nets
-
-
-def _ticker(bar: Bar, done: int, what: str) -> Callable[[int], None]:
-    """Counts the images of one cell on top of those already done."""
-    total = done
-
-    def tick(images: int) -> None:
-        nonlocal total
-        total += images
-        bar.update(total, what)
-
-    return tick
-
-
-def _write_failure(experiment: Experiment, row: Row) -> None:
-    # Values that are stored already stay: a failure never replaces a result.
-    path = row_path(experiment.cells, row.run, row.key)
-    if not path.exists() or read_row(path).status == "failed":
-        write_row(experiment.cells, row)
-
-
-def _write_once(experiment: Experiment, row: Row) -> None:
-    # A skip is decided anew each time; its row changes only if the reason does.
-    path = row_path(experiment.cells, row.run, row.key)
-    if not path.exists() or read_row(path).reason != row.reason:
-        write_row(experiment.cells, row)

@@ -14,6 +14,7 @@ from rich.table import Table
 from bench.console import flags, refuse_beside_suite, say, suite_place
 from bench.errors import UserError
 from bench.estimate import price_cells
+from bench.execute import sweep
 from bench.experiment import (
     DEFAULT_GUIDANCE,
     DEFAULT_INVERSIONS,
@@ -21,7 +22,6 @@ from bench.experiment import (
     Experiment,
     without_writing,
 )
-from bench.null_branch import find_null
 from bench.orchestrate import (
     Equipment,
     Sweep,
@@ -38,8 +38,9 @@ from bench.runs import (
     trained_runs,
 )
 from bench.saving import Saver, make_saver
+from bench.second_network import find_seconds, refuse_unused
 from bench.suite import Study
-from bench.sweep import floor_row, sweep
+from bench.sweep import floor_row
 
 
 def sweep_all(
@@ -62,6 +63,7 @@ def sweep_all(
     dry_run: bool,
     protocol: str | None = None,
     null_checkpoint: str | None = None,
+    weak_checkpoint: str | None = None,
     save_samples: str | None = None,
     inversion: bool = False,
     inversion_samples: int = DEFAULT_INVERSIONS,
@@ -73,8 +75,8 @@ def sweep_all(
         make_saver(place, save_samples)
 
     def equip(place: Experiment) -> Equipment:
-        null = find_null(null_checkpoint, place) if null_checkpoint else None
-        return Equipment(weights, download, where, partial(say, console), null, not dry_run)
+        seconds = find_seconds(place, null=null_checkpoint, weak=weak_checkpoint)
+        return Equipment(weights, download, where, partial(say, console), seconds, not dry_run)
 
     if suite is not None:
         refuse_beside_suite(
@@ -131,8 +133,10 @@ def sweep_all(
                 + (f" of {', '.join(methods)}" if methods else "")
                 + f": bench train{'' if suite else f' --method {asked}'}{flags(place, suite)}."
             )
-        if null_checkpoint and not any(t.null_checkpoint for s in sweeps for t, _ in s.targets):
-            raise UserError("--null-checkpoint is for runs of edm, and none is swept.", code=2)
+        seconds = find_seconds(place, null=null_checkpoint, weak=weak_checkpoint)
+        refuse_unused(seconds, [found for s in sweeps for found, _ in s.targets])
+        if weak_checkpoint and not any(c.weak_checkpoint for s in sweeps for c in s.cells):
+            say(console, "No rule here leads away from a weaker network, as autoguidance does.")
         if dry_run:
             for planned in sweeps:
                 _price(console, planned, place, where, batch)
@@ -174,7 +178,7 @@ def _execute(
         )
     outcome = sweep(
         planned.targets, evaluation, place,
-        batch=batch, device=device, console=console, saver=saver,
+        batch=batch, device=device, console=console, saver=saver, tell=partial(say, console),
     )  # fmt: skip
     say(
         console,

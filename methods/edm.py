@@ -181,7 +181,15 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         return paired
 
     def with_weak(self, weak: EDMConfig) -> EDM:
-        """The same method with the network of `weak` to lead away from, under `weak` in `build`."""
+        """The same method with the network of `weak` to lead away from, under `weak` in `build`.
+
+        ValueError if that network takes no classes.
+        """
+        if not _conditional(weak):
+            raise ValueError(
+                "it takes no classes, so it is no weaker version of a network that does: as the "
+                "unconditional branch it is named with --null-checkpoint"
+            )
         paired = EDM(self.config, self.data)
         paired.null, paired.weak = self.null, weak
         return paired

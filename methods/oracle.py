@@ -37,7 +37,9 @@ def exact_denoised(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Mixture) -
     """E[x0 | x, class] of the mixture, (B, D) float64 => (B, D).
 
     Each mode contributes mu + s^2 / (s^2 + sigma^2) (x - mu), weighted by its posterior
-    probability. Null labels (zero rows) mean all classes, equally likely.
+    probability. Labels are weights of the classes, whatever their sum; null labels (zero rows)
+    mean all classes, equally likely. Guidance rules may put noise into labels: a negative weight
+    counts as 0, and a row without a positive one as null.
     """
     counts = [len(modes) for modes in mixture.means]
     means = x.new_tensor([point for modes in mixture.means for point in modes])
@@ -45,7 +47,7 @@ def exact_denoised(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Mixture) -
         torch.arange(len(counts), device=x.device), torch.tensor(counts, device=x.device)
     )
     share = x.new_tensor([-math.log(counts[int(k)]) for k in owner])
-    labels = labels.to(x)
+    labels = labels.to(x).clamp(min=0)
     weights = torch.where(
         labels.sum(1, keepdim=True) > 0, labels[:, owner], torch.ones_like(labels[:, owner])
     )

@@ -12,6 +12,7 @@ from metrics import (
     mind,
     neighbours,
     saturation,
+    tilt,
     toy,
 )
 from metrics import extractors as _extractors
@@ -21,7 +22,7 @@ from metrics.registry import EXTRACTORS, METRICS, find_extractor, find_metric
 
 BUILT_IN = (
     *(accuracy, cmmd, frechet, frechet_classes, frechet_unbiased, inception_score, kid),
-    *(memorisation, mind, neighbours, saturation, toy, _extractors),
+    *(memorisation, mind, neighbours, saturation, tilt, toy, _extractors),
 )
 """The modules that register a metric or an extractor when they are imported."""
 

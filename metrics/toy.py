@@ -74,7 +74,7 @@ def class_w1(x: Array, labels: Labels, exact: ExactMixture) -> float:
     """
     distances = [
         [mixture_w1(part[:, d], modes[:, d], exact.std) for d in range(x.shape[1])]
-        for part, modes in _classes(x, labels, exact)
+        for part, modes in by_class(x, labels, exact)
     ]
     return float(np.mean(distances))
 
@@ -86,7 +86,7 @@ def class_shift(x: Array, labels: Labels, exact: ExactMixture) -> float:
     classes centred at the origin have no outward direction and are left out.
     """
     shifts = []
-    for part, modes in _classes(x, labels, exact):
+    for part, modes in by_class(x, labels, exact):
         mean = modes.mean(axis=0)
         if not _is_centred(modes, exact.std):
             outward = mean / np.linalg.norm(mean)
@@ -105,7 +105,7 @@ def is_within(
 ) -> npt.NDArray[np.bool_]:
     """Whether samples (n, D) are within `radius` std of the nearest mode of their class."""
     inside = np.zeros(len(x), bool)
-    for label, (part, modes) in zip(np.unique(labels), _classes(x, labels, exact), strict=True):
+    for label, (part, modes) in zip(np.unique(labels), by_class(x, labels, exact), strict=True):
         distance = np.linalg.norm(part[:, None, :] - modes, axis=2).min(axis=1)
         inside[labels == label] = distance <= radius * exact.std
     return inside
@@ -119,8 +119,8 @@ def share_within(x: Array, labels: Labels, exact: ExactMixture, radius: float = 
     return float(is_within(x, labels, exact, radius).mean())
 
 
-def _classes(x: Array, labels: Labels, exact: ExactMixture) -> list[tuple[Array, Array]]:
-    """Return samples (n_k, D) and modes (M, D) of every class that has samples."""
+def by_class(x: Array, labels: Labels, exact: ExactMixture) -> list[tuple[Array, Array]]:
+    """Samples (n_k, D) and modes (M, D) of every class that has samples, by class."""
     dim = exact.means[0].shape[1]
     if x.ndim != 2 or x.shape[1] != dim or labels.shape != x.shape[:1] or len(x) == 0:
         raise ValueError(
@@ -133,7 +133,7 @@ def _classes(x: Array, labels: Labels, exact: ExactMixture) -> list[tuple[Array,
     return [(x[labels == k], exact.means[int(k)]) for k in np.unique(labels)]
 
 
-class _Toy(Metric):
+class ToyMetric(Metric):
     """A metric of raw vectors, kept under the extractor 'identity', against an exact density."""
 
     needs = frozenset({"features"})
@@ -143,19 +143,21 @@ class _Toy(Metric):
     exact_only = True
     minimum_n = 2
 
-    def _inputs(self, real: SampleSet, fake: SampleSet) -> tuple[Array, Labels, ExactMixture]:
+    def inputs(self, real: SampleSet, fake: SampleSet) -> tuple[Array, Labels, ExactMixture]:
+        """Samples (n, D), labels and density; ValueError where that is not known."""
         if real.exact is None:
             raise ValueError(f"{self.name} needs real data whose exact density is known")
         x = look_up(fake.features, "identity", "features").astype(np.float64)
         return x, fake.labels, real.exact
 
-    def _jackknife(
+    def jackknifed(
         self,
         statistic: Callable[[Array, Labels, ExactMixture], float],
         real: SampleSet,
         fake: SampleSet,
     ) -> Estimate:
-        x, labels, exact = self._inputs(real, fake)
+        """A statistic of all samples, with its error where each class has two or more."""
+        x, labels, exact = self.inputs(real, fake)
         value = statistic(x, labels, exact)
         # Without a group every class must still be there, or another statistic is left.
         if np.unique(labels, return_counts=True)[1].min() < 2:
@@ -167,7 +169,7 @@ class _Toy(Metric):
 
 
 @register
-class Wasserstein1(_Toy):
+class Wasserstein1(ToyMetric):
     """Wasserstein-1 distance to the exact class density, in data units, >= 0."""
 
     name = "w1"
@@ -177,11 +179,11 @@ class Wasserstein1(_Toy):
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """`class_w1` of the generated samples."""
-        return self._jackknife(class_w1, real, fake)
+        return self.jackknifed(class_w1, real, fake)
 
 
 @register
-class Shift(_Toy):
+class Shift(ToyMetric):
     """Outward displacement of the class means in units of std; 0 is in place."""
 
     name = "shift"
@@ -203,11 +205,11 @@ class Shift(_Toy):
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """`class_shift` of the generated samples."""
-        return self._jackknife(class_shift, real, fake)
+        return self.jackknifed(class_shift, real, fake)
 
 
 @register
-class Within3(_Toy):
+class Within3(ToyMetric):
     """Share of samples within 3 std of the nearest mode of their class, in [0, 1]."""
 
     name = "within3"
@@ -217,4 +219,4 @@ class Within3(_Toy):
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """`share_within` of the generated samples."""
-        return share_estimate(is_within(*self._inputs(real, fake)), jackknife_groups(fake.labels))
+        return share_estimate(is_within(*self.inputs(real, fake)), jackknife_groups(fake.labels))

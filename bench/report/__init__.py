@@ -41,6 +41,9 @@ from bench.report.summary import provenance, summary
 from bench.report.tables import make_table, markdown
 from bench.report.tex import tex
 from bench.report.words import left_out, not_measured, reading, title, unmeasured
+from bench.report.yardstick import make_yardsticks, yardstick_frame
+from bench.report.yardstick_figure import plan_yardsticks
+from bench.report.yardstick_section import yardstick_html, yardstick_markdown, yardstick_tex
 from bench.store import Row
 
 
@@ -77,23 +80,32 @@ def write_report(
     inverted = prepare_inversions(inversions, rows) if inversions else None
     numbers = read_published(published) if published is not None else ()
     tables = [make_table(data, column) for column in data.columns]
+    yardsticks = make_yardsticks(data)
     lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
     head = [title(data), reading(), *left_out(data), *unmeasured(data), *lacking]
     summary_path = write_text(
         out / "summary.csv", summary(data.rows).to_csv(index=False, lineterminator="\n")
     )
     lines = compare(data)
-    text = markdown(tables, head, markdown_openings(data, lines), markdown_rankings(lines))
-    md_path = write_text(out / "tables.md", text + (markdown_section(inverted) if inverted else ""))
+    md_path = write_text(
+        out / "tables.md",
+        markdown(tables, head, markdown_openings(data, lines), markdown_rankings(lines))
+        + yardstick_markdown(yardsticks)
+        + (markdown_section(inverted) if inverted else ""),
+    )
     tex_path = write_text(
         out / "tables.tex",
-        tex(tables, head) + tex_comparison(lines) + (tex_section(inverted) if inverted else ""),
+        tex(tables, head)
+        + tex_comparison(lines)
+        + yardstick_tex(yardsticks)
+        + (tex_section(inverted) if inverted else ""),
     )
     compared = headline_differences(data)
     more = {
         "provenance.csv": provenance(data.rows),
         **comparison_frames(lines),
         "differences.csv": difference_frame(compared.items()) if compared else None,
+        "yardstick.csv": yardstick_frame(yardsticks) if yardsticks else None,
         "inversions.csv": inversion_summary(inverted) if inverted else None,
         "edits.csv": edit_summary(inverted) if inverted else None,
     }
@@ -104,14 +116,17 @@ def write_report(
             write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
 
     plans = [*plan_figures(data, numbers), *plan_comparison(data, lines)]
+    exact = list(plan_yardsticks(data))
     edits = list(plan_grids(inverted)) if inverted else []
-    with Bar("figures", len(plans) + len(edits), 0, console) as bar:
+    with Bar("figures", len(plans) + len(exact) + len(edits), 0, console) as bar:
         pictures, figures = _draw(plans, out, bar)
+        measured, own = _draw(exact, out, bar)
         grids, extra = _draw(edits, out, bar)
-    figures += extra
+    figures += own + extra
 
     old = _figures_of(out / "index.html")
-    sections = [page_section(inverted, grids)] if inverted else []
+    sections = yardstick_html(yardsticks, measured)
+    sections += [page_section(inverted, grids)] if inverted else []
     before, after = page_openings(data, lines), page_rankings(lines)
     page_path = write_text(
         out / "index.html", page(data, tables, pictures, note, sections, before, after)
@@ -124,7 +139,7 @@ def write_report(
         tex=tex_path,
         page=page_path,
         figures=tuple(figures),
-        problems=tuple(p.problem for p in (*pictures, *grids) if p.problem),
+        problems=tuple(p.problem for p in (*pictures, *measured, *grids) if p.problem),
     )
 
 

@@ -214,15 +214,17 @@ def _current(rows: Sequence[Row]) -> list[Row]:
     return [r for r in rows if r.checkpoint in ("", newest.get((r.experiment, r.run), ""))]
 
 
+def _has_second(row: Row) -> bool:
+    return bool(row.null_checkpoint or row.weak_checkpoint)
+
+
 def _newest(rows: Sequence[Row]) -> list[Row]:
     """One row a cell, the newest: a cell done twice is not a second seed. A failure gives way.
 
     So does a cell without a second network to the same one with it.
     """
     best: dict[tuple[object, ...], Row] = {}
-    for row in sorted(
-        rows, key=lambda r: (r.status != "failed", r.null_checkpoint != "", *_age(r))
-    ):
+    for row in sorted(rows, key=lambda r: (r.status != "failed", _has_second(r), *_age(r))):
         line = (row.experiment, row.dataset, row.method, row.run)
         best[*line, row.rule, row.guidance, row.steps, row.seed, row.n] = row
     keys = {(row.run, row.key) for row in best.values()}

@@ -64,6 +64,8 @@ def cost_fronts(data: Data, column: Column) -> Figure:
         axes.set_yscale(scale, **({"linthresh": linear_below} if scale == "symlog" else {}))
         axes.set_xscale("log")
         plain_numbers(axes.xaxis, [p.point.x for p in placed])
+        if len({p.point.x for p in placed}) == 1:
+            axes.set_xlim(placed[0].point.x / 2, placed[0].point.x * 2)
         _scatter(axes, placed, styles)
         _front(axes, placed, "steps-post")
         axes.margins(0.12)

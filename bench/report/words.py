@@ -23,7 +23,7 @@ COMPARED = (
     "*: significant at 5% (more than 1.96 standard errors), not corrected for many comparisons."
 )
 _OF_REAL = ("recall", "coverage")
-_ALONE = ("w1", "shift", "within3", "class_accuracy", "saturation", "is")
+_ALONE = ("w1", "kl", "shift", "within3", "class_accuracy", "saturation", "is")
 
 
 def title(data: Data) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,9 @@ from torch import Tensor, nn
 from methods.nets.arch import Arch
 from methods.nets.dropout import seeded_dropout
 from methods.nets.resample import Direction, Resample, ResampledConv
+
+Attend = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
+"""(q, k, v, (H, W)) -> output, all of them (B, heads, H * W, channels a head)."""
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
@@ -64,6 +69,7 @@ class UNetBlock(nn.Module):
         elif resample is not None:
             self.skip = Resample(taps, resample)
 
+        self.attend: Attend | None = None  # in the place of softmax attention; see `attention.py`
         self.heads = 0
         if attention:
             per_head = arch.channels_per_head
@@ -94,6 +100,9 @@ class UNetBlock(nn.Module):
         # The published weights lay the channel axis out as (head, channel, [q, k, v]).
         qkv = qkv.reshape(b, self.heads, c // self.heads, 3, height * width)
         q, k, v = (part.transpose(-1, -2) for part in qkv.unbind(3))
-        attended = F.scaled_dot_product_attention(q, k, v)
+        if self.attend is None:
+            attended = F.scaled_dot_product_attention(q, k, v)
+        else:
+            attended = self.attend(q, k, v, (height, width))
         out: Tensor = self.proj(attended.transpose(-1, -2).reshape(b, c, height, width))
         return out

@@ -1,30 +1,46 @@
 """Guidance rules behind one interface: importing this package registers the built-in ones."""
 
 from methods.rules.apg import APG
+from methods.rules.autoguidance import Autoguidance
 from methods.rules.base import Between, Call, Networks, NoKnobs, OneOf, Point, Rule, spread
+from methods.rules.cads import CADS
 from methods.rules.cfg import CFG
 from methods.rules.cfg_zero import CFGZero
+from methods.rules.cfgpp import CFGPlusPlus
 from methods.rules.compose import Composite
 from methods.rules.dynamic_threshold import DynamicThreshold
+from methods.rules.fbg import FeedbackGuidance
 from methods.rules.fdg import FDG
+from methods.rules.icg import ICG
 from methods.rules.interval import Interval
 from methods.rules.mambo_g import MamboG
 from methods.rules.monotone import Monotone
+from methods.rules.pag import PAG
 from methods.rules.registry import RULES, make_rule, register_rule
 from methods.rules.rescale import Rescale
+from methods.rules.seg import SEG
 from methods.rules.tcfg import TCFG
+from methods.rules.tsg import TSG
 
 __all__ = [
     "APG",
+    "CADS",
     "CFG",
     "FDG",
+    "ICG",
+    "PAG",
     "RULES",
+    "SEG",
     "TCFG",
+    "TSG",
+    "Autoguidance",
     "Between",
+    "CFGPlusPlus",
     "CFGZero",
     "Call",
     "Composite",
     "DynamicThreshold",
+    "FeedbackGuidance",
     "Interval",
     "MamboG",
     "Monotone",

@@ -55,7 +55,8 @@ class Point:
 
     `step` counts from 0 to `steps` - 1; `stage` is 0 for the predictor and 1 for Heun's corrector.
     `sigma` is the level of this call, `start` and `end` are those of the step, alike in both
-    stages: a decision that both stages shall share looks at these or at `step`.
+    stages: a decision that both stages shall share looks at these or at `step`. `levels` are those
+    of the whole trajectory, `steps` + 1 of them, descending.
     """
 
     step: int
@@ -65,6 +66,7 @@ class Point:
     start: float
     end: float
     sigma_max: float
+    levels: tuple[float, ...] = ()
 
     @property
     def time(self) -> float:

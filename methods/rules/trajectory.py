@@ -52,11 +52,11 @@ def sample_guided(
 
 def trajectory_points(rule: Rule[Any], sigmas: Tensor) -> Iterator[Point]:
     """Where a trajectory over `sigmas` calls the denoiser: two stages a step, one to level 0."""
-    levels = sigmas.tolist()
+    levels = tuple(sigmas.tolist())
     for step, (start, end) in enumerate(pairwise(levels)):
-        yield Point(step, len(levels) - 1, 0, start, start, end, levels[0])
+        yield Point(step, len(levels) - 1, 0, start, start, end, levels[0], levels)
         if end > 0 and not rule.first_order:
-            yield Point(step, len(levels) - 1, 1, end, start, end, levels[0])
+            yield Point(step, len(levels) - 1, 1, end, start, end, levels[0], levels)
 
 
 def evaluations(rule: Rule[Any], guidance: Guidance, sigmas: Tensor) -> dict[Branch, int]:

@@ -248,7 +248,7 @@ def test_interruption_is_told_with_its_own_code(trained, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.sweep.run_cell", interrupt)
+    monkeypatch.setattr("bench.execute.run_cell", interrupt)
     ran = bench("sweep", "-g", "1", "-n", "4", "--metric", "w1", "--results", trained)
     assert ran.code == 130
     assert ran.err == "Stopped. What was finished is kept; the same command goes on.\n"

@@ -9,6 +9,7 @@ import torch
 from metrics import METRICS
 from metrics.accumulate import NEEDS, Accumulator
 from metrics.base import ExactMixture, Moments, SampleSet
+from metrics.tilt import at_guidance
 from tests.metrics.helpers import Stub, uint8_images, vectors
 
 LESS = sorted(
@@ -27,7 +28,7 @@ def samples(n, seed):
 
 def test_which_they_are():
     assert {"fd", "fd_inf", "is_10", "is_5000", "class_accuracy", "saturation"} == set(LESS)
-    assert {"w1", "shift", "within3"} <= set(EXACT)
+    assert {"w1", "shift", "within3", "w1_tilted", "kl_tilted"} == set(EXACT)
     for name, metric in METRICS.items():
         assert metric.needs_of_real() <= metric.needs, name
 
@@ -52,7 +53,7 @@ def test_with_the_density_alone(name):
     exact = ExactMixture((np.ones((1, 1)), -np.ones((1, 1))), 0.5)
     draws = np.random.default_rng(0).normal(size=(2, 40, 1))
     real, fake = vectors(draws[0]), vectors(draws[1])
-    real = dataclasses.replace(real, exact=exact)
+    real, fake = dataclasses.replace(real, exact=exact), at_guidance(fake, 2.0)
     less = SampleSet(n=0, labels=np.zeros(0, np.int64), exact=exact)
     assert metric.refuses(real=less, extractor="") is None
     expected = metric.compute(real=real, fake=fake, extractor="")

@@ -13,7 +13,7 @@ BUILT_IN = {
 }
 ON_REQUEST = {
     *("authenticity", "chroma_ratio", "class_fd", "cmmd", "fd_inf", "is_10", "is_5000"),
-    *("kid_subsets", "mind", "nearest_ratio"),
+    *("kid_subsets", "kl_tilted", "mind", "nearest_ratio", "w1_tilted"),
 }
 
 

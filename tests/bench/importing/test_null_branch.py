@@ -9,10 +9,10 @@ from bench.data import DATASETS
 from bench.data.convert import from_model, one_hot
 from bench.experiment import Experiment
 from bench.files import sha256
-from bench.null_branch import find_null
 from bench.plan import expand, target
 from bench.report.frame import prepare
 from bench.runs import dataset, make_method, read_card
+from bench.second_network import find_second
 from bench.store import read_rows
 from bench.sweep import generate, load_nets
 from methods import METHODS, Guidance, SampleRNG
@@ -45,7 +45,7 @@ def samples(tmp_path, run, guidance, null=None):
     place = Experiment(tmp_path / "results", "default")
     found = target(read_card(place.runs / run), dataset(read_card(place.runs / run).dataset), place)
     if null is not None:
-        found = find_null(null, place).join(found)
+        found = find_second("null", null, place).join(found)
     nets = load_nets(found, torch.device("cpu"))
     cpu = torch.device("cpu")
     batches = generate(found.method, nets, Guidance(guidance), 3, 0, 5, batch=5, device=cpu)
@@ -128,7 +128,7 @@ def test_keys_without_a_second_network_are_as_they_were(trained, tmp_path):
     (folder,) = [f for f in (trained / "default/runs").iterdir() if "-edm-" in f.name]
     place = Experiment(trained, "default")
     found = target(read_card(folder), dataset("modes1d"), place)
-    joined = find_null(folder.name, place).join(found)
+    joined = find_second("null", folder.name, place).join(found)
     old, new = (expand(t, (1.0, 2.0), (3,), (0,), 5) for t in (found, joined))
     assert old[0].key == new[0].key
     assert old[1].key != new[1].key

@@ -1,0 +1,82 @@
+"""Time-step guidance: away from the network that is told another noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.rules.base import Between, Branch, Call, OneOf, Rule
+from methods.rules.draws import Labels, once_a_step, reference_labels
+from methods.rules.registry import register_rule
+from methods.settings import Settings
+
+
+class TSGKnobs(Settings):
+    """How far off the level is that the network is told."""
+
+    scale: float = Field(1.0, ge=0, description="standard deviation of ln sigma at the first step")
+    alpha: float = Field(1.0, ge=0, description="exponent with which it falls towards the last")
+    labels: Labels = Field("own", description="own: as published; null: none, as CFG has")
+
+
+@contextmanager
+def told_off(module: nn.Module, factor: Tensor) -> Iterator[None]:
+    """Within, `module` is told levels that are `factor` (B,) times what they are.
+
+    c_noise = ln(sigma) / 4 is shifted and nothing else, so the input keeps its true scale.
+    """
+
+    def shift(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, c_noise, *others = given
+        return (x, c_noise + (factor.log() / 4).to(c_noise), *others)
+
+    handle = module.register_forward_pre_hook(shift)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@register_rule
+class TSG(Rule[TSGKnobs]):
+    """D_t + g (D_c - D_t), D_t = D_c with a perturbed time embedding (arXiv 2407.02687).
+
+    The idea is Sadat et al.'s (2024): the same network and labels, the embedding of the time step
+    perturbed, with a scale s and an exponent alpha. The form is ours, not theirs, and so are the
+    defaults: sigma' = sigma exp(s t^alpha n), n standard normal, one a sample and step, t from 1
+    to 0. A network gets c_noise of sigma' while scalings keep sigma; a denoiser without a network,
+    the closed-form one, is evaluated at sigma'.
+    """
+
+    name = "tsg"
+    summary = "away from the same network told another noise level (after Sadat 2024, own form)"
+    knobs_type = TSGKnobs
+    neutral: ClassVar[Mapping[str, Any]] = {"scale": 0.0, "labels": "null"}
+    search: ClassVar[Mapping[str, Between | OneOf]] = {
+        "scale": Between(0.1, 3.0, log=True),
+        "alpha": Between(0.0, 3.0),
+    }
+
+    def branch(self) -> Branch:
+        """The network itself."""
+        return "main"
+
+    def factor(self, call: Call) -> Tensor:
+        """Told over true level, sigma' / sigma, (B,)."""
+        noise = once_a_step(call, self.name, lambda: call.rng.randn((), call.x.device))
+        deviation: float = self.knobs.scale * call.at.time**self.knobs.alpha
+        return (deviation * noise.double()).exp()
+
+    def reference(self, call: Call) -> Tensor:
+        """D_t (B, ...)."""
+        labels = reference_labels(call, self.knobs.labels)
+        factor = self.factor(call)
+        module = call.networks.module
+        if module is None:
+            return call.denoise(labels, call.sigma * factor.to(call.sigma))
+        with told_off(module, factor):
+            return call.denoise(labels)
