@@ -43,7 +43,9 @@ def report_all(console: Console, place: Experiment, *, suite: str | None) -> Non
         say(console, f"Left out {left} rows of sampling seeds that knobs are chosen by.")
     rows = counted
     inversions = read_inversions(place.inversions)
-    paths = write_report(rows, place.report, published=published_file(), inversions=inversions)
+    paths = write_report(
+        rows, place.report, published=published_file(), inversions=inversions, console=console
+    )
     for problem in paths.problems:
         say(console, f"Warning: {problem}")
     more = f" and {len(inversions)} of inversions" if inversions else ""

@@ -8,8 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from rich.console import Console
+
 from bench.files import write_bytes, write_text
 from bench.inversion.store import InversionRow
+from bench.progress import Bar
+from bench.report.comparison import compare, comparison_frames
+from bench.report.comparison_figures import plan_comparison
+from bench.report.comparison_section import (
+    markdown_openings,
+    markdown_rankings,
+    page_openings,
+    page_rankings,
+    tex_comparison,
+)
 from bench.report.figures import Plan, plan_figures
 from bench.report.frame import prepare
 from bench.report.inversion_section import (
@@ -25,7 +37,7 @@ from bench.report.page import Picture, page
 from bench.report.pairs import difference_frame, headline_differences
 from bench.report.published import read_published
 from bench.report.style import look, render
-from bench.report.summary import summary
+from bench.report.summary import provenance, summary
 from bench.report.tables import make_table, markdown
 from bench.report.tex import tex
 from bench.report.words import left_out, not_measured, reading, title, unmeasured
@@ -54,11 +66,13 @@ def write_report(
     published: Path | None,
     note: Mapping[str, str] = MappingProxyType({}),
     inversions: Sequence[InversionRow] = (),
+    console: Console | None = None,
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
     `published` is a CSV of published numbers to draw in grey, `note` facts to state on the page;
-    `inversions` adds a section of its own and changes nothing else.
+    `inversions` adds a section of its own and changes nothing else. Figures take most of the time:
+    their number is shown on `console`.
     The same arguments give the same bytes. Raises `UserError`, before anything is written, if
     rows are not comparable; a figure that fails costs that figure alone.
     """
@@ -72,18 +86,24 @@ def write_report(
     summary_path = write_text(
         out / "summary.csv", summary(data.rows).to_csv(index=False, lineterminator="\n")
     )
+    lines = compare(data)
     md_path = write_text(
         out / "tables.md",
-        markdown(tables, head)
+        markdown(tables, head, markdown_openings(data, lines), markdown_rankings(lines))
         + yardstick_markdown(yardsticks)
         + (markdown_section(inverted) if inverted else ""),
     )
     tex_path = write_text(
         out / "tables.tex",
-        tex(tables, head) + yardstick_tex(yardsticks) + (tex_section(inverted) if inverted else ""),
+        tex(tables, head)
+        + tex_comparison(lines)
+        + yardstick_tex(yardsticks)
+        + (tex_section(inverted) if inverted else ""),
     )
     compared = headline_differences(data)
     more = {
+        "provenance.csv": provenance(data.rows),
+        **comparison_frames(lines),
         "differences.csv": difference_frame(compared.items()) if compared else None,
         "yardstick.csv": yardstick_frame(yardsticks) if yardsticks else None,
         "inversions.csv": inversion_summary(inverted) if inverted else None,
@@ -95,15 +115,22 @@ def write_report(
         else:
             write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
 
-    pictures, figures = _draw(plan_figures(data, numbers), out)
-    measured, own = _draw(plan_yardsticks(data), out)
-    grids, extra = _draw(plan_grids(inverted), out) if inverted else ([], [])
+    plans = [*plan_figures(data, numbers), *plan_comparison(data, lines)]
+    exact = list(plan_yardsticks(data))
+    edits = list(plan_grids(inverted)) if inverted else []
+    with Bar("figures", len(plans) + len(exact) + len(edits), 0, console) as bar:
+        pictures, figures = _draw(plans, out, bar)
+        measured, own = _draw(exact, out, bar)
+        grids, extra = _draw(edits, out, bar)
     figures += own + extra
 
     old = _figures_of(out / "index.html")
     sections = yardstick_html(yardsticks, measured)
     sections += [page_section(inverted, grids)] if inverted else []
-    page_path = write_text(out / "index.html", page(data, tables, pictures, note, sections))
+    before, after = page_openings(data, lines), page_rankings(lines)
+    page_path = write_text(
+        out / "index.html", page(data, tables, pictures, note, sections, before, after)
+    )
     for path in old - set(figures):
         path.unlink(missing_ok=True)
     return ReportPaths(
@@ -116,7 +143,7 @@ def write_report(
     )
 
 
-def _draw(plans: Iterable[Plan], out: Path) -> tuple[list[Picture], list[Path]]:
+def _draw(plans: Iterable[Plan], out: Path, bar: Bar) -> tuple[list[Picture], list[Path]]:
     """Draw and write figures; one that fails costs itself alone."""
     pictures: list[Picture] = []
     figures: list[Path] = []
@@ -133,6 +160,7 @@ def _draw(plans: Iterable[Plan], out: Path) -> tuple[list[Picture], list[Path]]:
                 for kind, content in zip(("png", "pdf"), files, strict=True)
             ]
         pictures.append(Picture(plan, problem))
+        bar.update(bar.done + 1, plan.name)
     return pictures, figures
 
 

@@ -102,6 +102,13 @@ def pair(a: Cell, b: Cell) -> tuple[Estimate, Estimate, int] | None:
     return _average(sides[0]), _average(sides[1]), len(shared)
 
 
+def averaged(cell: Cell) -> Estimate | None:
+    """Mean of all values of a cell with replicates; None unless all have as many of one kind."""
+    values = [value for _, value in cell.found]
+    lengths = {len(v.replicates) for v in values}
+    return _average(values) if len(lengths) == 1 and lengths.pop() > 1 else None
+
+
 def _within_shares(found: Estimate) -> Estimate:
     """The interval cut to [0, 1], which Student's t does not know to be all that a share can be."""
     low, high = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,26 @@ from bench.report.style import new_figure, palette, plain
 from bench.store import Density, Points
 
 MOST_COLUMNS = 5
+RULE_HEIGHT = 0.9
+"""Inches that a row has where there is one a rule, which it is then named by."""
 MOST_PEAKS = 3.0  # height of a density panel, in peaks of the exact density
 _HATCHES = ("/////", "\\\\\\\\\\", "....", "xxxx")
 _DOTS = ("o", "^", "s", "D")
 
 
-def densities(data: Data, dataset: str) -> Figure:
-    """Histograms of 1-D samples by class against the exact density: methods by guidance."""
-    shown, scales = _shown(data, dataset, Density)
-    figure, panels = _panels(data, shown, scales, height=1.15, sharey=True)
+def densities(
+    data: Data,
+    dataset: str,
+    lines: Sequence[Series] = (),
+    scales: Sequence[float] = (),
+    height: float = 1.15,
+) -> Figure:
+    """Histograms of 1-D samples by class against the exact density: lines by guidance.
+
+    By default of all lines, at scales spread over all; a row is `height` inches.
+    """
+    shown, scales = _shown(data, lines or data.series(dataset), scales, Density)
+    figure, panels = _panels(data, shown, scales, height=height, sharey=True)
     colours = palette()
     span = _span([p for some in shown.values() for p in some.values()])
     x = np.linspace(*span, 600)
@@ -78,11 +90,21 @@ def densities(data: Data, dataset: str) -> Figure:
     return figure
 
 
-def clouds(data: Data, dataset: str) -> Figure:
-    """2-D samples by class with the 1 and 3 sigma circles of the modes: methods by guidance."""
-    shown, scales = _shown(data, dataset, Points)
+def clouds(
+    data: Data,
+    dataset: str,
+    lines: Sequence[Series] = (),
+    scales: Sequence[float] = (),
+    height: float = 0.0,
+) -> Figure:
+    """2-D samples by class with the 1 and 3 sigma circles of the modes: lines by guidance.
+
+    By default of all lines, at scales spread over all; a row is `height` inches, or 0 for square
+    panels.
+    """
+    shown, scales = _shown(data, lines or data.series(dataset), scales, Points)
     columns = max(len(scales), 3)
-    figure, panels = _panels(data, shown, scales, height=5.7 / columns, sharey=True)
+    figure, panels = _panels(data, shown, scales, height=height or 5.7 / columns, sharey=True)
     colours = palette()
     limits = _limits([p for some in shown.values() for p in some.values()])
     classes = 0
@@ -161,22 +183,24 @@ def _pale(colour: str) -> tuple[float, float, float]:
 
 
 def _shown(
-    data: Data, dataset: str, kind: type[P]
-) -> tuple[dict[Series, dict[float, P]], list[float]]:
+    data: Data, lines: Sequence[Series], scales: Sequence[float], kind: type[P]
+) -> tuple[dict[Series, dict[float, P]], Sequence[float]]:
     """Previews by line and guidance scale, and the scales to show."""
-    every = {series: previews(data, series, kind) for series in data.series(dataset)}
+    every = {series: previews(data, series, kind) for series in lines}
     have = {series: found for series, found in every.items() if found}
-    return have, pick(sorted({g for found in have.values() for g in found}), MOST_COLUMNS)
+    known = sorted({g for found in have.values() for g in found})
+    return have, scales or pick(known, MOST_COLUMNS)
 
 
 def _panels(
     data: Data,
     shown: dict[Series, dict[float, P]],
-    scales: list[float],
+    scales: Sequence[float],
     height: float,
     sharey: bool,
 ) -> tuple[Figure, dict[tuple[Series, float], Axes]]:
     """Lay out one row a line and one column a scale; return the panels that have samples."""
+    by_rule = height <= RULE_HEIGHT
     figure = new_figure(height * len(shown) + 1.1)
     grid = figure.subplots(len(shown), len(scales), squeeze=False, sharex=True, sharey=sharey)
     panels: dict[tuple[Series, float], Axes] = {}
@@ -186,7 +210,10 @@ def _panels(
             axes.grid(visible=False)
             if i == 0:
                 axes.set_title(f"g = {g:g}", fontsize=9)
-            if j == 0:
+            if j == 0 and by_rule:
+                name = plain(series.rule or "cfg")
+                axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+            elif j == 0:
                 label = textwrap.fill(plain(series.label), 18)
                 axes.set_ylabel(label, fontsize=8)
             if g in found:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from bench.report import lines
 from bench.report.cells import Cell
 from bench.report.frame import Column, Data, Series
 from bench.report.published import Curve, Published, curves, legend_names
@@ -40,16 +41,16 @@ def axis_label(column: Column, width: int = 60) -> str:
     return "\n".join(plain(line) for line in (*textwrap.wrap(name, width), measured))
 
 
-def value_scale(values: Sequence[float]) -> tuple[str, float]:
+def value_scale(values: Sequence[float], decades: float = LOG_DECADES) -> tuple[str, float]:
     """Scale of a value axis and, for symlog, where it becomes linear.
 
-    Logarithmic where positive values span more than 1.5 decades; symmetric-logarithmic where
+    Logarithmic where positive values span more than so many `decades`; symmetric-logarithmic where
     there are zeros too, since a logarithm would drop them.
     """
     positive = [v for v in values if v > 0]
     if not positive or min(values) < 0:
         return "linear", 0.0
-    if np.log10(max(positive)) - np.log10(min(positive)) <= LOG_DECADES:
+    if np.log10(max(positive)) - np.log10(min(positive)) <= decades:
         return "linear", 0.0
     return ("log", 0.0) if min(values) > 0 else ("symlog", min(positive))
 
@@ -60,7 +61,10 @@ def metric_curve(
     published: tuple[Published, ...],
     styles: Mapping[str, MethodStyle],
 ) -> Figure:
-    """One measure against guidance: a line per method and steps, the floor, published curves."""
+    """One measure against guidance: a line per method and steps, the floor, published curves.
+
+    Rules of guidance have figures of their own: lines.plain.
+    """
     figure = new_figure(3.9)
     axes = figure.add_subplot()
     drawn: list[float] = []
@@ -68,7 +72,7 @@ def metric_curve(
     for i, (curve, label) in enumerate(zip(known, legend_names(known), strict=True)):
         _grey(axes, curve.guidance, curve.values, label, i)
         drawn += curve.values
-    for series in data.series(column.dataset):
+    for series in lines.plain(data, column.dataset):
         drawn += _line(axes, data, column, series, styles[series.method])
     floor = data.floor(column)
     if floor.found:
@@ -82,7 +86,7 @@ def metric_curve(
         axes.set_yscale(scale)
     if scale != "linear":
         _plain_ticks(axes)
-    for series in data.series(column.dataset):
+    for series in lines.plain(data, column.dataset):
         _band(axes, data, column, series, styles[series.method].color)
     _guidance_axis(axes, data.guidances(column.dataset))
     axes.set_ylabel(axis_label(column, width=44))
@@ -178,8 +182,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
         handles, labels = zip(*entries, strict=True)
         longest = max(len(label) for label in labels)
         columns = max(1, min(4, len(labels), int(100 / (longest + 8))))
-        lines = -(-len(labels) // columns)
-        figure.set_figheight(figure.get_figheight() + 0.17 * max(0, lines - 2))
+        rows = -(-len(labels) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.17 * max(0, rows - 2))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
@@ -198,7 +202,7 @@ def precision_recall(
     for i, ((curve, x, y), label) in enumerate(zip(paths, names, strict=True)):
         _grey(axes, x, y, label, i)
         _ends(axes, x, y, curve.guidance, GREY)
-    for series in data.series(precision.dataset):
+    for series in lines.plain(data, precision.dataset):
         style = styles[series.method]
         x, y, at = [], [], []
         for g in data.guidances(precision.dataset):

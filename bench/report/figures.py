@@ -12,6 +12,8 @@ from bench.report.clouds import clouds, densities
 from bench.report.curves import metric_curve, precision_recall
 from bench.report.frame import Column, Data, Series
 from bench.report.grids import sample_grid
+from bench.report.hypervolume import precision_pairs
+from bench.report.lines import plain
 from bench.report.names import slug
 from bench.report.previews import previews
 from bench.report.published import Published, curves
@@ -28,6 +30,8 @@ class Plan:
     caption: str
     draw: Callable[[], Figure]
     column: Column | None = None
+    first: bool = False
+    """Whether it stands before the measures of its data set."""
 
 
 def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]:
@@ -36,7 +40,7 @@ def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]
     for column in data.columns:
         if any(data.cell(column, s, g).values for s, g in _points(data, column.dataset)):
             yield Plan(
-                slug(column.dataset, column.metric, column.extractor, _size(data, column)),
+                slug(column.dataset, column.metric, column.extractor, size_of(data, column)),
                 column.dataset,
                 _curve_caption(data, column, published),
                 lambda column=column: metric_curve(data, column, published, styles),  # type: ignore[misc]
@@ -47,8 +51,8 @@ def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]
         yield from _samples(data, dataset)
 
 
-def _size(data: Data, column: Column) -> str:
-    """The number of samples, where the same measure was taken at several; '' otherwise."""
+def size_of(data: Data, column: Column) -> str:
+    """Return the number of samples, where a measure was taken at several; '' otherwise."""
     sizes = {
         c.n
         for c in data.columns
@@ -58,50 +62,38 @@ def _size(data: Data, column: Column) -> str:
 
 
 def _points(data: Data, dataset: str) -> list[tuple[Series, float]]:
-    return [(s, g) for s in data.series(dataset) for g in data.guidances(dataset)]
+    return [(s, g) for s in plain(data, dataset) for g in data.guidances(dataset)]
 
 
 def _pairs(data: Data, dataset: str, published: tuple[Published, ...]) -> Iterator[Plan]:
     """Precision against recall for every extractor that has both."""
-    own = [c for c in data.columns if c.dataset == dataset]
     styles = method_styles(data.methods)
-    for precision in own:
-        if not precision.metric.startswith("precision"):
-            continue
-        name = precision.metric.replace("precision", "recall", 1)
-        wanted = (name, precision.extractor, precision.n)
-        pair = [c for c in own if (c.metric, c.extractor, c.n) == wanted]
-        for recall in pair:
-            yield Plan(
-                slug(
-                    dataset,
-                    precision.metric,
-                    recall.metric,
-                    precision.extractor,
-                    _size(data, precision),
-                ),
-                dataset,
-                "Precision (share of samples that look real) against recall (share of the real "
-                "set that is covered) along guidance, both without unit; up and right is better. "
-                "One path per method and number of steps, its ends marked with their g"
-                + (
-                    "; bars are 95% intervals, or the range of two seeds or runs"
-                    if any(data.cell(precision, s, g).band for s, g in _points(data, dataset))
-                    else ""
-                )
-                + (
-                    "; the star is real against real."
-                    if data.floor(recall).values and data.floor(precision).values
-                    else "."
-                )
-                + _grey_caption(precision, published),
-                lambda p=precision, r=recall: precision_recall(data, p, r, published, styles),  # type: ignore[misc]
+    for precision, recall in precision_pairs(data, dataset):
+        parts = (precision.metric, recall.metric, precision.extractor, size_of(data, precision))
+        yield Plan(
+            slug(dataset, *parts),
+            dataset,
+            "Precision (share of samples that look real) against recall (share of the real "
+            "set that is covered) along guidance, both without unit; up and right is better. "
+            "One path per method and number of steps, its ends marked with their g"
+            + (
+                "; bars are 95% intervals, or the range of two seeds or runs"
+                if any(data.cell(precision, s, g).band for s, g in _points(data, dataset))
+                else ""
             )
+            + (
+                "; the star is real against real."
+                if data.floor(recall).values and data.floor(precision).values
+                else "."
+            )
+            + _grey_caption(precision, published),
+            lambda p=precision, r=recall: precision_recall(data, p, r, published, styles),  # type: ignore[misc]
+        )
 
 
 def _samples(data: Data, dataset: str) -> Iterator[Plan]:
-    """Densities, point clouds and grids of stored samples."""
-    lines = data.series(dataset)
+    """Densities, point clouds and grids of stored samples; rules have figures of their own."""
+    lines = plain(data, dataset)
     if any(previews(data, s, Density) for s in lines):
         yield Plan(
             slug(dataset, "densities"),
@@ -109,7 +101,7 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
             "Histograms of samples by class, in data units, against the exact density of the "
             "class (black). One row per method and number of steps, one column per guidance "
             "scale g (1 = off); the lowest seed is shown.",
-            lambda: densities(data, dataset),
+            lambda: densities(data, dataset, lines),
         )
     if any(previews(data, s, Points) for s in lines):
         yield Plan(
@@ -119,13 +111,13 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
             "(solid) and three (dashed) standard deviations around the exact modes. One row per "
             "method and number of steps, one column per guidance scale g (1 = off); the lowest "
             "seed is shown.",
-            lambda: clouds(data, dataset),
+            lambda: clouds(data, dataset, lines),
         )
     floor = {data.series_of(r) for r in data.rows if r.dataset == dataset and r.method == FLOOR}
     for line in (*lines, *sorted(floor, key=lambda s: s.run)):
         if previews(data, line, Images):
             yield Plan(
-                slug(dataset, "samples", line.method, line.run, str(line.steps or "")),
+                slug(dataset, "samples", line.method, line.run, str(line.steps or ""), line.rule),
                 dataset,
                 _grid_caption(line),
                 lambda line=line: sample_grid(data, line),  # type: ignore[misc]

@@ -119,12 +119,22 @@ class Data:
 
     def series(self, dataset: str) -> tuple[Series, ...]:
         """Return the lines of a data set in the order of tables and legends, without the floor."""
-        found = (s for s in self._cells if s.dataset == dataset and s.method != FLOOR)
-        return tuple(sorted(found, key=lambda s: (method_order(s.method), s.run, s.steps, s.rule)))
+        return self._lines.get(dataset, ())
+
+    @cached_property
+    def _lines(self) -> dict[str, tuple[Series, ...]]:
+        found = [s for s in self._cells if s.method != FLOOR]
+        # Methods stand together, all their rules behind them.
+        found.sort(
+            key=lambda s: (s.rule != "", method_order(s.method), s.run, s.steps, s.rule),
+        )
+        names = {s.dataset for s in found}
+        return {name: tuple(s for s in found if s.dataset == name) for name in names}
 
     def variant(self, series: Series) -> int:
-        """Position of a line among those of its method."""
-        same = [s for s in self.series(series.dataset) if s.method == series.method]
+        """Position of a line among those of its method and rule."""
+        key = (series.method, series.rule)
+        same = [s for s in self.series(series.dataset) if (s.method, s.rule) == key]
         return same.index(series) if series in same else 0
 
     def guidances(self, dataset: str) -> tuple[float, ...]:

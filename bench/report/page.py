@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 
 from bench.report.figures import Plan
-from bench.report.frame import Data
-from bench.report.tables import DASH, Table, Text
+from bench.report.frame import Column, Data
+from bench.report.page_style import STYLE
+from bench.report.tables import DASH, Table, Text, headed
 from bench.report.words import (
     COMPARED,
     DIFFERENCES,
@@ -22,43 +24,6 @@ from bench.store import Row
 
 Cells = Sequence[str]
 _OUTCOMES = {"ok": "measured", "skip": "skipped", "diverged": "diverged", "failed": "failed"}
-
-_STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; background: #fff; color: #1a1a1a;
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.2; }
-h2 { font-size: 1.3rem; margin-top: 2.5rem; border-bottom: 1px solid #bbb; }
-h3 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
-h1, h2, h3, p, li, dd, figcaption { overflow-wrap: anywhere; }
-a { color: #0b4f8a; }
-sup { line-height: 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .55rem; text-align: right; white-space: nowrap; }
-th { font-weight: 600; }
-th:first-child, td:first-child { text-align: left; }
-.numbers th:first-child { position: sticky; left: 0; background: #fff; }
-thead th { border-top: 2px solid #1a1a1a; border-bottom: 1px solid #1a1a1a; }
-tbody tr:last-child > * { border-bottom: 2px solid #1a1a1a; }
-tbody th { font-weight: 400; }
-.floor > * { border-top: 1px solid #999; color: #444; font-style: italic; }
-.aside > * { color: #444; font-size: .8rem; }
-small { color: #444; font-size: .75rem; }
-.numbers small { display: block; line-height: 1; }
-.numbers td { vertical-align: top; }
-.numbers tbody th { vertical-align: top; }
-details { margin: .6rem 0; font-size: .95rem; }
-.words td, .words th { text-align: left; white-space: normal; vertical-align: top; }
-.words code { word-break: break-all; }
-.notes { font-size: .85rem; color: #333; margin: .4rem 0; padding: 0; list-style: none; }
-figure { margin: 1rem 0; max-width: 46rem; }
-figure img { max-width: 100%; height: auto; }
-figcaption { font-size: .875rem; color: #333; max-width: 42rem; }
-.problem { border-left: 4px solid #b00020; padding: .3rem .8rem; background: #fdf1f2; }
-dt { font-weight: 600; }
-dd { margin: 0 0 .4rem; }
-"""
 
 
 @dataclass(frozen=True)
@@ -75,8 +40,14 @@ def page(
     pictures: Sequence[Picture],
     note: Mapping[str, str],
     sections: Sequence[str] = (),
+    before: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    after: Mapping[Column, str] = MappingProxyType({}),
 ) -> str:
-    """Return the whole page as HTML; `sections` is HTML to stand behind the data sets."""
+    """Return the whole page as HTML.
+
+    `sections` is HTML to stand behind the data sets, `before` to open data sets with, `after` to
+    stand behind the table of a measure.
+    """
     name = escape(title(data))
     parts = [
         "<!doctype html>",
@@ -85,12 +56,16 @@ def page(
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{name}</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         "</head>",
         "<body>",
         f"<h1>{name}</h1>",
         *_opening(data, pictures, note),
-        *(part for name in data.datasets for part in _dataset(data, name, tables, pictures)),
+        *(
+            part
+            for dataset in data.datasets
+            for part in _dataset(data, dataset, tables, pictures, before.get(dataset, ()), after)
+        ),
         *sections,
         *_without_result(data),
         *_provenance(data),
@@ -107,7 +82,8 @@ def _opening(data: Data, pictures: Sequence[Picture], note: Mapping[str, str]) -
         f"<p>{len(data.rows)} cell{'' if len(data.rows) == 1 else 's'} ({counts}); a cell is a "
         "method at a guidance scale, a number of steps and a sampling seed. "
         f"{escape(reading())} The same numbers: "
-        '<a href="summary.csv">summary.csv</a>, <a href="tables.md">tables.md</a>, '
+        '<a href="summary.csv">summary.csv</a> (hashes: '
+        '<a href="provenance.csv">provenance.csv</a>), <a href="tables.md">tables.md</a>, '
         '<a href="tables.tex">tables.tex</a>.</p>'
     )
     yield from (f"<p>{escape(line)}</p>" for line in left_out(data))
@@ -128,24 +104,35 @@ def _opening(data: Data, pictures: Sequence[Picture], note: Mapping[str, str]) -
 
 
 def _dataset(
-    data: Data, dataset: str, tables: Sequence[Table], pictures: Sequence[Picture]
+    data: Data,
+    dataset: str,
+    tables: Sequence[Table],
+    pictures: Sequence[Picture],
+    before: Sequence[str],
+    after: Mapping[Column, str],
 ) -> Iterator[str]:
-    """Every measure as table and curve, then the figures that are of no single measure."""
+    """What compares all lines, every measure as table and curve, then the other figures."""
     yield f"<h2>{escape(dataset)}</h2>"
     own = [table for table in tables if table.column.dataset == dataset]
     if not own:
         yield "<p>Nothing was measured; the reasons are below.</p>"
+    yield from before
     yield from (f"<p>{escape(line)}</p>" for line in not_measured(data, dataset))
+    for picture in pictures:
+        if picture.plan.dataset == dataset and picture.plan.first:
+            yield html_figure(picture)
     for table in own:
         yield f"<h3>{escape(table.title)}</h3>"
         yield _numbers_table(table)
         if table.differences:
             yield _differences(table)
+        yield after.get(table.column, "")
         for picture in pictures:
             if picture.plan.column == table.column:
                 yield html_figure(picture)
     for picture in pictures:
-        if picture.plan.dataset == dataset and picture.plan.column is None:
+        plan = picture.plan
+        if plan.dataset == dataset and plan.column is None and not plan.first:
             yield html_figure(picture)
 
 
@@ -166,7 +153,12 @@ def _numbers_table(table: Table) -> str:
     names = ["method", "NFE", "s/image", *(f"g = {g}" for g in table.guidance)]
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     lines = []
-    for line in table.lines:
+    for heading, line in headed(table.lines):
+        if heading:
+            lines.append(
+                f'<tr class="group"><th scope="rowgroup">{escape(heading)}</th>'
+                f'<td colspan="{len(names) - 1}"></td></tr>'
+            )
         cells = f"<td>{escape(line.nfe)}</td><td>{escape(line.seconds)}</td>"
         cells += "".join(f"<td>{html_cell(cell)}</td>" for cell in line.cells)
         name = "floor" if line.floor else "aside" if line.aside else ""

@@ -45,6 +45,12 @@ def sheet_markdown(sheet: Sheet) -> str:
     return "\n\n".join(parts)
 
 
+def sheet_details(sheet: Sheet) -> str:
+    """The table as HTML that opens when its title is clicked."""
+    body = sheet_html(sheet).partition("</h3>")[2]
+    return f"<details><summary>{escape(sheet.title)}</summary>{body}</details>"
+
+
 def sheet_html(sheet: Sheet) -> str:
     """The table below its title as HTML."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (sheet.first, *sheet.names))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 FLOOR = "real"
 WIDTH = 6.5  # inches: the text width of a US letter or A4 page
@@ -144,6 +146,14 @@ def plain(text: str) -> str:
     """
     escaped = " ".join(text.split()).replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+def plain_numbers(axis: Axis, values: Sequence[float]) -> None:
+    """Numbers such as 0.01 and 200 in place of powers of ten, and 2 and 5 where decades are few."""
+    if min(values) > 0 and max(values) < 1000 * min(values):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import chain
+from types import MappingProxyType
 
 from bench.numerals import decimals, error_decimals, number, with_error
 from bench.report.cells import Cell
 from bench.report.frame import Column, Data, Series
+from bench.report.lines import base_of
 from bench.report.pairs import Difference, best_of, differences
-from bench.report.style import is_frechet, is_headline, method_order
+from bench.report.style import is_frechet, is_headline
 from bench.report.words import BOLD, COMPARED, DIFFERENCES, MINIMUM, error_notes
 from bench.store import Row
 
@@ -47,6 +49,8 @@ class Line:
     cells: tuple[Text, ...]
     floor: bool = False
     aside: bool = False
+    group: str = ""
+    """Heading of the lines that it stands with, '' for those that need none."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,16 @@ def make_table(data: Data, column: Column) -> Table:
     count_of_seeds = [c.seeds for _, cells in lines for c in cells if c.seeds >= FEWEST_SEEDS]
     done = []
     for (series, cells), shown in zip(lines, texts, strict=True):
-        done.append(Line(series.label, *costs(data, series), tuple(shown)))
+        group = f"{base_of(series).label}: guidance rules" if series.rule else ""
+        done.append(Line(series.label, *costs(data, series), tuple(shown), group=group))
         if is_frechet(column.metric) and any(c.seeds >= FEWEST_SEEDS for c in cells):
             least = min(count_of_seeds)
             minima = tuple(_minimum(cell, least, digits) for cell in cells)
-            done.append(Line(f"{series.label}: min of {least} seeds", "", "", minima, aside=True))
+            done.append(
+                Line(
+                    f"{series.label}: min of {least} seeds", "", "", minima, aside=True, group=group
+                )
+            )
             notes.general[MINIMUM] = None
     if floor.values:
         text, error = with_error(floor.estimate, digits)
@@ -112,11 +121,15 @@ def make_table(data: Data, column: Column) -> Table:
         guidance=tuple(f"{g:g}" for g in guidances),
         lines=tuple(done),
         notes=(*((m, text) for text, m in notes.marks.items()), *(("", text) for text in general)),
-        differences=_difference_lines(guidances, found) if is_headline(column.metric) else (),
+        differences=_difference_lines(data, column, guidances, found)
+        if is_headline(column.metric)
+        else (),
     )
 
 
-def _difference_lines(guidances: Sequence[float], found: Sequence[Difference]) -> tuple[Line, ...]:
+def _difference_lines(
+    data: Data, column: Column, guidances: Sequence[float], found: Sequence[Difference]
+) -> tuple[Line, ...]:
     """The lines of methods that are compared, in the order of the table; the best says so."""
     series = {s: None for d in found for s in (d.series, d.best)}
     best = {d.guidance: d.best for d in found}
@@ -131,8 +144,16 @@ def _difference_lines(guidances: Sequence[float], found: Sequence[Difference]) -
         star = "*" if d.is_significant else ""
         return Text(f"{sign}{number(d.value, shown)}", star, error=f"± {number(d.se, shown)}")
 
-    ordered = sorted(series, key=lambda s: (method_order(s.method), s.run, s.steps))
+    ordered = [s for s in data.series(column.dataset) if s in series]
     return tuple(Line(s.label, "", "", tuple(show(s, g) for g in guidances)) for s in ordered)
+
+
+def headed(lines: Sequence[Line]) -> Iterator[tuple[str, Line]]:
+    """Lines with the heading to stand before them, '' within a group and without one."""
+    group = ""
+    for line in lines:
+        yield line.group if line.group != group else "", line
+        group = line.group
 
 
 def costs(data: Data, series: Series) -> tuple[str, str]:
@@ -230,18 +251,28 @@ def _best(
     return [i for i in range(len(lines)) if ties(i)]
 
 
-def markdown(tables: Sequence[Table], head: Sequence[str]) -> str:
-    """All tables as GitHub-flavoured Markdown below a title and general remarks."""
+def markdown(
+    tables: Sequence[Table],
+    head: Sequence[str],
+    before: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    after: Mapping[Column, str] = MappingProxyType({}),
+) -> str:
+    """All tables as GitHub-flavoured Markdown below a title and general remarks.
+
+    `before` is Markdown to open data sets with, `after` what stands behind a measure.
+    """
     out = [f"# {md(head[0])}", *(md(line) for line in head[1:])]
     dataset = None
     for table in tables:
         if table.column.dataset != dataset:
             dataset = table.column.dataset
-            out.append(f"## {md(dataset)}")
+            out += [f"## {md(dataset)}", *before.get(dataset, ())]
         out.append(f"### {md(table.title)}")
         names = ["method", "NFE", "s/image", *(f"g = {g}" for g in table.guidance)]
         rows = [f"| {' | '.join(names)} |", "|" + " --- |" + " ---: |" * (len(names) - 1)]
-        for line in table.lines:
+        for heading, line in headed(table.lines):
+            if heading:
+                rows.append(f"| **{md(heading)}** |{' |' * (len(names) - 1)}")
             label = f"*{md(line.label)}*" if line.floor or line.aside else md(line.label)
             cells = [label, line.nfe, line.seconds, *(md_cell(c) for c in line.cells)]
             rows.append(f"| {' | '.join(cells)} |")
@@ -251,6 +282,7 @@ def markdown(tables: Sequence[Table], head: Sequence[str]) -> str:
             out.append("  \n".join(notes))
         if table.differences:
             out += _md_differences(table)
+        out += [after[table.column]] if table.column in after else []
     return "\n\n".join(out) + "\n"
 
 

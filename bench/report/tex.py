@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from bench.report.tables import DASH, Table, Text
+from bench.report.tables import DASH, Table, Text, headed
 
 _TEX = {
     **{c: rf"\{c}" for c in "&%$#_{}"},
@@ -78,7 +78,10 @@ def fitting(widths: Sequence[int], label: int) -> Iterator[range]:
 def _tex_float(table: Table, block: range, caption: str) -> list[str]:
     names = ["method", "NFE", "s/image", *(f"$g = {table.guidance[j]}$" for j in block)]
     rows = []
-    for line in table.lines:
+    for heading, line in headed(table.lines):
+        if heading:
+            wide = rf"\multicolumn{{{len(names)}}}{{l}}{{\itshape {escape_tex(heading)}}} \\"
+            rows += [r"\midrule", wide]
         cells = [line.label, line.nfe, line.seconds]
         shown = [*(escape_tex(c) for c in cells), *(tex_cell(line.cells[j]) for j in block)]
         rows += [r"\midrule"] * line.floor + [" & ".join(shown) + r" \\"]

@@ -49,7 +49,8 @@ def test_everything_is_written(report):
     out = report.page.parent
     assert report.problems == ()
     assert {p.name for p in out.iterdir()} == {
-        *("summary.csv", "tables.md", "tables.tex", "index.html", "figures")
+        *("summary.csv", "provenance.csv", "tables.md", "tables.tex", "index.html", "figures"),
+        *("pareto.csv", "hypervolume.csv", "operating_points.csv", "ranking.csv"),
     }
     assert set(report.figures) == set((out / "figures").iterdir())
     stems = {p.stem for p in report.figures if p.suffix == ".png"}
@@ -57,8 +58,8 @@ def test_everything_is_written(report):
     assert {"digits-fd-classifier", "digits-samples-igct-1", "digits-samples-real"} <= stems
     assert "digits-precision-recall-classifier" in stems
     frame = pd.read_csv(report.summary)
-    assert frame.columns[0] == "experiment"
-    assert frame.columns[-1] == "created"
+    assert frame.columns[0] == "row"
+    assert frame.columns[-1] == "reason"
     assert (frame["value"] == 0.0).any()
     assert 9.0 not in frame["value"].tolist()
 
@@ -103,8 +104,9 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
 
 
 def test_a_failed_figure_costs_only_itself(tmp_path, monkeypatch):
+    others = {"modes1d-densities", "modes1d-front-w1-cost"}
     whole = write_report(small(), tmp_path, published=None)
-    assert {p.stem for p in whole.figures} == {"modes1d-w1", "modes1d-densities"}
+    assert {p.stem for p in whole.figures} == others | {"modes1d-w1"}
 
     def broken(*args):
         raise RuntimeError("no <ink>")
@@ -112,7 +114,7 @@ def test_a_failed_figure_costs_only_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "metric_curve", broken)
     part = write_report(small(), tmp_path, published=None)
     assert part.problems == ("Figure modes1d-w1 failed: RuntimeError: no <ink>",)
-    assert {p.stem for p in part.figures} == {"modes1d-densities"}
+    assert {p.stem for p in part.figures} == others
     assert part.summary.read_bytes() == whole.summary.read_bytes()
     words = Page(part.page.read_text(encoding="utf-8")).words
     assert any("no <ink>" in word for word in words)
