@@ -93,7 +93,22 @@ class Data:
     def series_of(self, row: Row) -> Series:
         """Return the line that a row belongs to."""
         steps = 0 if row.method == FLOOR else row.steps
-        return Series(row.dataset, row.method, steps, self._names[row.key], row.rule)
+        rule = self._variants.get((row.dataset, row.method, row.rule, _variant(row)), row.rule)
+        return Series(row.dataset, row.method, steps, self._names[row.key], rule)
+
+    @cached_property
+    def _variants(self) -> dict[tuple[str, str, str, str], str]:
+        """What a rule with settings of several origins is called, by those."""
+        found: dict[tuple[str, str, str], set[str]] = {}
+        for row in self.rows:
+            if row.rule:
+                found.setdefault((row.dataset, row.method, row.rule), set()).add(_variant(row))
+        return {
+            (*owner, variant): f"{owner[2]} ({variant})" if variant else owner[2]
+            for owner, variants in found.items()
+            if len(variants) > 1
+            for variant in variants
+        }
 
     @cached_property
     def _cells(self) -> dict[Series, dict[float, list[Row]]]:
@@ -218,6 +233,16 @@ def _has_second(row: Row) -> bool:
     return bool(row.null_checkpoint or row.weak_checkpoint)
 
 
+def _variant(row: Row) -> str:
+    """Which settings a rule had: '' for its defaults, 'tuned', or those that somebody chose.
+
+    Runs are tuned one by one, so that tuned settings differ among the runs of one line.
+    """
+    if row.knobs_from in ("", "default", "tuned"):
+        return "tuned" if row.knobs_from == "tuned" else ""
+    return ", ".join(f"{knob.partition('.')[2]}={value}" for knob, value in row.knobs.items())
+
+
 def _newest(rows: Sequence[Row]) -> list[Row]:
     """One row a cell, the newest: a cell done twice is not a second seed. A failure gives way.
 
@@ -226,7 +251,7 @@ def _newest(rows: Sequence[Row]) -> list[Row]:
     best: dict[tuple[object, ...], Row] = {}
     for row in sorted(rows, key=lambda r: (r.status != "failed", _has_second(r), *_age(r))):
         line = (row.experiment, row.dataset, row.method, row.run)
-        best[*line, row.rule, row.guidance, row.steps, row.seed, row.n] = row
+        best[*line, row.rule, _variant(row), row.guidance, row.steps, row.seed, row.n] = row
     keys = {(row.run, row.key) for row in best.values()}
     return [row for row in rows if (row.run, row.key) in keys]
 

@@ -19,6 +19,7 @@ def values(table, dataset, method, metric, steps):
         & (table.method == method)
         & (table.metric == metric)
         & (table.steps == steps)
+        & table.rule.isna()
     ]
     return chosen.groupby("guidance")["value"]
 

@@ -174,3 +174,31 @@ def test_two_runs_of_one_checkpoint_are_two_lines():
     twin = first.model_copy(update={"run": "twin"})
     data = prepare([first, twin])
     assert {row.run for row in data.rows} == {first.run, "twin"}
+
+
+def _ruled(g, number, knobs_from="default", **knobs):
+    return row(
+        "digits", "edm", g, value("fd", number),
+        rule="apg", knobs_from=knobs_from, knobs={f"apg.{k}": v for k, v in knobs.items()},
+        created=f"2026-01-0{1 + int(number)}T00:00:00+00:00", key=f"apg {knobs_from} {knobs}",
+    )  # fmt: skip
+
+
+def test_tuned_default_and_chosen_settings_of_a_rule_are_lines_of_their_own():
+    rows = [
+        row("digits", "edm", 1.0, value("fd", 0.0)),
+        _ruled(4.0, 1.0, eta=0.0),
+        _ruled(4.0, 2.0, "tuned", eta=0.3),
+        _ruled(4.0, 3.0, "tuned", eta=0.4),
+        _ruled(4.0, 4.0, "suite", eta=0.5),
+    ]
+    data = prepare(rows)
+    found = {s.rule: data.cell(data.columns[0], s, 4.0).values for s in data.series("digits")}
+    assert found == {
+        "": (),
+        "apg": (1.0,),
+        "apg (tuned)": (3.0,),
+        "apg (eta=0.5)": (4.0,),
+    }
+    one = prepare([row("digits", "edm", 1.0, value("fd", 0.0)), rows[3]])
+    assert [s.rule for s in one.series("digits")] == ["", "apg"]
