@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bench.errors import UserError, explain, unknown
 from bench.store import KnobsFrom
-from bench.suite import Study
+from bench.suite import Study, plus_free
 from methods.rules import CFG, RULES, Rule, make_rule
 
 
@@ -25,7 +25,7 @@ class ChosenRule:
 
 def parse_rules(given: Sequence[str] | None) -> tuple[str, ...]:
     """Names of rules from options such as "cfg,interval+apg"; CFG alone where there are none."""
-    names = tuple(name.strip() for text in given or () for name in text.split(","))
+    names = tuple(str(plus_free(name.strip())) for text in given or () for name in text.split(","))
     if not all(part for name in names for part in name.split("+")):
         raise UserError(
             f"--rule takes names such as cfg or interval+apg, got {','.join(given or ())!r}.",

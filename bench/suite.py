@@ -32,6 +32,11 @@ class Weaker(Settings):
     )
 
 
+def plus_free(rule: object) -> object:
+    """A rule's name with CFG++ as it is registered: in a name "+" joins rules."""
+    return rule.replace("cfg++", "cfgpp") if isinstance(rule, str) else rule
+
+
 class Study(Settings):
     """Methods on one data set, swept over guidance."""
 
@@ -75,6 +80,11 @@ class Study(Settings):
         if self.weak is not None and "edm" not in self.methods:
             raise ValueError("a weaker network is one of edm, which is not among the methods")
         return self
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _name_rules(cls, value: object) -> object:
+        return tuple(map(plus_free, value)) if isinstance(value, list | tuple) else value
 
     @field_validator("guidance", "inversion_guidance", mode="before")
     @classmethod

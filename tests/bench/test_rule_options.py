@@ -26,6 +26,9 @@ def options(tmp_path):
 def test_rules_and_knobs_as_they_are_written():
     assert parse_rules(None) == ("cfg",)
     assert parse_rules(["cfg, apg", "interval+apg"]) == ("cfg", "apg", "interval+apg")
+    assert parse_rules(["cfg++,interval+cfg++"]) == ("cfgpp", "interval+cfgpp")
+    named = Study(dataset="digits", methods=(), rules=("cfg++",))
+    assert [choice.rule.name for choice in study_rules(named)] == ["cfgpp"]
     assert parse_knobs(["a.x=0.5", "a.y=null", "b.z=slow", 'b.w=[1,"2"]']) == {
         "a": {"x": 0.5, "y": None},
         "b": {"z": "slow", "w": [1, "2"]},
