@@ -6,6 +6,7 @@ from methods.edm import EDM
 from methods.guidance import Guidance
 from methods.guided_cd import GuidedCD
 from methods.igct import IGCT
+from methods.mg_ct import MGCT
 from methods.oracle import Oracle
 from methods.registry import METHODS, register
 from methods.rng import BatchRNG, SampleRNG
@@ -17,6 +18,7 @@ __all__ = [
     "EDM",
     "IGCT",
     "METHODS",
+    "MGCT",
     "Batch",
     "BatchRNG",
     "DataSpec",

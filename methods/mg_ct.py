@@ -1,0 +1,248 @@
+"""Guided consistency training: consistency training whose step follows a model's guidance.
+
+Sources: Tang et al. (2025), "Diffusion Models without Classifier-free Guidance" (model guidance),
+for adding the difference of a model's two branches to a target that data gives; Geng et al. (2024)
+for consistency training; Hsu, Kao, Balestriero (2025, iGCT) for guiding its step. The combination
+is this project's own: it tells what iGCT owes to guiding consistency training at all, and what to
+its estimate of both branches from single images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from methods.base import Batch, Method, Progress
+from methods.consistency import (
+    per_sample,
+    pseudo_huber,
+    smaller_sigma,
+    stage_at,
+    training_sigma,
+)
+from methods.ct import CTConfig, step_limit
+from methods.guidance import Guidance
+from methods.guidance_embedding import embed_guidance
+from methods.igct_loss import GuidedDraws
+from methods.nets.config import MLPConfig, UNetConfig, build_net
+from methods.precond import ConsistencyPrecond
+from methods.registry import register
+from methods.rng import BatchRNG, SampleRNG
+from methods.samplers import sample_consistency
+from methods.settings import Preset, TrainSettings, ascending
+from methods.warm_start import denoiser_weights
+
+Estimate = Literal["teacher", "decoupled"]
+
+
+class MGCTConfig(CTConfig):
+    """Consistency training's settings, and where its guidance comes from and acts."""
+
+    guidance_dim: int = Field(256, ge=4, multiple_of=2)
+    guidance_scale: float = Field(1000.0, gt=0, description="factor of w before its embedding")
+    w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
+    estimate: Estimate = Field(
+        "teacher", description="of both branches: the teacher's, or iGCT's pair of single images"
+    )
+    interval: tuple[float, float] | None = Field(
+        None, description="sigma within which steps are guided; None: everywhere"
+    )
+    window: float = Field(11.0, ge=0, description="sigma above which 'decoupled' guides")
+
+    @model_validator(mode="after")
+    def _interval_ordered(self) -> Self:
+        if self.interval is not None:
+            ascending("interval", *self.interval)
+        return self
+
+    def guided_at(self, t: Tensor) -> Tensor:
+        """Whether the step from each noise level is guided: (B,) => (B,) bool."""
+        low, high = self.interval or (0.0, float("inf"))
+        inside = (low <= t) & (t <= high)
+        return inside & (t > self.window) if self.estimate == "decoupled" else inside
+
+
+@dataclass(frozen=True)
+class GuidedPair:
+    """The two ends of a guided step, and the clean target where it ends at r = 0; all (B, ...)."""
+
+    x_t: Tensor
+    x_r: Tensor
+    clean: Tensor
+
+
+def guided_target(batch: Batch, draws: GuidedDraws, estimate: Estimate) -> GuidedPair:
+    """One Euler step of the guided ODE from t to r, with a sample in place of a denoiser.
+
+    The slope under CFG is (x - D_c - w (D_c - D_null)) / t with w = g - 1.
+
+    "teacher": x_t = x0 + t eps, and x0 takes the place of the first D_c, whose mean given x_t it
+    has: x_r = x_t + (r - t) [eps - w (D_c - D_null) / t], both D the teacher's at x_t from one
+    doubled call. At r = 0 this ends at x0 + w (D_c - D_null), the clean target.
+
+    "decoupled": iGCT's (its section 3). Guided rows start from y_d, an independent image, which
+    takes the place of D_null as x0 does that of D_c: x_r = x_t + (r - t)
+    [eps - (1 + w) (x0 - y_d) / t]. The clean target is y_d itself.
+
+    Rows that are not guided are plain consistency training's. Raises ValueError if the batch lacks
+    what the estimate needs.
+    """
+    x0, eps = batch.x0, draws.eps
+    t, r, w = (per_sample(v, x0) for v in (draws.t, draws.r, draws.w))
+    guided = per_sample(draws.guided, x0)
+    if estimate == "teacher":
+        if batch.teacher is None:
+            raise ValueError("mg-ct needs a teacher beside the images")
+        start = x0
+        x_t = start + t * eps
+        both = torch.cat([batch.labels, torch.zeros_like(batch.labels)])
+        with torch.no_grad():
+            d_c, d_null = batch.teacher(
+                torch.cat([x_t, x_t]), torch.cat([draws.t, draws.t]), both
+            ).chunk(2)
+        shift = torch.where(guided, w * (d_c - d_null), 0.0)
+        clean = start + shift
+    else:
+        if batch.decoupled is None:
+            raise ValueError("mg-ct with estimate 'decoupled' needs decoupled images")
+        start = torch.where(guided, batch.decoupled, x0)
+        x_t = start + t * eps
+        shift = (1.0 + w) * (x0 - start)
+        clean = start
+    # x_t + (r - t) (eps - shift / t), without the rounding of t eps - t eps at large t.
+    return GuidedPair(x_t, start + r * eps + (1.0 - r / t) * shift, clean)
+
+
+_TOY = MGCTConfig(
+    net=MLPConfig(kind="mlp", width=64, blocks=3),
+    guidance_dim=32,
+    guidance_scale=1.0,
+    sigma_data=2.01,
+    sigma_min=0.002,
+    last_stage=6,
+    c_h=0.3,
+    middle_sigma=(0.8,),
+    clamp=False,
+)
+_TOY_TRAIN = TrainSettings(
+    iterations=8000, batch=256, lr=2e-3, decay_from=0.0, final_lr=0.1, checkpoint_every=500
+)
+_DIGITS = MGCTConfig(
+    net=UNetConfig(
+        kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1, dropout=0.05
+    ),
+    guidance_dim=64,
+    guidance_scale=1.0,
+    sigma_data=0.75,
+    p_mean=-0.4,
+    p_std=1.6,
+    first_stage=2,
+    last_stage=5,
+    c_h=0.06,
+    window=4.0,
+)
+_DIGITS_TRAIN = TrainSettings(
+    iterations=900, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
+)
+
+
+@register
+class MGCT(Method[MGCTConfig]):
+    """Consistency training at every scale of a range, guided by a diffusion model or by data.
+
+    With the estimate "decoupled" the teacher is not called.
+    """
+
+    name = "mg-ct"
+    summary = "guided consistency training, an edm run as guide, 1-2 steps (after Tang 2025)"
+    guidance = "embedded"
+    config_type = MGCTConfig
+    wants_decoupled: ClassVar[bool] = True
+    wants_teacher = "edm"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "modes1d": Preset(
+            dataset="modes1d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2), init_from="edm"
+        ),
+        "modes2d": Preset(
+            dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2), init_from="edm"
+        ),
+        "digits": Preset(
+            dataset="digits", config=_DIGITS, train=_DIGITS_TRAIN, steps=(1,), init_from="edm"
+        ),
+    }
+
+    def build(self) -> nn.Module:
+        """`ConsistencyPrecond` with its guided network under `model`."""
+        c = self.config
+        net = build_net(c.net, self.data, guidance_dim=c.guidance_dim)
+        return ConsistencyPrecond(net, sigma_data=c.sigma_data, sigma_min=c.sigma_min)
+
+    def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The teacher's, blind to guidance at first; another run of this method is taken whole."""
+        return denoiser_weights(source, self.build, "model")
+
+    def _embed(self, w: Tensor) -> Tensor:
+        return embed_guidance(w, self.config.guidance_dim, self.config.guidance_scale)
+
+    def loss(
+        self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
+    ) -> dict[str, Tensor]:
+        """Pseudo-Huber distance of the denoiser at both ends of a guided step, over t - r (ECT).
+
+        Noise levels and stages are those of `ct`. Both calls share w and the dropout mask; where
+        r = 0 the target is the clean one of `guided_target`.
+        """
+        c = self.config
+        t = training_sigma(rng.randn(), c.p_mean, c.p_std, c.sigma_max)
+        stage = stage_at(progress, c.first_stage, c.last_stage)
+        r = smaller_sigma(t, stage + 1, c.q, c.k, c.b)
+        eps, w = rng.randn(*batch.x0.shape[1:]), c.w_max * rng.rand()
+        pair = guided_target(batch, GuidedDraws(t, r, w, c.guided_at(t), eps), c.estimate)
+
+        def student(x: Tensor, sigma: Tensor) -> Tensor:
+            out: Tensor = nets(
+                x,
+                sigma,
+                batch.labels,
+                self._embed(w),
+                form="train",
+                dropout=rng.dropout("denoiser"),
+            )
+            return out
+
+        with torch.no_grad():
+            target = torch.where(per_sample(r, batch.x0) > 0, student(pair.x_r, r), pair.clean)
+        return {"guided": pseudo_huber(student(pair.x_t, t) - target, c.c_h) / (t - r)}
+
+    def sample(
+        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
+    ) -> Tensor:
+        """One call at sigma_max, then one at each middle level after adding fresh noise.
+
+        The network is fed w = g - 1 at every step.
+        """
+        c = self.config
+        w = torch.full((len(labels),), guidance.w, device=labels.device, dtype=torch.float32)
+        w_embed = self._embed(w)
+        return sample_consistency(
+            lambda x, sigma: cast(Tensor, nets(x, sigma, labels, w_embed, form="eval")),
+            (c.sigma_max, *c.middle_sigma[: steps - 1]),
+            lambda: rng.randn(self.data.shape, labels.device),
+            clamp=c.clamp,
+        )
+
+    def nfe(self, guidance: Guidance, steps: int) -> int:
+        """One evaluation a step, guided or not."""
+        return steps
+
+    def supports(self, guidance: Guidance, steps: int) -> str | None:
+        """Guidance within what training drew, steps within the levels of the configuration."""
+        top = Guidance.from_w(self.config.w_max).scale
+        if not 1.0 <= guidance.scale <= top:
+            return f"trained for guidance 1 to {top:g}, not {guidance.scale:g}"
+        return step_limit(steps, self.config.middle_sigma)
