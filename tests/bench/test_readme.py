@@ -100,7 +100,7 @@ def test_the_rule_sweeps_is_tuned_and_reports(tmp_path, monkeypatch):
     assert powers["suite"] == 2.0
     assert 0.1 <= powers["tuned"] <= 4.0
     report = (tmp_path / "results" / "default" / "report" / "tables.md").read_text()
-    assert "oracle + decay (power=2), 18 steps" in report
+    assert "oracle + decay (power=2.0), 18 steps" in report
     assert "oracle + decay (tuned), 18 steps" in report
     listed = bench("list", "rules", "--plugin", "decay.py")
     assert re.search(
