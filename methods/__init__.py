@@ -3,9 +3,11 @@
 from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
 from methods.ct import CT
 from methods.edm import EDM
+from methods.gft import GFT
 from methods.guidance import Guidance
 from methods.guided_cd import GuidedCD
 from methods.igct import IGCT
+from methods.mg import MG
 from methods.oracle import Oracle
 from methods.registry import METHODS, register
 from methods.rng import BatchRNG, SampleRNG
@@ -15,8 +17,10 @@ from methods.spec import DataSpec, Mixture
 __all__ = [
     "CT",
     "EDM",
+    "GFT",
     "IGCT",
     "METHODS",
+    "MG",
     "Batch",
     "BatchRNG",
     "DataSpec",
