@@ -3,9 +3,11 @@
 from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
 from methods.ct import CT
 from methods.edm import EDM
+from methods.gft import GFT
 from methods.guidance import Guidance
 from methods.guided_cd import GuidedCD
 from methods.igct import IGCT
+from methods.mg import MG
 from methods.mg_ct import MGCT
 from methods.oracle import Oracle
 from methods.registry import METHODS, register
@@ -16,8 +18,10 @@ from methods.spec import DataSpec, Mixture
 __all__ = [
     "CT",
     "EDM",
+    "GFT",
     "IGCT",
     "METHODS",
+    "MG",
     "MGCT",
     "Batch",
     "BatchRNG",
