@@ -15,7 +15,7 @@ from bench.data.prepared import PreparedDataset
 from bench.data.stand_in import RandomImages
 from bench.errors import UserError, explain, unknown
 from bench.experiment import DEFAULT_PRECISION, Experiment, check_name
-from bench.files import write_text
+from bench.files import read_whole, write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
 from methods.spec import DataSpec
 
@@ -237,7 +237,7 @@ def read_card(folder: Path) -> RunCard:
     """Read run.json; a damaged one is a UserError that names the file."""
     path = folder / CARD
     try:
-        return RunCard.model_validate_json(path.read_bytes())
+        card = RunCard.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:
@@ -245,6 +245,9 @@ def read_card(folder: Path) -> RunCard:
             f"{path} is not a run's card ({explain(error)}); restore it, or remove the folder "
             "and train again."
         ) from None
+    # Rows, samples and edits go to folders of this name.
+    check_name("run", card.name)
+    return card
 
 
 def differences(there: RunCard, here: RunCard, ignore: Container[str] = ()) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import UserError, explain
-from bench.files import write_text
+from bench.files import read_whole, write_text
 
 Z95 = 1.959963984540054
 """Half the width of a normal distribution's 95% interval, in standard deviations."""
@@ -147,7 +147,7 @@ def write_row(cells: Path, row: Row) -> Path:
 def read_row(path: Path) -> Row:
     """Read one row; a damaged file is a UserError that names it."""
     try:
-        return Row.model_validate_json(path.read_bytes())
+        return Row.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

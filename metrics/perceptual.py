@@ -97,7 +97,10 @@ def find_lpips(size: Sequence[int]) -> LPIPS:
         raise ValueError(f"{path} is not the published file, whose name begins its SHA-256")
     try:
         return LPIPS(_tensors(content), _tensors(heads.read_bytes()))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+    except (
+        RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError,
+        AttributeError, ArithmeticError, MemoryError,
+    ) as error:  # fmt: skip
         raise ValueError(f"{path} or {heads} does not hold the weights of LPIPS") from error
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from bench.errors import UserError, explain
+from bench.files import read_whole
 from methods import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"
@@ -99,7 +100,7 @@ def read_data_card(folder: Path) -> DataCard:
     """The card in a prepared data set's folder; a damaged or foreign one is a UserError."""
     path = folder / CARD
     try:
-        card = DataCard.model_validate_json(path.read_bytes())
+        card = DataCard.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from bench.errors import UserError, explain
-from bench.files import write_text
+from bench.files import read_whole, write_text
 from bench.store import Frozen, Status
 
 
@@ -122,7 +122,7 @@ def write_inversion(folder: Path, row: InversionRow) -> Path:
 def read_inversion(path: Path) -> InversionRow:
     """Read one row; a damaged file is a UserError that names it."""
     try:
-        return InversionRow.model_validate_json(path.read_bytes())
+        return InversionRow.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from bench.files import write_bytes, write_text
+from bench.files import read_whole, write_bytes, write_text
 from bench.inversion.store import InversionRow
 from bench.report.figures import Plan, plan_figures
 from bench.report.frame import prepare
@@ -128,7 +128,9 @@ def _draw(plans: Iterable[Plan], out: Path) -> tuple[list[Picture], list[Path]]:
 
 def _figures_of(page_path: Path) -> set[Path]:
     """Return the figures of the report that is replaced: those it no longer has would mislead."""
-    if not page_path.exists():
+    try:
+        text = read_whole(page_path).decode("utf-8", "replace")
+    except FileNotFoundError:
         return set()
-    found = re.findall(r'"figures/([\w.-]+\.(?:png|pdf))"', page_path.read_text(encoding="utf-8"))
+    found = re.findall(r'"figures/([\w.-]+\.(?:png|pdf))"', text)
     return {page_path.parent / "figures" / name for name in found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
     file is run. ValueError, naming the file, if it holds anything else.
     """
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         if path.suffix == ".safetensors":
             loaded: object = safetensors.torch.load_file(path)
         elif is_torchscript(path):
@@ -31,7 +34,8 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
             loaded = torch.load(path, weights_only=True, map_location="cpu")
     except (
         RuntimeError, ValueError, pickle.UnpicklingError, EOFError, TypeError, AttributeError,
-        LookupError, safetensors.SafetensorError,
+        LookupError, ArithmeticError, MemoryError, NotImplementedError, OSError,
+        zipfile.BadZipFile, safetensors.SafetensorError,
     ) as error:  # fmt: skip
         raise ValueError(f"{path} does not hold the weights of a network") from error
     if not isinstance(loaded, dict) or not all(
@@ -50,7 +54,10 @@ def state_copy(content: bytes, path: Path, wanted: WeightsFile) -> io.BytesIO:
     try:
         loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         finite = all(bool(tensor.isfinite().all()) for tensor in loaded.values())
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
+    except (
+        RuntimeError, ValueError, pickle.UnpicklingError, EOFError, TypeError, AttributeError,
+        LookupError, ArithmeticError, MemoryError,
+    ) as error:  # fmt: skip
         raise not_this_network(path, wanted) from error
     if not finite:
         raise ValueError(
