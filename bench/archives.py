@@ -1,4 +1,4 @@
-"""Arrays in npz files of anybody: names, sizes and headers are checked before they are believed."""
+"""Files of anybody: what may be in them, and their arrays, whose headers are not believed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -20,6 +21,12 @@ HEADER_MOST = 10_000
 BOMB, RATIO = 64 << 20, 200
 """An entry of at least as many bytes, compressed this much, is no data but a way to fill memory."""
 
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
+"""Of image files. Pillow takes others too, one of which, PostScript, is a program that it runs."""
+HEADERS = (
+    ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError, TokenError,
+)  # fmt: skip
+"""What numpy raises on headers of arrays: it parses them as Python's literals."""
 DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, LookupError,
     TypeError, AttributeError, ArithmeticError, MemoryError, struct.error,
@@ -73,7 +80,7 @@ def _header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...], n
     )
     try:
         shape, fortran, dtype = read(stream, max_header_size=HEADER_MOST)
-    except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
+    except HEADERS:
         raise ValueError(f"the header of {name} is damaged or too long") from None
     if dtype.hasobject:
         raise ValueError(f"{name} holds pickled objects, which could run code")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,23 @@ def check_weights(path: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from None
+
+
+def check_size(build: Callable[[], nn.Module], path: Path) -> None:
+    """UserError if a network has more parameters than the bytes of a file can be.
+
+    Settings and weights may be somebody's: nothing is allocated before they are compared.
+    """
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in build().parameters())
+    except Exception:  # not every network can be described without being made
+        return
+    if count > path.stat().st_size:
+        raise UserError(
+            f"The weights in {path} do not fit the network: it has {count:,} parameters, and the "
+            f"file {path.stat().st_size:,} bytes."
+        )
 
 
 def damaged(path: Path, error: Exception) -> UserError:

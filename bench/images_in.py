@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.archives import DAMAGE, open_array, take, unfolds
+from bench.archives import DAMAGE, PICTURES, open_array, take, unfolds
 from bench.errors import UserError, said
 from bench.files import read_whole
 from bench.sample_card import SAMPLES_JSON, SampleCard, parse_sample_card
@@ -37,8 +37,6 @@ BATCH_MOST = 256 << 20
 """Bytes of a batch, which takes fewer images where they are large."""
 VECTOR_MOST = 1 << 20
 SAMPLES_MOST = 100_000_000
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
-"""Of image files. Pillow takes others too, one of which, PostScript, is a program that it runs."""
 GREY = frozenset({"L", "1"})
 COLOUR = frozenset({"RGB", "RGBA", "P", "PA", "LA", "CMYK", "YCbCr"})
 
@@ -241,7 +239,7 @@ def _decode(
     """One image (H, W, C) with the number of channels and size (W, H) that hold from now on."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        opened = Image.open(io.BytesIO(content), formats=FORMATS)
+        opened = Image.open(io.BytesIO(content), formats=PICTURES)
     with opened as image:
         # The header alone tells all this; a huge image is refused before it is decoded.
         if image.width * image.height > PIXELS_MOST:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from bench.data import DATASETS, Dataset
 from bench.data.card import data_root, prepared_names
@@ -38,14 +38,14 @@ class RunCard(BaseModel):
     dataset: str
     data_hash: str
     """'' where it is not known what the weights were trained on."""
-    shape: tuple[int, ...] = ()
+    shape: tuple[Annotated[int, Field(ge=1, le=1 << 14)], ...] = Field((), max_length=3)
     """Of the data, with `num_classes`, so that a run can be sampled where its data is not."""
-    num_classes: int = 0
+    num_classes: int = Field(0, ge=0, le=1 << 20)
     preset: str
     config: dict[str, Any]
     train: TrainSettings | None
-    steps: tuple[int, ...]
-    seed: int
+    steps: tuple[PositiveInt, ...]
+    seed: int = Field(ge=0, lt=1 << 63)
     precision: str = DEFAULT_PRECISION
     init_run: str = ""
     init_checkpoint: str = ""

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ FORMAT = "guidance-bench sample set 2"
 Arrays = dict[str, npt.NDArray[Any]]
 DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError,
-    RuntimeError, IndexError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error,
+    RuntimeError, IndexError, OverflowError, MemoryError, SyntaxError, TokenError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What numpy and json raise on files that are not what they say."""
 

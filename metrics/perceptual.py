@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import struct
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,7 +100,7 @@ def find_lpips(size: Sequence[int]) -> LPIPS:
         return LPIPS(_tensors(content), _tensors(heads.read_bytes()))
     except (
         RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError,
-        AttributeError, ArithmeticError, MemoryError,
+        AttributeError, ArithmeticError, MemoryError, struct.error,
     ) as error:  # fmt: skip
         raise ValueError(f"{path} or {heads} does not hold the weights of LPIPS") from error
 

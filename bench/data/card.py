@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from bench.errors import UserError, explain
 from bench.files import read_whole
@@ -62,6 +62,15 @@ class DataCard(Settings):
     reference_hash: str
     pillow: str
     numpy: str
+
+    @model_validator(mode="after")
+    def _rows_are_there(self) -> DataCard:
+        for start, stop in (self.train, self.reference):
+            if not 0 <= start < stop:
+                raise ValueError(f"rows {start} to {stop}")
+        if min(self.shape) < 1 or not self.class_names:
+            raise ValueError(f"shape {self.shape} and {len(self.class_names)} classes")
+        return self
 
     @property
     def summary(self) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from bench.archives import DAMAGE
+from bench.archives import DAMAGE, PICTURES
 from bench.data.trees import damage_named
 from bench.errors import UserError, said
 
@@ -26,8 +26,6 @@ MAX_PIXELS = (1 << 30) // 12
 """Of one image, as in Pillow, which warns above and fails at twice as many."""
 GREY = ("1", "L")
 KNOWN_MODES = ("RGB", *GREY, "P", "PA", "LA", "La", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "PPM", "GIF", "TIFF", "JPEG2000", "AVIF")
-"""Pillow takes others too, one of which, PostScript, is a program that it runs."""
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
 _FILTERS = {"box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
 
@@ -90,7 +88,7 @@ def decode(
         picture = Image.fromarray(hwc[:, :, 0] if len(content) == 1 else hwc)
         return Decoded(_pixels(_fit(picture, geometry)), "", "")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=PICTURES) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             if image.mode not in KNOWN_MODES:

@@ -89,7 +89,8 @@ def open_content(folder: Path, card: DataCard) -> tuple[Tensor, Tensor]:
         images, labels = map_array(folder / IMAGES, "c"), np.array(map_array(folder / LABELS))
     except DAMAGE as error:
         raise UserError(f"{folder} cannot be read ({said(error)}): {_again(folder)}.") from None
-    fits = images.shape == (card.n, *card.shape) and images.dtype == np.uint8
+    fits = max(card.train[1], card.reference[1]) <= card.n
+    fits &= images.shape == (card.n, *card.shape) and images.dtype == np.uint8
     if not fits or labels.shape != (card.n,) or labels.dtype != np.int64:
         raise UserError(f"{folder} does not hold what its card says: {_again(folder)}.")
     if labels.min() < 0 or labels.max() >= len(card.class_names):

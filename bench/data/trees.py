@@ -223,7 +223,7 @@ class _Bounded:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.most: int | None = HEADER_MOST
-        self.seek, self.tell = file.seek, file.tell
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
         """`size` bytes, or tarfile's own error."""

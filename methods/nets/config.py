@@ -13,16 +13,18 @@ from methods.nets.unet import UNet
 from methods.settings import Settings
 from methods.spec import DataSpec
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1 << 15)]
 
 
 class MLPConfig(Settings):
     """Residual network for vectors."""
 
     kind: Literal["mlp"] = "mlp"
-    width: Positive = 64
-    blocks: Positive = 3
-    embedding: int = Field(32, ge=4, multiple_of=2, description="features of the noise level")
+    width: int = Field(64, ge=1, le=1 << 15)
+    blocks: int = Field(3, ge=1, le=1000)
+    embedding: int = Field(
+        32, ge=4, le=1 << 15, multiple_of=2, description="features of the noise level"
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
@@ -36,17 +38,24 @@ class UNetConfig(Settings):
 
     kind: Literal["unet"] = "unet"
     arch: ArchName = "ncsnpp"
-    channels: int = Field(128, ge=4, description="width that channel_mult multiplies")
+    channels: int = Field(128, ge=4, le=1 << 13, description="width that channel_mult multiplies")
     channel_mult: tuple[Positive, ...] = Field(
-        (2, 2, 2), min_length=1, description="width of every level, from full resolution down"
+        (2, 2, 2),
+        min_length=1,
+        max_length=16,
+        description="width of every level, from full resolution down",
     )
-    num_blocks: int = Field(4, ge=1, description="residual blocks of a level in the encoder")
+    num_blocks: int = Field(
+        4, ge=1, le=100, description="residual blocks of a level in the encoder"
+    )
     attn_resolutions: tuple[Positive, ...] = Field(
         (16,), description="sizes with self-attention; the innermost block always has it"
     )
     dropout: float = Field(0.0, ge=0, lt=1)
     fourier_scale: float = Field(0.02, gt=0, description="of ncsnpp's noise features; EDM has 16")
-    augment_dim: int = Field(0, ge=0, description="augmentation labels; EDM's checkpoints have 9")
+    augment_dim: int = Field(
+        0, ge=0, le=1 << 15, description="augmentation labels; EDM's checkpoints have 9"
+    )
     conditional: bool = Field(True, description="whether it has an input for class labels")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
     except (
         RuntimeError, ValueError, pickle.UnpicklingError, EOFError, TypeError, AttributeError,
         LookupError, ArithmeticError, MemoryError, NotImplementedError, OSError,
-        zipfile.BadZipFile, safetensors.SafetensorError,
+        zipfile.BadZipFile, struct.error, safetensors.SafetensorError,
     ) as error:  # fmt: skip
         raise ValueError(f"{path} does not hold the weights of a network") from error
     if not isinstance(loaded, dict) or not all(
@@ -56,7 +57,7 @@ def state_copy(content: bytes, path: Path, wanted: WeightsFile) -> io.BytesIO:
         finite = all(bool(tensor.isfinite().all()) for tensor in loaded.values())
     except (
         RuntimeError, ValueError, pickle.UnpicklingError, EOFError, TypeError, AttributeError,
-        LookupError, ArithmeticError, MemoryError,
+        LookupError, ArithmeticError, MemoryError, struct.error,
     ) as error:  # fmt: skip
         raise not_this_network(path, wanted) from error
     if not finite:

@@ -1,7 +1,7 @@
 """Readers on bad files in a process of its own, with little memory: run by the tests beside it.
 
-`python -m tests.hostile.child FOLDER RESULT READER ...`; `FOLDER` holds the files, RESULT gets a
-JSON list of [reader, file, what went wrong].
+`python -m tests.hostile.child FOLDER RESULT READER ...`: FOLDER holds the files, RESULT gets JSON
+with how many were tried and [reader, file, what went wrong].
 """
 
 import faulthandler
