@@ -46,12 +46,13 @@ def main(files: Path, result: Path, names: list[str]) -> None:
     found, tried = [], 0
     for name in names:
         reader = READERS[name]
+        folder = Path.cwd() / "place" / name.replace(" ", "-")
+        path = folder / reader.file
+        path.parent.mkdir(parents=True)
+        reader.prepare(folder)
         for file in bad:
-            folder = Path.cwd() / "place"
-            shutil.rmtree(folder, ignore_errors=True)
-            (folder / reader.file).parent.mkdir(parents=True)
-            reader.prepare(folder)
-            path = folder / reader.file
+            if path.is_dir():
+                path.rmdir()
             path.unlink(missing_ok=True)
             if file.is_symlink():
                 path.symlink_to(path.name)
