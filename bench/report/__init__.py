@@ -24,6 +24,7 @@ from bench.report.inversions import prepare_inversions
 from bench.report.page import Picture, page
 from bench.report.pairs import difference_frame, headline_differences
 from bench.report.published import read_published
+from bench.report.spreadsheet import csv_text
 from bench.report.style import look, render
 from bench.report.summary import summary
 from bench.report.tables import make_table, markdown
@@ -65,9 +66,7 @@ def write_report(
     tables = [make_table(data, column) for column in data.columns]
     lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
     head = [title(data), reading(), *left_out(data), *unmeasured(data), *lacking]
-    summary_path = write_text(
-        out / "summary.csv", summary(data.rows).to_csv(index=False, lineterminator="\n")
-    )
+    summary_path = write_text(out / "summary.csv", csv_text(summary(data.rows)))
     md_path = write_text(
         out / "tables.md",
         markdown(tables, head) + (markdown_section(inverted) if inverted else ""),
@@ -85,7 +84,7 @@ def write_report(
         if frame is None:
             (out / name).unlink(missing_ok=True)
         else:
-            write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
+            write_text(out / name, csv_text(frame))
 
     pictures, figures = _draw(plan_figures(data, numbers), out)
     grids, extra = _draw(plan_grids(inverted), out) if inverted else ([], [])
