@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.files import atomic_path
+from bench.files import atomic_path, check_regular
 
 STATE = "state.safetensors"
 
@@ -37,6 +37,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read one state dict; a damaged file is a UserError that names it."""
     try:
+        check_regular(path)
         return load_file(path)
     except FileNotFoundError:
         raise UserError(f"There is no checkpoint {path}.") from None
@@ -47,10 +48,28 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def check_weights(path: Path) -> None:
     """UserError if a state dict's file is cut short or not one; its values are not read."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt"):
             pass
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from None
+
+
+def check_size(build: Callable[[], nn.Module], path: Path) -> None:
+    """UserError if a network has more parameters than the bytes of a file can be.
+
+    Settings and weights may be somebody's: nothing is allocated before they are compared.
+    """
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in build().parameters())
+    except Exception:  # not every network can be described without being made
+        return
+    if count > path.stat().st_size:
+        raise UserError(
+            f"The weights in {path} do not fit the network: it has {count:,} parameters, and the "
+            f"file {path.stat().st_size:,} bytes."
+        )
 
 
 def damaged(path: Path, error: Exception) -> UserError:
@@ -76,12 +95,15 @@ def load_state(path: Path) -> TrainingState:
     """Read the training state; a damaged file is a UserError that names it."""
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "optimizer": {}}
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             step = int(json.loads((file.metadata() or {})["state"])["step"])
             for key in file.keys():  # noqa: SIM118 - the file is no mapping
                 part, _, name = key.partition("/")
                 parts[part][name] = file.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (
+        SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise damaged(path, error) from None
     return TrainingState(step=step, **parts)
 

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+LONGEST = 300
+"""Characters of text out of a file in a message."""
+
+
 class UserError(Exception):
     """Bad input: what was got, what is allowed, what to do. `code` is the exit status."""
 
@@ -24,6 +28,13 @@ def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"Unknown {kind} {got!r}.{hint} Available: {', '.join(names)}.", code=2)
+
+
+def said(error: Exception) -> str:
+    """An exception's message as the end of a sentence: one line, and no longer than one."""
+    text = " ".join((str(error) or type(error).__name__).split())
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:LONGEST])
+    return text.rstrip(".")
 
 
 def explain(error: ValidationError) -> str:

@@ -11,11 +11,10 @@ import math
 import stat
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +22,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.archives import DAMAGE, PICTURES, open_array, take, unfolds
+from bench.errors import UserError, said
+from bench.files import read_whole
 from bench.sample_card import SAMPLES_JSON, SampleCard, parse_sample_card
 
 BATCH = 256
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+CARD_MOST = 64 << 20
 FILE_MOST = 256 << 20
 """Bytes of one image file; a small ZIP can claim to hold far more than memory."""
 PIXELS_MOST = 1 << 26
-HEADER_MOST = 10_000
+BATCH_MOST = 256 << 20
+"""Bytes of a batch, which takes fewer images where they are large."""
+VECTOR_MOST = 1 << 20
+SAMPLES_MOST = 100_000_000
 GREY = frozenset({"L", "1"})
 COLOUR = frozenset({"RGB", "RGBA", "P", "PA", "LA", "CMYK", "YCbCr"})
-
-DAMAGE = (
-    OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, KeyError,
-    zipfile.BadZipFile, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-"""What decoders raise on bytes that are not what they say."""
 
 Batches = Iterator[tuple[Tensor, Tensor | None]]
 
@@ -72,7 +71,7 @@ def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
         return _from_folder(path, batch, channels)
     if not path.exists():
         raise UserError(f"There are no samples at {path}: no such file or folder.")
-    if not zipfile.is_zipfile(path):
+    if not path.is_file() or not zipfile.is_zipfile(path):
         raise UserError(
             f"{path} is no folder, ZIP or npz of images; single images and .npy arrays are not "
             "sets of samples."
@@ -80,8 +79,8 @@ def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     try:
         with zipfile.ZipFile(path) as file:
             names = [entry.filename for entry in file.infolist()]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}.") from None
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged: {said(error)}.") from None
     if path.suffix.lower() == ".npz" or "arr_0.npy" in names:
         return _from_npz(path, batch, channels)
     return _from_zip(path, batch, channels)
@@ -91,17 +90,18 @@ def _from_folder(path: Path, batch: int, channels: int | None) -> Opened:
     root = path.resolve()
     about = path / SAMPLES_JSON
     found = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if _is_image(p.name))
-    card = _card(about.read_bytes(), about) if about.is_file() else None
+    card = _card_in(about) if about.is_file() else None
     names, labels = _listed(card, found, path)
     for name in names:
-        if not (path / name).resolve().is_relative_to(root):
+        try:
+            inside = (path / name).resolve().is_relative_to(root)
+        except (OSError, RuntimeError):  # a loop of links
+            inside = False
+        if not inside:
             raise UserError(f"{path / name} is a link that leaves the folder: copy the image in.")
 
     def read(name: str) -> bytes:
-        size = (path / name).stat().st_size
-        if size > FILE_MOST:
-            raise ValueError(f"it has {size:,} bytes")
-        return (path / name).read_bytes()
+        return read_whole(path / name, FILE_MOST)
 
     return Opened(len(names), names, _images(names, labels, read, path, batch, channels))
 
@@ -116,6 +116,9 @@ def _from_zip(path: Path, batch: int, channels: int | None) -> Opened:
         card = _card(file.read(about), path / SAMPLES_JSON) if about else None
         found = sorted(name for name in entries if _is_image(PurePosixPath(name).name))
         names, labels = _listed(card, found, path)
+    except DAMAGE as error:
+        file.close()
+        raise UserError(f"Cannot read {path}: {said(error)}.") from None
     except BaseException:
         file.close()
         raise
@@ -138,19 +141,25 @@ def _check_entry(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
         raise UserError(f"{path} has a link, {name!r}: only image files can be read.")
     if entry.file_size > FILE_MOST:
         raise UserError(f"{path} has an entry of {entry.file_size:,} bytes, {name!r}: too large.")
+    if unfolds(entry) or (name == SAMPLES_JSON and entry.file_size > CARD_MOST):
+        raise UserError(
+            f"{path} has an entry, {name!r}, of {entry.compress_size:,} bytes that unfolds into "
+            f"{entry.file_size:,}: it is not to be trusted."
+        )
     if entry.flag_bits & 1:
         raise UserError(f"{path} is encrypted ({name!r}): make it again without a password.")
-
-
-def said(error: Exception) -> str:
-    """An exception's message as the end of a sentence."""
-    text = str(error.args[0]) if error.args else type(error).__name__
-    return " ".join(text.split()).rstrip(".")
 
 
 def _is_image(name: str) -> bool:
     # A dot at the start is a system's own file, such as macOS puts beside every image.
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _card_in(path: Path) -> SampleCard:
+    try:
+        return _card(read_whole(path, CARD_MOST), path)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {said(error)}.") from None
 
 
 def _card(text: bytes, path: Path) -> SampleCard:
@@ -204,19 +213,24 @@ def _images(
     channels: int | None,
 ) -> Batches:
     size: tuple[int, int] | None = None
-    for start in range(0, len(names), batch):
-        part = names[start : start + batch]
-        decoded = []
-        for name in part:
-            try:
-                image, channels, size = _decode(read(name), channels, size)
-            except DAMAGE as error:
-                raise UserError(f"Cannot read {path / name}: {said(error)}.") from None
-            decoded.append(image)
-        yield (
-            torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous(),
-            None if labels is None else torch.tensor(labels[start : start + batch]),
-        )
+    start, decoded = 0, list[npt.NDArray[np.uint8]]()
+    for stop, name in enumerate(names, 1):
+        try:
+            image, channels, size = _decode(read(name), channels, size)
+        except DAMAGE as error:
+            raise UserError(f"Cannot read {path / name}: {said(error)}.") from None
+        decoded.append(image)
+        if len(decoded) == fitting(batch, image.nbytes) or stop == len(names):
+            yield (
+                torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous(),
+                None if labels is None else torch.tensor(labels[start:stop]),
+            )
+            start, decoded = stop, []
+
+
+def fitting(batch: int, size: int) -> int:
+    """Samples of a batch, which are fewer than `batch` where `size` bytes each are too many."""
+    return max(1, min(batch, BATCH_MOST // max(1, size)))
 
 
 def _decode(
@@ -225,7 +239,7 @@ def _decode(
     """One image (H, W, C) with the number of channels and size (W, H) that hold from now on."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        opened = Image.open(io.BytesIO(content))
+        opened = Image.open(io.BytesIO(content), formats=PICTURES)
     with opened as image:
         # The header alone tells all this; a huge image is refused before it is decoded.
         if image.width * image.height > PIXELS_MOST:
@@ -259,6 +273,10 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
             raise ValueError("the images asked for are grey, and these are in colour")
         if is_image and shape[1] * shape[2] > PIXELS_MOST:
             raise ValueError(f"{shape[2]} x {shape[1]} pixels are too many")
+        if not is_image and shape[1] > VECTOR_MOST:
+            raise ValueError(f"vectors of {shape[1]:,} numbers are too long")
+        if shape[0] > SAMPLES_MOST:
+            raise ValueError(f"{shape[0]:,} samples are too many")
         labels = _npz_labels(file, shape[0])
     except DAMAGE as error:
         file.close()
@@ -267,8 +285,9 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
 
     def batches() -> Batches:
         with closing(file), closing(samples[0]):
-            for start in range(0, shape[0], batch):
-                count = min(batch, shape[0] - start)
+            most = fitting(batch, math.prod(shape[1:]) * dtype.itemsize)
+            for start in range(0, shape[0], most):
+                count = min(most, shape[0] - start)
                 x = torch.from_numpy(take(samples[0], (count, *shape[1:]), dtype, path))
                 if is_image:
                     x = x.permute(0, 3, 1, 2).expand(-1, shape[3] * repeat, -1, -1).contiguous()
@@ -285,53 +304,3 @@ def _npz_labels(file: zipfile.ZipFile, n: int) -> Tensor | None:
         if shape != (n,) or dtype.kind not in "iu":
             raise ValueError(f"arr_1 is {dtype} {shape}, not one whole number for each of {n}")
         return torch.from_numpy(take(stream, shape, dtype, "arr_1").astype(np.int64))
-
-
-def open_array(
-    file: zipfile.ZipFile, name: str
-) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
-    """An entry at the start of its data, with shape and type, both checked against its size."""
-    entry = file.getinfo(name) if name in file.namelist() else None
-    if entry is None:
-        raise ValueError(f"it has no {name.removesuffix('.npy')}")
-    stream = file.open(entry)
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{name} is of version {version} of the npy format")
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        try:
-            shape, fortran, dtype = read(stream, max_header_size=HEADER_MOST)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            raise ValueError(f"the header of {name} is damaged or too long") from None
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds pickled objects, which could run code")
-        if fortran:
-            raise ValueError(f"{name} is in Fortran order: save it again in C order")
-        if any(length < 1 for length in shape):
-            raise ValueError(f"{name} is empty: {shape}")
-        if math.prod(shape) * dtype.itemsize != entry.file_size - stream.tell():
-            raise ValueError(f"{name} says {dtype} {shape}, which is not the size of its data")
-    except BaseException:
-        stream.close()
-        raise
-    return stream, shape, dtype
-
-
-def take(
-    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], where: Path | str
-) -> npt.NDArray[Any]:
-    """The next values of an array; UserError if the file ends before, or is damaged."""
-    size = math.prod(shape) * dtype.itemsize
-    try:
-        content = stream.read(size)
-    except DAMAGE as error:
-        raise UserError(f"Cannot read {where}: {said(error)}.") from None
-    if len(content) != size:
-        raise UserError(f"Cannot read {where}: it ends before its last value.")
-    # bytearray: torch wants memory that may be written to.
-    return np.frombuffer(bytearray(content), dtype).reshape(shape)

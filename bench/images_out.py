@@ -7,7 +7,7 @@ import math
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from bench.errors import UserError
-from bench.files import atomic_path, write_text
+from bench.archives import DAMAGE, open_array, take
+from bench.errors import UserError, said
+from bench.files import atomic_path, check_regular, read_whole, write_text
+from bench.images_in import CARD_MOST
 from bench.sample_card import SAMPLES_JSON, SampleCard, differences, parse_sample_card
 
 FORMATS = ("png", "zip", "npz", "grid")
@@ -260,11 +262,10 @@ def first_missing(path: Path, kind: str, card: SampleCard) -> int:
         return 0
     try:
         there = _card_of(path, kind)
-    except (OSError, ValueError, KeyError, SyntaxError, EOFError, zipfile.BadZipFile) as error:
-        what = str(error.args[0]) if error.args else type(error).__name__
+    except DAMAGE as error:
         raise UserError(
-            f"{path} is already there and says not what samples it holds ({what}); choose another "
-            "place for the samples, or remove it."
+            f"{path} is already there and says not what samples it holds ({said(error)}); choose "
+            "another place for the samples, or remove it."
         ) from None
     if there is None:
         return 0
@@ -289,17 +290,25 @@ def _card_of(path: Path, kind: str) -> SampleCard | None:
             return None
         if not (path / SAMPLES_JSON).is_file():
             raise ValueError(f"it has no {SAMPLES_JSON}")
-        return parse_sample_card((path / SAMPLES_JSON).read_bytes())
+        return parse_sample_card(read_whole(path / SAMPLES_JSON, CARD_MOST))
     if path.is_dir():
         raise ValueError("it is a folder, not a file")
+    check_regular(path)
     if kind == "grid":
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("PNG",)) as picture:
             return parse_sample_card(str(picture.info[ABOUT]))
     if kind == "zip":
         with zipfile.ZipFile(path) as file:
-            return parse_sample_card(file.read(SAMPLES_JSON))
-    with np.load(path, allow_pickle=False) as arrays:
-        return parse_sample_card(str(arrays[ABOUT]))
+            entry = file.getinfo(SAMPLES_JSON)
+            if entry.file_size > CARD_MOST:
+                raise ValueError(f"its {SAMPLES_JSON} has {entry.file_size:,} bytes")
+            return parse_sample_card(file.read(entry))
+    with zipfile.ZipFile(path) as file:
+        stream, shape, dtype = open_array(file, f"{ABOUT}.npy")
+        with closing(stream):
+            if dtype.kind != "U" or shape != () or dtype.itemsize > CARD_MOST:
+                raise ValueError(f"its {ABOUT} is {dtype} {shape}")
+            return parse_sample_card(str(take(stream, shape, dtype, path)[()]))
 
 
 def arrays(samples: Tensor) -> npt.NDArray[Any]:

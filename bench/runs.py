@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from bench.data import DATASETS, Dataset
 from bench.data.card import data_root, prepared_names
@@ -15,7 +15,7 @@ from bench.data.prepared import PreparedDataset
 from bench.data.stand_in import RandomImages
 from bench.errors import UserError, explain, unknown
 from bench.experiment import DEFAULT_PRECISION, Experiment, check_name
-from bench.files import write_text
+from bench.files import read_whole, write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
 from methods.spec import DataSpec
 
@@ -26,6 +26,8 @@ IMPORTED = "imported"
 UNSAID = ("init_run", "init_checkpoint", "teacher_run", "teacher_checkpoint", "precision")
 """What a suite does not say of a run."""
 _NOT_SETTINGS = {"provenance", "name", "steps", "shape", "num_classes"}
+
+_MOST_CHANNELS, _MOST_BLOCKS = 1 << 13, 1000
 
 
 class RunCard(BaseModel):
@@ -38,14 +40,14 @@ class RunCard(BaseModel):
     dataset: str
     data_hash: str
     """'' where it is not known what the weights were trained on."""
-    shape: tuple[int, ...] = ()
+    shape: tuple[Annotated[int, Field(ge=1, le=1 << 14)], ...] = Field((), max_length=3)
     """Of the data, with `num_classes`, so that a run can be sampled where its data is not."""
-    num_classes: int = 0
+    num_classes: int = Field(0, ge=0, le=1 << 20)
     preset: str
     config: dict[str, Any]
     train: TrainSettings | None
-    steps: tuple[int, ...]
-    seed: int
+    steps: tuple[PositiveInt, ...]
+    seed: int = Field(ge=0, lt=1 << 63)
     precision: str = DEFAULT_PRECISION
     init_run: str = ""
     init_checkpoint: str = ""
@@ -237,7 +239,7 @@ def read_card(folder: Path) -> RunCard:
     """Read run.json; a damaged one is a UserError that names the file."""
     path = folder / CARD
     try:
-        return RunCard.model_validate_json(path.read_bytes())
+        card = RunCard.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:
@@ -245,6 +247,23 @@ def read_card(folder: Path) -> RunCard:
             f"{path} is not a run's card ({explain(error)}); restore it, or remove the folder "
             "and train again."
         ) from None
+    # Rows, samples and edits go to folders of this name.
+    check_name("run", card.name)
+    _check_sizes(card.config, path)
+    return card
+
+
+def _check_sizes(config: Mapping[str, Any], path: Path) -> None:
+    """UserError for a network of a card that no memory could hold."""
+    net = config.get("net", {})
+    for name, value in net.items() if isinstance(net, Mapping) else ():
+        most = _MOST_BLOCKS if name.endswith("blocks") else _MOST_CHANNELS
+        sizes = value if isinstance(value, list) else [value]
+        if any(isinstance(size, int | float) and size > most for size in sizes):
+            raise UserError(
+                f"{path} has a network with {name} = {value}, above the {most:,} that are allowed; "
+                "restore it, or remove the folder and train again."
+            )
 
 
 def differences(there: RunCard, here: RunCard, ignore: Container[str] = ()) -> str:

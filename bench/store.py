@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import UserError, explain
-from bench.files import write_text
+from bench.files import read_whole, write_text
+
+
+def _parses(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
 
 Z95 = 1.959963984540054
 """Half the width of a normal distribution's 95% interval, in standard deviations."""
 
-Scalar = bool | int | float | str | None
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Number = Annotated[float, Field(ge=-1e150, le=1e150)]
+"""Finite, as is its square."""
+Name = Annotated[str, Field(max_length=500)]
+Text = Annotated[str, Field(max_length=1 << 20)]
+"""Rows may be somebody's: what a page and its figures show has an end."""
+Moment = Annotated[str, Field(max_length=40), AfterValidator(_parses)]
+Scalar = bool | Count | Number | Name | None
 KnobsFrom = Literal["", "default", "suite", "tuned"]
 Status = Literal["ok", "skip", "diverged", "failed"]
 
@@ -28,22 +42,22 @@ class Frozen(BaseModel):
 class Value(Frozen):
     """One metric of one cell."""
 
-    metric: str
-    label: str
-    version: int
+    metric: Name
+    label: Name
+    version: Count
     direction: Literal["lower", "higher", "none"]
-    extractor: str = Field(description="'' where the metric uses none")
-    extractor_hash: str
-    n: int
-    value: float
-    se: float | None = Field(None, ge=0, description="standard error, where one is known")
-    se_method: str = Field("", description="how that was obtained; '' without one")
-    low: float | None = Field(None, description="lower end of the 95% interval, if not by se")
-    high: float | None = Field(None, description="upper end of it")
-    replicates: tuple[float, ...] = Field(
+    extractor: Name = Field(description="'' where the metric uses none")
+    extractor_hash: Name
+    n: Count
+    value: Number
+    se: Number | None = Field(None, ge=0, description="standard error, where one is known")
+    se_method: Name = Field("", description="how that was obtained; '' without one")
+    low: Number | None = Field(None, description="lower end of the 95% interval, if not by se")
+    high: Number | None = Field(None, description="upper end of it")
+    replicates: tuple[Number, ...] = Field(
         (), description="values without one group of samples each, for paired differences"
     )
-    signature: str = Field("", description="SHA-256 of what the value depends on beside samples")
+    signature: Name = Field("", description="SHA-256 of what the value depends on beside samples")
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -59,20 +73,20 @@ class Density(Frozen):
     """1-D samples as a histogram per class, for the density figure."""
 
     kind: Literal["density"] = "density"
-    edges: tuple[float, ...] = Field(description="bins + 1 edges, shared by all classes")
-    counts: tuple[tuple[int, ...], ...] = Field(description="classes x bins")
-    means: tuple[tuple[float, ...], ...] = Field(description="exact modes of every class")
-    std: float = Field(description="exact standard deviation of every mode")
+    edges: tuple[Number, ...] = Field(description="bins + 1 edges, shared by all classes")
+    counts: tuple[tuple[Count, ...], ...] = Field(description="classes x bins")
+    means: tuple[tuple[Number, ...], ...] = Field(description="exact modes of every class")
+    std: Number = Field(description="exact standard deviation of every mode")
 
 
 class Points(Frozen):
     """2-D samples, the first few of a cell."""
 
     kind: Literal["points"] = "points"
-    xy: tuple[tuple[float, float], ...]
-    labels: tuple[int, ...]
-    means: tuple[tuple[tuple[float, float], ...], ...] = Field(description="modes of every class")
-    std: float
+    xy: tuple[tuple[Number, Number], ...]
+    labels: tuple[Count, ...]
+    means: tuple[tuple[tuple[Number, Number], ...], ...] = Field(description="modes of every class")
+    std: Number
 
 
 class Images(Frozen):
@@ -80,8 +94,8 @@ class Images(Frozen):
 
     kind: Literal["images"] = "images"
     png: str = Field(description="base64 of a PNG of tiles side by side")
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...]
+    labels: tuple[Count, ...]
+    class_names: tuple[Name, ...]
 
 
 Preview = Density | Points | Images
@@ -94,42 +108,42 @@ class Row(Frozen):
     generated set.
     """
 
-    key: str
+    key: Name
     status: Status
-    reason: str = ""
-    experiment: str
-    dataset: str
-    data_hash: str
-    method: str
-    run: str = Field(description="name of the training run; rows of one run share a checkpoint")
-    train_seed: int
-    checkpoint: str = Field(description="SHA-256 of the weights, '' where there are none")
-    null_checkpoint: str = Field("", description="SHA-256 of a second, unconditional network's")
-    weak_checkpoint: str = Field("", description="SHA-256 of a weaker network's, led away from")
-    guidance: float
-    rule: str = Field("", description="guidance rule; '' is CFG, the method's own, or off")
-    knobs: Mapping[str, Scalar] = Field(
+    reason: Text = ""
+    experiment: Name
+    dataset: Name
+    data_hash: Name
+    method: Name
+    run: Name = Field(description="name of the training run; rows of one run share a checkpoint")
+    train_seed: Count
+    checkpoint: Name = Field(description="SHA-256 of the weights, '' where there are none")
+    null_checkpoint: Name = Field("", description="SHA-256 of a second, unconditional network's")
+    weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's, led away from")
+    guidance: Number
+    rule: Name = Field("", description="guidance rule; '' is CFG, the method's own, or off")
+    knobs: Mapping[Name, Scalar] = Field(
         default_factory=dict, description="settings of the rule, by rule.knob"
     )
     knobs_from: KnobsFrom = Field("", description="where those come from")
-    steps: int
-    nfe: int
-    nfe_weighted: float | None = Field(
+    steps: Count
+    nfe: Count
+    nfe_weighted: Number | None = Field(
         None, description="nfe, weighted by the parameters of the network called"
     )
-    seed: int = Field(description="sampling seed")
-    n: int
-    reference: str = Field(description="name of the real set compared with")
-    reference_hash: str
-    reference_n: int
-    seconds_per_image: float = 0.0
+    seed: Count = Field(description="sampling seed")
+    n: Count
+    reference: Name = Field(description="name of the real set compared with")
+    reference_hash: Name
+    reference_n: Count
+    seconds_per_image: Number = 0.0
     values: tuple[Value, ...] = ()
-    unmeasured: Mapping[str, str] = Field(
+    unmeasured: Mapping[Name, Text] = Field(
         default_factory=dict, description="why there is no value, by metric and extractor"
     )
     preview: Preview | None = Field(None, discriminator="kind")
-    created: str = Field(description="UTC, ISO 8601")
-    provenance: Mapping[str, str] = Field(default_factory=dict)
+    created: Moment = Field(description="UTC, ISO 8601")
+    provenance: Mapping[Name, Text] = Field(default_factory=dict)
 
 
 def row_path(cells: Path, row_run: str, key: str) -> Path:
@@ -147,7 +161,7 @@ def write_row(cells: Path, row: Row) -> Path:
 def read_row(path: Path) -> Row:
     """Read one row; a damaged file is a UserError that names it."""
     try:
-        return Row.model_validate_json(path.read_bytes())
+        return Row.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -19,9 +20,14 @@ from pydantic import (
 
 from bench.errors import UserError, explain
 from bench.experiment import DEFAULT_EXPERIMENT, DEFAULT_INVERSIONS
+from bench.files import read_whole
 from bench.protocols import find_protocol
 from bench.ranges import parse_range
 from methods.settings import Settings
+
+MOST = 1 << 20
+"""Bytes of a suite."""
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){50}""")
 
 
 class Weaker(Settings):
@@ -119,7 +125,10 @@ def read_suite(name: str) -> Suite:
     shipped = builtin_suites()
     path = shipped.get(name, Path(name))
     try:
-        tree = tomllib.loads(path.read_bytes().decode("utf-8"))
+        text = read_whole(path, MOST).decode("utf-8")
+        if _LONG_KEY.search(text):  # which takes the square of its length in memory and time
+            raise ValueError("a key in it has very many parts")
+        tree = tomllib.loads(text)
         return Suite.model_validate(tree)
     except OSError as error:
         raise UserError(
@@ -127,7 +136,8 @@ def read_suite(name: str) -> Suite:
             f"{', '.join(shipped)}.",
             code=2,
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"Suite {path} is not TOML: {error}.", code=2) from None
     except ValidationError as error:
         raise UserError(f"Suite {path} is not usable: {explain(error)}.", code=2) from None
+    except (ValueError, RecursionError) as error:  # numbers of very many digits are a ValueError
+        why = "it nests too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"Suite {path} is not TOML: {why}.", code=2) from None

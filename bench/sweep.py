@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.checkpoint import load_into, load_weights
+from bench.checkpoint import check_size, load_into, load_weights
 from bench.data import Dataset
 from bench.data.convert import from_model, one_hot
 from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
@@ -84,6 +84,8 @@ class Diverged(Exception):
 def load_nets(target: Target, device: torch.device) -> nn.Module:
     """The networks of a run with their averaged weights, ready for sampling."""
     with torch.random.fork_rng(devices=[]):
+        if target.weights is not None:
+            check_size(target.method.build, target.weights)
         nets = target.method.build()
     if target.weights is not None:
         weights = load_weights(target.weights)

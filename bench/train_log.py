@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.checkpoint import STATE
 from bench.errors import UserError
+from bench.files import read_whole
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,11 +39,11 @@ class Log:
         if not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in read_whole(self.path).decode("utf-8", "replace").splitlines():
             try:
                 if json.loads(line)["step"] < first:
                     kept.append(line)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break
         self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 

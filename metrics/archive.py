@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ FORMAT = "guidance-bench sample set 2"
 Arrays = dict[str, npt.NDArray[Any]]
 DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError,
-    RuntimeError, IndexError, zipfile.BadZipFile, zlib.error,
+    RuntimeError, IndexError, OverflowError, MemoryError, SyntaxError, TokenError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What numpy and json raise on files that are not what they say."""
 
@@ -50,6 +53,21 @@ def save_sample_set(path: Path, samples: SampleSet) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def load_arrays(path: Path) -> Arrays:
+    """The arrays of an npz that was written here, which is never compressed; one of `DAMAGE`.
+
+    Copies own their data, without which no result for them would be remembered.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no file")
+    with zipfile.ZipFile(path) as archive:
+        # What is compressed may unfold into more than there is memory for.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed")
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name].copy() for name in file.files}
+
+
 def load_sample_set(path: Path) -> SampleSet:
     """Read what `save_sample_set` wrote, with read-only arrays.
 
@@ -57,9 +75,7 @@ def load_sample_set(path: Path) -> SampleSet:
     something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            # Copies own their data, without which no result for them would be remembered.
-            arrays: Arrays = {name: file[name].copy() for name in file.files}
+        arrays = load_arrays(path)
         about = json.loads(arrays.pop("about").tobytes())
         stored = about.pop("sha256")
         if about["format"] != FORMAT or stored != content_digest(arrays, about):

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from metrics.archive import DAMAGE, content_digest
+from metrics.archive import DAMAGE, content_digest, load_arrays
 from metrics.base import SampleSet
 from metrics.files import atomic_file
 
@@ -57,9 +57,7 @@ def remembered_on_disk(
 
 def _load(path: Path, key: str) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            # Copies own their data, without which no result for them would be remembered.
-            arrays: Arrays = {name: file[name].copy() for name in file.files}
+        arrays = load_arrays(path)
         stored = str(arrays.pop("checksum")[0])
     except DAMAGE:  # absent or damaged: it is made again
         return None

@@ -11,7 +11,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from bench.errors import UserError
+from bench.archives import HEADERS
+from bench.errors import UserError, said
 
 MAX_HEADER = 10_000
 ROWS = 1024
@@ -38,8 +39,8 @@ def npy_header(
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
         else:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(header)
-    except (ValueError, struct.error) as error:
-        raise UserError(f"{path}: {name!r} has no readable header ({error}).") from None
+    except (*HEADERS, struct.error) as error:
+        raise UserError(f"{path}: {name!r} has no readable header ({said(error)}).") from None
     if dtype.hasobject or fortran:
         raise UserError(f"{path}: {name!r} holds {dtype} in an order or type that is not read.")
     return shape, dtype

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from bench.errors import UserError, explain
+from bench.files import read_whole
 from methods import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"
@@ -62,6 +63,15 @@ class DataCard(Settings):
     pillow: str
     numpy: str
 
+    @model_validator(mode="after")
+    def _rows_are_there(self) -> DataCard:
+        for start, stop in (self.train, self.reference):
+            if not 0 <= start < stop:
+                raise ValueError(f"rows {start} to {stop}")
+        if min(self.shape) < 1 or not self.class_names:
+            raise ValueError(f"shape {self.shape} and {len(self.class_names)} classes")
+        return self
+
     @property
     def summary(self) -> str:
         """One line for lists."""
@@ -99,7 +109,7 @@ def read_data_card(folder: Path) -> DataCard:
     """The card in a prepared data set's folder; a damaged or foreign one is a UserError."""
     path = folder / CARD
     try:
-        card = DataCard.model_validate_json(path.read_bytes())
+        card = DataCard.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from bench.archives import DAMAGE, PICTURES
 from bench.data.trees import damage_named
-from bench.errors import UserError
+from bench.errors import UserError, said
 
 Crop = Literal["center", "none"]
 Resize = Literal["box", "bicubic"]
@@ -89,7 +88,7 @@ def decode(
         picture = Image.fromarray(hwc[:, :, 0] if len(content) == 1 else hwc)
         return Decoded(_pixels(_fit(picture, geometry)), "", "")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=PICTURES) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             if image.mode not in KNOWN_MODES:
@@ -109,8 +108,8 @@ def decode(
         ) from None
     except UnidentifiedImageError:
         raise UserError(f"{name!r} is not an image that Pillow can read.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise UserError(f"The image {name!r} is damaged or cut off ({error}).") from None
+    except DAMAGE as error:
+        raise UserError(f"The image {name!r} is damaged or cut off ({said(error)}).") from None
     return Decoded(pixels, mode, kind)
 
 

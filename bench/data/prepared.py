@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from bench.archives import DAMAGE, map_array
 from bench.data.base import Dataset, Split
 from bench.data.card import (
     CARD,
@@ -24,14 +25,15 @@ from bench.data.card import (
     read_data_card,
 )
 from bench.data.checksum import sha256
-from bench.errors import UserError, unknown
-from bench.files import write_text
+from bench.errors import UserError, said, unknown
+from bench.files import check_regular, read_whole, write_text
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 
 DEFAULT_SAMPLES = 2000
 PHOTOGRAPHS = "efficientnet-lite0"
 PHOTOGRAPHS_FROM = 32
+MOST_STAMP = 1 << 16
 
 
 class PreparedDataset(Dataset):
@@ -84,13 +86,18 @@ def open_content(folder: Path, card: DataCard) -> tuple[Tensor, Tensor]:
     """Images uint8 (N, C, H, W), mapped and not read, and labels int64 (N,)."""
     try:
         # Copy-on-write, because torch has no read-only tensors; nothing is ever written.
-        images = np.load(folder / IMAGES, mmap_mode="c", allow_pickle=False)
-        labels = np.load(folder / LABELS, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder} cannot be read ({error}): {_again(folder)}.") from None
-    fits = images.shape == (card.n, *card.shape) and images.dtype == np.uint8
+        images, labels = map_array(folder / IMAGES, "c"), np.array(map_array(folder / LABELS))
+    except DAMAGE as error:
+        raise UserError(f"{folder} cannot be read ({said(error)}): {_again(folder)}.") from None
+    fits = max(card.train[1], card.reference[1]) <= card.n
+    fits &= images.shape == (card.n, *card.shape) and images.dtype == np.uint8
     if not fits or labels.shape != (card.n,) or labels.dtype != np.int64:
         raise UserError(f"{folder} does not hold what its card says: {_again(folder)}.")
+    if labels.min() < 0 or labels.max() >= len(card.class_names):
+        raise UserError(
+            f"{folder} has labels from {labels.min()} to {labels.max()} for "
+            f"{len(card.class_names)} classes: {_again(folder)}."
+        )
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
@@ -140,6 +147,7 @@ def marks(folder: Path) -> dict[str, list[int]]:
     found = {}
     for name in (IMAGES, LABELS):
         try:
+            check_regular(folder / name)
             status = (folder / name).stat()
         except OSError as error:
             raise UserError(
@@ -152,8 +160,8 @@ def marks(folder: Path) -> dict[str, list[int]]:
 def read_stamp(folder: Path) -> dict[str, object]:
     """What was found in order before, {} if nothing was."""
     try:
-        found = json.loads((folder / STAMP).read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(read_whole(folder / STAMP, MOST_STAMP))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

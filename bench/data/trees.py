@@ -5,9 +5,11 @@ Nothing is extracted to disk. Names are relative, with '/', and never lead out o
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -18,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from bench.errors import UserError
+from bench.errors import UserError, said
+from bench.files import check_regular
 
 MAX_FILES = 20_000_000
 DAMAGED = (
@@ -31,6 +34,13 @@ DAMAGED = (
     NotImplementedError,  # of a zip: a compression that Python does not know
     RuntimeError,  # of a zip: an encrypted member
 )
+_MALFORMED = (*DAMAGED, ValueError, LookupError, ArithmeticError, MemoryError, struct.error)
+"""What tarfile and zipfile also raise, on numbers and texts in headers that are none."""
+HEADER_MOST = 1 << 20
+"""Bytes of a tar header: of a long name, or attributes, which tarfile reads as a whole."""
+UNPACKED_MOST = 64 << 20
+RATIO = 200
+"""A file above UNPACKED_MOST bytes that is packed more than this is a way to fill memory."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +127,23 @@ class Tar(Tree):
             if left == 0:
                 return
 
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[tarfile.TarFile, _Bounded]]:
+        with opened_tar(self.path) as stream:
+            bounded = _Bounded(stream)
+            with tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r:") as archive:
+                bounded.most = None
+                yield archive, bounded
+
     def _members(
         self, *, distinct: bool = False
     ) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
         seen: set[str] = set()
         last = "its start"
         try:
-            with tarfile.open(self.path, "r:*") as archive:
-                while (info := archive.next()) is not None:
+            packed = self.path.stat().st_size
+            with self._opened() as (archive, bounded):
+                while (info := bounded.header(archive)) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
                     if info.isdir():
                         continue
@@ -140,13 +159,14 @@ class Tar(Tree):
                         raise UserError(f"{self.path} has a member {name!r} that is no plain file.")
                     if _hidden(name):
                         continue
+                    _check_packed(self.path, name, info.size, packed)
                     if distinct:
                         _once(self.path, name, seen)
                     yield name, info, archive
                 # A whole archive ends with a block of zeros, which is behind the last member.
                 if cast("IO[bytes]", archive.fileobj).tell() <= archive.offset:
                     raise EOFError("it has no end")
-        except DAMAGED as error:
+        except _MALFORMED as error:
             raise _damaged(self.path, f"after {last}", error) from None
 
 
@@ -171,8 +191,9 @@ class Zip(Tree):
                     if _hidden(name):
                         continue
                     _once(self.path, name, seen)
+                    _check_packed(self.path, name, info.file_size, info.compress_size)
                     found.append(File(name, info.file_size))
-        except DAMAGED as error:
+        except _MALFORMED as error:
             raise _damaged(self.path, "in its table of contents", error) from None
         return sorted(found, key=lambda f: f.name)
 
@@ -193,11 +214,57 @@ class Zip(Tree):
             raise _damaged(self.path, f"at {last}", error) from None
 
 
+class _Bounded:
+    """A stream of a tar, of which no more than `most` bytes are read at a time.
+
+    tarfile believes what a header says about its own length, and a small archive can say anything.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.most: int | None = HEADER_MOST
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """`size` bytes, or tarfile's own error."""
+        if self.most is not None and not 0 <= size <= self.most:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self.file.read(size)
+
+    def header(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+        """The archive's next member."""
+        self.most = HEADER_MOST
+        try:
+            return archive.next()
+        finally:
+            self.most = None
+
+
+@contextmanager
+def opened_tar(path: Path) -> Iterator[IO[bytes]]:
+    """A tar's own bytes, whatever packs them, told by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        if start.startswith(b"\x1f\x8b"):
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield cast("IO[bytes]", unpacked)
+        elif start.startswith(b"BZh"):
+            with bz2.BZ2File(file) as unpacked_bz2:
+                yield cast("IO[bytes]", unpacked_bz2)
+        elif start in (b"\xfd7zXZ\0",) or start.startswith(b"\x5d\0\0"):
+            with lzma.LZMAFile(file) as unpacked_xz:
+                yield cast("IO[bytes]", unpacked_xz)
+        else:
+            yield file
+
+
 def open_tree(path: Path) -> Tree:
     """The folder or archive at `path`, told by its content; anything else is a UserError."""
     try:
         if path.is_dir():
             return Folder(path)
+        check_regular(path)
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
@@ -205,9 +272,10 @@ def open_tree(path: Path) -> Tree:
     if start == b"PK\x03\x04":
         return Zip(path)
     try:
-        with tarfile.open(path, "r:*"):
-            return Tar(path)
-    except DAMAGED as error:
+        tree = Tar(path)
+        with tree._opened():
+            return tree
+    except (OSError, *_MALFORMED) as error:
         raise UserError(
             f"{path} is neither a folder nor a readable tar (plain, .gz, .bz2, .xz) or zip archive "
             f"({_reason(error)})."
@@ -265,10 +333,18 @@ def _once(path: Path, name: str, seen: set[str]) -> None:
     seen.add(name)
 
 
+def _check_packed(path: Path, name: str, size: int, packed: int) -> None:
+    if size > UNPACKED_MOST and size > RATIO * packed:
+        raise UserError(
+            f"{path} has a member {name[:200]!r} that unfolds from {packed:,} bytes into {size:,}; "
+            "such an archive is not read."
+        )
+
+
 def _damaged(path: Path, where: str, error: Exception) -> UserError:
     return UserError(f"{path} is damaged or cut off {where} ({_reason(error)}); fetch it again.")
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = said(error)
     return text if len(text) <= 120 else f"{text[:120]}..."

@@ -12,14 +12,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bench.archives import DAMAGE, map_array
 from bench.data import Dataset
-from bench.errors import UserError
+from bench.errors import UserError, said
+from bench.files import read_whole
 from bench.images_in import open_samples
 from bench.runs import dataset, has_dataset
 
 BATCH = 256
 SEED = 2020
 SPLITS = ("reference", "train")
+CLASSES_MOST = 1_000_000
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Tell = Callable[[int, int], None]
@@ -171,17 +174,23 @@ def read_labels(path: Path, n: int) -> Tensor:
     """Classes int64 (n,) from an .npy array, or from text with one whole number a line."""
     try:
         if path.suffix.lower() == ".npy":
-            found = np.load(path, allow_pickle=False)
+            found = map_array(path)
         else:
-            found = np.array([int(line) for line in path.read_text("utf-8").split()], np.int64)
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+            text = read_whole(path).decode("utf-8")
+            found = np.array([int(line) for line in text.split()], np.int64)
+    except DAMAGE as error:
         raise UserError(
-            f"{path} holds no classes ({error}): give an .npy array or text with one whole number "
-            "a line."
+            f"{path} holds no classes ({said(error)}): give an .npy array or text with one whole "
+            "number a line."
         ) from None
-    if found.dtype.kind not in "iu" or found.shape != (n,) or (found < 0).any():
+    if (
+        found.dtype.kind not in "iu"
+        or found.shape != (n,)
+        or (found < 0).any()
+        or (found > CLASSES_MOST).any()
+    ):
         raise UserError(
             f"{path} holds {found.dtype} {found.shape}, not one class from 0 for each of {n:,} "
-            "samples."
+            f"samples (and none above {CLASSES_MOST:,})."
         )
     return torch.from_numpy(found.astype(np.int64))

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.errors import UserError
+from bench.files import check_regular
 from bench.importing.official import (
     Container,
     Persistent,
@@ -58,6 +59,7 @@ def read_source(path: Path) -> Found:
     anything that the formats do not need, and for values that are not finite.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             start = file.read(16)
             size = path.stat().st_size

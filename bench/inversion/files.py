@@ -13,9 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.archives import DAMAGE
 from bench.data import Dataset
-from bench.errors import UserError, unknown
-from bench.files import atomic_path, write_bytes
+from bench.errors import UserError, said, unknown
+from bench.files import atomic_path, check_regular, write_bytes
 from bench.inversion.grid import png
 
 FORMATS = ("PNG", "JPEG")
@@ -33,6 +34,7 @@ def read_images(files: Sequence[Path], data: Dataset) -> Tensor:
     images = []
     for file in files:
         try:
+            check_regular(file)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(file, formats=FORMATS) as picture:
@@ -58,8 +60,8 @@ def read_images(files: Sequence[Path], data: Dataset) -> Tensor:
                 f"{data.name} takes.",
                 code=2,
             ) from None
-        except (OSError, SyntaxError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
+        except DAMAGE as error:
+            why = getattr(error, "strerror", None) or said(error)
             raise UserError(f"Cannot read {file}: {why}.", code=2) from None
         images.append(torch.from_numpy(pixels.reshape(height, width, channels).copy()))
     return torch.stack(images).permute(0, 3, 1, 2).contiguous()

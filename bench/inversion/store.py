@@ -8,36 +8,36 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from bench.errors import UserError, explain
-from bench.files import write_text
-from bench.store import Frozen, Status
+from bench.files import read_whole, write_text
+from bench.store import Count, Frozen, Moment, Name, Number, Status, Text
 
 
 class Score(Frozen):
     """One measure of reconstruction; `value` is None where `reason` says why."""
 
-    name: str
-    label: str
-    value: float | None = None
-    se: float | None = Field(None, description="std / sqrt(n) over images; None for the authors'")
-    reason: str = ""
+    name: Name
+    label: Name
+    value: Number | None = None
+    se: Number | None = Field(None, description="std / sqrt(n) over images; None for the authors'")
+    reason: Text = ""
 
 
 class Pair(Frozen):
     """Edits from one class to another, and how many the judge takes for the class asked for."""
 
-    source: int
-    target: int
-    n: int
-    right: int
+    source: Count
+    target: Count
+    n: Count
+    right: Count
 
 
 class Share(Frozen):
     """A share in [0, 1] with the 95% interval of Wilson (1927)."""
 
-    right: int
-    n: int
-    low: float
-    high: float
+    right: Count
+    n: Count = Field(ge=1)
+    low: Number
+    high: Number
 
     @property
     def value(self) -> float:
@@ -48,23 +48,23 @@ class Share(Frozen):
 class Latents(Frozen):
     """Latents over sigma_max beside N(0, 1); see `metrics.latents.LatentStats`."""
 
-    sigma_max: float
-    mean: float
-    std: float
-    spread_of_means: float
-    spread_of_stds: float
-    skewness: float
-    excess_kurtosis: float
-    ks: float
-    neighbours: float
+    sigma_max: Number
+    mean: Number
+    std: Number
+    spread_of_means: Number
+    spread_of_stds: Number
+    skewness: Number
+    excess_kurtosis: Number
+    ks: Number
+    neighbours: Number
 
 
 class EditGrid(Frozen):
     """A PNG of square tiles: a row an image, a column what became of it. Empty tiles are white."""
 
     png: str = Field(description="base64")
-    columns: tuple[str, ...]
-    rows: tuple[str, ...] = Field(description="class of every source")
+    columns: tuple[Name, ...]
+    rows: tuple[Name, ...] = Field(description="class of every source")
 
 
 class InversionRow(Frozen):
@@ -75,37 +75,37 @@ class InversionRow(Frozen):
     images, as a file would hold them.
     """
 
-    key: str
+    key: Name
     status: Status
-    reason: str = ""
-    experiment: str
-    dataset: str
-    data_hash: str
-    method: str
-    run: str
-    train_seed: int
-    checkpoint: str
-    guidance: float = Field(description="of editing; 1 is off")
-    n: int = Field(description="images inverted")
-    reference: str
-    reference_hash: str
-    judge: str = ""
-    judge_hash: str = ""
-    authors_batch: int = Field(description="images a batch of the scores counted by batch")
-    inversion_nfe: int = 0
-    reconstruction_nfe: int = 0
-    edit_nfe: int = 0
-    inversion_seconds: float = Field(0.0, description="an image")
-    edit_seconds: float = Field(0.0, description="an edit")
+    reason: Text = ""
+    experiment: Name
+    dataset: Name
+    data_hash: Name
+    method: Name
+    run: Name
+    train_seed: Count
+    checkpoint: Name
+    guidance: Number = Field(description="of editing; 1 is off")
+    n: Count = Field(description="images inverted")
+    reference: Name
+    reference_hash: Name
+    judge: Name = ""
+    judge_hash: Name = ""
+    authors_batch: Count = Field(description="images a batch of the scores counted by batch")
+    inversion_nfe: Count = 0
+    reconstruction_nfe: Count = 0
+    edit_nfe: Count = 0
+    inversion_seconds: Number = Field(0.0, description="an image")
+    edit_seconds: Number = Field(0.0, description="an edit")
     scores: tuple[Score, ...] = ()
-    exact: int = Field(0, description="images reconstructed without error, in uint8")
+    exact: Count = Field(0, description="images reconstructed without error, in uint8")
     latents: Latents | None = None
     pairs: tuple[Pair, ...] = ()
     edits: Share | None = Field(None, description="edits recognised, over all pairs")
     real: Share | None = Field(None, description="the same images, unedited: the judge's ceiling")
     preview: EditGrid | None = None
-    created: str
-    provenance: Mapping[str, str] = Field(default_factory=dict)
+    created: Moment
+    provenance: Mapping[Name, Text] = Field(default_factory=dict)
 
 
 def inversion_path(folder: Path, run: str, key: str) -> Path:
@@ -122,7 +122,7 @@ def write_inversion(folder: Path, row: InversionRow) -> Path:
 def read_inversion(path: Path) -> InversionRow:
     """Read one row; a damaged file is a UserError that names it."""
     try:
-        return InversionRow.model_validate_json(path.read_bytes())
+        return InversionRow.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from rich.console import Console
 
-from bench.files import write_bytes, write_text
+from bench.files import read_whole, write_bytes, write_text
 from bench.inversion.store import InversionRow
 from bench.progress import Bar
 from bench.report.comparison import compare, comparison_frames
@@ -36,6 +36,7 @@ from bench.report.inversions import prepare_inversions
 from bench.report.page import Picture, page
 from bench.report.pairs import difference_frame, headline_differences
 from bench.report.published import read_published
+from bench.report.spreadsheet import csv_text
 from bench.report.style import look, render
 from bench.report.summary import provenance, summary
 from bench.report.tables import make_table, markdown
@@ -83,9 +84,7 @@ def write_report(
     yardsticks = make_yardsticks(data)
     lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
     head = [title(data), reading(), *left_out(data), *unmeasured(data), *lacking]
-    summary_path = write_text(
-        out / "summary.csv", summary(data.rows).to_csv(index=False, lineterminator="\n")
-    )
+    summary_path = write_text(out / "summary.csv", csv_text(summary(data.rows)))
     lines = compare(data)
     md_path = write_text(
         out / "tables.md",
@@ -113,7 +112,7 @@ def write_report(
         if frame is None:
             (out / name).unlink(missing_ok=True)
         else:
-            write_text(out / name, frame.to_csv(index=False, lineterminator="\n"))
+            write_text(out / name, csv_text(frame))
 
     plans = [*plan_figures(data, numbers), *plan_comparison(data, lines)]
     exact = list(plan_yardsticks(data))
@@ -166,7 +165,9 @@ def _draw(plans: Iterable[Plan], out: Path, bar: Bar) -> tuple[list[Picture], li
 
 def _figures_of(page_path: Path) -> set[Path]:
     """Return the figures of the report that is replaced: those it no longer has would mislead."""
-    if not page_path.exists():
+    try:
+        text = read_whole(page_path).decode("utf-8", "replace")
+    except FileNotFoundError:
         return set()
-    found = re.findall(r'"figures/([\w.-]+\.(?:png|pdf))"', page_path.read_text(encoding="utf-8"))
+    found = re.findall(r'"figures/([\w.-]+\.(?:png|pdf))"', text)
     return {page_path.parent / "figures" / name for name in found}

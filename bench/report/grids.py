@@ -18,6 +18,7 @@ from bench.store import Images
 
 MOST_TILES = 12
 MOST_ROWS = 14
+MOST_PIXELS = 1 << 25
 NARROWEST = 4.0  # inches, which leaves room for a title
 TILE_PIXELS = 96  # about what a tile has at 6.5 inches and print resolution
 
@@ -35,7 +36,10 @@ def tiles(preview: Images) -> npt.NDArray[np.uint8]:
 
 def strip_pixels(png: str) -> npt.NDArray[np.uint8]:
     """Return the pixels (H, W, 3) uint8 of a PNG in base64."""
-    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+    # No other format: Pillow would hand PostScript to an interpreter.
+    with Image.open(io.BytesIO(base64.b64decode(png)), formats=("PNG",)) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"a picture of {image.width} x {image.height} pixels is too large")
         return np.asarray(image.convert("RGB"))
 
 

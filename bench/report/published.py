@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.files import read_whole
 from bench.report.frame import Column
 
 # "fid_inception_n50000", "precision_vgg16_k3_n50000"
@@ -47,16 +50,18 @@ class Curve:
 def read_published(path: Path) -> tuple[Published, ...]:
     """Return the numbers in a CSV with the fields of results/published.csv."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            records = list(csv.DictReader(file))
+        text = read_whole(path).decode("utf-8")
     except OSError as error:
         raise UserError(f"Cannot read published numbers from {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no table of published numbers: {error}.") from None
     try:
+        records = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         return tuple(_parse(record) for record in records)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
             f"{path} is not a table of published numbers with the fields {', '.join(_FIELDS)} "
-            f"and metrics such as 'fid_inception_n50000': {error}."
+            f"and metrics such as 'fid_inception_n50000': {str(error)[:200]}."
         ) from error
 
 
@@ -64,6 +69,8 @@ def _parse(record: dict[str, str]) -> Published:
     name = _NAME.fullmatch(record["metric"])
     if name is None:
         raise ValueError(f"metric {record['metric']!r}")
+    if not all(math.isfinite(float(record[field])) for field in ("guidance", "value")):
+        raise ValueError(f"guidance {record['guidance']!r}, value {record['value']!r}")
     return Published(
         source=record["source"],
         dataset=record["dataset"],

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.archives import DAMAGE, open_array, take
 from bench.data.batches import read_batch
-from bench.errors import UserError, unknown
-from bench.images_in import DAMAGE, open_array, said, take
+from bench.errors import UserError, said, unknown
 from bench.statistics.base import (
     ABOUT,
     Statistics,
@@ -47,7 +47,7 @@ def is_statistics(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return bool(MARKS & set(file.namelist()))
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except DAMAGE:
         return False  # told in words by whoever reads it
 
 

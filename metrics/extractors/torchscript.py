@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ _TYPES = {
 }
 _TREE_LIMIT = 1 << 24
 _DEEPEST = 30
+_MOST_VISITS = 1_000_000
 
 
 def is_torchscript(path: Path) -> bool:
@@ -56,7 +58,8 @@ def read_torchscript(path: Path, prefix: str = "") -> dict[str, Tensor]:
             if about.file_size > _TREE_LIMIT:
                 raise ValueError("its description is too large")
             tree = _Unpickler(BytesIO(archive.read(about))).load()
-            found = {name: t for name, t in _walk(tree, "", 0) if name.startswith(prefix)}
+            walk = _walk(tree, "", 0, count(1))
+            found = {name: t for name, t in walk if name.startswith(prefix)}
             return {name: _read(archive, top, tensor) for name, tensor in found.items()}
     # A hostile pickle fails in many ways; all of them mean the same.
     except (
@@ -132,19 +135,28 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(dtype, key)
 
 
-def _walk(node: object, name: str, depth: int) -> Iterator[tuple[str, _Stored]]:
+def _walk(
+    node: object, name: str, depth: int, visits: Iterator[int]
+) -> Iterator[tuple[str, _Stored]]:
     if depth > _DEEPEST:
         raise ValueError("its modules are nested too deeply")
+    if next(visits) > _MOST_VISITS:  # parts that are shared are visited as often as they occur
+        raise ValueError("its modules unfold into too many")
     if isinstance(node, _Stored):
         yield name, node
     elif isinstance(node, _Node):
         for attribute, value in node.attributes.items():
-            yield from _walk(value, f"{name}.{attribute}" if name else str(attribute), depth + 1)
+            yield from _walk(
+                value, f"{name}.{attribute}" if name else str(attribute), depth + 1, visits
+            )
 
 
 def _read(archive: zipfile.ZipFile, top: str, stored: _Stored) -> Tensor:
     dtype = stored.storage.dtype
-    content = bytearray(archive.read(f"{top}/data/{stored.storage.key}"))
+    entry = archive.getinfo(f"{top}/data/{stored.storage.key}")
+    if entry.compress_type != zipfile.ZIP_STORED:  # of no real one, and it may unfold into any size
+        raise ValueError("its tensors are compressed")
+    content = bytearray(archive.read(entry))
     if not prod(stored.size):
         return torch.empty(stored.size, dtype=dtype)
     if len(stored.size) != len(stored.stride):

@@ -42,11 +42,13 @@ def save_weights(path: Path, key: str, about: str, weights: Mapping[str, Tensor]
 def load_weights(path: Path, key: str, about: str) -> dict[str, Tensor] | None:
     """Return the cached weights, or None if the file is missing, damaged or of other arguments."""
     try:
+        if not path.is_file():
+            return None
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError):
+        # The format finds a truncated file, not a changed byte in the weights.
+        expected = json.dumps([key, weights_digest(about, weights)])
+    except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError):
         return None
-    # The format finds a truncated file, not a changed byte in the weights.
-    expected = json.dumps([key, weights_digest(about, weights)])
     return weights if metadata.get("about") == expected else None

@@ -108,7 +108,8 @@ def test_verify_finds_a_change_that_kept_size_and_time(tiny, name):
     before = path.stat()
     flip(path)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    dataset("tiny")
+    if name == IMAGES:  # a label that no class has is found at once
+        dataset("tiny")
     with pytest.raises(UserError, match=f"{name} has changed since it was prepared"):
         verify(tiny.folder)
 

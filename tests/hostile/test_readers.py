@@ -1,0 +1,97 @@
+"""Bad files of every kind, given to every reader: one sentence, little memory, nothing run."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.hostile import corpus
+from tests.hostile.good import GOOD
+from tests.hostile.readers import READERS, outcome
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Every bad file, and what is no file."""
+    folder = tmp_path_factory.mktemp("bad")
+    for name, make in corpus.BYTES.items():
+        (folder / name).write_bytes(make())
+    for name, path in corpus.no_files(tmp_path_factory.mktemp("odd") / "odd").items():
+        if name != "absent":
+            path.rename(folder / name)
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
+def test_every_reader_refuses_every_bad_file(files, tmp_path):
+    arguments = [sys.executable, "-m", "tests.hostile.child", str(files), str(tmp_path / "result")]
+    place = tmp_path / "work"
+    place.mkdir()
+    known = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [*arguments, *READERS],
+        capture_output=True, text=True, cwd=place, env={**os.environ, **known},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    result = json.loads((tmp_path / "result").read_text())
+    assert result["found"] == []
+    assert result["tried"] == len(READERS) * len(list(files.iterdir()))
+    # No code ran, and nothing was written beside what was given.
+    assert [path.name for path in place.iterdir()] == ["place"]
+    assert not [path for path in tmp_path.rglob("*") if path.name in (corpus.CANARY, "evil")]
+
+
+@cache
+def good(name: str) -> bytes:
+    return GOOD[name]()
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_files_are_read_or_refused_for_what_they_are(scratch, name):
+    assert outcome(READERS[name], put(scratch, name, good(name))) == ""
+
+
+def put(scratch: Path, name: str, content: bytes) -> Path:
+    reader = READERS[name]
+    folder = scratch / name.replace(" ", "-")
+    path = folder / reader.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reader.prepare(folder)
+    path.write_bytes(content)
+    return path
+
+
+# What decoders warn of on their way to a refusal is theirs.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(st.data())
+@pytest.mark.parametrize("name", GOOD)
+def test_cut_and_changed_files_are_read_or_refused(scratch, name, data):
+    whole = good(name)
+    kind = data.draw(st.sampled_from(["cut", "changed", "mixed", "doubled"]))
+    content = bytearray(whole)
+    if kind == "cut":
+        del content[data.draw(st.integers(0, len(whole) - 1)) :]
+    elif kind == "changed":
+        for _ in range(data.draw(st.integers(1, 6))):
+            content[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    elif kind == "mixed":
+        other = good(data.draw(st.sampled_from(sorted(GOOD))))
+        at = data.draw(st.integers(0, len(whole)))
+        content[at:] = other[data.draw(st.integers(0, len(other))) :]
+    else:
+        at = data.draw(st.integers(0, len(whole)))
+        content[at:at] = whole[: data.draw(st.integers(1, len(whole)))]
+    assert outcome(READERS[name], put(scratch, name, bytes(content))) == ""

@@ -1,0 +1,238 @@
+"""Rows of somebody: the report shows their text as text, in every form, and writes nowhere else."""
+
+import csv
+import json
+import re
+import tempfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bench import report
+from bench.errors import UserError
+from bench.inversion.store import EditGrid, InversionRow, Pair, Score, Share
+from bench.report import write_report
+from bench.report.page import Picture
+from bench.store import Row
+from tests.hostile.values import BAD, MARKUP, broken
+from tests.report.factory import demo, images, row, value
+
+TEXTS = [text for text in BAD if isinstance(text, str) and 0 < len(text) < 500 and "\0" not in text]
+KNOWN = {
+    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "a", "dl", "dt", "dd",
+    "div", "table", "thead", "tbody", "tr", "th", "td", "sup", "small", "strong", "ul", "li",
+    "details", "summary", "figure", "figcaption", "img", "code",
+}  # fmt: skip
+ATTRIBUTES = {
+    "lang", "charset", "name", "content", "href", "class", "tabindex", "scope", "src", "alt",
+    "loading",
+}  # fmt: skip
+LINK = re.compile(
+    r"(summary|differences|inversions|edits)\.csv|tables\.(md|tex)|figures/[a-z0-9._-]+\.(png|pdf)"
+)
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: set[str] = set()
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [text for name, text in attrs if name in ("href", "src")]
+
+    def handle_data(self, data):
+        self.text += data
+
+    def handle_comment(self, data):
+        raise AssertionError(f"a comment: {data!r}")
+
+
+@pytest.fixture
+def tables_only(monkeypatch):
+    """Figures are drawn by tests of their own; here their plans, and so captions, are enough."""
+    monkeypatch.setattr(report, "_draw", lambda plans, out: ([Picture(p) for p in plans], []))
+
+
+def rows_of(text: str) -> list[Row]:
+    """Rows whose every text is `text` with something behind it."""
+    named = {
+         "experiment": f"{text}e", "data_hash": f"{text}h",
+        "reference": f"{text}r", "reference_hash": f"{text}rh",
+        "provenance": {f"{text}p": f"{text}v", "git": text}, "rule": f"{text}rule",
+        "knobs": {f"{text}k": text}, "knobs_from": "suite", "unmeasured": {text: f"{text}why"},
+    }  # fmt: skip
+    names = {"run": f"{text}run", "checkpoint": f"{text}c", "key": f"{text}key"}
+    found = []
+    for i, method in enumerate((f"{text}m", "edm", "real")):
+        for g in (1.0, 2.0):
+            measured = [
+                value(
+                    "fd", 3.0 + i, label=f"{text}l", extractor=f"{text}x", se=0.1, se_method=text
+                ),
+                value(f"{text}metric", 1.0 + i, label=f"{text}L", direction="lower"),
+            ]
+            own = {k: f"{v}{method}{g}" for k, v in names.items()}
+            preview = images(1, names=tuple(f"{text}{k}" for k in range(10)))
+            found.append(row(f"{text}d", method, g, *measured, preview=preview, **(named | own)))
+    for status in ("skip", "diverged", "failed"):
+        own = {k: f"{v}{status}" for k, v in names.items()}
+        more = named | own | {"status": status, "reason": f"{text}reason"}
+        found.append(row(f"{text}d", f"{text}m", 3.0, **more))
+    return found
+
+
+def inversions_of(text: str) -> list[InversionRow]:
+    share = Share(right=1, n=2, low=0.1, high=0.9)
+    png = images(1, count=2).png
+    return [
+        InversionRow(
+            key=f"{text}{g}", status=status, reason=f"{text}why", experiment=text, dataset=text,
+            data_hash=text, method=text, run=text, train_seed=0, checkpoint=text, guidance=g, n=2,
+            reference=text, reference_hash=text, judge=f"{text}j", judge_hash=text, authors_batch=2,
+            scores=(Score(name=f"{text}s", label=f"{text}S", value=1.0, se=0.1),
+                    Score(name="mse", label=text, reason=f"{text}R")),
+            pairs=(Pair(source=0, target=1, n=2, right=1),), edits=share, real=share,
+            preview=EditGrid(png=png, columns=(text, text), rows=(text,)),
+            created="2025-01-02T03:04:05+00:00", provenance={text: text},
+        )
+        for g, status in ((1.0, "ok"), (2.0, "ok"), (3.0, "skip"))
+    ]  # fmt: skip
+
+
+def check_page(path: Path) -> Page:
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.elements <= KNOWN
+    assert page.attributes <= ATTRIBUTES
+    assert all(LINK.fullmatch(link) for link in page.links)
+    return page
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_text_of_rows_is_text_on_the_page(tmp_path, tables_only, text):
+    note = {f"{text}n": f"{text}o"}
+    found = write_report(
+        rows_of(text), tmp_path / "r", published=None, note=note, inversions=inversions_of(text)
+    )
+    page = check_page(found.page)
+    shown = re.sub(r"\s+", " ", page.text)
+    for part in ("d", "m", "l", "L", "reason", "v", "j", "why", "o"):
+        assert re.sub(r"\s+", " ", f"{text}{part}") in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    check_markdown(found.markdown.read_text(encoding="utf-8"))
+    check_tex(found.tex.read_text(encoding="utf-8"))
+    check_csv(found.summary, text)
+    check_csv(tmp_path / "r" / "inversions.csv", text)
+
+
+def check_markdown(text: str) -> None:
+    """No element but ours, and no line of it begins with what a row says."""
+    assert set(re.findall(r"<\s*/?\s*([a-z!?]+)", text, re.IGNORECASE)) <= {
+        "sup",
+        "details",
+        "summary",
+    }
+    assert "\n# evil" not in text
+    for line in text.splitlines():
+        if line.startswith("|"):  # every row has the columns of its table
+            assert len(re.findall(r"(?<!\\)\|", line)) >= 3
+    tables = re.split(r"\n\n", text)
+    for table in (t for t in tables if t.startswith("|")):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def check_tex(text: str) -> None:
+    """The only commands are the report's own, and every brace is closed."""
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    own = (
+        "begin|end|caption|centering|footnotesize|setlength|tabcolsep|toprule|midrule|bottomrule|"
+        "par|smallskip|raggedright|textbf|textbackslash|textasciitilde|textasciicircum|textless|"
+        "textgreater|textbar|downarrow|uparrow|pm|sigma|geq|leq|times|scriptsize|tiny|small|,|"
+        "textit|multicolumn|cmidrule|emph|label"
+    )
+    commands = set(re.findall(r"\\([a-zA-Z]+)", body))
+    assert commands <= set(own.split("|"))
+    plain = re.sub(r"\\[&%$#_{}\\]", "", body)
+    assert plain.count("{") == plain.count("}")
+    assert plain.count("$") % 2 == 0
+    assert not re.search(r"[#%~]", plain)
+
+
+def check_csv(path: Path, text: str) -> None:
+    """Text is read back as it was; a spreadsheet takes none of it for a formula."""
+    with path.open(newline="", encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    assert records
+    cells = [cell for record in records for cell in record.values()]
+    assert not [cell for cell in cells if cell[:1] in "=+@\t\r" and cell]
+    assert any(text in cell for cell in cells)
+
+
+def test_numbers_in_csv_stay_numbers(tmp_path, tables_only):
+    found = write_report([row("d", "edm", -2.5, value("w1", -1e-3))], tmp_path, published=None)
+    (record,) = csv.DictReader(found.summary.open(newline="", encoding="utf-8"))
+    assert (record["guidance"], record["value"]) == ("-2.5", "-0.001")
+
+
+def test_figures_of_any_names_are_drawn_below_the_report(tmp_path):
+    text = f"{MARKUP}$\\frac{{../../evil"
+    found = write_report(
+        rows_of(text), tmp_path / "r", published=None, inversions=inversions_of(text)
+    )
+    assert found.problems == ()
+    assert found.figures
+    assert all(path.parent == tmp_path / "r" / "figures" for path in found.figures)
+    check_page(found.page)
+
+
+ROWS = [json.loads(r.model_dump_json()) for r in demo() if r.dataset == "digits"]
+BROKEN = st.sampled_from([ROWS[0], ROWS[5], ROWS[-1], json.loads(demo()[3].model_dump_json())])
+
+
+@given(st.data())
+def test_rows_of_any_values_are_refused_or_reported(data):
+    content = data.draw(BROKEN.flatmap(broken))
+    try:
+        changed = Row.model_validate_json(content)
+    except ValidationError:
+        return
+    others = [Row(**known) for known in ROWS if known["key"] != changed.key]
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(report, "_draw", lambda plans, out: ([Picture(p) for p in plans], []))
+        place = Path(folder)
+        try:
+            found = write_report([changed, *others], place / "r", published=None)
+        except UserError:
+            return
+        check_page(found.page)
+        assert [path.name for path in place.iterdir()] == ["r"]
+
+
+@settings(max_examples=max(4, settings().max_examples // 15))
+@given(st.data())
+def test_previews_of_any_values_cost_their_figure_alone(data):
+    whole = json.loads(next(r for r in demo() if r.preview is not None).model_dump_json())
+    other = next(r for r in ROWS if r["preview"])
+    tree = data.draw(st.sampled_from([whole, other]))
+    preview = json.loads(data.draw(broken(tree["preview"])))
+    try:
+        changed = Row.model_validate_json(json.dumps(tree | {"preview": preview}))
+    except ValidationError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = write_report([changed], Path(folder) / "r", published=None)
+        check_page(found.page)
+        for problem in found.problems:
+            assert "\n" not in problem
