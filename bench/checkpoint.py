@@ -60,6 +60,7 @@ def check_size(build: Callable[[], nn.Module], path: Path) -> None:
 
     Settings and weights may be somebody's: nothing is allocated before they are compared.
     """
+    check_weights(path)
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in build().parameters())

@@ -14,11 +14,16 @@ LONGEST = 300
 """Characters of text out of a file in a message."""
 
 
+def visible(text: str) -> str:
+    """Text of anybody as one line without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+
+
 class UserError(Exception):
     """Bad input: what was got, what is allowed, what to do. `code` is the exit status."""
 
     def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
+        super().__init__(visible(message))
         self.code = code
 
 
@@ -32,9 +37,8 @@ def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
 
 def said(error: Exception) -> str:
     """An exception's message as the end of a sentence: one line, and no longer than one."""
-    text = " ".join((str(error) or type(error).__name__).split())
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:LONGEST])
-    return text.rstrip(".")
+    text = str(error) or type(error).__name__
+    return visible(text[:LONGEST]).rstrip(".")
 
 
 def explain(error: ValidationError) -> str:
@@ -42,6 +46,6 @@ def explain(error: ValidationError) -> str:
     found = []
     for item in error.errors(include_url=False)[:3]:
         where = ".".join(str(part) for part in item["loc"]) or "the whole"
-        found.append(f"{where}: {item['msg'].lower()}")
+        found.append(visible(f"{where[:LONGEST]}: {item['msg'][:LONGEST].lower()}"))
     more = error.error_count() - len(found)
     return "; ".join(found) + (f"; and {more} more" if more > 0 else "")

@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import EpsImagePlugin, Image
 
+from bench.images_in import BATCH_MOST, read_samples
 from tests.hostile import corpus
 from tests.hostile.good import GOOD
 from tests.hostile.readers import READERS, outcome
@@ -95,3 +98,25 @@ def test_cut_and_changed_files_are_read_or_refused(scratch, name, data):
         at = data.draw(st.integers(0, len(whole)))
         content[at:at] = whole[: data.draw(st.integers(1, len(whole)))]
     assert outcome(READERS[name], put(scratch, name, bytes(content))) == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["sample image", "source image", "picture in a row", "image to edit", "output grid"]
+)
+def test_no_image_is_handed_to_an_interpreter(scratch, name, monkeypatch):
+    called = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: called.append(a))
+    path = put(scratch, name, corpus.postscript())
+    with Image.open(path) as picture, suppress(Exception):  # what Pillow does by itself
+        picture.load()
+    assert len(called) == 1
+    assert outcome(READERS[name], path) == ""
+    assert len(called) == 1
+
+
+def test_batches_of_large_images_are_small(tmp_path):
+    path = tmp_path / "x.zip"
+    path.write_bytes(corpus.archive({f"a/{i}.png": corpus.png(6000, 6000) for i in range(4)}))
+    sizes = [(len(x), x.nbytes) for x, _ in read_samples(path, batch=256)]
+    assert sum(n for n, _ in sizes) == 4
+    assert all(n < 4 and size <= BATCH_MOST for n, size in sizes)
