@@ -5,7 +5,7 @@
 | suite (TOML) | bench/suite.py | suite |
 | run.json of a run | bench/runs.py | run card |
 | model.safetensors, also as init, teacher, null branch | bench/checkpoint.py, sources.py, \
-null_branch.py | weights, weights checked, init file, null file |
+second_network.py | weights, weights checked, init file, null file |
 | state.safetensors, log.jsonl of a run | bench/checkpoint.py, train_log.py | state, log |
 | rows of cells and of inversions (JSON) | bench/store.py, inversion/store.py | row, inversion row |
 | pictures within rows (PNG in base64) | bench/report/grids.py | picture in a row |
@@ -38,7 +38,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from bench.null_branch import find_null
 
 from bench import files
 from bench.checkpoint import check_weights, load_state, load_weights
@@ -60,6 +59,7 @@ from bench.report.grids import strip_pixels
 from bench.report.published import read_published
 from bench.runs import read_card
 from bench.sample_card import SampleCard
+from bench.second_network import find_second
 from bench.sources import find_source
 from bench.statistics.read import is_statistics, read_statistics
 from bench.store import read_row
@@ -166,7 +166,7 @@ READERS: dict[str, Reader] = {
     "init file": Reader(
         "x.safetensors", lambda p: find_source("--init-from", str(p), experiment(p))
     ),
-    "null file": Reader("x.safetensors", lambda p: find_null(str(p), experiment(p))),
+    "null file": Reader("x.safetensors", lambda p: find_second("null", str(p), experiment(p))),
     "state": Reader("state.safetensors", load_state),
     "log": Reader("log.jsonl", log),
     "row": Reader("x.json", read_row),

@@ -63,7 +63,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def tables_only(monkeypatch):
     """Figures are drawn by tests of their own; here their plans, and so captions, are enough."""
-    monkeypatch.setattr(report, "_draw", lambda plans, out: ([Picture(p) for p in plans], []))
+    monkeypatch.setattr(report, "_draw", lambda plans, out, bar: ([Picture(p) for p in plans], []))
 
 
 def rows_of(text: str) -> list[Row]:
@@ -210,7 +210,7 @@ def test_rows_of_any_values_are_refused_or_reported(data):
         return
     others = [Row(**known) for known in ROWS if known["key"] != changed.key]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(report, "_draw", lambda plans, out: ([Picture(p) for p in plans], []))
+        patch.setattr(report, "_draw", lambda plans, out, bar: ([Picture(p) for p in plans], []))
         place = Path(folder)
         try:
             found = write_report([changed, *others], place / "r", published=None)
