@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from metrics.archive import DAMAGE, content_digest
 from metrics.base import SampleSet
+from metrics.damage import tell_damaged
 from metrics.files import atomic_file
 
 P = ParamSpec("P")
@@ -61,9 +62,14 @@ def _load(path: Path, key: str) -> Arrays | None:
             # Copies own their data, without which no result for them would be remembered.
             arrays: Arrays = {name: file[name].copy() for name in file.files}
         stored = str(arrays.pop("checksum")[0])
-    except DAMAGE:  # absent or damaged: it is made again
+        if stored == content_digest(arrays, {"key": key}):
+            return arrays
+    except FileNotFoundError:
         return None
-    return arrays if stored == content_digest(arrays, {"key": key}) else None
+    except DAMAGE:
+        pass
+    tell_damaged(path)
+    return None
 
 
 @dataclass

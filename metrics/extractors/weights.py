@@ -11,6 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from metrics.damage import tell_damaged
 from metrics.files import atomic_file
 
 
@@ -45,8 +46,12 @@ def load_weights(path: Path, key: str, about: str) -> dict[str, Tensor] | None:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError):
+        # The format finds a truncated file, not a changed byte in the weights.
+        if metadata.get("about") == json.dumps([key, weights_digest(about, weights)]):
+            return weights
+    except FileNotFoundError:
         return None
-    # The format finds a truncated file, not a changed byte in the weights.
-    expected = json.dumps([key, weights_digest(about, weights)])
-    return weights if metadata.get("about") == expected else None
+    except (OSError, safetensors.SafetensorError):
+        pass
+    tell_damaged(path)
+    return None
