@@ -16,13 +16,13 @@ from bench.errors import UserError
 from bench.health import STILL
 from bench.optim import learning_rate
 from bench.run_claim import CLAIM
-from bench.runs import CARD, WEIGHTS, dataset, read_card
+from bench.runs import CARD, WEIGHTS, dataset, make_method, read_card
 from bench.states import PREVIOUS, load_newest
 from bench.train import Stopped, train
 from methods import METHODS
 from methods.edm import EDM
 from methods.rng import derive_seed
-from tests.bench.helpers import TINY, bench, contents, sets, tiny_card
+from tests.bench.helpers import TINY, bench, contents, randomised, sets, tiny_card
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -122,20 +122,22 @@ def test_who_lost_the_claim_stops_and_writes_nothing(tmp_path, fabric, monkeypat
     assert steps_logged(tmp_path) == list(range(4))
 
 
-def test_an_import_keeps_out_of_a_run_that_is_being_made(trained, tmp_path):
-    weights = tmp_path / "w.safetensors"
-    save_weights(weights, {"model.x": torch.zeros(1)})
-    folder = trained / "default" / "runs" / "modes1d-edm-s0"
+def test_an_import_keeps_out_of_a_run_that_is_being_made(tmp_path):
+    card = tiny_card("edm", "digits")
+    weights = randomised(make_method(card, dataset("digits"))).state_dict()
+    save_weights(tmp_path / "w.safetensors", weights)
+    results = tmp_path / "results"
+    arguments = ("import", tmp_path / "w.safetensors", "--as", "x", "-m", "edm", "-d", "digits")
+    folder = results / "default" / "runs" / "x"
     claim = try_claim(folder / CLAIM)
-    from bench.run_claim import hold_folder
-
-    with pytest.raises(UserError, match=f"is being made by process {os.getpid()} on "):
-        with hold_folder(folder, "modes1d-edm-s0"):
-            pytest.fail("the folder is held twice")
+    ran = bench(*arguments, "--results", results)
+    assert ran.code == 1
+    assert ran.err.startswith(f"Error: Run 'x' is being made by process {os.getpid()} on ")
+    assert sorted(contents(folder)) == [CLAIM]
     claim.release()
-    with hold_folder(folder, "modes1d-edm-s0"):
-        assert read_holder(folder / CLAIM).pid == os.getpid()
-    assert not (folder / CLAIM).exists()
+    ran = bench(*arguments, "--results", results)
+    assert ran.code == 0, ran.err
+    assert sorted(contents(folder)) == [WEIGHTS, CARD]
 
 
 def test_weights_of_nobody_are_not_taken_for_trained_ones(tmp_path, fabric):
@@ -161,7 +163,7 @@ def test_a_finished_run_that_was_damaged_is_not_taken_for_whole(trained):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, damage):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
     card = ["train", "-m", "ct", "-d", "modes1d", *sets(*TINY, EVERY), "--init-from", "none"]
     assert bench(*card, "--results", tmp_path / "whole").code == 0
     whole = (tmp_path / "whole" / "default" / "runs" / "modes1d-ct-s0" / WEIGHTS).read_bytes()
@@ -260,7 +262,7 @@ def test_a_rollback_goes_on_with_other_draws_and_resumes_to_equal_bytes(
         place = tmp_path / str(step)
         reached = []
 
-        def second_time(reached=reached):
+        def second_time(reached=reached, step=step):
             reached.append(1)
             if len(reached) == (2 if step == 6 else 1):
                 crash()
@@ -278,15 +280,18 @@ def test_a_rollback_goes_on_with_other_draws_and_resumes_to_equal_bytes(
         assert read_card(run_folder(place)).provenance["rollbacks"]
 
 
-def test_a_rollback_before_the_first_checkpoint_starts_anew(unlucky, tmp_path, monkeypatch):
+def test_a_rollback_before_the_first_checkpoint_starts_anew(unlucky, tmp_path, fabric, monkeypatch):
     monkeypatch.setattr(Unlucky, "at", 2)
     ran = bench(*unlucky(tmp_path), "--on-nan", "rollback")
     assert ran.code == 0, ran.err
-    assert read_card(run_folder(tmp_path)).provenance["rollbacks"].endswith("back to step 0")
-    # From the same weights with the draws of a first rollback.
-    folder, initial = run_folder(tmp_path), training.build_nets
+    folder = run_folder(tmp_path)
+    assert read_card(folder).provenance["rollbacks"].endswith("back to step 0")
     assert steps_logged(folder) == list(range(12))
-    assert initial is training.build_nets
+    # What a training gives whose draws are those of the first rollback from its start.
+    monkeypatch.setattr(training, "derive_seed", lambda *parts: derive_seed(*parts, "attempt", 1))
+    card = tiny_card("edm", "modes1d", EVERY)
+    expected = train(card, dataset("modes1d"), tmp_path / "other", fabric=fabric)
+    assert (folder / WEIGHTS).read_bytes() == expected.read_bytes()
 
 
 def test_after_three_rollbacks_training_stops(unlucky, tmp_path, monkeypatch):
@@ -301,9 +306,12 @@ def test_after_three_rollbacks_training_stops(unlucky, tmp_path, monkeypatch):
     )
     assert load_state(folder / STATE).step == 4
     assert not (folder / CLAIM).exists()
-    monkeypatch.setattr(Unlucky, "attempts", 3)
-    monkeypatch.setattr(Unlucky, "at", 11)
+    # Its checkpoint remembers the rollbacks: the same draws give the same end.
+    again = bench(*unlucky(tmp_path), "--on-nan", "rollback")
+    assert (again.code, again.err) == (1, ran.err)
+    monkeypatch.setattr(Unlucky, "attempts", 3)  # as if the cause were gone
     assert bench(*unlucky(tmp_path)).code == 0
+    assert read_card(folder).provenance["rollbacks"].count("back to step 4") == 3
 
 
 def test_without_trouble_a_training_that_may_roll_back_is_the_same(tmp_path, fabric):
@@ -356,9 +364,7 @@ def test_a_loss_that_explodes_or_stands_still_stops_with_the_last_good_checkpoin
     tmp_path, fabric, monkeypatch, method, said, last
 ):
     monkeypatch.setitem(METHODS, method.name, method)
-    card = tiny_card(
-        method.name, "modes1d", "train.iterations=400", "train.checkpoint_every=50"
-    )
+    card = tiny_card(method.name, "modes1d", "train.iterations=400", "train.checkpoint_every=50")
     with pytest.raises(UserError, match=said) as raised:
         train(card, dataset("modes1d"), tmp_path, fabric=fabric)
     assert f"the last good checkpoint is {tmp_path / STATE}" in str(raised.value)
