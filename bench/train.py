@@ -95,10 +95,10 @@ def train(
     weights_file = folder / WEIGHTS
     # What the first process sees holds for all: files may come into being meanwhile.
     if fabric.broadcast(weights_file.exists()):
-        return _finished(card, folder)
+        return _finished(card, folder, leader)
     with hold_run(folder, card.name, fabric) as hold:
         if fabric.broadcast(weights_file.exists()):
-            return _finished(card, folder)
+            return _finished(card, folder, leader)
         if leader:
             claim(folder, card)
         fabric.barrier()
@@ -278,7 +278,7 @@ class _Training:
             say(self.console, text)
 
 
-def _finished(card: RunCard, folder: Path) -> Path:
+def _finished(card: RunCard, folder: Path, leader: bool) -> Path:
     """The weights of a run that is trained; UserError if they are another's or damaged."""
     if not (folder / CARD).exists():
         raise UserError(
@@ -287,6 +287,8 @@ def _finished(card: RunCard, folder: Path) -> Path:
         )
     check_claim(folder, card)
     check_weights(folder / WEIGHTS)
+    if leader:  # a process may have been killed between the weights and this
+        remove_states(folder)
     return folder / WEIGHTS
 
 

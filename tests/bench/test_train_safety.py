@@ -159,6 +159,18 @@ def test_a_finished_run_that_was_damaged_is_not_taken_for_whole(trained):
     assert "does not have the SHA-256 that was written with it" in ran.err
 
 
+def test_checkpoints_that_a_kill_left_beside_the_weights_are_removed(tmp_path, fabric, monkeypatch):
+    card, data = tiny_card("edm", "modes1d", EVERY), dataset("modes1d")
+    monkeypatch.setattr(training, "remove_states", lambda folder: crash())
+    with pytest.raises(RuntimeError, match="power"):
+        train(card, data, tmp_path, fabric=fabric)
+    monkeypatch.undo()
+    whole = (tmp_path / WEIGHTS).read_bytes()
+    assert {STATE, PREVIOUS} <= contents(tmp_path).keys()
+    assert train(card, data, tmp_path, fabric=fabric).read_bytes() == whole
+    assert sorted(contents(tmp_path)) == ["log.jsonl", WEIGHTS, CARD]
+
+
 # The checkpoint before
 
 
