@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +18,8 @@ from bench.errors import UserError
 from bench.files import atomic_path, check_regular
 
 STATE = "state.safetensors"
+CHECKSUM = "guidance-bench"
+"""The entry of a weights file's metadata that holds the checksum; files of others have none."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +30,53 @@ class TrainingState:
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    rollbacks: tuple[str, ...] = ()
+    """A sentence for every time that training went back to an earlier step; decides the draws."""
+
+
+def content_hash(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """SHA-256 of names, types, shapes and bytes, in the order of the names, and of `about`.
+
+    A file cannot hold its own hash; this one lies in its header and covers everything else.
+    """
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write one state dict; equal weights give equal bytes."""
+    """Write one state dict with its checksum; equal weights give equal bytes."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    # One entry, since the format keeps no order of several.
+    metadata = {CHECKSUM: f"sha256 {content_hash(tensors)}"}
     with atomic_path(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read one state dict; a damaged file is a UserError that names it."""
+    """Read one state dict; a damaged file, to the last bit, is a UserError that names it.
+
+    Files of others, and older ones, have no checksum and are taken as they are.
+    """
     try:
         check_regular(path)
-        return load_file(path)
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get(CHECKSUM)
     except FileNotFoundError:
         raise UserError(f"There is no checkpoint {path}.") from None
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from None
+    if stored is not None and stored != f"sha256 {content_hash(tensors)}":
+        raise damaged(path, CHANGED)
+    return tensors
 
 
 def check_weights(path: Path) -> None:
-    """UserError if a state dict's file is cut short or not one; its values are not read."""
-    try:
-        check_regular(path)
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, error) from None
+    """UserError if a state dict's file is cut short, damaged or not one."""
+    load_weights(path)
 
 
 def check_size(build: Callable[[], nn.Module], path: Path) -> None:
@@ -60,7 +84,12 @@ def check_size(build: Callable[[], nn.Module], path: Path) -> None:
 
     Settings and weights may be somebody's: nothing is allocated before they are compared.
     """
-    check_weights(path)
+    try:
+        check_regular(path)
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from None
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in build().parameters())
@@ -73,7 +102,10 @@ def check_size(build: Callable[[], nn.Module], path: Path) -> None:
         )
 
 
-def damaged(path: Path, error: Exception) -> UserError:
+CHANGED = "its content does not have the SHA-256 that was written with it"
+
+
+def damaged(path: Path, error: Exception | str) -> UserError:
     """The error for a checkpoint that cannot be read."""
     return UserError(
         f"Checkpoint {path} is cut short or damaged ({error}); remove it and run the same bench "
@@ -81,15 +113,23 @@ def damaged(path: Path, error: Exception) -> UserError:
     )
 
 
-def save_state(path: Path, state: TrainingState) -> None:
-    """Write the training state into one file, so that its parts cannot belong to two steps."""
+def save_state(path: Path, state: TrainingState, before: Callable[[], None] = lambda: None) -> None:
+    """Write the training state into one file, so that its parts cannot belong to two steps.
+
+    `before` is called once the content is written, just before it takes its name.
+    """
     tensors = {
         f"{part}/{name}": tensor.detach().cpu().contiguous()
         for part in ("weights", "ema", "optimizer")
         for name, tensor in getattr(state, part).items()
     }
+    about: dict[str, Any] = {"step": state.step}
+    if state.rollbacks:
+        about["rollbacks"] = list(state.rollbacks)
+    about["sha256"] = content_hash(tensors, _text(about))
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"state": json.dumps({"step": state.step})})
+        save_file(tensors, temporary, metadata={"state": json.dumps(about)})
+        before()
 
 
 def load_state(path: Path) -> TrainingState:
@@ -98,15 +138,25 @@ def load_state(path: Path) -> TrainingState:
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
-            step = int(json.loads((file.metadata() or {})["state"])["step"])
-            for key in file.keys():  # noqa: SIM118 - the file is no mapping
-                part, _, name = key.partition("/")
-                parts[part][name] = file.get_tensor(key)
+            about = json.loads((file.metadata() or {})["state"])
+            stored = about.pop("sha256", None)
+            step, rollbacks = int(about["step"]), tuple(map(str, about.get("rollbacks", ())))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        for key, tensor in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = tensor
     except (
-        SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError, RecursionError,
+        SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, OverflowError,
+        RecursionError,
     ) as error:  # fmt: skip
         raise damaged(path, error) from None
-    return TrainingState(step=step, **parts)
+    if stored is not None and stored != content_hash(tensors, _text(about)):
+        raise damaged(path, CHANGED)
+    return TrainingState(step=step, rollbacks=rollbacks, **parts)
+
+
+def _text(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, sort_keys=True)
 
 
 def load_into(nets: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:

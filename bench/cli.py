@@ -111,6 +111,10 @@ def train_command(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the networks with torch.compile.")
     ] = False,
+    on_nan: Annotated[
+        str,
+        typer.Option(help="If losses or weights are unusable: stop, or rollback and go on."),
+    ] = "stop",
     plugin: PluginOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -134,6 +138,7 @@ def train_command(
         device=device,
         precision=precision,
         compiled=compiled,
+        on_nan=on_nan,
         dry_run=dry_run,
     )
 

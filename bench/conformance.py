@@ -24,7 +24,7 @@ from bench.data import DATASETS, Dataset
 from bench.data.convert import from_model, one_hot
 from bench.runs import make_card, make_method
 from bench.sources import make_teacher, teacher_card
-from bench.train import build_nets, draw_batch
+from bench.training_step import build_nets, draw_batch
 from methods import BatchRNG, Guidance, Inverts, Method, Preset, Progress, SampleRNG
 
 N = 6

@@ -17,7 +17,7 @@ from bench.precision import PRECISIONS, matmul_precision
 from bench.runs import RunCard, make_method, method_class
 from bench.sources import make_teacher, teacher_card
 from bench.sweep import generate, is_done, load_nets
-from bench.train import build_nets, draw_batch
+from bench.training_step import build_nets, draw_batch
 from methods import BatchRNG, Progress, TrainSettings
 
 STEPS = 3

@@ -15,6 +15,7 @@ from bench.data import Dataset
 from bench.errors import UserError, unknown
 from bench.evaluate import Evaluation, TakesLong, Tell, nothing_measured, prepare
 from bench.experiment import DEFAULT_PRECISION, Experiment
+from bench.health import OnNan
 from bench.plan import Cell, Target, expand, target
 from bench.precision import PRECISIONS
 from bench.protocols import find_protocol
@@ -96,6 +97,7 @@ def train_run(
     init_from: str | None = None,
     teacher: str | None = None,
     compiler: str | None = None,
+    on_nan: OnNan = "stop",
 ) -> RunCard:
     """Train one run; a run that it starts from or distils is trained first if it is missing.
 
@@ -114,7 +116,7 @@ def train_run(
         if named is None:
             named = _prerequisite(
                 method, verb, owner, data, experiment, fabric, console, preset=preset, seed=seed,
-                overrides=overrides, precision=precision, compiler=compiler,
+                overrides=overrides, precision=precision, compiler=compiler, on_nan=on_nan,
             )  # fmt: skip
         return find_source(option, named, experiment)
 
@@ -151,7 +153,7 @@ def train_run(
     initial = make_method(card, data).initial_weights(start.weights) if start else None
     train(
         card, data, experiment.runs / card.name, fabric=fabric, console=console, initial=initial,
-        teacher=frozen, compiler=compiler,
+        teacher=frozen, compiler=compiler, on_nan=on_nan,
     )  # fmt: skip
     return card
 
@@ -170,6 +172,7 @@ def _prerequisite(
     overrides: Mapping[str, Any],
     precision: str,
     compiler: str | None,
+    on_nan: OnNan,
 ) -> str:
     """The name of the run of `source` that `method` needs, which is trained if it is missing."""
     own_preset = source_preset(source, preset)
@@ -188,7 +191,7 @@ def _prerequisite(
         train_run(
             source, data, experiment, fabric, console,
             preset=own_preset, seed=seed, overrides=shared, precision=precision,
-            compiler=compiler,
+            compiler=compiler, on_nan=on_nan,
         )  # fmt: skip
     return needed.name
 
@@ -200,6 +203,7 @@ def train_study(
     console: Console | None,
     precision: str = DEFAULT_PRECISION,
     compiler: str | None = None,
+    on_nan: OnNan = "stop",
 ) -> list[RunCard]:
     """Train every method and seed of a study that has something to train, and weaker networks."""
     data = dataset(study.dataset)
@@ -215,7 +219,7 @@ def train_study(
                 train_run(
                     method, data, experiment, fabric, console,
                     preset=preset_for(study, method), seed=seed, name=name, overrides=overrides,
-                    precision=precision, compiler=compiler,
+                    precision=precision, compiler=compiler, on_nan=on_nan,
                 )
             )  # fmt: skip
     return cards

@@ -10,6 +10,7 @@ from bench.identity import code_hash, digest
 from metrics import Accumulator, CorruptSampleSet, load_sample_set, save_sample_set
 from metrics.base import ExactMixture, Extractor, Need, SampleSet
 from metrics.cache import keep_results
+from metrics.damage import tell_damaged
 
 Feed = Callable[[Accumulator], None]
 
@@ -42,7 +43,9 @@ def real_side(
     path = cache / f"real-{name}-{digest(parts)[:24]}.npz"
     try:
         real = load_sample_set(path)
-    except (FileNotFoundError, CorruptSampleSet):
+    except (FileNotFoundError, CorruptSampleSet) as error:
+        if isinstance(error, CorruptSampleSet):
+            tell_damaged(path)
         # Absent or damaged: it is made again and replaces the damaged file.
         accumulator = Accumulator(extractors, needs)
         feed(accumulator)

@@ -28,7 +28,7 @@ import methods.oracle
 from bench.conformance import untouched_global_rng
 from bench.data import DATASETS
 from bench.data.convert import one_hot
-from bench.train import build_nets
+from bench.training_step import build_nets
 from methods import EDM, Guidance, Method, Oracle, SampleRNG
 from methods.nets.config import UNetConfig
 from methods.rules import CFG, Between, Call, Composite, Interval, Rule

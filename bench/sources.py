@@ -25,7 +25,7 @@ from bench.runs import (
     read_card,
     trained_runs,
 )
-from bench.train import build_nets
+from bench.training_step import build_nets
 from methods import Method, Teaches
 
 NO_INIT = "none"

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from bench.checkpoint import check_size, load_into, load_weights
 from bench.data import Dataset
 from bench.data.convert import from_model, one_hot
+from bench.divergence import Diverged as Diverged
+from bench.divergence import refuse_constant
 from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
 from bench.identity import digest
@@ -75,10 +77,6 @@ def generate(
 
 class MetricsFailed(Exception):
     """Some metrics of a cell failed; the values of the others are stored."""
-
-
-class Diverged(Exception):
-    """A sampler gave NaN or infinity: a result about the method, not a failure of the sweep."""
 
 
 def load_nets(target: Target, device: torch.device) -> nn.Module:
@@ -177,7 +175,7 @@ def run_cell(
     )  # fmt: skip
     try:
         started = time.perf_counter()
-        for x, y in stream:
+        for x, y in refuse_constant(stream):
             seconds += time.perf_counter() - started
             keep(x, y)
             accumulate(accumulator, x, y)

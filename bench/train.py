@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -20,111 +18,46 @@ from bench.checkpoint import (
     check_weights,
     load_into,
     load_optimizer,
-    load_state,
     optimizer_tensors,
     save_state,
     save_weights,
 )
 from bench.compiling import compile_nets
-from bench.data import Dataset, Split
-from bench.data.convert import one_hot, to_model
+from bench.console import say
+from bench.data import Dataset
 from bench.errors import UserError
+from bench.health import OnNan, Unstable, check_finite
 from bench.optim import Ema, learning_rate, make_optimizer
 from bench.precision import matmul_precision
 from bench.progress import Bar
-from bench.runs import WEIGHTS, RunCard, claim, make_method
+from bench.run_claim import Hold, hold_run
+from bench.runs import (
+    CARD,
+    WEIGHTS,
+    RunCard,
+    check_claim,
+    claim,
+    make_method,
+    read_card,
+    write_card,
+)
 from bench.signals import stop_signals
+from bench.states import load_newest, remove_states, save_newest, settle
 from bench.train_log import LOG, Log
-from methods import Batch, BatchRNG, Denoiser, Method, Progress
+from bench.training_step import Loss as _Loss
+from bench.training_step import accumulate_gradients, build_nets, near
+from methods import BatchRNG, Denoiser, Progress
 from methods.rng import derive_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-RESIDENT_BYTES = 2 * 2**30
+ROLLBACKS = 3
+"""Times that one training goes back to a checkpoint before it stops after all."""
 
 
 class Stopped(Exception):
     """Training was asked to stop, and has written its checkpoint."""
-
-
-class _Loss(nn.Module):
-    """The loss as a module's forward, which is where distributed wrappers look for it.
-
-    The teacher is no submodule: it is neither trained, averaged, stored nor synchronised.
-    """
-
-    def __init__(self, method: Method[Any], nets: nn.Module, teacher: Denoiser | None) -> None:
-        super().__init__()
-        self.method, self.nets, self.teacher = method, nets, teacher
-
-    # Mixed precision rebuilds the arguments of a forward, which frozen dataclasses do not allow.
-    def forward(
-        self,
-        x0: Tensor,
-        labels: Tensor,
-        decoupled: Tensor | None,
-        step: int,
-        total: int,
-        rng: BatchRNG,
-    ) -> dict[str, Tensor]:
-        batch = Batch(x0, labels, decoupled, self.teacher)
-        return self.method.loss(self.nets, batch, Progress(step, total), rng)
-
-
-def build_nets(method: Method[Any], seed: int) -> nn.Module:
-    """Networks whose initial weights depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed("init", seed))
-        try:
-            return method.build()
-        except ValueError as error:
-            raise UserError(f"{method.name} cannot be built: {error}.", code=2) from None
-
-
-def draw_batch(split: Split, method: Method[Any], rng: BatchRNG, device: torch.device) -> Batch:
-    """The step's rows of a batch drawn with replacement."""
-    picked = rng.randint(len(split)).to(split.samples.device)
-    x0 = to_model(split.samples[picked].to(device))
-    labels = one_hot(split.labels[picked].to(device), method.data.num_classes)
-    if not method.wants_decoupled:
-        return Batch(x0, labels)
-    other = rng.randint(len(split)).to(split.samples.device)
-    return Batch(x0, labels, to_model(split.samples[other].to(device)))
-
-
-def accumulate_gradients(
-    loss: nn.Module,
-    split: Split,
-    method: Method[Any],
-    rng: BatchRNG,
-    progress: Progress,
-    *,
-    fabric: Fabric,
-    micro_batch: int | None,
-) -> dict[str, Tensor]:
-    """Add the gradient of the mean loss over `rng`'s rows; returns the means of the terms.
-
-    With `micro_batch` the rows go forward and backward in slices. Their draws and the gradient
-    are those of one batch, but for rounding and for dropout, whose masks are a slice's own.
-    """
-    slices = rng.split(micro_batch or len(rng))
-    means: dict[str, Tensor] = {}
-    for k, part in enumerate(slices):
-        batch = draw_batch(split, method, part, fabric.device)
-        share = len(part) / len(rng)
-        # Processes exchange gradients once, with the last slice.
-        waits = fabric.world_size > 1 and k + 1 < len(slices)
-        with fabric.no_backward_sync(cast(Any, loss)) if waits else nullcontext():
-            terms = loss(
-                batch.x0, batch.labels, batch.decoupled, progress.step, progress.total, part
-            )
-            total = torch.stack([t.mean() for t in terms.values()]).sum()
-            fabric.backward(total if len(slices) == 1 else total * share)
-        for name, term in terms.items():
-            mean = term.detach().mean()
-            means[name] = mean * share + means[name] if name in means else mean * share
-    return means
 
 
 def train(
@@ -137,17 +70,20 @@ def train(
     initial: Mapping[str, Tensor] | None = None,
     teacher: Denoiser | None = None,
     compiler: str | None = None,
+    on_nan: OnNan = "stop",
 ) -> Path:
     """Train `card` in `folder`, or go on where it stopped; returns the weights' file.
 
     `teacher` is what a method that distils one is handed; `compiler` a backend of torch.compile.
-    Raises UserError for NaN in a loss term (the last good checkpoint stays) and `Stopped` after
-    Ctrl-C or SIGTERM, when a checkpoint has been written.
+    Raises UserError if another process trains the run, `Stopped` after Ctrl-C or SIGTERM, when a
+    checkpoint has been written, and `Unstable` for numbers that are no training any more (see
+    `bench.health`). The last good checkpoint stays; with `on_nan` "rollback" training goes back to
+    it up to three times, and on from there with other draws, before it gives up.
     """
     settings = card.train
     if settings is None:
         raise UserError(f"{card.method} has nothing to train: sweep it as it is.")
-    share = _rows(settings.batch, fabric)
+    rows = _rows(settings.batch, fabric)
     leader = fabric.is_global_zero
     method = make_method(card, data)
     if method.wants_teacher is not None and teacher is None:
@@ -156,111 +92,204 @@ def train(
     if initial is not None:
         load_into(nets, nets.state_dict() | dict(initial), f"run {card.init_run}")
         initial = None
-    if leader:
-        claim(folder, card)
-    fabric.barrier()
     weights_file = folder / WEIGHTS
-    if weights_file.exists():
-        check_weights(weights_file)
-        return weights_file
-
-    optimizer = make_optimizer(settings, nets)
-    ema = Ema(settings.ema, settings.ema_ramp)
-    first, average = _resume(folder / STATE, nets, optimizer)
-    if compiler is not None:
-        compile_nets(nets, compiler)
-    if fabric.device.type == "cuda" and data.spec.is_image:
-        # The layout that convolutions there are made for; values are what they were.
-        nets = nets.to(memory_format=torch.channels_last)
-    loss, optimizer = fabric.setup(_Loss(method, nets, teacher), optimizer)
-    nets = loss.module.nets if hasattr(loss, "module") else nets
-    ema.weights = {
-        k: torch.empty_like(v).copy_(average.get(k, v)) for k, v in nets.state_dict().items()
-    }
-    average.clear()
-    split = near(data.train, fabric.device)
-    log = Log(folder / LOG, first, fabric)
-
-    def checkpoint(step: int) -> None:
-        # A finite loss may have an infinite gradient, and the good checkpoint must not go.
-        _check_finite(card.name, f"step {step - 1}", nets.state_dict())
-        optimizer.zero_grad()  # its memory is wanted for the file
+    # What the first process sees holds for all: files may come into being meanwhile.
+    if fabric.broadcast(weights_file.exists()):
+        return _finished(card, folder, leader)
+    with hold_run(folder, card.name, fabric) as hold:
+        if fabric.broadcast(weights_file.exists()):
+            return _finished(card, folder, leader)
         if leader:
-            state = TrainingState(
-                step, nets.state_dict(), ema.weights, optimizer_tensors(optimizer)
-            )
-            save_state(folder / STATE, state)
+            claim(folder, card)
         fabric.barrier()
+        training = _Training(card, data, folder, fabric, console, hold, rows)
+        training.prepare(nets, teacher, compiler)
+        while True:
+            try:
+                training.run(on_nan)
+                return weights_file
+            except Unstable as error:
+                if on_nan != "rollback":
+                    raise
+                training.roll_back(error)
 
-    total = settings.iterations
-    with (
-        matmul_precision(card.precision),
-        stop_signals() as stop,
-        Bar(card.name, total, first, console if leader else None) as bar,
-    ):
-        started = time.monotonic()
-        for step in range(first, total):
-            rng = BatchRNG(
-                derive_seed("train", card.seed, step), settings.batch, *share, fabric.device
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, step)
+
+class _Training:
+    """A training while it runs: what is trained, and where its files are."""
+
+    def __init__(
+        self,
+        card: RunCard,
+        data: Dataset,
+        folder: Path,
+        fabric: Fabric,
+        console: Console | None,
+        hold: Hold,
+        rows: tuple[int, int],
+    ) -> None:
+        assert card.train is not None
+        self.card, self.settings, self.folder = card, card.train, folder
+        self.data, self.rows, self.hold = data, rows, hold
+        self.method = make_method(card, data)
+        self.fabric, self.leader = fabric, fabric.is_global_zero
+        self.console = console if self.leader else None
+        self.first = 0
+        self.rollbacks: tuple[str, ...] = ()
+
+    def prepare(self, nets: nn.Module, teacher: Denoiser | None, compiler: str | None) -> None:
+        """Put the newest checkpoint into the networks, if there is one, and set all up."""
+        settings, fabric, data = self.settings, self.fabric, self.data
+        optimizer = make_optimizer(settings, nets)
+        self.ema = Ema(settings.ema, settings.ema_ramp)
+        average = self._load(nets, optimizer) or {}
+        if compiler is not None:
+            compile_nets(nets, compiler)
+        if fabric.device.type == "cuda" and data.spec.is_image:
+            # The layout that convolutions there are made for; values are what they were.
+            nets = nets.to(memory_format=torch.channels_last)
+        self.loss, self.optimizer = fabric.setup(_Loss(self.method, nets, teacher), optimizer)
+        self.nets: nn.Module = self.loss.module.nets if hasattr(self.loss, "module") else nets
+        self._take_average(average)
+        self.split = near(data.train, fabric.device)
+
+    def run(self, on_nan: OnNan) -> None:
+        """Train from the newest checkpoint to the end, and write the weights."""
+        card, settings, folder = self.card, self.settings, self.folder
+        fabric, optimizer = self.fabric, self.optimizer
+        first, total = self.first, settings.iterations
+        log = Log(folder / LOG, first, fabric)
+        attempt = ("attempt", len(self.rollbacks)) if self.rollbacks else ()
+        if on_nan == "rollback" and first == 0 and not self.rollbacks:
+            self._checkpoint(0)  # so that there always is one to go back to
+        with (
+            matmul_precision(card.precision),
+            stop_signals() as stop,
+            Bar(card.name, total, first, self.console) as bar,
+        ):
+            started = time.monotonic()
+            for step in range(first, total):
+                seed = derive_seed("train", card.seed, step, *attempt)
+                rng = BatchRNG(seed, settings.batch, *self.rows, fabric.device)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(settings, step)
+                optimizer.zero_grad()
+                means = accumulate_gradients(
+                    self.loss, self.split, self.method, rng, Progress(step, total),
+                    fabric=fabric, micro_batch=settings.micro_batch,
+                )  # fmt: skip
+                log.add(step, means)
+                due = (step + 1) % settings.checkpoint_every == 0
+                stopping = False
+                if log.due(step, total, due, stop.asked):
+                    self.hold.check()
+                    stopping = log.flush(folder, stop.asked)
+                optimizer.step()
+                self.ema.update(self.nets, step)
+                rate = (step + 1 - first) * settings.batch / (time.monotonic() - started)
+                bar.update(step + 1, f"{log.last}  {rate:,.0f} images/s")
+                if stopping and step + 1 < total:
+                    self._checkpoint(step + 1)
+                    raise Stopped(
+                        f"Stopped {card.name} at step {step + 1} of {total}; its checkpoint is "
+                        f"written, and the same command goes on from it."
+                    )
+                if due and step + 1 < total:
+                    self._checkpoint(step + 1)
             optimizer.zero_grad()
-            means = accumulate_gradients(
-                loss, split, method, rng, Progress(step, total),
-                fabric=fabric, micro_batch=settings.micro_batch,
-            )  # fmt: skip
-            log.add(step, means)
-            due = (step + 1) % settings.checkpoint_every == 0
-            stopping = log.due(step, total, due, stop.asked) and log.flush(folder, stop.asked)
-            optimizer.step()
-            ema.update(nets, step)
-            rate = (step + 1 - first) * settings.batch / (time.monotonic() - started)
-            bar.update(step + 1, f"{log.last}  {rate:,.0f} images/s")
-            if stopping and step + 1 < total:
-                checkpoint(step + 1)
-                raise Stopped(
-                    f"Stopped {card.name} at step {step + 1} of {total}; its checkpoint is "
-                    f"written, and the same command goes on from it."
-                )
-            if due and step + 1 < total:
-                checkpoint(step + 1)
-    optimizer.zero_grad()
-    if leader:
-        _check_finite(card.name, "the last step", ema.weights)
-        save_weights(weights_file, ema.weights)
-        (folder / STATE).unlink(missing_ok=True)
-    fabric.barrier()
-    return weights_file
+            check_finite(card.name, "the last step", self.ema.weights, folder)
+            self.hold.check()
+            if self.leader:
+                save_weights(folder / WEIGHTS, self.ema.weights)
+                remove_states(folder)
+            fabric.barrier()
 
+    def roll_back(self, error: Unstable) -> None:
+        """Go back to the last good checkpoint, from where the draws are others.
 
-def _resume(
-    path: Path, nets: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, Tensor]]:
-    """Put a checkpoint back, if there is one; its step and its average of the weights."""
-    if not path.exists():
-        return 0, {}
-    state = load_state(path)
-    load_into(nets, state.weights, path)
-    load_optimizer(optimizer, state.optimizer)
-    return state.step, state.ema
-
-
-def near(split: Split, device: torch.device) -> Split:
-    """A split that fits beside the networks of a GPU, moved there once; others as they are."""
-    size = split.samples.numel() * split.samples.element_size()
-    if device.type != "cuda" or size >= RESIDENT_BYTES:
-        return split
-    return replace(split, samples=split.samples.to(device), labels=split.labels.to(device))
-
-
-def _check_finite(name: str, when: str, weights: Mapping[str, Tensor]) -> None:
-    bad = [k for k, v in weights.items() if not v.isfinite().all()]
-    if bad:
-        raise UserError(
-            f"{name}: the weights {bad[0]} are not finite after {when}; training stopped, and an "
-            "earlier checkpoint is kept. A smaller --set train.lr=... is the usual cure."
+        They are a function of the training's seed, the step and the number of rollbacks, which the
+        checkpoint holds from now on. `error` again after the last rollback that is allowed.
+        """
+        if len(self.rollbacks) >= ROLLBACKS:
+            raise Unstable(f"{error.what}, after {ROLLBACKS} rollbacks", self.folder)
+        self.hold.check()
+        self.optimizer.zero_grad()
+        before = self.rollbacks
+        average = self._load(self.nets, self.optimizer)
+        if average is None:  # somebody removed it
+            raise error
+        self._take_average(average)
+        self.rollbacks = (*before, f"{error.what}: back to step {self.first}")
+        if self.leader:
+            save_state(self.folder / STATE, self._state(self.first))
+            self._note_rollbacks()
+        self.fabric.barrier()
+        self._tell(
+            f"{error.what}; {self.card.name} goes back to its checkpoint of step {self.first}, and "
+            f"on from there with other draws ({len(self.rollbacks)} of {ROLLBACKS} times)."
         )
+
+    def _checkpoint(self, step: int) -> None:
+        # A finite loss may have an infinite gradient, and the good checkpoint must not go.
+        weights = self.nets.state_dict()
+        check_finite(self.card.name, f"step {step - 1}", weights, self.folder)
+        self.optimizer.zero_grad()  # its memory is wanted for the file
+        if self.leader:
+            save_newest(self.folder, self._state(step))
+        self.fabric.barrier()
+
+    def _state(self, step: int) -> TrainingState:
+        tensors = optimizer_tensors(self.optimizer)
+        weights = self.nets.state_dict()
+        return TrainingState(step, weights, self.ema.weights, tensors, self.rollbacks)
+
+    def _load(self, nets: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor] | None:
+        """Put the newest good checkpoint back; its average of the weights, None without one."""
+        self.fabric.barrier()
+        found = load_newest(self.folder, self._tell)
+        self.fabric.barrier()  # all have read before a file is renamed
+        if found is None:
+            return None
+        state, used = found
+        load_into(nets, state.weights, used)
+        load_optimizer(optimizer, state.optimizer)
+        self.first, self.rollbacks = state.step, state.rollbacks
+        if self.leader:
+            settle(self.folder, used)
+            self._note_rollbacks()
+        self.fabric.barrier()
+        return state.ema
+
+    def _take_average(self, average: Mapping[str, Tensor]) -> None:
+        self.ema.weights = {
+            k: torch.empty_like(v).copy_(average.get(k, v))
+            for k, v in self.nets.state_dict().items()
+        }
+
+    def _note_rollbacks(self) -> None:
+        """Have the run's card say what the weights have gone through."""
+        if self.rollbacks:
+            card = read_card(self.folder)
+            noted = {**card.provenance, "rollbacks": "; ".join(self.rollbacks)}
+            if noted != card.provenance:
+                write_card(self.folder, card.model_copy(update={"provenance": noted}))
+
+    def _tell(self, text: str) -> None:
+        if self.console is not None:
+            say(self.console, text)
+
+
+def _finished(card: RunCard, folder: Path, leader: bool) -> Path:
+    """The weights of a run that is trained; UserError if they are another's or damaged."""
+    if not (folder / CARD).exists():
+        raise UserError(
+            f"{folder} holds weights but no {CARD} that says whose, as an import that was cut off "
+            "leaves them: give the import again, or remove the folder."
+        )
+    check_claim(folder, card)
+    check_weights(folder / WEIGHTS)
+    if leader:  # a process may have been killed between the weights and this
+        remove_states(folder)
+    return folder / WEIGHTS
 
 
 def _rows(batch: int, fabric: Fabric) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from bench.experiment import (
     DEFAULT_DATASET,
     Experiment,
 )
+from bench.health import parse_on_nan
 from bench.orchestrate import (
     make_fabric,
     preset_for,
@@ -54,8 +55,10 @@ def train_all(
     compiled: bool,
     dry_run: bool,
     data: Path | None = None,
+    on_nan: str = "stop",
 ) -> None:
     """`bench train`; `data` is a source on disk that is prepared first where it is not."""
+    policy = parse_on_nan(on_nan)
     if suite is not None:
         refuse_beside_suite(
             method=methods, preset=preset, name=name, set=settings, init_from=init_from,
@@ -107,7 +110,7 @@ def train_all(
     try:
         for study in studies:
             if suite is not None:
-                train_study(study, place, fabric, own, precision, compiler)
+                train_study(study, place, fabric, own, precision, compiler, policy)
                 continue
             for method in study.methods:
                 if method_class(method).trains:
@@ -115,7 +118,7 @@ def train_all(
                         method, dataset(study.dataset), place, fabric, own,
                         preset=preset_for(study, method), seed=seed, name=name,
                         overrides=study.set, precision=precision, init_from=init_from,
-                        teacher=teacher, compiler=compiler,
+                        teacher=teacher, compiler=compiler, on_nan=policy,
                     )  # fmt: skip
     except Stopped as stopped:
         raise UserError(str(stopped), code=130) from None

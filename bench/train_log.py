@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from bench.checkpoint import STATE
-from bench.errors import UserError
 from bench.files import read_whole
+from bench.health import Unstable, Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -33,6 +32,9 @@ class Log:
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         if fabric.is_global_zero:
             self._cut(first)
+        fabric.barrier()
+        self.watch = Watch(path.parent)
+        self.watch.recall(path, first)
 
     def _cut(self, first: int) -> None:
         # Steps after the checkpoint are about to be done again.
@@ -75,8 +77,10 @@ class Log:
         by_step: dict[int, dict[str, float]] = {}
         for (step, name), number in zip(names, numbers, strict=True):
             if not math.isfinite(number):
-                self._complain(folder, step, name, number)
+                raise Unstable(f"The loss term {name!r} became {number} at step {step}", folder)
             by_step.setdefault(step, {})[name] = number
+        for step, terms in by_step.items():
+            self.watch.add(step, terms)
         if self.fabric.is_global_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 for step, terms in by_step.items():
@@ -86,11 +90,3 @@ class Log:
             self.last = "  ".join(f"{k} {v:.4g}" for k, v in newest.items())
         self._pending.clear()
         return bool(flag_mean > 0)
-
-    def _complain(self, folder: Path, step: int, name: str, number: float) -> None:
-        saved = (folder / STATE).exists()
-        kept = f"the last good checkpoint is {folder / STATE}" if saved else "no checkpoint yet"
-        raise UserError(
-            f"The loss term {name!r} became {number} at step {step}; training stopped, {kept}. "
-            "A smaller --set train.lr=... is the usual cure."
-        )

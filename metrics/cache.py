@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from metrics.archive import DAMAGE, content_digest, load_arrays
 from metrics.base import SampleSet
+from metrics.damage import tell_damaged
 from metrics.files import atomic_file
 
 P = ParamSpec("P")
@@ -59,9 +60,14 @@ def _load(path: Path, key: str) -> Arrays | None:
     try:
         arrays = load_arrays(path)
         stored = str(arrays.pop("checksum")[0])
-    except DAMAGE:  # absent or damaged: it is made again
+        if stored == content_digest(arrays, {"key": key}):
+            return arrays
+    except FileNotFoundError:
         return None
-    return arrays if stored == content_digest(arrays, {"key": key}) else None
+    except DAMAGE:
+        pass
+    tell_damaged(path)
+    return None
 
 
 @dataclass

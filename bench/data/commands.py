@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
+from bench.claims import read_holder, try_claim
 from bench.data.card import (
     CARD,
     DATA_FOLDER_VARIABLE,
@@ -30,8 +31,8 @@ from bench.errors import UserError, unknown
 from methods import METHODS
 from methods.spec import DataSpec
 
-if sys.platform != "win32":
-    import fcntl
+CLAIM = ".claim"
+LOOK_EVERY = 0.2  # seconds
 
 
 def prepare_command(
@@ -99,7 +100,7 @@ def ensure(
         raise UserError(f"There is no data source {source}.", code=2)
     folder = root / name
     if not (folder / CARD).exists():
-        with _alone(root):
+        with _alone(root, name, console):
             if not (folder / CARD).exists():
                 if folder.exists():
                     raise UserError(f"{folder} is no prepared data set, and in the way; remove it.")
@@ -165,18 +166,20 @@ def _folders(path: Path, levels: int) -> Iterator[str]:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold the folder against other processes that would prepare into it."""
-    root.mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(root, os.O_RDONLY)
+def _alone(root: Path, name: str, console: Console | None) -> Iterator[None]:
+    """Hold the name against other processes that would prepare under it; waits for them."""
+    path = root / f".{name}{CLAIM}"
+    told = False
+    while (claim := try_claim(path)) is None:
+        holder = read_holder(path)
+        if console is not None and holder is not None and not told:
+            _say(console, f"{name!r} is being prepared by {holder}: waiting for it.")
+            told = True
+        time.sleep(LOOK_EVERY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go by the system if this process dies
         yield
     finally:
-        os.close(descriptor)
+        claim.release()
 
 
 def describe(card: DataCard) -> list[str]:

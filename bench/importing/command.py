@@ -10,6 +10,7 @@ from bench.checkpoint import save_weights
 from bench.console import flags, say
 from bench.experiment import Experiment
 from bench.importing.plan import Import, plan_import
+from bench.run_claim import hold_folder
 from bench.runs import CARD, WEIGHTS, check_claim, write_card
 
 
@@ -35,9 +36,11 @@ def import_file(
     if (folder / CARD).exists() and (folder / WEIGHTS).exists():
         say(console, f"It is imported already, in {folder}.")
     else:
-        # The card comes last: a folder without one is no run.
-        save_weights(folder / WEIGHTS, planned.found.tensors)
-        write_card(folder, planned.card)
+        with hold_folder(folder, name):
+            check_claim(folder, planned.card)  # another process may have come first
+            # The card comes last: a folder without one is no run.
+            save_weights(folder / WEIGHTS, planned.found.tensors)
+            write_card(folder, planned.card)
         say(console, f"Imported into {folder}.")
     say(console, f"Next: bench sweep --method {planned.card.method}{flags(place)}")
 

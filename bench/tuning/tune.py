@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from bench.divergence import refuse_constant
 from bench.errors import UserError
 from bench.evaluate import Evaluation, accumulate
 from bench.experiment import Experiment
@@ -184,7 +185,7 @@ def _measure(
         job.target.method, nets, guidance, job.aim.steps, job.aim.seed, job.aim.samples,
         batch=batch, device=device,
     )  # fmt: skip
-    for x, labels in stream:
+    for x, labels in refuse_constant(stream):
         accumulate(accumulator, x, labels)
         tick(len(labels))
     found = job.evaluation.measure(accumulator.finish(), guidance.scale)

@@ -11,6 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from metrics.damage import tell_damaged
 from metrics.files import atomic_file
 
 
@@ -48,7 +49,11 @@ def load_weights(path: Path, key: str, about: str) -> dict[str, Tensor] | None:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # The format finds a truncated file, not a changed byte in the weights.
-        expected = json.dumps([key, weights_digest(about, weights)])
-    except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError):
+        if metadata.get("about") == json.dumps([key, weights_digest(about, weights)]):
+            return weights
+    except FileNotFoundError:
         return None
-    return weights if metadata.get("about") == expected else None
+    except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError):
+        pass
+    tell_damaged(path)
+    return None

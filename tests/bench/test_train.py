@@ -16,7 +16,8 @@ from bench.checkpoint import STATE, load_into, load_state, load_weights, save_we
 from bench.errors import UserError
 from bench.optim import Ema, learning_rate
 from bench.runs import WEIGHTS, dataset, make_method, read_card
-from bench.train import Stopped, build_nets, draw_batch, train
+from bench.train import Stopped, build_nets, train
+from bench.training_step import draw_batch
 from methods import METHODS, BatchRNG, Progress, TrainSettings
 from methods.edm import EDM
 from tests.bench.helpers import TINY, TINY_IMAGES, bench, contents, sets, tiny_card

@@ -28,7 +28,8 @@ KNOWN = {
     "details", "summary", "figure", "figcaption", "img", "code",
 }  # fmt: skip
 ATTRIBUTES = {
-    "lang", "charset", "name", "content", "href", "class", "tabindex", "scope", "src", "alt",
+    "lang", "charset", "colspan",
+    "name", "content", "href", "class", "tabindex", "scope", "src", "alt",
     "loading",
 }  # fmt: skip
 LINK = re.compile(

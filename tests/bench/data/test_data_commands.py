@@ -156,7 +156,7 @@ def test_training_on_prepared_images_resumes_bit_for_bit(source, tmp_path, prese
                      *sets(*IN_SHORT, *pairs, *extra), "--results", results)  # fmt: skip
 
     assert train(tmp_path / "whole").code == 0
-    from bench import train as module
+    from bench import training_step as module
 
     real, steps = module.draw_batch, []
 

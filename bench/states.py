@@ -1,0 +1,79 @@
+"""The two newest checkpoints of a training: one to go on from, one for when that is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.checkpoint import STATE, TrainingState, load_state, save_state
+from bench.errors import UserError
+
+PREVIOUS = "state.previous.safetensors"
+
+
+def save_newest(folder: Path, state: TrainingState) -> None:
+    """Write the newest checkpoint; the one that was the newest is kept beside it.
+
+    At every moment one of the two is whole under its name. Takes the room of three while writing.
+    """
+    newest = folder / STATE
+
+    def set_aside() -> None:
+        if newest.exists():
+            newest.replace(folder / PREVIOUS)
+
+    save_state(newest, state, before=set_aside)
+
+
+def load_newest(
+    folder: Path, tell: Callable[[str], None] = lambda _: None
+) -> tuple[TrainingState, Path] | None:
+    """The newest checkpoint that is whole, with its file; None if there is none.
+
+    `tell` gets a sentence if that is the previous one. UserError if no checkpoint is whole.
+    """
+    newest, previous = folder / STATE, folder / PREVIOUS
+    if not newest.exists():
+        if not previous.exists():
+            return None
+        state = load_state(previous)
+        tell(f"{newest} is missing: training goes on from the checkpoint before, {_at(state)}.")
+        return state, previous
+    try:
+        return load_state(newest), newest
+    except UserError as error:
+        if not previous.exists():
+            raise
+        try:
+            state = load_state(previous)
+        except UserError:
+            raise error from None
+        tell(
+            f"{newest} is cut short or damaged: training goes on from the checkpoint before, "
+            f"{_at(state)}, and makes the steps since then again."
+        )
+        return state, previous
+
+
+def settle(folder: Path, used: Path) -> None:
+    """Make the checkpoint that was loaded the newest, so that a damaged one is never kept."""
+    if used.name == PREVIOUS:
+        used.replace(folder / STATE)
+
+
+def remove_states(folder: Path) -> None:
+    """Remove both checkpoints of a training that is finished."""
+    for name in (PREVIOUS, STATE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def kept(folder: Path) -> str:
+    """Which checkpoint there is to go on from, in words."""
+    for name in (STATE, PREVIOUS):
+        if (folder / name).exists():
+            return f"the last good checkpoint is {folder / name}"
+    return "no checkpoint yet"
+
+
+def _at(state: TrainingState) -> str:
+    return f"of step {state.step}"
