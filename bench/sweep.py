@@ -18,6 +18,7 @@ from bench.data.convert import from_model, one_hot
 from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
+from bench.files import tidy
 from bench.identity import digest
 from bench.measure import Measured
 from bench.plan import Cell, Target
@@ -29,6 +30,7 @@ from bench.store import Row, Status, read_row, row_path, write_row
 from methods import Guidance, Method, SampleRNG
 
 FLOOR = "real"
+FLOOR_RUN = "{}-" + FLOOR
 
 
 @dataclass
@@ -238,7 +240,7 @@ def floor_row(
     if split is None:
         return None
     key = digest({"floor": split.hash, "reference": evaluation.reference_hash, "n": n})
-    run = f"{data.name}-{FLOOR}"
+    run = FLOOR_RUN.format(data.name)
     path = row_path(experiment.cells, run, key)
     if path.exists():
         row = read_row(path)
@@ -289,6 +291,9 @@ def sweep(
     A failed cell is told of and tried again next time; it does not stop the others.
     """
     outcome = Outcome()
+    _tidy_up(
+        experiment, [FLOOR_RUN.format(evaluation.data.name), *(t.card.name for t, _ in targets)]
+    )
     images = sum(c.n for _, cells in targets for c in cells if not c.skip)
     title = f"sweep {evaluation.data.name}"
     with Bar(title, images, 0, console) as bar:
@@ -330,6 +335,14 @@ def sweep(
                 done += cell.n
                 bar.update(done, what)
     return outcome
+
+
+def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
+    """Remove what killed sweeps left of files that will not be written again."""
+    tidy(experiment.cache)
+    for run in runs:
+        for folder in (experiment.cells, experiment.samples, experiment.inversions):
+            tidy(folder / run)
 
 
 def _keep(saver: Saver | None, cell: Cell, data: Dataset) -> AbstractContextManager[Keep]:

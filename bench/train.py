@@ -29,6 +29,7 @@ from bench.compiling import compile_nets
 from bench.data import Dataset, Split
 from bench.data.convert import one_hot, to_model
 from bench.errors import UserError
+from bench.files import tidy
 from bench.optim import Ema, learning_rate, make_optimizer
 from bench.precision import matmul_precision
 from bench.progress import Bar
@@ -142,7 +143,7 @@ def train(
 
     `teacher` is what a method that distils one is handed; `compiler` a backend of torch.compile.
     Raises UserError for NaN in a loss term (the last good checkpoint stays) and `Stopped` after
-    Ctrl-C or SIGTERM, when a checkpoint has been written.
+    Ctrl-C, SIGTERM or SIGUSR1, when a checkpoint has been written.
     """
     settings = card.train
     if settings is None:
@@ -162,6 +163,9 @@ def train(
     weights_file = folder / WEIGHTS
     if weights_file.exists():
         check_weights(weights_file)
+        if leader:  # a process may have been killed before it could tidy up
+            (folder / STATE).unlink(missing_ok=True)
+            tidy(folder)
         return weights_file
 
     optimizer = make_optimizer(settings, nets)
@@ -185,6 +189,7 @@ def train(
         # A finite loss may have an infinite gradient, and the good checkpoint must not go.
         _check_finite(card.name, f"step {step - 1}", nets.state_dict())
         optimizer.zero_grad()  # its memory is wanted for the file
+        log.sync()
         if leader:
             state = TrainingState(
                 step, nets.state_dict(), ema.weights, optimizer_tensors(optimizer)
@@ -225,12 +230,18 @@ def train(
                 )
             if due and step + 1 < total:
                 checkpoint(step + 1)
-    optimizer.zero_grad()
-    if leader:
-        _check_finite(card.name, "the last step", ema.weights)
-        save_weights(weights_file, ema.weights)
-        (folder / STATE).unlink(missing_ok=True)
-    fabric.barrier()
+        optimizer.zero_grad()
+        log.sync()
+        if leader:
+            _check_finite(card.name, "the last step", ema.weights)
+            save_weights(weights_file, ema.weights)
+            (folder / STATE).unlink(missing_ok=True)
+        fabric.barrier()
+    if stop.asked and fabric.world_size == 1:  # otherwise the next run would train on
+        raise Stopped(
+            f"Stopped after the last step of {card.name}: its weights are written, and the same "
+            "command goes on with what is left."
+        )
     return weights_file
 
 

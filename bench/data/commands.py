@@ -27,6 +27,7 @@ from bench.data.names import check_data_name
 from bench.data.prepare import prepare, remove_leftovers, source_hash
 from bench.data.prepared import prepared_folder, read_stamp, update_stamp, verify
 from bench.errors import UserError, unknown
+from bench.files import make_folder, tidy
 from methods import METHODS
 from methods.spec import DataSpec
 
@@ -111,6 +112,7 @@ def ensure(
                     raise UserError(again, code=130) from None
                 update_stamp(folder, source=_source_marks(source))
                 return read_data_card(folder)
+    tidy(folder)
     card = read_data_card(folder)
     _check_same(folder, card, source, geometry, console)
     return card
@@ -167,7 +169,7 @@ def _folders(path: Path, levels: int) -> Iterator[str]:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Hold the folder against other processes that would prepare into it."""
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     if sys.platform == "win32":
         yield
         return
