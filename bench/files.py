@@ -5,9 +5,17 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from metrics.files import atomic_file, atomic_path
+from metrics.files import atomic_file, atomic_path, make_folder, sync_folder, tidy
 
-__all__ = ["atomic_path", "sha256", "write_bytes", "write_text"]
+__all__ = [
+    "atomic_path",
+    "make_folder",
+    "sha256",
+    "sync_folder",
+    "tidy",
+    "write_bytes",
+    "write_text",
+]
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
