@@ -40,6 +40,7 @@ from bench.experiment import (
     DEFAULT_RESULTS,
     DEFAULT_SEEDS,
 )
+from bench.signals import signals_as_interrupts
 
 app = typer.Typer(
     name="bench",
@@ -284,7 +285,8 @@ def main() -> None:
     from typer.main import get_command
 
     try:
-        code = get_command(app)(prog_name="bench", standalone_mode=False)
+        with signals_as_interrupts():
+            code = get_command(app)(prog_name="bench", standalone_mode=False)
         if code == INTERRUPTED:  # newer versions of typer turn Ctrl-C into an exit status
             _complain(STOPPED, INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)

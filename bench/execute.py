@@ -16,13 +16,14 @@ from bench.data import Dataset
 from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell
 from bench.experiment import Experiment
+from bench.files import tidy
 from bench.oom import Batches
 from bench.plan import Cell, Target
 from bench.progress import Bar
 from bench.saving import Keep, Saver
 from bench.sharing import in_turn
 from bench.store import Row, read_row, row_path, write_row
-from bench.sweep import Outcome, generate, is_done, load_nets, make_row, run_cell
+from bench.sweep import FLOOR_RUN, Outcome, generate, is_done, load_nets, make_row, run_cell
 
 
 def sweep(
@@ -42,6 +43,9 @@ def sweep(
     cell is told of and tried again next time; it does not stop the others. A batch that does not
     fit into memory is halved, which changes no sample by more than rounding.
     """
+    _tidy_up(
+        experiment, [FLOOR_RUN.format(evaluation.data.name), *(t.card.name for t, _ in targets)]
+    )
     work = _Work(evaluation, experiment, Batches(batch, tell), device, saver)
     outcome = work.outcome
     able = [(target, cell) for target, cells in targets for cell in cells if not cell.skip]
@@ -174,6 +178,14 @@ def _write_failure(experiment: Experiment, row: Row) -> None:
     path = row_path(experiment.cells, row.run, row.key)
     if not path.exists() or read_row(path).status == "failed":
         write_row(experiment.cells, row)
+
+
+def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
+    """Remove what killed sweeps left of files that will not be written again."""
+    tidy(experiment.cache)
+    for run in runs:
+        for folder in (experiment.cells, experiment.samples, experiment.inversions):
+            tidy(folder / run)
 
 
 def _write_once(experiment: Experiment, row: Row) -> None:

@@ -8,9 +8,19 @@ import os
 import stat
 from pathlib import Path
 
-from metrics.files import atomic_file, atomic_path
+from metrics.files import atomic_file, atomic_path, make_folder, sync_folder, tidy
 
-__all__ = ["atomic_path", "check_regular", "read_whole", "sha256", "write_bytes", "write_text"]
+__all__ = [
+    "atomic_path",
+    "check_regular",
+    "make_folder",
+    "read_whole",
+    "sha256",
+    "sync_folder",
+    "tidy",
+    "write_bytes",
+    "write_text",
+]
 
 MOST = 256 << 20
 """Bytes of a file that is read as a whole; those written here have a few MB at most."""

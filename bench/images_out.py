@@ -32,6 +32,8 @@ WIDEST = 32
 """With more classes a column is no class: the grid would be too wide."""
 TILE = 32
 GAP = 2
+_PNG_END = bytes.fromhex("00000000 49454e44 ae426082")
+"""The last chunk of every PNG: no bytes, IEND, their CRC."""
 
 
 def guess_format(path: Path) -> str:
@@ -107,8 +109,12 @@ class PngFolder(Sink):
             # A killed process leaves no half image; to flush each to the disk would take longer
             # than to sample it.
             temporary = path.with_suffix(".png.tmp")
-            temporary.write_bytes(png_bytes(image))
-            temporary.replace(path)
+            try:
+                temporary.write_bytes(png_bytes(image))
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def _finish(self) -> None:
         pass
@@ -277,8 +283,18 @@ def first_missing(path: Path, kind: str, card: SampleCard) -> int:
         )
     if kind != "png":
         return card.n
-    have = ((path / card.file(index, label)).is_file() for index, label in enumerate(card.labels))
+    have = (_is_whole(path / card.file(index, label)) for index, label in enumerate(card.labels))
     return next((index for index, is_there in enumerate(have) if not is_there), card.n)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a PNG is there to its last byte, which it may not be if the power went."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(_PNG_END), io.SEEK_END)
+            return file.read() == _PNG_END
+    except OSError:  # absent, or shorter than the end of a PNG
+        return False
 
 
 def _card_of(path: Path, kind: str) -> SampleCard | None:
@@ -286,7 +302,8 @@ def _card_of(path: Path, kind: str) -> SampleCard | None:
     if kind == "png":
         if not path.is_dir():
             raise ValueError("it is a file, not a folder")
-        if not any(path.iterdir()):
+        # What a killed process left of its first file is hidden, and no samples.
+        if all(entry.name.startswith(".") for entry in path.iterdir()):
             return None
         if not (path / SAMPLES_JSON).is_file():
             raise ValueError(f"it has no {SAMPLES_JSON}")

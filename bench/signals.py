@@ -1,12 +1,15 @@
-"""Ctrl-C and SIGTERM as a question that the training loop answers between two steps."""
+"""Signals that ask a command to stop: Ctrl-C, SIGTERM, and SIGUSR1 of schedulers that preempt."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+# Schedulers such as Slurm send SIGUSR1 ahead of taking the machine; Windows has none.
+_ASKED_BY_OTHERS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
 @dataclass
@@ -18,25 +21,43 @@ class StopFlag:
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Turn Ctrl-C and SIGTERM into a flag, so that a step is never cut in two.
+    """Turn Ctrl-C, SIGTERM and SIGUSR1 into a flag, so that a step is never cut in two.
 
-    A second signal does not wait for the step.
+    A second Ctrl-C does not wait for the step. Other signals do: schedulers send several.
     """
     flag = StopFlag()
 
     def ask(signum: int, frame: FrameType | None) -> None:
-        if flag.asked:
+        if flag.asked and signum == signal.SIGINT:
             raise KeyboardInterrupt
         flag.asked = True
 
-    watched = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = {s: signal.signal(s, ask) for s in watched}
-    except ValueError:  # not the main thread, where signals cannot be watched
+    with _handled((signal.SIGINT, *_ASKED_BY_OTHERS), ask):
         yield flag
+
+
+@contextmanager
+def signals_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 end a command as Ctrl-C does, which removes what is half written."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handled(_ASKED_BY_OTHERS, interrupt):
+        yield
+
+
+@contextmanager
+def _handled(
+    watched: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    try:
+        before = {s: signal.signal(s, handler) for s in watched}
+    except ValueError:  # not the main thread, where signals cannot be watched
+        yield
         return
     try:
-        yield flag
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

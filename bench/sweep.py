@@ -27,6 +27,7 @@ from bench.store import Row, Status, read_row, row_path, write_row
 from methods import Guidance, Method, SampleRNG
 
 FLOOR = "real"
+FLOOR_RUN = "{}-" + FLOOR
 
 
 @dataclass
@@ -234,7 +235,7 @@ def floor_row(
     if split is None:
         return None
     key = digest({"floor": split.hash, "reference": evaluation.reference_hash, "n": n})
-    run = f"{data.name}-{FLOOR}"
+    run = FLOOR_RUN.format(data.name)
     path = row_path(experiment.cells, run, key)
     if path.exists():
         row = read_row(path)

@@ -26,6 +26,7 @@ from bench.compiling import compile_nets
 from bench.console import say
 from bench.data import Dataset
 from bench.errors import UserError
+from bench.files import tidy
 from bench.health import OnNan, Unstable, check_finite
 from bench.optim import Ema, learning_rate, make_optimizer
 from bench.precision import matmul_precision
@@ -75,10 +76,10 @@ def train(
     """Train `card` in `folder`, or go on where it stopped; returns the weights' file.
 
     `teacher` is what a method that distils one is handed; `compiler` a backend of torch.compile.
-    Raises UserError if another process trains the run, `Stopped` after Ctrl-C or SIGTERM, when a
-    checkpoint has been written, and `Unstable` for numbers that are no training any more (see
-    `bench.health`). The last good checkpoint stays; with `on_nan` "rollback" training goes back to
-    it up to three times, and on from there with other draws, before it gives up.
+    Raises UserError if another process trains the run, `Stopped` after Ctrl-C, SIGTERM or
+    SIGUSR1, when a checkpoint has been written, and `Unstable` for numbers that are no training
+    any more (see `bench.health`). The last good checkpoint stays; with `on_nan` "rollback"
+    training goes back to it up to three times, and on from there with other draws.
     """
     settings = card.train
     if settings is None:
@@ -157,7 +158,7 @@ class _Training:
         card, settings, folder = self.card, self.settings, self.folder
         fabric, optimizer = self.fabric, self.optimizer
         first, total = self.first, settings.iterations
-        log = Log(folder / LOG, first, fabric)
+        log = self.log = Log(folder / LOG, first, fabric)
         attempt = ("attempt", len(self.rollbacks)) if self.rollbacks else ()
         if on_nan == "rollback" and first == 0 and not self.rollbacks:
             self._checkpoint(0)  # so that there always is one to go back to
@@ -198,10 +199,16 @@ class _Training:
             optimizer.zero_grad()
             check_finite(card.name, "the last step", self.ema.weights, folder)
             self.hold.check()
+            log.sync()
             if self.leader:
                 save_weights(folder / WEIGHTS, self.ema.weights)
                 remove_states(folder)
             fabric.barrier()
+        if stop.asked and fabric.world_size == 1:  # otherwise the next run would train on
+            raise Stopped(
+                f"Stopped after the last step of {card.name}: its weights are written, and the "
+                "same command goes on with what is left."
+            )
 
     def roll_back(self, error: Unstable) -> None:
         """Go back to the last good checkpoint, from where the draws are others.
@@ -233,6 +240,7 @@ class _Training:
         weights = self.nets.state_dict()
         check_finite(self.card.name, f"step {step - 1}", weights, self.folder)
         self.optimizer.zero_grad()  # its memory is wanted for the file
+        self.log.sync()
         if self.leader:
             save_newest(self.folder, self._state(step))
         self.fabric.barrier()
@@ -289,6 +297,7 @@ def _finished(card: RunCard, folder: Path, leader: bool) -> Path:
     check_weights(folder / WEIGHTS)
     if leader:  # a process may have been killed between the weights and this
         remove_states(folder)
+        tidy(folder)
     return folder / WEIGHTS
 
 

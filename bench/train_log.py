@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from bench.files import read_whole
+from bench.files import read_whole, sync_folder, write_text
 from bench.health import Unstable, Watch
 
 if TYPE_CHECKING:
@@ -47,7 +48,15 @@ class Log:
                     kept.append(line)
             except (ValueError, KeyError, TypeError, RecursionError):
                 break
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def sync(self) -> None:
+        """Bring the log to the disk, ahead of a checkpoint that it must not be shorter than."""
+        if not self.fabric.is_global_zero or not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(self.path.parent)
 
     def add(self, step: int, means: dict[str, Tensor]) -> None:
         """Remember the means of a step's terms, scalars on the device."""

@@ -1,38 +1,53 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, whatever ends the process or the power."""
 
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+if sys.platform != "win32":
+    import fcntl
+
+WRITING = ".writing"
+"""Ends the name of a hidden folder in which a file is written before it takes its place."""
+
+_tidied: set[Path] = set()
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place once it is written and on disk.
+    """A temporary path below `path`'s folder that takes its place once it is written and on disk.
 
-    Missing folders are made. If the block raises, nothing is left behind.
+    Missing folders are made. If the block raises, nothing is left behind; what processes left
+    that were killed here is removed first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    make_folder(path.parent)
+    tidy(path.parent)
+    # A folder, because some libraries write through temporary files of their own beside a path.
+    # Its name is known before it exists, so that an interrupt at any time finds it.
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}{WRITING}")
+    temporary = folder / "part"
+    lock = None
     try:
+        lock = _make_locked(folder)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        # mkstemp gives 0600 so that nobody reads a half-written file; others may read the result.
+        # A library's own temporary file may be nobody else's to read; the result is.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-        _sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        sync_folder(path.parent)
+    finally:
+        _remove(folder)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextmanager
@@ -42,11 +57,71 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself is durable only once the folder is; Windows has no such call.
-    with suppress(OSError):
+def make_folder(folder: Path) -> None:
+    """Make a folder and the missing ones above it, each on disk under its name."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk; files that are there need that beside their own."""
+    with suppress(OSError):  # Windows has no such call
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that were killed left of files in a folder.
+
+    What a living process is writing stays. A process looks into each folder once.
+    """
+    if sys.platform == "win32" or folder.absolute() in _tidied:
+        return
+    _tidied.add(folder.absolute())
+    left: list[Path] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        left = [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(".")
+            and entry.name.endswith(WRITING)
+            and entry.is_dir(follow_symlinks=False)
+        ]
+    for old in left:
+        with suppress(OSError):
+            lock = os.open(old, os.O_RDONLY)
+            try:
+                # The system lets go of the lock of a process that has died, and of no other.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(old)
+            finally:
+                os.close(lock)
+
+
+def _make_locked(folder: Path) -> int | None:
+    """Make a new folder, and hold the lock that says that its writer is alive."""
+    while True:
+        folder.mkdir(0o700)
+        if sys.platform == "win32":
+            return None
+        with suppress(FileNotFoundError):  # before it was locked, it was taken for a leftover
+            lock = os.open(folder, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks is not tidied either
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return lock
+            os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of files; one that resists is left for the next process."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            file.unlink(missing_ok=True)
+        folder.rmdir()

@@ -31,7 +31,7 @@ from bench.data.prepared import marks, open_content, update_stamp
 from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
-from bench.files import write_text
+from bench.files import make_folder, write_text
 
 
 def prepare(
@@ -116,7 +116,7 @@ def source_hash(source: Path, console: Console | None = None) -> tuple[str, str]
 @contextmanager
 def _staging(root: Path, name: str) -> Iterator[Path]:
     """A folder beside `root / name` that takes its name at the end, or is gone."""
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
     try:
         yield temporary

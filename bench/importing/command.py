@@ -9,6 +9,7 @@ from rich.console import Console
 from bench.checkpoint import save_weights
 from bench.console import flags, say
 from bench.experiment import Experiment
+from bench.files import tidy
 from bench.importing.plan import Import, plan_import
 from bench.run_claim import hold_folder
 from bench.runs import CARD, WEIGHTS, check_claim, write_card
@@ -33,6 +34,7 @@ def import_file(
     if dry_run:
         say(console, "Nothing was written.")
         return
+    tidy(folder)
     if (folder / CARD).exists() and (folder / WEIGHTS).exists():
         say(console, f"It is imported already, in {folder}.")
     else:

@@ -1,0 +1,36 @@
+"""`python -m tests.torture`: kill commands anywhere, and see whether the same command goes on."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.torture.forks import load
+from tests.torture.scenarios import SCENARIOS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="by default all")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no chain later")
+    parser.add_argument("--out", type=Path, help="JSON of what was found; goes on from it")
+    options = parser.parse_args()
+    load()
+    from tests.torture.driver import table, torture
+
+    names = tuple(options.scenario or SCENARIOS)
+    with tempfile.TemporaryDirectory() as work:
+        chains = torture(
+            names, options.kills, options.seed, Path(work).resolve(), options.out, options.seconds
+        )
+    print(table(chains))
+    bad = sum(not chain.good for chain in chains)
+    kills = sum(chain.kills for chain in chains)
+    print(f"{kills} kills in {len(chains)} chains; {bad} chains with a loss, damage or a problem.")
+    return int(bool(bad) or kills < options.kills)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""A tree as a disk may have it after a power cut, from the shadow that the shim has kept.
+
+Names and contents that were synchronised are there. Of later changes any may be there: each name
+of a folder by itself, and any part of a file's bytes, or zeros in their place.
+"""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+from tests.torture.shim import Shadow
+
+
+def cut(tree: Path, shadow: Shadow, rng: random.Random) -> list[str]:
+    """Make `tree` what a power cut leaves of it; returns files that were on disk and are gone."""
+    after = tree.with_name(f"{tree.name}.after")
+    shutil.rmtree(after, ignore_errors=True)
+    disk = _Disk(tree, shadow, rng)
+    certain = disk.certain(tree)
+    disk.rebuild(tree.stat().st_ino, after)
+    lost = sorted(name for name in certain if not (after / name).is_file())
+    shutil.rmtree(tree)
+    after.rename(tree)
+    return lost
+
+
+class _Disk:
+    def __init__(self, tree: Path, shadow: Shadow, rng: random.Random) -> None:
+        self.tree, self.shadow, self.rng = tree, shadow, rng
+        self.newer = rng.choice((0.0, 0.5, 1.0))  # how much of what was not synchronised is there
+        self.paths = {p.stat().st_ino: p for p in (tree, *tree.rglob("*"))}
+        for path in shadow.grave.iterdir():
+            self.paths.setdefault(path.stat().st_ino, path)
+        self.seen: set[int] = set()
+
+    def names(self, inode: int) -> dict[str, int]:
+        """What is known to be in a folder on the disk."""
+        file = self.shadow.folders / f"{inode}.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def certain(self, folder: Path) -> list[str]:
+        """Whole files that their own folder holds for certain, and that still have their names."""
+        found = []
+        for path in (p for p in folder.rglob("*") if p.is_file()):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            inode = path.stat().st_ino
+            listed = self.names(path.parent.stat().st_ino).get(path.name) == inode
+            if not hidden and listed and (self.shadow.files / str(inode)).exists():
+                found.append(str(path.relative_to(folder)))
+        return found
+
+    def rebuild(self, inode: int, target: Path) -> None:
+        """Write the folder with this inode as `target`."""
+        target.mkdir()
+        self.seen.add(inode)
+        path = self.paths.get(inode)
+        now = {} if path is None else {n: (path / n).lstat().st_ino for n in os.listdir(path)}
+        then = self.names(inode)
+        for name in sorted(then.keys() | now.keys()):
+            old, new = then.get(name), now.get(name)
+            chosen = new if old == new or self.rng.random() < self.newer else old
+            if chosen is None:
+                continue
+            source = self.paths.get(chosen)
+            if source is not None and source.is_dir():
+                if chosen not in self.seen:  # a folder that was renamed has one of its names
+                    self.rebuild(chosen, target / name)
+            else:
+                (target / name).write_bytes(self.content(chosen, source))
+
+    def content(self, inode: int, source: Path | None) -> bytes:
+        """A file's bytes: those on disk, or what may be there of what was written since."""
+        file = self.shadow.files / str(inode)
+        old = file.read_bytes() if file.exists() else None
+        new = b"" if source is None else source.read_bytes()
+        if old == new:
+            return new
+        least = len(old) if old is not None and new.startswith(old) else 0
+        part = new[: self.rng.randint(least, len(new))]
+        may = [new, part, part + bytes(len(new) - len(part))]
+        return self.rng.choice(may if old is None else [*may, old])

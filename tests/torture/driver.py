@@ -1,0 +1,239 @@
+"""Kills commands at random points, runs them again, and compares with an undisturbed run."""
+
+import json
+import random
+import re
+import shutil
+import signal
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bench.checkpoint import STATE, load_state
+from bench.files import sha256, write_text
+from bench.runs import WEIGHTS
+from tests.torture import check
+from tests.torture.disk import cut
+from tests.torture.forks import Ended, Kill, run
+from tests.torture.scenarios import SCENARIOS, TRAIN, Scenario
+from tests.torture.shim import Shadow
+
+POWER = "power cut"
+KINDS = {
+    "SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT,
+    "SIGUSR1": signal.SIGUSR1, POWER: signal.SIGKILL,
+}  # fmt: skip
+ABRUPT = ("SIGKILL", POWER)
+MOST = 4
+"""Kills of one command before it is left alone."""
+AT_EVENTS = 0.7
+"""Share of kills at a file operation; the others are at any time."""
+STOPPED = "Stopped. What was finished is kept; the same command goes on."
+NOTHING_KEPT = "Stopped. Nothing was kept; the same command prepares it anew."
+CHECKPOINT = re.compile(r"Stopped \S+ at step (\d+) of \d+; its checkpoint is written")
+FINISHED = re.compile(r"Stopped after the last step of \S+: its weights are written")
+
+
+@dataclass
+class Chain:
+    """One command, killed a few times and then left alone."""
+
+    scenario: str
+    kind: str
+    kills: int = 0
+    outside: int = 0
+    """Signals before the command could answer them, or after its end."""
+    answers: dict[str, int] = field(default_factory=dict)
+    resumed: bool = False
+    lost: list[str] = field(default_factory=list)
+    corrupt: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was found."""
+        return self.resumed and not (self.lost or self.corrupt or self.problems)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a command starts from, does and leaves if nobody kills it."""
+
+    start: Path
+    content: dict[str, str]
+    events: int
+    seconds: float
+    states: dict[int, str]
+    """SHA-256 of the checkpoint after each step."""
+
+
+class Torture:
+    """Undisturbed runs of some scenarios, and chains of kills of them."""
+
+    def __init__(self, work: Path, seed: int, names: tuple[str, ...]) -> None:
+        self.work, self.seed = work, seed
+        self.names = [n for n in names for _ in range(SCENARIOS[n].share)]
+        random.Random(seed).shuffle(self.names)
+        self.known = {name: self._undisturbed(name) for name in names}
+
+    def _undisturbed(self, name: str) -> Undisturbed:
+        scenario, start = SCENARIOS[name], self.work / name / "start"
+        start.mkdir(parents=True)
+        scenario.setup(start)
+        for arguments in scenario.before:
+            self._must(run(arguments, start, Kill()), arguments)
+        states: dict[int, str] = {}
+        if scenario.checkpoints:
+            tree, kept = self._copy(start, "states"), self.work / name / "kept"
+            every = (*TRAIN, "--set", "train.checkpoint_every=1")
+            self._must(run(every, tree, Kill(), states=kept), every)
+            states = {int(p.stem): sha256(p) for p in kept.iterdir()}
+        tree, log = self._copy(start, "end"), self.work / name / "events"
+        ended = self._must(run(scenario.arguments, tree, Kill(), log=log), scenario.arguments)
+        events = len(log.read_text().splitlines()) if log.exists() else 0
+        assert not check.leftovers(tree), check.leftovers(tree)
+        return Undisturbed(start, check.content(tree), events, ended.seconds, states)
+
+    def _copy(self, start: Path, name: str) -> Path:
+        tree = start.parent / name / "tree"
+        shutil.rmtree(tree.parent, ignore_errors=True)
+        shutil.copytree(start, tree)  # keeps times of change, which prepared sources are known by
+        return tree
+
+    def _must(self, ended: Ended, arguments: tuple[str, ...]) -> Ended:
+        if ended.code:
+            raise RuntimeError(f"bench {' '.join(arguments)} failed by itself: {ended.text}")
+        return ended
+
+    def chain(self, index: int) -> Chain:
+        """The chain with this number, always the same but for the moments of kills by time."""
+        rng = random.Random(f"{self.seed}/{index}")
+        name = self.names[index % len(self.names)]
+        chain = Chain(name, list(KINDS)[(index // len(self.names) + index) % len(KINDS)])
+        known, scenario = self.known[name], SCENARIOS[name]
+        tree = self._copy(known.start, "killed")
+        for _ in range(rng.randint(1, MOST)):
+            if self._kill(chain, scenario, known, tree, rng):
+                break
+        rows = check.dated(tree) if not chain.corrupt else {}
+        ended = run(scenario.arguments, tree, Kill())
+        chain.resumed = ended.code == 0
+        if ended.code or "Traceback" in ended.text:
+            chain.problems.append(f"the same command ended with {ended.code}: {ended.text}")
+            return chain
+        after = check.dated(tree)
+        chain.lost += [f"{k} was made again" for k in rows if after.get(k) != rows[k]]
+        chain.corrupt += check.differing(known.content, check.content(tree))
+        chain.problems += [f"left behind: {found}" for found in check.leftovers(tree)]
+        return chain
+
+    def _kill(self, chain: Chain, scenario: Scenario, known: Undisturbed, tree: Path,
+              rng: random.Random) -> bool:  # fmt: skip
+        """Kill the command once; True if it came to its end before."""
+        number = KINDS[chain.kind]
+        if rng.random() < AT_EVENTS and known.events:
+            kill = Kill(number, at=rng.randint(1, known.events))
+        else:
+            kill = Kill(number, after=rng.uniform(0, known.seconds))
+        shadow = Shadow(tree.parent / "shadow") if chain.kind == POWER else None
+        if shadow is not None:
+            shadow.start(tree)
+        ended = run(scenario.arguments, tree, kill, shadow=shadow)
+        if ended.code == 0:
+            return True
+        chain.kills += 1
+        if shadow is not None:
+            chain.lost += cut(tree, shadow, rng)
+        chain.corrupt += check.damaged(tree)
+        for path in check.states(tree):
+            step = load_state(path).step
+            if known.states.get(step) != sha256(path):
+                chain.corrupt.append(f"the checkpoint of step {step} is another")
+        if chain.kind in ABRUPT:
+            if ended.code != -signal.SIGKILL:
+                chain.problems.append(f"ended with {ended.code}: {ended.text}")
+        else:
+            self._answered(chain, scenario, tree, ended, number)
+        return False
+
+    def _answered(self, chain: Chain, scenario: Scenario, tree: Path, ended: Ended,
+                  number: int) -> None:  # fmt: skip
+        """Check what a command said to a signal that asks it to stop, and what it left."""
+        early = ended.code == -number or (ended.code in (70, 71) and "main()" not in ended.text)
+        if early and not check.leftovers(tree):
+            chain.outside += 1
+            return
+        found = CHECKPOINT.search(ended.text)
+        answer = "stopped"
+        if found:
+            answer = "checkpoint"
+            paths = check.states(tree)
+            if [load_state(path).step for path in paths] != [int(found[1])]:
+                chain.lost.append(f"no checkpoint of step {found[1]}, which was said to be there")
+        elif FINISHED.search(ended.text):
+            answer = "weights"
+            if not list(tree.rglob(WEIGHTS)):
+                chain.lost.append("no weights, which were said to be there")
+        elif STOPPED not in ended.text and NOTHING_KEPT not in ended.text:
+            answer = "?"
+        elif scenario.checkpoints and _unsaved(tree):
+            chain.lost.append(f"steps {_unsaved(tree)} were trained and are in no checkpoint")
+        chain.answers[answer] = chain.answers.get(answer, 0) + 1
+        if ended.code != 130 or answer == "?" or "Traceback" in ended.text:
+            chain.problems.append(f"answered {chain.kind} with {ended.code}: {ended.text}")
+        chain.problems += [f"left behind: {name}" for name in check.leftovers(tree)]
+
+
+def _unsaved(tree: Path) -> list[int]:
+    """Steps in the log that neither a checkpoint nor the weights have."""
+    found = []
+    for log in tree.rglob("log.jsonl"):
+        if (log.parent / WEIGHTS).exists():
+            continue
+        state = log.parent / STATE
+        saved = load_state(state).step if state.exists() else 0
+        steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+        found += [step for step in steps if step >= saved]
+    return found
+
+
+def torture(names: tuple[str, ...], kills: int, seed: int, work: Path, out: Path | None,
+            seconds: float = float("inf")) -> list[Chain]:  # fmt: skip
+    """Chains until there are so many kills; goes on with what `out` holds of the same seed."""
+    started = time.monotonic()
+    chains: list[Chain] = []
+    if out is not None and out.exists():
+        kept = json.loads(out.read_text())
+        if kept["seed"] == seed and tuple(kept["scenarios"]) == names:
+            chains = [Chain(**chain) for chain in kept["chains"]]
+    machine = Torture(work, seed, names)
+    while sum(c.kills for c in chains) < kills and time.monotonic() - started < seconds:
+        chain = machine.chain(len(chains))
+        chains.append(chain)
+        done = sum(c.kills for c in chains)
+        print(f"{done}/{kills} {chain.scenario}, {chain.kind}: {chain.kills} kills", flush=True)
+        for line in (*chain.lost, *chain.corrupt, *chain.problems):
+            print(f"  {line}", flush=True)
+        if out is not None:
+            kept = {"seed": seed, "scenarios": names, "chains": [asdict(c) for c in chains]}
+            write_text(out, json.dumps(kept, indent=1) + "\n")
+    return chains
+
+
+def table(chains: list[Chain]) -> str:
+    """Kills, chains that went on, losses and damage by scenario and kind."""
+    lines = [f"{'scenario':<10}{'kind':<11}{'kills':>6}{'chains':>8}{'resumed':>9}{'lost':>6}"
+             f"{'corrupt':>9}  answers"]  # fmt: skip
+    for name, kind in sorted({(c.scenario, c.kind) for c in chains}):
+        own = [c for c in chains if (c.scenario, c.kind) == (name, kind)]
+        answers = sum(
+            (Counter(c.answers) for c in own), Counter(outside=sum(c.outside for c in own))
+        )
+        said = ", ".join(f"{n} {what}" for what, n in sorted(answers.items()) if n)
+        lines.append(
+            f"{name:<10}{kind:<11}{sum(c.kills for c in own):>6}{len(own):>8}"
+            f"{sum(c.resumed for c in own):>9}{sum(len(c.lost) for c in own):>6}"
+            f"{sum(len(c.corrupt) for c in own):>9}  {said}"
+        )
+    return "\n".join(lines)

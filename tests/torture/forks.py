@@ -1,0 +1,138 @@
+"""Commands as processes of their own, forked from one that has done the imports."""
+
+import gc
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.torture.shim import Shadow, Shim
+
+LONGEST = 120.0
+"""Seconds after which a command counts as hung."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A signal after some seconds, or at an event of the shim where `at` is not 0."""
+
+    number: int = 0
+    after: float = 0.0
+    at: int = 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status (negative: by that signal) and all that it said."""
+
+    code: int
+    text: str
+    seconds: float
+
+
+def load() -> None:
+    """Import everything that a command would, once; starts no thread."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    for name in (
+        "bench.cli", "bench.train_command", "bench.sweep_command", "bench.report_command",
+        "bench.report", "bench.importing.command", "bench.data.commands", "bench.inversion.study",
+        "lightning_fabric", "bench.images_out", "torch._dynamo", "scipy.stats", "sklearn.svm",
+    ):  # fmt: skip
+        importlib.import_module(name)
+    from bench.provenance import provenance
+
+    provenance()
+
+
+def run(arguments: tuple[str, ...], tree: Path, kill: Kill, *, shadow: Shadow | None = None,
+        log: Path | None = None, states: Path | None = None) -> Ended:  # fmt: skip
+    """`bench` with these arguments in the folder `tree`, killed as `kill` says."""
+    output = tree.with_name(f"{tree.name}.output")
+    output.write_bytes(b"")
+    started = time.monotonic()
+    # Waiting is by a signal: it must not be lost between the fork and the wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    child = os.fork()
+    if child == 0:
+        try:
+            _child(arguments, tree, kill, output, shadow, log, states)
+        finally:  # a signal at its very end must not let it go on as its parent
+            os._exit(71)
+    deadline = started + (kill.after if kill.number and not kill.at else LONGEST)
+    status = _wait(child, deadline)
+    if status is None:
+        os.kill(child, kill.number if kill.number and not kill.at else signal.SIGKILL)
+        status = _wait(child, time.monotonic() + LONGEST)
+        if status is None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise TimeoutError(f"bench {' '.join(arguments)} does not end")
+    code = os.waitstatus_to_exitcode(status)
+    return Ended(code, output.read_text(errors="replace"), time.monotonic() - started)
+
+
+def _wait(child: int, deadline: float) -> int | None:
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        signal.sigtimedwait({signal.SIGCHLD}, left)
+
+
+def _child(arguments, tree, kill, output, shadow, log, states) -> None:
+    """Never returns."""
+    code = 70
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        os.setsid()
+        descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        os.chdir(tree)
+        os.environ["GUIDANCE_BENCH_DATA"] = "data"
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if states is not None:
+            _keep_states(states)
+        Shim(tree, shadow, log, kill.at, kill.number).install()
+        sys.argv = ["bench", *arguments]
+        from bench.cli import main
+
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
+        if code == 130:
+            gc.collect()  # which an interpreter does at its end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _keep_states(folder: Path) -> None:
+    """Also write each checkpoint under its step, to compare those of killed runs with."""
+    import bench.train
+
+    save = bench.train.save_state
+
+    def keep(path, state):
+        save(path, state)
+        folder.mkdir(exist_ok=True)
+        save(folder / f"{state.step}.safetensors", state)
+
+    bench.train.save_state = keep

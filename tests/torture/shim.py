@@ -1,0 +1,138 @@
+"""Inside the process that is to be killed: counts file operations, and remembers what is on disk.
+
+An operation is an event before it and an event after it; the process can send itself a signal at
+the k-th. What would outlast a power cut is kept in a shadow beside the tree: the content that a
+file had when it was last synchronised, and the names that a folder had.
+"""
+
+import builtins
+import io
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+REAL = {name: getattr(os, name) for name in
+        ("fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir")}  # fmt: skip
+_open = io.open
+
+
+class Shadow:
+    """What is certainly on disk: `files/<inode>` and `folders/<inode>.json`, name to inode.
+
+    `grave` keeps what was removed, so that no inode's number is used again while it is recorded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files, self.folders, self.grave = (
+            folder / name for name in ("files", "folders", "grave")
+        )
+
+    def start(self, tree: Path) -> None:
+        """Take everything below `tree` for on disk."""
+        shutil.rmtree(self.files.parent, ignore_errors=True)
+        for folder in (self.files, self.folders, self.grave):
+            folder.mkdir(parents=True)
+        for path in (tree, *tree.rglob("*")):
+            self.synced(path)
+
+    def synced(self, path: Path) -> None:
+        """Remember a file's content or a folder's names, whole or not at all."""
+        inode = path.stat().st_ino
+        if path.is_dir():
+            names = json.dumps({name: (path / name).lstat().st_ino for name in os.listdir(path)})
+            target, content = self.folders / f"{inode}.json", names.encode()
+        else:
+            target, content = self.files / str(inode), path.read_bytes()
+        temporary = target.with_name(f"{target.name}~")
+        temporary.write_bytes(content)
+        REAL["replace"](temporary, target)
+
+    def bury(self, path: str) -> None:
+        """Keep the inode of a file that is about to lose its name."""
+        with suppress(FileNotFoundError):
+            if not os.path.isdir(path):
+                with suppress(FileExistsError):
+                    os.link(path, self.grave / str(os.stat(path).st_ino))
+
+
+class Shim:
+    """Replaces the functions of `os` and `open` in this process."""
+
+    def __init__(self, tree: Path, shadow: Shadow | None, log: Path | None,
+                 at: int, number: int) -> None:  # fmt: skip
+        self.tree, self.shadow, self.at, self.number = str(tree), shadow, at, number
+        self.log = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.count = 0
+
+    def install(self) -> None:
+        """From now on until the process ends."""
+        os.fsync = self.fsync
+        os.replace, os.rename = self._moving("replace"), self._moving("rename")
+        os.unlink, os.remove, os.rmdir = (self._removing(n) for n in ("unlink", "remove", "rmdir"))
+        os.mkdir = self.mkdir
+        io.open = builtins.open = self.open
+
+    def event(self, what: str, path: object) -> None:
+        """One more event below the tree; maybe the last one."""
+        name = os.path.abspath(os.fsdecode(path))
+        if not self.inside(name):
+            return
+        self.count += 1
+        if self.log is not None:
+            os.write(self.log, f"{what} {name[len(self.tree) :]}\n".encode())
+        if self.count == self.at:
+            os.kill(os.getpid(), self.number)
+
+    def inside(self, name: str) -> bool:
+        """Whether a path is the tree or below it."""
+        return name == self.tree or name.startswith(f"{self.tree}/")
+
+    def fsync(self, descriptor: int) -> None:
+        where = os.readlink(f"/proc/self/fd/{descriptor}")
+        self.event("fsync", where)
+        REAL["fsync"](descriptor)
+        if self.shadow is not None and self.inside(where) and os.path.exists(where):
+            self.shadow.synced(Path(where))
+        self.event("fsync done", where)
+
+    def mkdir(self, path, mode=0o777, *, dir_fd=None):
+        self.event("mkdir", path)
+        REAL["mkdir"](path, mode, dir_fd=dir_fd)
+        self.event("mkdir done", path)
+
+    def open(self, file, mode="r", *args, **kwargs):
+        opened = _open(file, mode, *args, **kwargs)
+        if isinstance(file, (str, os.PathLike)) and set(mode) & set("wax+"):
+            self.event("open", file)  # emptied, and nothing written yet
+        return opened
+
+    def _moving(self, name: str):
+        def move(source, target, **folders):
+            target = os.path.abspath(target)
+            self.event(name, target)
+            if self.shadow is not None:
+                self.shadow.bury(os.fspath(target))
+            REAL[name](source, target, **folders)
+            self.event(f"{name} done", target)
+
+        return move
+
+    def _removing(self, name: str):
+        def remove(path, *, dir_fd=None):
+            whole = os.path.abspath(path)
+            if dir_fd is not None:
+                whole = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), os.fspath(path))
+            self.event(name, whole)
+            if self.shadow is not None and self.inside(whole) and name == "rmdir":
+                # A folder has no second name: it keeps its inode in the grave, if it is empty.
+                if os.path.isdir(whole) and not os.listdir(whole):
+                    REAL["rename"](whole, self.shadow.grave / f"d{os.stat(whole).st_ino}")
+                    return
+            elif self.shadow is not None and self.inside(whole):
+                self.shadow.bury(whole)
+            REAL[name](path, dir_fd=dir_fd)
+            self.event(f"{name} done", whole)
+
+        return remove
