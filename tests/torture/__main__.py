@@ -15,6 +15,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="by default all")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no chain later")
+    parser.add_argument(
+        "--cold", type=int, default=0, help="every n-th command in a new interpreter, which is slow"
+    )
     parser.add_argument("--out", type=Path, help="JSON of what was found; goes on from it")
     options = parser.parse_args()
     load()
@@ -23,8 +26,9 @@ def main() -> int:
     names = tuple(options.scenario or SCENARIOS)
     with tempfile.TemporaryDirectory() as work:
         chains = torture(
-            names, options.kills, options.seed, Path(work).resolve(), options.out, options.seconds
-        )
+            names, options.kills, options.seed, Path(work).resolve(), options.out,
+            options.seconds, options.cold,
+        )  # fmt: skip
     print(table(chains))
     bad = sum(not chain.good for chain in chains)
     kills = sum(chain.kills for chain in chains)

@@ -33,13 +33,11 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def leftovers(tree: Path) -> list[str]:
-    """Temporary files and folders."""
-    return [
-        str(path.relative_to(tree))
-        for path in tree.rglob("*")
-        if path.name.startswith(".") or path.suffix == ".tmp"
-    ]
+def leftovers(tree: Path, *, folders: bool = True) -> list[str]:
+    """Temporary files, and the folders that they are in."""
+    found = [path for path in tree.rglob("*") if folders or not path.is_dir()]
+    names = [str(path.relative_to(tree)) for path in found]
+    return [name for name in names if "/." in f"/{name}" or name.endswith(".tmp")]
 
 
 def damaged(tree: Path) -> list[str]:

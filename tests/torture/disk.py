@@ -35,10 +35,11 @@ class _Disk:
             self.paths.setdefault(path.stat().st_ino, path)
         self.seen: set[int] = set()
 
-    def names(self, inode: int) -> dict[str, int]:
-        """What is known to be in a folder on the disk."""
+    def names(self, inode: int, path: Path | None = None) -> dict[str, int]:
+        """What is known to be in a folder on the disk; with a path, if it had that name then."""
         file = self.shadow.folders / f"{inode}.json"
-        return json.loads(file.read_text()) if file.exists() else {}
+        about = json.loads(file.read_text()) if file.exists() else {"path": "", "names": {}}
+        return about["names"] if path is None or about["path"] == str(path) else {}
 
     def certain(self, folder: Path) -> list[str]:
         """Whole files that their own folder holds for certain, and that still have their names."""
@@ -46,7 +47,7 @@ class _Disk:
         for path in (p for p in folder.rglob("*") if p.is_file()):
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
             inode = path.stat().st_ino
-            listed = self.names(path.parent.stat().st_ino).get(path.name) == inode
+            listed = self.names(path.parent.stat().st_ino, path.parent).get(path.name) == inode
             if not hidden and listed and (self.shadow.files / str(inode)).exists():
                 found.append(str(path.relative_to(folder)))
         return found

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 from bench.checkpoint import STATE, load_state
@@ -42,6 +43,7 @@ class Chain:
     scenario: str
     kind: str
     kills: int = 0
+    cold: bool = False
     outside: int = 0
     """Signals before the command could answer them, or after its end."""
     answers: dict[str, int] = field(default_factory=dict)
@@ -71,8 +73,8 @@ class Undisturbed:
 class Torture:
     """Undisturbed runs of some scenarios, and chains of kills of them."""
 
-    def __init__(self, work: Path, seed: int, names: tuple[str, ...]) -> None:
-        self.work, self.seed = work, seed
+    def __init__(self, work: Path, seed: int, names: tuple[str, ...], cold: int = 0) -> None:
+        self.work, self.seed, self.cold = work, seed, cold
         self.names = [n for n in names for _ in range(SCENARIOS[n].share)]
         random.Random(seed).shuffle(self.names)
         self.known = {name: self._undisturbed(name) for name in names}
@@ -106,11 +108,22 @@ class Torture:
             raise RuntimeError(f"bench {' '.join(arguments)} failed by itself: {ended.text}")
         return ended
 
+    @cache  # noqa: B019 - there is one machine
+    def _cold_seconds(self, name: str) -> float:
+        """How long a new interpreter takes for a command; it must leave what a fork leaves."""
+        arguments, tree = SCENARIOS[name].arguments, self._copy(self.known[name].start, "cold")
+        ended = self._must(run(arguments, tree, Kill(cold=True)), arguments)
+        found = check.differing(self.known[name].content, check.content(tree))
+        assert not found, found
+        return ended.seconds
+
     def chain(self, index: int) -> Chain:
         """The chain with this number, always the same but for the moments of kills by time."""
         rng = random.Random(f"{self.seed}/{index}")
         name = self.names[index % len(self.names)]
-        chain = Chain(name, list(KINDS)[(index // len(self.names) + index) % len(KINDS)])
+        kind = list(KINDS)[(index // len(self.names) + index) % len(KINDS)]
+        cold = bool(self.cold) and index % self.cold == 0 and kind != POWER
+        chain = Chain(name, kind, cold=cold)
         known, scenario = self.known[name], SCENARIOS[name]
         tree = self._copy(known.start, "killed")
         for _ in range(rng.randint(1, MOST)):
@@ -132,7 +145,9 @@ class Torture:
               rng: random.Random) -> bool:  # fmt: skip
         """Kill the command once; True if it came to its end before."""
         number = KINDS[chain.kind]
-        if rng.random() < AT_EVENTS and known.events:
+        if chain.cold:
+            kill = Kill(number, after=rng.uniform(0, self._cold_seconds(chain.scenario)), cold=True)
+        elif rng.random() < AT_EVENTS and known.events:
             kill = Kill(number, at=rng.randint(1, known.events))
         else:
             kill = Kill(number, after=rng.uniform(0, known.seconds))
@@ -182,7 +197,9 @@ class Torture:
         chain.answers[answer] = chain.answers.get(answer, 0) + 1
         if ended.code != 130 or answer == "?" or "Traceback" in ended.text:
             chain.problems.append(f"answered {chain.kind} with {ended.code}: {ended.text}")
-        chain.problems += [f"left behind: {name}" for name in check.leftovers(tree)]
+        # A signal while an empty folder is being removed leaves that to the next command.
+        left = check.leftovers(tree, folders=False)
+        chain.problems += [f"left behind: {name}" for name in left]
 
 
 def _unsaved(tree: Path) -> list[int]:
@@ -199,7 +216,7 @@ def _unsaved(tree: Path) -> list[int]:
 
 
 def torture(names: tuple[str, ...], kills: int, seed: int, work: Path, out: Path | None,
-            seconds: float = float("inf")) -> list[Chain]:  # fmt: skip
+            seconds: float = float("inf"), cold: int = 0) -> list[Chain]:  # fmt: skip
     """Chains until there are so many kills; goes on with what `out` holds of the same seed."""
     started = time.monotonic()
     chains: list[Chain] = []
@@ -207,12 +224,13 @@ def torture(names: tuple[str, ...], kills: int, seed: int, work: Path, out: Path
         kept = json.loads(out.read_text())
         if kept["seed"] == seed and tuple(kept["scenarios"]) == names:
             chains = [Chain(**chain) for chain in kept["chains"]]
-    machine = Torture(work, seed, names)
+    machine = Torture(work, seed, names, cold)
     while sum(c.kills for c in chains) < kills and time.monotonic() - started < seconds:
         chain = machine.chain(len(chains))
         chains.append(chain)
         done = sum(c.kills for c in chains)
-        print(f"{done}/{kills} {chain.scenario}, {chain.kind}: {chain.kills} kills", flush=True)
+        what = f"{chain.scenario}, {chain.kind}{', cold' * chain.cold}"
+        print(f"{done}/{kills} {what}: {chain.kills} kills", flush=True)
         for line in (*chain.lost, *chain.corrupt, *chain.problems):
             print(f"  {line}", flush=True)
         if out is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.torture.shim import Shadow, Shim
 
+ROOT = Path(__file__).parents[2]
 LONGEST = 120.0
 """Seconds after which a command counts as hung."""
 
@@ -23,6 +24,8 @@ class Kill:
     number: int = 0
     after: float = 0.0
     at: int = 0
+    cold: bool = False
+    """Start a new interpreter, which takes its time for the imports; no shim is in it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,10 @@ def _child(arguments, tree, kill, output, shadow, log, states) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if states is not None:
             _keep_states(states)
+        if kill.cold:
+            path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+            command = [sys.executable, "-m", "bench.cli", *arguments]
+            os.execve(sys.executable, command, os.environ | {"PYTHONPATH": path})
         Shim(tree, shadow, log, kill.at, kill.number).install()
         sys.argv = ["bench", *arguments]
         from bench.cli import main

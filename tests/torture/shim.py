@@ -41,8 +41,9 @@ class Shadow:
         """Remember a file's content or a folder's names, whole or not at all."""
         inode = path.stat().st_ino
         if path.is_dir():
-            names = json.dumps({name: (path / name).lstat().st_ino for name in os.listdir(path)})
-            target, content = self.folders / f"{inode}.json", names.encode()
+            names = {name: (path / name).lstat().st_ino for name in os.listdir(path)}
+            about = json.dumps({"path": str(path), "names": names})
+            target, content = self.folders / f"{inode}.json", about.encode()
         else:
             target, content = self.files / str(inode), path.read_bytes()
         temporary = target.with_name(f"{target.name}~")
