@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.files import atomic_path
+from bench.tensor_files import write_tensors
 
 STATE = "state.safetensors"
 
@@ -30,8 +30,7 @@ class TrainingState:
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write one state dict; equal weights give equal bytes."""
-    with atomic_path(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
+    write_tensors(path, {k: v.detach().cpu().contiguous() for k, v in weights.items()}, {})
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -68,8 +67,7 @@ def save_state(path: Path, state: TrainingState) -> None:
         for part in ("weights", "ema", "optimizer")
         for name, tensor in getattr(state, part).items()
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"state": json.dumps({"step": state.step})})
+    write_tensors(path, tensors, {"state": json.dumps({"step": state.step})})
 
 
 def load_state(path: Path) -> TrainingState:

@@ -30,6 +30,7 @@ from bench.sample_card import class_names, make_sample_card
 from bench.saving import batch_start, sample_path
 from bench.second_network import find_seconds, refuse_unused
 from bench.sweep import Diverged, generate, load_nets
+from bench.trouble import explain_trouble
 from methods import METHODS
 
 LISTED = 20
@@ -122,9 +123,8 @@ def _write(
         except (UserError, OSError):
             raise
         except Exception as error:  # the code of a method may fail in any way
-            raise UserError(
-                f"Sampling {cell.card.name} failed: {type(error).__name__}: {error}."
-            ) from None
+            why = explain_trouble(error) or f"{type(error).__name__}: {error}."
+            raise UserError(f"Sampling {cell.card.name} failed: {why}") from None
 
 
 def find_run(

@@ -30,8 +30,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        # A write and a flush that fail do not say of which file.
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -1,0 +1,28 @@
+"""Tensors into safetensors files, with refusals of the machine as Python knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.files import atomic_path
+from bench.trouble import system_error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write one safetensors file atomically.
+
+    OSError that names `path` where it cannot be written: the library says that in its own way.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            save_file(dict(tensors), temporary, metadata=dict(metadata) or None)
+    except SafetensorError as error:
+        refusal = system_error(error)
+        if refusal is None:
+            raise
+        raise OSError(refusal.errno, refusal.strerror, str(path)) from error
