@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.files import atomic_path, check_regular
+from bench.files import check_regular
+from bench.tensor_files import write_tensors
 
 STATE = "state.safetensors"
 CHECKSUM = "guidance-bench"
@@ -50,9 +51,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write one state dict with its checksum; equal weights give equal bytes."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     # One entry, since the format keeps no order of several.
-    metadata = {CHECKSUM: f"sha256 {content_hash(tensors)}"}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    write_tensors(path, tensors, {CHECKSUM: f"sha256 {content_hash(tensors)}"})
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -127,9 +126,7 @@ def save_state(path: Path, state: TrainingState, before: Callable[[], None] = la
     if state.rollbacks:
         about["rollbacks"] = list(state.rollbacks)
     about["sha256"] = content_hash(tensors, _text(about))
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"state": json.dumps(about)})
-        before()
+    write_tensors(path, tensors, {"state": json.dumps(about)}, before)
 
 
 def load_state(path: Path) -> TrainingState:

@@ -138,7 +138,8 @@ def _create(path: Path, holder: Holder) -> bool:
     except OSError:  # a file system without hard links; readers bear with a file half written
         return _create_exclusively(path, text)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def _create_exclusively(path: Path, text: bytes) -> bool:
@@ -146,8 +147,12 @@ def _create_exclusively(path: Path, text: bytes) -> bool:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
-    with os.fdopen(handle, "wb") as file:
-        file.write(text)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+    except OSError:  # a claim of nobody would keep everybody waiting
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -287,28 +289,42 @@ def main() -> None:
     try:
         with signals_as_interrupts():
             code = get_command(app)(prog_name="bench", standalone_mode=False)
+        sys.stdout.flush()  # what cannot be printed must not wait for the end of the interpreter
         if code == INTERRUPTED:  # newer versions of typer turn Ctrl-C into an exit status
             _complain(STOPPED, INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _complain(str(error), error.code)
-    except OSError as error:  # a full disk, a folder that may not be written, a closed pipe
-        where = f" ({error.filename})" if error.filename else ""
-        _complain(f"{error.strerror or error}{where}.", 1)
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        _hush()
+        sys.exit(1)
     except KeyboardInterrupt:
         _complain(STOPPED, INTERRUPTED)
     except Exception as error:
+        from bench.trouble import explain_trouble
         from bench.usage import usage_error
 
-        found = usage_error(error)
+        trouble = explain_trouble(error)
+        found = usage_error(error) if trouble is None else (trouble, 1)
         if found is None:
             raise
         _complain(*found)
 
 
 def _complain(message: str, code: int) -> None:
-    print(f"Error: {message}" if code != INTERRUPTED else message, file=sys.stderr)
+    with suppress(OSError):
+        print(f"Error: {message}" if code != INTERRUPTED else message, file=sys.stderr, flush=True)
+    _hush()
     sys.exit(code)
+
+
+def _hush() -> None:
+    """Drop what a closed pipe or a full disk does not take: the interpreter would complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

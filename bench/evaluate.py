@@ -18,6 +18,7 @@ from bench.extractor_weights import check_weights, missing
 from bench.measure import Measured, Planned, fitting_plan, measure, plan_metric
 from bench.protocols import find_protocol
 from bench.real_side import real_side
+from bench.trouble import system_error
 from metrics import (
     EXTRACTORS,
     METRICS,
@@ -108,6 +109,8 @@ def make_extractor(
     except MissingWeights as error:
         raise missing(error) from None
     except (OSError, RuntimeError) as error:  # no connection, or not the published bytes
+        if system_error(error) is not None:
+            raise
         raise UserError(f"The weights of extractor {name!r} cannot be had: {error}.") from None
     except ValueError as error:
         raise UserError(f"Extractor {name!r} cannot be used on {data.name!r}: {error}.") from None

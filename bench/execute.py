@@ -24,6 +24,7 @@ from bench.saving import Keep, Saver
 from bench.sharing import in_turn
 from bench.store import Row, read_row, row_path, write_row
 from bench.sweep import FLOOR_RUN, Outcome, generate, is_done, load_nets, make_row, run_cell
+from bench.trouble import system_error
 
 
 def sweep(
@@ -64,6 +65,8 @@ def sweep(
             except UserError:
                 raise
             except Exception as error:  # the code of a method or metric may fail in any way
+                if system_error(error) is not None:  # which the other cells would meet as well
+                    raise
                 reason = f"{type(error).__name__}: {error}"
                 outcome.failed.append(f"{cell.what}: {reason}")
                 row = make_row(cell, evaluation, experiment, "failed", reason=reason)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bench.identity import code_hash, digest
 from bench.store import Value
+from bench.trouble import system_error
 from metrics.base import Estimate, Extractor, Metric, SampleSet
 
 
@@ -80,6 +81,8 @@ def measure(
             found = p.metric.compute(real=real, fake=fake, extractor=p.extractor)
             values.append(_value(p, fake.n, found))
         except Exception as error:  # a metric may be a plugin's and fail in any way
+            if system_error(error) is not None:  # no fault of the metric
+                raise
             problems.append(f"metric {p.metric.name} failed: {type(error).__name__}: {error}")
     return Measured(tuple(values), tuple(problems), reasons)
 

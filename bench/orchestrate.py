@@ -43,6 +43,7 @@ from bench.sources import (
 )
 from bench.suite import Study
 from bench.train import train
+from bench.trouble import told
 from bench.tuning.seeds import check_seeds
 from bench.tuning.subject import rules_for
 from methods import EDM, METHODS
@@ -151,10 +152,12 @@ def train_run(
         own = taught.card or teacher_card(cls.wants_teacher, data, preset, overrides)
         frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
     initial = make_method(card, data).initial_weights(start.weights) if start else None
-    train(
-        card, data, experiment.runs / card.name, fabric=fabric, console=console, initial=initial,
-        teacher=frozen, compiler=compiler, on_nan=on_nan,
-    )  # fmt: skip
+    folder = experiment.runs / card.name
+    with told(f"Training of {card.name} stopped in {folder}"):
+        train(
+            card, data, folder, fabric=fabric, console=console, initial=initial,
+            teacher=frozen, compiler=compiler, on_nan=on_nan,
+        )  # fmt: skip
     return card
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -52,7 +51,10 @@ def report_all(console: Console, place: Experiment, *, suite: str | None) -> Non
     say(console, f"{len(rows)} rows{more} reported.")
     say(console, f"Look at {paths.page} (tables also in {paths.markdown}).")
     if paths.problems:
-        sys.exit(1)
+        raise UserError(
+            f"{len(paths.problems)} figures failed, of which the page says why; the tables are "
+            "there, and the same command draws them again."
+        )
 
 
 def published_file() -> Path | None:

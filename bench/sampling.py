@@ -32,6 +32,7 @@ from bench.saving import batch_start, sample_path
 from bench.second_network import find_seconds, refuse_unused
 from bench.suite import Study
 from bench.sweep import Diverged, generate, load_nets
+from bench.trouble import explain_trouble
 from bench.tuning.subject import rules_for
 from methods import METHODS
 from methods.rules import CFG
@@ -159,9 +160,8 @@ def _write(
         except (UserError, OSError):
             raise
         except Exception as error:  # the code of a method may fail in any way
-            raise UserError(
-                f"Sampling {cell.card.name} failed: {type(error).__name__}: {error}."
-            ) from None
+            why = explain_trouble(error) or f"{type(error).__name__}: {error}."
+            raise UserError(f"Sampling {cell.card.name} failed: {why}") from None
 
 
 def find_run(

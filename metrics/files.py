@@ -44,6 +44,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        # A write and a flush that fail do not say of which file.
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         _remove(folder)
         if lock is not None:

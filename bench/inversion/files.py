@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.archives import DAMAGE
 from bench.data import Dataset
 from bench.errors import UserError, said, unknown
-from bench.files import atomic_path, check_regular, write_bytes
+from bench.files import check_regular, write_bytes
 from bench.inversion.grid import png
+from bench.tensor_files import write_tensors
 
 FORMATS = ("PNG", "JPEG")
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -94,6 +94,5 @@ def write_latents(path: Path, latents: Tensor, labels: Tensor, facts: Mapping[st
     `facts` become the metadata's only entry, 'about', as JSON: the format keeps no order of
     several, and equal latents make equal files.
     """
-    with atomic_path(path) as temporary:
-        tensors = {"latents": latents.contiguous(), "labels": labels.contiguous()}
-        save_file(tensors, temporary, metadata={"about": json.dumps(facts)})
+    tensors = {"latents": latents.contiguous(), "labels": labels.contiguous()}
+    write_tensors(path, tensors, {"about": json.dumps(facts)})

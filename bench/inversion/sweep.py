@@ -40,6 +40,7 @@ from bench.progress import Bar
 from bench.provenance import now, provenance
 from bench.store import Status
 from bench.sweep import Diverged, Outcome
+from bench.trouble import system_error
 from methods import Guidance
 
 SHOWN = 10
@@ -95,6 +96,8 @@ def sweep_inversions(
             except UserError:
                 raise
             except Exception as error:  # the code of a method may fail in any way
+                if system_error(error) is not None:  # which the other rows would meet as well
+                    raise
                 reason = f"{type(error).__name__}: {error}"
                 outcome.failed.append(f"inversion {what}: {reason}")
                 row = make_row(planned, bench, experiment, "failed", reason)

@@ -46,6 +46,7 @@ from bench.report.yardstick import make_yardsticks, yardstick_frame
 from bench.report.yardstick_figure import plan_yardsticks
 from bench.report.yardstick_section import yardstick_html, yardstick_markdown, yardstick_tex
 from bench.store import Row
+from bench.trouble import explain_trouble
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,15 @@ def _draw(plans: Iterable[Plan], out: Path, bar: Bar) -> tuple[list[Picture], li
         try:
             with look():
                 files = render(plan.draw())
-        except Exception as error:  # Whatever goes wrong in a drawing, the numbers must come out.
-            problem = f"Figure {plan.name} failed: {type(error).__name__}: {error}"
-        else:
-            figures += [
+            written = [
                 write_bytes(out / "figures" / f"{plan.name}.{kind}", content)
                 for kind, content in zip(("png", "pdf"), files, strict=True)
             ]
+        except Exception as error:  # Whatever goes wrong in a drawing, the numbers must come out.
+            why = explain_trouble(error) or f"{type(error).__name__}: {error}"
+            problem = f"Figure {plan.name} failed: {why}"
+        else:
+            figures += written
         pictures.append(Picture(plan, problem))
         bar.update(bar.done + 1, plan.name)
     return pictures, figures

@@ -1,0 +1,86 @@
+"""A machine that refuses to write: from some operation on, or beyond some bytes a file."""
+
+import errno
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+_CREATES = {"open": 2, "os.mkdir": 0, "os.link": 0, "os.rename": 0}
+"""Audited operations that need room, and how many more arguments say that they write."""
+
+
+class _Disk:
+    """What is counted, and from where on it fails."""
+
+    def __init__(self) -> None:
+        self.below: str | None = None
+        self.count = 0
+        self.fails_from = sys.maxsize
+        self.number = errno.ENOSPC
+
+    def meet(self, path: object) -> None:
+        if self.below is None:
+            return
+        self.count += 1
+        if self.count >= self.fails_from:
+            name = None if path is None else str(path)
+            raise OSError(self.number, os.strerror(self.number), name)
+
+    def holds(self, path: object) -> bool:
+        if self.below is None or not isinstance(path, str | bytes | os.PathLike):
+            return False
+        return str(Path(os.fsdecode(path)).absolute()).startswith(self.below)
+
+
+_disk = _Disk()
+
+
+def _hook(event: str, arguments: tuple) -> None:
+    # The hook stays for the life of the process; it does nothing while no disk is failing.
+    if _disk.below is None or event not in _CREATES or not _disk.holds(arguments[0]):
+        return
+    if event == "open":
+        flags = arguments[2]
+        if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+    _disk.meet(arguments[0])
+
+
+sys.addaudithook(_hook)
+
+
+@contextmanager
+def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterator[_Disk]:
+    """From the `fails_from`-th operation that needs room below a folder on, each fails.
+
+    They are: to open for writing, to make a folder, to rename, to link and to flush. What is there
+    can be read and removed, as on a full disk. The context's `count` says how many there were.
+    """
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        _disk.meet(None)
+        real(handle)
+
+    _disk.below, _disk.count = str(below.absolute()), 0
+    _disk.fails_from, _disk.number = fails_from, number
+    try:
+        with mock.patch("os.fsync", fsync):
+            yield _disk
+    finally:
+        _disk.below = None
+
+
+@contextmanager
+def no_file_larger(size: int) -> Iterator[None]:
+    """The kernel refuses to let a file grow beyond `size` bytes, whichever library writes it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,151 @@
+"""A disk that is full from any moment on costs what was being written, and nothing else."""
+
+import errno
+import shutil
+
+import pytest
+
+from bench.checkpoint import STATE
+from bench.runs import WEIGHTS
+from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
+from tests.faults.helpers import check_sentence, leftovers, results
+from tests.faults.inject import failing, no_file_larger
+
+TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
+SWEEP = ("sweep", "-m", "edm", "-g", "1,2", "-n", "20", *TOY_METRICS, "--steps", "4")
+EVERYWHERE = 10**9
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A results folder after training, after the sweep and after the report."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "results"
+    stages = {}
+    for name, command in (("train", TRAIN), ("sweep", SWEEP), ("report", ("report",))):
+        ran = bench(*command, "--results", folder)
+        assert ran.code == 0, ran.err
+        stages[name] = shutil.copytree(folder, folder.parent / name)
+    return stages
+
+
+def run_again(command, folder, expected):
+    """The same command without the fault finishes, and leaves what an undisturbed one does."""
+    ran = bench(*command, "--results", folder)
+    assert ran.code == 0, ran.err
+    assert results(folder) == results(expected)
+    assert leftovers(folder) == []
+
+
+def operations(command, folder, tmp_path):
+    """How many operations of a command need room."""
+    place = tmp_path / "counted"
+    if folder is not None:
+        shutil.copytree(folder, place)
+    with failing(place, EVERYWHERE) as disk:
+        assert bench(*command, "--results", place).code == 0
+    return disk.count
+
+
+@pytest.mark.parametrize(
+    ("command", "before", "after", "looks"),
+    [
+        pytest.param(TRAIN, None, "train", EVERYWHERE, id="train"),
+        pytest.param(SWEEP, "train", "sweep", 25, id="sweep"),
+        pytest.param(("report",), "sweep", "report", 4, id="report"),
+    ],
+)
+def test_a_disk_that_is_full_from_any_moment_on(
+    command, before, after, looks, undisturbed, tmp_path
+):
+    start = None if before is None else undisturbed[before]
+    total = operations(command, start, tmp_path)
+    assert total > 10
+    states = set()
+    for k in sorted(
+        {1 + i * (total - 1) // (looks - 1) for i in range(looks)}
+        if looks < total
+        else range(1, total + 1)
+    ):
+        folder = tmp_path / f"full-{k}"
+        if start is not None:
+            shutil.copytree(start, folder)
+        with failing(folder, k):
+            ran = bench(*command, "--results", folder)
+        # What cannot be made durable alone, as the name of a file in its folder, is no failure.
+        if ran.code != 0:
+            check_sentence(ran)
+            assert "No space left on device" in ran.err or "figures failed" in ran.err
+        if folder.exists():
+            assert leftovers(folder) == []
+        state = folder / "default" / "runs" / "modes1d-edm-s0" / STATE
+        if state.exists():
+            check_sentence(ran, "Training of modes1d-edm-s0 stopped")
+            states.add(state.read_bytes())
+            assert not state.with_name(WEIGHTS).exists()
+        if start is not None:
+            kept = results(folder)
+            assert {name: kept.get(name) for name in results(start)} == results(start)
+        run_again(command, folder, undisturbed[after])
+        shutil.rmtree(folder)
+    # The checkpoints of steps 5 and 10 are whole, whichever operation failed after them.
+    assert len(states) == (2 if command is TRAIN else 0)
+
+
+@pytest.mark.parametrize("size", [0, 3000])
+def test_files_that_may_not_grow_are_refused_by_the_kernel_itself(size, undisturbed, tmp_path):
+    for command, start, stage in (
+        (TRAIN, None, "train"),
+        (SWEEP, "train", "sweep"),
+        (("report",), "sweep", "report"),
+    ):
+        folder = tmp_path / stage
+        if start is not None:
+            shutil.copytree(undisturbed[start], folder)
+        before = results(folder) if folder.exists() else {}
+        with no_file_larger(size):
+            ran = bench(*command, "--results", folder)
+        if ran.code != 0:
+            check_sentence(ran)
+            assert "File too large" in ran.err or "figures failed" in ran.err
+        if folder.exists():
+            now = results(folder)
+            assert {name: now.get(name) for name in before} == before
+            assert leftovers(folder) == []
+        run_again(command, folder, undisturbed[stage])
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.EDQUOT]
+)
+def test_a_sweep_stops_at_the_first_cell_that_cannot_be_written(number, undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed["train"], tmp_path / "results")
+    assert bench(*SWEEP, "--results", folder).code == 0
+    before = results(folder)
+    many = (*SWEEP[:4], "1..13", *SWEEP[5:])
+    with failing(folder, 1, number) as disk:
+        ran = bench(*many, "--results", folder)
+    check_sentence(ran, str(folder))
+    assert disk.count < 5
+    assert results(folder) == before
+    assert bench(*many, "--results", folder).code == 0
+
+
+def test_a_figure_that_cannot_be_written_costs_no_table(undisturbed, tmp_path, monkeypatch):
+    from bench import report
+
+    folder = shutil.copytree(undisturbed["sweep"], tmp_path / "results")
+    real = report.write_bytes
+
+    def write(path, content):
+        if path.suffix == ".pdf":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, content)
+
+    monkeypatch.setattr(report, "write_bytes", write)
+    ran = bench("report", "--results", folder)
+    check_sentence(ran, "figures failed", "the tables are there")
+    assert "No space left on device" in ran.out
+    made = folder / "default" / "report"
+    assert {p.name for p in made.iterdir()} >= {"tables.md", "tables.tex", "index.html"}
+    monkeypatch.undo()
+    run_again(("report",), folder, undisturbed["report"])
