@@ -20,10 +20,10 @@ from bench.data import Dataset
 from bench.data.card import data_root, prepared_names, read_data_card
 from bench.data.checksum import sha256
 from bench.data.stand_in import RandomImages
+from bench.devices import resolve_device
 from bench.errors import UserError, unknown
 from bench.evaluate import make_extractor
 from bench.extractor_weights import check_weights
-from bench.orchestrate import resolve_device
 from bench.runs import dataset
 from methods import DataSpec
 from metrics import EXTRACTORS

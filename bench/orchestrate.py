@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from bench.evaluate import Evaluation, TakesLong, Tell, nothing_measured, prepar
 from bench.experiment import DEFAULT_PRECISION, Experiment
 from bench.health import OnNan
 from bench.plan import Cell, Target, expand, target
-from bench.precision import PRECISIONS
 from bench.protocols import find_protocol
 from bench.provenance import provenance
 from bench.runs import (
@@ -51,36 +49,7 @@ from methods import EDM, METHODS
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 UNFINISHED = "it is not trained to its end; bench train does that"
-
-
-def make_fabric(device: str, precision: str) -> Fabric:
-    """Devices and processes: one process, or what torchrun has started."""
-    from lightning_fabric import Fabric
-
-    for kind, value, allowed in (
-        ("device", device, DEVICES),
-        ("precision", precision, PRECISIONS),
-    ):
-        if value not in allowed:
-            raise unknown(kind, value, allowed)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    try:
-        fabric = Fabric(
-            accelerator=device,
-            devices=local,
-            num_nodes=max(world // local, 1),
-            strategy="ddp" if world > 1 else "auto",
-            precision=PRECISIONS[precision],
-        )
-        fabric.launch()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"Cannot use device {device!r} with precision {precision!r}: {error}", code=2
-        ) from None
-    return fabric
 
 
 def train_run(
@@ -388,16 +357,3 @@ def _sweep(
         rules = rules_for(study, t, experiment, equipment.tell)
         targets.append((t, tuple(expand(t, study.guidance, study.steps, seeds, samples, rules))))
     return Sweep(evaluation, tuple(targets), samples, study)
-
-
-def resolve_device(name: str) -> torch.device:
-    """'auto' is the first GPU if there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"Device {name!r} cannot be used: {first}", code=2) from None
-    return device

@@ -11,10 +11,11 @@ import torch
 from rich.console import Console
 
 from bench.data import Dataset
+from bench.devices import resolve_device
 from bench.errors import UserError, unknown
 from bench.experiment import Experiment
 from bench.images_out import FORMATS, check_format, first_missing, guess_format, open_sink
-from bench.orchestrate import UNFINISHED, resolve_device
+from bench.orchestrate import UNFINISHED
 from bench.plan import Cell, Target, expand, target
 from bench.progress import Bar
 from bench.rules import parse_knobs, parse_rules, study_rules

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.console import flags, refuse_beside_suite, say, suite_place
+from bench.devices import resolve_device
 from bench.errors import UserError
 from bench.estimate import price_cells
 from bench.execute import sweep
@@ -22,13 +23,7 @@ from bench.experiment import (
     Experiment,
     without_writing,
 )
-from bench.orchestrate import (
-    Equipment,
-    Sweep,
-    plan_experiment,
-    plan_study,
-    resolve_device,
-)
+from bench.orchestrate import Equipment, Sweep, plan_experiment, plan_study
 from bench.progress import duration
 from bench.protocols import find_protocol
 from bench.ranges import parse_ints, parse_range

@@ -12,19 +12,14 @@ from bench.compiling import DEFAULT_BACKEND, compiler_problem
 from bench.console import flags, refuse_beside_suite, say, suite_place
 from bench.data.commands import prepare_if_missing
 from bench.describe import describe
+from bench.devices import make_fabric, resolve_device
 from bench.errors import UserError, unknown
 from bench.experiment import (
     DEFAULT_DATASET,
     Experiment,
 )
 from bench.health import parse_on_nan
-from bench.orchestrate import (
-    make_fabric,
-    preset_for,
-    resolve_device,
-    train_run,
-    train_study,
-)
+from bench.orchestrate import preset_for, train_run, train_study
 from bench.plugins import FILES
 from bench.precision import PRECISIONS
 from bench.runs import (

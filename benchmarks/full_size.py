@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 
 from bench.data.stand_in import RandomImages
+from bench.devices import make_fabric
 from bench.estimate import parameters
 from bench.experiment import Experiment
-from bench.orchestrate import make_fabric
 from bench.plan import target
 from bench.runs import make_card
 from bench.sources import make_teacher, teacher_card

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.console import say
+from bench.devices import resolve_device
 from bench.errors import UserError, unknown
 from bench.evaluating.extractors import Makers
 from bench.evaluating.measure import (
@@ -34,7 +35,6 @@ from bench.evaluating.sides import (
 )
 from bench.evaluating.warn import cautions
 from bench.experiment import Experiment
-from bench.orchestrate import resolve_device
 from bench.progress import Bar
 from bench.protocols import LITE, PROTOCOLS, Protocol, find_protocol
 from bench.provenance import now, provenance

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.data import Dataset, Split
 from bench.data.convert import from_model
+from bench.devices import resolve_device
 from bench.errors import UserError
 from bench.evaluate import make_extractor
 from bench.experiment import Experiment
@@ -31,7 +32,6 @@ from bench.inversion.measure import (
 from bench.inversion.plan import make_editor
 from bench.inversion.request import Images, find_images, find_run
 from bench.inversion.store import EditGrid, Share
-from bench.orchestrate import resolve_device
 from bench.plan import Target
 from bench.progress import Bar
 from bench.ranges import parse_range

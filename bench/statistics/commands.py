@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.console import say
+from bench.devices import resolve_device
 from bench.errors import UserError, unknown
 from bench.evaluating.command import progress
 from bench.evaluating.extractors import Makers
 from bench.evaluating.measure import SPATIAL, feed_side
 from bench.evaluating.sides import check_exists, dataset_side, file_side, names_dataset
 from bench.experiment import Experiment
-from bench.orchestrate import resolve_device
 from bench.provenance import now
 from bench.runs import dataset
 from bench.statistics.base import StatisticsCard

@@ -13,15 +13,10 @@ import torch
 from rich.console import Console
 
 from bench.console import flags, refuse_beside_suite, say, suite_place
+from bench.devices import resolve_device
 from bench.errors import UserError
 from bench.experiment import Experiment, without_writing
-from bench.orchestrate import (
-    Equipment,
-    Sweep,
-    plan_experiment,
-    plan_study,
-    resolve_device,
-)
+from bench.orchestrate import Equipment, Sweep, plan_experiment, plan_study
 from bench.plugins import FILES
 from bench.ranges import parse_range
 from bench.rules import parse_rules, study_rules

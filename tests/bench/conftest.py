@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench.data import DATASETS
-from bench.orchestrate import make_fabric
+from bench.devices import make_fabric
 from bench.plugins import ORIGINS
 from methods import METHODS
 from methods.rules import RULES

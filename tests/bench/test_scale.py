@@ -11,7 +11,7 @@ import torch
 from bench import compiling, train_command
 from bench.checkpoint import load_weights
 from bench.compiling import compile_nets, compiler_problem
-from bench.orchestrate import make_fabric
+from bench.devices import make_fabric
 from bench.precision import matmul_precision
 from bench.runs import WEIGHTS, dataset, make_method, read_card
 from bench.sources import make_teacher, teacher_card

@@ -7,10 +7,11 @@ import torch
 
 from bench.data import Digits
 from bench.data.convert import from_model, one_hot, to_model
+from bench.devices import make_fabric
 from bench.evaluate import prepare
 from bench.execute import sweep
 from bench.experiment import Experiment
-from bench.orchestrate import make_fabric, train_run
+from bench.orchestrate import train_run
 from bench.plan import expand, target
 from bench.store import read_rows
 from bench.sweep import load_nets

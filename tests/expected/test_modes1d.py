@@ -11,8 +11,9 @@ import torch
 from scipy.stats import norm
 
 from bench.data import Modes1d
+from bench.devices import make_fabric
 from bench.experiment import Experiment
-from bench.orchestrate import make_fabric, train_run
+from bench.orchestrate import train_run
 from bench.plan import target
 from bench.runs import make_card
 from bench.sweep import generate, load_nets

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.devices import resolve_device
 from bench.evaluating.result import shown
 from bench.evaluating.sides import draw, file_side
-from bench.orchestrate import resolve_device
 from metrics import EXTRACTORS, METRICS
 from metrics.accumulate import Accumulator
 from metrics.base import Estimate
