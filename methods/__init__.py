@@ -6,6 +6,7 @@ from methods.edm import EDM
 from methods.guidance import Guidance
 from methods.guided_cd import GuidedCD
 from methods.igct import IGCT
+from methods.meanflow import MeanFlow
 from methods.oracle import Oracle
 from methods.registry import METHODS, register
 from methods.rng import BatchRNG, SampleRNG
@@ -24,6 +25,7 @@ __all__ = [
     "Guidance",
     "GuidedCD",
     "Inverts",
+    "MeanFlow",
     "Method",
     "Mixture",
     "Oracle",

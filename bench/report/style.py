@@ -39,6 +39,7 @@ _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
     "ct": (2, "s", "-."),
     "igct": (3, "^", (0, (6.0, 1.5))),
     "guided-cd": (9, "v", (0, (3.0, 1.0, 1.0, 1.0))),
+    "meanflow": (1, "P", (0, (1.0, 1.0))),
 }
 # The palette's grey is the floor's and the published curves', its yellow is too pale on white.
 _NEXT_COLOURS = (1, 5, 6)
