@@ -7,6 +7,7 @@ from methods.gft import GFT
 from methods.guidance import Guidance
 from methods.guided_cd import GuidedCD
 from methods.igct import IGCT
+from methods.meanflow import MeanFlow
 from methods.mg import MG
 from methods.mg_ct import MGCT
 from methods.oracle import Oracle
@@ -30,6 +31,7 @@ __all__ = [
     "Guidance",
     "GuidedCD",
     "Inverts",
+    "MeanFlow",
     "Method",
     "Mixture",
     "Oracle",

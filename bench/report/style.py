@@ -41,7 +41,8 @@ _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
     "guided-cd": (9, "v", (0, (3.0, 1.0, 1.0, 1.0))),
     "mg-ct": (6, "h", (0, (6.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0))),
     "mg": (1, "P", (0, (8.0, 2.0, 1.0, 2.0))),
-    "gft": (8, "p", (0, (1.0, 3.0))),
+    "gft": (5, "p", (0, (1.0, 3.0))),
+    "meanflow": (2, "*", (0, (1.0, 1.0))),  # ct has one scale
 }
 # The palette's grey is the floor's and the published curves', its yellow is too pale on white.
 _NEXT_COLOURS = (1, 5)

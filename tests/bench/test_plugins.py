@@ -144,7 +144,7 @@ def test_a_plugin_that_fails_is_named_and_everything_else_works(tmp_path, text, 
     assert ran.err.startswith(f"Warning: Plugin file {file} was left out: {error}")
     assert ran.err.count("\n") == 1
     names = {line.split()[0] for line in ran.out.splitlines()}
-    assert names == {"ct", "edm", "gft", "guided-cd", "igct", "mg", "mg-ct", "oracle"}
+    assert names == {"ct", "edm", "gft", "guided-cd", "igct", "meanflow", "mg", "mg-ct", "oracle"}
     assert METHODS["edm"] is EDM
     assert "half" not in RULES
     assert RULES["cfg"] is CFG

@@ -1,0 +1,234 @@
+"""MeanFlow with guidance in training: the average velocity of a guided flow, one step.
+
+Sources: Geng, Deng, Bai, Kolter, He (2025), "Mean Flows for One-step Generative Modeling" (arXiv
+2505.13447), for the loss; Geng et al. (2025), "Improved Mean Flows" (arXiv 2512.02012), for the
+guidance scale as an input of the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Self, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from methods.base import Batch, Method, Progress
+from methods.consistency import per_sample
+from methods.guidance import Guidance
+from methods.guidance_embedding import embed_guidance
+from methods.nets.config import MLPConfig, NetConfig, UNetConfig, build_net
+from methods.registry import register
+from methods.rng import BatchRNG, SampleRNG
+from methods.settings import Preset, Settings, TrainSettings
+
+MeanVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(z (B, ...), r (B,), t (B,)) -> average velocity over [r, t], the shape of z."""
+
+
+class MeanFlowConfig(Settings):
+    """Network, the draws of times and scales, and the weight of the loss.
+
+    Times and the share of r != t are the paper's for ImageNet.
+    """
+
+    net: NetConfig
+    guidance_dim: int = Field(
+        64, ge=4, multiple_of=2, description="features of g, and as many of t - r"
+    )
+    guidance_scale: float = Field(1.0, gt=0, description="factor of w before its embedding")
+    sigma_data: float = Field(0.5, gt=0, description="data are divided by it")
+    time_mean: float = Field(-0.4, description="mean of logit(t)")
+    time_std: float = Field(1.0, gt=0, description="standard deviation of logit(t)")
+    same_time: float = Field(0.75, ge=0, lt=1, description="probability that r = t")
+    g_max: float = Field(15.0, gt=1, description="training draws ln g from [0, ln g_max]")
+    label_dropout: float = Field(0.1, gt=0, lt=1)
+    power: float = Field(1.0, ge=0, le=1, description="p of the adaptive weight; 0 weighs alike")
+    floor: float = Field(1e-3, gt=0, description="c of the adaptive weight")
+    clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
+
+    @model_validator(mode="after")
+    def _deterministic(self) -> Self:
+        # The derivative along the flow is that of one function: masks would make it another one.
+        if self.net.dropout:
+            raise ValueError(f"meanflow trains without dropout, got net.dropout {self.net.dropout}")
+        return self
+
+
+_TOY = MeanFlowConfig(
+    net=MLPConfig(kind="mlp", width=64, blocks=3), guidance_dim=32, sigma_data=2.01, clamp=False
+)
+_TOY_TRAIN = TrainSettings(
+    iterations=8000, batch=256, lr=2e-3, decay_from=0.0, final_lr=0.1, checkpoint_every=500
+)
+_DIGITS = MeanFlowConfig(
+    net=UNetConfig(kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1),
+    sigma_data=0.75,
+)
+_DIGITS_TRAIN = TrainSettings(
+    iterations=1500, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
+)
+
+
+class MeanFlowNet(nn.Module):
+    """The average velocity u(z; r, t, labels, g): the network's output as it is."""
+
+    def __init__(self, net: nn.Module, dim: int, scale: float) -> None:
+        super().__init__()
+        self.model = net
+        self.dim, self.scale = dim, scale
+
+    def forward(self, z: Tensor, r: Tensor, t: Tensor, labels: Tensor, g: Tensor) -> Tensor:
+        """u, the shape of z (B, ...); r <= t in [0, 1], g >= 1, each (B,); `labels` (B, K).
+
+        Smooth in z, r and t, along which training differentiates it.
+        """
+        # The range of c_noise that the networks are made for. It is linear in t because ln(sigma)
+        # is infinite at t = 1, where sampling starts and training hardly draws.
+        c_noise = 2.7 * t - 1.6
+        w_embed = torch.cat(
+            [
+                embed_guidance(g - 1.0, self.dim, self.scale).to(z),
+                interval_features(t - r, self.dim),
+            ],
+            dim=1,
+        )
+        return cast(Tensor, self.model(z, c_noise, labels, w_embed))
+
+
+def interval_features(interval: Tensor, dim: int) -> Tensor:
+    """[sin | cos] of t - r in [0, 1], (B,) => (B, dim), with periods from 4 down to 1/4.
+
+    Shorter periods would only make the derivative along the flow large.
+    """
+    periods = torch.logspace(2.0, -2.0, dim // 2, base=2.0).to(interval)
+    angle = interval[:, None] * (2 * math.pi / periods)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def guided_velocity(v: Tensor, u_cond: Tensor, u_null: Tensor, g: Tensor) -> Tensor:
+    """V + (1 - 1/g)(u_cond - u_null): a sample of the guided velocity, given the network's own.
+
+    `u_cond` is the network at (labels, g) and `u_null` at (null, 1), both at r = t; `g` (B,). Where
+    the network equals the mean of this, u_cond = g E[v | labels] - (g - 1) u_null, which is CFG.
+    """
+    return v + per_sample(1.0 - 1.0 / g, v) * (u_cond - u_null)
+
+
+def total_derivative(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    """du/dt along dz/dt = v with r held, the shape of z, by forward-mode differentiation."""
+    tangents = (v, torch.zeros_like(r), torch.ones_like(t))
+    # Fused attention has no forward-mode derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        _, derivative = torch.func.jvp(u, (z, r, t), tangents)
+    return cast(Tensor, derivative)
+
+
+def mean_target(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    """V - (t - r) du/dt, the shape of z, no gradient: the MeanFlow identity (2505.13447, eq. 6)."""
+    with torch.no_grad():
+        return v - per_sample(t - r, v) * total_derivative(u, z, r, t, v)
+
+
+def adaptive(error: Tensor, power: float, floor: float) -> Tensor:
+    """|error|^2 / (|error|^2 + floor)^power with the weight under stop-gradient, (B, ...) => (B,).
+
+    Source: 2505.13447, eq. 22.
+    """
+    squared = error.square().flatten(1).sum(1)
+    return squared / (squared.detach() + floor) ** power
+
+
+@register
+class MeanFlow(Method[MeanFlowConfig]):
+    """A network of average velocities of the flow under CFG, at every scale of a range."""
+
+    name = "meanflow"
+    summary = "MeanFlow with guidance in training, 1-2 steps (Geng 2025)"
+    guidance = "embedded"
+    config_type = MeanFlowConfig
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "modes1d": Preset(dataset="modes1d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2)),
+        "modes2d": Preset(dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2)),
+        "digits": Preset(dataset="digits", config=_DIGITS, train=_DIGITS_TRAIN, steps=(1, 2)),
+    }
+
+    def build(self) -> nn.Module:
+        """`MeanFlowNet` with its network under `model`."""
+        c = self.config
+        net = build_net(c.net, self.data, guidance_dim=2 * c.guidance_dim)
+        return MeanFlowNet(net, c.guidance_dim, c.guidance_scale)
+
+    def loss(
+        self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
+    ) -> dict[str, Tensor]:
+        """Adaptively weighted distance of u to its target, on z = (1 - t) x0 / sigma_data + t eps.
+
+        A dropped label goes with g = 1, where the target is that of the plain flow.
+        """
+        c = self.config
+        y = batch.x0 / c.sigma_data
+        pair = torch.sigmoid(c.time_mean + c.time_std * rng.randn(2)).to(y)
+        t = pair.amax(1)
+        r = torch.where(rng.rand() < c.same_time, t, pair.amin(1))
+        g = (c.g_max ** rng.rand()).to(y)
+        dropped = rng.rand() < c.label_dropout
+        g = torch.where(dropped, torch.ones_like(g), g)
+        labels = torch.where(dropped[:, None], 0.0, batch.labels)
+        eps = rng.randn(*y.shape[1:]).to(y)
+        z = y + per_sample(t, y) * (eps - y)
+
+        with torch.no_grad():
+            # Both branches in one call.
+            null, one = torch.zeros_like(labels), torch.ones_like(g)
+            u_cond, u_null = nets(
+                torch.cat([z, z]),
+                torch.cat([t, t]),
+                torch.cat([t, t]),
+                torch.cat([labels, null]),
+                torch.cat([g, one]),
+            ).chunk(2)
+            v = guided_velocity(eps - y, u_cond, u_null, g)
+            target = v.clone()
+            # The derivative costs most and matters only where r < t. Every process takes one row
+            # at least, so that all of a distributed run call the network equally often.
+            rows = (t > r).nonzero()[:, 0]
+            rows = rows if len(rows) else torch.zeros_like(labels[:1, 0], dtype=torch.int64)
+
+            def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
+                return cast(Tensor, nets(z, r, t, labels[rows], g[rows]))
+
+            target[rows] = mean_target(u, z[rows], r[rows], t[rows], v[rows]).to(v)
+        error = nets(z, r, t, labels, g) - target
+        return {"meanflow": adaptive(error, c.power, c.floor)}
+
+    def sample(
+        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
+    ) -> Tensor:
+        """Noise moved by its average velocity over `steps` equal intervals from t = 1 to 0.
+
+        Deterministic after the first draw; the network is fed g at every step.
+        """
+        c = self.config
+        z = rng.randn(self.data.shape, labels.device)
+        g = torch.full((len(z),), guidance.scale, device=z.device, dtype=z.dtype)
+        for i in range(steps):
+            t, r = 1.0 - i / steps, 1.0 - (i + 1) / steps
+            u = nets(z, torch.full_like(g, r), torch.full_like(g, t), labels, g)
+            z = z - (t - r) * u
+        x = (z * c.sigma_data).float()
+        return x.clamp(-1, 1) if c.clamp else x
+
+    def nfe(self, guidance: Guidance, steps: int) -> int:
+        """One evaluation a step, guided or not."""
+        return steps
+
+    def supports(self, guidance: Guidance, steps: int) -> str | None:
+        """Guidance within what training drew, any number of steps."""
+        top = self.config.g_max
+        if not 1.0 <= guidance.scale <= top:
+            return f"trained for guidance 1 to {top:g}, not {guidance.scale:g}"
+        return None
