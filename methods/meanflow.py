@@ -123,7 +123,7 @@ def total_derivative(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor
     tangents = (v, torch.zeros_like(r), torch.ones_like(t))
     # Fused attention has no forward-mode derivative.
     with sdpa_kernel(SDPBackend.MATH):
-        _, derivative = torch.func.jvp(u, (z, r, t), tangents)
+        derivative = torch.func.jvp(u, (z, r, t), tangents)[1]
     return cast(Tensor, derivative)
 
 
