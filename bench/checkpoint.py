@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,26 +78,29 @@ def check_weights(path: Path) -> None:
     load_weights(path)
 
 
-def check_size(build: Callable[[], nn.Module], path: Path) -> None:
-    """UserError if a network has more parameters than the bytes of a file can be.
+def check_size(build: Callable[[], nn.Module], paths: Sequence[Path]) -> None:
+    """UserError if a network has more parameters than the bytes of its files can be.
 
     Settings and weights may be somebody's: nothing is allocated before they are compared.
     """
-    try:
-        check_regular(path)
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, error) from None
+    for path in paths:
+        try:
+            check_regular(path)
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise damaged(path, error) from None
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in build().parameters())
     except Exception:  # not every network can be described without being made
         return
-    if count > path.stat().st_size:
+    size = sum(path.stat().st_size for path in paths)
+    if count > size:
+        names = " and ".join(map(str, paths))
         raise UserError(
-            f"The weights in {path} do not fit the network: it has {count:,} parameters, and the "
-            f"file {path.stat().st_size:,} bytes."
+            f"The weights in {names} do not fit the network: it has {count:,} parameters, and "
+            f"these are {size:,} bytes."
         )
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bench.files import read_whole
+
 PATIENCE = 120.0
 """Seconds without a sign of life after which a claim of another machine is void."""
 BEAT = 10.0
@@ -105,7 +107,7 @@ def claimed(path: Path) -> Iterator[Claim | None]:
 def read_holder(path: Path) -> Holder | None:
     """Who holds a claim; None if there is none, or one whose writing was cut short."""
     try:
-        return Holder.model_validate_json(path.read_bytes())
+        return Holder.model_validate_json(read_whole(path))
     except (OSError, ValidationError):
         return None
 

@@ -47,7 +47,7 @@ def parse_knobs(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         value: Any
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or too deep or long a number
             value = text
         found.setdefault(rule, {})[knob] = value
     return found

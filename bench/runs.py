@@ -150,7 +150,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
             )
         try:
             found[key.strip()] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or too deep or long a number
             found[key.strip()] = text
     return found
 

@@ -84,7 +84,8 @@ def load_nets(target: Target, device: torch.device) -> nn.Module:
     """The networks of a run with their averaged weights, ready for sampling."""
     with torch.random.fork_rng(devices=[]):
         if target.weights is not None:
-            check_size(target.method.build, target.weights)
+            files = (target.weights, target.null_weights, target.weak_weights)
+            check_size(target.method.build, [file for file in files if file is not None])
         nets = target.method.build()
     if target.weights is not None:
         weights = load_weights(target.weights)

@@ -60,7 +60,7 @@ def markdown_rankings(found: Found) -> dict[Column, str]:
     parts = {}
     for column, sheet in _rankings(found).items():
         body = sheet_markdown(sheet).partition("\n\n")[2]
-        head = f"<details><summary>{escape(sheet.title)}</summary>"
+        head = f"<details><summary>{escape(' '.join(sheet.title.split()))}</summary>"
         parts[column] = f"{head}\n\n{body}\n\n</details>"
     return parts
 

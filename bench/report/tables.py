@@ -293,7 +293,7 @@ def _md_differences(table: Table) -> list[str]:
     for line in table.differences:
         cells = [md(line.label), *(md_cell(c) for c in line.cells)]
         rows.append(f"| {' | '.join(cells)} |")
-    summary = f"<details><summary>{DIFFERENCES}: {escape(table.title)}</summary>"
+    summary = f"<details><summary>{DIFFERENCES}: {escape(' '.join(table.title.split()))}</summary>"
     return [summary, "\n".join(rows), md(COMPARED), "</details>"]
 
 
@@ -301,6 +301,7 @@ def md(text: str) -> str:
     """Text as Markdown shows it verbatim; underscores inside a word need nothing."""
     text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+    text = re.sub(r"^([#>]|[-+](?= ))", r"\\\1", text)  # a heading, a quotation, a list
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from bench.errors import UserError, explain
-from bench.files import write_text
+from bench.files import read_whole, write_text
 from bench.store import Frozen
 
 M = TypeVar("M", bound=Frozen)
@@ -111,7 +111,7 @@ def read_trials(tuned: Path, run: str, rule: str, key: str) -> list[Trial]:
 
 def _read(path: Path, kind: type[M], what: str) -> M:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(read_whole(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -8,6 +8,7 @@
 second_network.py | weights, weights checked, init file, null file |
 | state.safetensors, log.jsonl of a run | bench/checkpoint.py, train_log.py | state, log |
 | rows of cells and of inversions (JSON) | bench/store.py, inversion/store.py | row, inversion row |
+| results and trials of the tuner (JSON) | bench/tuning/store.py | tuned, trial |
 | pictures within rows (PNG in base64) | bench/report/grids.py | picture in a row |
 | published.csv | bench/report/published.py | published numbers |
 | an older report's page | bench/report/__init__.py | older page |
@@ -65,6 +66,7 @@ from bench.statistics.read import is_statistics, read_statistics
 from bench.store import read_row
 from bench.suite import read_suite
 from bench.train_log import Log
+from bench.tuning.store import read_result, read_trials
 from methods.spec import DataSpec
 from metrics.archive import load_sample_set
 from metrics.cache import _load as load_cached
@@ -171,6 +173,10 @@ READERS: dict[str, Reader] = {
     "log": Reader("log.jsonl", log),
     "row": Reader("x.json", read_row),
     "inversion row": Reader("x.json", read_inversion),
+    "tuned": Reader("r.json", read_result),
+    "trial": Reader(
+        "tuned/r/cfg/k/0000.json", lambda p: read_trials(p.parents[3], "r", "cfg", "k")
+    ),
     # What a figure raises becomes its sentence on the page.
     "picture in a row": Reader("x.png", picture_in_row, refusals=ANY),
     "published numbers": Reader("published.csv", read_published),

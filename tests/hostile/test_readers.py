@@ -116,7 +116,7 @@ def test_no_image_is_handed_to_an_interpreter(scratch, name, monkeypatch):
 
 def test_batches_of_large_images_are_small(tmp_path):
     path = tmp_path / "x.zip"
-    path.write_bytes(corpus.archive({f"a/{i}.png": corpus.png(6000, 6000) for i in range(4)}))
+    path.write_bytes(corpus.archive({f"a/{i}.png": corpus.png(6500, 6500) for i in range(3)}))
     sizes = [(len(x), x.nbytes) for x, _ in read_samples(path, batch=256)]
-    assert sum(n for n, _ in sizes) == 4
-    assert all(n < 4 and size <= BATCH_MOST for n, size in sizes)
+    assert sum(n for n, _ in sizes) == 3
+    assert all(n < 3 and size <= BATCH_MOST for n, size in sizes)
