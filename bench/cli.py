@@ -32,6 +32,7 @@ from bench.cli_options import (
     begin,
 )
 from bench.cli_tune import tune_command
+from bench.cli_verify import verify_command
 from bench.errors import UserError
 from bench.experiment import (
     DEFAULT_DATASET,
@@ -276,6 +277,7 @@ for _name, _command in (
     ("doctor", doctor_command),
     ("evaluate", evaluate_command),
     ("tune", tune_command),
+    ("verify", verify_command),
 ):
     app.command(_name)(_command)
 app.add_typer(data_app, name="data")
