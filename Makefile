@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint demo reference reference-cifar10 clean
+.PHONY: install test lint demo torture reference reference-cifar10 clean
 
 install: $(STAMP)
 
@@ -24,6 +24,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Kill every command at 200 random points and compare with undisturbed runs (about ten minutes);
+# then hostile files with ten times the examples.
+torture: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills 200
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/hostile
 
 demo: $(STAMP)
 	$(BIN)/bench train --suite demo

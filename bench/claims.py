@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.files import read_whole
+from bench.files import make_folder, read_whole
 
 PATIENCE = 120.0
 """Seconds without a sign of life after which a claim of another machine is void."""
@@ -71,7 +71,7 @@ def try_claim(path: Path) -> Claim | None:
     Folders on the way are made. OSError if the file system does not let it be written.
     """
     holder = _me()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if _create(path, holder):
         return Claim(path, holder)
     held = read_holder(path)
@@ -91,6 +91,18 @@ def try_claim(path: Path) -> Claim | None:
         return Claim(path, holder) if _create(path, holder) else None
     finally:
         turn.unlink(missing_ok=True)
+
+
+def tidy_claims(folder: Path) -> None:
+    """Remove what dead processes left of claims in a folder; those of the living stay."""
+    for path in folder.glob(".*claim"):
+        held = read_holder(path)
+        if held is not None and _is_void(path, held):
+            path.unlink(missing_ok=True)
+    for pattern in (".*.draft", ".*.now"):
+        for path in folder.glob(pattern):
+            if _age(path) > PATIENCE:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from bench.claims import Holder
+from bench.claims import Holder, tidy_claims
 from bench.data import Dataset
 from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell
@@ -189,6 +189,7 @@ def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
     for run in runs:
         for folder in (experiment.cells, experiment.samples, experiment.inversions):
             tidy(folder / run)
+        tidy_claims(experiment.cells / run)
 
 
 def _write_once(experiment: Experiment, row: Row) -> None:

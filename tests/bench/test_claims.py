@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import claims
-from bench.claims import claimed, read_holder, try_claim
+from bench.claims import claimed, read_holder, tidy_claims, try_claim
 
 
 def test_one_holds_and_the_other_is_told_who(tmp_path: Path) -> None:
@@ -133,3 +133,16 @@ def test_of_many_at_once_exactly_one_gets_it(tmp_path: Path, stale: bool) -> Non
     for process in crowd:
         process.join()
     assert won.qsize() == 1
+
+
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    mine = try_claim(tmp_path / ".a.claim")
+    assert mine is not None
+    code = "import sys, pathlib, bench.claims\nbench.claims.try_claim(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / ".b.claim")], check=True)
+    for name in (".x.draft", ".y.draft", "row.json"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".x.draft", (0, 0))
+    tidy_claims(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.claim", ".y.draft", "row.json"]
+    mine.release()

@@ -133,13 +133,13 @@ def _child(arguments, tree, kill, output, shadow, log, states) -> None:
 
 def _keep_states(folder: Path) -> None:
     """Also write each checkpoint under its step, to compare those of killed runs with."""
-    import bench.train
+    import bench.states
 
-    save = bench.train.save_state
+    save = bench.states.save_state
 
-    def keep(path, state):
-        save(path, state)
+    def keep(path, state, before=lambda: None):
+        save(path, state, before)
         folder.mkdir(exist_ok=True)
         save(folder / f"{state.step}.safetensors", state)
 
-    bench.train.save_state = keep
+    bench.states.save_state = keep

@@ -1,0 +1,29 @@
+"""Twenty kills anywhere, in a process of its own, since it forks; `make torture` has more."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_after_twenty_kills_the_same_commands_end_as_if_undisturbed(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    command = [sys.executable, "-m", "tests.torture", "--kills", "20", "--seed", "7"]
+    ran = subprocess.run(
+        [*command, "--out", str(out)],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    chains = json.loads(out.read_text())["chains"]
+    assert sum(chain["kills"] for chain in chains) >= 20
+    assert {chain["kind"] for chain in chains} == {
+        "SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1", "power cut",
+    }  # fmt: skip
+    for chain in chains:
+        assert chain["resumed"]
+        assert not (chain["lost"] or chain["corrupt"] or chain["problems"])
