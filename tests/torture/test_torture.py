@@ -26,4 +26,4 @@ def test_after_twenty_kills_the_same_commands_end_as_if_undisturbed(tmp_path: Pa
     }  # fmt: skip
     for chain in chains:
         assert chain["resumed"]
-        assert not (chain["lost"] or chain["corrupt"] or chain["problems"])
+        assert [*chain["lost"], *chain["corrupt"], *chain["problems"]] == []
