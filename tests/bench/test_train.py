@@ -357,12 +357,13 @@ def test_training_lowers_the_loss(method, terms, tmp_path, fabric):
     assert all(last[name] < 0.8 * first[name] for name in terms)
 
 
-def test_two_processes_train_what_one_trains(tmp_path):
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_train_what_one_trains(tmp_path, processes):
     settings = ["-m", "igct", "-d", "modes1d", *sets(*TINY)]
     assert bench("train", *settings, "--results", tmp_path / "one").code == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", "-m", "bench.cli", "train", *settings,
+        [*launcher, "--nproc-per-node", str(processes), "-m", "bench.cli", "train", *settings,
          "--results", str(tmp_path / "two"), "--device", "cpu"],
         capture_output=True, text=True, cwd=ROOT, env=ENV,
     )  # fmt: skip
