@@ -37,12 +37,13 @@ _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
     "ct": (2, "s", "-."),
     "igct": (3, "^", (0, (6.0, 1.5))),
     "guided-cd": (9, "v", (0, (3.0, 1.0, 1.0, 1.0))),
-    "mg": (1, "P", (0, (8.0, 2.0, 1.0, 2.0))),
-    "gft": (8, "p", (0, (1.0, 3.0))),
+    "mg": (1, "P", (0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0))),
+    "gft": (5, "X", (0, (1.0, 3.0))),
 }
 # The palette's grey is the floor's and the published curves', its yellow is too pale on white.
-_NEXT_COLOURS = (1, 5, 6)
-_NEXT_MARKERS = ("P", "X", "*", "<", ">", "p", "h")
+# One colour is left: further plugins share theirs with mg and gft, and differ in marker and line.
+_NEXT_COLOURS = (6, 1, 5)
+_NEXT_MARKERS = ("*", "<", ">", "p", "h")
 _NEXT_LINES: tuple[LineStyle, ...] = (
     (0, (8.0, 2.0, 1.0, 2.0)),
     (0, (2.0, 1.5)),
