@@ -40,13 +40,14 @@ _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
     "igct": (3, "^", (0, (6.0, 1.5))),
     "guided-cd": (9, "v", (0, (3.0, 1.0, 1.0, 1.0))),
     "mg-ct": (6, "h", (0, (6.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0))),
-    "mg": (1, "P", (0, (8.0, 2.0, 1.0, 2.0))),
-    "gft": (5, "p", (0, (1.0, 3.0))),
+    "mg": (1, "P", (0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0))),
+    "gft": (5, "X", (0, (1.0, 3.0))),
     "meanflow": (2, "*", (0, (1.0, 1.0))),  # ct has one scale
 }
 # The palette's grey is the floor's and the published curves', its yellow is too pale on white.
+# No colour is left: plugins share those of mg and gft, and differ in marker and line.
 _NEXT_COLOURS = (1, 5)
-_NEXT_MARKERS = ("P", "X", "*", "<", ">", "p")
+_NEXT_MARKERS = ("p", "<", ">")
 _NEXT_LINES: tuple[LineStyle, ...] = (
     (0, (8.0, 2.0, 1.0, 2.0)),
     (0, (2.0, 1.5)),

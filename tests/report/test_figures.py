@@ -249,6 +249,9 @@ def test_styles_are_fixed_for_known_methods_and_distinct():
     looks.append(crowd["zeta"])
     assert len({s.color for s in looks}) == len({s.marker for s in looks}) == 7
     assert len({s.linestyle for s in looks}) == 7
+    looks[-1:] = [crowd["mg"], crowd["gft"]]
+    assert len({s.color for s in looks}) == len({s.marker for s in looks}) == 8
+    assert len({s.linestyle for s in looks}) == 8
 
 
 def test_names_are_shown_verbatim():
