@@ -7,6 +7,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from bench.data import DATASETS, Modes1d
+from bench.train import build_nets
+from bench.training_step import draw_batch
 from methods import METHODS, Batch, BatchRNG, Guidance, Progress, SampleRNG
 from methods.meanflow import (
     MeanFlowConfig,
@@ -234,3 +236,35 @@ def test_what_it_supports():
 def test_dropout_is_refused():
     with pytest.raises(ValidationError, match=r"without dropout, got net\.dropout 0\.1"):
         MeanFlowConfig(net=MLPConfig(dropout=0.1))
+
+
+def test_mixed_precision_trains_and_leaves_the_derivative_in_float32():
+    data = DATASETS["digits"]()
+    method = MEANFLOW(MEANFLOW.presets["digits"].config, data.spec)
+    nets = build_nets(method, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in nets.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    batch = draw_batch(data.train, method, BatchRNG(1, 16, 0, 16), torch.device("cpu"))
+
+    def u(z, r, t):
+        return nets(z, r, t, batch.labels, torch.ones_like(t))
+
+    t = torch.linspace(0.2, 0.9, 16)
+    arguments = u, batch.x0, t / 2, t, batch.x0.flip(0)
+    with torch.no_grad():
+        plain = total_derivative(*arguments)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = total_derivative(*arguments)
+    assert torch.equal(mixed, plain)
+    # As the training loop hands them over.
+    rounded = Batch(batch.x0.bfloat16(), batch.labels.bfloat16())
+    seen = []
+    nets.model.register_forward_pre_hook(lambda _, args: seen.extend(a.dtype for a in args))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method.loss(nets, rounded, Progress(0, 1), BatchRNG(2, 16, 0, 16))["meanflow"]
+    assert loss.isfinite().all()
+    assert set(seen) == {torch.float32}
+    loss.mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in nets.model.dec.parameters())
