@@ -121,8 +121,9 @@ def guided_velocity(v: Tensor, u_cond: Tensor, u_null: Tensor, g: Tensor) -> Ten
 def total_derivative(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
     """du/dt along dz/dt = v with r held, the shape of z, by forward-mode differentiation."""
     tangents = (v, torch.zeros_like(r), torch.ones_like(t))
-    # Fused attention has no forward-mode derivative.
-    with sdpa_kernel(SDPBackend.MATH):
+    # Fused attention has no forward-mode derivative, and autocast does not see the inputs of a
+    # function transform: it would round the weights alone, which convolutions refuse.
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast(z.device.type, enabled=False):
         derivative = torch.func.jvp(u, (z, r, t), tangents)[1]
     return cast(Tensor, derivative)
 
@@ -170,14 +171,15 @@ class MeanFlow(Method[MeanFlowConfig]):
         A dropped label goes with g = 1, where the target is that of the plain flow.
         """
         c = self.config
-        y = batch.x0 / c.sigma_data
+        # Mixed precision hands over rounded samples: times and noise are not rounded with them.
+        y = batch.x0.to(torch.promote_types(batch.x0.dtype, torch.float32)) / c.sigma_data
         pair = torch.sigmoid(c.time_mean + c.time_std * rng.randn(2)).to(y)
         t = pair.amax(1)
         r = torch.where(rng.rand() < c.same_time, t, pair.amin(1))
         g = (c.g_max ** rng.rand()).to(y)
         dropped = rng.rand() < c.label_dropout
         g = torch.where(dropped, torch.ones_like(g), g)
-        labels = torch.where(dropped[:, None], 0.0, batch.labels)
+        labels = torch.where(dropped[:, None], 0.0, batch.labels.to(y))
         eps = rng.randn(*y.shape[1:]).to(y)
         z = y + per_sample(t, y) * (eps - y)
 
