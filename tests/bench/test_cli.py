@@ -60,7 +60,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
          "See: bench train --help"),
         (["swep"], "No such command 'swep'.",
          "Available: data, doctor, edit, evaluate, import, invert, list, report, sample, stats, "
-         "sweep, train, tune."),
+         "sweep, train, tune, verify."),
         (["sweep", "--inversion-samples", "5"],
          "--inversion-samples and --inversion-guidance need --inversion.", ""),
         (["sweep", "--inversion", "--inversion-guidance", "7..1"],

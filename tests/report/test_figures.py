@@ -245,13 +245,14 @@ def test_styles_are_fixed_for_known_methods_and_distinct():
     alone, crowd = method_styles(["igct"]), method_styles(["zeta", "alpha", "igct", "edm"])
     assert alone["igct"] == crowd["igct"]
     assert crowd["alpha"] == method_styles(["alpha"])["alpha"]
-    looks = [crowd[m] for m in ("oracle", "edm", "ct", "igct", "guided-cd", "alpha")]
-    looks.append(crowd["zeta"])
-    assert len({s.color for s in looks}) == len({s.marker for s in looks}) == 7
-    assert len({s.linestyle for s in looks}) == 7
-    looks[-1:] = [crowd["mg"], crowd["gft"]]
-    assert len({s.color for s in looks}) == len({s.marker for s in looks}) == 8
-    assert len({s.linestyle for s in looks}) == 8
+    known = ("oracle", "edm", "ct", "igct", "guided-cd", "mg", "gft", "mg-ct", "meanflow")
+    own = method_styles([*known, "alpha", "zeta"])
+    looks = [own[m] for m in known]
+    # ct is a single point of the colour that meanflow's curve has.
+    assert len({s.color for s in looks}) == 8
+    assert own["ct"].color == own["meanflow"].color
+    assert len({s.marker for s in looks}) == len({s.linestyle for s in looks}) == 9
+    assert len({(s.color, s.marker) for s in own.values()}) == len(own)
 
 
 def test_names_are_shown_verbatim():
