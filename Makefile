@@ -1,12 +1,12 @@
 # make demo: everything from training to a page of results, on two CPU cores.
-# make test: the whole test suite. Both install into .venv first.
+# make test: the whole test suite. make torture: kills commands anywhere. All install into .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint demo reference reference-cifar10 clean
+.PHONY: install test torture lint demo reference reference-cifar10 clean
 
 install: $(STAMP)
 
@@ -19,6 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 # Two processes of one thread each: two threads beside other work fall to a tenth of their speed.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Kills commands at random points and runs them again: ten minutes on one core, and resumable.
+torture: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills 400 --cold 20 --out results/torture.json
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -20,12 +20,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.files import read_whole
+from bench.files import make_folder, read_whole
 
 PATIENCE = 120.0
 """Seconds without a sign of life after which a claim of another machine is void."""
 BEAT = 10.0
 """Seconds between two signs of life."""
+_ON_THE_WAY = (".draft", ".now", ".turn")
+"""Files that exist only while a claim is made."""
 
 
 class Holder(BaseModel):
@@ -71,7 +73,7 @@ def try_claim(path: Path) -> Claim | None:
     Folders on the way are made. OSError if the file system does not let it be written.
     """
     holder = _me()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if _create(path, holder):
         return Claim(path, holder)
     held = read_holder(path)
@@ -102,6 +104,20 @@ def claimed(path: Path) -> Iterator[Claim | None]:
     finally:
         if claim is not None:
             claim.release()
+
+
+def tidy_claims(folder: Path) -> None:
+    """Remove the void claims in a folder, and what killed processes left of making some."""
+    with suppress(OSError):
+        void = [p for p in folder.glob(".*") if p.name.endswith((*_ON_THE_WAY, ".claim"))]
+        void = [path for path in void if _is_void(path, read_holder(path))]
+        for path in void:
+            if path.suffix in _ON_THE_WAY:
+                path.unlink(missing_ok=True)
+        for path in void:  # their turns have gone before them
+            if path.suffix not in _ON_THE_WAY:
+                with claimed(path):  # who takes it over meanwhile keeps it
+                    pass
 
 
 def read_holder(path: Path) -> Holder | None:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from bench.claims import Holder
+from bench.claims import Holder, tidy_claims
 from bench.data import Dataset
 from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell
@@ -187,6 +187,7 @@ def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
     """Remove what killed sweeps left of files that will not be written again."""
     tidy(experiment.cache)
     for run in runs:
+        tidy_claims(experiment.cells / run)
         for folder in (experiment.cells, experiment.samples, experiment.inversions):
             tidy(folder / run)
 

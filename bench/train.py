@@ -22,6 +22,7 @@ from bench.checkpoint import (
     save_state,
     save_weights,
 )
+from bench.claims import tidy_claims
 from bench.compiling import compile_nets
 from bench.console import say
 from bench.data import Dataset
@@ -298,6 +299,7 @@ def _finished(card: RunCard, folder: Path, leader: bool) -> Path:
     if leader:  # a process may have been killed between the weights and this
         remove_states(folder)
         tidy(folder)
+        tidy_claims(folder)
     return folder / WEIGHTS
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.checkpoint import save_weights
+from bench.claims import tidy_claims
 from bench.console import flags, say
 from bench.experiment import Experiment
 from bench.files import tidy
@@ -35,6 +36,7 @@ def import_file(
         say(console, "Nothing was written.")
         return
     tidy(folder)
+    tidy_claims(folder)
     if (folder / CARD).exists() and (folder / WEIGHTS).exists():
         say(console, f"It is imported already, in {folder}.")
     else:
