@@ -187,9 +187,9 @@ def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
     """Remove what killed sweeps left of files that will not be written again."""
     tidy(experiment.cache)
     for run in runs:
+        tidy_claims(experiment.cells / run)
         for folder in (experiment.cells, experiment.samples, experiment.inversions):
             tidy(folder / run)
-        tidy_claims(experiment.cells / run)
 
 
 def _write_once(experiment: Experiment, row: Row) -> None:

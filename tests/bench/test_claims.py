@@ -135,14 +135,21 @@ def test_of_many_at_once_exactly_one_gets_it(tmp_path: Path, stale: bool) -> Non
     assert won.qsize() == 1
 
 
-def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    mine = try_claim(tmp_path / ".a.claim")
+def test_claims_of_the_dead_are_tidied_up_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib, bench.claims\n"
+        "place = pathlib.Path(sys.argv[1])\n"
+        "claim = bench.claims.try_claim(place / '.dead.claim')\n"
+        "for name in ('.dead.claim.turn', '.0123.draft'):\n"
+        "    os.link(claim.path, place / name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    mine = try_claim(tmp_path / ".mine.claim")
     assert mine is not None
-    code = "import sys, pathlib, bench.claims\nbench.claims.try_claim(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / ".b.claim")], check=True)
-    for name in (".x.draft", ".y.draft", "row.json"):
-        (tmp_path / name).touch()
-    os.utime(tmp_path / ".x.draft", (0, 0))
+    fresh = tmp_path / ".cafe.draft"
+    fresh.write_text("")  # somebody may be writing it
+    assert len(list(tmp_path.iterdir())) == 5
     tidy_claims(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.claim", ".y.draft", "row.json"]
+    assert sorted(tmp_path.iterdir()) == [fresh, mine.path]
+    assert mine.is_mine()
     mine.release()

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -133,13 +134,14 @@ def _child(arguments, tree, kill, output, shadow, log, states) -> None:
 
 def _keep_states(folder: Path) -> None:
     """Also write each checkpoint under its step, to compare those of killed runs with."""
-    import bench.states
+    import bench.train
+    from bench.checkpoint import STATE
 
-    save = bench.states.save_state
+    save = bench.train.save_newest
 
-    def keep(path, state, before=lambda: None):
-        save(path, state, before)
+    def keep(place, state):
+        save(place, state)
         folder.mkdir(exist_ok=True)
-        save(folder / f"{state.step}.safetensors", state)
+        shutil.copy(place / STATE, folder / f"{state.step}.safetensors")
 
-    bench.states.save_state = keep
+    bench.train.save_newest = keep
