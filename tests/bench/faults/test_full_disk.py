@@ -7,9 +7,9 @@ import pytest
 
 from bench.checkpoint import STATE
 from bench.runs import WEIGHTS
+from tests.bench.faults.helpers import check_sentence, leftovers, results
+from tests.bench.faults.inject import failing, no_file_larger
 from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
-from tests.faults.helpers import check_sentence, leftovers, results
-from tests.faults.inject import failing, no_file_larger
 
 TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
 SWEEP = ("sweep", "-m", "edm", "-g", "1,2", "-n", "20", *TOY_METRICS, "--steps", "4")

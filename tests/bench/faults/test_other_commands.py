@@ -1,0 +1,103 @@
+"""A full disk under the commands beside training, sweeps and the report."""
+
+import shutil
+
+import pytest
+
+from bench.evaluate import make_extractor
+from bench.runs import dataset
+from tests.bench.data.makers import image_tree, write_folder
+from tests.bench.faults.helpers import check_sentence, leftovers, results
+from tests.bench.faults.inject import failing, no_file_larger
+from tests.bench.helpers import TINY_IMAGES, bench, contents, sets
+
+EVERYWHERE = 10**9
+LOOKS = 4
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A tiny igct run on digits, two folders of images, and a source of a data set."""
+    folder = tmp_path_factory.mktemp("start") / "all"
+    ran = bench(
+        "train", "-m", "igct", "-d", "digits", *sets(*TINY_IMAGES), "--init-from", "none",
+        "--results", folder / "results",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    # The judge is trained once for all copies.
+    make_extractor("classifier", dataset("digits"), folder / "results" / "cache", None, False)
+    write_folder(folder / "pets", image_tree())
+    for seed, name in enumerate(("fake", "real")):
+        ran = bench(
+            "sample", "-m", "igct", "-n", "12", "--seed", seed, "--out", folder / name,
+            "--format", "png", "--results", folder / "results", "--device", "cpu",
+        )  # fmt: skip
+        assert ran.code == 0, ran.err
+    return folder
+
+
+def commands(folder):
+    own = ("--results", folder / "results", "--device", "cpu")
+    weights = folder / "results" / "default" / "runs" / "digits-igct-s0" / "model.safetensors"
+    return {
+        "sample png": ("sample", "-m", "igct", "-n", "4", "--out", folder / "out", *own),
+        "sample npz": ("sample", "-m", "igct", "-n", "4", "--out", folder / "o.npz", *own),
+        "sample zip": ("sample", "-m", "igct", "-n", "4", "--out", folder / "o.zip", *own),
+        "import": ("import", weights, "--as", "in", "-m", "igct", "-d", "digits", *own[:2]),
+        "invert": ("invert", "-m", "igct", "-n", "2", "--out", folder / "out", *own),
+        "edit": (
+            "edit", "-m", "igct", "-n", "2", "--source-class", "3", "--target-class", "5", "-g",
+            "7", "--out", folder / "out", *own,
+        ),
+        "evaluate": (
+            "evaluate", folder / "fake", "-r", folder / "real", "-x", "efficientnet-lite0",
+            "--metric", "fd", "--out", folder / "out.json",
+        ),
+        "stats": (
+            "stats", "make", folder / "fake", "-x", "efficientnet-lite0", "--out",
+            folder / "out.npz", "--format", "edm",
+        ),
+        "data": ("data", "prepare", folder / "pets", "--data-root", folder / "data"),
+    }  # fmt: skip
+
+
+NAMES = ("sample png", "sample npz", "sample zip", "import", "invert", "edit", "evaluate",
+         "stats", "data")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_full_disk_is_one_sentence_and_the_same_command_finishes(name, start, tmp_path):
+    whole = shutil.copytree(start, tmp_path / "whole")
+    with failing(whole, EVERYWHERE) as disk:
+        ran = bench(*commands(whole)[name])
+    assert ran.code == 0, ran.err
+    total = disk.count
+    assert total > 0
+    for k in sorted({1 + i * (total - 1) // (LOOKS - 1) for i in range(LOOKS)}):
+        folder = shutil.copytree(start, tmp_path / f"full-{k}")
+        before = contents(folder)
+        command = commands(folder)[name]
+        with failing(folder, k):
+            ran = bench(*command)
+        if ran.code != 0:
+            check_sentence(ran, "No space left on device")
+        now = contents(folder)
+        assert {name: now.get(name) for name in before} == before
+        assert leftovers(folder) == []
+        again = bench(*command)
+        assert again.code == 0, again.err
+        assert sorted(results(folder)) == sorted(results(whole))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_that_may_not_grow(name, start, tmp_path):
+    folder = shutil.copytree(start, tmp_path / "all")
+    before = contents(folder)
+    command = commands(folder)[name]
+    with no_file_larger(20):
+        ran = bench(*command)
+    check_sentence(ran, "File too large")
+    now = contents(folder)
+    assert {name: now.get(name) for name in before} == before
+    assert leftovers(folder) == []
+    assert bench(*command).code == 0

@@ -1,0 +1,160 @@
+"""Real refusals: folders that are none, devices that take nothing, closed pipes, little memory."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from bench.errors import UserError
+from bench.tensor_files import write_tensors
+from bench.trouble import explain_trouble, system_error, told
+from tests.bench.faults.helpers import check_sentence
+from tests.bench.faults.inject import no_file_larger
+from tests.bench.helpers import TINY, TINY_IMAGES, TOY_METRICS, bench, contents, sets
+
+ROOT = Path(__file__).resolve().parents[3]
+TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY))
+FOUR_GB = 4 * 2**30
+
+
+def child(*arguments, bytes_of_memory=None, **more):
+    """`bench` in a process of its own."""
+
+    def limit():
+        if bytes_of_memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (bytes_of_memory, bytes_of_memory))
+
+    return subprocess.run(
+        [sys.executable, "-m", "bench.cli", *map(str, arguments)],
+        cwd=ROOT, text=True, check=False, preexec_fn=limit,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},
+    )  # fmt: skip
+
+
+def in_the_way(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("somebody's")
+    return file / "results"
+
+
+@pytest.mark.parametrize("place", [in_the_way, lambda _: Path("/proc/results")])
+def test_a_folder_that_cannot_be_is_one_sentence_for_every_command(place, trained, tmp_path):
+    where = place(tmp_path)
+    before = contents(trained)
+    own = ("--results", trained)
+    name = "modes1d-edm-s0"
+    for command in (
+        (*TRAIN, "--results", where),
+        ("sweep", "-m", "oracle", "-d", "modes1d", "-n", "10", *TOY_METRICS, "--results", where),
+        ("report", "--results", where),
+        ("sample", "--run", name, "-n", "4", "--out", where / "s.npz", *own),
+        ("import", trained / "default" / "runs" / name / "model.safetensors", "-m", "edm",
+         "--dataset", "modes1d", "--as", "in", "--results", where),
+        ("evaluate", where, "--reference", where),
+        ("data", "prepare", where, "--data-root", where),
+    ):  # fmt: skip
+        ran = bench(*command)
+        check_sentence(ran)
+        assert "--help" not in ran.err, ran.err
+    assert contents(trained) == before
+
+
+def test_samples_into_a_device_that_is_full(trained):
+    ran = bench(
+        "sample", "--run", "modes1d-edm-s0", "-n", "4", "--format", "npz", "--out", "/dev/full/s",
+        "--results", trained,
+    )  # fmt: skip
+    check_sentence(ran, "/dev/full")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_output_that_nobody_takes():
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ran = child("list", "methods", stdout=full)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: No space left on device. ")
+    assert len(ran.stderr.splitlines()) == 1
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ran = child("list", "methods", stdout=writer)
+    finally:
+        os.close(writer)
+    assert ran.returncode == 1
+    assert ran.stderr == ""
+
+
+def test_a_sweep_in_four_gigabytes_of_address_space(tmp_path):
+    ran = bench(
+        "train", "-m", "edm", "-d", "digits", *sets(*TINY_IMAGES), "--results", tmp_path / "r"
+    )
+    assert ran.code == 0
+    swept = child(
+        "sweep", "-g", "1,2", "-n", "20", "--steps", "2", "--metric", "fd", "--device",
+        "cpu", "--results", tmp_path / "r", bytes_of_memory=FOUR_GB,
+    )  # fmt: skip
+    assert "Traceback" not in swept.stderr
+    assert swept.returncode == 0, swept.stderr
+    assert "2 cells computed" in swept.stdout
+
+
+def test_too_little_memory_is_one_sentence(trained, monkeypatch):
+    from bench import sampling
+
+    def too_large(*_, **__):
+        torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr(sampling, "generate", too_large)
+    ran = bench(
+        "sample", "--run", "modes1d-edm-s0", "-n", "4", "--results", trained, "--device", "cpu"
+    )
+    check_sentence(ran, "Memory does not suffice", "--batch")
+
+
+def test_tensors_that_find_no_room_name_their_file(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with no_file_larger(100), pytest.raises(OSError, match="File too large") as caught:
+        write_tensors(path, {"x": torch.zeros(1000)}, {})
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left", "/a/.g2.json.ab12cd34"), "left: /a/g2.json."),
+        (OSError(28, "No space left", "a/.w.st.0a1b2c3d.writing/x"), "left: a/w.st."),
+        (PermissionError(13, "Permission denied", "b"), "denied: b. Get the right"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "device. Make"),
+        (MemoryError(), "Memory does not suffice."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "Memory does not"),
+        (ImportError("x.so: failed to map segment: Cannot allocate memory"), "Memory does not"),
+        (ValueError("no such thing"), None),
+    ],
+)  # fmt: skip
+def test_what_the_machine_refused(error, says):
+    found = explain_trouble(error)
+    assert (found is None) if says is None else (says in found)
+
+
+def test_a_refusal_is_found_behind_what_it_led_to():
+    try:
+        try:
+            raise OSError(28, "No space left on device", "x.zip")
+        except OSError:
+            raise ValueError("the archive was not closed") from None
+    except ValueError as error:
+        found = system_error(error)
+    assert found is not None
+    assert found.filename == "x.zip"
+    with pytest.raises(KeyError), told("Training"):
+        raise KeyError("a mistake of the program stays one")
+    says = pytest.raises(UserError, match=r"^Training: No space left on device: x. Make room")
+    with says, told("Training"):
+        raise OSError(28, "No space left on device", "x")
