@@ -26,6 +26,8 @@ PATIENCE = 120.0
 """Seconds without a sign of life after which a claim of another machine is void."""
 BEAT = 10.0
 """Seconds between two signs of life."""
+_ON_THE_WAY = (".draft", ".now", ".turn")
+"""Files that exist only while a claim is made."""
 
 
 class Holder(BaseModel):
@@ -93,18 +95,6 @@ def try_claim(path: Path) -> Claim | None:
         turn.unlink(missing_ok=True)
 
 
-def tidy_claims(folder: Path) -> None:
-    """Remove what dead processes left of claims in a folder; those of the living stay."""
-    for path in folder.glob(".*claim"):
-        held = read_holder(path)
-        if held is not None and _is_void(path, held):
-            path.unlink(missing_ok=True)
-    for pattern in (".*.draft", ".*.now"):
-        for path in folder.glob(pattern):
-            if _age(path) > PATIENCE:
-                path.unlink(missing_ok=True)
-
-
 @contextmanager
 def claimed(path: Path) -> Iterator[Claim | None]:
     """`try_claim`, released at the end of the block."""
@@ -114,6 +104,20 @@ def claimed(path: Path) -> Iterator[Claim | None]:
     finally:
         if claim is not None:
             claim.release()
+
+
+def tidy_claims(folder: Path) -> None:
+    """Remove the void claims in a folder, and what killed processes left of making some."""
+    with suppress(OSError):
+        void = [p for p in folder.glob(".*") if p.name.endswith((*_ON_THE_WAY, ".claim"))]
+        void = [path for path in void if _is_void(path, read_holder(path))]
+        for path in void:
+            if path.suffix in _ON_THE_WAY:
+                path.unlink(missing_ok=True)
+        for path in void:  # their turns have gone before them
+            if path.suffix not in _ON_THE_WAY:
+                with claimed(path):  # who takes it over meanwhile keeps it
+                    pass
 
 
 def read_holder(path: Path) -> Holder | None:

@@ -43,7 +43,7 @@ from bench.experiment import (
     DEFAULT_RESULTS,
     DEFAULT_SEEDS,
 )
-from bench.signals import signals_as_interrupts
+from bench.signals import StopFlag, signals_as_interrupts
 
 app = typer.Typer(
     name="bench",
@@ -288,8 +288,9 @@ def main() -> None:
     """Entry point: a UserError is one sentence on stderr and an exit code, never a traceback."""
     from typer.main import get_command
 
+    stop = StopFlag()
     try:
-        with signals_as_interrupts():
+        with signals_as_interrupts() as stop:
             code = get_command(app)(prog_name="bench", standalone_mode=False)
         sys.stdout.flush()  # what cannot be printed must not wait for the end of the interpreter
         if code == INTERRUPTED:  # newer versions of typer turn Ctrl-C into an exit status
@@ -303,6 +304,8 @@ def main() -> None:
     except KeyboardInterrupt:
         _complain(STOPPED, INTERRUPTED)
     except Exception as error:
+        if stop.asked:
+            _complain(STOPPED, INTERRUPTED)
         from bench.trouble import explain_trouble
         from bench.usage import usage_error
 

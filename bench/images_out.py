@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.archives import DAMAGE, open_array, take
 from bench.errors import UserError, said
-from bench.files import atomic_path, check_regular, read_whole, write_text
+from bench.files import atomic_path, check_regular, read_whole, tidy, write_text
 from bench.images_in import CARD_MOST
 from bench.sample_card import SAMPLES_JSON, SampleCard, differences, parse_sample_card
 
@@ -264,6 +264,7 @@ def first_missing(path: Path, kind: str, card: SampleCard) -> int:
 
     UserError if what is there is of another card, or nothing of this program.
     """
+    tidy(path if kind == "png" else path.parent)
     if not path.exists() and not path.is_symlink():
         return 0
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.claims import PATIENCE, Claim, read_holder, try_claim
+from bench.claims import PATIENCE, Claim, read_holder, tidy_claims, try_claim
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def hold_folder(folder: Path, name: str) -> Iterator[None]:
 def _try(folder: Path, name: str) -> tuple[Claim | None, str]:
     """The claim, or why it cannot be had."""
     path = folder / CLAIM
+    tidy_claims(folder)
     for attempt in range(TRIES):
         if attempt:  # a void claim is cleared away in turns
             time.sleep(PAUSE)

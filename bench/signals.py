@@ -37,14 +37,21 @@ def stop_signals() -> Iterator[StopFlag]:
 
 
 @contextmanager
-def signals_as_interrupts() -> Iterator[None]:
-    """Let SIGTERM and SIGUSR1 end a command as Ctrl-C does, which removes what is half written."""
+def signals_as_interrupts() -> Iterator[StopFlag]:
+    """Let SIGTERM and SIGUSR1 end a command as Ctrl-C does, which removes what is half written.
+
+    The flag says so too: an interrupt within an import may come out as any other exception.
+    """
+    flag = StopFlag()
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        flag.asked = True
         raise KeyboardInterrupt
 
-    with _handled(_ASKED_BY_OTHERS, interrupt):
-        yield
+    # A background job of a shell is started with Ctrl-C ignored.
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with _handled((*([signal.SIGINT] if own else []), *_ASKED_BY_OTHERS), interrupt):
+        yield flag
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from bench.claims import read_holder, try_claim
+from bench.claims import read_holder, tidy_claims, try_claim
 from bench.data.card import (
     CARD,
     DATA_FOLDER_VARIABLE,
@@ -28,6 +28,7 @@ from bench.data.names import check_data_name
 from bench.data.prepare import prepare, remove_leftovers, source_hash
 from bench.data.prepared import prepared_folder, read_stamp, update_stamp, verify
 from bench.errors import UserError, unknown
+from bench.files import tidy
 from methods import METHODS
 from methods.spec import DataSpec
 
@@ -112,6 +113,8 @@ def ensure(
                     raise UserError(again, code=130) from None
                 update_stamp(folder, source=_source_marks(source))
                 return read_data_card(folder)
+    tidy(folder)
+    tidy_claims(root)
     card = read_data_card(folder)
     _check_same(folder, card, source, geometry, console)
     return card

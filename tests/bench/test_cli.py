@@ -1,3 +1,4 @@
+import signal
 import urllib.error
 from importlib.metadata import version
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import cli
 from metrics import METRICS
 from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
 from metrics.extractors.weights_table import CLIP, WEIGHTS
@@ -282,3 +284,21 @@ def test_the_list_of_metrics_says_which_are_computed_by_default():
     said = {True: "by default", False: "on request"}
     assert listed == {name: said[metric.default] for name, metric in METRICS.items()}
     assert list(listed.values()) == sorted(listed.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_an_interrupt_that_comes_out_as_another_error_is_told_as_one(monkeypatch, capsys, number):
+    def half_imported(**_):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise RecursionError("an import that was cut in two") from None
+
+    monkeypatch.setattr("typer.main.get_command", lambda _: half_imported)
+    before = signal.getsignal(number)
+    # A background job of a shell starts with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code, capsys.readouterr().err) == (130, f"{cli.STOPPED}\n")
+    assert number == signal.SIGINT or signal.getsignal(number) is before

@@ -1,6 +1,9 @@
 import json
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -147,3 +150,37 @@ def test_a_damaged_row_is_one_sentence_that_names_the_file(tmp_path, damage, com
     assert message.endswith("); remove it and sweep again.")
     assert complaint in message
     assert "\n" not in message
+
+
+def test_a_killed_writer_is_tidied_up_after_and_a_living_one_is_not(tmp_path):
+    code = (
+        "import os, sys, pathlib\nfrom bench.files import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    (temporary.parent / 'of a library').write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    dead = tmp_path / "dead.txt"
+    assert subprocess.run([sys.executable, "-c", code, str(dead)], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert len(list(left.iterdir())) == 2
+    other = tmp_path / ".mine.writing"
+    other.write_text("a file and no folder of ours")
+    with atomic_path(tmp_path / "alive.txt") as temporary:
+        assert not left.exists()
+        temporary.write_text("whole")
+        code = "import sys, pathlib, bench.files\nbench.files.tidy(pathlib.Path(sys.argv[1]))"
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+        assert temporary.read_text() == "whole"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".mine.writing", "alive.txt"]
+
+
+def test_new_folders_are_on_disk_before_what_is_in_them(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").readlink()), real(fd))
+    )
+    write_text(tmp_path / "a" / "b" / "file.txt", "text")
+    folders = [path for path in synced if path.is_dir()]
+    assert folders == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]

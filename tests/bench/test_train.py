@@ -410,7 +410,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(fabric):
         training._rows(8, Three())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(tmp_path, number):
     settings = sets(*TINY, "train.iterations=1500")
     command = ["train", "-m", "edm", "-d", "modes1d", *settings, "--results", str(tmp_path)]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from safetensors.torch import load_file
 
 from bench.checkpoint import STATE
 from bench.data.card import STAMP
+from bench.states import PREVIOUS
 
+CLAIMS = (".claim", ".draft", ".turn", ".now")
 TIMES = ("created", "provenance", "seconds_per_image", "inversion_seconds", "edit_seconds")
 """Keys of rows and cards that no two runs share."""
 
@@ -38,6 +41,12 @@ def leftovers(tree: Path, *, folders: bool = True) -> list[str]:
     found = [path for path in tree.rglob("*") if folders or not path.is_dir()]
     names = [str(path.relative_to(tree)) for path in found]
     return [name for name in names if "/." in f"/{name}" or name.endswith(".tmp")]
+
+
+def grow_old(tree: Path) -> None:
+    """Let time pass for temporary files: nothing may wait for them after some minutes."""
+    for path in tree.rglob(".*"):
+        os.utime(path, (path.stat().st_mtime - 600,) * 2)
 
 
 def damaged(tree: Path) -> list[str]:
@@ -70,8 +79,8 @@ def differing(expected: dict[str, str], got: dict[str, str]) -> list[str]:
 
 
 def states(tree: Path) -> list[Path]:
-    """The checkpoints of runs that are not finished."""
-    return list(tree.rglob(STATE))
+    """The checkpoints of runs that are not finished, the newest ones first."""
+    return [path for name in (STATE, PREVIOUS) for path in tree.rglob(name)]
 
 
 def dated(tree: Path) -> dict[str, str]:
