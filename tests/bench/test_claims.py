@@ -153,23 +153,3 @@ def test_claims_of_the_dead_are_tidied_up_and_those_of_the_living_stay(tmp_path:
     assert sorted(tmp_path.iterdir()) == [fresh, mine.path]
     assert mine.is_mine()
     mine.release()
-
-
-def test_claims_of_the_dead_are_tidied_up_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    code = (
-        "import os, sys, pathlib, bench.claims\n"
-        "place = pathlib.Path(sys.argv[1])\n"
-        "claim = bench.claims.try_claim(place / '.dead.claim')\n"
-        "for name in ('.dead.claim.turn', '.0123.draft'):\n"
-        "    os.link(claim.path, place / name)\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    mine = try_claim(tmp_path / ".mine.claim")
-    assert mine is not None
-    fresh = tmp_path / ".cafe.draft"
-    fresh.write_text("")  # somebody may be writing it
-    assert len(list(tmp_path.iterdir())) == 5
-    tidy_claims(tmp_path)
-    assert sorted(tmp_path.iterdir()) == [fresh, mine.path]
-    assert mine.is_mine()
-    mine.release()
