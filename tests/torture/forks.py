@@ -3,7 +3,6 @@
 import gc
 import importlib
 import os
-import shutil
 import signal
 import sys
 import time
@@ -134,14 +133,13 @@ def _child(arguments, tree, kill, output, shadow, log, states) -> None:
 
 def _keep_states(folder: Path) -> None:
     """Also write each checkpoint under its step, to compare those of killed runs with."""
-    import bench.train
-    from bench.checkpoint import STATE
+    import bench.states
 
-    save = bench.train.save_newest
+    save = bench.states.save_state
 
-    def keep(place, state):
-        save(place, state)
+    def keep(path, state, before=lambda: None):
+        save(path, state, before)
         folder.mkdir(exist_ok=True)
-        shutil.copy(place / STATE, folder / f"{state.step}.safetensors")
+        save(folder / f"{state.step}.safetensors", state)
 
-    bench.train.save_newest = keep
+    bench.states.save_state = keep
