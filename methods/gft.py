@@ -81,9 +81,40 @@ class GFT(EmbeddedDiffusion[GFTConfig]):
     guidance = "embedded"
     config_type = GFTConfig
     presets: ClassVar[Mapping[str, Preset]] = {
-        "modes1d": Preset(dataset="modes1d", config=_TOY, train=_TOY_TRAIN, steps=(18,)),
-        "modes2d": Preset(dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(18,)),
-        "digits": Preset(dataset="digits", config=_DIGITS, train=_DIGITS_TRAIN, steps=(18,)),
+        "modes1d": Preset(
+            dataset="modes1d",
+            config=_TOY,
+            train=_TOY_TRAIN,
+            steps=(18,),
+            # Exact CFG: -.03 / 1.2 / 2.0 / 2.9.
+            expected={
+                "w1 at g = 1": ".02",
+                "shift at g = 1 / 4 / 8": "-.04 / 1.3 / 2.2",
+                "shift at g = 14": "2.0 to 2.7, by seed",
+            },
+        ),
+        "modes2d": Preset(
+            dataset="modes2d",
+            config=_TOY,
+            train=_TOY_TRAIN,
+            steps=(18,),
+            # Exact CFG: -.04 / 1.7 / 2.9 / 4.1. One seed; high scales are not learnt.
+            expected={
+                "w1 at g = 1": ".02",
+                "shift at g = 1 / 4 / 8 / 14": ".03 / 1.4 / 1.4 / .8",
+            },
+        ),
+        "digits": Preset(
+            dataset="digits",
+            config=_DIGITS,
+            train=_DIGITS_TRAIN,
+            steps=(18,),
+            expected={
+                "fd at g = 1 / 4 / 8 / 14": "2.5 / 50 / 84 / 100",
+                "precision at g = 1 / 4 / 8 / 14": ".79 / .78 / .63 / .52",
+                "recall at g = 1 / 4 / 8 / 14": ".89 / .17 / .02 / .02",
+            },
+        ),
         "digits-demo": Preset(
             dataset="digits",
             config=_DIGITS,

@@ -82,9 +82,40 @@ class MG(EmbeddedDiffusion[MGConfig]):
     guidance = "embedded"
     config_type = MGConfig
     presets: ClassVar[Mapping[str, Preset]] = {
-        "modes1d": Preset(dataset="modes1d", config=_TOY, train=_TOY_TRAIN, steps=(18,)),
-        "modes2d": Preset(dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(18,)),
-        "digits": Preset(dataset="digits", config=_DIGITS, train=_DIGITS_TRAIN, steps=(18,)),
+        "modes1d": Preset(
+            dataset="modes1d",
+            config=_TOY,
+            train=_TOY_TRAIN,
+            steps=(18,),
+            # Exact CFG: -.03 / 1.2 / 2.0 / 2.9.
+            expected={
+                "w1 at g = 1": ".04 to .05",
+                "shift at g = 1 / 4": ".2 / 1.5 to 1.7",
+                "shift at g = 8 / 14": "3.0 to 4.1 / 5 to 7, by seed",
+            },
+        ),
+        "modes2d": Preset(
+            dataset="modes2d",
+            config=_TOY,
+            train=_TOY_TRAIN,
+            steps=(18,),
+            # Exact CFG: -.04 / 1.7 / 2.9 / 4.1. One seed; guidance is not learnt.
+            expected={
+                "w1 at g = 1": ".16",
+                "shift at g = 1 / 4 / 8 / 14": ".9 / .3 / .03 / 1.9",
+            },
+        ),
+        "digits": Preset(
+            dataset="digits",
+            config=_DIGITS,
+            train=_DIGITS_TRAIN,
+            steps=(18,),
+            expected={
+                "fd at g = 1 / 4 / 8 / 14": "4.5 / 53 / 88 / 111",
+                "precision at g = 1 / 4 / 8 / 14": ".80 / .68 / .56 / .45",
+                "recall at g = 1 / 4 / 8 / 14": ".84 / .15 / .04 / .09",
+            },
+        ),
         "digits-demo": Preset(
             dataset="digits",
             config=_DIGITS,
