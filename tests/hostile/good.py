@@ -10,8 +10,8 @@ import torch
 from metrics.archive import save_sample_set
 from metrics.base import SampleSet
 from tests.bench.data.makers import edm_files, idx_files, image_tree, imagenet_files, old_pickle
-from tests.hostile import corpus
-from tests.hostile.corpus import Maker, archive, npy, tar
+from tests.hostile import makers
+from tests.hostile.makers import Maker, archive, npy, tar
 from tests.hostile.readers import card_json
 from tests.report.factory import demo
 
@@ -62,9 +62,9 @@ def row() -> bytes:
 GOOD: dict[str, Maker] = {
     "suite": lambda: SUITE,
     "run card": lambda: json.dumps(RUN).encode(),
-    "weights": corpus.weights,
-    "null file": corpus.weights,
-    "state": lambda: corpus.tensors_file(STATE, data=bytes(12)),
+    "weights": makers.weights,
+    "null file": makers.weights,
+    "state": lambda: makers.tensors_file(STATE, data=bytes(12)),
     "log": lambda: b'{"step": 1, "terms": {"a": 1.0}}\n' * 3,
     "row": row,
     "published numbers": lambda: (
@@ -72,22 +72,22 @@ GOOD: dict[str, Maker] = {
         b"a,b,c,1,2,fid_inception_n50000,3.5,d\n"
     ),
     "sample card": card_json,
-    "sample image": corpus.png,
-    "sample tiff": lambda: corpus.picture("TIFF"),
+    "sample image": makers.png,
+    "sample tiff": lambda: makers.picture("TIFF"),
     "sample npz": lambda: npz(arr_0=np.zeros((3, 8, 8, 3), np.uint8), arr_1=np.arange(3)),
-    "sample zip": lambda: archive({"a/1.png": corpus.png(), "b/2.jpg": corpus.picture("JPEG")}),
+    "sample zip": lambda: archive({"a/1.png": makers.png(), "b/2.jpg": makers.picture("JPEG")}),
     "output npz": lambda: npz(about=np.array(card_json().decode())),
     "output zip": lambda: archive({"samples.json": card_json()}),
-    "output grid": corpus.png,
+    "output grid": makers.png,
     "labels npy": lambda: npy(np.arange(6)),
     "labels text": lambda: b"0\n1\n2\n3\n4\n5\n",
     "statistics npz": lambda: npz(**MOMENTS),
     "statistics pkl": lambda: pickle.dumps({"num_images": 5, "fid": MOMENTS}, protocol=4),
     "import pkl": lambda: pickle.dumps({"a": 1}, protocol=2),
-    "import pt": lambda: corpus.torch_file({"model.weight": torch.zeros(2, 3)}),
-    "import safetensors": corpus.weights,
+    "import pt": lambda: makers.torch_file({"model.weight": torch.zeros(2, 3)}),
+    "import safetensors": makers.weights,
     "source archive": lambda: tar(image_tree(1, shape=(3, 8, 8)), "w:gz"),
-    "source image": lambda: corpus.picture("JPEG"),
+    "source image": lambda: makers.picture("JPEG"),
     "source index": lambda: edm_files(4)[0]["dataset.json"],
     "source cifar meta": lambda: old_pickle(BATCH),
     "source imagenet": lambda: pickle.dumps(BATCH, protocol=4),
@@ -97,12 +97,12 @@ GOOD: dict[str, Maker] = {
     "prepared images": lambda: npy(np.zeros((4, 3, 8, 8), np.uint8)),
     "prepared labels": lambda: npy(np.array([0, 1, 0, 1])),
     "prepared stamp": lambda: b'{"files": {"images.npy": [1, 2]}}',
-    "image to edit": corpus.png,
+    "image to edit": makers.png,
     "cached set": sample_set,
     "cached result": lambda: npz(checksum=np.array(["a"]), a=np.zeros(3)),
-    "cached classifier": corpus.weights,
-    "extractor pth": lambda: corpus.torch_file({"a": torch.zeros(2, 3)}),
-    "extractor pt": lambda: corpus.torch_file({"a": torch.zeros(2, 3)}, new=False),
-    "extractor safetensors": corpus.weights,
-    "extractor copy": lambda: corpus.torch_file({"a": torch.zeros(2, 3)}),
+    "cached classifier": makers.weights,
+    "extractor pth": lambda: makers.torch_file({"a": torch.zeros(2, 3)}),
+    "extractor pt": lambda: makers.torch_file({"a": torch.zeros(2, 3)}, new=False),
+    "extractor safetensors": makers.weights,
+    "extractor copy": lambda: makers.torch_file({"a": torch.zeros(2, 3)}),
 }

@@ -73,7 +73,7 @@ from metrics.cache import _load as load_cached
 from metrics.extractors.tensors import read_tensors, state_copy
 from metrics.extractors.weights import load_weights as load_classifier
 from metrics.extractors.weights_table import ALEXNET
-from tests.hostile import corpus
+from tests.hostile import makers
 
 SAMPLES = SampleCard(
     run="r", method="edm", dataset="digits", checkpoint="c", guidance=1.0, steps=1, nfe=1, seed=0,
@@ -156,7 +156,7 @@ def picture_in_row(path: Path) -> None:
     strip_pixels(base64.b64encode(files.read_whole(path)).decode())
 
 
-PICTURES = in_folder({"a/0.png": corpus.png(), "b/0.png": corpus.png()})
+PICTURES = in_folder({"a/0.png": makers.png(), "b/0.png": makers.png()})
 EXTRACTOR = (ValueError,)
 ANY = (Exception,)
 

@@ -13,7 +13,7 @@ from bench.runs import WEIGHTS, dataset, make_method, write_card
 from bench.store import write_row
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.helpers import bench, contents, tiny_card
-from tests.hostile import corpus
+from tests.hostile import corpus, makers
 from tests.hostile.values import broken
 from tests.report.factory import row, value
 
@@ -46,7 +46,7 @@ def refused(tmp_path, *arguments) -> str:
     assert len([line for line in lines if line.startswith("Error: ")]) == 1
     assert len(lines[-1]) < 2000
     assert {path.name for path in tmp_path.iterdir()} <= {"work", "bad"}
-    assert not list(tmp_path.rglob(corpus.CANARY))
+    assert not list(tmp_path.rglob(makers.CANARY))
     return lines[-1]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
 from bench.images_in import BATCH_MOST, read_samples
-from tests.hostile import corpus
+from tests.hostile import corpus, makers
 from tests.hostile.good import GOOD
 from tests.hostile.readers import READERS, outcome
 
@@ -49,7 +49,7 @@ def test_every_reader_refuses_every_bad_file(files, tmp_path):
     assert result["tried"] == len(READERS) * len(list(files.iterdir()))
     # No code ran, and nothing was written beside what was given.
     assert [path.name for path in place.iterdir()] == ["place"]
-    assert not [path for path in tmp_path.rglob("*") if path.name in (corpus.CANARY, "evil")]
+    assert not [path for path in tmp_path.rglob("*") if path.name in (makers.CANARY, "evil")]
 
 
 @cache
@@ -106,7 +106,7 @@ def test_cut_and_changed_files_are_read_or_refused(scratch, name, data):
 def test_no_image_is_handed_to_an_interpreter(scratch, name, monkeypatch):
     called = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: called.append(a))
-    path = put(scratch, name, corpus.postscript())
+    path = put(scratch, name, makers.postscript())
     with Image.open(path) as picture, suppress(Exception):  # what Pillow does by itself
         picture.load()
     assert len(called) == 1
@@ -116,7 +116,7 @@ def test_no_image_is_handed_to_an_interpreter(scratch, name, monkeypatch):
 
 def test_batches_of_large_images_are_small(tmp_path):
     path = tmp_path / "x.zip"
-    path.write_bytes(corpus.archive({f"a/{i}.png": corpus.png(6500, 6500) for i in range(3)}))
+    path.write_bytes(makers.archive({f"a/{i}.png": makers.png(6500, 6500) for i in range(3)}))
     sizes = [(len(x), x.nbytes) for x, _ in read_samples(path, batch=256)]
     assert sum(n for n, _ in sizes) == 3
     assert all(n < 3 and size <= BATCH_MOST for n, size in sizes)
