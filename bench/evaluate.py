@@ -204,7 +204,7 @@ def prepare(
         extractors=kept,
         plan=fitting,
         real=real,
-        reference=f"{data.name}/reference",
+        reference=f"{data.name}/{data.reference_split}",
         reference_hash=reference_hash,
         unmeasured=unmeasured,
     )
@@ -218,7 +218,9 @@ def nothing_measured(data: Dataset) -> Evaluation:
     """An evaluation by which no cell is done, for planning what has not been prepared."""
     never = Planned(ClassAccuracy(), "", "", "nothing has this signature")
     real = SampleSet(n=len(data.reference), labels=data.reference.labels.numpy())
-    return Evaluation(data, {}, (never,), real, f"{data.name}/reference", data.reference.hash)
+    return Evaluation(
+        data, {}, (never,), real, f"{data.name}/{data.reference_split}", data.reference.hash
+    )
 
 
 def _nothing_fits(data: Dataset, reasons: Sequence[str]) -> UserError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,6 +209,11 @@ def preset_for(study: Study, method: str) -> str | None:
     return study.preset if method in owners else None
 
 
+def identical(data: Dataset) -> Dataset:
+    """The data set itself."""
+    return data
+
+
 @dataclass(frozen=True)
 class Equipment:
     """What a sweep works with beside its runs: for extractors, and for the branches of guidance."""
@@ -223,6 +228,8 @@ class Equipment:
     """Networks that edm runs have beside their own."""
     patient: bool = True
     """False for a plan only, which is then made without what takes long to prepare."""
+    side: Callable[[Dataset], Dataset] = identical
+    """What samples are compared with, for a data set: itself, but for the tuner."""
 
     def join(self, found: Target) -> Target:
         """`found` with the second networks that serve it, if any."""
@@ -335,7 +342,7 @@ def _sweep(
 ) -> Sweep:
     try:
         evaluation = prepare(
-            data,
+            equipment.side(data),
             experiment.cache,
             metrics=study.metrics,
             extractors=study.extractors,
@@ -348,7 +355,7 @@ def _sweep(
         )
     except TakesLong:
         equipment.tell(f"{data.name}: features of real images are to be computed first, once.")
-        evaluation = nothing_measured(data)
+        evaluation = nothing_measured(equipment.side(data))
     of_protocol = find_protocol(study.protocol).samples if study.protocol else None
     samples = study.samples or of_protocol or data.default_samples
     seeds = check_seeds(study.sampling_seeds)

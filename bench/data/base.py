@@ -57,6 +57,8 @@ class Dataset(ABC):
     class_names: tuple[str, ...]
     extractors: tuple[str, ...]
     default_samples: int
+    reference_split: str = "reference"
+    """What rows call the split that metrics compare with."""
 
     @property
     @abstractmethod

@@ -8,14 +8,15 @@ from bench.numerals import decimals, with_error
 from bench.report.cells import Cell
 from bench.report.comparison import Comparison, cost_columns
 from bench.report.entries import Entry, Sides, holm, restricted
-from bench.report.frame import Data, Series
+from bench.report.frame import Column, Data, Series
+from bench.report.guiding import risen
 from bench.report.operating import running
 from bench.report.ranking import LEVEL, Place, Ranking
 from bench.report.words import numbers
 
 WITHIN = 0.10
 """How far above its best a distance may be at the highest scale to count as kept."""
-MOST_NAMES = 4
+MOST_NAMES, MOST_WITHOUT = 4, 10
 KEPT = ("fd", "w1")
 """Distances of at least 0, of which a share of the best makes sense."""
 
@@ -31,6 +32,7 @@ def verdict(data: Data, comparison: Comparison) -> str:
         if len(places) > 1:
             name = f"By the area of precision and recall ({precision.extractor or 'no'} features)"
             sentences.append(_leading(name, places))
+        sentences += _rise(data, precision)
     sentences.append(
         "Significant means at 5% for these weights, adjusted for the number of lines or of their "
         "pairs (Holm)."
@@ -38,12 +40,12 @@ def verdict(data: Data, comparison: Comparison) -> str:
     return " ".join(sentences)
 
 
-def named(lines: Sequence[Series]) -> str:
-    """Labels in a sentence, at most four of them."""
+def named(lines: Sequence[Series], most: int = MOST_NAMES) -> str:
+    """Labels in a sentence, at most so many of them."""
     labels = [f"“{s.label}”" for s in lines]
-    if len(labels) > MOST_NAMES:
-        rest = len(labels) - MOST_NAMES + 1
-        labels = [*labels[: MOST_NAMES - 1], f"{rest} others"]
+    if len(labels) > most:
+        rest = len(labels) - most + 1
+        labels = [*labels[: most - 1], f"{rest} others"]
     return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
@@ -125,6 +127,25 @@ def _cost(ranking: Ranking) -> list[str]:
         return [f"It takes {cost} at that scale."]
     its = "its best scale is" if len(cheapest) == 1 else "their best scales are"
     return [f"Of these the cheapest at {its} {named(cheapest)}, with {cost}."]
+
+
+def _rise(data: Data, precision: Column) -> list[str]:
+    """Which lines guide: a distance that stays low may be that of a rule that does nothing."""
+    rises = risen(data, precision)
+    if not rises:
+        return []
+    sure = [s for s, rise in rises.items() if rise]
+    rest = [s for s, rise in rises.items() if not rise]
+    head = f"{precision.title} rises significantly above its value at g = 1 at some scale"
+    of = f"{len(rises)} guided line{'' if len(rises) == 1 else 's'}"
+    if not rest:
+        return [f"{head} for {'it' if len(rises) == 1 else f'all {of}'}."]
+    if not sure:
+        return [f"{head} for none of {of}: no benefit of guidance in it is shown."]
+    return [
+        f"{head} for {len(sure)} of {of}; for {named(rest, MOST_WITHOUT)} no such rise is shown, "
+        "so that a low distance at high g may be that of guidance which hardly acts."
+    ]
 
 
 def _highest(data: Data, ranking: Ranking) -> list[str]:

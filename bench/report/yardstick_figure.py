@@ -113,8 +113,8 @@ def densities(data: Data, dataset: str) -> Figure:
         Patch(color=_pale(_colour(styles)), label="exact denoiser + rule"),
     ]  # fmt: skip
     handles += [
-        Line2D([], [], color=styles[m].color, lw=0.8, label=f"{plain(m)} + rule")
-        for m in _methods(others)
+        Line2D([], [], color=styles[m].color, lw=0.8, label=label)
+        for m, label in _lines(others).items()
     ]
     _finish(figure, grid, dataset, handles)
     figure.supylabel("density (1 / data units)", fontsize=9)
@@ -162,8 +162,8 @@ def planes(data: Data, dataset: str) -> Figure:
     ]  # fmt: skip
     handles += [
         Line2D([], [], color=styles[m].color, marker="x", ms=4, ls="none",
-               label=f"{plain(m)} + rule")
-        for m in _methods(others)
+               label=label)
+        for m, label in _lines(others).items()
     ]  # fmt: skip
     _finish(figure, grid, dataset, handles)
     figure.supylabel("y (data units)", fontsize=9)
@@ -177,13 +177,15 @@ def _shown(
     every = {s: previews(data, s, kind) for s in data.series(dataset)}
     rows = {s: found for s, found in every.items() if s.method == EXACT and found}
     most = max(s.steps for s in rows)
+    scales = pick(sorted({g for found in rows.values() for g in found}), COLUMNS)
+    # A rule that is not for such data has g = 1 only, where no rule acts.
     rows = {
         s: rows[s]
         for s in sorted(rows, key=lambda s: (rule_of(s) != CFG, s.rule))
-        if s.steps == most
+        if s.steps == most and (rule_of(s) == CFG or any(g != 1 for g in rows[s]))
     }
     others = {s: {o: every[o] for o in partners(s, list(every)) if every[o]} for s in rows}
-    return rows, pick(sorted({g for found in rows.values() for g in found}), COLUMNS), others
+    return rows, scales, others
 
 
 def _exact(rows: Mapping[Series, Mapping[float, Preview]]) -> ExactMixture:
@@ -206,8 +208,11 @@ def _framing(
             for g in scales if g in found]  # fmt: skip
 
 
-def _methods(others: Mapping[Series, Mapping[Series, object]]) -> list[str]:
-    return list(dict.fromkeys(s.method for some in others.values() for s in some))
+def _lines(others: Mapping[Series, Mapping[Series, object]]) -> dict[str, str]:
+    """What the legend calls each method: those that learnt guidance in training follow no rule."""
+    ruled = {s.method for series, some in others.items() if series.rule for s in some}
+    methods = dict.fromkeys(s.method for some in others.values() for s in some)
+    return {m: f"{plain(m)} + rule" if m in ruled else plain(m) for m in methods}
 
 
 def _colour(styles: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from bench.sweep import load_nets
 from bench.sweep_command import swept_datasets
 from bench.tuning.aim import check_scales, choose_metric, make_aim, shown
 from bench.tuning.price import price
+from bench.tuning.side import TrainSide
 from bench.tuning.space import Space
 from bench.tuning.store import Tuned, result_path
 from bench.tuning.tune import Job, tune
@@ -125,7 +126,7 @@ def _planned(
     def equip(place: Experiment) -> Equipment:
         seconds = find_seconds(place, null=wanted.null_checkpoint, weak=wanted.weak_checkpoint)
         tell = partial(say, console)
-        return Equipment(wanted.weights, wanted.download, device, tell, seconds, patient)
+        return Equipment(wanted.weights, wanted.download, device, tell, seconds, patient, TrainSide)
 
     if wanted.suite is not None:
         refuse_beside_suite(

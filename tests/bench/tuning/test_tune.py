@@ -11,6 +11,7 @@ from bench.store import read_rows, write_row
 from bench.sweep import generate
 from bench.tuning import tune as tune_module
 from bench.tuning.seeds import TUNING_SEEDS
+from bench.tuning.side import TrainSide
 from bench.tuning.store import read_result
 from methods import Guidance
 from methods.rules import RULES, make_rule
@@ -60,6 +61,9 @@ def test_a_trial_measures_samples_of_the_reserved_seeds(share, place):
     found = tuned(place)
     assert found.aim.seed == TUNING_SEEDS
     data = dataset("modes1d")
+    # Nothing that a report measures against has a say.
+    assert found.aim.reference == "modes1d/train"
+    assert found.aim.reference_hash == TrainSide(data).reference.hash
     method = make_method(make_card("oracle", data=data), data)
     mixture = data.spec.mixture
     exact = ExactMixture(tuple(np.asarray(m, dtype=float) for m in mixture.means), mixture.std)

@@ -1,0 +1,41 @@
+"""What the tuner compares with: images that no report compares with."""
+
+from __future__ import annotations
+
+from bench.data import Dataset, Split
+from methods.spec import DataSpec
+
+
+class TrainSide(Dataset):
+    """A data set whose `reference` is of its training split.
+
+    It has as many samples as the real reference where there are as many, so that distances that
+    depend on the number are alike. Knobs that are chosen by it have not seen what a report
+    measures against; the extractors are those of the data set, since `train` is.
+    """
+
+    reference_split = "train"
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+        self.name, self.summary = data.name, data.summary
+        self.class_names = data.class_names
+        self.extractors = data.extractors
+        self.default_samples = data.default_samples
+        n = len(data.reference)
+        self._side = Split(data.train.samples[:n], data.train.labels[:n])
+
+    @property
+    def spec(self) -> DataSpec:
+        """That of the data set."""
+        return self.data.spec
+
+    @property
+    def train(self) -> Split:
+        """That of the data set."""
+        return self.data.train
+
+    @property
+    def reference(self) -> Split:
+        """The first of the training samples, which are in no order."""
+        return self._side

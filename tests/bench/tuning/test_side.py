@@ -1,0 +1,51 @@
+"""What knobs are chosen by is not what reports measure against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.data import Split
+from bench.evaluate import accumulate, prepare
+from bench.runs import dataset
+from bench.tuning.side import TrainSide
+
+
+def rows(split):
+    return {image.numpy().tobytes() for image in split.samples}
+
+
+def test_it_shares_no_image_with_the_reference_and_is_as_large():
+    data = dataset("digits")
+    side = TrainSide(data)
+    assert rows(side.reference) <= rows(data.train)
+    assert not rows(side.reference) & rows(data.reference)
+    assert len(side.reference) == len(data.reference)
+    assert side.reference.hash != data.reference.hash
+
+
+def test_a_smaller_training_split_is_taken_whole():
+    data = dataset("digits")
+
+    class Small(TrainSide):
+        train = Split(data.train.samples[:30], data.train.labels[:30])
+
+    assert len(Small(Small(data)).reference) == 30
+
+
+def test_distances_are_to_the_training_images(tmp_path):
+    data = dataset("digits")
+    found = {}
+    for side in (data, TrainSide(data)):
+        evaluation = prepare(side, tmp_path, metrics=("fd",), extractors=("classifier",))
+        for split in (data.train, data.reference):
+            accumulator = evaluation.accumulator()
+            n = len(data.reference)
+            accumulate(accumulator, split.samples[:n], split.labels[:n])
+            (value,) = evaluation.measure(accumulator.finish(), 1.0).values
+            found[evaluation.reference, split is data.train] = value.value
+    assert abs(found["digits/train", True]) < 1e-6
+    assert abs(found["digits/reference", False]) < 1e-6
+    np.testing.assert_allclose(
+        found["digits/train", False], found["digits/reference", True], rtol=1e-6
+    )
+    assert found["digits/train", False] > 1
