@@ -42,7 +42,7 @@ def describe(study: Study, device: torch.device, precision: str) -> Iterator[str
             data=data,
             preset=preset_for(study, method),
             seed=study.seeds[0],
-            overrides=study.set,
+            overrides=study.set if method_class(method).trains else None,
             precision=precision,
         )
         yield card.model_dump_json(indent=2, include=_SHOWN)

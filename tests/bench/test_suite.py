@@ -13,7 +13,7 @@ from tests.bench.helpers import bench
 GOOD = '[[study]]\ndataset = "modes1d"\nmethods = ["oracle"]\n'
 
 
-@pytest.mark.parametrize("name", ["cifar10-small", "demo", "reference"])
+@pytest.mark.parametrize("name", ["cifar10-small", "demo", "modes1d-seeds", "reference"])
 def test_shipped_suites_name_what_exists(name):
     assert name in builtin_suites()
     for study in read_suite(name).study:
@@ -93,7 +93,7 @@ def test_a_missing_file(tmp_path, command):
     assert ran.code == 2
     assert ran.err == (
         f"Error: Cannot read the suite '{tmp_path / 'none.toml'}': No such file or directory. "
-        "Give a TOML file or one of: cifar10-small, demo, reference.\n"
+        "Give a TOML file or one of: cifar10-small, demo, modes1d-seeds, reference.\n"
     )
 
 
