@@ -20,6 +20,8 @@ from bench.report.style import MethodStyle, new_figure, plain, plain_numbers
 
 PALE = "#c4c4c4"
 FRONT = "front"
+MOST_LABELS = 6
+"""Above which labels are short."""
 COSTS = {"nfe": "network evaluations per image", "seconds": "seconds per image"}
 
 
@@ -148,12 +150,25 @@ def _label(
     styles: dict[Series, MethodStyle],
 ) -> None:
     known = data.guidances(placed[0].point.series.dataset)
+    runs = list(_runs(placed))
+    crowded = len(runs) > MOST_LABELS
+    if crowded:  # one a line, without its name, which the key has
+        longest: dict[Series, list[Placed]] = {}
+        for run in runs:
+            line = run[0].point.series
+            longest[line] = max(longest.get(line, []), run, key=len)
+        runs = list(longest.values())
     labels = [
-        Label(f"{short_name(data, run[0].point.series)}, g = {_scales(run, known)}",
-              (middle.x, middle.y), styles[middle.series].color)
-        for run in _runs(placed)
+        Label(
+            f"g = {_scales(run, known)}"
+            if crowded
+            else f"{short_name(data, middle.series)}, g = {_scales(run, known)}",
+            (middle.x, middle.y),
+            styles[middle.series].color,
+        )
+        for run in runs
         for middle in [run[len(run) // 2].point]
-    ]  # fmt: skip
+    ]
     kept = [(p.point.x, p.point.y) for p in placed if p.point.series in styles]
     put_labels(figure, axes, labels, np.array([*kept, *_along(axes)], float).reshape(-1, 2))
 

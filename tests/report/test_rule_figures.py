@@ -13,7 +13,14 @@ from bench.report.frame import prepare
 from bench.report.grids import tiles
 from bench.report.hypervolume import precision_pairs
 from bench.report.lines import base_of, plain, ruled
-from bench.report.pareto_figures import FRONT, PALE, cost_fronts, placed_quality, quality_front
+from bench.report.pareto_figures import (
+    FRONT,
+    MOST_LABELS,
+    PALE,
+    cost_fronts,
+    placed_quality,
+    quality_front,
+)
 from bench.report.rule_grids import chosen_scales, rule_grid
 from bench.report.rule_panels import rule_panels
 from bench.report.rule_styles import line_styles, rule_styles, short_name
@@ -85,13 +92,39 @@ def test_panels_show_one_rule_each_on_the_same_axes(data):
 def test_every_front_point_is_on_the_figure_and_named(data):
     ((precision, recall),) = precision_pairs(data, "digits")
     with look():
-        axes = quality_front(data, precision, recall).axes[0]
+        figure = quality_front(data, precision, recall)
+    axes = figure.axes[0]
     on = [p for p in placed_quality(data, precision, recall) if p.on_front]
     (line,) = [x for x in axes.lines if x.get_label() == FRONT]
     assert set(zip(*line.get_data(), strict=True)) == {(p.point.x, p.point.y) for p in on}
+    (key,) = figure.legends
+    names = [t.get_text() for t in key.get_texts()]
+    for p in on:
+        assert short_name(data, p.point.series) in names
+    # There are more of them than have room for names.
+    written = [t.get_text() for t in axes.texts]
+    lines = {p.point.series for p in on}
+    assert len(on) > MOST_LABELS
+    assert len(written) == len(lines)
+    assert all(text.startswith("g = ") for text in written)
+
+
+def test_few_points_of_a_front_are_named_beside_them():
+    few = prepare(sweep("digits", rules=("apg",), methods=("edm", "igct"), scales=(1.0, 3.0)))
+    ((precision, recall),) = precision_pairs(few, "digits")
+    with look():
+        axes = quality_front(few, precision, recall).axes[0]
+    on = [p for p in placed_quality(few, precision, recall) if p.on_front]
     text = " ".join(t.get_text() for t in axes.texts)
     for p in on:
-        assert short_name(data, p.point.series) in text
+        assert short_name(few, p.point.series) in text
+
+
+def test_certain_points_of_a_front_are_filled(data):
+    ((precision, recall),) = precision_pairs(data, "digits")
+    with look():
+        axes = quality_front(data, precision, recall).axes[0]
+    on = [p for p in placed_quality(data, precision, recall) if p.on_front]
     markers = {
         (x.get_xdata()[0], x.get_ydata()[0]): x.get_fillstyle()
         for x in axes.lines
