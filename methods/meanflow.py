@@ -74,12 +74,15 @@ class MeanFlowConfig(Settings):
         return self
 
 
-# What differs from the papers' ImageNet settings on the toys, and why. |error|^2 of one or two values
-# does not concentrate, so that the adaptive weight pulls an average to a mode, the null velocity
-# most: it is off, and errors are divided by g. Nearly uniform times and more rows with r < t draw
-# intervals close to [0, 1]. The network predicts data, as in neither paper: a small one is slow to
-# learn velocities that grow with 1 / t. iMF's guided target nears its fixed point g times as slowly
-# as MeanFlow's, whose variance is small where classes are narrow.
+# What differs from the papers' ImageNet settings on the toys, and why. |error|^2 of one or two
+# values does not concentrate, so that the adaptive weight pulls an average to a mode: at power 1 the
+# null velocity was off by .64, at 0 by .06. It is off, and errors are divided by g. Short periods of
+# the time features make the derivative large: a time_scale of 1 in place of 2.7 took one step at
+# g = 13 from a W1 of 15 to .7. iMF's guided target nears its fixed point g times as slowly as
+# MeanFlow's: at g = 8 the velocity at t = 1 was off by 4.4 and .9 (W1 was not better for it alone).
+# Nearly uniform times and more rows with r < t draw intervals close to [0, 1]; the network predicts
+# data, as in neither paper, so that it need not learn a factor of 1 / t; iMF's tangent has less
+# variance. These three were not shown to help one by one. All of this is one seed at 1500 steps.
 _TOY = MeanFlowConfig(
     net=MLPConfig(kind="mlp", width=64, blocks=3),
     guidance_dim=32,
@@ -98,7 +101,8 @@ _TOY = MeanFlowConfig(
 _TOY_TRAIN = TrainSettings(
     iterations=2500, batch=256, lr=2e-3, decay_from=0.0, final_lr=0.1, checkpoint_every=500
 )
-# The toys' target, tangent, output and times; the weight and the share of r != t are the papers'.
+# Not yet trained to its end. The toys' target, tangent, output and times; the weight and the share
+# of r != t are the papers', since 64 values concentrate more and rows with r < t cost most.
 _DIGITS = MeanFlowConfig(
     net=UNetConfig(kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1),
     sigma_data=0.75,
@@ -110,7 +114,7 @@ _DIGITS = MeanFlowConfig(
     time_scale=1.0,
 )
 _DIGITS_TRAIN = TrainSettings(
-    iterations=1500, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
+    iterations=800, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
 
 
@@ -226,10 +230,12 @@ class MeanFlow(Method[MeanFlowConfig]):
             config=_TOY,
             train=_TOY_TRAIN,
             steps=(1, 2),
-            # Poor, and hardly tuned: few intervals near [0, 1], the one step's, are drawn.
+            # Means of three training seeds; settings were compared on another one, at fewer
+            # iterations. Exact CFG has .006 / .27 / .45 / .61: one step is behind it, two are not
+            # but at g = 1.
             expected={
-                "w1 at g = 1 / 4 / 8 / 13, 1 step": "2.2 / 9.4 / 19 / 32",
-                "w1 at g = 1 / 4 / 8 / 13, 2 steps": ".15 / .54 / 1.7 / 3.3",
+                "w1 at g = 1 / 4 / 8 / 13, 1 step": ".16 / 1.0 / 2.0 / 2.5",
+                "w1 at g = 1 / 4 / 8 / 13, 2 steps": ".07 / .25 / .46 / .54",
             },
         ),
         "modes2d": Preset(dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2)),
