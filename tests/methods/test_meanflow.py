@@ -22,7 +22,9 @@ from methods.nets.config import MLPConfig
 
 MEANFLOW = METHODS["meanflow"]
 DATA = Modes1d().spec
-CONFIG = MEANFLOW.presets["modes1d"].config
+CONFIG = MeanFlowConfig(
+    net=MLPConfig(kind="mlp", width=64, blocks=3), guidance_dim=32, sigma_data=2.01, clamp=False
+)
 METHOD = MEANFLOW(CONFIG, DATA)
 B = 64
 MEAN, STD = 0.7, 0.4
@@ -101,16 +103,17 @@ def test_the_derivative_through_the_networks_against_finite_differences(name):
     torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("mixing", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("g", [1.0, 3.0, 14.0])
-def test_the_fixed_point_of_the_guided_velocity_is_cfg(g):
+def test_the_fixed_point_of_the_guided_velocity_is_cfg(g, mixing):
     generator = torch.Generator().manual_seed(3)
     v_c, v_null = torch.randn(2, B, 1, generator=generator, dtype=torch.float64)
     scale = torch.full((B,), g, dtype=torch.float64)
     cfg = v_null + g * (v_c - v_null)
     # v enters linearly, so its mean v_c stands for a sample.
-    torch.testing.assert_close(guided_velocity(v_c, cfg, v_null, scale), cfg)
-    if g > 1:
-        assert (guided_velocity(v_c, v_c, v_null, scale) - cfg).abs().max() > 0.1
+    torch.testing.assert_close(guided_velocity(v_c, cfg, v_null, scale, mixing), cfg)
+    if g > 1 and mixing:
+        assert (guided_velocity(v_c, v_c, v_null, scale, mixing) - cfg).abs().max() > 0.1
 
 
 class Polynomial(nn.Module):
@@ -167,6 +170,52 @@ def test_loss_against_numpy(power):
     # Neither the target nor the weight carries a gradient.
     wanted = (weight * 2 * error * t * z).sum()
     assert float(nets.gain.grad) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("tangent", ["sample", "network"])
+def test_loss_of_mixed_targets_against_numpy(tangent):
+    mixing = 0.3
+    nets, batch, loss = run(
+        power=0.0, per_scale=True, mixing=mixing, tangent=tangent, label_dropout=0.3
+    )
+    rng = BatchRNG(0, B, 0, B)
+    times = 1 / (1 + np.exp(-(-0.4 + rng.randn(2).double().numpy())))
+    t, low = times.max(1), times.min(1)
+    r = np.where(rng.rand().numpy() < 0.75, t, low)
+    g = 15.0 ** rng.rand().double().numpy()
+    dropped = rng.rand().numpy() < 0.3
+    eps = rng.randn(1)[:, 0].double().numpy()
+
+    y = batch.x0[:, 0].numpy() / CONFIG.sigma_data
+    z = (1 - t) * y + t * eps
+    g = np.where(dropped, 1.0, g)
+    label = np.where(dropped, 0.0, np.where(np.arange(B) % 2 == 0, 1.0, -2.0))
+    u_null = 0.5 * t * z + 2 * t**2
+    u_cond = u_null + label * g
+    k = mixing * (1 - 1 / g)
+    v = g * (1 - k) * (eps - y) + (1 - g * (1 - k) - k) * u_null + k * u_cond
+    along = v if tangent == "sample" else u_cond
+    target = v - (t - r) * (0.5 * (z + t * along) + 2 * t)
+    error = (0.5 * t * z + r**2 + t**2 + label * g - target) / g
+    # Times and scales are float32 draws in both; float64 otherwise.
+    np.testing.assert_allclose(loss.detach().numpy(), error**2, rtol=2e-5, atol=1e-6)
+    loss.sum().backward()
+    wanted = (2 * error * t * z / g).sum()
+    assert float(nets.gain.grad) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_network_that_predicts_data_is_the_one_step_sample():
+    method = MEANFLOW(CONFIG.model_copy(update={"predict": "data"}), DATA)
+    nets = build_nets(method, 0).requires_grad_(False)
+    nets.model.last.bias.fill_(0.3)
+    labels = torch.eye(2)[[0, 1, 0]]
+    x = method.sample(nets, labels, Guidance(3.0), 1, SampleRNG(0, range(3)))
+    # The last layer starts at zero; float32 states.
+    torch.testing.assert_close(x, torch.full_like(x, 0.3 * CONFIG.sigma_data))
+    z, r = torch.ones(2, 1), torch.zeros(2)
+    u = nets(z, r, torch.tensor([0.01, 0.5]), labels[:2], torch.ones(2))
+    # Below t = 0.05 the divisor stays.
+    torch.testing.assert_close(u[:, 0], torch.tensor([0.7 / 0.05, 0.7 / 0.5]))
 
 
 def test_scales_are_log_uniform_and_the_null_branch_is_unguided():
