@@ -76,7 +76,11 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
          "datasets, extractors, methods, metrics, protocols, rules, suites."),
         (["list"], "Missing argument 'what'.", "See: bench list --help"),
-        (["train", "--suite", "demos"], "Cannot read the suite 'demos': ", "demo, modes1d-seeds, reference."),
+        (
+            ["train", "--suite", "demos"],
+            "Cannot read the suite 'demos': ",
+            "demo, modes1d-seeds, reference.",
+        ),
         (["sweep", "-g", "13..1"], "--guidance '13..1' runs backwards", ""),
         (["sweep", "--steps", "0"], "--steps '0' must be whole numbers from 1 up.", ""),
         (["sweep", "--seeds", "-1"], "--seeds '-1' must be whole numbers from 0 up.", ""),
