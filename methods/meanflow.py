@@ -75,14 +75,15 @@ class MeanFlowConfig(Settings):
 
 
 # What differs from the papers' ImageNet settings on the toys, and why. |error|^2 of one or two
-# values does not concentrate, so that the adaptive weight pulls an average to a mode: at power 1 the
-# null velocity was off by .64, at 0 by .06. It is off, and errors are divided by g. Short periods of
-# the time features make the derivative large: a time_scale of 1 in place of 2.7 took one step at
-# g = 13 from a W1 of 15 to .7. iMF's guided target nears its fixed point g times as slowly as
-# MeanFlow's: at g = 8 the velocity at t = 1 was off by 4.4 and .9 (W1 was not better for it alone).
-# Nearly uniform times and more rows with r < t draw intervals close to [0, 1]; the network predicts
-# data, as in neither paper, so that it need not learn a factor of 1 / t; iMF's tangent has less
-# variance. These three were not shown to help one by one. All of this is one seed at 1500 steps.
+# values does not concentrate, so that the adaptive weight pulls an average to a mode: at power 1
+# (floor 1) the null velocity was off by .64, at 0 by .06. It is off, and errors are divided by g.
+# Short periods of the time features make the derivative large: a time_scale of 1 in place of 2.7
+# took one step at g = 13 from a W1 of 15 to .7. iMF's guided target nears its fixed point g times
+# as slowly as MeanFlow's: at g = 8 the velocity at t = 1 was off by 4.4 and .9 (W1 at high scales
+# was worse for it alone). Nearly uniform times and more rows with r < t draw intervals close to
+# [0, 1]; the network predicts data, as in neither paper, so that it need not learn a factor of
+# 1 / t; iMF's tangent should have less variance. These three were not shown to help one by one.
+# All of this is one seed at 1500 steps.
 _TOY = MeanFlowConfig(
     net=MLPConfig(kind="mlp", width=64, blocks=3),
     guidance_dim=32,
