@@ -74,15 +74,19 @@ class MeanFlowConfig(Settings):
         return self
 
 
-# What differs from the papers' ImageNet settings on the toys, and why. |error|^2 of one or two
-# values does not concentrate, so that the adaptive weight pulls an average to a mode: at power 1 the
-# null velocity was off by .64, at 0 by .06. It is off, and errors are divided by g. Short periods of
-# the time features make the derivative large: a time_scale of 1 in place of 2.7 took one step at
-# g = 13 from a W1 of 15 to .7. iMF's guided target nears its fixed point g times as slowly as
-# MeanFlow's: at g = 8 the velocity at t = 1 was off by 4.4 and .9 (W1 was not better for it alone).
-# Nearly uniform times and more rows with r < t draw intervals close to [0, 1]; the network predicts
-# data, as in neither paper, so that it need not learn a factor of 1 / t; iMF's tangent has less
-# variance. These three were not shown to help one by one. All of this is one seed at 1500 steps.
+# What differs from the papers' ImageNet settings on the toys, and what each did alone, in W1 of one
+# step at g = 1 / 4 / 8 / 13 on one training seed of 1500 or 2000 steps:
+# power 0 for 1: 5.0 / 12 / 22 / 34 to .6 / 2.3 / 3.2 / 3.7. |error|^2 of one or two values does not
+#   concentrate, so that the adaptive weight may pull an average to a mode.
+# time_scale 1 for 2.7: 1.3 / 3.2 / 8.4 / 15 to .5 / 1.1 / 1.4 / .7. Short periods of the time
+#   features make the derivative large.
+# mixing 0 for 1: 1.2 / 3.9 / 5.0 / 4.4 to 1.3 / 3.2 / 8.4 / 15, worse, though the velocity at t = 1
+#   was nearer (g = 8: off by .9 for 4.4): iMF's target nears its fixed point g times as slowly.
+# Near-uniform times and half of the rows with r < t, to draw intervals close to [0, 1]: worse at
+#   time_scale 2.7, 2.2 / 3.5 / 3.7 / 3.1 for .6 / 2.3 / 3.2 / 3.7, and not tried alone at 1.
+# The network's tangent: no better than the sample's.
+# Data as output, as in neither paper, and errors divided by g: together, at 1200 steps, better at
+#   g = 1 (.13 / 1.5 / 2.4 / 3.3) and worse at high scales than velocities without the division.
 _TOY = MeanFlowConfig(
     net=MLPConfig(kind="mlp", width=64, blocks=3),
     guidance_dim=32,
