@@ -11,12 +11,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from bench.claims import Holder, tidy_claims
+from bench.claims import tidy_claims
 from bench.data import Dataset
 from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell
 from bench.experiment import Experiment
 from bench.files import tidy
+from bench.holder import Holder
 from bench.oom import Batches
 from bench.plan import Cell, Target
 from bench.progress import Bar
