@@ -116,33 +116,45 @@ def _create(path: Path, holder: Holder) -> bool:
     # Whoever finds it half written sees by its name whose it is.
     draft = path.with_name(holder.mark.new_name("draft"))
     try:
-        with draft.open("xb") as file:
+        with _of(path), draft.open("xb") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            return _create_exclusively(path, text)
         return True
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links; readers bear with a file half written
-        return _create_exclusively(path, text)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
 def _create_exclusively(path: Path, text: bytes) -> bool:
+    """The same, but that a reader may find it half written."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
     try:
-        with os.fdopen(handle, "wb") as file:
+        with _of(path), os.fdopen(handle, "wb") as file:
             file.write(text)
     except OSError:  # a claim of nobody would keep everybody waiting
         path.unlink(missing_ok=True)
         raise
     return True
+
+
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """Name the claim in an error, as one of a write or a flush does not, nor one of its draft."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _is_void(path: Path, held: Holder | None) -> bool:

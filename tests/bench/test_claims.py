@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing.synchronize import Barrier as BarrierType
 from pathlib import Path
 
 import pytest
@@ -110,14 +111,13 @@ def test_the_holder_touches_its_claims(tmp_path: Path, monkeypatch: pytest.Monke
     assert claim.path.stat().st_mtime > 0
 
 
-def _grab(path: Path, start: float, won: "multiprocessing.Queue[int]") -> None:
+def _grab(path: Path, start: float, won: "multiprocessing.Queue[int]", done: BarrierType) -> None:
     time.sleep(max(0.0, start - time.time()))
     for _ in range(50):
-        claim = try_claim(path)
-        if claim is not None:
+        if try_claim(path) is not None:
             won.put(os.getpid())
-            time.sleep(1.0)
-            return
+            break
+    done.wait()  # whoever ends gives its claim up
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -127,8 +127,8 @@ def test_of_many_at_once_exactly_one_gets_it(tmp_path: Path, stale: bool) -> Non
         _elsewhere(path, claims.PATIENCE + 20)
     context = multiprocessing.get_context("fork")
     won: multiprocessing.Queue[int] = context.Queue()
-    start = time.time() + 0.3
-    crowd = [context.Process(target=_grab, args=(path, start, won)) for _ in range(8)]
+    start, done = time.time() + 0.3, context.Barrier(8)
+    crowd = [context.Process(target=_grab, args=(path, start, won, done)) for _ in range(8)]
     for process in crowd:
         process.start()
     for process in crowd:

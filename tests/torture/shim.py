@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 REAL = {name: getattr(os, name) for name in
-        ("fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "link", "open")}  # fmt: skip
+        ("fsync", "replace", "rename", "link", "unlink", "remove", "mkdir", "rmdir",
+         "open")}  # fmt: skip
 _open = io.open
 
 
