@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from bench.files import make_folder, read_whole
+from bench.holder import Holder, mark_in, this_process
 
 PATIENCE = 120.0
 """Seconds without a sign of life after which a claim of another machine is void."""
@@ -28,23 +27,6 @@ BEAT = 10.0
 """Seconds between two signs of life."""
 _ON_THE_WAY = (".draft", ".now", ".turn")
 """Files that exist only while a claim is made."""
-
-
-class Holder(BaseModel):
-    """Who holds a claim; `machine`, `boot`, `space` tell machines, starts and containers apart."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    host: str
-    pid: int
-    started: str
-    machine: str
-    boot: str
-    space: str
-    token: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
 
 
 class Claim:
@@ -72,7 +54,7 @@ def try_claim(path: Path) -> Claim | None:
 
     Folders on the way are made. OSError if the file system does not let it be written.
     """
-    holder = _me()
+    holder = this_process()
     make_folder(path.parent)
     if _create(path, holder):
         return Claim(path, holder)
@@ -128,45 +110,36 @@ def read_holder(path: Path) -> Holder | None:
         return None
 
 
-def _me() -> Holder:
-    return Holder(
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        started=_started(os.getpid()),
-        machine=_machine(),
-        boot=_boot(),
-        space=_space(),
-        token=secrets.token_hex(8),
-    )
-
-
 def _create(path: Path, holder: Holder) -> bool:
     """Make the file with its content, whole at once, unless it exists."""
     text = holder.model_dump_json().encode()
-    draft = path.with_name(f".{holder.token}.draft")
+    # Whoever finds it half written sees by its name whose it is.
+    draft = path.with_name(holder.mark.new_name("draft"))
     try:
-        with draft.open("xb") as file:
+        with _of(path), draft.open("xb") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            return _create_exclusively(path, text)
         return True
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links; readers bear with a file half written
-        return _create_exclusively(path, text)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
 def _create_exclusively(path: Path, text: bytes) -> bool:
+    """The same, but that a reader may find it half written."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
     try:
-        with os.fdopen(handle, "wb") as file:
+        with _of(path), os.fdopen(handle, "wb") as file:
             file.write(text)
     except OSError:  # a claim of nobody would keep everybody waiting
         path.unlink(missing_ok=True)
@@ -174,30 +147,25 @@ def _create_exclusively(path: Path, text: bytes) -> bool:
     return True
 
 
-def _is_void(path: Path, held: Holder | None) -> bool:
-    if held is not None and held.boot:
-        if (held.boot, held.space) == (_boot(), _space()):
-            return not _is_alive(held)
-        here = held.machine and (held.host, held.machine) == (socket.gethostname(), _machine())
-        if here and held.boot != _boot():  # this machine was started anew since
-            return True
-    return _age(path) > PATIENCE
-
-
-def _is_alive(held: Holder) -> bool:
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """Name the claim in an error, as one of a write or a flush does not, nor one of its draft."""
     try:
-        os.kill(held.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it exists and is somebody else's
-        return True
-    # Numbers of processes are used again: a later one is not the holder.
-    return _started(held.pid) == held.started
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _is_void(path: Path, held: Holder | None) -> bool:
+    mark = held.mark if held is not None else mark_in(path.name)
+    gone = None if mark is None else mark.is_gone()
+    return _age(path) > PATIENCE if gone is None else gone
 
 
 def _age(path: Path) -> float:
     """Seconds since the last sign of life, by the clock of the file system; 0 if it is gone."""
-    probe = path.with_name(f".{secrets.token_hex(8)}.now")
+    probe = path.with_name(this_process().mark.new_name("now"))
     try:
         probe.touch()
         return probe.stat().st_mtime - path.stat().st_mtime
@@ -205,41 +173,6 @@ def _age(path: Path) -> float:
         return 0.0
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _started(pid: int) -> str:
-    """When a process started, '' where the system does not say."""
-    try:
-        # The name of a process may hold spaces and brackets; fields are counted behind it.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        # A zombie does nothing any more.
-        return "" if fields[0] == "Z" else fields[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _boot() -> str:
-    """What tells one start of the machine from the next, '' where that is not known."""
-    return _text("/proc/sys/kernel/random/boot_id")
-
-
-def _machine() -> str:
-    return _text("/etc/machine-id")
-
-
-def _space() -> str:
-    """What processes share that can see each other's numbers: a container is a space of its own."""
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
 
 
 class _Keeper:

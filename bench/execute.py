@@ -11,12 +11,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from bench.claims import Holder, tidy_claims
+from bench.claims import tidy_claims
 from bench.data import Dataset
 from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell
 from bench.experiment import Experiment
-from bench.files import tidy
+from bench.files import make_folder, tidy
+from bench.holder import Holder
 from bench.oom import Batches
 from bench.plan import Cell, Target
 from bench.progress import Bar
@@ -44,6 +45,7 @@ def sweep(
     cell is told of and tried again next time; it does not stop the others. A batch that does not
     fit into memory is halved, which changes no sample by more than rounding.
     """
+    make_folder(experiment.root)
     _tidy_up(
         experiment, [FLOOR_RUN.format(evaluation.data.name), *(t.card.name for t, _ in targets)]
     )
@@ -67,6 +69,7 @@ def sweep(
             except Exception as error:  # the code of a method or metric may fail in any way
                 if system_error(error) is not None:  # which the other cells would meet as well
                     raise
+                experiment.check_there()
                 reason = f"{type(error).__name__}: {error}"
                 outcome.failed.append(f"{cell.what}: {reason}")
                 row = make_row(cell, evaluation, experiment, "failed", reason=reason)
@@ -97,6 +100,7 @@ class _Work:
 
     def claim(self, item: tuple[Target, Cell]) -> Path:
         cell = item[1]
+        self.experiment.check_there()
         row = row_path(self.experiment.cells, cell.card.name, cell.key)
         return row.with_name(f".{row.stem}.claim")
 

@@ -29,19 +29,15 @@ class Hold:
     fabric: Fabric
 
     def check(self) -> None:
-        """UserError in all processes if another process has taken the run over.
+        """UserError in all processes if another process has taken the run over, or it is gone.
 
         All have to call it at the same step. To be called before anything is written.
         """
-        lost = self.claim is not None and _is_lost(self.claim)
+        problem = "" if self.claim is None else _loss(self.claim, self.name)
         if self.fabric.world_size > 1:
-            lost = self.fabric.broadcast(lost)
-        if lost:
-            raise UserError(
-                f"Another process has taken over run {self.name!r} while this one gave no sign of "
-                f"life for {PATIENCE:.0f} seconds, or its folder was removed: this one stops and "
-                "writes nothing more; the same command goes on from the last checkpoint."
-            )
+            problem = self.fabric.broadcast(problem)
+        if problem:
+            raise UserError(problem)
 
 
 @contextmanager
@@ -90,6 +86,23 @@ def _try(folder: Path, name: str) -> tuple[Claim | None, str]:
         f"Run {name!r} is being made {who}: wait for it or stop it, then give the same command "
         f"again (a claim of a process that is gone ends by itself, after {PATIENCE:.0f} seconds at "
         "most)."
+    )
+
+
+def _loss(claim: Claim, name: str) -> str:
+    """How the claim was lost; '' while it is held."""
+    if not _is_lost(claim):
+        return ""
+    if read_holder(claim.path) is None:
+        return (
+            f"{claim.path.parent} is gone, as when its disk was unmounted, or another process has "
+            f"removed its claim: training of {name!r} stops and writes nothing more. Once it is "
+            "back, the same command goes on from the last checkpoint."
+        )
+    return (
+        f"Another process has taken over run {name!r} while this one gave no sign of life for "
+        f"{PATIENCE:.0f} seconds: this one stops and writes nothing more; the same command goes on "
+        "from the last checkpoint."
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench.claims import Holder, read_holder, try_claim
+from bench.claims import read_holder, try_claim
+from bench.holder import Holder
 
 POLL = 0.5
 """Seconds between two looks at what others hold."""

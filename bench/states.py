@@ -63,8 +63,9 @@ def settle(folder: Path, used: Path) -> None:
 
 def remove_states(folder: Path) -> None:
     """Remove both checkpoints of a training that is finished."""
-    for name in (PREVIOUS, STATE):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / PREVIOUS, folder / STATE):
+        if path.exists():  # a disk that is read-only refuses to remove even what is not there
+            path.unlink(missing_ok=True)
 
 
 def kept(folder: Path) -> str:

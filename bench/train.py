@@ -199,8 +199,8 @@ class _Training:
                     self._checkpoint(step + 1)
             optimizer.zero_grad()
             check_finite(card.name, "the last step", self.ema.weights, folder)
-            self.hold.check()
             log.sync()
+            self.hold.check()
             if self.leader:
                 save_weights(folder / WEIGHTS, self.ema.weights)
                 remove_states(folder)
@@ -242,6 +242,7 @@ class _Training:
         check_finite(self.card.name, f"step {step - 1}", weights, self.folder)
         self.optimizer.zero_grad()  # its memory is wanted for the file
         self.log.sync()
+        self.hold.check()  # now, since a slow disk may have vanished meanwhile
         if self.leader:
             save_newest(self.folder, self._state(step))
         self.fabric.barrier()

@@ -108,6 +108,7 @@ def _again(path: Path, row: Row, place: Experiment, device: torch.device, batch:
         return Finding(path, "stale", f"its metrics cannot be computed here: {error}".rstrip("."))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Experiment(Path(folder), place.name)
+        scratch.root.mkdir()
         fresh = run_cell(
             cell, ready, load_nets(ready, device), evaluation, scratch, batch=batch, device=device
         )

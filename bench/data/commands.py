@@ -100,6 +100,7 @@ def ensure(
     if not source.exists():
         raise UserError(f"There is no data source {source}.", code=2)
     folder = root / name
+    tidy_claims(root)
     if not (folder / CARD).exists():
         with _alone(root, name, console):
             if not (folder / CARD).exists():
@@ -114,7 +115,6 @@ def ensure(
                 update_stamp(folder, source=_source_marks(source))
                 return read_data_card(folder)
     tidy(folder)
-    tidy_claims(root)
     card = read_data_card(folder)
     _check_same(folder, card, source, geometry, console)
     return card

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing.synchronize import Barrier as BarrierType
 from pathlib import Path
 
 import pytest
 
-from bench import claims
+from bench import claims, holder
 from bench.claims import claimed, read_holder, tidy_claims, try_claim
+from bench.holder import mark_in, this_process
 
 
 def test_one_holds_and_the_other_is_told_who(tmp_path: Path) -> None:
@@ -66,12 +68,12 @@ def test_a_claim_of_another_machine_lives_while_it_is_touched(tmp_path: Path) ->
 def test_a_claim_from_before_this_machine_was_started_anew_is_void(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "_machine", lambda: "this")
+    monkeypatch.setattr(holder, "_machine", lambda: "this")
     path = tmp_path / "x.claim"
     claim = try_claim(path)
     assert claim is not None
     assert try_claim(path) is None
-    monkeypatch.setattr(claims, "_boot", lambda: "later")
+    monkeypatch.setattr(holder, "_boot", lambda: "later")
     assert try_claim(path) is not None
 
 
@@ -109,14 +111,13 @@ def test_the_holder_touches_its_claims(tmp_path: Path, monkeypatch: pytest.Monke
     assert claim.path.stat().st_mtime > 0
 
 
-def _grab(path: Path, start: float, won: "multiprocessing.Queue[int]") -> None:
+def _grab(path: Path, start: float, won: "multiprocessing.Queue[int]", done: BarrierType) -> None:
     time.sleep(max(0.0, start - time.time()))
     for _ in range(50):
-        claim = try_claim(path)
-        if claim is not None:
+        if try_claim(path) is not None:
             won.put(os.getpid())
-            time.sleep(1.0)
-            return
+            break
+    done.wait()  # whoever ends gives its claim up
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -126,13 +127,101 @@ def test_of_many_at_once_exactly_one_gets_it(tmp_path: Path, stale: bool) -> Non
         _elsewhere(path, claims.PATIENCE + 20)
     context = multiprocessing.get_context("fork")
     won: multiprocessing.Queue[int] = context.Queue()
-    start = time.time() + 0.3
-    crowd = [context.Process(target=_grab, args=(path, start, won)) for _ in range(8)]
+    start, done = time.time() + 0.3, context.Barrier(8)
+    crowd = [context.Process(target=_grab, args=(path, start, won, done)) for _ in range(8)]
     for process in crowd:
         process.start()
     for process in crowd:
         process.join()
     assert won.qsize() == 1
+
+
+def _dead() -> holder.Mark:
+    """A process that was and is no more."""
+    context = multiprocessing.get_context("fork")
+    marks: multiprocessing.Queue[holder.Mark] = context.Queue()
+    process = context.Process(target=lambda: marks.put(this_process().mark))
+    process.start()
+    mark = marks.get()
+    process.join()
+    return mark
+
+
+def test_a_draft_of_the_dead_goes_at_once_even_if_nothing_was_written_yet(tmp_path: Path) -> None:
+    for kind in ("draft", "now"):
+        (tmp_path / _dead().new_name(kind)).touch()
+    tidy_claims(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draft_of_the_living_stays_however_old_it_is(tmp_path: Path) -> None:
+    mine = tmp_path / this_process().mark.new_name("draft")
+    mine.touch()
+    os.utime(mine, (0, 0))
+    tidy_claims(tmp_path)
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_a_draft_of_another_machine_goes_by_its_age(tmp_path: Path) -> None:
+    draft = tmp_path / _dead()._replace(boot="other", machine="far").new_name("draft")
+    draft.touch()
+    tidy_claims(tmp_path)
+    assert list(tmp_path.iterdir()) == [draft]
+    then = time.time() - claims.PATIENCE - 20
+    os.utime(draft, (then, then))
+    tidy_claims(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_tell_whose_a_file_is_and_foreign_ones_nothing() -> None:
+    me = this_process().mark
+    assert mark_in(me.new_name("draft")) == me
+    assert me.is_gone() is False
+    assert me._replace(pid=10**11).is_gone() is True
+    assert me._replace(started="1").is_gone() is True
+    assert me._replace(space="other").is_gone() is None
+    assert me._replace(boot="").is_gone() is None
+    for name in (".cafe.draft", ".a-b-c-d-e-f.draft", f".{'9' * 400}-1-a-b-c-d.draft", ".claim"):
+        assert mark_in(name) is None
+
+
+KILLED_AT_EACH_STEP = """
+import os, pathlib, signal, sys
+from bench.claims import tidy_claims, try_claim
+folder = sys.argv[1]
+left = None
+
+def hook(event, arguments):
+    global left
+    if left is None or event not in ("open", "os.link", "os.remove"):
+        return
+    if folder in str(arguments[0]):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+status, steps = 1, 0
+while status:
+    child = os.fork()
+    if not child:
+        left = steps
+        try_claim(pathlib.Path(folder, ".x.claim")).release()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL), status
+    steps += 1
+    tidy_claims(pathlib.Path(folder))
+    assert os.listdir(folder) == [], (steps, os.listdir(folder))
+print(steps)
+"""
+
+
+def test_a_process_killed_at_any_step_of_making_a_claim_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_AT_EACH_STEP, str(tmp_path)]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 4
 
 
 def test_claims_of_the_dead_are_tidied_up_and_those_of_the_living_stay(tmp_path: Path) -> None:

@@ -100,8 +100,17 @@ def test_the_claim_ends_with_the_training_however_that_ends(tmp_path, fabric, mo
     assert not list(tmp_path.rglob(".*"))
 
 
-@pytest.mark.parametrize("how", ["taken over", "removed"])
-def test_who_lost_the_claim_stops_and_writes_nothing(tmp_path, fabric, monkeypatch, how):
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("taken over", r"^Another process has taken over run 'modes1d-edm-s0'"),
+        (
+            "removed",
+            r"/\S+ is gone, as when its disk was unmounted, or another process",
+        ),
+    ],
+)
+def test_who_lost_the_claim_stops_and_writes_nothing(tmp_path, fabric, monkeypatch, how, says):
     card, data = tiny_card("edm", "modes1d", EVERY), dataset("modes1d")
     path = tmp_path / CLAIM
     kept = {}
@@ -115,7 +124,7 @@ def test_who_lost_the_claim_stops_and_writes_nothing(tmp_path, fabric, monkeypat
         kept.update(contents(tmp_path))
 
     at_step(monkeypatch, 5, lose)
-    with pytest.raises(UserError, match=r"^Another process has taken over run 'modes1d-edm-s0'"):
+    with pytest.raises(UserError, match=says):
         train(card, data, tmp_path, fabric=fabric)
     assert contents(tmp_path) == kept
     assert load_state(tmp_path / STATE).step == 4

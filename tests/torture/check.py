@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +40,6 @@ def leftovers(tree: Path, *, folders: bool = True) -> list[str]:
     found = [path for path in tree.rglob("*") if folders or not path.is_dir()]
     names = [str(path.relative_to(tree)) for path in found]
     return [name for name in names if "/." in f"/{name}" or name.endswith(".tmp")]
-
-
-def grow_old(tree: Path) -> None:
-    """Let time pass for temporary files: nothing may wait for them after some minutes."""
-    for path in tree.rglob(".*"):
-        os.utime(path, (path.stat().st_mtime - 600,) * 2)
 
 
 def damaged(tree: Path) -> list[str]:

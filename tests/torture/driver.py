@@ -160,7 +160,6 @@ class Torture:
         chain.kills += 1
         if shadow is not None:
             chain.lost += cut(tree, shadow, rng)
-        check.grow_old(tree)
         chain.corrupt += check.damaged(tree)
         for path in check.states(tree):
             step = load_state(path).step

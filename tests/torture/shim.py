@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 REAL = {name: getattr(os, name) for name in
-        ("fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir")}  # fmt: skip
+        ("fsync", "replace", "rename", "link", "unlink", "remove", "mkdir", "rmdir",
+         "open")}  # fmt: skip
 _open = io.open
 
 
@@ -55,7 +56,7 @@ class Shadow:
         with suppress(FileNotFoundError):
             if not os.path.isdir(path):
                 with suppress(FileExistsError):
-                    os.link(path, self.grave / str(os.stat(path).st_ino))
+                    REAL["link"](path, self.grave / str(os.stat(path).st_ino))
 
 
 class Shim:
@@ -72,7 +73,7 @@ class Shim:
         os.fsync = self.fsync
         os.replace, os.rename = self._moving("replace"), self._moving("rename")
         os.unlink, os.remove, os.rmdir = (self._removing(n) for n in ("unlink", "remove", "rmdir"))
-        os.mkdir = self.mkdir
+        os.mkdir, os.link, os.open = self.mkdir, self.link, self.open_descriptor
         io.open = builtins.open = self.open
 
     def event(self, what: str, path: object) -> None:
@@ -102,6 +103,17 @@ class Shim:
         self.event("mkdir", path)
         REAL["mkdir"](path, mode, dir_fd=dir_fd)
         self.event("mkdir done", path)
+
+    def link(self, source, target, **folders):
+        self.event("link", target)
+        REAL["link"](source, target, **folders)
+        self.event("link done", target)
+
+    def open_descriptor(self, path, flags, mode=0o777, *, dir_fd=None):
+        opened = REAL["open"](path, flags, mode, dir_fd=dir_fd)
+        if flags & os.O_CREAT and dir_fd is None:
+            self.event("open", path)
+        return opened
 
     def open(self, file, mode="r", *args, **kwargs):
         opened = _open(file, mode, *args, **kwargs)

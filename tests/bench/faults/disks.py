@@ -1,0 +1,146 @@
+"""Disks that refuse: real ones in a mount namespace of a process's own, or injected refusals."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+from unittest import mock
+
+from metrics import files
+from tests.bench.faults.inject import failing
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Disk(Protocol):
+    """A folder and what may happen to the disk below it."""
+
+    folder: Path
+
+    def full(self, room: int) -> AbstractContextManager[object]:
+        """During the block there is room for little more than what is there."""
+
+    def read_only(self) -> AbstractContextManager[object]:
+        """During the block nothing can be written."""
+
+    def vanish(self) -> None:
+        """It is away, with all that is on it, until `come_back`."""
+
+    def come_back(self) -> None:
+        """It is there again as it was."""
+
+
+class Injected:
+    """A folder of which this process is told so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._aside = folder / "disk", folder / "aside"
+        self.folder.mkdir()
+
+    def full(self, room: int) -> AbstractContextManager[object]:
+        return failing(self.folder, 1 + 7 * room)
+
+    def read_only(self) -> AbstractContextManager[object]:
+        return failing(self.folder, 1, errno.EROFS)
+
+    def vanish(self) -> None:
+        self.folder.rename(self._aside)
+        self.folder.mkdir()
+
+    def come_back(self) -> None:
+        shutil.rmtree(self.folder)
+        self._aside.rename(self.folder)
+
+
+class Mounted:
+    """A file system in memory, mounted at the folder; only in a namespace of `namespace`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._all = folder / "disk", folder / "all"
+        for place in (self.folder, self._all):
+            place.mkdir()
+        _do("mount", "-t", "tmpfs", "-o", "size=1m", "bench-test", self._all)
+        self.come_back()
+
+    @contextmanager
+    def full(self, room: int) -> Iterator[None]:
+        at = os.statvfs(self._all)
+        size = (at.f_blocks - at.f_bfree) * at.f_frsize + (
+            room + 1
+        ) * PAGE  # 0 would be without limit
+        _do("mount", "-o", f"remount,size={size}", self._all)
+        try:
+            yield
+        finally:
+            _do("mount", "-o", "remount,size=1m", self._all)
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        _do("mount", "-o", "remount,bind,ro", self.folder)
+        try:
+            yield
+        finally:
+            _do("mount", "-o", "remount,bind,rw", self.folder)
+
+    def vanish(self) -> None:
+        _do("umount", "--lazy", self.folder)
+
+    def come_back(self) -> None:
+        _do("mount", "--bind", self._all, self.folder)
+
+    def close(self) -> None:
+        """Unmount everything, so that the folder can be removed."""
+        for place in (self.folder, self._all):
+            _do("umount", "--lazy", place)
+
+
+def as_if_ended(folder: Path) -> None:
+    """Let the claims of this process be those of one that has ended since."""
+    files._tidied.clear()  # a process looks once for what others left
+    for claim in folder.rglob(".*claim"):
+        claim.write_text(json.dumps(json.loads(claim.read_text()) | {"started": "1"}))
+    for draft in folder.rglob(".*.draft"):
+        pid, _, *others = draft.name.split("-")
+        draft.write_bytes(b"")
+        draft.rename(draft.with_name("-".join((pid, "1", *others))))
+
+
+@contextmanager
+def at_synchronisation(number: int, action: Callable[[], None]) -> Iterator[None]:
+    """Do something while a command is about to bring the `number`-th file or folder to the disk."""
+    real, count = os.fsync, 0
+
+    def fsync(handle: int) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            action()
+        real(handle)
+
+    with mock.patch("os.fsync", fsync):
+        yield
+    assert count >= number
+
+
+def namespace(folder: Path) -> tuple[list[str], str]:
+    """What to put before a command so that it may mount; else nothing, and why."""
+    why = "there is no program unshare"
+    for options in (["--mount"], ["--user", "--map-root-user", "--mount"]):
+        before = ["unshare", *options]
+        if shutil.which(before[0]) is not None:
+            trial = [*before, "mount", "-t", "tmpfs", "bench-test", str(folder)]
+            ran = subprocess.run(trial, capture_output=True, text=True, check=False)
+            if ran.returncode == 0:
+                return before, ""
+            why = ran.stderr.strip()
+    return [], why
+
+
+def _do(*command: object) -> None:
+    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,150 @@
+"""Full, read-only and vanished disks: here injected, and the same again on real mounts."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.runs import WEIGHTS
+from tests.bench.faults.disks import Injected, Mounted, as_if_ended, at_synchronisation, namespace
+from tests.bench.faults.helpers import check_sentence, leftovers, results
+from tests.bench.helpers import TINY, bench, contents, sets
+
+TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
+SWEEP = ("sweep", "-m", "edm", "-n", "20", "--metric", "w1", "--steps", "4", "--device", "cpu")
+ONE, MORE = (*SWEEP, "-g", "1"), (*SWEEP, "-g", "1,2,3,4")
+REAL = "BENCH_TESTS_ON_REAL_MOUNTS"
+RUN = Path("default") / "runs" / "modes1d-edm-s0"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    if REAL not in os.environ:
+        yield Injected(tmp_path)
+        return
+    mounted = Mounted(tmp_path)
+    yield mounted
+    mounted.close()
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """Results folders after the training, its first cell and all cells, on a disk that works."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "results"
+    found = {}
+    for name, command in (("trained", TRAIN), ("begun", ONE), ("swept", MORE)):
+        assert bench(*command, "--results", folder).code == 0
+        found[name] = shutil.copytree(folder, folder.with_name(name))
+    return found
+
+
+def refused(ran, disk, *words):
+    check_sentence(ran, str(disk.folder), *words)
+    assert ran.code == 1
+
+
+def kept(before, folder):
+    """Whether what was there is there, unchanged."""
+    now = results(folder)
+    return {name: now.get(name) for name in before} == before
+
+
+def test_a_full_disk_of_a_training(disk, stages):
+    refusals = 0
+    for room in (0, 3, 6):
+        place = disk.folder / f"results{room}"
+        with disk.full(room):
+            ran = bench(*TRAIN, "--results", place)
+        if ran.code:
+            refusals += 1
+            refused(ran, disk, "No space left on device", "Make room there", "the same command")
+            assert not (place / RUN / WEIGHTS).exists()
+        assert not place.exists() or leftovers(place) == []
+        assert bench(*TRAIN, "--results", place).code == 0
+        assert results(place) == results(stages["trained"])
+        assert leftovers(place) == []
+    assert refusals >= 2
+
+
+def test_a_full_disk_of_a_sweep(disk, stages):
+    place = disk.folder / "results"
+    shutil.copytree(stages["begun"], place)
+    before = results(place)
+    for room in (0, 3):
+        with disk.full(room):
+            ran = bench(*MORE, "--results", place)
+        refused(ran, disk, "No space left on device", "Make room there", "the same command goes on")
+        assert kept(before, place)
+        assert leftovers(place) == []
+    again = bench(*MORE, "--results", place)
+    assert again.code == 0
+    assert results(place) == results(stages["swept"])
+
+
+def test_a_disk_that_became_read_only(disk, stages):
+    place = disk.folder / "results"
+    shutil.copytree(stages["begun"], place)
+    before = results(place)
+    for command in (MORE, ("report",), (*TRAIN, "--seed", "1")):
+        with disk.read_only():
+            ran = bench(*command, "--results", place)
+        refused(ran, disk, "Read-only file system", "Get the right to write there")
+        assert results(place) == before
+    for command in (TRAIN, ONE):  # of which everything is there
+        with disk.read_only():
+            ran = bench(*command, "--results", place)
+        assert ran.code == 0, ran.err
+    assert bench(*MORE, "--results", place).code == 0
+    assert results(place) == results(stages["swept"])
+
+
+@pytest.mark.parametrize("moment", [4, 8, 12])
+def test_a_mount_that_vanishes_from_under_a_training(disk, stages, moment):
+    place = disk.folder / "results"
+    with at_synchronisation(moment, disk.vanish):  # the claim's, the log's and a checkpoint's
+        ran = bench(*TRAIN, "--results", place)
+    below = contents(disk.folder)
+    disk.come_back()
+    as_if_ended(disk.folder)
+    refused(ran, disk, "back", "the same command goes on")
+    assert below == {}, "something was written into the folder below the mount"
+    assert bench(*TRAIN, "--results", place).code == 0
+    assert results(place) == results(stages["trained"])
+    assert leftovers(place) == []
+
+
+@pytest.mark.parametrize("moment", [2, 8])
+def test_a_mount_that_vanishes_from_under_a_sweep(disk, stages, moment):
+    place = disk.folder / "results"
+    shutil.copytree(stages["begun"], place)
+    before = results(place)
+    with at_synchronisation(moment, disk.vanish):
+        ran = bench(*MORE, "--results", place)
+    below = contents(disk.folder)
+    disk.come_back()
+    as_if_ended(disk.folder)
+    refused(ran, disk, "back", "the same command goes on")
+    assert below == {}, "something was written into the folder below the mount"
+    assert kept(before, place)
+    assert bench(*MORE, "--results", place).code == 0
+    assert results(place) == results(stages["swept"])
+    assert leftovers(place) == []
+
+
+@pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
+def test_the_same_on_real_mounts(tmp_path):
+    place = tmp_path / "trial"
+    place.mkdir()
+    before, why = namespace(place)
+    if not before:
+        pytest.skip(f"nobody may mount anything here, the refusals above were injected: {why}")
+    command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
+    ran = subprocess.run(
+        [*command, "--basetemp", str(tmp_path / "inside")],
+        cwd=Path(__file__).parents[3], env=os.environ | {REAL: "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
