@@ -245,6 +245,7 @@ def floor_row(
     accumulator = evaluation.accumulator()
     accumulate(accumulator, split.samples, split.labels, tell)
     found = evaluation.measure(accumulator.finish(), 1.0)
+    shown = split.part(0, TILES) if data.spec.is_image else split
     row = Row(
         key=key,
         status="ok",
@@ -264,7 +265,7 @@ def floor_row(
         reference_hash=evaluation.reference_hash,
         reference_n=evaluation.real.n,
         **_merged(run, key, evaluation, experiment, found),
-        preview=preview(split.samples, split.labels, data),
+        preview=preview(shown.samples[:], shown.labels, data),
         created=now(),
         provenance=provenance(),
     )
