@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.checkpoint import check_size, load_into, load_weights
-from bench.data import Dataset
+from bench.data import Dataset, Split
 from bench.data.convert import from_model, one_hot
 from bench.divergence import Diverged as Diverged
 from bench.divergence import refuse_constant
@@ -224,6 +224,12 @@ def _merged(
     return {"values": values, "unmeasured": {k: r for k, r in reasons.items() if k not in have}}
 
 
+def floor_key(split: Split, evaluation: Evaluation) -> str:
+    """The hash of all that a row of real samples depends on."""
+    about = {"floor": split.hash, "reference": evaluation.reference_hash, "n": len(split)}
+    return digest(about)
+
+
 def floor_row(
     data: Dataset,
     evaluation: Evaluation,
@@ -235,7 +241,7 @@ def floor_row(
     split = floor_split(data, n)
     if split is None:
         return None
-    key = digest({"floor": split.hash, "reference": evaluation.reference_hash, "n": n})
+    key = floor_key(split, evaluation)
     run = FLOOR_RUN.format(data.name)
     path = row_path(experiment.cells, run, key)
     if path.exists():

@@ -25,11 +25,15 @@ from bench.trouble import ADVICE, KEPT
 CPU = torch.device("cpu")
 
 
+class Unreadable(UserError):
+    """A file that could be read when it was opened cannot be read any more."""
+
+
 class FileRows:
     """The rows of an .npy file, (N, ...), which takes the place of a tensor that is indexed.
 
     Slices and index tensors give tensors on the CPU, copies of what the file holds then; `part`
-    reads nothing. The file stays open, so that its name may go. Reading raises UserError where the
+    reads nothing. The file stays open, so that its name may go. Reading raises Unreadable where the
     file has become shorter, or the disk or its mount fails.
     """
 
@@ -122,9 +126,11 @@ class _File:
                 number = error.errno or 0
                 advice = ADVICE.get(number, ADVICE[errno.EIO])
                 what = os.strerror(number)
-                raise UserError(f"{self.path} cannot be read any more: {what}. {advice}") from error
+                raise Unreadable(
+                    f"{self.path} cannot be read any more: {what}. {advice}"
+                ) from error
             if not got:
-                raise UserError(
+                raise Unreadable(
                     f"{self.path} ends before its last row: it was cut short after it was opened. "
                     f"Bring it back as it was, or prepare it again; {KEPT}."
                 )
