@@ -125,10 +125,8 @@ class _File:
             except OSError as error:
                 number = error.errno or 0
                 advice = ADVICE.get(number, ADVICE[errno.EIO])
-                what = os.strerror(number)
-                raise Unreadable(
-                    f"{self.path} cannot be read any more: {what}. {advice}"
-                ) from error
+                what = f"{self.path} cannot be read any more: {os.strerror(number)}."
+                raise Unreadable(f"{what} {advice}") from error
             if not got:
                 raise Unreadable(
                     f"{self.path} ends before its last row: it was cut short after it was opened. "
