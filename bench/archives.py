@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import struct
 import zipfile
 import zlib
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,27 +50,31 @@ def open_array(
         )
     stream = file.open(entry)
     try:
-        shape, dtype = _header(stream, name, entry.file_size)
+        shape, dtype = read_header(stream, name, entry.file_size)
     except BaseException:
         stream.close()
         raise
     return stream, shape, dtype
 
 
-def map_array(path: Path, mode: Literal["r", "c"] = "r") -> npt.NDArray[Any]:
-    """The array of an .npy file, which is mapped and not read; `mode` "c" is copy-on-write.
+def read_array(path: Path, most: int) -> npt.NDArray[Any]:
+    """The array of an .npy file of at most `most` bytes.
 
     OSError or ValueError, with the reason, unless it is one of as many values as it says.
     """
     size = check_regular(path)
+    if size > most:
+        raise OSError(errno.EFBIG, f"It has {size:,} bytes, more than {most:,}", str(path))
     with path.open("rb") as stream:
-        _header(stream, path.name, size)
-    found: npt.NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
-    return found
+        shape, dtype = read_header(stream, path.name, size)
+        return take(stream, shape, dtype, path)
 
 
-def _header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array that has `size` bytes with its header, which is read."""
+def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array that has `size` bytes with its header, which is read.
+
+    ValueError, with the reason, unless it is an array of as many values as it says.
+    """
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name} is of version {version} of the npy format")

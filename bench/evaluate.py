@@ -34,6 +34,7 @@ from metrics.extractors import (
     train_head,
 )
 from metrics.extractors.weights_table import WEIGHTS
+from metrics.rows import Rows
 from metrics.tilt import at_guidance
 
 BATCH = 256
@@ -239,7 +240,7 @@ def exact_mixture(data: Dataset) -> ExactMixture | None:
 
 
 def accumulate(
-    accumulator: Accumulator, samples: Tensor, labels: Tensor, tell: Tell = lambda _: None
+    accumulator: Accumulator, samples: Rows, labels: Tensor, tell: Tell = lambda _: None
 ) -> None:
     """Feed a whole set in batches; `tell` gets a sentence whenever it has taken long."""
     last = time.monotonic()
@@ -280,7 +281,7 @@ def floor_split(data: Dataset, n: int) -> Split | None:
     """The first n training samples, or None if there are not as many."""
     if n > len(data.train):
         return None
-    return Split(data.train.samples[:n], data.train.labels[:n])
+    return data.train.part(0, n)
 
 
 def sampling_labels(

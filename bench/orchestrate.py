@@ -40,6 +40,7 @@ from bench.sources import (
     teacher_card,
 )
 from bench.suite import Study
+from bench.together import others_watched
 from bench.train import train
 from bench.trouble import told
 from bench.tuning.seeds import check_seeds
@@ -122,7 +123,7 @@ def train_run(
         frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
     initial = make_method(card, data).initial_weights(start.weights) if start else None
     folder = experiment.runs / card.name
-    with told(f"Training of {card.name} stopped in {folder}"):
+    with told(f"Training of {card.name} stopped in {folder}"), others_watched(fabric):
         train(
             card, data, folder, fabric=fabric, console=console, initial=initial,
             teacher=frozen, compiler=compiler, on_nan=on_nan,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench.claims import PATIENCE, Claim, read_holder, tidy_claims, try_claim
 from bench.errors import UserError
+from bench.together import leader_first
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -46,7 +47,10 @@ def hold_run(folder: Path, name: str, fabric: Fabric) -> Iterator[Hold]:
 
     UserError in all of them if a process outside holds it.
     """
-    claim, problem = _try(folder, name) if fabric.is_global_zero else (None, "")
+    claim, problem = None, ""
+    with leader_first(fabric) as leads:
+        if leads:
+            claim, problem = _try(folder, name)
     if fabric.world_size > 1:
         problem = fabric.broadcast(problem)
     if problem:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.checkpoint import check_size, load_into, load_weights
-from bench.data import Dataset
+from bench.data import Dataset, Split
 from bench.data.convert import from_model, one_hot
 from bench.divergence import Diverged as Diverged
 from bench.divergence import refuse_constant
@@ -225,6 +225,12 @@ def _merged(
     return {"values": values, "unmeasured": {k: r for k, r in reasons.items() if k not in have}}
 
 
+def floor_key(split: Split, evaluation: Evaluation) -> str:
+    """The hash of all that a row of real samples depends on."""
+    about = {"floor": split.hash, "reference": evaluation.reference_hash, "n": len(split)}
+    return digest(about)
+
+
 def floor_row(
     data: Dataset,
     evaluation: Evaluation,
@@ -236,7 +242,7 @@ def floor_row(
     split = floor_split(data, n)
     if split is None:
         return None
-    key = digest({"floor": split.hash, "reference": evaluation.reference_hash, "n": n})
+    key = floor_key(split, evaluation)
     run = FLOOR_RUN.format(data.name)
     path = row_path(experiment.cells, run, key)
     if path.exists():
@@ -246,6 +252,7 @@ def floor_row(
     accumulator = evaluation.accumulator()
     accumulate(accumulator, split.samples, split.labels, tell)
     found = evaluation.measure(accumulator.finish(), 1.0)
+    shown = split.part(0, TILES) if data.spec.is_image else split
     row = Row(
         key=key,
         status="ok",
@@ -265,7 +272,7 @@ def floor_row(
         reference_hash=evaluation.reference_hash,
         reference_n=evaluation.real.n,
         **_merged(run, key, evaluation, experiment, found),
-        preview=preview(split.samples, split.labels, data),
+        preview=preview(shown.samples[:], shown.labels, data),
         created=now(),
         provenance=provenance(),
     )

@@ -45,6 +45,7 @@ from bench.runs import (
 )
 from bench.signals import stop_signals
 from bench.states import load_newest, remove_states, save_newest, settle
+from bench.together import leader_first
 from bench.train_log import LOG, Log
 from bench.training_step import Loss as _Loss
 from bench.training_step import accumulate_gradients, build_nets, near
@@ -101,9 +102,9 @@ def train(
     with hold_run(folder, card.name, fabric) as hold:
         if fabric.broadcast(weights_file.exists()):
             return _finished(card, folder, leader)
-        if leader:
-            claim(folder, card)
-        fabric.barrier()
+        with leader_first(fabric) as first:
+            if first:
+                claim(folder, card)
         training = _Training(card, data, folder, fabric, console, hold, rows)
         training.prepare(nets, teacher, compiler)
         while True:
@@ -199,12 +200,11 @@ class _Training:
                     self._checkpoint(step + 1)
             optimizer.zero_grad()
             check_finite(card.name, "the last step", self.ema.weights, folder)
-            log.sync()
-            self.hold.check()
-            if self.leader:
-                save_weights(folder / WEIGHTS, self.ema.weights)
-                remove_states(folder)
-            fabric.barrier()
+            self._sync()
+            with leader_first(fabric) as leads:
+                if leads:
+                    save_weights(folder / WEIGHTS, self.ema.weights)
+                    remove_states(folder)
         if stop.asked and fabric.world_size == 1:  # otherwise the next run would train on
             raise Stopped(
                 f"Stopped after the last step of {card.name}: its weights are written, and the "
@@ -227,10 +227,10 @@ class _Training:
             raise error
         self._take_average(average)
         self.rollbacks = (*before, f"{error.what}: back to step {self.first}")
-        if self.leader:
-            save_state(self.folder / STATE, self._state(self.first))
-            self._note_rollbacks()
-        self.fabric.barrier()
+        with leader_first(self.fabric) as leads:
+            if leads:
+                save_state(self.folder / STATE, self._state(self.first))
+                self._note_rollbacks()
         self._tell(
             f"{error.what}; {self.card.name} goes back to its checkpoint of step {self.first}, and "
             f"on from there with other draws ({len(self.rollbacks)} of {ROLLBACKS} times)."
@@ -241,11 +241,16 @@ class _Training:
         weights = self.nets.state_dict()
         check_finite(self.card.name, f"step {step - 1}", weights, self.folder)
         self.optimizer.zero_grad()  # its memory is wanted for the file
-        self.log.sync()
-        self.hold.check()  # now, since a slow disk may have vanished meanwhile
-        if self.leader:
-            save_newest(self.folder, self._state(step))
-        self.fabric.barrier()
+        self._sync()
+        with leader_first(self.fabric) as leads:
+            if leads:
+                save_newest(self.folder, self._state(step))
+
+    def _sync(self) -> None:
+        """Bring the log to the disk, and look whether the folder is still there and ours."""
+        with leader_first(self.fabric):
+            self.log.sync()
+        self.hold.check()  # afterwards, since a slow disk may have vanished meanwhile
 
     def _state(self, step: int) -> TrainingState:
         tensors = optimizer_tensors(self.optimizer)
@@ -263,10 +268,10 @@ class _Training:
         load_into(nets, state.weights, used)
         load_optimizer(optimizer, state.optimizer)
         self.first, self.rollbacks = state.step, state.rollbacks
-        if self.leader:
-            settle(self.folder, used)
-            self._note_rollbacks()
-        self.fabric.barrier()
+        with leader_first(self.fabric) as leads:
+            if leads:
+                settle(self.folder, used)
+                self._note_rollbacks()
         return state.ema
 
     def _take_average(self, average: Mapping[str, Tensor]) -> None:

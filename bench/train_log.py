@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.files import read_whole, sync_folder, write_text
 from bench.health import Unstable, Watch
+from bench.together import leader_first
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -31,9 +32,9 @@ class Log:
         self.last = ""
         self._looked = time.monotonic()
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
-        if fabric.is_global_zero:
-            self._cut(first)
-        fabric.barrier()
+        with leader_first(fabric) as leads:
+            if leads:
+                self._cut(first)
         self.watch = Watch(path.parent)
         self.watch.recall(path, first)
 
@@ -57,6 +58,11 @@ class Log:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         sync_folder(self.path.parent)
+
+    def _write(self, by_step: dict[int, dict[str, float]]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            for step, terms in by_step.items():
+                file.write(json.dumps({"step": step, "terms": terms}) + "\n")
 
     def add(self, step: int, means: dict[str, Tensor]) -> None:
         """Remember the means of a step's terms, scalars on the device."""
@@ -90,10 +96,9 @@ class Log:
             by_step.setdefault(step, {})[name] = number
         for step, terms in by_step.items():
             self.watch.add(step, terms)
-        if self.fabric.is_global_zero:
-            with self.path.open("a", encoding="utf-8") as file:
-                for step, terms in by_step.items():
-                    file.write(json.dumps({"step": step, "terms": terms}) + "\n")
+        with leader_first(self.fabric) as leads:
+            if leads:
+                self._write(by_step)
         if by_step:
             newest = by_step[max(by_step)]
             self.last = "  ".join(f"{k} {v:.4g}" for k, v in newest.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -103,7 +104,7 @@ def accumulate_gradients(
 
 def near(split: Split, device: torch.device) -> Split:
     """A split that fits beside the networks of a GPU, moved there once; others as they are."""
-    size = split.samples.numel() * split.samples.element_size()
+    size = math.prod(split.samples.shape) * split.samples.dtype.itemsize
     if device.type != "cuda" or size >= RESIDENT_BYTES:
         return split
-    return replace(split, samples=split.samples.to(device), labels=split.labels.to(device))
+    return replace(split, samples=split.samples[:].to(device), labels=split.labels.to(device))

@@ -5,56 +5,54 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import ValidationError
 from rich.console import Console
 
 from bench.console import say
+from bench.data import Dataset
+from bench.data.rows import Unreadable
 from bench.devices import resolve_device
 from bench.errors import UserError, explain
-from bench.evaluate import prepare
+from bench.evaluate import Evaluation, floor_split, prepare
 from bench.experiment import Experiment
 from bench.files import sha256
+from bench.findings import TOLERANCE, Finding, relative_gap
+from bench.inversion.store import InversionRow, read_inversion
+from bench.inversion.verify import invert_again
 from bench.plan import Cell, Target, expand, target
 from bench.progress import Bar
 from bench.rules import ChosenRule
 from bench.runs import CARD, WEIGHTS, dataset, make_card, read_card, trained_runs, unregistered
 from bench.second_network import of_run
 from bench.store import Row, Value, read_row
-from bench.sweep import FLOOR, load_nets, run_cell
+from bench.sweep import FLOOR, floor_key, floor_row, load_nets, run_cell
 from bench.tuning.space import nested
 from methods import METHODS
 from methods.rules import CFG, make_rule
 
-Verdict = Literal["equal", "close", "differs", "stale"]
-TOLERANCE = 1e-3
-"""Largest relative difference that other hardware or another batch may make by rounding."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What became of one row: `text` says what differs, or why it was not compared."""
-
-    path: Path
-    verdict: Verdict
-    text: str = ""
-    largest: float = 0.0
+Stored = Row | InversionRow
 
 
 def verify_all(
     console: Console, place: Experiment, *, cells: int, seed: int, device: str, batch: int
 ) -> None:
-    """Check the names of all rows and compute `cells` of them again; UserError if any differs."""
+    """Check the names of all rows and compute `cells` of them again; UserError if any differs.
+
+    Rows are of cells, of the floor (real samples measured like generated ones) and of inversions.
+    """
     where = resolve_device(device)
-    rows = [(path, read_row(path)) for path in sorted(place.cells.glob("*/*.json"))]
+    rows: list[tuple[Path, Stored]] = [
+        *((path, read_row(path)) for path in sorted(place.cells.glob("*/*.json"))),
+        *((path, read_inversion(path)) for path in sorted(place.inversions.glob("*/*.json"))),
+    ]
     if not rows:
         raise UserError(f"There are no rows in {place.cells}: bench sweep first.")
     findings = [f for path, row in rows if (f := _misnamed(path, row)) is not None]
-    able = [(path, row) for path, row in rows if row.status == "ok" and row.method != FLOOR]
+    able = [(path, row) for path, row in rows if row.status == "ok"]
     picked = random.Random(seed).sample(able, min(cells, len(able)))
     with Bar("verify", len(picked), 0, console) as bar:
         for done, (path, row) in enumerate(picked):
@@ -82,30 +80,60 @@ def _tell(console: Console, findings: Sequence[Finding], total: int) -> None:
         )
 
 
-def _misnamed(path: Path, row: Row) -> Finding | None:
+def _misnamed(path: Path, row: Stored) -> Finding | None:
     """A row that does not lie where its content says."""
     if (path.parent.name, path.stem) == (row.run, row.key[:24]):
         return None
     return Finding(path, "differs", f"it is named as another cell than its own, {row.key[:24]}")
 
 
-def _again(path: Path, row: Row, place: Experiment, device: torch.device, batch: int) -> Finding:
+def _again(path: Path, row: Stored, place: Experiment, device: torch.device, batch: int) -> Finding:
     """The verdict on one row."""
+    try:
+        if isinstance(row, InversionRow):
+            return invert_again(path, row, _run(row, place), place, device, batch)
+        if row.method == FLOOR:
+            return _floor_again(path, row, place, device)
+    except Unreadable:  # which says nothing about the row
+        raise
+    except UserError as error:
+        return Finding(path, "stale", str(error).rstrip("."))
+    return _cell_again(path, row, place, device, batch)
+
+
+def _floor_again(path: Path, row: Row, place: Experiment, device: torch.device) -> Finding:
+    """The verdict on real samples that were measured like generated ones."""
+    data = dataset(row.dataset)
+    split = floor_split(data, row.n)
+    if split is None:
+        return Finding(path, "stale", f"{row.dataset!r} has fewer than {row.n} training samples")
+    evaluation = _evaluation(row, data, place, device)
+    if floor_key(split, evaluation) != row.key:
+        return Finding(path, "stale", f"the samples of {row.dataset!r} have changed since")
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = floor_row(data, evaluation, Experiment(Path(folder), place.name), row.n)
+    assert fresh is not None
+    return _compare(path, row, fresh)
+
+
+def _cell_again(
+    path: Path, row: Row, place: Experiment, device: torch.device, batch: int
+) -> Finding:
     try:
         ready = _target(row, place)
         cell = _cell(row, ready)
+    except Unreadable:  # which says nothing about the row
+        raise
     except UserError as error:
         return Finding(path, "stale", str(error).rstrip("."))
     if cell.key != row.key:
         return Finding(path, "stale", _reason(row, ready))
-    names = sorted({value.metric for value in row.values})
-    extractors = sorted({value.extractor for value in row.values if value.extractor})
     try:
-        evaluation = prepare(
-            ready.data, place.cache, metrics=names, extractors=extractors or None, device=device
-        )
+        evaluation = _evaluation(row, ready.data, place, device)
+    except Unreadable:  # which says nothing about the row
+        raise
     except UserError as error:
-        return Finding(path, "stale", f"its metrics cannot be computed here: {error}".rstrip("."))
+        return Finding(path, "stale", str(error).rstrip("."))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Experiment(Path(folder), place.name)
         scratch.root.mkdir()
@@ -113,6 +141,20 @@ def _again(path: Path, row: Row, place: Experiment, device: torch.device, batch:
             cell, ready, load_nets(ready, device), evaluation, scratch, batch=batch, device=device
         )
     return _compare(path, row, fresh)
+
+
+def _evaluation(row: Row, data: Dataset, place: Experiment, device: torch.device) -> Evaluation:
+    """What measures the metrics of a row; UserError where they cannot be measured here."""
+    names = sorted({value.metric for value in row.values})
+    extractors = sorted({value.extractor for value in row.values if value.extractor})
+    try:
+        return prepare(
+            data, place.cache, metrics=names, extractors=extractors or None, device=device
+        )
+    except Unreadable:
+        raise
+    except UserError as error:
+        raise UserError(f"its metrics cannot be computed here: {error}") from None
 
 
 def _compare(path: Path, row: Row, fresh: Row) -> Finding:
@@ -141,11 +183,21 @@ def _gap(old: Value, new: Value) -> float:
     pairs = [(old.value, new.value)]
     if old.se is not None and new.se is not None:
         pairs.append((old.se, new.se))
-    return max(abs(a - b) / max(abs(a), abs(b), 1e-9) for a, b in pairs)
+    return max(relative_gap(a, b) for a, b in pairs)
 
 
 def _target(row: Row, place: Experiment) -> Target:
     """The run behind a row, with the second networks it names; UserError if it is not here."""
+    ready = _run(row, place)
+    if row.null_checkpoint:
+        ready = of_run("null", *_run_of(row.null_checkpoint, place)).join(ready)
+    if row.weak_checkpoint:
+        ready = of_run("weak", *_run_of(row.weak_checkpoint, place)).join(ready)
+    return ready
+
+
+def _run(row: Stored, place: Experiment) -> Target:
+    """The run behind a row; UserError if it is not here."""
     if row.method not in METHODS:
         raise UserError(f"its method {row.method!r} is not registered")
     data = dataset(row.dataset)
@@ -162,10 +214,6 @@ def _target(row: Row, place: Experiment) -> Target:
     ready = target(card, data, place)
     if ready is None:
         raise UserError(f"its run {row.run!r} has no weights")
-    if row.null_checkpoint:
-        ready = of_run("null", *_run_of(row.null_checkpoint, place)).join(ready)
-    if row.weak_checkpoint:
-        ready = of_run("weak", *_run_of(row.weak_checkpoint, place)).join(ready)
     return ready
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bench.data.rows import FileRows
 from methods.spec import DataSpec
 
 HASHED_AT_ONCE = 4096
@@ -19,7 +20,8 @@ HASHED_AT_ONCE = 4096
 class Split:
     """Samples uint8 (N, C, H, W) for images or float32 (N, D) for vectors; labels int64 (N,)."""
 
-    samples: Tensor
+    samples: Tensor | FileRows
+    """A tensor, or rows of a file: both give tensors for slices and index tensors."""
     labels: Tensor
     known_hash: str = ""
     """`hash`, for splits too large to be hashed at every start."""
@@ -34,13 +36,19 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, start: int, stop: int) -> Split:
+        """Samples [start, stop), not copied and not read."""
+        samples = self.samples
+        own = samples[start:stop] if isinstance(samples, Tensor) else samples.part(start, stop)
+        return Split(own, self.labels[start:stop])
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 over shape, dtype, samples and labels."""
         if self.known_hash:
             return self.known_hash
         digest = hashlib.sha256(f"{tuple(self.samples.shape)} {self.samples.dtype}".encode())
-        for start in range(0, len(self), HASHED_AT_ONCE):  # a mapped file is not copied whole
+        for start in range(0, len(self), HASHED_AT_ONCE):  # of a file, not all is held at once
             digest.update(self.samples[start : start + HASHED_AT_ONCE].contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()

@@ -84,14 +84,14 @@ def prepare(
             pillow=PIL.__version__,
             numpy=np.__version__,
         )
-        images, rows = open_content(folder, draft)
+        whole = Split(*open_content(folder, draft))
         card = draft.model_copy(
             update={
-                "train_hash": Split(images[:train_n], rows[:train_n]).hash,
-                "reference_hash": Split(images[train_n:], rows[train_n:]).hash,
+                "train_hash": whole.part(0, train_n).hash,
+                "reference_hash": whole.part(train_n, n).hash,
             }
         )
-        del images, rows
+        del whole
         update_stamp(folder, files=marks(folder))
         write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
     return root / name

@@ -1,18 +1,18 @@
-"""Data sets that were prepared from files on disk: mapped into memory, checked, never copied."""
+"""Data sets that were prepared from files on disk: checked, and read where they are asked for."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from bench.archives import DAMAGE, map_array
+from bench.archives import DAMAGE
 from bench.data.base import Dataset, Split
 from bench.data.card import (
     CARD,
@@ -25,6 +25,7 @@ from bench.data.card import (
     read_data_card,
 )
 from bench.data.checksum import sha256
+from bench.data.rows import FileRows
 from bench.errors import UserError, said, unknown
 from bench.files import check_regular, read_whole, write_text
 from methods.spec import DataSpec
@@ -34,14 +35,17 @@ DEFAULT_SAMPLES = 2000
 PHOTOGRAPHS = "efficientnet-lite0"
 PHOTOGRAPHS_FROM = 32
 MOST_STAMP = 1 << 16
+HASHED_AT_EVERY_START = 256 << 20
+"""Bytes of images that are hashed in well under a second, so that no change of time is needed."""
 
 
 class PreparedDataset(Dataset):
     """The data set in a prepared folder.
 
     Pixels stay on disk until they are asked for. Both files are compared with the SHA-256 in the
-    card once for every size and time of change, so that a changed byte is found and a later start
-    reads nothing; a UserError says what to do.
+    card when they are opened: up to 256 MiB of images at every start, so that a byte that went bad
+    by itself is found as well; larger ones once for every size and time of change, so that a later
+    start reads nothing. A UserError says what to do.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,38 +78,45 @@ class PreparedDataset(Dataset):
 
     def _split(self, rows: tuple[int, int], known_hash: str) -> Split:
         images, labels = self._content
-        return Split(images[rows[0] : rows[1]], labels[rows[0] : rows[1]], known_hash)
+        return replace(Split(images, labels).part(*rows), known_hash=known_hash)
 
     @cached_property
-    def _content(self) -> tuple[Tensor, Tensor]:
+    def _content(self) -> tuple[FileRows, Tensor]:
         check_unchanged(self.folder, self.card)
         return open_content(self.folder, self.card)
 
 
-def open_content(folder: Path, card: DataCard) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, C, H, W), mapped and not read, and labels int64 (N,)."""
+def open_content(folder: Path, card: DataCard) -> tuple[FileRows, Tensor]:
+    """Images uint8 (N, C, H, W), whose pixels stay on disk, and labels int64 (N,)."""
     try:
-        # Copy-on-write, because torch has no read-only tensors; nothing is ever written.
-        images, labels = map_array(folder / IMAGES, "c"), np.array(map_array(folder / LABELS))
+        images, classes = FileRows.open(folder / IMAGES), FileRows.open(folder / LABELS)
     except DAMAGE as error:
         raise UserError(f"{folder} cannot be read ({said(error)}): {_again(folder)}.") from None
     fits = max(card.train[1], card.reference[1]) <= card.n
-    fits &= images.shape == (card.n, *card.shape) and images.dtype == np.uint8
-    if not fits or labels.shape != (card.n,) or labels.dtype != np.int64:
+    fits &= images.shape == (card.n, *card.shape) and images.dtype == torch.uint8
+    if not fits or classes.shape != (card.n,) or classes.dtype != torch.int64:
         raise UserError(f"{folder} does not hold what its card says: {_again(folder)}.")
-    if labels.min() < 0 or labels.max() >= len(card.class_names):
+    labels = classes[:]
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(card.class_names):
         raise UserError(
-            f"{folder} has labels from {labels.min()} to {labels.max()} for "
-            f"{len(card.class_names)} classes: {_again(folder)}."
+            f"{folder} has labels from {low} to {high} for {len(card.class_names)} classes: "
+            f"{_again(folder)}."
         )
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    return images, labels
 
 
 def check_unchanged(folder: Path, card: DataCard) -> None:
-    """UserError unless both files have the card's SHA-256, or had it since they last changed."""
+    """UserError unless both files have the card's SHA-256.
+
+    Of more than `HASHED_AT_EVERY_START` bytes: unless they had it since they last changed.
+    """
     current = marks(folder)
-    if read_stamp(folder).get("files") != current:
-        check_files(folder, card)
+    known = read_stamp(folder).get("files") == current
+    if known and current[IMAGES][0] > HASHED_AT_EVERY_START:
+        return
+    check_files(folder, card)
+    if not known:
         update_stamp(folder, files=current)
 
 
@@ -133,7 +144,7 @@ def verify(folder: Path) -> DataCard:
         ("train", card.train, card.train_hash),
         ("reference", card.reference, card.reference_hash),
     ):
-        if Split(images[start:stop], labels[start:stop]).hash != expected:
+        if Split(images, labels).part(start, stop).hash != expected:
             raise UserError(
                 f"{folder / CARD} has another hash of its {what} split than its images and "
                 f"labels: {_again(folder)}."

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.archives import DAMAGE, map_array
+from bench.archives import DAMAGE, HEADER_MOST, read_array
 from bench.data import Dataset
 from bench.errors import UserError, said
 from bench.files import read_whole
@@ -174,7 +174,7 @@ def read_labels(path: Path, n: int) -> Tensor:
     """Classes int64 (n,) from an .npy array, or from text with one whole number a line."""
     try:
         if path.suffix.lower() == ".npy":
-            found = map_array(path)
+            found = read_array(path, 8 * n + HEADER_MOST)
         else:
             text = read_whole(path).decode("utf-8")
             found = np.array([int(line) for line in text.split()], np.int64)

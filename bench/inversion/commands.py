@@ -182,7 +182,7 @@ def _write_inverted(
     write_latents(folder / LATENTS, inverted.latents, images.split.labels, facts)
     back = from_model(inverted.reconstructed)
     for i, name in enumerate(images.names):
-        write_image(folder / f"{name}-source.png", images.split.samples[i])
+        write_image(folder / f"{name}-source.png", images.split.samples[:][i])
         write_image(folder / f"{name}-reconstruction.png", back[i])
 
 
@@ -203,7 +203,7 @@ def _grid(
     noise = latent_image(inverted.latents, editor.inverts.latent_sigma())
     back = from_model(inverted.reconstructed)
     rows = [
-        [inverted.split.samples[i], noise[i], back[i], *(edit[i] for edit in edits)]
+        [inverted.split.samples[:][i], noise[i], back[i], *(edit[i] for edit in edits)]
         for i in shown[:SHOWN]
     ]
     names = [data.class_names[int(labels[i])] for i in shown[:SHOWN]]
@@ -261,7 +261,7 @@ def _print_edits(
     if len(targets) > 1:
         whole = (_share(share(totals[g], n * len(targets))) for g in scales)
         table.add_row("together", *whole)
-    real = share(int((judged(judge, split.samples) == split.labels).sum()), n)
+    real = share(int((judged(judge, split.samples[:]) == split.labels).sum()), n)
     table.add_row("unedited", *[_share(real)] * len(scales))
     nfe = ", ".join(f"{editor.inverts.edit_nfe(Guidance(g))} at g = {g:g}" for g in scales)
     console.print(table)

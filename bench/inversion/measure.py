@@ -95,7 +95,7 @@ class Inverted:
 def invert_split(editor: Editor, split: Split, tick: Tick = lambda _: None) -> Inverted:
     """Invert and reconstruct every image of a split; `tick` counts each of them twice."""
     started = time.perf_counter()
-    latents = editor.invert(to_model(split.samples), split.labels, tick)
+    latents = editor.invert(to_model(split.samples[:]), split.labels, tick)
     seconds = (time.perf_counter() - started) / len(split)
     back = editor.edit(latents, split.labels, Guidance(1.0), tick)
     return Inverted(split, latents, back, seconds)
@@ -118,7 +118,7 @@ def scores(
     The PSNR of an exact image counts as the largest finite one. A score that does not exist for
     such images has its reason instead.
     """
-    source, back = inverted.split.samples, from_model(inverted.reconstructed)
+    source, back = inverted.split.samples[:], from_model(inverted.reconstructed)
     decibels = psnr(source, back)
     exact = int(decibels.isinf().sum())
     limit = psnr_limit(source.shape[1:])

@@ -167,7 +167,7 @@ def _measure(
         right = judged(bench.judge, torch.cat(edits)) == wanted
         measured["pairs"] = pairs_of(labels.repeat(len(targets)), wanted, right)
         measured["edits"] = share(int(right.sum()), len(right))
-    real = judged(bench.judge, bench.split.samples) == labels
+    real = judged(bench.judge, bench.split.samples[:]) == labels
     return make_row(
         planned,
         bench,
@@ -195,7 +195,7 @@ def _preview(
     sigma_max: float,
 ) -> EditGrid:
     """The first image of each of the first classes, beside its latent, reconstruction and edits."""
-    labels, names = inverted.split.labels, data.class_names
+    source, labels, names = inverted.split.samples[:], inverted.split.labels, data.class_names
     every = len(names) <= EVERY_CLASS
     noise = latent_image(inverted.latents, sigma_max)
     back = from_model(inverted.reconstructed)
@@ -205,7 +205,7 @@ def _preview(
         i = int((labels == label).nonzero()[0])
         made = {int(t[i]): edit[i] for t, edit in zip(targets, edits, strict=True)}
         shown = [made.get(k) for k in range(len(names))] if every else list(made.values())
-        rows.append([inverted.split.samples[i], noise[i], back[i], *shown])
+        rows.append([source[i], noise[i], back[i], *shown])
         title = names[label] if every else " → ".join([names[label], *(names[k] for k in made)])
         titles.append(title)
     columns = ["source", "latent", "reconstruction", *(names if every else ["edit"] * bool(edits))]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
 from metrics.extractors.weights import load_weights, save_weights, training_key, weights_digest
+from metrics.rows import Rows
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 FEATURES = 64
@@ -84,7 +85,7 @@ class ClassifierExtractor(Extractor):
 
 
 def train_classifier(
-    images: Tensor,
+    images: Rows,
     labels: Tensor,
     *,
     cache: Path | None = None,
@@ -104,27 +105,29 @@ def train_classifier(
     classes = int(labels.max()) + 1
     if len(images) > MAX_IMAGES:
         drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        rows = drawn[:MAX_IMAGES].sort().values  # ascending, as a mapped file is read best
-        images, labels = images[rows], labels[rows]
-    images = images.detach().cpu().contiguous()
-    shape = (images.shape[1], images.shape[2], images.shape[3])
+        rows = drawn[:MAX_IMAGES].sort().values  # ascending, as a file is read best
+        found, labels = images[rows], labels[rows]
+    else:
+        found = images[:]
+    found = found.detach().cpu().contiguous()
+    shape = (found.shape[1], found.shape[2], found.shape[3])
     generator = torch.Generator().manual_seed(seed)
     net = SmallCNN(shape, classes, generator)
     if cache is None:
-        _fit(net, images, labels, steps, generator)
+        _fit(net, found, labels, steps, generator)
         return ClassifierExtractor(net, shape, name)
-    key = training_key([RECIPE, list(images.shape), seed, steps], images, labels)
+    key = training_key([RECIPE, list(found.shape), seed, steps], found, labels)
     path = cache / f"classifier-{key[:16]}.safetensors"
     weights = load_weights(path, key, PREPROCESSING)
     if weights is not None:
         net.load_state_dict(weights)
     else:
-        _fit(net, images, labels, steps, generator)
+        _fit(net, found, labels, steps, generator)
         save_weights(path, key, PREPROCESSING, net.state_dict())
     return ClassifierExtractor(net, shape, name)
 
 
-def check_training_set(images: Tensor, labels: Tensor) -> None:
+def check_training_set(images: Rows, labels: Tensor) -> None:
     """ValueError unless there are uint8 images (n, C, H, W), n > 0, with labels (n,) >= 0."""
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(

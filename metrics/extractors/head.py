@@ -13,6 +13,7 @@ from metrics.base import Extracted, Extractor
 from metrics.extractors.classifier import check_training_set
 from metrics.extractors.efficientnet import EfficientNetExtractor
 from metrics.extractors.weights import load_weights, save_weights, training_key, weights_digest
+from metrics.rows import Rows
 
 FEATURES = 128
 IMAGES = 10_000
@@ -96,7 +97,7 @@ class HeadExtractor(Extractor):
 
 
 def train_head(
-    images: Tensor,
+    images: Rows,
     labels: Tensor,
     *,
     network: Extractor | None = None,
@@ -118,9 +119,11 @@ def train_head(
     classes = int(labels.max()) + 1
     if len(images) > IMAGES:
         chosen = torch.randperm(len(images), generator=generator)[:IMAGES].sort().values
-        images, labels = images[chosen], labels[chosen]
-    images, labels = images.detach().cpu().contiguous(), labels.detach().cpu().long()
-    key = training_key([RECIPE, network.hash, list(images.shape), classes, seed], images, labels)
+        found, labels = images[chosen], labels[chosen]
+    else:
+        found = images[:]
+    found, labels = found.detach().cpu().contiguous(), labels.detach().cpu().long()
+    key = training_key([RECIPE, network.hash, list(found.shape), classes, seed], found, labels)
     path = None if cache is None else cache / f"classifier-{key[:16]}.safetensors"
     weights = None if path is None else load_weights(path, key, network.hash)
     head = Head(network.dim, classes, generator)
@@ -129,9 +132,9 @@ def train_head(
         return HeadExtractor(network, head, shape)
     tell(
         f"Training the classifier that judges the classes, on {network.name} features of "
-        f"{len(images):,} training images" + (": once, then kept." if path else ".")
+        f"{len(found):,} training images" + (": once, then kept." if path else ".")
     )
-    _fit(head, _features(network, images, tell), labels, generator)
+    _fit(head, _features(network, found, tell), labels, generator)
     if path is not None:
         save_weights(path, key, network.hash, head.state_dict())
     return HeadExtractor(network, head, shape)

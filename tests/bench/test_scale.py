@@ -16,7 +16,7 @@ from bench.precision import matmul_precision
 from bench.runs import WEIGHTS, dataset, make_method, read_card
 from bench.sources import make_teacher, teacher_card
 from bench.train import _Loss, accumulate_gradients, build_nets, near, train
-from methods import BatchRNG, Progress
+from methods import METHODS, BatchRNG, Progress
 from tests.bench.helpers import TINY, bench, sets, tiny_card
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +26,10 @@ METHODS_AND_TERMS = [
     ("ct", {"consistency"}),
     ("guided-cd", {"distil"}),
     ("igct", {"guided", "inverse", "reconstruction"}),
+    ("mg", {"denoise"}),
+    ("gft", {"denoise"}),
+    ("mg-ct", {"guided"}),
+    ("meanflow", {"meanflow"}),
 ]
 
 
@@ -47,6 +51,11 @@ def gradient(name, micro_batch, fabric, data_name="digits"):
         fabric=fabric, micro_batch=micro_batch,
     )  # fmt: skip
     return {k: p.grad for k, p in nets.named_parameters()}, means
+
+
+def test_no_method_that_trains_is_left_out():
+    built_in = {name for name, m in METHODS.items() if m.trains and m.__module__[:8] == "methods."}
+    assert {name for name, _ in METHODS_AND_TERMS} == built_in
 
 
 @pytest.mark.parametrize(("name", "terms"), METHODS_AND_TERMS)

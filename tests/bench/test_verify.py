@@ -41,7 +41,7 @@ def row_at(results, guidance, rule):
 def test_rows_as_they_were_written_are_equal_to_the_last_bit(results):
     ran = verify(results)
     assert ran.code == 0, ran.err
-    assert "3 equal to the last bit, 0 equal but for rounding" in ran.out
+    assert "4 equal to the last bit, 0 equal but for rounding" in ran.out
 
 
 def test_one_changed_digit_is_found(results):
@@ -60,7 +60,7 @@ def test_rounding_is_told_from_error(results):
     path.write_text(json.dumps(row))
     ran = verify(results)
     assert ran.code == 0
-    assert "2 equal to the last bit, 1 equal but for rounding (largest relative" in ran.out
+    assert "3 equal to the last bit, 1 equal but for rounding (largest relative" in ran.out
 
 
 def test_a_row_under_another_name_is_found(results):
@@ -82,8 +82,46 @@ def test_what_cannot_be_compared_is_stale_with_the_reason(results):
     assert ran.code == 0
     assert "the code or the settings of 'apg' have changed since" in ran.out
     assert f"the code or reference of {row['values'][0]['metric']} has changed" in ran.out
-    assert "1 equal to the last bit" in ran.out
+    assert "2 equal to the last bit" in ran.out
     assert "2 stale" in ran.out
+
+
+def floor_at(results):
+    (path,) = results.glob("default/cells/*-real/*.json")
+    return path, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("field", ["value", "se"])
+def test_a_changed_floor_is_found(results, field):
+    path, row = floor_at(results)
+    which = next(k for k, value in enumerate(row["values"]) if value[field])
+    row["values"][which][field] *= 1.01
+    path.write_text(json.dumps(row))
+    ran = verify(results)
+    assert ran.code == 1
+    assert f"{path}: differs, {row['values'][which]['metric']} is" in ran.out.replace("\n", "")
+    assert "3 equal to the last bit" in ran.out
+
+
+def test_a_floor_of_other_samples_is_stale(results):
+    path, row = floor_at(results)
+    row["n"] += 1
+    path.write_text(json.dumps(row))
+    ran = verify(results)
+    assert ran.code == 0
+    assert f"{path}: stale, the samples of 'modes1d' have changed since" in ran.out
+    row["n"] = 10**9
+    path.write_text(json.dumps(row))
+    assert "'modes1d' has fewer than 1000000000 training samples" in verify(results).out
+
+
+def test_rows_of_every_kind_are_picked_by_the_seed(results):
+    path, row = floor_at(results)
+    row["values"][0]["value"] += 1.0
+    path.write_text(json.dumps(row))
+    one = ("verify", "--cells", "1", "--results", results)
+    codes = [bench(*one, "--seed", seed).code for seed in range(12)]
+    assert set(codes) == {0, 1}
 
 
 def test_changed_weights_never_reuse_a_row(trained):

@@ -12,6 +12,7 @@ import bench.data.prepared as module
 from bench.data import Split
 from bench.data.card import CARD, IMAGES, LABELS, STAMP, read_data_card
 from bench.data.prepared import PreparedDataset, verify
+from bench.data.rows import FileRows
 from bench.errors import UserError
 from bench.runs import dataset
 from metrics import EXTRACTORS
@@ -33,11 +34,24 @@ def hashed(monkeypatch):
     return names
 
 
+@pytest.fixture
+def large(monkeypatch):
+    """Every data set counts as too large to be hashed at every start."""
+    monkeypatch.setattr(module, "HASHED_AT_EVERY_START", 0)
+
+
 def flip(path, offset=-1):
-    """Change one byte and put the time of the last change back."""
+    """Change one byte."""
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)
+
+
+def rot(path):
+    """Change one byte, and put the time of the last change back."""
+    before = path.stat()
+    flip(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_the_card_tells_content_and_origin(tiny, tmp_path):
@@ -65,26 +79,24 @@ def test_a_split_hashes_what_it_did_before_it_was_done_in_parts():
     assert Split(samples, labels).hash == whole.hexdigest()
 
 
-def test_pixels_are_mapped_and_never_copied(tiny):
-    images = tiny._content[0]
+def test_pixels_stay_on_disk_until_rows_are_asked_for(tiny):
+    images = np.load(tiny.folder / IMAGES)
     for split, start in ((tiny.train, 0), (tiny.reference, 18)):
-        offset = split.samples.data_ptr() - images.data_ptr()
-        assert offset == start * 3 * 8 * 8
+        assert isinstance(split.samples, FileRows)
+        assert split.samples.shape == (18, 3, 8, 8)
+        assert np.array_equal(split.samples[2:5].numpy(), images[start + 2 : start + 5])
     if not MAPS.exists():
         pytest.skip("this system does not tell what is mapped")
-    lines = [x.split() for x in MAPS.read_text().splitlines() if str(tiny.folder / IMAGES) in x]
-    address = images.data_ptr()
-    ranges = [[int(part, 16) for part in line[0].split("-")] for line in lines]
-    assert any(start <= address < stop for start, stop in ranges)
+    assert str(tiny.folder) not in MAPS.read_text()
 
 
 def test_writing_to_a_sample_leaves_the_file_alone(tiny):
     before = (tiny.folder / IMAGES).read_bytes()
-    tiny.train.samples[0] = 0
+    tiny.train.samples[:][0] = 0
     assert (tiny.folder / IMAGES).read_bytes() == before
 
 
-def test_a_start_hashes_nothing_until_a_file_changes(tiny, hashed):
+def test_a_start_hashes_nothing_until_a_large_file_changes(tiny, hashed, large):
     dataset("tiny").train  # noqa: B018
     assert hashed == []
     os.utime(tiny.folder / IMAGES)
@@ -103,11 +115,26 @@ def test_a_changed_byte_is_found_at_the_next_start(tiny, name):
 
 
 @pytest.mark.parametrize("name", [IMAGES, LABELS])
-def test_verify_finds_a_change_that_kept_size_and_time(tiny, name):
-    path = tiny.folder / name
-    before = path.stat()
-    flip(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+def test_a_start_finds_a_change_that_kept_size_and_time(tiny, name):
+    assert module.HASHED_AT_EVERY_START == 256 << 20
+    rot(tiny.folder / name)
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"{name} has changed since it was prepared"):
+            dataset("tiny")
+
+
+def test_a_start_hashes_up_to_the_limit_and_no_more(tiny, hashed, monkeypatch):
+    size = (tiny.folder / IMAGES).stat().st_size
+    for limit, expected in ((size, [IMAGES, LABELS]), (size - 1, [])):
+        hashed.clear()
+        monkeypatch.setattr(module, "HASHED_AT_EVERY_START", limit)
+        dataset("tiny")
+        assert hashed == expected
+
+
+@pytest.mark.parametrize("name", [IMAGES, LABELS])
+def test_verify_finds_a_change_of_large_files_that_kept_size_and_time(tiny, name, large):
+    rot(tiny.folder / name)
     if name == IMAGES:  # a label that no class has is found at once
         dataset("tiny")
     with pytest.raises(UserError, match=f"{name} has changed since it was prepared"):
@@ -153,7 +180,7 @@ def test_missing_damaged_and_object_files_are_one_sentence(tiny):
         dataset("tiny")
 
 
-def test_a_stamp_that_is_damaged_is_made_again(tiny, hashed):
+def test_a_stamp_that_is_damaged_is_made_again(tiny, hashed, large):
     (tiny.folder / STAMP).write_text("[")
     dataset("tiny")
     assert hashed == [IMAGES, LABELS]

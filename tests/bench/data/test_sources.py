@@ -26,7 +26,7 @@ from tests.bench.data.makers import (
 
 def content(split) -> list[tuple[bytes, int]]:
     """Every image with its label, sorted."""
-    samples = split.samples.numpy()
+    samples = split.samples[:].numpy()
     return sorted((image.tobytes(), int(k)) for image, k in zip(samples, split.labels, strict=True))
 
 
