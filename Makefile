@@ -40,7 +40,7 @@ demo: $(STAMP)
 REFERENCE := results/reference/embedded
 reference: $(STAMP)
 	$(BIN)/bench train --suite reference
-	$(BIN)/bench tune --suite reference --budget 8 --samples 200 --guidance 4,10
+	$(BIN)/bench tune --suite reference --budget 8 --samples 120 --guidance 4,10
 	$(BIN)/bench sweep --suite reference
 	$(BIN)/bench report --suite reference
 	mkdir -p $(REFERENCE)/figures
