@@ -49,6 +49,8 @@ class SecondNetwork:
         """`found` with this network in its role; runs of other methods are left alone."""
         if not isinstance(found.method, EDM):
             return found
+        if self.role == "weak" and self.checkpoint == found.checkpoint:
+            return found  # led away from itself it would not be led at all
         if self.dataset not in ("", found.card.dataset):
             raise UserError(
                 f"{OPTIONS[self.role]} {self.name!r} is of the data set {self.dataset!r}, and run "

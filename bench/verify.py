@@ -230,7 +230,11 @@ def _cell(row: Row, ready: Target) -> Cell:
     """The cell that a row says it is."""
     try:
         rule = make_rule(row.rule, nested(row.knobs)) if row.rule else CFG()
-    except (KeyError, ValueError) as error:
+    except KeyError:
+        raise UserError(
+            f"its rule {row.rule!r} is not registered: name its plugin with --plugin"
+        ) from None
+    except ValueError as error:
         what = explain(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(f"its rule {row.rule!r} is another now: {what}") from None
     rules = [ChosenRule(rule, row.knobs_from)]

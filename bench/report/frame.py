@@ -116,9 +116,10 @@ class Data:
         for row in self.rows:
             cells.setdefault(self.series_of(row), {}).setdefault(row.guidance, []).append(row)
         for series in [s for s in cells if s.rule]:
-            # Without guidance no rule acts: those rows belong to the lines of all rules.
+            # Without guidance no rule acts: those rows belong to the lines of all rules, but for
+            # one that cannot be used here, which would be compared by what is not its own.
             off = cells.get(replace(series, rule=""), {}).get(1.0, [])
-            if off:
+            if off and any(r.status != "skip" for rows in cells[series].values() for r in rows):
                 cells[series].setdefault(1.0, list(off))
         return cells
 

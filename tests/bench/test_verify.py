@@ -86,6 +86,14 @@ def test_what_cannot_be_compared_is_stale_with_the_reason(results):
     assert "2 stale" in ran.out
 
 
+def test_a_rule_of_a_plugin_that_is_not_named_is_stale_and_says_so(results):
+    path, row = row_at(results, 4.0, "apg")
+    row["rule"] = "of-a-plugin"
+    path.write_text(json.dumps(row))
+    ran = verify(results)
+    assert "its rule 'of-a-plugin' is not registered: name its plugin with --plugin" in ran.out
+
+
 def floor_at(results):
     (path,) = results.glob("default/cells/*-real/*.json")
     return path, json.loads(path.read_text())

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.report import write_report
-from bench.report.comparison import FILES, compare, comparison_frames
+from bench.report.comparison import FILES, compare, comparison_frames, cost_columns
 from bench.report.frame import prepare
 from bench.report.tables import make_table, markdown
 from bench.report.tex import tex
@@ -140,3 +140,13 @@ def test_a_single_line_has_no_comparison(tmp_path):
     assert not set(FILES) & {p.name for p in tmp_path.iterdir()}
     assert "verdict" not in re.sub(r"<style>.*</style>", "", report.page.read_text(), flags=re.S)
     assert {p.stem for p in report.figures} == {"digits-fd-classifier"}
+
+
+def test_where_the_density_is_known_the_distance_to_it_comes_first():
+    found = [
+        row("modes1d", method, g, value("fd", g), value("w1", g), value("precision", 0.5))
+        for method in ("oracle", "edm")
+        for g in (1.0, 3.0)
+    ]
+    data = prepare(found)
+    assert [c.metric for c in cost_columns(data, "modes1d")] == ["w1"]

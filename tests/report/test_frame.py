@@ -7,6 +7,7 @@ import pytest
 from bench.errors import UserError
 from bench.report.figures import plan_figures
 from bench.report.frame import prepare
+from bench.report.ranking import make_ranking
 from bench.report.summary import summary
 from tests.report.factory import NO_GUIDANCE, demo, digits, row, value
 
@@ -202,3 +203,19 @@ def test_tuned_default_and_chosen_settings_of_a_rule_are_lines_of_their_own():
     }
     one = prepare([row("digits", "edm", 1.0, value("fd", 0.0)), rows[3]])
     assert [s.rule for s in one.series("digits")] == ["", "apg"]
+
+
+def test_a_rule_that_cannot_be_used_is_not_compared_by_what_is_not_its_own():
+    def cell(g, rule=""):
+        return row("digits", "edm", g, value("fd", g, se=0.1), rule=rule, key=f"{rule}{g}")
+
+    refused = {"status": "skip", "reason": "the network has no attention", "key": "pag3.0"}
+    rows = [cell(1.0), cell(3.0), cell(3.0, "apg")]
+    rows.append(row("digits", "edm", 3.0, rule="pag", **refused))
+    data = prepare(rows)
+    (column,) = data.columns
+    lines = {s.rule: s for s in data.series("digits")}
+    assert data.cell(column, lines["apg"], 1.0).mean == 1.0
+    assert not data.cell(column, lines["pag"], 1.0).found
+    ranking = make_ranking(data, column)
+    assert {p.series.rule for p in ranking.best} == {"", "apg"}
