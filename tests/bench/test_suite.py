@@ -27,7 +27,8 @@ def test_shipped_suites_name_what_exists(name):
         data = dataset(study.dataset) if here else images
         for method in study.methods:
             preset = preset_for(study, method)
-            card = make_card(method, data=data, preset=preset, overrides=study.set)
+            overrides = study.set if METHODS[method].trains else None
+            card = make_card(method, data=data, preset=preset, overrides=overrides)
             assert card.preset == (study.preset or study.dataset)
         if here and study.samples is not None:
             # The real-versus-real floor takes as many training samples.

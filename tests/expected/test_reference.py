@@ -12,6 +12,10 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 FOLDER = REFERENCE / "embedded"
 SEEDS = REFERENCE / "modes1d-seeds"
 
+_VECTORS = {"rescale", "dynamic-threshold", "fdg", "pag", "seg"}
+UNFIT: dict[str, set[str]] = {"digits": set(), "modes1d": _VECTORS, "modes2d": _VECTORS}
+"""Rules that need images or attention."""
+
 
 @pytest.fixture(scope="module")
 def table():
@@ -36,10 +40,10 @@ def values(table, dataset, method, metric, steps):
 
 def test_digits_hold_the_numbers_of_their_presets(table):
     fd, precision = (values(table, "digits", "edm", m, 18).mean() for m in ("fd", "precision_k3"))
-    assert fd[13.0] >= 100
-    assert precision[13.0] <= 0.4
+    assert fd[14.0] >= 100
+    assert precision[14.0] <= 0.4
     igct = values(table, "digits", "igct", "fd", 1).mean()
-    assert list(igct.index) == [float(g) for g in range(1, 14)]
+    assert list(igct.index) == [float(g) for g in range(1, 15)]
     assert igct.max() <= 20
     assert igct.max() / igct.min() <= 1.5
     assert values(table, "digits", "igct", "class_accuracy", 1).min().min() >= 0.93
@@ -66,18 +70,18 @@ def test_every_missing_value_has_its_reason(table):
     assert missing.reason.notna().all()
 
 
-def test_every_rule_and_method_stands_at_every_scale(table):
+@pytest.mark.parametrize("name", ["digits", "modes1d", "modes2d"])
+def test_every_rule_and_method_stands_at_every_scale(table, name):
     scales = {float(g) for g in range(1, 14)}
-    guided = set(METHODS) - {"ct", "oracle"}
-    for name, methods in (("digits", guided), ("modes1d", guided), ("modes2d", guided)):
-        own = table[table.dataset == name]
-        for method in methods:
-            found = own[(own.method == method) & own.rule.isna()]
-            assert set(found.guidance) >= scales, (name, method)
-        for method in {"edm"} if name == "digits" else {"edm", "oracle"}:
-            for rule in set(RULES) - {"cfg"} | {"interval+apg"}:
-                found = own[(own.method == method) & (own.rule == rule)]
-                assert set(found.guidance) >= scales, (name, method, rule)
+    own = table[table.dataset == name]
+    for method in set(METHODS) - {"ct"} - ({"oracle"} if name == "digits" else set()):
+        found = own[(own.method == method) & own.rule.isna()]
+        assert set(found.guidance) >= scales, method
+    for method in ("edm",) if name == "digits" else ("edm", "oracle"):
+        for rule in set(RULES) - {"cfg"} | {"interval+apg"}:
+            found = own[(own.method == method) & (own.rule == rule)]
+            assert set(found.guidance) >= scales - {1.0}, (method, rule)  # at 1 no rule acts
+            assert set(found.status) == {"skip"} if rule in UNFIT[name] else {"ok"}, rule
 
 
 def test_tables_and_figures_lie_beside_them():
