@@ -45,7 +45,7 @@ reference: $(STAMP)
 	$(BIN)/bench report --suite reference
 	mkdir -p $(REFERENCE)/figures
 	rm -f $(REFERENCE)/figures/*.png
-	cp results/embedded/report/*.csv results/embedded/report/tables.* $(REFERENCE)/
+	cp results/embedded/report/*.csv results/embedded/report/tables.md $(REFERENCE)/
 	cp results/embedded/report/figures/*.png $(REFERENCE)/figures/
 
 # All methods on CIFAR-10 (JPEG) at the small preset, on one GPU (an hour or less on an H100 is

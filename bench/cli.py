@@ -318,7 +318,9 @@ def main() -> None:
 
 def _complain(message: str, code: int) -> None:
     with suppress(OSError):
-        print(f"Error: {message}" if code != INTERRUPTED else message, file=sys.stderr, flush=True)
+        said = f"Error: {message}" if code != INTERRUPTED else message
+        # One write with its line's end, since several processes may say something at once.
+        print(f"{said}\n", end="", file=sys.stderr, flush=True)
     _hush()
     sys.exit(code)
 
