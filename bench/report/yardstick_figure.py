@@ -178,11 +178,10 @@ def _shown(
     rows = {s: found for s, found in every.items() if s.method == EXACT and found}
     most = max(s.steps for s in rows)
     scales = pick(sorted({g for found in rows.values() for g in found}), COLUMNS)
-    # A rule that is not for such data has g = 1 only, where no rule acts.
     rows = {
         s: rows[s]
         for s in sorted(rows, key=lambda s: (rule_of(s) != CFG, s.rule))
-        if s.steps == most and (rule_of(s) == CFG or any(g != 1 for g in rows[s]))
+        if s.steps == most
     }
     others = {s: {o: every[o] for o in partners(s, list(every)) if every[o]} for s in rows}
     return rows, scales, others

@@ -22,8 +22,7 @@ class TrainSide(Dataset):
         self.class_names = data.class_names
         self.extractors = data.extractors
         self.default_samples = data.default_samples
-        n = len(data.reference)
-        self._side = Split(data.train.samples[:n], data.train.labels[:n])
+        self._side = data.train.part(0, min(len(data.reference), len(data.train)))
 
     @property
     def spec(self) -> DataSpec:
