@@ -163,6 +163,9 @@ def sweep_command(
     method: Annotated[
         list[str] | None, typer.Option("--method", "-m", help="Only these methods.")
     ] = None,
+    run: Annotated[
+        list[str] | None, typer.Option("--run", help="Only these runs, by name; repeatable.")
+    ] = None,
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
     ] = None,
@@ -219,6 +222,7 @@ def sweep_command(
         samples=samples,
         seeds=seeds,
         methods=method,
+        runs=run,
         datasets=dataset,
         metrics=metric,
         extractors=extractor,

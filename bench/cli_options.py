@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.experiment import Experiment
+
+UNBOUND = 1000
+"""Columns where no terminal wraps: a file and the next command of a pipe want whole lines."""
 
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of all experiments.")]
 ExperimentOption = Annotated[
@@ -72,4 +76,7 @@ def begin(plugins: list[Path] | None, results: Path, experiment: str) -> tuple[C
     warnings = Console(stderr=True)
     for problem in load_plugins(plugins or ()):
         warnings.print(f"Warning: {problem}", style="yellow", markup=False, soft_wrap=True)
-    return Console(), Experiment(results, experiment)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNBOUND
+    return console, Experiment(results, experiment)

@@ -27,12 +27,15 @@ class UserError(Exception):
         self.code = code
 
 
-def unknown(kind: str, got: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that is not registered, with the closest match and the list."""
+OF_PLUGIN = " One from a file of your own: --plugin FILE."
+
+
+def unknown(kind: str, got: str, allowed: Iterable[str], more: str = "") -> UserError:
+    """The error for a name that is not registered: the closest match, the list, and `more`."""
     names = sorted(allowed)
     near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"Unknown {kind} {got!r}.{hint} Available: {', '.join(names)}.", code=2)
+    return UserError(f"Unknown {kind} {got!r}.{hint} Available: {', '.join(names)}.{more}", code=2)
 
 
 def said(error: Exception) -> str:

@@ -298,13 +298,14 @@ def plan_experiment(
     equipment: Equipment,
     *,
     methods: Sequence[str] | None = None,
+    runs: Sequence[str] | None = None,
 ) -> tuple[list[Sweep], list[str]]:
     """Sweeps of all runs of an experiment, a data set each, and a sentence a run left out.
 
     `studies` gives the settings by data set name; its keys limit the data sets. Methods without
-    training join in where they have a preset.
+    training join in where they have a preset, unless `runs` names the runs to sweep.
     """
-    cards = trained_runs(experiment)
+    cards = [card for card in trained_runs(experiment) if runs is None or card.name in runs]
     reasons = {card.name: unregistered(card) for card in cards}
     left_out = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     sweeps = []
@@ -313,7 +314,7 @@ def plan_experiment(
         own = [c for c in cards if c.dataset == name and reasons[c.name] is None]
         for method in sorted(METHODS):
             cls = METHODS[method]
-            if not cls.trains and name in cls.presets:
+            if runs is None and not cls.trains and name in cls.presets:
                 own.append(make_card(method, data=data))
         found = []
         for card in own:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import UserError, explain, unknown
+from bench.errors import OF_PLUGIN, UserError, explain, unknown
 from bench.store import KnobsFrom
 from bench.suite import Study, plus_free
 from methods.rules import CFG, RULES, Rule, make_rule
@@ -57,7 +57,7 @@ def study_rules(study: Study) -> tuple[ChosenRule, ...]:
     """The rules of a study; UserError for one that does not exist, compose or have such knobs."""
     for name in study.knobs:
         if name not in RULES:
-            raise unknown("guidance rule", name, RULES)
+            raise unknown("guidance rule", name, RULES, OF_PLUGIN)
         if not any(name in rule.split("+") for rule in study.rules):
             raise UserError(
                 f"There are knobs for the rule {name!r}, and the rules are "
@@ -68,7 +68,7 @@ def study_rules(study: Study) -> tuple[ChosenRule, ...]:
     for name in dict.fromkeys(study.rules):
         for part in name.split("+"):
             if part not in RULES:
-                raise unknown("guidance rule", part, RULES)
+                raise unknown("guidance rule", part, RULES, OF_PLUGIN)
         _check_knobs(name, study)
         try:
             given = any(part in study.knobs for part in name.split("+"))

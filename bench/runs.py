@@ -13,7 +13,7 @@ from bench.data import DATASETS, Dataset
 from bench.data.card import data_root, prepared_names
 from bench.data.prepared import PreparedDataset
 from bench.data.stand_in import RandomImages
-from bench.errors import UserError, explain, unknown
+from bench.errors import OF_PLUGIN, UserError, explain, unknown
 from bench.experiment import DEFAULT_PRECISION, Experiment, check_name
 from bench.files import read_whole, write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
@@ -74,7 +74,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 def method_class(name: str) -> type[Method[Any]]:
     """The registered method, or a UserError with the closest match."""
     if name not in METHODS:
-        raise unknown("method", name, METHODS)
+        raise unknown("method", name, METHODS, OF_PLUGIN)
     return METHODS[name]
 
 

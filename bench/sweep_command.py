@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from bench.console import flags, refuse_beside_suite, say, suite_place
 from bench.devices import resolve_device
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.estimate import price_cells
 from bench.execute import sweep
 from bench.experiment import (
@@ -50,6 +51,7 @@ def sweep_all(
     samples: int | None,
     seeds: str,
     methods: Sequence[str] | None,
+    runs: Sequence[str] | None,
     datasets: Sequence[str] | None,
     metrics: Sequence[str] | None,
     extractors: Sequence[str] | None,
@@ -82,7 +84,8 @@ def sweep_all(
     if suite is not None:
         refuse_beside_suite(
             guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
-            seeds=seeds != DEFAULT_SEEDS, method=methods, dataset=datasets, metric=metrics,
+            seeds=seeds != DEFAULT_SEEDS, method=methods, run=runs, dataset=datasets,
+            metric=metrics,
             extractor=extractors, protocol=protocol, rule=rules, knob=knobs, tuned=tuned,
             inversion=inversion,
             inversion_guidance=inversion_guidance,
@@ -131,9 +134,12 @@ def sweep_all(
         else:
             for method in methods or ():
                 method_class(method)
-            names = datasets or swept_datasets(place, methods)
+            chosen = chosen_runs(place, runs)
+            names = datasets or swept_datasets(place, methods, chosen)
             table = {name: base.model_copy(update={"dataset": name}) for name in names}
-            sweeps, left_out = plan_experiment(table, place, equip(place), methods=methods)
+            sweeps, left_out = plan_experiment(
+                table, place, equip(place), methods=methods, runs=chosen
+            )
         for line in left_out:
             say(console, f"Left out {line}.")
         for line in unused_rules(sweeps):
@@ -152,6 +158,8 @@ def sweep_all(
         if dry_run:
             for planned in sweeps:
                 _price(console, planned, place, where, batch)
+            if left_out:
+                say(console, "What was left out above is not in these times.")
             say(console, "Nothing was computed.")
             return
         saver = None if save_samples is None else make_saver(place, save_samples)
@@ -199,6 +207,8 @@ def _execute(
         + f", {outcome.kept} kept, {outcome.skipped} skipped with a reason, "
         f"{len(outcome.failed)} failed.",
     )
+    for reason, count in Counter(c.skip for c in planned.cells if c.skip).items():
+        say(console, f"{data.name}: {count} skipped: {reason}.")
     if not planned.study.inversion:
         return outcome.failed
     from bench.inversion.study import invert_runs
@@ -209,10 +219,29 @@ def _execute(
     )  # fmt: skip
 
 
-def swept_datasets(place: Experiment, methods: Sequence[str] | None) -> list[str]:
-    """The data sets of all trained runs, and of the presets of methods that need no training."""
-    names = [card.dataset for card in trained_runs(place) if has_dataset(card.dataset)]
-    for method in methods or ():
+def chosen_runs(place: Experiment, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names of runs that were asked for, None for all; UserError for one that is not there."""
+    if not names:
+        return None
+    here = [card.name for card in trained_runs(place)]
+    if not here:
+        raise UserError(f"There is no trained run in {place.runs}: bench train --method igct.")
+    for name in names:
+        if name not in here:
+            raise unknown("run", name, here)
+    return tuple(names)
+
+
+def swept_datasets(
+    place: Experiment, methods: Sequence[str] | None, runs: Sequence[str] | None = None
+) -> list[str]:
+    """The data sets of all trained runs, and of the presets of methods that need no training.
+
+    With `runs`, of these alone.
+    """
+    cards = [card for card in trained_runs(place) if runs is None or card.name in runs]
+    names = [card.dataset for card in cards if has_dataset(card.dataset)]
+    for method in () if runs is not None else methods or ():
         cls = method_class(method)
         if not cls.trains:
             names += [preset.dataset for preset in cls.presets.values()]

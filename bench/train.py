@@ -98,10 +98,10 @@ def train(
     weights_file = folder / WEIGHTS
     # What the first process sees holds for all: files may come into being meanwhile.
     if fabric.broadcast(weights_file.exists()):
-        return _finished(card, folder, leader)
+        return _finished(card, folder, leader, console)
     with hold_run(folder, card.name, fabric) as hold:
         if fabric.broadcast(weights_file.exists()):
-            return _finished(card, folder, leader)
+            return _finished(card, folder, leader, console)
         with leader_first(fabric) as first:
             if first:
                 claim(folder, card)
@@ -293,7 +293,7 @@ class _Training:
             say(self.console, text)
 
 
-def _finished(card: RunCard, folder: Path, leader: bool) -> Path:
+def _finished(card: RunCard, folder: Path, leader: bool, console: Console | None) -> Path:
     """The weights of a run that is trained; UserError if they are another's or damaged."""
     if not (folder / CARD).exists():
         raise UserError(
@@ -306,6 +306,8 @@ def _finished(card: RunCard, folder: Path, leader: bool) -> Path:
         remove_states(folder)
         tidy(folder)
         tidy_claims(folder)
+    if console is not None:
+        say(console, f"{card.name} is trained already.")
     return folder / WEIGHTS
 
 

@@ -46,7 +46,7 @@ def left_out(data: Data) -> list[str]:
     if data.stale:
         lines.append(f"{_rows(data.stale)} of older checkpoints left out: trained again since.")
     if data.superseded:
-        lines.append(f"{_rows(data.superseded)} left out: their cells were run again since.")
+        lines.append(f"{_rows(data.superseded)} left out whose cells were run again since.")
     return lines
 
 

@@ -12,16 +12,18 @@ from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
 from metrics.extractors.weights_table import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
+OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
+
 
 @pytest.mark.parametrize(
     ("arguments", "start", "listed"),
     [
         (["train", "-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'? Available: ",
-         "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."),
+         OF_METHODS),
         (["train", "-m", "zzz"], "Unknown method 'zzz'. Available: ",
-         "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."),
+         OF_METHODS),
         (["sweep", "-m", "emd"], "Unknown method 'emd'. Did you mean 'edm'? Available: ",
-         "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."),
+         OF_METHODS),
         (["train", "-m", "edm", "-d", "digts"],
          "Unknown data set 'digts'. Did you mean 'digits'? Available: ",
          "digits, modes1d, modes2d."),
@@ -49,7 +51,7 @@ from tests.bench.helpers import TINY, bench, contents, sets
         (["train", "-m", "edm", "--set", "net=5"], "Settings of edm are not usable: net: ", ""),
         (["train", "-m", "oracle", "-m", "edm", "--name", "x"], "--name is for one method", ""),
         (["train"], "Name a method: bench train --method igct. Available: ",
-         "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."),
+         OF_METHODS),
         (["train", "-m", "edm", "--name", "a/b"],
          "run name 'a/b' cannot be a folder: use letters, digits", ""),
         (["train", "-m", "edm", "--name", ".."], "run name '..' cannot be a folder", ""),

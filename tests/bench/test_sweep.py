@@ -53,6 +53,22 @@ def test_every_cell_has_a_row_with_values_or_a_reason(swept):
         assert {v.metric for v in row.values} == {v.metric for v in floor.values}
 
 
+def test_only_the_named_runs_are_swept_and_a_reason_is_given_for_what_is_skipped(trained):
+    sweep = ("sweep", "-g", "1,2", "-n", "8", *TOY_METRICS, "--results", trained)
+    ran = bench(*sweep, "--run", "modes1d-ct-s0")
+    assert ran.code == 0, ran.err
+    assert {row.run for row in rows_of(trained, "ct")} == {"modes1d-ct-s0"}
+    assert rows_of(trained, "edm") == rows_of(trained, "igct") == []
+    assert "modes1d: 2 cells computed, 0 kept, 2 skipped with a reason, 0 failed." in ran.out
+    assert "modes1d: 2 skipped: ct takes no guidance." in ran.out
+    ran = bench(*sweep, "--run", "modes1d-ct")
+    assert ran.code == 2
+    assert "Unknown run 'modes1d-ct'. Did you mean 'modes1d-ct-s0'?" in ran.err
+    ran = bench("sweep", "--run", "modes1d-ct-s0", "--results", trained / "none")
+    assert ran.code == 1
+    assert "There is no trained run in " in ran.err
+
+
 def test_steps_beyond_the_levels_are_skipped_with_the_reason(trained):
     ran = bench(
         "sweep",
@@ -282,7 +298,15 @@ def test_dry_run_prices_and_writes_nothing(folder, expected, request):
     # Cells, skipped, done, NFE (20 samples of 35 + 70 + 70) and images still to be made.
     assert fields[:7] == ["modes1d-edm-s0", "18", *expected]
     assert "Nothing was computed." in ran.out
+    assert "left out" not in ran.out
     assert contents(results) == before
+
+
+def test_dry_run_says_that_its_time_is_without_what_is_not_trained(tmp_path):
+    ran = bench("sweep", "--suite", "modes1d-seeds", "--dry-run", "--results", tmp_path)
+    assert ran.code == 0, ran.err
+    assert "Left out modes1d-edm-s0: it is not trained to its end" in ran.out
+    assert "What was left out above is not in these times." in ran.out
 
 
 def test_training_dry_run_writes_nothing(tmp_path):

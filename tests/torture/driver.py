@@ -154,6 +154,7 @@ class Torture:
         shadow = Shadow(tree.parent / "shadow") if chain.kind == POWER else None
         if shadow is not None:
             shadow.start(tree)
+        found_before = check.leftovers(tree)  # of an earlier kill
         ended = run(scenario.arguments, tree, kill, shadow=shadow)
         if ended.code == 0:
             return True
@@ -169,14 +170,14 @@ class Torture:
             if ended.code != -signal.SIGKILL:
                 chain.problems.append(f"ended with {ended.code}: {ended.text}")
         else:
-            self._answered(chain, scenario, tree, ended, number)
+            self._answered(chain, scenario, tree, ended, number, found_before)
         return False
 
     def _answered(self, chain: Chain, scenario: Scenario, tree: Path, ended: Ended,
-                  number: int) -> None:  # fmt: skip
+                  number: int, found_before: list[str]) -> None:  # fmt: skip
         """Check what a command said to a signal that asks it to stop, and what it left."""
         early = ended.code == -number or (ended.code in (70, 71) and "main()" not in ended.text)
-        if early and not check.leftovers(tree):
+        if early and check.leftovers(tree) == found_before:
             chain.outside += 1
             return
         found = CHECKPOINT.search(ended.text)
