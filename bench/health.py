@@ -7,6 +7,7 @@ looked at, so that a training that is stopped and resumed is judged like one tha
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,15 +87,11 @@ class Watch:
         """
         recent: deque[tuple[int, dict[str, float]]] = deque(maxlen=BLOCK * (WINDOW + 1) + STILL)
         try:
-            with log.open(encoding="utf-8") as file:
+            with log.open(encoding="utf-8", errors="replace") as file:
                 for line in file:
-                    try:
-                        record = json.loads(line)
-                        step, terms = int(record["step"]), dict(record["terms"])
-                    except (ValueError, KeyError, TypeError):
-                        continue
-                    if step < first:
-                        recent.append((step, terms))
+                    known = _logged(line)
+                    if known is not None and known[0] < first:
+                        recent.append(known)
         except OSError:
             return
         for step, terms in recent:
@@ -115,6 +112,17 @@ def check_finite(name: str, when: str, weights: Mapping[str, Tensor], folder: Pa
     bad = [key for key, value in weights.items() if not value.isfinite().all()]
     if bad:
         raise Unstable(f"{name}: the weights {bad[0]} are not finite after {when}", folder)
+
+
+def _logged(line: str) -> tuple[int, dict[str, float]] | None:
+    """Step and terms of a line of a log; None if it is none, whoever wrote it."""
+    try:
+        record = json.loads(line)
+        step, terms = record["step"], dict(record["terms"])
+        usual = isinstance(step, int) and all(math.isfinite(value) for value in terms.values())
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return None
+    return (step, terms) if usual else None
 
 
 def parse_on_nan(text: str) -> OnNan:

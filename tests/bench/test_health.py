@@ -79,6 +79,21 @@ def test_a_log_recalls_what_an_unbroken_watch_knows(tmp_path, stop):
     assert unbroken[0] == 1409
 
 
+def test_lines_of_a_log_that_hold_no_losses_are_passed_over(tmp_path):
+    losses = [noisy(k, 1.0) for k in range(600)] + [noisy(k, 2 * FACTOR) for k in range(600, 620)]
+    records = [json.dumps({"step": k, "terms": {"a": x}}) for k, x in enumerate(losses)]
+    foreign = (
+        '{"step": 3, "terms": {"a": [1]}}', '{"step": 3, "terms": {"a": NaN}}',
+        '{"step": [3], "terms": {"a": 1}}', '{"step": 3, "terms": {"a": 1%s}}' % ("0" * 400),
+        '{"step": 3, "terms": 5}', '{"step": 3}', "[" * 5000, "\xff", "",
+    )  # fmt: skip
+    log = tmp_path / "log.jsonl"
+    log.write_bytes("\n".join([*records[:300], *foreign, *records[300:400]]).encode("latin-1"))
+    watch = Watch(tmp_path)
+    watch.recall(log, 400)
+    assert run(watch, losses[400:], 400) == run(Watch(tmp_path), losses)
+
+
 def test_a_loss_that_stood_still_before_a_stop_is_found_at_the_same_step(tmp_path):
     log = tmp_path / "log.jsonl"
     lines = [json.dumps({"step": k, "terms": {"a": 0.75, "b": 0.25}}) + "\n" for k in range(60)]
