@@ -36,6 +36,11 @@ def data_or_stand_in(study: Study) -> Dataset:
 def describe(study: Study, device: torch.device, precision: str) -> Iterator[str]:
     """A study's runs in lines of text."""
     data = data_or_stand_in(study)
+    if isinstance(data, RandomImages):
+        yield (
+            f"{study.dataset} is not here yet, and needed for training: bench data prepare SOURCE "
+            f"--dataset {study.dataset}."
+        )
     for method in study.methods:
         card = make_card(
             method,

@@ -72,6 +72,11 @@ def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     if not path.exists():
         raise UserError(f"There are no samples at {path}: no such file or folder.")
     if not path.is_file() or not zipfile.is_zipfile(path):
+        if path.is_file() and path.suffix.lower() in (".zip", ".npz"):
+            raise UserError(
+                f"{path} is damaged or cut off: it does not end as a {path.suffix[1:].lower()} "
+                "file does. Fetch or write it again."
+            )
         raise UserError(
             f"{path} is no folder, ZIP or npz of images; single images and .npy arrays are not "
             "sets of samples."

@@ -8,6 +8,7 @@ guidance scale as an input of the network.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, Self, cast
 
@@ -194,7 +195,10 @@ def total_derivative(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor
     tangents = (v, torch.zeros_like(r), torch.ones_like(t))
     # Fused attention has no forward-mode derivative, and autocast does not see the inputs of a
     # function transform: it would round the weights alone, which convolutions refuse.
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast(z.device.type, enabled=False):
+    math, exact = sdpa_kernel(SDPBackend.MATH), torch.autocast(z.device.type, enabled=False)
+    with math, exact, warnings.catch_warnings():
+        # At its first use torch compiles its own rules by a means that it warns others of.
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
         derivative = torch.func.jvp(u, (z, r, t), tangents)[1]
     return cast(Tensor, derivative)
 

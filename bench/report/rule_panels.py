@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,6 +28,10 @@ PALE = "#d4d4d4"
 DECADES = 1.0
 """Fewer than a single curve has: what holds at high scales would lie flat at the bottom."""
 REFERENCE = "#3c3c3c"
+SMALL = 6.0
+"""Points of a title in two lines."""
+WIDE = 0.62
+"""Width of a bold letter in its size."""
 SATURATION = ("saturation", "contrast_ratio", "chroma_ratio", "shift")
 """What strong guidance does to values before any feature sees it, on images and toys."""
 
@@ -78,7 +83,8 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
             *zip(*paths[series], strict=True),
             color=style.color, marker=style.marker, ms=3, lw=1.4, zorder=3,
         )  # fmt: skip
-        axes.set_title(plain(series.rule), fontsize=8, pad=2, color=style.color, weight="bold")
+        title, size = _title(series.rule, columns)
+        axes.set_title(title, fontsize=size, pad=2, color=style.color, weight="bold")
         axes.tick_params(labelsize=7)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
@@ -94,6 +100,18 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     figure.supylabel(axis_label(column, width=50), fontsize=8.5, x=0.01, ha="left")
     _key(figure, base, bool(paths[base]), len(shown) > 1, bool(floor.found))
     return figure
+
+
+def _title(rule: str, columns: int) -> tuple[str, float]:
+    """A rule's name and its size in points: with knobs in two lines, in smaller letters.
+
+    What has no room there either ends in an ellipsis; the tables have it whole.
+    """
+    inches = (WIDTH - LEFT) / columns
+    if len(rule) * 8 * WIDE <= inches * 72:
+        return plain(rule), 8.0
+    lines = textwrap.wrap(rule, int(inches * 72 / (SMALL * WIDE)), max_lines=2, placeholder="…")
+    return "\n".join(plain(line) for line in lines), SMALL
 
 
 def _cells(data: Data, column: Column, series: Series) -> dict[float, Cell]:

@@ -46,6 +46,8 @@ def test_without_the_data_random_images_stand_in(method, preset, size, tmp_path,
     train = METHODS[method].presets[preset].train
     assert f" parameters, {train.iterations * train.batch:,} images, about " in ran.out
     assert "rows of random images a forward." in ran.out
+    name = METHODS[method].presets[preset].dataset
+    assert f"needed for training: bench data prepare SOURCE --dataset {name}." in ran.out
     assert " images a second in 32-true, from 4 rows" in ran.out
     assert set(sizes) == {(3, size, size)}
     assert not (tmp_path / "r").exists()

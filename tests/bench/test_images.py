@@ -359,7 +359,7 @@ def test_damaged_files_are_refused(tmp_path, kind):
     write(path, kind, make_card())
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="is no folder, ZIP or npz"):
+    with pytest.raises(UserError, match=f"is damaged or cut off: it does not end as a {kind}"):
         read(path)
     at = len(whole) // 2
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])

@@ -89,6 +89,30 @@ def test_panels_show_one_rule_each_on_the_same_axes(data):
         assert list(cfg.get_ydata()) == [data.cell(column, base, g).mean for g in SCALES]
 
 
+def test_titles_of_panels_with_knobs_stay_above_their_panel():
+    knobs = {"apg.eta": 0.25, "apg.beta": -0.75, "apg.threshold": 0.0195312}
+    rows = sweep("digits", rules=(*RULES, "cfg-zero", "tcfg", "fdg"), scales=SCALES)
+    own = [
+        r.model_copy(update={"knobs": knobs, "knobs_from": "suite", "key": f"{r.key}k"})
+        for r in rows
+        if r.rule == "apg"
+    ]
+    found = prepare([*rows, *own])
+    (column,) = [c for c in found.columns if c.metric == "fd"]
+    (base,) = ruled(found, "digits")
+    with look():
+        figure = rule_panels(found, column, base)
+        figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert any("eta=0.25" in axes.get_title() for axes in panels)
+    boxes = [axes.title.get_window_extent() for axes in panels]
+    for axes, box in zip(panels, boxes, strict=True):
+        assert box.width <= axes.bbox.width * 1.1, axes.get_title()
+        assert box.y0 > axes.bbox.y1 - 1
+        others = [other for other in panels if other is not axes]
+        assert not [other for other in others if other.bbox.overlaps(box)], axes.get_title()
+
+
 def test_every_front_point_is_on_the_figure_and_named(data):
     ((precision, recall),) = precision_pairs(data, "digits")
     with look():
