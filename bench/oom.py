@@ -14,12 +14,17 @@ T = TypeVar("T")
 class Batches:
     """A batch size that is halved whenever a batch does not fit, and stays so.
 
-    Samples depend on their index alone, so that results are those of the whole batch, up to the
-    rounding of matrix products of other shapes.
+    Results are those of the whole batch, up to the rounding of matrix products of other shapes, if
+    the batch may be cut at all; `because` says why it may.
     """
 
-    def __init__(self, size: int, tell: Callable[[str], None] = lambda _: None) -> None:
-        self.size, self._tell = size, tell
+    def __init__(
+        self,
+        size: int,
+        tell: Callable[[str], None] = lambda _: None,
+        because: str = "samples depend on their index alone",
+    ) -> None:
+        self.size, self._tell, self._because = size, tell, because
 
     def run(self, what: str, work: Callable[[int], T]) -> T:
         """`work(size)`, again with half the size while it runs out of memory.
@@ -39,7 +44,7 @@ class Batches:
             self.size = (self.size + 1) // 2
             self._tell(
                 f"{what}: memory does not suffice; going on with batches of {self.size}: "
-                "samples depend on their index alone."
+                f"{self._because}."
             )
 
 

@@ -29,6 +29,7 @@ from bench.data import Dataset
 from bench.errors import UserError
 from bench.files import tidy
 from bench.health import OnNan, Unstable, check_finite
+from bench.oom import Batches
 from bench.optim import Ema, learning_rate, make_optimizer
 from bench.precision import matmul_precision
 from bench.progress import Bar
@@ -55,6 +56,7 @@ from methods.rng import derive_seed
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+WHOLE_GRADIENT = "the gradient is that of the whole batch, up to rounding and masks of dropout"
 ROLLBACKS = 3
 """Times that one training goes back to a checkpoint before it stops after all."""
 
@@ -138,6 +140,8 @@ class _Training:
         self.console = console if self.leader else None
         self.first = 0
         self.rollbacks: tuple[str, ...] = ()
+        self._noted: dict[str, str] = {}
+        self.slices = Batches(self._slice(), self._tell, WHOLE_GRADIENT)
 
     def prepare(self, nets: nn.Module, teacher: Denoiser | None, compiler: str | None) -> None:
         """Put the newest checkpoint into the networks, if there is one, and set all up."""
@@ -172,14 +176,9 @@ class _Training:
             started = time.monotonic()
             for step in range(first, total):
                 seed = derive_seed("train", card.seed, step, *attempt)
-                rng = BatchRNG(seed, settings.batch, *self.rows, fabric.device)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(settings, step)
-                optimizer.zero_grad()
-                means = accumulate_gradients(
-                    self.loss, self.split, self.method, rng, Progress(step, total),
-                    fabric=fabric, micro_batch=settings.micro_batch,
-                )  # fmt: skip
+                means = self._gradients(seed, Progress(step, total))
                 log.add(step, means)
                 due = (step + 1) % settings.checkpoint_every == 0
                 stopping = False
@@ -211,6 +210,31 @@ class _Training:
                 "same command goes on with what is left."
             )
 
+    def _slice(self) -> int:
+        """How many of this process's rows go through the networks at once, if memory suffices."""
+        start, stop = self.rows
+        return min(self.settings.micro_batch or stop - start, stop - start)
+
+    def _gradients(self, seed: int, progress: Progress) -> dict[str, Tensor]:
+        """The gradients of a step, in slices that are halved whenever memory does not suffice.
+
+        Returns the means of the loss terms.
+        """
+
+        def work(rows: int) -> dict[str, Tensor]:
+            self.optimizer.zero_grad()  # what a failed attempt left, too
+            rng = BatchRNG(seed, self.settings.batch, *self.rows, self.fabric.device)
+            return accumulate_gradients(
+                self.loss, self.split, self.method, rng, progress,
+                fabric=self.fabric, micro_batch=rows,
+            )  # fmt: skip
+
+        if self.fabric.world_size > 1:  # the others would wait for gradients of this attempt
+            return work(self.slices.size)
+        means = self.slices.run(f"{self.card.name}, step {progress.step}", work)
+        self._note()
+        return means
+
     def roll_back(self, error: Unstable) -> None:
         """Go back to the last good checkpoint, from where the draws are others.
 
@@ -230,7 +254,7 @@ class _Training:
         with leader_first(self.fabric) as leads:
             if leads:
                 save_state(self.folder / STATE, self._state(self.first))
-                self._note_rollbacks()
+                self._note()
         self._tell(
             f"{error.what}; {self.card.name} goes back to its checkpoint of step {self.first}, and "
             f"on from there with other draws ({len(self.rollbacks)} of {ROLLBACKS} times)."
@@ -271,7 +295,7 @@ class _Training:
         with leader_first(self.fabric) as leads:
             if leads:
                 settle(self.folder, used)
-                self._note_rollbacks()
+                self._note()
         return state.ema
 
     def _take_average(self, average: Mapping[str, Tensor]) -> None:
@@ -280,11 +304,17 @@ class _Training:
             for k, v in self.nets.state_dict().items()
         }
 
-    def _note_rollbacks(self) -> None:
+    def _note(self) -> None:
         """Have the run's card say what the weights have gone through."""
+        notes = {}
         if self.rollbacks:
+            notes["rollbacks"] = "; ".join(self.rollbacks)
+        if self.slices.size != self._slice():
+            notes["smaller_micro_batch"] = str(self.slices.size)
+        if notes and notes != self._noted:
+            self._noted = notes
             card = read_card(self.folder)
-            noted = {**card.provenance, "rollbacks": "; ".join(self.rollbacks)}
+            noted = {**card.provenance, **notes}
             if noted != card.provenance:
                 write_card(self.folder, card.model_copy(update={"provenance": noted}))
 

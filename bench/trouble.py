@@ -43,8 +43,8 @@ _ONE_FILE = {
     errno.ENAMETOOLONG: "Choose shorter names.",
 }
 _MEMORY = (
-    "Memory does not suffice. Take smaller pieces, such as --batch 64 or --set train.batch=64, or "
-    f"free some; {KEPT}."
+    "Memory does not suffice. Take smaller pieces, such as --batch 64 or "
+    f"--set train.micro_batch=16, or free some; {KEPT}."
 )
 _RUST = re.compile(r"(?:I/O error: )?(?P<what>[^:]*) \(os error (?P<number>\d+)\)")
 _TEMPORARY = re.compile(r"(?P<folder>.*/)?\.(?P<name>[^/]+)\.[a-z0-9_]{8}(?:\.writing(?:/[^/]*)?)?")
