@@ -20,6 +20,7 @@ from metrics.base import ExactMixture, Moments, PixelStats, SampleSet
 from metrics.files import atomic_file
 
 FORMAT = "guidance-bench sample set 2"
+REASON_MOST = 200
 Arrays = dict[str, npt.NDArray[Any]]
 DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError,
@@ -84,7 +85,9 @@ def load_sample_set(path: Path) -> SampleSet:
     except (FileNotFoundError, CorruptSampleSet):
         raise
     except DAMAGE as error:
-        raise CorruptSampleSet(f"{path} is not a whole sample set ({error}): remove it") from error
+        # What zipfile says may hold names out of the file, of any length and letters.
+        why = ascii(str(error)[:REASON_MOST])[1:-1]
+        raise CorruptSampleSet(f"{path} is not a whole sample set ({why}): remove it") from error
 
 
 def _assembled(arrays: Arrays, about: dict[str, Any]) -> SampleSet:

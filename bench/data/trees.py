@@ -6,6 +6,7 @@ Nothing is extracted to disk. Names are relative, with '/', and never lead out o
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -210,7 +211,8 @@ class Zip(Tree):
                     last = repr(name)
                     with archive.open(info) as file:
                         yield name, file
-        except DAMAGED as error:
+        except (OSError, *DAMAGED) as error:
+            _raise_refusals(error)
             raise _damaged(self.path, f"at {last}", error) from None
 
 
@@ -287,8 +289,21 @@ def damage_named(path: Path, name: str) -> Iterator[None]:
     """Turn what a damaged file raises into one sentence that names it."""
     try:
         yield
-    except DAMAGED as error:
+    except (OSError, *DAMAGED) as error:
+        _raise_refusals(error)
         raise _damaged(path, f"at {name!r}", error) from None
+
+
+def _raise_refusals(error: Exception) -> None:
+    """Raise an error of the disk, which is no damage.
+
+    zipfile asks for a place before the start of a file that has lost its first bytes, which the
+    system finds invalid.
+    """
+    if isinstance(error, DAMAGED) or not isinstance(error, OSError):
+        return
+    if error.errno != errno.EINVAL or error.filename is not None:
+        raise error
 
 
 def reader(file: IO[bytes], name: str) -> IO[bytes]:

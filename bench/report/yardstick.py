@@ -28,6 +28,8 @@ TITLE = "The rule's error and the network's"
 EXACT = "oracle"
 """The method with the closed-form denoiser."""
 METRIC = "w1"
+LARGEST = 1e9
+"""Of positions and spreads of a density: their squares are numbers, and so are their inverses."""
 CFG = "cfg"
 FIELDS = (
     *("dataset", "rule", "method", "steps", "guidance", "n", "rule_error", "rule_error_se"),
@@ -168,16 +170,15 @@ def tilts(data: Data, dataset: str, scales: Sequence[float]) -> dict[float, floa
 
 
 def known_density(previews: Iterator[Preview | None]) -> ExactMixture | None:
-    """The density that samples of toy data are stored with."""
+    """The density that samples of toy data are stored with; None if its numbers are no use."""
     for preview in previews:
-        if isinstance(preview, Density):
-            return ExactMixture(
-                tuple(np.asarray(m, dtype=float)[:, None] for m in preview.means), preview.std
-            )
-        if isinstance(preview, Points):
-            return ExactMixture(
-                tuple(np.asarray(m, dtype=float) for m in preview.means), preview.std
-            )
+        if isinstance(preview, Density | Points):
+            modes = tuple(np.asarray(m, dtype=float) for m in preview.means)
+            if isinstance(preview, Density):
+                modes = tuple(m[:, None] for m in modes)
+            usual = 1 / LARGEST <= preview.std <= LARGEST
+            usual &= all(len(m) > 0 and bool((abs(m) <= LARGEST).all()) for m in modes)
+            return ExactMixture(modes, preview.std) if usual else None
     return None
 
 

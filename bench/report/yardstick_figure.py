@@ -189,7 +189,8 @@ def _shown(
 
 def _exact(rows: Mapping[Series, Mapping[float, Preview]]) -> ExactMixture:
     exact = known_density(p for found in rows.values() for p in found.values())
-    assert exact is not None
+    if exact is None:
+        raise ValueError("the samples are stored with a density whose numbers are no use")
     return exact
 
 

@@ -83,10 +83,12 @@ def put(scratch: Path, name: str, content: bytes) -> Path:
 @pytest.mark.parametrize("name", GOOD)
 def test_cut_and_changed_files_are_read_or_refused(scratch, name, data):
     whole = good(name)
-    kind = data.draw(st.sampled_from(["cut", "changed", "mixed", "doubled"]))
+    kind = data.draw(st.sampled_from(["cut", "beheaded", "changed", "mixed", "doubled"]))
     content = bytearray(whole)
     if kind == "cut":
         del content[data.draw(st.integers(0, len(whole) - 1)) :]
+    elif kind == "beheaded":
+        del content[: data.draw(st.integers(1, len(whole)))]
     elif kind == "changed":
         for _ in range(data.draw(st.integers(1, 6))):
             content[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
