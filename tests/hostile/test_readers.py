@@ -67,6 +67,12 @@ def test_good_files_are_read_or_refused_for_what_they_are(scratch, name):
     assert outcome(READERS[name], put(scratch, name, good(name))) == ""
 
 
+@pytest.mark.parametrize("name", GOOD)
+def test_files_that_lost_their_first_bytes_are_read_or_refused(scratch, name):
+    for lost in (1, 2, 40):
+        assert outcome(READERS[name], put(scratch, name, good(name)[lost:])) == ""
+
+
 def put(scratch: Path, name: str, content: bytes) -> Path:
     reader = READERS[name]
     folder = scratch / name.replace(" ", "-")

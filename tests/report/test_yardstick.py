@@ -10,6 +10,7 @@ from bench.report import write_report
 from bench.report.frame import prepare
 from bench.report.style import look
 from bench.report.yardstick import (
+    known_density,
     make_yardsticks,
     yardstick_frame,
     yardstick_sheet,
@@ -177,6 +178,16 @@ def test_the_tilt_is_that_of_the_stored_density():
     exact = ExactMixture((np.array([[0.5]]), np.array([[-0.5]])), 0.6)
     assert only(found).tilt[4.0] == pytest.approx(tilt_distance(exact, 4.0), abs=1e-9)
     assert only(found).tilt[4.0] > 0.1
+
+
+@pytest.mark.parametrize("std", [0.0, -0.5, -1e18, 1e18, 5e-324])
+def test_a_stored_density_that_is_none_is_not_computed_with(std):
+    preview = density(0.0)
+    assert known_density(iter([preview])) is not None
+    assert known_density(iter([preview.model_copy(update={"std": std})])) is None
+    assert known_density(iter([preview.model_copy(update={"means": ((2.0,), ())})])) is None
+    far = preview.model_copy(update={"means": ((1e300,), (2.0,))})
+    assert known_density(iter([far])) is None
 
 
 def test_the_report_has_the_section(tmp_path):
