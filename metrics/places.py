@@ -72,7 +72,11 @@ def check() -> None:
 
 
 def _nearest(place: Path) -> Path:
-    return next(folder for folder in (place, *place.parents) if folder.is_dir())
+    for folder in (place, *place.parents):
+        with suppress(OSError, ValueError):  # a name that cannot be, or one that is out of reach
+            if folder.is_dir():
+                return folder
+    return Path(place.anchor)
 
 
 def _mounts_below(place: Path) -> list[Path]:
