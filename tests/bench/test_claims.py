@@ -240,7 +240,11 @@ def rename_new(*names, real=claims.rename_new):
     real(*names)
     hook("open", names)
 
-claims.rename_new = rename_new
+def fdopen(*given, real=os.fdopen):
+    hook("open", (folder,))
+    return real(*given)
+
+claims.rename_new, os.fdopen = rename_new, fdopen
 if links == "no":
     os.link = refuse
 
