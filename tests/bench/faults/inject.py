@@ -58,6 +58,13 @@ def _hook(event: str, arguments: tuple) -> None:
 sys.addaudithook(_hook)
 
 
+def _file_of(handle: int) -> Path | str | None:
+    try:
+        return Path(f"/proc/self/fd/{handle}").readlink()
+    except OSError:  # a system that does not tell
+        return _disk.below
+
+
 @contextmanager
 def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterator[_Disk]:
     """From the `fails_from`-th operation that needs room below a folder on, each fails.
@@ -68,7 +75,8 @@ def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterato
     real = os.fsync
 
     def fsync(handle: int) -> None:
-        _disk.meet(None)
+        if _disk.holds(_file_of(handle)):
+            _disk.meet(None)
         real(handle)
 
     _disk.below, _disk.count = str(below.absolute()), 0

@@ -6,79 +6,26 @@ import shutil
 import pytest
 
 from bench.runs import WEIGHTS
-from tests.bench.data.makers import image_tree, write_folder
-from tests.bench.faults.disks import REAL, Injected, Mounted, as_if_ended, run_on_real_mounts
+from tests.bench.faults.disks import REAL, Mounted, as_if_ended, run_on_real_mounts
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import before_operation
-from tests.bench.helpers import TINY, TINY_IMAGES, bench, contents, sets
+from tests.bench.faults.small import EVALUATE, REPORT, SAMPLE, STATS, SWEEP, TRAIN, TUNE, placed
+from tests.bench.helpers import bench, contents
 
 EVERYWHERE = 10**9
 LOOKS = 3
 IN_NONE = pytest.mark.skipif(REAL not in os.environ, reason="of a mount point within a folder")
-TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
-SWEEP = ("sweep", "-m", "edm", "-n", "20", "--metric", "w1", "--steps", "4", "--device", "cpu")
-TUNE = (
-    "tune", "-m", "edm", "--rule", "apg", "--budget", "3", "-g", "2", "-n", "16", "--steps", "2",
-    "--metric", "w1", "--device", "cpu",
-)  # fmt: skip
-SAMPLE = ("sample", "-n", "4", "--steps", "2", "--device", "cpu")
 COMMANDS = {
     "sample png": (*SAMPLE, "-m", "igct", "--format", "png", "--results", "S/images", "--out", "D"),
     "sample npz": (*SAMPLE, "-m", "edm", "--results", "S/vectors", "--out", "D/x/o.npz"),
     "sweep": (*SWEEP, "-g", "1,2", "--save-samples", "npz", "--results", "D"),
-    "tune": (*TUNE, "--results", "D"),
-    "report": ("report", "--results", "D"),
-    "evaluate": (
-        "evaluate", "S/a.npz", "-r", "S/b.npz", "--metric", "fd", "--out", "D/x/e.json",
-        "--results", "D",
-    ),
-    "stats": (
-        "stats", "make", "S/a.npz", "-x", "identity", "--format", "edm", "--out", "D",
-        "--results", "D",
-    ),
+    "tune": TUNE,
+    "report": REPORT,
+    "evaluate": EVALUATE,
+    "stats": STATS,
     "data": ("data", "prepare", "S/pets", "--data-root", "D"),
-}  # fmt: skip
+}
 ON_THE_DISK = {"sweep": "vectors", "tune": "vectors", "report": "swept"}
-
-
-@pytest.fixture
-def disk(tmp_path):
-    if REAL not in os.environ:
-        yield Injected(tmp_path)
-        return
-    mounted = Mounted(tmp_path)
-    yield mounted
-    mounted.close()
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Tiny runs, one that is swept as well, samples and images, on a disk that stays."""
-    folder = tmp_path_factory.mktemp("start")
-    for command in (
-        (*TRAIN, "--results", folder / "vectors"),
-        (
-            "train", "-m", "igct", "-d", "digits", *sets(*TINY_IMAGES), "--init-from", "none",
-            "--results", folder / "images",
-        ),
-        (*SAMPLE, "-m", "edm", "--results", folder / "vectors", "--out", folder / "a.npz"),
-        (
-            *SAMPLE, "-m", "edm", "--results", folder / "vectors", "--seed", "1", "--out",
-            folder / "b.npz",
-        ),
-    ):  # fmt: skip
-        ran = bench(*command)
-        assert ran.code == 0, ran.err
-    shutil.copytree(folder / "vectors", folder / "swept")
-    assert bench(*SWEEP, "-g", "1,2", "--results", folder / "swept").code == 0
-    write_folder(folder / "pets", image_tree(per_class=2))
-    return folder
-
-
-def placed(command, start, folder):
-    """A command of the table with the folders that its D and S stand for."""
-    ends = {"D": folder, "S": start}
-    return [ends[a[0]] / a[2:] if a == "D" or a[:2] in ("D/", "S/") else a for a in command]
 
 
 def emptied(folder):
@@ -86,20 +33,20 @@ def emptied(folder):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def undisturbed(command, start, begin, folder):
+def undisturbed(command, sound, begin, folder):
     """What is there after the command, and how many of its operations need room."""
     shutil.copytree(begin, folder) if begin else folder.mkdir()
     with before_operation(folder, EVERYWHERE, lambda: None) as counted:
-        ran = bench(*placed(command, start, folder))
+        ran = bench(*placed(command, sound, folder))
     assert ran.code == 0, ran.err
     return results(folder), counted.count
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(name, disk, start, tmp_path):
-    begin = start / ON_THE_DISK[name] if name in ON_THE_DISK else None
-    expected, total = undisturbed(COMMANDS[name], start, begin, tmp_path / "undisturbed")
-    command = placed(COMMANDS[name], start, disk.folder)
+def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(name, disk, sound, tmp_path):
+    begin = sound / ON_THE_DISK[name] if name in ON_THE_DISK else None
+    expected, total = undisturbed(COMMANDS[name], sound, begin, tmp_path / "undisturbed")
+    command = placed(COMMANDS[name], sound, disk.folder)
     for k in sorted({1 + i * (total - 1) // (LOOKS - 1) for i in range(LOOKS)}):
         emptied(disk.folder)
         if begin:
@@ -120,10 +67,10 @@ def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(name, disk, sta
         assert leftovers(disk.folder) == []
 
 
-def test_a_report_of_rows_that_vanish_while_they_are_read(disk, start, monkeypatch):
+def test_a_report_of_rows_that_vanish_while_they_are_read(disk, sound, monkeypatch):
     from bench import store
 
-    shutil.copytree(start / "swept", disk.folder, dirs_exist_ok=True)
+    shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
     assert bench("report", "--results", disk.folder).code == 0
     before = contents(disk.folder)
     real = store.read_row
@@ -147,10 +94,10 @@ def test_a_report_of_rows_that_vanish_while_they_are_read(disk, start, monkeypat
         monkeypatch.undo()
 
 
-def test_rows_that_vanish_before_they_are_listed(disk, start, monkeypatch):
+def test_rows_that_vanish_before_they_are_listed(disk, sound, monkeypatch):
     from bench import report_command, verify
 
-    shutil.copytree(start / "swept", disk.folder, dirs_exist_ok=True)
+    shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
     for module, command in ((report_command, "report"), (verify, "verify")):
         name = "published_file" if command == "report" else "resolve_device"
         real = getattr(module, name)
@@ -167,9 +114,9 @@ def test_rows_that_vanish_before_they_are_listed(disk, start, monkeypatch):
 
 
 @pytest.mark.parametrize("moment", [1, 5, 9])
-def test_an_experiment_that_is_the_mount_point(moment, disk, start):
+def test_an_experiment_that_is_the_mount_point(moment, disk, sound):
     """Its name is that of the disk's folder."""
-    shutil.copytree(start / "vectors" / "default", disk.folder, dirs_exist_ok=True)
+    shutil.copytree(sound / "vectors" / "default", disk.folder, dirs_exist_ok=True)
     own = ("-g", "1,2", "-e", disk.folder.name, "--results", disk.folder.parent)
     with before_operation(disk.folder, moment, disk.vanish):
         ran = bench(*SWEEP, *own)
@@ -185,7 +132,7 @@ def test_an_experiment_that_is_the_mount_point(moment, disk, start):
 
 @IN_NONE
 @pytest.mark.parametrize("moment", [1, 2, 4, 9, 20])
-def test_a_run_that_is_the_mount_point(moment, start, tmp_path):
+def test_a_run_that_is_the_mount_point(moment, sound, tmp_path):
     runs = tmp_path / "results" / "default" / "runs"
     runs.mkdir(parents=True)
     disk = Mounted(runs)
@@ -199,7 +146,7 @@ def test_a_run_that_is_the_mount_point(moment, start, tmp_path):
     assert below == {}
     assert not (disk.folder / WEIGHTS).exists()
     assert bench(*TRAIN, *own).code == 0
-    whole = start / "vectors" / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
+    whole = sound / "vectors" / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
     assert (disk.folder / WEIGHTS).read_bytes() == whole.read_bytes()
     assert leftovers(disk.folder) == []
     disk.close()

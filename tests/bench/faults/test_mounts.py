@@ -9,29 +9,16 @@ import pytest
 from bench.runs import WEIGHTS
 from tests.bench.faults.disks import (
     REAL,
-    Injected,
-    Mounted,
     as_if_ended,
     at_synchronisation,
     run_on_real_mounts,
 )
 from tests.bench.faults.helpers import check_sentence, leftovers, results
-from tests.bench.helpers import TINY, bench, contents, sets
+from tests.bench.faults.small import SWEEP, TRAIN
+from tests.bench.helpers import bench, contents
 
-TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
-SWEEP = ("sweep", "-m", "edm", "-n", "20", "--metric", "w1", "--steps", "4", "--device", "cpu")
 ONE, MORE = (*SWEEP, "-g", "1"), (*SWEEP, "-g", "1,2,3,4")
 RUN = Path("default") / "runs" / "modes1d-edm-s0"
-
-
-@pytest.fixture
-def disk(tmp_path):
-    if REAL not in os.environ:
-        yield Injected(tmp_path)
-        return
-    mounted = Mounted(tmp_path)
-    yield mounted
-    mounted.close()
 
 
 @pytest.fixture(scope="module")
