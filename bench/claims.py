@@ -18,8 +18,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bench.exclusive import rename_new
 from bench.files import make_folder, read_whole
 from bench.holder import Holder, mark_in, this_process
+from metrics import places
 
 PATIENCE = 120.0
 """Seconds without a sign of life after which a claim of another machine is void."""
@@ -120,13 +122,20 @@ def _create(path: Path, holder: Holder) -> bool:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without hard links
-            return _create_exclusively(path, text)
-        return True
+        places.check()
+        # Not every file system has hard links, or renames without replacing.
+        for name in (os.link, rename_new):
+            try:
+                with _of(path):
+                    name(draft, path)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:  # the folder is gone, and another may be in its place
+                raise
+            except OSError:
+                continue
+            return True
+        return _create_exclusively(path, text)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -141,6 +150,7 @@ def _create_exclusively(path: Path, text: bytes) -> bool:
     try:
         with _of(path), os.fdopen(handle, "wb") as file:
             file.write(text)
+        places.check()
     except OSError:  # a claim of nobody would keep everybody waiting
         path.unlink(missing_ok=True)
         raise

@@ -15,6 +15,7 @@ from bench.cli_files import data_app, import_command
 from bench.cli_images import edit_command, invert_command, sample_command
 from bench.cli_measure import evaluate_command, stats_app
 from bench.cli_options import (
+    UNTIL_THE_END,
     DeviceOption,
     DownloadOption,
     DryRunOption,
@@ -294,7 +295,7 @@ def main() -> None:
 
     stop = StopFlag()
     try:
-        with signals_as_interrupts() as stop:
+        with signals_as_interrupts() as stop, UNTIL_THE_END:
             code = get_command(app)(prog_name="bench", standalone_mode=False)
         sys.stdout.flush()  # what cannot be printed must not wait for the end of the interpreter
         if code == INTERRUPTED:  # newer versions of typer turn Ctrl-C into an exit status

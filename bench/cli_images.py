@@ -95,7 +95,7 @@ def sample_command(
     """Write the samples of one run to files: exactly those that a sweep measures."""
     from bench.sampling import sample_all
 
-    console, place = begin(plugin, results, experiment)
+    console, place = begin(plugin, results, experiment, out)
     sample_all(
         console,
         place,
@@ -138,7 +138,7 @@ def invert_command(
     """Map images to latents and back: latents, reconstructions and how close they are."""
     from bench.inversion.commands import invert_all
 
-    console, place = begin(plugin, results, experiment)
+    console, place = begin(plugin, results, experiment, out)
     invert_all(
         console,
         place,
@@ -179,7 +179,7 @@ def edit_command(
     """Invert images of one class and sample them as another."""
     from bench.inversion.commands import edit_all
 
-    console, place = begin(plugin, results, experiment)
+    console, place = begin(plugin, results, experiment, out)
     edit_all(
         console,
         place,

@@ -65,7 +65,7 @@ def evaluate_command(
     from bench.evaluating.command import evaluate_all
     from bench.offline import network
 
-    console, place = begin(plugin, results, DEFAULT_EXPERIMENT)
+    console, place = begin(plugin, results, DEFAULT_EXPERIMENT, out)
     context.with_resource(network(offline=offline, download=download))
     evaluate_all(
         console,
@@ -114,7 +114,7 @@ def stats_make_command(
     from bench.offline import network
     from bench.statistics.commands import make_all
 
-    console, place = begin(plugin, results, DEFAULT_EXPERIMENT)
+    console, place = begin(plugin, results, DEFAULT_EXPERIMENT, out)
     context.with_resource(network(offline=offline, download=download))
     make_all(
         console,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from bench.experiment import Experiment
 
+UNTIL_THE_END = ExitStack()
+"""Left once a command has ended, before its errors are told."""
 UNBOUND = 1000
 """Columns where no terminal wraps: a file and the next command of a pipe want whole lines."""
 
@@ -66,12 +69,19 @@ OfflineOption = Annotated[
 ]
 
 
-def begin(plugins: list[Path] | None, results: Path, experiment: str) -> tuple[Console, Experiment]:
-    """Console and experiment, after plugins are loaded; a plugin's failure is a warning."""
+def begin(
+    plugins: list[Path] | None, results: Path, experiment: str, out: Path | None = None
+) -> tuple[Console, Experiment]:
+    """Console and experiment, after plugins are loaded; a plugin's failure is a warning.
+
+    If the folder of the results, or that of `out`, goes away before `UNTIL_THE_END` is left,
+    nothing more is written, and the command fails.
+    """
     from rich.console import Console
 
     from bench.experiment import Experiment
     from bench.plugins import load_plugins
+    from metrics.places import holding
 
     warnings = Console(stderr=True)
     for problem in load_plugins(plugins or ()):
@@ -79,4 +89,6 @@ def begin(plugins: list[Path] | None, results: Path, experiment: str) -> tuple[C
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = UNBOUND
-    return console, Experiment(results, experiment)
+    place = Experiment(results, experiment)
+    UNTIL_THE_END.enter_context(holding(results, place.root, *([] if out is None else [out])))
+    return console, place

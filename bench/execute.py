@@ -26,6 +26,7 @@ from bench.sharing import in_turn
 from bench.store import Row, read_row, row_path, write_row
 from bench.sweep import FLOOR_RUN, Outcome, generate, is_done, load_nets, make_row, run_cell
 from bench.trouble import system_error
+from metrics import places
 
 
 def sweep(
@@ -46,6 +47,7 @@ def sweep(
     fit into memory is halved, which changes no sample by more than rounding.
     """
     make_folder(experiment.root)
+    places.hold(experiment.root)
     _tidy_up(
         experiment, [FLOOR_RUN.format(evaluation.data.name), *(t.card.name for t, _ in targets)]
     )
@@ -69,7 +71,6 @@ def sweep(
             except Exception as error:  # the code of a method or metric may fail in any way
                 if system_error(error) is not None:  # which the other cells would meet as well
                     raise
-                experiment.check_there()
                 reason = f"{type(error).__name__}: {error}"
                 outcome.failed.append(f"{cell.what}: {reason}")
                 row = make_row(cell, evaluation, experiment, "failed", reason=reason)
@@ -100,7 +101,6 @@ class _Work:
 
     def claim(self, item: tuple[Target, Cell]) -> Path:
         cell = item[1]
-        self.experiment.check_there()
         row = row_path(self.experiment.cells, cell.card.name, cell.key)
         return row.with_name(f".{row.stem}.claim")
 

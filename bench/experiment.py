@@ -54,17 +54,6 @@ class Experiment:
         """results/<experiment>."""
         return self.results / self.name
 
-    def check_there(self) -> None:
-        """UserError if the experiment's folder was there and is gone, as a mount may vanish.
-
-        Its place can then be written to, but what is written there is not with the rest.
-        """
-        if not self.root.is_dir():
-            raise UserError(
-                f"{self.root} is gone, as when its disk was unmounted: nothing more is written. "
-                "Once it is back, the same command goes on; what was finished is kept."
-            )
-
     @property
     def runs(self) -> Path:
         """One folder a training run."""

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from bench.archives import DAMAGE, open_array, take
 from bench.errors import UserError, said
-from bench.files import atomic_path, check_regular, read_whole, tidy, write_text
+from bench.files import atomic_path, check_regular, make_folder, read_whole, tidy, write_text
 from bench.images_in import CARD_MOST
 from bench.sample_card import SAMPLES_JSON, SampleCard, differences, parse_sample_card
+from metrics import places
 
 FORMATS = ("png", "zip", "npz", "grid")
 OTHER_IMAGES = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -59,6 +60,7 @@ class Sink(ABC):
     def __init__(self, path: Path, card: SampleCard, start: int = 0) -> None:
         self.path, self.card, self.seen = path, card, start
         self._complete = False
+        self._was_there = path.exists()
         self._stack = ExitStack()
 
     def add(self, samples: Tensor, labels: Tensor) -> None:
@@ -105,12 +107,13 @@ class PngFolder(Sink):
             write_text(about, self.card.with_labels())
         for offset, (image, label) in enumerate(zip(arrays(samples), labels, strict=True)):
             path = self.path / self.card.file(self.seen + offset, label)
-            path.parent.mkdir(exist_ok=True)
+            make_folder(path.parent)
             # A killed process leaves no half image; to flush each to the disk would take longer
             # than to sample it.
             temporary = path.with_suffix(".png.tmp")
             try:
                 temporary.write_bytes(png_bytes(image))
+                places.check()
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -120,15 +123,16 @@ class PngFolder(Sink):
         pass
 
     def discard(self) -> None:
-        """Remove the images of this card, and the folders if nothing else is in them."""
+        """Remove the images of this card, and the folders made for them if they are empty."""
         for index, label in enumerate(self.card.labels):
             (self.path / self.card.file(index, label)).unlink(missing_ok=True)
         (self.path / SAMPLES_JSON).unlink(missing_ok=True)
         for folder in {self.path / self.card.folder(k) for k in self.card.classes}:
             with suppress(OSError):
                 folder.rmdir()
-        with suppress(OSError):
-            self.path.rmdir()
+        if not self._was_there:
+            with suppress(OSError):
+                self.path.rmdir()
 
 
 class _Zip(Sink):

@@ -192,7 +192,6 @@ def run_cell(
         write_row(experiment.cells, row)
         return row
     found = evaluation.measure(accumulator.finish(), cell.guidance.scale)
-    experiment.check_there()
     picture = preview(torch.cat(samples), torch.cat(labels), evaluation.data)
     row = make_row(
         cell,

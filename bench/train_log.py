@@ -60,7 +60,10 @@ class Log:
         sync_folder(self.path.parent)
 
     def _write(self, by_step: dict[int, dict[str, float]]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        if not self.path.exists():
+            write_text(self.path, "")
+        # Not made here: nothing tells that the folder is still the one that it was.
+        with open(self.path, "a", encoding="utf-8", opener=_open_existing) as file:
             for step, terms in by_step.items():
                 file.write(json.dumps({"step": step, "terms": terms}) + "\n")
 
@@ -104,3 +107,7 @@ class Log:
             self.last = "  ".join(f"{k} {v:.4g}" for k, v in newest.items())
         self._pending.clear()
         return bool(flag_mean > 0)
+
+
+def _open_existing(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_CREAT)

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from metrics import places
+
 if sys.platform != "win32":
     import fcntl
 
@@ -24,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path below `path`'s folder that takes its place once it is written and on disk.
 
     Missing folders are made. If the block raises, nothing is left behind; what processes left
-    that were killed here is removed first.
+    that were killed here is removed first. OSError if a folder of `places.hold` has gone.
     """
     make_folder(path.parent)
     tidy(path.parent)
@@ -35,6 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     lock = None
     try:
         lock = _make_locked(folder)
+        places.check()
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -66,6 +69,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder and the missing ones above it, each on disk under its name."""
     if folder.is_dir():
         return
+    places.check()
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)

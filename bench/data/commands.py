@@ -31,6 +31,7 @@ from bench.errors import UserError, unknown
 from bench.files import tidy
 from methods import METHODS
 from methods.spec import DataSpec
+from metrics import places
 
 CLAIM = ".claim"
 LOOK_EVERY = 0.2  # seconds
@@ -99,6 +100,7 @@ def ensure(
     check_data_name(name)
     if not source.exists():
         raise UserError(f"There is no data source {source}.", code=2)
+    places.hold(root)
     folder = root / name
     tidy_claims(root)
     if not (folder / CARD).exists():

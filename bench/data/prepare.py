@@ -32,6 +32,7 @@ from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
 from bench.files import make_folder, write_text
+from metrics import places
 
 
 def prepare(
@@ -119,6 +120,7 @@ def _staging(root: Path, name: str) -> Iterator[Path]:
     make_folder(root)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
     try:
+        places.check()
         yield temporary
         for path in (*temporary.iterdir(), temporary):
             _sync(path)

@@ -43,6 +43,7 @@ from bench.store import Status
 from bench.sweep import Diverged, Outcome
 from bench.trouble import system_error
 from methods import Guidance
+from metrics import places
 
 SHOWN = 10
 
@@ -61,6 +62,7 @@ def sweep_inversions(
     The rows of one run share its latents and reconstructions, which are made once.
     """
     make_folder(experiment.root)
+    places.hold(experiment.root)
     outcome = Outcome()
     edits = len(bench.split) * len(edit_targets(bench.split.labels, bench.data.spec.num_classes))
     open_rows = [p for p in rows if not p.skip and not kept(p, experiment)]
@@ -90,7 +92,6 @@ def sweep_inversions(
                     editor = make_editor(planned.target, batch, device)
                     held = (name, editor, invert_split(editor, bench.split, tick))
                 row = _measure(planned, held[1], held[2], bench, experiment, tick)
-                experiment.check_there()
                 outcome.computed += 1
             except Diverged as error:
                 row = make_row(planned, bench, experiment, "diverged", str(error))
@@ -101,7 +102,6 @@ def sweep_inversions(
             except Exception as error:  # the code of a method may fail in any way
                 if system_error(error) is not None:  # which the other rows would meet as well
                     raise
-                experiment.check_there()
                 reason = f"{type(error).__name__}: {error}"
                 outcome.failed.append(f"inversion {what}: {reason}")
                 row = make_row(planned, bench, experiment, "failed", reason)

@@ -20,6 +20,7 @@ from bench.plan import Target
 from bench.progress import Bar
 from bench.provenance import now, provenance
 from bench.sweep import Diverged, generate
+from bench.trouble import system_error
 from bench.tuning.aim import score, shown
 from bench.tuning.search import Proposal, best_trial, propose
 from bench.tuning.space import Space
@@ -166,6 +167,8 @@ def run_trial(
     except UserError:
         raise
     except Exception as error:  # the code of a rule or metric may fail in any way
+        if system_error(error) is not None:  # which further trials would meet as well
+            raise
         reason = f"{type(error).__name__}: {error}"
         return trial.model_copy(update={"status": "failed", "reason": reason})
     return trial.model_copy(

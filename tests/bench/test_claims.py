@@ -11,6 +11,7 @@ import pytest
 
 from bench import claims, holder
 from bench.claims import claimed, read_holder, tidy_claims, try_claim
+from bench.exclusive import rename_new
 from bench.holder import mark_in, this_process
 
 
@@ -52,7 +53,9 @@ def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
 def _elsewhere(path: Path, age: float) -> None:
     claim = try_claim(path)
     assert claim is not None
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "other", "host": "far"}))
+    # Of another token, since this process touches what it holds.
+    other = {"boot": "other", "host": "far", "token": "t"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | other))
     then = time.time() - age
     os.utime(path, (then, then))
 
@@ -77,11 +80,17 @@ def test_a_claim_from_before_this_machine_was_started_anew_is_void(
     assert try_claim(path) is not None
 
 
-def test_without_hard_links_it_works_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError("no hard links here")
+def _refuse(*_: object) -> None:
+    raise PermissionError("not on this file system")
 
-    monkeypatch.setattr(os, "link", refuse)
+
+@pytest.mark.parametrize("renames", [True, False])
+def test_without_hard_links_it_works_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: bool
+) -> None:
+    monkeypatch.setattr(os, "link", _refuse)
+    if not renames:
+        monkeypatch.setattr(claims, "rename_new", _refuse)
     path = tmp_path / "x.claim"
     claim = try_claim(path)
     assert claim is not None
@@ -120,9 +129,14 @@ def _grab(path: Path, start: float, won: "multiprocessing.Queue[int]", done: Bar
     done.wait()  # whoever ends gives its claim up
 
 
+@pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("stale", [False, True])
-def test_of_many_at_once_exactly_one_gets_it(tmp_path: Path, stale: bool) -> None:
+def test_of_many_at_once_exactly_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: bool, links: bool
+) -> None:
     path = tmp_path / "x.claim"
+    if not links:
+        monkeypatch.setattr(os, "link", _refuse)
     if stale:
         _elsewhere(path, claims.PATIENCE + 20)
     context = multiprocessing.get_context("fork")
@@ -185,11 +199,54 @@ def test_names_tell_whose_a_file_is_and_foreign_ones_nothing() -> None:
         assert mark_in(name) is None
 
 
+def _needs_rename_new(folder: Path) -> None:
+    old, new = folder / "old", folder / "new"
+    old.touch()
+    try:
+        rename_new(old, new)
+    except OSError as error:
+        pytest.skip(f"neither this system nor this file system can do it: {error}")
+    finally:
+        old.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
+
+
+def test_a_new_name_replaces_nothing(tmp_path: Path) -> None:
+    _needs_rename_new(tmp_path)
+    one, two, taken = tmp_path / "one", tmp_path / "two", tmp_path / "taken"
+    one.write_text("1")
+    two.write_text("2")
+    rename_new(one, taken)
+    assert (taken.read_text(), one.exists()) == ("1", False)
+    with pytest.raises(FileExistsError):
+        rename_new(two, taken)
+    assert (taken.read_text(), two.read_text()) == ("1", "2")
+    with pytest.raises(FileNotFoundError):
+        rename_new(one, tmp_path / "three")
+
+
 KILLED_AT_EACH_STEP = """
 import os, pathlib, signal, sys
+from bench import claims
 from bench.claims import tidy_claims, try_claim
-folder = sys.argv[1]
+folder, links = sys.argv[1:]
 left = None
+
+def refuse(*_):
+    raise PermissionError
+
+def rename_new(*names, real=claims.rename_new):
+    hook("open", names)
+    real(*names)
+    hook("open", names)
+
+def fdopen(*given, real=os.fdopen):
+    hook("open", (folder,))
+    return real(*given)
+
+claims.rename_new, os.fdopen = rename_new, fdopen
+if links == "no":
+    os.link = refuse
 
 def hook(event, arguments):
     global left
@@ -217,8 +274,13 @@ print(steps)
 """
 
 
-def test_a_process_killed_at_any_step_of_making_a_claim_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED_AT_EACH_STEP, str(tmp_path)]
+@pytest.mark.parametrize("links", ["yes", "no"])
+def test_a_process_killed_at_any_step_of_making_a_claim_leaves_nothing(
+    tmp_path: Path, links: str
+) -> None:
+    if links == "no":
+        _needs_rename_new(tmp_path)
+    command = [sys.executable, "-c", KILLED_AT_EACH_STEP, str(tmp_path), links]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 4

@@ -5,16 +5,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 from unittest import mock
 
+import pytest
+
 from metrics import files
 from tests.bench.faults.inject import failing
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+REAL = "BENCH_TESTS_ON_REAL_MOUNTS"
+ROOM = "16m"
 
 
 class Disk(Protocol):
@@ -64,7 +69,7 @@ class Mounted:
         self.folder, self._all = folder / "disk", folder / "all"
         for place in (self.folder, self._all):
             place.mkdir()
-        _do("mount", "-t", "tmpfs", "-o", "size=1m", "bench-test", self._all)
+        _do("mount", "-t", "tmpfs", "-o", f"size={ROOM}", "bench-test", self._all)
         self.come_back()
 
     @contextmanager
@@ -77,7 +82,7 @@ class Mounted:
         try:
             yield
         finally:
-            _do("mount", "-o", "remount,size=1m", self._all)
+            _do("mount", "-o", f"remount,size={ROOM}", self._all)
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
@@ -97,6 +102,23 @@ class Mounted:
         """Unmount everything, so that the folder can be removed."""
         for place in (self.folder, self._all):
             _do("umount", "--lazy", place)
+
+
+@contextmanager
+def forbidden(folder: Path) -> Iterator[None]:
+    """During the block nothing may be written below a folder; root, who may always, is told so."""
+    if os.geteuid() == 0:
+        with failing(folder, 1, errno.EACCES):
+            yield
+        return
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    for each in folders:
+        each.chmod(0o555)
+    try:
+        yield
+    finally:
+        for each in folders:
+            each.chmod(0o755)
 
 
 def as_if_ended(folder: Path) -> None:
@@ -139,6 +161,22 @@ def namespace(folder: Path) -> tuple[list[str], str]:
                 return before, ""
             why = ran.stderr.strip()
     return [], why
+
+
+def run_on_real_mounts(file: str, place: Path) -> None:
+    """Run the tests of a file where it may mount; skips the test that asks where nothing may."""
+    trial = place / "trial"
+    trial.mkdir()
+    before, why = namespace(trial)
+    if not before:
+        pytest.skip(f"nobody may mount anything here: {why}")
+    command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file]
+    ran = subprocess.run(
+        [*command, "--basetemp", str(place / "inside")],
+        cwd=Path(__file__).parents[3], env=os.environ | {REAL: "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def _do(*command: object) -> None:

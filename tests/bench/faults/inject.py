@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -21,12 +21,17 @@ class _Disk:
         self.count = 0
         self.fails_from = sys.maxsize
         self.number = errno.ENOSPC
+        self.action: Callable[[], None] | None = None
 
     def meet(self, path: object) -> None:
         if self.below is None:
             return
         self.count += 1
         if self.count >= self.fails_from:
+            if self.action is not None:
+                self.below = None  # what the action does is not counted
+                self.action()
+                return
             name = None if path is None else str(path)
             raise OSError(self.number, os.strerror(self.number), name)
 
@@ -53,6 +58,13 @@ def _hook(event: str, arguments: tuple) -> None:
 sys.addaudithook(_hook)
 
 
+def _file_of(handle: int) -> Path | str | None:
+    try:
+        return Path(f"/proc/self/fd/{handle}").readlink()
+    except OSError:  # a system that does not tell
+        return _disk.below
+
+
 @contextmanager
 def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterator[_Disk]:
     """From the `fails_from`-th operation that needs room below a folder on, each fails.
@@ -63,7 +75,8 @@ def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterato
     real = os.fsync
 
     def fsync(handle: int) -> None:
-        _disk.meet(None)
+        if _disk.holds(_file_of(handle)):
+            _disk.meet(None)
         real(handle)
 
     _disk.below, _disk.count = str(below.absolute()), 0
@@ -73,6 +86,17 @@ def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterato
             yield _disk
     finally:
         _disk.below = None
+
+
+@contextmanager
+def before_operation(below: Path, number: int, action: Callable[[], None]) -> Iterator[_Disk]:
+    """Do something right before the `number`-th of the operations that `failing` counts."""
+    _disk.action = action
+    try:
+        with failing(below, number) as disk:
+            yield disk
+    finally:
+        _disk.action = None
 
 
 @contextmanager

@@ -2,32 +2,23 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.runs import WEIGHTS
-from tests.bench.faults.disks import Injected, Mounted, as_if_ended, at_synchronisation, namespace
+from tests.bench.faults.disks import (
+    REAL,
+    as_if_ended,
+    at_synchronisation,
+    run_on_real_mounts,
+)
 from tests.bench.faults.helpers import check_sentence, leftovers, results
-from tests.bench.helpers import TINY, bench, contents, sets
+from tests.bench.faults.small import SWEEP, TRAIN
+from tests.bench.helpers import bench, contents
 
-TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
-SWEEP = ("sweep", "-m", "edm", "-n", "20", "--metric", "w1", "--steps", "4", "--device", "cpu")
 ONE, MORE = (*SWEEP, "-g", "1"), (*SWEEP, "-g", "1,2,3,4")
-REAL = "BENCH_TESTS_ON_REAL_MOUNTS"
 RUN = Path("default") / "runs" / "modes1d-edm-s0"
-
-
-@pytest.fixture
-def disk(tmp_path):
-    if REAL not in os.environ:
-        yield Injected(tmp_path)
-        return
-    mounted = Mounted(tmp_path)
-    yield mounted
-    mounted.close()
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +127,4 @@ def test_a_mount_that_vanishes_from_under_a_sweep(disk, stages, moment):
 
 @pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
 def test_the_same_on_real_mounts(tmp_path):
-    place = tmp_path / "trial"
-    place.mkdir()
-    before, why = namespace(place)
-    if not before:
-        pytest.skip(f"nobody may mount anything here, the refusals above were injected: {why}")
-    command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    ran = subprocess.run(
-        [*command, "--basetemp", str(tmp_path / "inside")],
-        cwd=Path(__file__).parents[3], env=os.environ | {REAL: "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run_on_real_mounts(__file__, tmp_path)

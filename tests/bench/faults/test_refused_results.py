@@ -1,0 +1,73 @@
+"""A disk that is full, read-only or somebody else's, under the commands that use results."""
+
+import os
+import shutil
+
+import pytest
+
+from tests.bench.faults.disks import REAL, forbidden, run_on_real_mounts
+from tests.bench.faults.helpers import check_sentence, leftovers
+from tests.bench.faults.small import EVALUATE, REPORT, STATS, TUNE, placed
+from tests.bench.helpers import bench, contents
+
+COMMANDS = {"tune": TUNE, "report": REPORT, "evaluate": EVALUATE, "stats": STATS}
+WORDS = {
+    "full": "No space left on device",
+    "read-only": "Read-only file system",
+    "forbidden": "Permission denied",
+}
+
+
+@pytest.mark.parametrize("fault", list(WORDS))
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_a_refusal_is_one_sentence_and_costs_nothing(name, fault, disk, sound):
+    shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
+    command = placed(COMMANDS[name], sound, disk.folder)
+    if name == "tune":  # a search that is half done
+        assert bench(*[2 if word == "3" else word for word in command]).code == 0
+    before = contents(disk.folder)
+    faults = {"full": lambda: disk.full(0), "read-only": disk.read_only}
+    with faults.get(fault, lambda: forbidden(disk.folder))():
+        ran = bench(*command)
+    check_sentence(ran, WORDS[fault], str(disk.folder), "the same command goes on")
+    now = contents(disk.folder)
+    assert {path: now.get(path) for path in before} == before
+    assert leftovers(disk.folder) == []
+    again = bench(*command)
+    assert again.code == 0, again.err
+
+
+def test_a_report_goes_on_without_the_figures_that_find_no_room(disk, sound, monkeypatch):
+    from bench import report
+
+    shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
+    real = report.write_bytes
+
+    def write(path, content):
+        with disk.full(0):
+            return real(path, content)
+
+    monkeypatch.setattr(report, "write_bytes", write)
+    ran = bench("report", "--results", disk.folder)
+    check_sentence(ran, "2 figures failed", "the tables are there")
+    assert "No space left on device" in ran.out
+    made = disk.folder / "default" / "report"
+    assert {path.name for path in made.iterdir()} >= {"tables.md", "tables.tex", "index.html"}
+    assert not list(made.glob("figures/*"))
+    assert "No space left on device" in (made / "index.html").read_text()
+
+
+def test_rows_are_verified_where_nothing_may_be_written(disk, sound):
+    shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
+    before = contents(disk.folder)
+    for fault in (disk.full(0), disk.read_only(), forbidden(disk.folder)):
+        with fault:
+            ran = bench("verify", "--results", disk.folder, "--device", "cpu")
+        assert ran.code == 0, ran.err
+        assert "equal to the last bit" in ran.out
+        assert contents(disk.folder) == before
+
+
+@pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
+def test_the_same_on_real_mounts(tmp_path):
+    run_on_real_mounts(__file__, tmp_path)
