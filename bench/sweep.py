@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from bench.data import Dataset, Split
 from bench.data.convert import from_model, one_hot
 from bench.divergence import Diverged as Diverged
 from bench.divergence import refuse_constant
+from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
+from bench.files import sha256
 from bench.identity import digest
 from bench.measure import Measured
 from bench.plan import Cell, Target
@@ -81,21 +84,39 @@ class MetricsFailed(Exception):
 
 
 def load_nets(target: Target, device: torch.device) -> nn.Module:
-    """The networks of a run with their averaged weights, ready for sampling."""
+    """The networks of a run with their averaged weights, ready for sampling.
+
+    UserError if a file is no longer the one that the target was planned with.
+    """
     with torch.random.fork_rng(devices=[]):
         if target.weights is not None:
             files = (target.weights, target.null_weights, target.weak_weights)
             check_size(target.method.build, [file for file in files if file is not None])
         nets = target.method.build()
     if target.weights is not None:
-        weights = load_weights(target.weights)
+        weights = _load_planned(target.weights, target.checkpoint)
         source = str(target.weights)
-        for name, file in (("null", target.null_weights), ("weak", target.weak_weights)):
+        for name, file, planned in (
+            ("null", target.null_weights, target.null_checkpoint),
+            ("weak", target.weak_weights, target.weak_checkpoint),
+        ):
             if file is not None:
-                weights |= {f"{name}.{key}": value for key, value in load_weights(file).items()}
+                found = _load_planned(file, planned)
+                weights |= {f"{name}.{key}": value for key, value in found.items()}
                 source += f" and {file}"
         load_into(nets, weights, source)
     return nets.to(device).eval().requires_grad_(False)
+
+
+def _load_planned(path: Path, planned: str) -> dict[str, Tensor]:
+    # Rows carry the hash of the plan, which may be days old; a run trained anew is another one.
+    weights = load_weights(path)
+    if sha256(path) != planned:
+        raise UserError(
+            f"{path} was replaced since this command looked at it, as by a new training: the same "
+            "command goes on with what is there now."
+        )
+    return weights
 
 
 def is_done(cell: Cell, evaluation: Evaluation, experiment: Experiment) -> Row | None:
