@@ -301,6 +301,25 @@ def test_a_rollback_goes_on_with_other_draws_and_resumes_to_equal_bytes(
         assert read_card(run_folder(place)).provenance["rollbacks"]
 
 
+@pytest.mark.parametrize("stops", [(5,), (4, 5, 6), (1, 2, 5)])
+def test_a_stop_before_the_trouble_changes_nothing_of_a_rollback(
+    unlucky, tmp_path, monkeypatch, stops
+):
+    assert bench(*unlucky(tmp_path / "a"), "--on-nan", "rollback").code == 0
+    for step in stops:
+        at_step(monkeypatch, step, lambda: signal.raise_signal(signal.SIGINT))
+        assert bench(*unlucky(tmp_path / "b"), "--on-nan", "rollback").code == 130
+        assert load_state(run_folder(tmp_path / "b") / STATE).step == step + 1
+        assert (run_folder(tmp_path / "b") / PREVIOUS).exists()
+    at_step(monkeypatch, -1, crash)
+    ran = bench(*unlucky(tmp_path / "b"), "--on-nan", "rollback")
+    assert ran.code == 0, ran.err
+    assert "goes back to its checkpoint of step 4" in ran.out
+    for name in (WEIGHTS, "log.jsonl"):
+        whole = contents(run_folder(tmp_path / "a"))[name]
+        assert contents(run_folder(tmp_path / "b"))[name] == whole
+
+
 def test_a_rollback_before_the_first_checkpoint_starts_anew(unlucky, tmp_path, fabric, monkeypatch):
     monkeypatch.setattr(Unlucky, "at", 2)
     ran = bench(*unlucky(tmp_path), "--on-nan", "rollback")
