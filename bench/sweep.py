@@ -20,12 +20,14 @@ from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
 from bench.files import sha256
+from bench.holder import Holder
 from bench.identity import digest
 from bench.measure import Measured
 from bench.plan import Cell, Target
 from bench.preview import TILES, preview
 from bench.provenance import now, provenance
 from bench.saving import Keep
+from bench.sharing import claim_path, in_turn
 from bench.store import Row, Status, read_row, row_path, write_row
 from methods import Guidance, Method, SampleRNG
 
@@ -259,17 +261,44 @@ def floor_row(
     n: int,
     tell: Tell = lambda _: None,
 ) -> Row | None:
-    """Real samples measured like a generated set, stored; None if there are not n of them."""
+    """Real samples measured like a generated set, stored; None if there are not n of them.
+
+    One process at a time measures them, since values of other metrics are kept.
+    """
     split = floor_split(data, n)
     if split is None:
         return None
     key = floor_key(split, evaluation)
-    run = FLOOR_RUN.format(data.name)
-    path = row_path(experiment.cells, run, key)
-    if path.exists():
-        row = read_row(path)
-        if {p.signature for p in evaluation.plan} <= {v.signature for v in row.values}:
-            return row
+    path = row_path(experiment.cells, FLOOR_RUN.format(data.name), key)
+
+    def stored() -> Row | None:
+        row = read_row(path) if path.exists() else None
+        wanted = {p.signature for p in evaluation.plan}
+        return row if row and wanted <= {v.signature for v in row.values} else None
+
+    told = False
+
+    def waiting(_: Path, holder: Holder | None) -> None:
+        nonlocal told
+        if not told:
+            tell(f"{data.name}: {holder or 'another process'} measures real samples; waiting.")
+        told = True
+
+    row = None
+    for _ in in_turn([path], claim_path, lambda _: stored() is not None, waiting):
+        row = stored() or _measure_floor(data, evaluation, experiment, split, key, tell)
+    return row
+
+
+def _measure_floor(
+    data: Dataset,
+    evaluation: Evaluation,
+    experiment: Experiment,
+    split: Split,
+    key: str,
+    tell: Tell,
+) -> Row:
+    n, run = len(split), FLOOR_RUN.format(data.name)
     accumulator = evaluation.accumulator()
     accumulate(accumulator, split.samples, split.labels, tell)
     found = evaluation.measure(accumulator.finish(), 1.0)

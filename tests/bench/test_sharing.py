@@ -2,19 +2,24 @@
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bench import sharing
-from bench.claims import try_claim
+from bench import sharing, sweep
+from bench.claims import Claim, read_holder, try_claim
+from bench.evaluate import prepare
+from bench.experiment import Experiment
 from bench.oom import Batches, is_out_of_memory
-from bench.sharing import in_turn
-from bench.store import read_rows
+from bench.runs import dataset
+from bench.sharing import claim_path, in_turn
+from bench.store import Row, read_rows, row_path
 from methods.oracle import Oracle
 from tests.bench.helpers import TOY_METRICS, bench, rows_of
 
@@ -83,6 +88,41 @@ def test_two_sweeps_at_once_share_the_cells(tmp_path: Path) -> None:
     assert [c + k for c, k in zip(computed, kept, strict=True)] == [6, 6]
     assert sorted(r.guidance for r in rows_of(tmp_path, "oracle")) == [1, 2, 3, 4, 5, 6]
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
+
+
+def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, place = dataset("modes1d"), Experiment(tmp_path, "x")
+    mine, other = (prepare(data, place.cache, metrics=[name]) for name in ("w1", "shift"))
+    write_row = sweep.write_row
+
+    def write(cells: Path, row: Row) -> Path:
+        """A look at the claim between the reading of the stored values and the writing."""
+        claim = claim_path(row_path(cells, row.run, row.key))
+        assert str(os.getpid()) in str(read_holder(claim))
+        return write_row(cells, row)
+
+    monkeypatch.setattr(sweep, "write_row", write)
+    held: list[Claim] = []
+
+    def let_go(_: float) -> None:
+        held.pop().release()
+        monkeypatch.undo()
+        assert sweep.floor_row(data, other, place, 64) is not None
+
+    assert sweep.floor_row(data, mine, Experiment(tmp_path, "y"), 64) is not None
+    (row,) = read_rows(Experiment(tmp_path, "y").cells)
+    claim = try_claim(claim_path(row_path(place.cells, row.run, row.key)))
+    assert claim is not None
+    held.append(claim)
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
+    told: list[str] = []
+    assert sweep.floor_row(data, mine, place, 64, told.append) is not None
+    assert told == [f"modes1d: {claim.holder} measures real samples; waiting."]
+    (row,) = read_rows(place.cells)
+    assert {value.metric for value in row.values} == {"w1", "shift"}
+    assert not list(tmp_path.rglob("*.claim"))
 
 
 def test_a_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
