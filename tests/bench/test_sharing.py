@@ -8,16 +8,19 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from bench import sharing, sweep
+from bench import execute, sharing, sweep
+from bench.checkpoint import load_weights, save_weights
 from bench.claims import Claim, read_holder, try_claim
 from bench.evaluate import prepare
 from bench.experiment import Experiment
+from bench.files import sha256
 from bench.oom import Batches, is_out_of_memory
-from bench.runs import dataset
+from bench.runs import WEIGHTS, dataset
 from bench.sharing import claim_path, in_turn
 from bench.store import Row, read_rows, row_path
 from methods.oracle import Oracle
@@ -202,3 +205,26 @@ def test_a_sweep_goes_on_with_smaller_batches_and_the_same_samples(
     assert values[0].keys() == values[1].keys()
     for g, found in values[0].items():
         assert found == pytest.approx(values[1][g], rel=1e-6)
+
+
+def test_weights_that_were_replaced_since_the_plan_get_no_row(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = trained / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
+    tidy_up = execute._tidy_up
+
+    def train_anew(*about: Any) -> None:
+        save_weights(weights, {k: v + 1 for k, v in load_weights(weights).items()})
+        tidy_up(*about)
+
+    arguments: tuple[Any, ...]
+    arguments = ("sweep", "-m", "edm", "-g", "1", "-n", "64", *TOY_METRICS, "--results", trained)
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "_tidy_up", train_anew)
+        ran = bench(*arguments)
+    assert ran.code == 1
+    assert ran.err.startswith(f"Error: {weights} was replaced since this command looked at it")
+    assert rows_of(trained, "edm") == []
+    assert bench(*arguments).code == 0
+    (row,) = rows_of(trained, "edm")
+    assert row.checkpoint == sha256(weights)

@@ -3,11 +3,7 @@ import shutil
 
 import pytest
 
-from bench import execute
-from bench.checkpoint import load_weights, save_weights
-from bench.files import sha256
 from bench.measure import Planned
-from bench.runs import WEIGHTS
 from bench.store import read_row
 from methods import METHODS, Preset
 from methods.oracle import Oracle, OracleConfig
@@ -401,23 +397,3 @@ def test_rows_hold_errors_and_reasons_beside_the_values_of_earlier_sweeps(traine
     low, high = values["within3"].interval
     assert 0.0 <= low < high <= 1.0
     assert "modes1d: 0 cells computed, 2 kept" in bench(*base, "--metric", "w1").out
-
-
-def test_weights_that_were_replaced_since_the_plan_get_no_row(trained, monkeypatch):
-    weights = trained / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
-    tidy_up = execute._tidy_up
-
-    def train_anew(*about):
-        save_weights(weights, {k: v + 1 for k, v in load_weights(weights).items()})
-        tidy_up(*about)
-
-    arguments = ("sweep", "-m", "edm", "-g", "1", "-n", "64", *TOY_METRICS, "--results", trained)
-    with monkeypatch.context() as patch:
-        patch.setattr(execute, "_tidy_up", train_anew)
-        ran = bench(*arguments)
-    assert ran.code == 1
-    assert ran.err.startswith(f"Error: {weights} was replaced since this command looked at it")
-    assert rows_of(trained, "edm") == []
-    assert bench(*arguments).code == 0
-    (row,) = rows_of(trained, "edm")
-    assert row.checkpoint == sha256(weights)
