@@ -13,7 +13,6 @@ from bench import train as training
 from bench.checkpoint import STATE, load_state, load_weights, save_weights
 from bench.claims import read_holder, try_claim
 from bench.errors import UserError
-from bench.health import STILL
 from bench.optim import learning_rate
 from bench.run_claim import CLAIM
 from bench.runs import CARD, WEIGHTS, dataset, make_method, read_card
@@ -374,39 +373,3 @@ def test_stop_is_the_default_and_says_what_else_there_is(unlucky, tmp_path):
     assert ran.code == 2
     assert "Unknown choice of --on-nan 'retry'. Available: rollback, stop." in ran.err
     assert bench(*unlucky(tmp_path), "--on-nan", "rollback").code == 0
-
-
-class Exploding(EDM):
-    name = "exploding"
-
-    def loss(self, nets, batch, progress, rng):
-        terms = super().loss(nets, batch, progress, rng)
-        factor = 1e5 if progress.step >= 230 else 1.0
-        return {k: v + (factor - 1) * v.detach() for k, v in terms.items()}
-
-
-class Dead(EDM):
-    name = "dead"
-
-    def loss(self, nets, batch, progress, rng):
-        terms = super().loss(nets, batch, progress, rng)
-        return {k: 0.0 * v + 0.5 for k, v in terms.items()}
-
-
-@pytest.mark.parametrize(
-    ("method", "said", "last"),
-    [
-        (Exploding, r"The loss exploded to .* in the 10 steps up to step 239, where ", 200),
-        (Dead, f"The loss did not change in any bit for {STILL} steps up to step {STILL},", 100),
-    ],
-)
-def test_a_loss_that_explodes_or_stands_still_stops_with_the_last_good_checkpoint(
-    tmp_path, fabric, monkeypatch, method, said, last
-):
-    monkeypatch.setitem(METHODS, method.name, method)
-    card = tiny_card(method.name, "modes1d", "train.iterations=400", "train.checkpoint_every=50")
-    with pytest.raises(UserError, match=said) as raised:
-        train(card, dataset("modes1d"), tmp_path, fabric=fabric)
-    assert f"the last good checkpoint is {tmp_path / STATE}" in str(raised.value)
-    assert load_state(tmp_path / STATE).step == last
-    assert not (tmp_path / WEIGHTS).exists()
