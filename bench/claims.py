@@ -3,7 +3,8 @@
 They need neither flock nor equal clocks: a claim is made by creating a file that must not exist
 yet, which network file systems also do for one process only, and its holder touches it every few
 seconds. A claim expires once its process is gone, which its own machine can see, or once nobody
-has touched it for `PATIENCE`; ages are taken by the file system's own clock.
+has touched it for `PATIENCE`, or for `SILENCE` where it seems to be of its own machine before that
+was started anew; ages are taken by the file system's own clock.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from pydantic import ValidationError
 
 from bench.exclusive import rename_new
 from bench.files import make_folder, read_whole
-from bench.holder import Holder, mark_in, this_process
+from bench.holder import Holder, Mark, mark_in, this_process
 from metrics import places
 
 PATIENCE = 120.0
 """Seconds without a sign of life after which a claim of another machine is void."""
 BEAT = 10.0
 """Seconds between two signs of life."""
-_ON_THE_WAY = (".draft", ".now", ".turn")
+SILENCE = 3 * BEAT
+"""The same as `PATIENCE`, where all but the signs of life says that the holder is gone."""
+_ON_THE_WAY = (".draft", ".now", ".turn", ".void")
 """Files that exist only while a claim is made."""
 
 
@@ -61,19 +64,16 @@ def try_claim(path: Path) -> Claim | None:
     if _create(path, holder):
         return Claim(path, holder)
     held = read_holder(path)
-    if not _is_void(path, held):
+    if not _is_void(path, _mark_of(path, held)):
         return None
     # Of all who find it void one may replace it; whoever dies meanwhile leaves a void file too.
     turn = path.with_name(f"{path.name}.turn")
     if not _create(turn, holder):
-        if _is_void(turn, read_holder(turn)):
-            turn.unlink(missing_ok=True)
+        _remove_void(turn, read_holder(turn))
         return None
     try:
-        now = read_holder(path)
-        if now != held or not _is_void(path, now):
+        if not _remove_void(path, held):
             return None
-        path.unlink(missing_ok=True)
         return Claim(path, holder) if _create(path, holder) else None
     finally:
         turn.unlink(missing_ok=True)
@@ -94,10 +94,10 @@ def tidy_claims(folder: Path) -> None:
     """Remove the void claims in a folder, and what killed processes left of making some."""
     with suppress(OSError):
         void = [p for p in folder.glob(".*") if p.name.endswith((*_ON_THE_WAY, ".claim"))]
-        void = [path for path in void if _is_void(path, read_holder(path))]
+        void = [path for path in void if _is_void(path, _mark_of(path, read_holder(path)))]
         for path in void:
             if path.suffix in _ON_THE_WAY:
-                path.unlink(missing_ok=True)
+                _remove_void(path, read_holder(path))
         for path in void:  # their turns have gone before them
             if path.suffix not in _ON_THE_WAY:
                 with claimed(path):  # who takes it over meanwhile keeps it
@@ -123,22 +123,29 @@ def _create(path: Path, holder: Holder) -> bool:
             file.flush()
             os.fsync(file.fileno())
         places.check()
-        # Not every file system has hard links, or renames without replacing.
-        for name in (os.link, rename_new):
-            try:
-                with _of(path):
-                    name(draft, path)
-            except FileExistsError:
-                return False
-            except FileNotFoundError:  # the folder is gone, and another may be in its place
-                raise
-            except OSError:
-                continue
-            return True
-        return _create_exclusively(path, text)
+        return _named(draft, path) or _create_exclusively(path, text)
+    except FileExistsError:
+        return False
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def _named(draft: Path, path: Path) -> bool:
+    """Give a file a name that nobody has, at once; FileExistsError if somebody has it.
+
+    False where the file system has neither hard links nor renames that replace nothing.
+    """
+    for name in (os.link, rename_new):
+        try:
+            with _of(path):
+                name(draft, path)
+        except (FileExistsError, FileNotFoundError):  # the folder may be gone, for another
+            raise
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def _create_exclusively(path: Path, text: bytes) -> bool:
@@ -167,10 +174,41 @@ def _of(path: Path) -> Iterator[None]:
         raise
 
 
-def _is_void(path: Path, held: Holder | None) -> bool:
-    mark = held.mark if held is not None else mark_in(path.name)
+def _remove_void(path: Path, held: Holder | None) -> bool:
+    """Remove what `held` left if it still is what lies there, and void; whether it was removed.
+
+    Others may replace or touch it between the look and the removal: it is moved aside first, where
+    only this process looks again, and put back if it is alive.
+    """
+    mark = _mark_of(path, held)
+    if not _is_void(path, mark):
+        return False
+    aside = path.with_name(this_process().mark.new_name("void"))
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # somebody was quicker
+        return False
+    if read_holder(aside) == held and _is_void(aside, mark):
+        aside.unlink(missing_ok=True)
+        return True
+    with suppress(FileExistsError):  # whose holder sees that it has lost it
+        if not _named(aside, path):
+            aside.rename(path)
+    aside.unlink(missing_ok=True)
+    return False
+
+
+def _mark_of(path: Path, held: Holder | None) -> Mark | None:
+    """Whose a file is, by its content or else by its name; None where neither tells."""
+    return held.mark if held is not None else mark_in(path.name)
+
+
+def _is_void(path: Path, mark: Mark | None) -> bool:
     gone = None if mark is None else mark.is_gone()
-    return _age(path) > PATIENCE if gone is None else gone
+    if gone is not None:
+        return gone
+    anew = mark is not None and mark.is_of_earlier_start()
+    return _age(path) > (SILENCE if anew else PATIENCE)
 
 
 def _age(path: Path) -> float:

@@ -22,7 +22,7 @@ from bench.oom import Batches
 from bench.plan import Cell, Target
 from bench.progress import Bar
 from bench.saving import Keep, Saver
-from bench.sharing import in_turn
+from bench.sharing import claim_path, in_turn
 from bench.store import Row, read_row, row_path, write_row
 from bench.sweep import FLOOR_RUN, Outcome, generate, is_done, load_nets, make_row, run_cell
 from bench.trouble import system_error
@@ -101,8 +101,7 @@ class _Work:
 
     def claim(self, item: tuple[Target, Cell]) -> Path:
         cell = item[1]
-        row = row_path(self.experiment.cells, cell.card.name, cell.key)
-        return row.with_name(f".{row.stem}.claim")
+        return claim_path(row_path(self.experiment.cells, cell.card.name, cell.key))
 
     def has_nothing_to_do(self, item: tuple[Target, Cell]) -> bool:
         cell = item[1]

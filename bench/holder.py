@@ -35,23 +35,31 @@ class Mark(NamedTuple):
     def is_gone(self) -> bool | None:
         """Whether the process has ended; None if that cannot be told from here."""
         here = this_process().mark
-        if not self.boot:
+        if not self.boot or (self.boot, self.space) != (here.boot, here.space):
             return None
-        if (self.boot, self.space) == (here.boot, here.space):
-            return not self._is_alive()
-        # Of this machine, which was started anew since.
-        started_anew = self.boot != here.boot and self.machine == here.machine
-        return True if self.machine and started_anew else None
-
-    def _is_alive(self) -> bool:
         try:
             os.kill(self.pid, 0)
+            own = True
         except (ProcessLookupError, OverflowError):
-            return False
-        except OSError:  # it exists and is somebody else's
             return True
+        except OSError:
+            own = False  # it exists and is somebody else's, about whom little may be told
+        started = _started(self.pid)
+        if not started and not own:
+            return None
         # Numbers of processes are used again: a later one is not the holder.
-        return _started(self.pid) == self.started
+        return started != self.started
+
+    def is_of_earlier_start(self) -> bool:
+        """Whether it seems to be of this machine before that was started anew.
+
+        So does a living process of another machine that has the name and the identity of this
+        one, as copies of a virtual machine and containers of one image may have.
+        """
+        here = this_process().mark
+        return bool(self.machine and self.boot) and (
+            self.boot != here.boot and self.machine == here.machine
+        )
 
 
 class Holder(BaseModel):

@@ -52,6 +52,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of a device or of this machine, does not suffice."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The CPU's allocator raises a plain RuntimeError.
-    words = ("not enough memory", "can't allocate memory")
+    # The allocators of the CPU and of MPS raise a plain RuntimeError, as do CUDA's libraries.
+    words = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -16,6 +16,11 @@ POLL = 0.5
 T = TypeVar("T")
 
 
+def claim_path(row: Path) -> Path:
+    """The claim of who makes a row, beside it."""
+    return row.with_name(f".{row.stem}.claim")
+
+
 def in_turn(
     items: Sequence[T],
     claim: Callable[[T], Path],

@@ -11,16 +11,17 @@ from bench.errors import UserError
 PREVIOUS = "state.previous.safetensors"
 
 
-def save_newest(folder: Path, state: TrainingState) -> None:
+def save_newest(folder: Path, state: TrainingState, *, keep_previous: bool = False) -> None:
     """Write the newest checkpoint; the one that was the newest is kept beside it.
 
-    At every moment one of the two is whole under its name. Takes the room of three while writing.
+    With `keep_previous` the one before stays instead, where there is one. At every moment one of
+    the two is whole under its name. Takes the room of three while writing.
     """
-    newest = folder / STATE
+    newest, previous = folder / STATE, folder / PREVIOUS
 
     def set_aside() -> None:
-        if newest.exists():
-            newest.replace(folder / PREVIOUS)
+        if newest.exists() and not (keep_previous and previous.exists()):
+            newest.replace(previous)
 
     save_state(newest, state, before=set_aside)
 
@@ -53,6 +54,23 @@ def load_newest(
             f"{_at(state)}, and makes the steps since then again."
         )
         return state, previous
+
+
+def load_due(
+    folder: Path, every: int, tell: Callable[[str], None] = lambda _: None
+) -> tuple[TrainingState, Path] | None:
+    """`load_newest`, but the one before if the newest was only made because a stop was asked for.
+
+    That is one of a step that is no multiple of `every`; a training that nobody stopped has none.
+    """
+    found = load_newest(folder, tell)
+    if found is None or found[0].step % every == 0:
+        return found
+    try:
+        state = load_state(folder / PREVIOUS)
+    except UserError:
+        return found
+    return (state, folder / PREVIOUS) if state.step % every == 0 else found
 
 
 def settle(folder: Path, used: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +16,18 @@ from bench.data import Dataset, Split
 from bench.data.convert import from_model, one_hot
 from bench.divergence import Diverged as Diverged
 from bench.divergence import refuse_constant
+from bench.errors import UserError
 from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
 from bench.experiment import Experiment
+from bench.files import sha256
+from bench.holder import Holder
 from bench.identity import digest
 from bench.measure import Measured
 from bench.plan import Cell, Target
 from bench.preview import TILES, preview
 from bench.provenance import now, provenance
 from bench.saving import Keep
+from bench.sharing import claim_path, in_turn
 from bench.store import Row, Status, read_row, row_path, write_row
 from methods import Guidance, Method, SampleRNG
 
@@ -81,21 +86,39 @@ class MetricsFailed(Exception):
 
 
 def load_nets(target: Target, device: torch.device) -> nn.Module:
-    """The networks of a run with their averaged weights, ready for sampling."""
+    """The networks of a run with their averaged weights, ready for sampling.
+
+    UserError if a file is no longer the one that the target was planned with.
+    """
     with torch.random.fork_rng(devices=[]):
         if target.weights is not None:
             files = (target.weights, target.null_weights, target.weak_weights)
             check_size(target.method.build, [file for file in files if file is not None])
         nets = target.method.build()
     if target.weights is not None:
-        weights = load_weights(target.weights)
+        weights = _load_planned(target.weights, target.checkpoint)
         source = str(target.weights)
-        for name, file in (("null", target.null_weights), ("weak", target.weak_weights)):
+        for name, file, planned in (
+            ("null", target.null_weights, target.null_checkpoint),
+            ("weak", target.weak_weights, target.weak_checkpoint),
+        ):
             if file is not None:
-                weights |= {f"{name}.{key}": value for key, value in load_weights(file).items()}
+                found = _load_planned(file, planned)
+                weights |= {f"{name}.{key}": value for key, value in found.items()}
                 source += f" and {file}"
         load_into(nets, weights, source)
     return nets.to(device).eval().requires_grad_(False)
+
+
+def _load_planned(path: Path, planned: str) -> dict[str, Tensor]:
+    # Rows carry the hash of the plan, which may be days old; a run trained anew is another one.
+    weights = load_weights(path)
+    if sha256(path) != planned:
+        raise UserError(
+            f"{path} was replaced since this command looked at it, as by a new training: the same "
+            "command goes on with what is there now."
+        )
+    return weights
 
 
 def is_done(cell: Cell, evaluation: Evaluation, experiment: Experiment) -> Row | None:
@@ -237,17 +260,44 @@ def floor_row(
     n: int,
     tell: Tell = lambda _: None,
 ) -> Row | None:
-    """Real samples measured like a generated set, stored; None if there are not n of them."""
+    """Real samples measured like a generated set, stored; None if there are not n of them.
+
+    One process at a time measures them, since values of other metrics are kept.
+    """
     split = floor_split(data, n)
     if split is None:
         return None
     key = floor_key(split, evaluation)
-    run = FLOOR_RUN.format(data.name)
-    path = row_path(experiment.cells, run, key)
-    if path.exists():
-        row = read_row(path)
-        if {p.signature for p in evaluation.plan} <= {v.signature for v in row.values}:
-            return row
+    path = row_path(experiment.cells, FLOOR_RUN.format(data.name), key)
+
+    def stored() -> Row | None:
+        row = read_row(path) if path.exists() else None
+        wanted = {p.signature for p in evaluation.plan}
+        return row if row and wanted <= {v.signature for v in row.values} else None
+
+    told = False
+
+    def waiting(_: Path, holder: Holder | None) -> None:
+        nonlocal told
+        if not told:
+            tell(f"{data.name}: {holder or 'another process'} measures real samples; waiting.")
+        told = True
+
+    row = None
+    for _ in in_turn([path], claim_path, lambda _: stored() is not None, waiting):
+        row = stored() or _measure_floor(data, evaluation, experiment, split, key, tell)
+    return row
+
+
+def _measure_floor(
+    data: Dataset,
+    evaluation: Evaluation,
+    experiment: Experiment,
+    split: Split,
+    key: str,
+    tell: Tell,
+) -> Row:
+    n, run = len(split), FLOOR_RUN.format(data.name)
     accumulator = evaluation.accumulator()
     accumulate(accumulator, split.samples, split.labels, tell)
     found = evaluation.measure(accumulator.finish(), 1.0)

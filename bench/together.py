@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from torch import distributed
+import torch
+from torch import Tensor, distributed
 
 from bench.errors import UserError, said
 from bench.trouble import KEPT, explain_trouble
@@ -37,6 +38,14 @@ def leader_first(fabric: Fabric) -> Iterator[bool]:
             raise UserError(f"The first process stopped, and this one with it: {problem}")
     if failed is not None:
         raise failed
+
+
+def in_any(fabric: Fabric, here: bool) -> bool:
+    """Whether something is so in any of the processes, which all have to ask."""
+    if fabric.world_size == 1:
+        return here
+    flag = torch.tensor(float(here), device=fabric.device)
+    return bool(cast(Tensor, fabric.all_reduce(flag, reduce_op="sum")) > 0)
 
 
 @contextmanager

@@ -45,8 +45,8 @@ from bench.runs import (
     write_card,
 )
 from bench.signals import stop_signals
-from bench.states import load_newest, remove_states, save_newest, settle
-from bench.together import leader_first
+from bench.states import load_due, load_newest, remove_states, save_newest, settle
+from bench.together import in_any, leader_first
 from bench.train_log import LOG, Log
 from bench.training_step import Loss as _Loss
 from bench.training_step import accumulate_gradients, build_nets, near
@@ -138,7 +138,7 @@ class _Training:
         self.method = make_method(card, data)
         self.fabric, self.leader = fabric, fabric.is_global_zero
         self.console = console if self.leader else None
-        self.first = 0
+        self.first = self.newest = 0
         self.rollbacks: tuple[str, ...] = ()
         self._noted: dict[str, str] = {}
         self.slices = Batches(self._slice(), self._tell, WHOLE_GRADIENT)
@@ -204,7 +204,8 @@ class _Training:
                 if leads:
                     save_weights(folder / WEIGHTS, self.ema.weights)
                     remove_states(folder)
-        if stop.asked and fabric.world_size == 1:  # otherwise the next run would train on
+            stopping = in_any(fabric, stop.asked)
+        if stopping:  # otherwise the next run would train on
             raise Stopped(
                 f"Stopped after the last step of {card.name}: its weights are written, and the "
                 "same command goes on with what is left."
@@ -246,7 +247,8 @@ class _Training:
         self.hold.check()
         self.optimizer.zero_grad()
         before = self.rollbacks
-        average = self._load(self.nets, self.optimizer)
+        # Where a training that nobody stopped goes back to, so that both go on alike.
+        average = self._load(self.nets, self.optimizer, due=True)
         if average is None:  # somebody removed it
             raise error
         self._take_average(average)
@@ -268,7 +270,9 @@ class _Training:
         self._sync()
         with leader_first(self.fabric) as leads:
             if leads:
-                save_newest(self.folder, self._state(step))
+                stopped = self.newest % self.settings.checkpoint_every != 0
+                save_newest(self.folder, self._state(step), keep_previous=stopped)
+        self.newest = step
 
     def _sync(self) -> None:
         """Bring the log to the disk, and look whether the folder is still there and ours."""
@@ -281,17 +285,26 @@ class _Training:
         weights = self.nets.state_dict()
         return TrainingState(step, weights, self.ema.weights, tensors, self.rollbacks)
 
-    def _load(self, nets: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor] | None:
-        """Put the newest good checkpoint back; its average of the weights, None without one."""
+    def _load(
+        self, nets: nn.Module, optimizer: torch.optim.Optimizer, *, due: bool = False
+    ) -> dict[str, Tensor] | None:
+        """Put the newest good checkpoint back; its average of the weights, None without one.
+
+        With `due` not one that was made out of turn, since a stop was asked for.
+        """
         self.fabric.barrier()
-        found = load_newest(self.folder, self._tell)
+        if due:
+            found = load_due(self.folder, self.settings.checkpoint_every, self._tell)
+        else:
+            found = load_newest(self.folder, self._tell)
         self.fabric.barrier()  # all have read before a file is renamed
         if found is None:
             return None
         state, used = found
         load_into(nets, state.weights, used)
         load_optimizer(optimizer, state.optimizer)
-        self.first, self.rollbacks = state.step, state.rollbacks
+        self.first = self.newest = state.step
+        self.rollbacks = state.rollbacks
         with leader_first(self.fabric) as leads:
             if leads:
                 settle(self.folder, used)

@@ -48,7 +48,7 @@ class Log:
                 if json.loads(line)["step"] < first:
                     kept.append(line)
             except (ValueError, KeyError, TypeError, RecursionError):
-                break
+                continue  # the steps behind a damaged line are not made again
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def sync(self) -> None:

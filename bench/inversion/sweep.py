@@ -78,7 +78,8 @@ def sweep_inversions(
                 outcome.skipped += 1
                 _write_once(experiment, make_row(planned, bench, experiment, "skip", planned.skip))
                 continue
-            if planned not in open_rows:
+            # Another process may have made it meanwhile.
+            if planned not in open_rows or kept(planned, experiment):
                 outcome.kept += 1
                 continue
 
@@ -105,7 +106,8 @@ def sweep_inversions(
                 reason = f"{type(error).__name__}: {error}"
                 outcome.failed.append(f"inversion {what}: {reason}")
                 row = make_row(planned, bench, experiment, "failed", reason)
-            write_inversion(experiment.inversions, row)
+            if row.status != "failed" or not kept(planned, experiment):
+                write_inversion(experiment.inversions, row)
     return outcome
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from multiprocessing.synchronize import Barrier as BarrierType
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,9 +54,8 @@ def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
 def _elsewhere(path: Path, age: float) -> None:
     claim = try_claim(path)
     assert claim is not None
-    # Of another token, since this process touches what it holds.
-    other = {"boot": "other", "host": "far", "token": "t"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | other))
+    claims._KEEPER.remove(claim)  # nobody here is to touch it
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "other", "host": "far"}))
     then = time.time() - age
     os.utime(path, (then, then))
 
@@ -77,11 +77,68 @@ def test_a_claim_from_before_this_machine_was_started_anew_is_void(
     assert claim is not None
     assert try_claim(path) is None
     monkeypatch.setattr(holder, "_boot", lambda: "later")
+    # A copy of this machine, with its name and identity, has another start too, and is alive.
+    assert try_claim(path) is None
+    then = time.time() - claims.SILENCE - 1
+    os.utime(path, (then, then))
+    assert try_claim(path) is not None
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_number_that_another_user_uses_again_does_not_hold_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("of another user")
+
+    path = tmp_path / "x.claim"
+    assert try_claim(path) is not None
+    monkeypatch.setattr(os, "kill", refuse)
+    assert try_claim(path) is None  # it started when the holder did
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": "1"}))
+    if hidden:  # nothing is told of processes of others: then it goes by the signs of life
+        monkeypatch.setattr(holder, "_started", lambda _: "")
+        assert try_claim(path) is None
+        os.utime(path, (0, 0))
     assert try_claim(path) is not None
 
 
 def _refuse(*_: object) -> None:
     raise PermissionError("not on this file system")
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("how", ["taken over", "touched"])
+@pytest.mark.parametrize(("name", "looks"), [("x.claim", 2), ("x.claim.turn", 1)])
+def test_what_comes_alive_between_the_last_look_and_the_removal_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, looks: int, how: str, links: bool
+) -> None:
+    claim, path = tmp_path / "x.claim", tmp_path / name
+    _elsewhere(claim, claims.PATIENCE + 20)
+    if path != claim:
+        os.link(claim, path)
+    other = json.dumps(json.loads(claim.read_text()) | {"token": "another"})
+    is_void, seen = claims._is_void, []
+
+    def come_alive(place: Path, *about: Any) -> bool:
+        found = is_void(place, *about)
+        seen.append(place)
+        if place == path and seen.count(path) == looks:
+            assert found
+            if how == "taken over":
+                path.unlink()
+                path.write_text(other)
+            os.utime(path)
+        return found
+
+    monkeypatch.setattr(claims, "_is_void", come_alive)
+    if not links:
+        monkeypatch.setattr(os, "link", _refuse)
+    assert try_claim(claim) is None
+    held = read_holder(path)
+    assert held is not None
+    assert (held.token == "another") is (how == "taken over")
+    assert {p.name for p in tmp_path.iterdir()} == {"x.claim", name}
 
 
 @pytest.mark.parametrize("renames", [True, False])
@@ -229,7 +286,8 @@ KILLED_AT_EACH_STEP = """
 import os, pathlib, signal, sys
 from bench import claims
 from bench.claims import tidy_claims, try_claim
-folder, links = sys.argv[1:]
+from bench.holder import this_process
+folder, links, over = sys.argv[1:]
 left = None
 
 def refuse(*_):
@@ -250,7 +308,7 @@ if links == "no":
 
 def hook(event, arguments):
     global left
-    if left is None or event not in ("open", "os.link", "os.remove"):
+    if left is None or event not in ("open", "os.link", "os.remove", "os.rename"):
         return
     if folder in str(arguments[0]):
         left -= 1
@@ -259,7 +317,10 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 status, steps = 1, 0
+dead = this_process().model_copy(update={"started": "1"})
 while status:
+    if over:
+        pathlib.Path(folder, ".x.claim").write_text(dead.model_dump_json())
     child = os.fork()
     if not child:
         left = steps
@@ -275,12 +336,13 @@ print(steps)
 
 
 @pytest.mark.parametrize("links", ["yes", "no"])
+@pytest.mark.parametrize("over", ["", "a claim of the dead"])
 def test_a_process_killed_at_any_step_of_making_a_claim_leaves_nothing(
-    tmp_path: Path, links: str
+    tmp_path: Path, links: str, over: str
 ) -> None:
     if links == "no":
         _needs_rename_new(tmp_path)
-    command = [sys.executable, "-c", KILLED_AT_EACH_STEP, str(tmp_path), links]
+    command = [sys.executable, "-c", KILLED_AT_EACH_STEP, str(tmp_path), links, over]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 4

@@ -3,8 +3,14 @@ import math
 
 import pytest
 
+from bench.checkpoint import STATE, load_state
 from bench.errors import UserError
 from bench.health import BLOCK, FACTOR, FIRST, STILL, WINDOW, Unstable, Watch, parse_on_nan
+from bench.runs import WEIGHTS, dataset
+from bench.train import train
+from methods import METHODS
+from methods.edm import EDM
+from tests.bench.helpers import tiny_card
 
 
 def noisy(step, level=1.0):
@@ -115,3 +121,39 @@ def test_on_nan_is_one_of_two():
     assert (parse_on_nan("stop"), parse_on_nan("rollback")) == ("stop", "rollback")
     with pytest.raises(UserError, match=r"--on-nan 'rolback'. Did you mean 'rollback'\?"):
         parse_on_nan("rolback")
+
+
+class Exploding(EDM):
+    name = "exploding"
+
+    def loss(self, nets, batch, progress, rng):
+        terms = super().loss(nets, batch, progress, rng)
+        factor = 1e5 if progress.step >= 230 else 1.0
+        return {k: v + (factor - 1) * v.detach() for k, v in terms.items()}
+
+
+class Dead(EDM):
+    name = "dead"
+
+    def loss(self, nets, batch, progress, rng):
+        terms = super().loss(nets, batch, progress, rng)
+        return {k: 0.0 * v + 0.5 for k, v in terms.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "last"),
+    [
+        (Exploding, r"The loss exploded to .* in the 10 steps up to step 239, where ", 200),
+        (Dead, f"The loss did not change in any bit for {STILL} steps up to step {STILL},", 100),
+    ],
+)
+def test_a_loss_that_explodes_or_stands_still_stops_with_the_last_good_checkpoint(
+    tmp_path, fabric, monkeypatch, method, said, last
+):
+    monkeypatch.setitem(METHODS, method.name, method)
+    card = tiny_card(method.name, "modes1d", "train.iterations=400", "train.checkpoint_every=50")
+    with pytest.raises(UserError, match=said) as raised:
+        train(card, dataset("modes1d"), tmp_path, fabric=fabric)
+    assert f"the last good checkpoint is {tmp_path / STATE}" in str(raised.value)
+    assert load_state(tmp_path / STATE).step == last
+    assert not (tmp_path / WEIGHTS).exists()

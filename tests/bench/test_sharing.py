@@ -2,19 +2,27 @@
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from bench import sharing
-from bench.claims import try_claim
+from bench import execute, sharing, sweep
+from bench.checkpoint import load_weights, save_weights
+from bench.claims import Claim, read_holder, try_claim
+from bench.evaluate import prepare
+from bench.experiment import Experiment
+from bench.files import sha256
 from bench.oom import Batches, is_out_of_memory
-from bench.sharing import in_turn
-from bench.store import read_rows
+from bench.runs import WEIGHTS, dataset
+from bench.sharing import claim_path, in_turn
+from bench.store import Row, read_rows, row_path
 from methods.oracle import Oracle
 from tests.bench.helpers import TOY_METRICS, bench, rows_of
 
@@ -85,6 +93,41 @@ def test_two_sweeps_at_once_share_the_cells(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 
+def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, place = dataset("modes1d"), Experiment(tmp_path, "x")
+    mine, other = (prepare(data, place.cache, metrics=[name]) for name in ("w1", "shift"))
+    write_row = sweep.write_row
+
+    def write(cells: Path, row: Row) -> Path:
+        """A look at the claim between the reading of the stored values and the writing."""
+        claim = claim_path(row_path(cells, row.run, row.key))
+        assert str(os.getpid()) in str(read_holder(claim))
+        return write_row(cells, row)
+
+    monkeypatch.setattr(sweep, "write_row", write)
+    held: list[Claim] = []
+
+    def let_go(_: float) -> None:
+        held.pop().release()
+        monkeypatch.undo()
+        assert sweep.floor_row(data, other, place, 64) is not None
+
+    assert sweep.floor_row(data, mine, Experiment(tmp_path, "y"), 64) is not None
+    (row,) = read_rows(Experiment(tmp_path, "y").cells)
+    claim = try_claim(claim_path(row_path(place.cells, row.run, row.key)))
+    assert claim is not None
+    held.append(claim)
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
+    told: list[str] = []
+    assert sweep.floor_row(data, mine, place, 64, told.append) is not None
+    assert told == [f"modes1d: {claim.holder} measures real samples; waiting."]
+    (row,) = read_rows(place.cells)
+    assert {value.metric for value in row.values} == {"w1", "shift"}
+    assert not list(tmp_path.rglob("*.claim"))
+
+
 def test_a_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
     results = tmp_path / "r"
     assert bench(*SWEEP, "--results", results).code == 0
@@ -108,6 +151,10 @@ def test_out_of_memory_is_told_from_other_errors() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.8 GB)"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    failed = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    assert is_out_of_memory(RuntimeError(failed))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
@@ -158,3 +205,26 @@ def test_a_sweep_goes_on_with_smaller_batches_and_the_same_samples(
     assert values[0].keys() == values[1].keys()
     for g, found in values[0].items():
         assert found == pytest.approx(values[1][g], rel=1e-6)
+
+
+def test_weights_that_were_replaced_since_the_plan_get_no_row(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = trained / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
+    tidy_up = execute._tidy_up
+
+    def train_anew(*about: Any) -> None:
+        save_weights(weights, {k: v + 1 for k, v in load_weights(weights).items()})
+        tidy_up(*about)
+
+    arguments: tuple[Any, ...]
+    arguments = ("sweep", "-m", "edm", "-g", "1", "-n", "64", *TOY_METRICS, "--results", trained)
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "_tidy_up", train_anew)
+        ran = bench(*arguments)
+    assert ran.code == 1
+    assert ran.err.startswith(f"Error: {weights} was replaced since this command looked at it")
+    assert rows_of(trained, "edm") == []
+    assert bench(*arguments).code == 0
+    (row,) = rows_of(trained, "edm")
+    assert row.checkpoint == sha256(weights)

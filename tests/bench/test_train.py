@@ -92,6 +92,19 @@ def test_a_crash_costs_the_steps_since_the_checkpoint_and_no_bit(tmp_path, fabri
     assert steps_logged(tmp_path / "run") == list(range(12))
 
 
+def test_a_damaged_line_of_the_log_costs_no_other(tmp_path, fabric, monkeypatch):
+    card, data = tiny_card("edm", "modes1d"), dataset("modes1d")
+    at_step(monkeypatch, 8, interrupt)
+    with pytest.raises(Stopped):
+        train(card, data, tmp_path, fabric=fabric)
+    monkeypatch.undo()
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:4], "\0\0\0", *lines[5:]]) + "\n")
+    train(card, data, tmp_path, fabric=fabric)
+    assert steps_logged(tmp_path) == [0, 1, 2, 3, *range(5, 12)]
+
+
 def test_a_finished_run_is_left_as_it_is(trained):
     before = contents(trained)
     ran = bench("train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", trained)

@@ -11,7 +11,7 @@ from bench.checkpoint import STATE
 from bench.data.card import STAMP
 from bench.states import PREVIOUS
 
-CLAIMS = (".claim", ".draft", ".turn", ".now")
+CLAIMS = (".claim", ".draft", ".turn", ".void", ".now")
 TIMES = ("created", "provenance", "seconds_per_image", "inversion_seconds", "edit_seconds")
 """Keys of rows and cards that no two runs share."""
 

@@ -100,6 +100,35 @@ def test_an_error_of_another_process_ends_the_first(tmp_path):
     assert (run_of(tmp_path) / STATE).exists()
 
 
+STOP = """
+import os, signal, sys
+from bench import cli, train
+from bench.optim import learning_rate
+
+def rate(settings, step):
+    if step == settings.iterations - 1 and os.environ["RANK"] == "1":
+        signal.raise_signal(signal.SIGTERM)
+    return learning_rate(settings, step)
+
+train.learning_rate = rate
+cli.main()
+"""
+
+
+def test_a_signal_to_one_in_the_last_step_stops_both_before_the_next_run(tmp_path):
+    driver = tmp_path / "driver.py"
+    driver.write_text(STOP)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         driver, *COMMAND, "-m", "gft", "--results", tmp_path / "results", "--device", "cpu"],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Stopped after the last step of modes1d-edm-s0" in done.stderr
+    assert [folder.name for folder in run_of(tmp_path).parent.iterdir()] == ["modes1d-edm-s0"]
+    assert (run_of(tmp_path) / WEIGHTS).exists()
+
+
 class Fabric:
     """Of two processes, one; `heard` is what the first one says."""
 

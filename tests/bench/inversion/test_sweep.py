@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from bench.experiment import Experiment
+from bench.inversion import sweep as inversion_sweep
 from bench.inversion.store import read_inversions
+from bench.progress import Bar
 from bench.runs import dataset
 from tests.bench.helpers import bench, contents
 from tests.bench.inversion.conftest import INVERSION
@@ -116,6 +118,36 @@ def test_a_failure_is_told_kept_apart_and_tried_again(inverted, monkeypatch):
     ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 0, ran.err
     assert rows(inverted)["igct", 1.0].status == "ok"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_another_process_made_meanwhile_is_kept(inverted, monkeypatch, fails):
+    folder = inverted / "default" / "inversions"
+    whole = contents(folder)
+    paths = sorted(folder.glob("digits-igct-s0/*.json"))
+    for path in paths:
+        path.unlink()
+
+    def other():
+        for path in paths:
+            path.write_bytes(whole[str(path.relative_to(folder))])
+
+    def edit(*arguments):
+        other()
+        raise RuntimeError("out of ink")
+
+    def begin(*arguments):  # once it is known what is missing
+        other()
+        return Bar(*arguments)
+
+    if fails:
+        monkeypatch.setattr("methods.igct.IGCT.edit", edit)
+    else:
+        monkeypatch.setattr(inversion_sweep, "Bar", begin)
+    ran = bench(*SWEEP, "--results", inverted)
+    assert ran.code == int(fails), ran.err
+    assert ("0 inversions computed, 3 kept" in ran.out) is not fails
+    assert contents(folder) == whole
 
 
 def test_divergence_is_a_result(inverted, monkeypatch):
