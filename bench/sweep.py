@@ -104,6 +104,8 @@ def is_done(cell: Cell, evaluation: Evaluation, experiment: Experiment) -> Row |
     if not path.exists():
         return None
     row = read_row(path)
+    if row.key != cell.key:  # a file of another cell under this name
+        return None
     if row.status == "diverged":
         return row
     have = {value.signature for value in row.values}
@@ -215,7 +217,7 @@ def _merged(
     """`fresh` values with the stored ones of other metrics, of the same samples and reference."""
     path = row_path(experiment.cells, run, key)
     row = read_row(path) if path.exists() else None
-    if row is None or row.reference_hash != evaluation.reference_hash:
+    if row is None or (row.key, row.reference_hash) != (key, evaluation.reference_hash):
         return {"values": fresh.values, "unmeasured": fresh.unmeasured}
     names = {(v.metric, v.extractor) for v in fresh.values}
     old = [v for v in row.values if (v.metric, v.extractor) not in names]
@@ -247,7 +249,8 @@ def floor_row(
     path = row_path(experiment.cells, run, key)
     if path.exists():
         row = read_row(path)
-        if {p.signature for p in evaluation.plan} <= {v.signature for v in row.values}:
+        have = {v.signature for v in row.values}
+        if row.key == key and {p.signature for p in evaluation.plan} <= have:
             return row
     accumulator = evaluation.accumulator()
     accumulate(accumulator, split.samples, split.labels, tell)
