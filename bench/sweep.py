@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from bench.checkpoint import check_size, load_into, load_weights
 from bench.data import Dataset, Split
-from bench.data.convert import from_model, one_hot
 from bench.divergence import Diverged as Diverged
 from bench.divergence import refuse_constant
-from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
+from bench.evaluate import Evaluation, Tell, accumulate, floor_split
 from bench.experiment import Experiment
+from bench.generate import generate as generate
 from bench.identity import digest
 from bench.measure import Measured
 from bench.plan import Cell, Target
@@ -24,7 +24,6 @@ from bench.preview import TILES, preview
 from bench.provenance import now, provenance
 from bench.saving import Keep
 from bench.store import Row, Status, read_row, row_path, write_row
-from methods import Guidance, Method, SampleRNG
 
 FLOOR = "real"
 FLOOR_RUN = "{}-" + FLOOR
@@ -39,41 +38,6 @@ class Outcome:
     skipped: int = 0
     diverged: int = 0
     failed: list[str] = field(default_factory=list)
-
-
-def generate(
-    method: Method[Any],
-    nets: nn.Module,
-    guidance: Guidance,
-    steps: int,
-    seed: int,
-    n: int,
-    *,
-    batch: int,
-    device: torch.device,
-    start: int = 0,
-    classes: Sequence[int] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of final samples on the CPU, uint8 images or float32 vectors, and their classes.
-
-    Sample i depends on (seed, i) alone, so that neither `batch` nor the device's count changes
-    it, and all methods and scales share its noise. Samples from `start` on; of all classes, or of
-    `classes` in turn.
-    """
-    for first in range(start, n, batch):
-        indices = torch.arange(first, min(first + batch, n))
-        labels = sampling_labels(indices, method.data.num_classes, classes)
-        rng = SampleRNG(seed, indices.tolist())
-        with torch.inference_mode():
-            hot = one_hot(labels, method.data.num_classes).to(device)
-            x = method.sample(nets, hot, guidance, steps, rng)
-        expected = (len(indices), *method.data.shape)
-        if tuple(x.shape) != expected:
-            raise ValueError(f"{method.name} gave samples {tuple(x.shape)}, not {expected}")
-        if not torch.isfinite(x).all():
-            bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-            raise Diverged(f"{bad} of samples {first} to {first + len(x) - 1} are not finite")
-        yield from_model(x).cpu(), labels
 
 
 class MetricsFailed(Exception):

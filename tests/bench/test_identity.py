@@ -1,5 +1,6 @@
 """What cells and code are known by."""
 
+import dataclasses
 import hashlib
 import importlib
 import sys
@@ -40,6 +41,22 @@ def test_a_key_names_all_that_the_samples_depend_on(trained):
     others.append(keys(card, place))
     flat = [key for group in (base, *others) for key in group]
     assert len(set(flat)) == len(flat) == 16
+
+
+@pytest.mark.parametrize("module", ["bench.generate", "bench.data.convert", "methods.samplers"])
+def test_a_key_names_the_code_that_makes_samples(trained, monkeypatch, module):
+    def edited(name):
+        found = parsed(name)
+        return dataclasses.replace(found, dump=found.dump + " edited") if name == module else found
+
+    parsed = identity._parsed
+    place = Experiment(trained, "default")
+    card = read_card(place.runs / "modes1d-edm-s0")
+    monkeypatch.setattr("bench.plan.code_hash", identity.code_hash.__wrapped__)
+    before = keys(card, place)
+    assert before == keys(card, place)
+    monkeypatch.setattr(identity, "_parsed", edited)
+    assert not set(before) & set(keys(card, place))
 
 
 PLUGIN = '''
