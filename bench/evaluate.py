@@ -282,11 +282,3 @@ def floor_split(data: Dataset, n: int) -> Split | None:
     if n > len(data.train):
         return None
     return data.train.part(0, n)
-
-
-def sampling_labels(
-    indices: torch.Tensor, num_classes: int, classes: Sequence[int] | None = None
-) -> Tensor:
-    """Classes of sample indices: balanced over `classes` or all, a function of the index alone."""
-    chosen = torch.arange(num_classes) if classes is None else torch.tensor(classes)
-    return chosen[indices % len(chosen)]

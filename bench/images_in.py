@@ -94,7 +94,8 @@ def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
 def _from_folder(path: Path, batch: int, channels: int | None) -> Opened:
     root = path.resolve()
     about = path / SAMPLES_JSON
-    found = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if _is_image(p.name))
+    every = (p.relative_to(path).as_posix() for p in path.rglob("*"))
+    found = sorted(name for name in every if _is_image(name))
     card = _card_in(about) if about.is_file() else None
     names, labels = _listed(card, found, path)
     for name in names:
@@ -114,12 +115,15 @@ def _from_folder(path: Path, batch: int, channels: int | None) -> Opened:
 def _from_zip(path: Path, batch: int, channels: int | None) -> Opened:
     file = zipfile.ZipFile(path)
     try:
-        entries = {e.filename: e for e in file.infolist() if not e.is_dir()}
-        for name, entry in entries.items():
-            _check_entry(path, name, entry)
+        entries: dict[str, zipfile.ZipInfo] = {}
+        for entry in file.infolist():
+            if not entry.is_dir():
+                _check_entry(path, entry.filename, entry)
+                if entries.setdefault(entry.filename, entry) is not entry:
+                    raise UserError(f"{path} has two entries named {entry.filename!r}; keep one.")
         about = entries.get(SAMPLES_JSON)
         card = _card(file.read(about), path / SAMPLES_JSON) if about else None
-        found = sorted(name for name in entries if _is_image(PurePosixPath(name).name))
+        found = sorted(name for name in entries if _is_image(name))
         names, labels = _listed(card, found, path)
     except DAMAGE as error:
         file.close()
@@ -156,8 +160,10 @@ def _check_entry(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
 
 
 def _is_image(name: str) -> bool:
-    # A dot at the start is a system's own file, such as macOS puts beside every image.
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    # A dot at the start is a system's own, such as a file beside every image or its thumbnails.
+    path = PurePosixPath(name)
+    own = not any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return own and path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _card_in(path: Path) -> SampleCard:

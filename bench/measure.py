@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.identity import code_hash, digest
 from bench.store import Value
 from bench.trouble import system_error
+from metrics import Accumulator
 from metrics.base import Estimate, Extractor, Metric, SampleSet
 
 
@@ -47,7 +48,9 @@ def plan_metric(metric: Metric, extractor: Extractor | None, reference_hash: str
             "metric": metric.name,
             "version": metric.version,
             "code": code_hash(type(metric)),
+            "pass": code_hash(Accumulator),
             "extractor": hashed,
+            "extractor code": "" if extractor is None else code_hash(type(extractor)),
             "reference": reference_hash,
         }
     )

@@ -11,6 +11,7 @@ from bench.data import Dataset
 from bench.errors import UserError
 from bench.experiment import Experiment
 from bench.files import sha256
+from bench.generate import generate
 from bench.identity import code_hash, digest, module_hash
 from bench.rules import ChosenRule
 from bench.runs import WEIGHTS, RunCard, make_method
@@ -143,6 +144,7 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
         {
             "method": found.card.method,
             "code": code_hash(type(found.method)),
+            "sampling": module_hash(generate.__module__),
             "config": found.card.config,
             "data": found.card.data_hash,
             "checkpoint": found.checkpoint,

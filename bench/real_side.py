@@ -37,7 +37,9 @@ def real_side(
         "code": code_hash(Accumulator),
         "split": content,
         "needs": sorted(needs),
-        "extractors": {name: e.hash for name, e in sorted(extractors.items())},
+        "extractors": {
+            name: [e.hash, code_hash(type(e))] for name, e in sorted(extractors.items())
+        },
         "mixture": mixture,
     }
     path = cache / f"real-{name}-{digest(parts)[:24]}.npz"

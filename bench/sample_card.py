@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bench.data import Dataset
 from bench.errors import explain
-from bench.evaluate import sampling_labels
+from bench.generate import sampling_labels
 from bench.plan import Cell
 from bench.store import Scalar
 from methods.spec import DataSpec

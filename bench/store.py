@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import UserError, explain
 from bench.files import read_whole, write_text
+from bench.identity import digest
 
 
 def _parses(text: str) -> str:
@@ -37,6 +39,45 @@ class Frozen(BaseModel):
     """Base of what is stored: immutable, unknown keys refused, NaN refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Sealed(Frozen):
+    """What is stored with a hash of its content, so that a number changed since is found."""
+
+    content_sha256: Name = Field("", exclude=True, description="only in the file")
+
+
+S = TypeVar("S", bound=Sealed)
+
+
+class Changed(UserError):
+    """A row's file that is not what was written; `how` says so without its name."""
+
+    how = "it was changed since it was written: its SHA-256 is another than the one in it"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} cannot be used: {self.how}; remove it and sweep again.")
+
+
+def seal(row: Sealed) -> str:
+    """JSON of a row with the SHA-256 of everything else in it as its last key."""
+    text = row.model_dump_json(indent=1)
+    return f'{text[:-2]},\n "content_sha256": "{digest(json.loads(text))}"\n}}\n'
+
+
+def unseal(kind: type[S], text: bytes, path: Path) -> S:
+    """The row of a file's text; Changed if it is not what was written.
+
+    Layout and the order of keys may change. A row from before there were hashes is taken as it is.
+    ValidationError if the text is no such row.
+    """
+    row = kind.model_validate_json(text)
+    if row.content_sha256 == "":
+        return row
+    tree = json.loads(text)
+    if tree.pop("content_sha256") != digest(tree):
+        raise Changed(path)
+    return row.model_copy(update={"content_sha256": ""})
 
 
 class Value(Frozen):
@@ -101,7 +142,7 @@ class Images(Frozen):
 Preview = Density | Points | Images
 
 
-class Row(Frozen):
+class Row(Sealed):
     """One cell: a checkpoint at a guidance scale, a number of steps and a sampling seed.
 
     `method` 'real' is the floor: real samples that are not the reference, measured like a
@@ -154,14 +195,14 @@ def row_path(cells: Path, row_run: str, key: str) -> Path:
 def write_row(cells: Path, row: Row) -> Path:
     """Write one row atomically; returns its file."""
     path = row_path(cells, row.run, row.key)
-    write_text(path, row.model_dump_json(indent=1) + "\n")
+    write_text(path, seal(row))
     return path
 
 
 def read_row(path: Path) -> Row:
     """Read one row; a damaged file is a UserError that names it."""
     try:
-        return Row.model_validate_json(read_whole(path))
+        return unseal(Row, read_whole(path), path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from bench.checkpoint import check_size, load_into, load_weights
 from bench.data import Dataset, Split
-from bench.data.convert import from_model, one_hot
 from bench.divergence import Diverged as Diverged
 from bench.divergence import refuse_constant
 from bench.errors import UserError
-from bench.evaluate import Evaluation, Tell, accumulate, floor_split, sampling_labels
+from bench.evaluate import Evaluation, Tell, accumulate, floor_split
 from bench.experiment import Experiment
 from bench.files import sha256
+from bench.generate import generate as generate
 from bench.holder import Holder
 from bench.identity import digest
 from bench.measure import Measured
@@ -29,7 +29,6 @@ from bench.provenance import now, provenance
 from bench.saving import Keep
 from bench.sharing import claim_path, in_turn
 from bench.store import Row, Status, read_row, row_path, write_row
-from methods import Guidance, Method, SampleRNG
 
 FLOOR = "real"
 FLOOR_RUN = "{}-" + FLOOR
@@ -44,41 +43,6 @@ class Outcome:
     skipped: int = 0
     diverged: int = 0
     failed: list[str] = field(default_factory=list)
-
-
-def generate(
-    method: Method[Any],
-    nets: nn.Module,
-    guidance: Guidance,
-    steps: int,
-    seed: int,
-    n: int,
-    *,
-    batch: int,
-    device: torch.device,
-    start: int = 0,
-    classes: Sequence[int] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of final samples on the CPU, uint8 images or float32 vectors, and their classes.
-
-    Sample i depends on (seed, i) alone, so that neither `batch` nor the device's count changes
-    it, and all methods and scales share its noise. Samples from `start` on; of all classes, or of
-    `classes` in turn.
-    """
-    for first in range(start, n, batch):
-        indices = torch.arange(first, min(first + batch, n))
-        labels = sampling_labels(indices, method.data.num_classes, classes)
-        rng = SampleRNG(seed, indices.tolist())
-        with torch.inference_mode():
-            hot = one_hot(labels, method.data.num_classes).to(device)
-            x = method.sample(nets, hot, guidance, steps, rng)
-        expected = (len(indices), *method.data.shape)
-        if tuple(x.shape) != expected:
-            raise ValueError(f"{method.name} gave samples {tuple(x.shape)}, not {expected}")
-        if not torch.isfinite(x).all():
-            bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-            raise Diverged(f"{bad} of samples {first} to {first + len(x) - 1} are not finite")
-        yield from_model(x).cpu(), labels
 
 
 class MetricsFailed(Exception):
@@ -127,6 +91,8 @@ def is_done(cell: Cell, evaluation: Evaluation, experiment: Experiment) -> Row |
     if not path.exists():
         return None
     row = read_row(path)
+    if row.key != cell.key:  # a file of another cell under this name
+        return None
     if row.status == "diverged":
         return row
     have = {value.signature for value in row.values}
@@ -237,7 +203,7 @@ def _merged(
     """`fresh` values with the stored ones of other metrics, of the same samples and reference."""
     path = row_path(experiment.cells, run, key)
     row = read_row(path) if path.exists() else None
-    if row is None or row.reference_hash != evaluation.reference_hash:
+    if row is None or (row.key, row.reference_hash) != (key, evaluation.reference_hash):
         return {"values": fresh.values, "unmeasured": fresh.unmeasured}
     names = {(v.metric, v.extractor) for v in fresh.values}
     old = [v for v in row.values if (v.metric, v.extractor) not in names]
@@ -272,8 +238,10 @@ def floor_row(
 
     def stored() -> Row | None:
         row = read_row(path) if path.exists() else None
+        if row is None or row.key != key:
+            return None
         wanted = {p.signature for p in evaluation.plan}
-        return row if row and wanted <= {v.signature for v in row.values} else None
+        return row if wanted <= {v.signature for v in row.values} else None
 
     told = False
 

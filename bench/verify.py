@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from bench.progress import Bar
 from bench.rules import ChosenRule
 from bench.runs import CARD, WEIGHTS, dataset, make_card, read_card, trained_runs, unregistered
 from bench.second_network import of_run
-from bench.store import Row, Value, read_row
+from bench.store import Changed, Row, Value, read_row
 from bench.sweep import FLOOR, floor_key, floor_row, load_nets, run_cell
 from bench.tuning.space import nested
 from methods import METHODS
@@ -45,20 +45,29 @@ def verify_all(
     Rows are of cells, of the floor (real samples measured like generated ones) and of inversions.
     """
     where = resolve_device(device)
-    rows: list[tuple[Path, Stored]] = [
-        *((path, read_row(path)) for path in sorted(place.cells.glob("*/*.json"))),
-        *((path, read_inversion(path)) for path in sorted(place.inversions.glob("*/*.json"))),
-    ]
-    if not rows:
+    rows: list[tuple[Path, Stored]] = []
+    findings: list[Finding] = []
+    kinds: tuple[tuple[Path, Callable[[Path], Stored]], ...] = (
+        (place.cells, read_row),
+        (place.inversions, read_inversion),
+    )
+    for folder, read in kinds:
+        for path in sorted(folder.glob("*/*.json")):
+            try:
+                rows.append((path, read(path)))
+            except Changed as error:
+                findings.append(Finding(path, "differs", error.how))
+    if not rows and not findings:
         raise UserError(f"There are no rows in {place.cells}: bench sweep first.")
-    findings = [f for path, row in rows if (f := _misnamed(path, row)) is not None]
+    total = len(rows) + len(findings)
+    findings += [f for path, row in rows if (f := _misnamed(path, row)) is not None]
     able = [(path, row) for path, row in rows if row.status == "ok"]
     picked = random.Random(seed).sample(able, min(cells, len(able)))
     with Bar("verify", len(picked), 0, console) as bar:
         for done, (path, row) in enumerate(picked):
             findings.append(_again(path, row, place, where, batch))
             bar.update(done + 1, f"{row.run} g={row.guidance:g}")
-    _tell(console, findings, len(rows))
+    _tell(console, findings, total)
 
 
 def _tell(console: Console, findings: Sequence[Finding], total: int) -> None:

@@ -33,7 +33,7 @@ class Side:
     """Samples uint8 (n, C, H, W) or float32 (n, D), which have been read through once.
 
     `batches` reads them again, with int64 labels, 0 where there are none. `hash` is of samples and
-    labels. `data` is the data set, where it is one.
+    labels, `copies` the number that equal an earlier one. `data` is the data set, where it is one.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Side:
     batches: Callable[[], Batches]
     files: tuple[str, ...] | None = None
     data: Dataset | None = None
+    copies: int = 0
 
     @property
     def is_image(self) -> bool:
@@ -136,12 +137,14 @@ def file_side(
 
     digest, done = hashlib.sha256(), 0
     classes: list[Tensor] = []
+    different: set[bytes] = set()
     shape: tuple[int, ...] = ()
     for x, y in batches():
         if not shape:
             shape = tuple(x.shape[1:])
             digest.update(f"{(n, *shape)} {x.dtype}".encode())
         digest.update(x.contiguous().numpy().data)
+        different.update(hashlib.sha256(one.tobytes()).digest() for one in x.numpy())
         classes.append(y)
         done += len(x)
         tell(done, n)
@@ -150,7 +153,7 @@ def file_side(
     if names is not None and chosen is not None:
         names = [names[index] for index in chosen]
     files = None if names is None else tuple(names)
-    return Side(str(path), n, shape, digest.hexdigest(), batches, files)
+    return Side(str(path), n, shape, digest.hexdigest(), batches, files, copies=n - len(different))
 
 
 def is_vectors(path: Path) -> bool:

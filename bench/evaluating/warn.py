@@ -18,6 +18,7 @@ def cautions(plan: Plan, fake: Side, reference: Reference, protocol: Protocol | 
     found = []
     if side is not None:
         found += _sizes(fake, side)
+    found += [_copies(each) for each in (fake, side) if each is not None and each.copies]
     for p in plan.planned:
         if p.metric.name not in PLUG_IN or not p.extractor:
             continue
@@ -61,6 +62,12 @@ def _sizes(fake: Side, real: Side) -> list[str]:
     if fake.shape[0] != real.shape[0] and fake.is_image:
         found.append("one side is grey and the other in colour.")
     return found
+
+
+def _copies(side: Side) -> str:
+    if side.copies == side.n - 1:
+        return f"all {side.n:,} samples of {side.name} are equal: numbers of them mean nothing."
+    return f"{side.copies:,} of the {side.n:,} samples of {side.name} are copies of others in it."
 
 
 def _pixels(side: Side) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from bench.errors import UserError, explain
 from bench.files import read_whole, write_text
-from bench.store import Count, Frozen, Moment, Name, Number, Status, Text
+from bench.store import Count, Frozen, Moment, Name, Number, Sealed, Status, Text, seal, unseal
 
 
 class Score(Frozen):
@@ -67,7 +67,7 @@ class EditGrid(Frozen):
     rows: tuple[Name, ...] = Field(description="class of every source")
 
 
-class InversionRow(Frozen):
+class InversionRow(Sealed):
     """A run inverting, reconstructing and editing real images at one guidance scale of editing.
 
     Images are the first of the reference split, balanced over its classes. Reconstruction is at
@@ -116,13 +116,13 @@ def inversion_path(folder: Path, run: str, key: str) -> Path:
 def write_inversion(folder: Path, row: InversionRow) -> Path:
     """Write one row atomically; returns its file."""
     path = inversion_path(folder, row.run, row.key)
-    return write_text(path, row.model_dump_json(indent=1) + "\n")
+    return write_text(path, seal(row))
 
 
 def read_inversion(path: Path) -> InversionRow:
     """Read one row; a damaged file is a UserError that names it."""
     try:
-        return InversionRow.model_validate_json(read_whole(path))
+        return unseal(InversionRow, read_whole(path), path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:

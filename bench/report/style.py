@@ -15,6 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from bench.errors import visible
+
 FLOOR = "real"
 WIDTH = 6.5  # inches: the text width of a US letter or A4 page
 GREY = "#6b6b6b"
@@ -147,9 +149,10 @@ def marker_fill(variant: int) -> Any:
 def plain(text: str) -> str:
     """Text from a row as matplotlib must be given it to show it verbatim.
 
-    A dollar sign would start mathematics, a leading underscore would hide a legend entry.
+    A dollar sign would start mathematics, a leading underscore would hide a legend entry; of a
+    control character it would warn, with that character.
     """
-    escaped = " ".join(text.split()).replace("$", r"\$")
+    escaped = visible(text).replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 

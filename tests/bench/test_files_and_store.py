@@ -107,10 +107,20 @@ def test_a_row_from_before_there_were_errors_is_read(tmp_path):
     old = json.loads(path.read_text())
     new = {"se", "se_method", "low", "high", "replicates"}
     old["values"] = [{k: v for k, v in one.items() if k not in new} for one in old["values"]]
-    del old["unmeasured"]
+    del old["unmeasured"], old["content_sha256"]
     path.write_text(json.dumps(old))
     assert read_row(path) == ROW
     assert ROW.values[0].interval is None
+
+
+def test_a_row_is_known_by_its_content_and_not_by_its_layout(tmp_path):
+    path = write_row(tmp_path, ROW)
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(tree.items()))))
+    assert read_row(path) == ROW
+    path.write_text(json.dumps(tree | {"guidance": tree["guidance"] + 1}))
+    with pytest.raises(UserError, match="cannot be used: it was changed since it was written"):
+        read_row(path)
 
 
 def test_no_rows_where_there_is_no_folder(tmp_path):

@@ -1,7 +1,14 @@
 """What cells and code are known by."""
 
+import dataclasses
+import hashlib
+import importlib
+import sys
 import textwrap
 
+import pytest
+
+from bench import identity
 from bench.experiment import Experiment
 from bench.identity import code_hash
 from bench.plan import expand, target
@@ -34,6 +41,22 @@ def test_a_key_names_all_that_the_samples_depend_on(trained):
     others.append(keys(card, place))
     flat = [key for group in (base, *others) for key in group]
     assert len(set(flat)) == len(flat) == 16
+
+
+@pytest.mark.parametrize("module", ["bench.generate", "bench.data.convert", "methods.samplers"])
+def test_a_key_names_the_code_that_makes_samples(trained, monkeypatch, module):
+    def edited(name):
+        found = parsed(name)
+        return dataclasses.replace(found, dump=found.dump + " edited") if name == module else found
+
+    parsed = identity._parsed
+    place = Experiment(trained, "default")
+    card = read_card(place.runs / "modes1d-edm-s0")
+    monkeypatch.setattr("bench.plan.code_hash", identity.code_hash.__wrapped__)
+    before = keys(card, place)
+    assert before == keys(card, place)
+    monkeypatch.setattr(identity, "_parsed", edited)
+    assert not set(before) & set(keys(card, place))
 
 
 PLUGIN = '''
@@ -77,17 +100,65 @@ def test_code_is_known_by_what_it_does(tmp_path):
 
 
 def test_code_includes_what_it_imports(monkeypatch):
-    from bench import identity
-
     hashes = {name: code_hash.__wrapped__(cls) for name, cls in METHODS.items()}
     tree = identity._tree
 
     def edited(module):
         found = tree(module)
-        if module.__name__ == "methods.igct_loss":
+        if module == "methods.igct_loss":
             found.body.append(found.body[-1])
         return found
 
     monkeypatch.setattr(identity, "_tree", edited)
+    monkeypatch.setattr(identity, "_parsed", identity._parsed.__wrapped__)
     after = {name: code_hash.__wrapped__(cls) for name, cls in METHODS.items()}
     assert {name for name in hashes if hashes[name] != after[name]} == {"igct", "mg-ct"}
+
+
+@pytest.mark.parametrize(
+    ("top", "inside"),
+    [
+        ("from {} import SCALES", "pass"),
+        ("import {}", "pass"),
+        ("pass", "from {} import SCALES"),  # not loaded before the first sample is drawn
+    ],
+)
+def test_code_includes_the_helpers_of_a_plugin_file(tmp_path, monkeypatch, top, inside):
+    helper = f"scales_{hashlib.sha256(f'{top}{inside}'.encode()).hexdigest()[:8]}"
+    plugin = PLUGIN.replace("register\n", f"register\n{top.format(helper)}\n", 1)
+    plugin = plugin.replace("return steps", f"{inside.format(helper)}\n        return steps")
+
+    def hashed(folder, scales):
+        folder.mkdir()
+        (folder / f"{helper}.py").write_text(f"import torch\nSCALES = torch.tensor({scales})\n")
+        (folder / "here.py").write_text(plugin)
+        monkeypatch.syspath_prepend(folder)
+        assert load_plugins([folder / "here.py"]) == []
+        found = code_hash(METHODS.pop("mine"))
+        sys.modules.pop(helper, None)
+        identity._parsed.cache_clear()
+        return found
+
+    one = hashed(tmp_path / "one", [1.0, 2.0])
+    assert one == hashed(tmp_path / "same", [1.0, 2.0])
+    assert one != hashed(tmp_path / "other", [1.0, 3.0])
+
+
+def test_code_includes_the_module_of_a_constant_whose_class_is_anothers(tmp_path, monkeypatch):
+    package = tmp_path / "constants_of_mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .table import TABLE\n")
+    (package / "mine.py").write_text(
+        PLUGIN.replace("register\n", "register\nfrom . import TABLE\n", 1)
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for value in (1.0, 1.0, 2.0):
+        (package / "table.py").write_text(f"import torch\nTABLE = torch.tensor({value})\n")
+        importlib.invalidate_caches()
+        importlib.import_module("constants_of_mine.mine")
+        found.append(code_hash(METHODS.pop("mine")))
+        for name in [name for name in sys.modules if name.startswith("constants_of_mine")]:
+            del sys.modules[name]
+        identity._parsed.cache_clear()
+    assert found[0] == found[1] != found[2]

@@ -221,6 +221,7 @@ def test_folders_of_others(tmp_path):
     save(tmp_path / "a" / "1.png", GREY)
     (tmp_path / "a" / ".1.png").write_text("of the system")
     (tmp_path / "a" / "Thumbs.db").write_text("of the system")
+    save(tmp_path / "a" / ".thumbnails" / "1.png", COLOUR)
     with pytest.raises(UserError, match="in colour, and the images asked for or before it are"):
         read(tmp_path)
     x, y = read(tmp_path, channels=3)
@@ -281,7 +282,8 @@ def link_entry():
         ([("a\\..\\1.png", b"")], "has an entry that leaves it"),
         ([("C:/1.png", b"")], "has an entry that leaves it"),
         ([(link_entry(), b"/etc/passwd")], "has a link, 'a/1.png'"),
-        ([("a.txt", b"")], "There are no images in"),
+        ([("a.txt", b""), ("__MACOSX/a.png", png(GREY))], "There are no images in"),
+        ([("a.png", png(GREY)), ("a.png", png(COLOUR))], "has two entries named 'a.png'"),
         ([("a.png", b"no image")], "Cannot read .*a.png: cannot identify image file"),
         ([("a.png", png(COLOUR)[:48])], "Cannot read .*a.png: "),
         ([("a.png", png(COLOUR)), ("b.png", png(COLOUR[1:]))],
@@ -297,6 +299,7 @@ def link_entry():
         ([("samples.json", b"[" * 5000), ("a.png", png(GREY))], "does not describe samples"),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_zips_that_are_refused(tmp_path, entries, said):
     path = zipped(tmp_path / "a.zip", entries)
     with pytest.raises(UserError, match=said) as caught:

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench import identity
+from bench import measure as measuring
 from bench.measure import Planned, fitting_plan, measure, plan_metric
 from bench.store import Value
 from metrics import METRICS, Accumulator
@@ -109,3 +111,21 @@ def test_grey_images_have_no_colour_to_compare_with():
     assert reasons == {
         "chroma_ratio": "chroma_ratio needs real images with colour, and these have none"
     }
+
+
+@pytest.mark.parametrize(
+    "module", ["metrics.frechet", "metrics.accumulate", "metrics.extractors.identity"]
+)
+def test_a_signature_names_the_code_of_metric_pass_and_extractor(monkeypatch, module):
+    def signature():
+        return plan("fd")[0].signature
+
+    def edited(name):
+        found = parsed(name)
+        return dataclasses.replace(found, dump=found.dump + " edited") if name == module else found
+
+    parsed = identity._parsed
+    monkeypatch.setattr(measuring, "code_hash", identity.code_hash.__wrapped__)
+    before = signature()
+    monkeypatch.setattr(identity, "_parsed", edited)
+    assert signature() != before

@@ -258,6 +258,7 @@ def test_styles_are_fixed_for_known_methods_and_distinct():
 def test_names_are_shown_verbatim():
     assert plain("a$b$") == r"a\$b\$"
     assert plain("_hidden") == " _hidden"
+    assert plain("a\x1b[31m\nb") == r"a\x1b[31m b"
     assert slug("digits", "fd") == "digits-fd"
     assert slug("../x", "a") != slug("x", "a")
     assert "/" not in slug("../../etc", "a b")

@@ -12,8 +12,11 @@ from bench.data.card import STAMP
 from bench.states import PREVIOUS
 
 CLAIMS = (".claim", ".draft", ".turn", ".void", ".now")
-TIMES = ("created", "provenance", "seconds_per_image", "inversion_seconds", "edit_seconds")
-"""Keys of rows and cards that no two runs share."""
+TIMES = (
+    "created", "provenance", "seconds_per_image", "inversion_seconds", "edit_seconds",
+    "content_sha256",
+)  # fmt: skip
+"""Keys of rows and cards that no two runs share: times, and what hashes these as well."""
 
 
 def content(tree: Path) -> dict[str, str]:

@@ -227,6 +227,14 @@ def test_few_samples_are_warned_of(folders):
     assert line.startswith("8 samples do not exceed the 8 dimensions of small")
 
 
+def test_copies_are_warned_of(folders, tmp_path):
+    write_folder(tmp_path / "same", [*pictures(1)] * 9)
+    write_folder(tmp_path / "some", [*pictures(9), *pictures(9)[:6]])
+    report, _ = evaluate("same", "-r", "some", *USUAL)
+    assert "all 9 samples of same are equal: numbers of them mean nothing." in report["warnings"]
+    assert "6 of the 15 samples of some are copies of others in it." in report["warnings"]
+
+
 def test_a_sample_with_nan_features_is_named(folders, monkeypatch, tmp_path):
     evaluate("fake", "-r", "real", *USUAL)
     monkeypatch.setattr(Small, "poison", 23)
