@@ -36,6 +36,10 @@ class Cell:
     nfe: int
     skip: str
     key: str
+    code: str = ""
+    """SHA-256 of the code of method and sampling."""
+    rule_code: str = ""
+    """The same of the rule, '' where it is CFG, or where nothing chooses one."""
     null_checkpoint: str = ""
     """SHA-256 of the weights of a second network that this cell's guidance uses, or ''."""
     weak_checkpoint: str = ""
@@ -134,17 +138,22 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
         extra["null_checkpoint"] = null_checkpoint
     if weak_checkpoint:
         extra["weak_checkpoint"] = weak_checkpoint
+    rule_code = ""
     if rule_name(guidance):
+        parts = [module_hash(type(part).__module__) for part in guidance.rule.parts()]
+        rule_code = digest({"parts": parts})
         extra["rule"] = {
             "name": guidance.rule.name,
             "knobs": guidance.rule.settings(),
-            "code": [module_hash(type(part).__module__) for part in guidance.rule.parts()],
+            "code": parts,
         }
+    code = {
+        "code": code_hash(type(found.method)),
+        "sampling": module_hash(generate.__module__),
+    }
     key = digest(
         {
             "method": found.card.method,
-            "code": code_hash(type(found.method)),
-            "sampling": module_hash(generate.__module__),
             "config": found.card.config,
             "data": found.card.data_hash,
             "checkpoint": found.checkpoint,
@@ -153,6 +162,7 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
             "seed": seed,
             "n": n,
         }
+        | code
         | extra
     )
     return Cell(
@@ -165,6 +175,8 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
         nfe=nfe,
         skip=reason,
         key=key,
+        code=digest(code),
+        rule_code=rule_code,
         null_checkpoint=null_checkpoint,
         weak_checkpoint=weak_checkpoint,
         nfe_weighted=cost,

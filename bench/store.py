@@ -161,6 +161,10 @@ class Row(Sealed):
     checkpoint: Name = Field(description="SHA-256 of the weights, '' where there are none")
     null_checkpoint: Name = Field("", description="SHA-256 of a second, unconditional network's")
     weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's, led away from")
+    code: Name = Field(
+        "", description="SHA-256 of the code of method and sampling; '' before it was"
+    )
+    rule_code: Name = Field("", description="SHA-256 of the code of the rule, likewise")
     guidance: Number
     rule: Name = Field("", description="guidance rule; '' is CFG, the method's own, or off")
     knobs: Mapping[Name, Scalar] = Field(

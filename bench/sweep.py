@@ -123,6 +123,8 @@ def make_row(
         checkpoint=cell.checkpoint,
         null_checkpoint=cell.null_checkpoint,
         weak_checkpoint=cell.weak_checkpoint,
+        code=cell.code,
+        rule_code=cell.rule_code,
         guidance=cell.guidance.scale,
         rule=cell.rule,
         knobs=cell.guidance.rule.settings() if cell.rule else {},

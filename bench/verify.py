@@ -33,6 +33,7 @@ from bench.sweep import FLOOR, floor_key, floor_row, load_nets, run_cell
 from bench.tuning.space import nested
 from methods import METHODS
 from methods.rules import CFG, make_rule
+from metrics import places
 
 Stored = Row | InversionRow
 
@@ -119,7 +120,7 @@ def _floor_again(path: Path, row: Row, place: Experiment, device: torch.device) 
     evaluation = _evaluation(row, data, place, device)
     if floor_key(split, evaluation) != row.key:
         return Finding(path, "stale", f"the samples of {row.dataset!r} have changed since")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, places.holding():
         fresh = floor_row(data, evaluation, Experiment(Path(folder), place.name), row.n)
     assert fresh is not None
     return _compare(path, row, fresh)
@@ -143,7 +144,7 @@ def _cell_again(
         raise
     except UserError as error:
         return Finding(path, "stale", str(error).rstrip("."))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, places.holding():
         scratch = Experiment(Path(folder), place.name)
         scratch.root.mkdir()
         fresh = run_cell(

@@ -23,11 +23,13 @@ _held: dict[Path, int] | None = None
 def holding(*places: Path) -> Iterator[None]:
     """`hold` these and others until the end of the block; OSError there too if one has gone.
 
+    Within another such block its places are held as well, and those of this one no longer than it.
     So what was read from an empty mount point is not taken for a result, nor an error that it led
     to for the reason.
     """
     global _held
-    before, _held = _held, {}
+    before = _held
+    _held = dict(before or {})
     try:
         hold(*places)
         try:
@@ -35,8 +37,9 @@ def holding(*places: Path) -> Iterator[None]:
         finally:
             check()
     finally:
-        for descriptor in _held.values():
-            os.close(descriptor)
+        for folder, descriptor in _held.items():
+            if folder not in (before or {}):
+                os.close(descriptor)
         _held = before
 
 

@@ -14,6 +14,7 @@ from bench.inversion.plan import Planned, plan_inversions, prepare_bench
 from bench.inversion.store import InversionRow, Share, inversion_path, read_inversion
 from bench.inversion.sweep import sweep_inversions
 from bench.plan import Target
+from metrics import places
 
 Numbers = dict[str, tuple[float | None, float]]
 """By name: a number, None where there is none, and the least size that differences are held to."""
@@ -35,7 +36,7 @@ def invert_again(
         return Finding(path, "stale", _reason(row, planned, bench))
     if planned.skip:
         return Finding(path, "differs", f"now it is a skip: {planned.skip}")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, places.holding():
         scratch = Experiment(Path(folder), place.name)
         outcome = sweep_inversions([planned], bench, scratch, batch=batch, device=device)
         if outcome.failed:

@@ -12,6 +12,7 @@ from bench.report.cells import Cell
 from bench.report.style import FLOOR, method_order, metric_order
 from bench.store import Row, Value
 
+MEASURED_BY = "code or settings of the measure"
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
@@ -76,6 +77,7 @@ class Data:
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     stale: int
+    outdated: int
     superseded: int
     notes: tuple[tuple[Column, str], ...]
 
@@ -188,13 +190,15 @@ def prepare(rows: Sequence[Row]) -> Data:
         {(row.run, row.key): row for row in sorted(rows, key=_age)}.values(),
         key=_place,
     )
-    current = _current(ordered)
+    trained = _current(ordered)
+    current = _of_newest_code(trained)
     columns, notes = _columns(current)
     kept = _newest(current)
     return Data(
         rows=tuple(kept),
         columns=columns,
-        stale=len(ordered) - len(current),
+        stale=len(ordered) - len(trained),
+        outdated=len(trained) - len(current),
         superseded=len(current) - len(kept),
         notes=notes,
     )
@@ -228,6 +232,25 @@ def _current(rows: Sequence[Row]) -> list[Row]:
             newest[row.experiment, row.run] = row.checkpoint
     # A cell skipped before there were weights has no checkpoint and is not a stale one.
     return [r for r in rows if r.checkpoint in ("", newest.get((r.experiment, r.run), ""))]
+
+
+def _of_newest_code(rows: Sequence[Row]) -> list[Row]:
+    """Without the rows of a run, or of a rule with it, whose code is not that of the newest row.
+
+    One curve of two programs is a number of neither. Rows from before rows told their code stay
+    while there are no others.
+    """
+    newest: dict[tuple[str, ...], str] = {}
+    for row in sorted(rows, key=_age):
+        newest[row.experiment, row.run] = row.code or newest.get((row.experiment, row.run), "")
+        of_rule = (row.experiment, row.run, row.rule)
+        newest[of_rule] = row.rule_code or newest.get(of_rule, "")
+    return [
+        row
+        for row in rows
+        if row.code == newest[row.experiment, row.run]
+        and row.rule_code == newest[row.experiment, row.run, row.rule]
+    ]
 
 
 def _has_second(row: Row) -> bool:
@@ -265,6 +288,7 @@ def _facts(row: Row, value: Value) -> dict[str, object]:
         "reference hash": row.reference_hash,
         "reference size": row.reference_n,
         "metric version": value.version,
+        MEASURED_BY: value.signature[:12],
         "direction": value.direction,
         "data hash": row.data_hash,
     }
@@ -285,6 +309,8 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Colum
             column, first, other = columns[key]
             there, here = _facts(first, other), _facts(row, value)
             wrong = next((name for name in there if there[name] != here[name]), None)
+            if wrong == MEASURED_BY and "" in (there[wrong], here[wrong]):
+                wrong = None  # it is the last, and rows from before it do not tell it
             if wrong is None:
                 continue
             difference = f"{wrong} is {there[wrong]!r} for {_who(first)}"

@@ -45,6 +45,11 @@ def left_out(data: Data) -> list[str]:
     lines = []
     if data.stale:
         lines.append(f"{_rows(data.stale)} of older checkpoints left out: trained again since.")
+    if data.outdated:
+        lines.append(
+            f"{_rows(data.outdated)} of older code left out; where a cell is empty for that, the "
+            "same sweep fills it."
+        )
     if data.superseded:
         lines.append(f"{_rows(data.superseded)} left out whose cells were run again since.")
     return lines

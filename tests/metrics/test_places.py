@@ -93,3 +93,22 @@ def test_mount_points_below_are_held_too(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="It is gone") as caught:
         work()
     assert caught.value.filename == str(disk)
+
+
+@pytest.mark.skipif(not OPEN.is_dir(), reason="the system does not list what is open")
+def test_a_block_within_another_ends_with_its_own_places(tmp_path: Path) -> None:
+    outer, inner = tmp_path / "outer", tmp_path / "inner"
+    outer.mkdir()
+    inner.mkdir()
+    with places.holding(outer):
+        before = len(list(OPEN.iterdir()))
+        with places.holding():
+            places.hold(inner, outer)
+        inner.rmdir()
+        places.check()
+        assert len(list(OPEN.iterdir())) == before
+        replaced(outer)
+        with pytest.raises(OSError, match="It is gone"), places.holding():
+            pass
+        (tmp_path / "outer").rmdir()
+        (tmp_path / "aside").rename(outer)

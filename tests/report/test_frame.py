@@ -9,6 +9,7 @@ from bench.report.figures import plan_figures
 from bench.report.frame import prepare
 from bench.report.ranking import make_ranking
 from bench.report.summary import summary
+from bench.report.words import left_out
 from tests.report.factory import NO_GUIDANCE, demo, digits, row, value
 
 
@@ -50,15 +51,20 @@ def test_summary_leaves_out_the_values_of_a_cell_that_diverged():
     [
         ({"extractor_hash": "0" * 64}, True, "extractor hash is"),
         ({"version": 2}, True, "metric version is 1 for edm .* and 2 for igct"),
+        (
+            {"signature": "b" * 64},
+            True,
+            "settings of the measure is 'a{12}' for edm .* and 'b{12}'",
+        ),
         ({"reference_hash": "0" * 64}, False, "reference hash is"),
         ({"reference": "train"}, False, "reference set is 'test' for edm .* and 'train' for igct"),
         ({"data_hash": "0" * 64}, False, "data hash is"),
     ],
 )
 def test_incomparable_rows_are_refused(changes, in_value, says):
-    measured = value("fd", 2.0, **(changes if in_value else {}))
+    measured = value("fd", 2.0, **{"signature": "a" * 64, **(changes if in_value else {})})
     rows = [
-        row("digits", "edm", 1.0, value("fd", 1.0)),
+        row("digits", "edm", 1.0, value("fd", 1.0, signature="a" * 64)),
         row("digits", "igct", 1.0, measured, **({} if in_value else changes)),
     ]
     with pytest.raises(UserError, match=says) as caught:
@@ -133,6 +139,35 @@ def test_rows_of_older_checkpoints_are_left_out():
     assert [r.checkpoint for r in kept] == ["new"]
     assert data.stale == sum(r.method == "edm" for r in digits())
     assert {r.method for r in data.rows} == {"edm", "ct", "igct", "real"}
+
+
+def test_older_values_that_do_not_tell_their_code_are_not_refused_for_that():
+    rows = [
+        row("digits", "edm", 1.0, value("fd", 1.0, signature="a" * 64)),
+        row("digits", "igct", 1.0, value("fd", 2.0, signature="")),
+    ]
+    assert len(prepare(rows).columns) == 1
+
+
+def test_a_line_has_rows_of_one_code():
+    def made(g, day, code, rule="", rule_code=""):
+        return row(
+            "digits", "edm", g, value("fd", g), key=f"{g}{day}{rule}", code=code, rule=rule,
+            rule_code=rule_code, created=f"2025-02-0{day}T00:00:00Z",
+        )  # fmt: skip
+
+    other = row("digits", "igct", 2.0, value("fd", 9.0), code="its own", key="igct")
+    rows = [
+        made(1.0, 1, "old"), made(2.0, 1, "old"), made(2.0, 1, "old", "apg", "x"),
+        made(2.0, 2, "new"), made(3.0, 2, "new", "apg", "x"), made(4.0, 3, "new", "apg", "y"),
+        other,
+    ]  # fmt: skip
+    data = prepare(rows)
+    assert {r.key for r in data.rows} == {"2.02", "4.03apg", "igct"}
+    assert (data.stale, data.outdated, data.superseded) == (0, 4, 0)
+    assert "4 rows of older code left out" in " ".join(left_out(data))
+    before = [r.model_copy(update={"code": "", "rule_code": ""}) for r in rows]
+    assert prepare(before).outdated == 0
 
 
 def test_cells_skipped_before_training_are_not_stale():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.bench.helpers import Ran, contents
 
-_TIMES = ("created", "seconds_per_image", "inversion_seconds", "edit_seconds")
+_TIMES = ("created", "seconds_per_image", "inversion_seconds", "edit_seconds", "content_sha256")
+"""What no two runs share: times, and the hash that has them in it."""
 
 
 def check_sentence(ran: Ran, *words: str) -> None:
