@@ -288,9 +288,9 @@ def _facts(row: Row, value: Value) -> dict[str, object]:
         "reference hash": row.reference_hash,
         "reference size": row.reference_n,
         "metric version": value.version,
-        MEASURED_BY: value.signature[:12],
         "direction": value.direction,
         "data hash": row.data_hash,
+        MEASURED_BY: value.signature[:12],
     }
 
 
