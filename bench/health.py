@@ -107,11 +107,13 @@ class Watch:
             self._block.clear()
 
 
-def check_finite(name: str, when: str, weights: Mapping[str, Tensor], folder: Path) -> None:
+def check_finite(
+    name: str, when: str, tensors: Mapping[str, Tensor], folder: Path, what: str = "weights"
+) -> None:
     """`Unstable` unless all weights of run `name` are finite; `when` says after what."""
-    bad = [key for key, value in weights.items() if not value.isfinite().all()]
+    bad = [key for key, value in tensors.items() if not value.isfinite().all()]
     if bad:
-        raise Unstable(f"{name}: the weights {bad[0]} are not finite after {when}", folder)
+        raise Unstable(f"{name}: the {what} {bad[0]} are not finite after {when}", folder)
 
 
 def _logged(line: str) -> tuple[int, dict[str, float]] | None:

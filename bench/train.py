@@ -199,6 +199,7 @@ class _Training:
                     self._checkpoint(step + 1)
             optimizer.zero_grad()
             check_finite(card.name, "the last step", self.ema.weights, folder)
+            self._check_optimizer("the last step")
             self._sync()
             with leader_first(fabric) as leads:
                 if leads:
@@ -266,6 +267,7 @@ class _Training:
         # A finite loss may have an infinite gradient, and the good checkpoint must not go.
         weights = self.nets.state_dict()
         check_finite(self.card.name, f"step {step - 1}", weights, self.folder)
+        self._check_optimizer(f"step {step - 1}")
         self.optimizer.zero_grad()  # its memory is wanted for the file
         self._sync()
         with leader_first(self.fabric) as leads:
@@ -273,6 +275,11 @@ class _Training:
                 stopped = self.newest % self.settings.checkpoint_every != 0
                 save_newest(self.folder, self._state(step), keep_previous=stopped)
         self.newest = step
+
+    def _check_optimizer(self, when: str) -> None:
+        # The square of a huge gradient is infinite, and its weight stands still from then on.
+        tensors = optimizer_tensors(self.optimizer)
+        check_finite(self.card.name, when, tensors, self.folder, "moments of the optimiser")
 
     def _sync(self) -> None:
         """Bring the log to the disk, and look whether the folder is still there and ours."""

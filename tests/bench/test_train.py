@@ -219,6 +219,27 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path, monkey
     assert all(w.isfinite().all() for w in state.weights.values())
 
 
+class Huge(EDM):
+    name = "huge"
+
+    def loss(self, nets, batch, progress, rng):
+        terms = super().loss(nets, batch, progress, rng)
+        if progress.step == 7:  # its gradient is finite, and the square of that is not
+            one = next(p for p in nets.parameters())
+            terms = {"denoise": terms["denoise"] + 1e25 * (one - one.detach()).sum()}
+        return terms
+
+
+def test_a_gradient_that_freezes_weights_stops_the_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "huge", Huge)
+    arguments = ["train", "-m", "huge", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
+    for every, when in ((4, "step 7"), (100, "the last step")):
+        ran = bench(*arguments, "--name", when.replace(" ", ""), "--set",
+                    f"train.checkpoint_every={every}")  # fmt: skip
+        assert ran.code == 1
+        assert "the moments of the optimiser 0/exp_avg_sq are not finite after " + when in ran.err
+
+
 def test_an_existing_run_with_other_settings_is_refused_and_kept(trained):
     before = contents(trained)
     changed = sets(*TINY, "train.lr=0.5", "net.width=16", "sigma_data=1")
