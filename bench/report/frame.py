@@ -318,9 +318,12 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Colum
             if row.method == FLOOR != first.method:
                 notes[column] = f"The floor is left out, since it is not comparable: {difference}."
                 continue
+            advice = "report them apart or measure them alike"
+            if wrong == MEASURED_BY:
+                advice = "the sweep that made the older ones measures them anew, given again"
             raise UserError(
                 f"These rows cannot share the column {column.title!r} of {row.dataset}: "
-                f"{difference}; report them apart or measure them alike."
+                f"{difference}; {advice}."
             )
     real = [
         (row.dataset, v.metric, v.extractor, v.n)
