@@ -28,8 +28,8 @@ def code_hash(cls: type) -> str:
 
     That is the module that defines it and all modules of this project, of its own package or, for
     a plugin that is a single file, of its folder, that this one imports from, directly or not.
-    Comments, documentation, layout and presets, whose settings are hashed by themselves, may
-    change without making results old.
+    Module names, import lines, comments, docstrings, layout and presets (whose settings are hashed
+    on their own) may change without making results old. What an imported name stands for counts.
     """
     return module_hash(cls.__module__)
 
@@ -37,17 +37,17 @@ def code_hash(cls: type) -> str:
 def module_hash(module: str) -> str:
     """`code_hash` of an imported module by its name."""
     code = _Code(module)
-    trees: dict[str, str] = {}
+    trees: dict[str, list[Any]] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in trees or not code.is_own(name):
+        if name in trees:
             continue
-        trees[name] = _parsed(name).dump
-        waiting += code.imported(name)
-    # The name of a plugin's module has its folder in it, which decides nothing.
-    named = sorted(("" if name == module else name, tree) for name, tree in trees.items())
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        found = [i for i in code.imported(name) if code.is_own(i.module)]
+        bound = sorted((i.local, i.name, _parsed(i.module).digest) for i in found if i.name)
+        trees[name] = [_parsed(name).digest, bound]
+        waiting += [i.module for i in found]
+    return hashlib.sha256(json.dumps(sorted(trees.values())).encode()).hexdigest()
 
 
 class _Code:
@@ -68,14 +68,19 @@ class _Code:
             return False
         return not {"site-packages", "dist-packages"} & set(file.parts)
 
-    def imported(self, name: str) -> Iterator[str]:
-        """Names of the modules where what the module `name` imports is defined."""
+    def imported(self, name: str) -> Iterator[_Import]:
+        """What the module `name` imports, and from the modules where it is defined."""
         for node in _parsed(name).imports:
             if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            else:
-                source = _source(node, name)
-                yield from (self._where(source, alias.name) for alias in node.names)
+                yield from (_Import(alias.name) for alias in node.names)
+                continue
+            source = _source(node, name)
+            for alias in node.names:
+                module = self._where(source, alias.name)
+                if module == f"{source}.{alias.name}":
+                    yield _Import(module)
+                else:
+                    yield _Import(module, alias.name, alias.asname or alias.name)
 
     def _where(self, source: str, name: str) -> str:
         """The module that defines a name: one that only hands it on is passed through.
@@ -94,12 +99,39 @@ class _Code:
 
 
 @dataclass(frozen=True)
-class _Parsed:
-    """A module's syntax tree as text, its imports, and the names it imports outside functions."""
+class _Import:
+    """An imported module or, where `name` is not empty, a name from it and its local name."""
 
-    dump: str
+    module: str
+    name: str = ""
+    local: str = ""
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """The hash of a module's code, its imports, and the names it imports outside functions."""
+
+    digest: str
     imports: tuple[ast.Import | ast.ImportFrom, ...]
     handed_on: Mapping[str, tuple[ast.ImportFrom, str]]
+
+
+class _WithoutImports(ast.NodeTransformer):
+    """Removes import lines, and collects them."""
+
+    def __init__(self) -> None:
+        self.found: list[ast.Import | ast.ImportFrom] = []
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found.append(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self.found.append(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
 
 
 @cache
@@ -107,14 +139,15 @@ def _parsed(name: str) -> _Parsed:
     tree = _tree(name)
     if tree is None:
         return _Parsed("", (), {})
-    imports = tuple(n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom))
     handed_on = {
         alias.asname or alias.name: (node, alias.name)
         for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    return _Parsed(ast.dump(tree), imports, handed_on)
+    imports = _WithoutImports()
+    code = ast.dump(imports.visit(tree))
+    return _Parsed(hashlib.sha256(code.encode()).hexdigest(), tuple(imports.found), handed_on)
 
 
 def _file(name: str) -> Path | None:

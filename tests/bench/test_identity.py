@@ -47,7 +47,9 @@ def test_a_key_names_all_that_the_samples_depend_on(trained):
 def test_a_key_names_the_code_that_makes_samples(trained, monkeypatch, module):
     def edited(name):
         found = parsed(name)
-        return dataclasses.replace(found, dump=found.dump + " edited") if name == module else found
+        return (
+            dataclasses.replace(found, digest=found.digest + " edited") if name == module else found
+        )
 
     parsed = identity._parsed
     place = Experiment(trained, "default")
@@ -97,6 +99,42 @@ def test_code_is_known_by_what_it_does(tmp_path):
     base = {plugin_hash(tmp_path / f"same{k}", text) for k, text in enumerate(same)}
     changed = {plugin_hash(tmp_path / f"other{k}", text) for k, text in enumerate(other)}
     assert (len(base), len(base | changed)) == (1, 3)
+
+
+def test_moving_modules_and_tidying_imports_keeps_the_code_hash(tmp_path, monkeypatch):
+    # Module names and import lines are not hashed; constants are, and what a name stands for.
+
+    def hashed(folder, *, package, helpers, scale=1.0, use="from {}.{} import SCALE", body="SCALE"):
+        top = tmp_path / folder / package
+        top.mkdir(parents=True)
+        (top / "__init__.py").write_text("")
+        (top / f"{helpers}.py").write_text(f"import math\nSCALE = math.exp({scale})\n")
+        (top / "other.py").write_text("SCALE = 3.0\n")
+        plugin = PLUGIN.replace("register\n", f"register\n{use.format(package, helpers)}\n", 1)
+        plugin = plugin.replace("return steps", f"return steps * {body}")
+        (top / "mine.py").write_text(plugin)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / folder)
+            importlib.import_module(f"{package}.mine")
+            return code_hash(METHODS.pop("mine"))
+
+    base = hashed("a", package="pack_a", helpers="scales")
+    typed = "if TYPE_CHECKING:\n    import torch\nfrom {}.{} import SCALE"
+    typed = f"from typing import TYPE_CHECKING\n{typed}"
+    same = [
+        hashed("b", package="pack_b", helpers="scales"),
+        hashed("c", package="pack_c", helpers="levels"),
+        hashed("d", package="pack_d", helpers="scales", use=typed),
+    ]
+    assert set(same) == {base}
+    both = "from {0} import other\nfrom {0}.{1} import SCALE"
+    swapped = "from {0}.{1} import SCALE as unused\nfrom {0}.other import SCALE"
+    others = [
+        hashed("e", package="pack_e", helpers="scales", scale=1.5),
+        hashed("f", package="pack_f", helpers="scales", use=both),
+        hashed("g", package="pack_g", helpers="scales", use=swapped),
+    ]
+    assert len({base, *others}) == 4
 
 
 def test_code_includes_what_it_imports(monkeypatch):
