@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data import Dataset
-from bench.files import write_text
-from bench.runs import dataset
+from bench.data.find import find_dataset
+from bench.system.files import write_text
 from metrics import EXTRACTORS, METRICS, Accumulator
 from metrics.base import Estimate, SampleSet
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=5000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    data = dataset(options.dataset)
+    data = find_dataset(options.dataset)
     extractor = EXTRACTORS[EXTRACTOR]()
     metrics = [METRICS[name]() for name in CHOSEN]
     needs = {need for metric in metrics for need in metric.needs}

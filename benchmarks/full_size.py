@@ -22,14 +22,14 @@ from pathlib import Path
 import torch
 
 from bench.data.stand_in import RandomImages
-from bench.devices import make_fabric
-from bench.estimate import parameters
-from bench.experiment import Experiment
-from bench.plan import target
-from bench.runs import make_card
-from bench.sources import make_teacher, teacher_card
-from bench.sweep import generate, load_nets
-from bench.train import train
+from bench.experiment.place import Experiment
+from bench.sweep.cells import target
+from bench.sweep.price import parameters
+from bench.sweep.run import generate, load_nets
+from bench.system.devices import make_fabric
+from bench.training.loop import train
+from bench.training.runs import make_card
+from bench.training.sources import make_teacher, teacher_card
 from methods import METHODS, Guidance
 from methods.settings import CIFAR10, IMAGENET64
 

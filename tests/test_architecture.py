@@ -83,7 +83,7 @@ def test_help_answers_without_the_heavy_packages():
     code = f"""
 import sys
 sys.argv = ["bench", "--help"]
-from bench.cli import main
+from bench.cli.app import main
 try:
     main()
 except SystemExit as stop:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data.sources import Listing
-from bench.errors import UserError
+from bench.system.errors import UserError
 from methods.rng import derive_seed
 
 HOLD_OUT = "hold-out"

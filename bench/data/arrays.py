@@ -11,8 +11,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from bench.archives import HEADERS
-from bench.errors import UserError, said
+from bench.data.untrusted import HEADERS
+from bench.system.errors import UserError, said
 
 MAX_HEADER = 10_000
 ROWS = 1024

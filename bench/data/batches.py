@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.pickles import read_pickle
 from bench.data.trees import damage_named
-from bench.errors import UserError
-from bench.pickles import read_pickle
+from bench.system.errors import UserError
 
 if TYPE_CHECKING:  # the package imports this module
     from bench.data.sources.base import Labels, Pixels

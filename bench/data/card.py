@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from bench.errors import UserError, explain
-from bench.files import read_whole
+from bench.system.errors import UserError, explain
+from bench.system.files import read_whole
 from methods import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.progress import Bar
+from bench.system.progress import Bar
 
 SHOWN_FROM = 1 << 30
 CHUNK = 1 << 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,3 +30,11 @@ def from_model(x: Tensor) -> Tensor:
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """int64 (N,) => float32 (N, K); the null label is the zero vector and never made here."""
     return F.one_hot(labels, num_classes).to(torch.float32)
+
+
+def sampling_labels(
+    indices: Tensor, num_classes: int, classes: Sequence[int] | None = None
+) -> Tensor:
+    """Classes of sample indices: balanced over `classes` or all, a function of the index alone."""
+    chosen = torch.arange(num_classes) if classes is None else torch.tensor(classes)
+    return chosen[indices % len(chosen)]

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from bench.archives import DAMAGE, PICTURES
 from bench.data.trees import damage_named
-from bench.errors import UserError, said
+from bench.data.untrusted import DAMAGE, PICTURES
+from bench.system.errors import UserError, said
 
 Crop = Literal["center", "none"]
 Resize = Literal["box", "bicubic"]

@@ -6,8 +6,7 @@ from bench.data.card import CIFAR10_CLASSES, CIFAR10_SHAPE
 from bench.data.decode import LOSSY, Decoded, Geometry
 from bench.data.registry import DATASETS
 from bench.data.sources import Listing
-from bench.errors import UserError
-from bench.experiment import check_name
+from bench.system.errors import UserError, check_name
 
 
 def check_data_name(name: str) -> str:

@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from bench.archives import DAMAGE
 from bench.data.base import Dataset, Split
 from bench.data.card import (
     CARD,
@@ -26,8 +25,9 @@ from bench.data.card import (
 )
 from bench.data.checksum import sha256
 from bench.data.rows import FileRows
-from bench.errors import UserError, said, unknown
-from bench.files import check_regular, read_whole, write_text
+from bench.data.untrusted import DAMAGE
+from bench.system.errors import UserError, said, unknown
+from bench.system.files import check_regular, read_whole, write_text
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 

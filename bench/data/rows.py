@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.archives import read_header
-from bench.errors import UserError
-from bench.files import check_regular
-from bench.trouble import ADVICE, KEPT
+from bench.data.untrusted import read_header
+from bench.system.errors import UserError
+from bench.system.failures import ADVICE, KEPT
+from bench.system.files import check_regular
 
 CPU = torch.device("cpu")
 

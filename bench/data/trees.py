@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from bench.errors import UserError, said
-from bench.files import check_regular
+from bench.system.errors import UserError, said
+from bench.system.files import check_regular
 
 MAX_FILES = 20_000_000
 DAMAGED = (

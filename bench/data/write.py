@@ -22,8 +22,8 @@ from bench.data.card import IMAGES
 from bench.data.decode import LOSSY, Decoded, Geometry, NeedsColour, bombs_refused, decode
 from bench.data.names import check_original
 from bench.data.sources import Source
-from bench.errors import UserError
-from bench.progress import Bar
+from bench.system.errors import UserError
+from bench.system.progress import Bar
 
 PART, PART_BYTES = 256, 1 << 20
 SHOW_EVERY = 500

@@ -12,12 +12,12 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from bench.archives import DAMAGE
 from bench.data import Dataset
-from bench.errors import UserError, said, unknown
-from bench.files import check_regular, write_bytes
+from bench.data.untrusted import DAMAGE
 from bench.inversion.grid import png
-from bench.tensor_files import write_tensors
+from bench.system.errors import UserError, said, unknown
+from bench.system.files import check_regular, write_bytes
+from bench.system.tensor_files import write_tensors
 
 FORMATS = ("PNG", "JPEG")
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")

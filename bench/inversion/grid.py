@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.inversion.store import EditGrid
+from bench.experiment.inversion_rows import EditGrid
 
 REACH = 2.5
 """Latents are shown from black to white over +- so many sigma_max."""

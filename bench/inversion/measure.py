@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from bench.data import Split
 from bench.data.convert import from_model, one_hot, to_model
-from bench.inversion.store import Latents, Pair, Score, Share
-from bench.sweep import Diverged
+from bench.experiment.inversion_rows import Latents, Pair, Score, Share
+from bench.sweep.run import Diverged
 from methods import Guidance, Inverts, Method
 from metrics.base import Extractor
 from metrics.extractors import MissingWeights

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from bench.data import Dataset, Split
-from bench.errors import UserError
-from bench.evaluate import make_extractor
-from bench.experiment import Experiment
-from bench.identity import code_hash, digest, module_hash
+from bench.evaluation.prepare import make_extractor
+from bench.experiment.identity import code_hash, digest, module_hash
+from bench.experiment.inversion_rows import inversion_path, read_inversion
+from bench.experiment.place import Experiment
 from bench.inversion.choose import balanced, edit_targets
 from bench.inversion.measure import AUTHORS_BATCH, Editor, lpips_or_reason
-from bench.inversion.store import inversion_path, read_inversion
-from bench.plan import Target
-from bench.sweep import load_nets
+from bench.sweep.cells import Target
+from bench.sweep.run import load_nets
+from bench.system.errors import UserError
 from methods import Guidance, Inverts
 from metrics.base import Extractor
 from metrics.perceptual import LPIPS

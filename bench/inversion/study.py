@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 
 from bench.data import Split
-from bench.experiment import Experiment
+from bench.experiment.place import Experiment
+from bench.experiment.suite import Study
 from bench.inversion.measure import invert_split
 from bench.inversion.plan import (
     Bench,
@@ -21,9 +22,8 @@ from bench.inversion.plan import (
     prepare_bench,
 )
 from bench.inversion.sweep import sweep_inversions
-from bench.orchestrate import Sweep
-from bench.progress import duration
-from bench.suite import Study
+from bench.sweep.plan import Sweep
+from bench.system.progress import duration
 from methods import Guidance, Inverts
 
 Say = Callable[[str], None]

@@ -12,9 +12,16 @@ from torch import Tensor
 
 from bench.data import Dataset
 from bench.data.convert import from_model
-from bench.errors import UserError
-from bench.experiment import Experiment
-from bench.files import make_folder
+from bench.experiment.inversion_rows import (
+    EditGrid,
+    InversionRow,
+    inversion_path,
+    read_inversion,
+    write_inversion,
+)
+from bench.experiment.place import Experiment
+from bench.experiment.provenance import now, provenance
+from bench.experiment.rows import Status
 from bench.inversion.choose import EVERY_CLASS, edit_targets
 from bench.inversion.grid import edit_grid, latent_image
 from bench.inversion.measure import (
@@ -30,18 +37,11 @@ from bench.inversion.measure import (
     share,
 )
 from bench.inversion.plan import Bench, Planned, kept, make_editor
-from bench.inversion.store import (
-    EditGrid,
-    InversionRow,
-    inversion_path,
-    read_inversion,
-    write_inversion,
-)
-from bench.progress import Bar
-from bench.provenance import now, provenance
-from bench.store import Status
-from bench.sweep import Diverged, Outcome
-from bench.trouble import system_error
+from bench.sweep.run import Diverged, Outcome
+from bench.system.errors import UserError
+from bench.system.failures import system_error
+from bench.system.files import make_folder
+from bench.system.progress import Bar
 from methods import Guidance
 from metrics import places
 

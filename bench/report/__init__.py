@@ -10,21 +10,28 @@ from types import MappingProxyType
 
 from rich.console import Console
 
-from bench.files import read_whole, write_bytes, write_text
-from bench.inversion.store import InversionRow
-from bench.progress import Bar
-from bench.report.comparison import compare, comparison_frames
-from bench.report.comparison_figures import plan_comparison
-from bench.report.comparison_section import (
+from bench.experiment.inversion_rows import InversionRow
+from bench.experiment.rows import Row
+from bench.report.figures.comparison_figures import plan_comparison
+from bench.report.figures.figures import Plan, plan_figures
+from bench.report.figures.style import look, render
+from bench.report.figures.yardstick_figure import plan_yardsticks
+from bench.report.numbers.comparison import compare, comparison_frames
+from bench.report.numbers.frame import prepare
+from bench.report.numbers.inversions import prepare_inversions
+from bench.report.numbers.pairs import difference_frame, headline_differences
+from bench.report.numbers.published import read_published
+from bench.report.numbers.summary import provenance, summary
+from bench.report.numbers.words import left_out, not_measured, reading, title, unmeasured
+from bench.report.numbers.yardstick import make_yardsticks, yardstick_frame
+from bench.report.pages.comparison_section import (
     markdown_openings,
     markdown_rankings,
     page_openings,
     page_rankings,
     tex_comparison,
 )
-from bench.report.figures import Plan, plan_figures
-from bench.report.frame import prepare
-from bench.report.inversion_section import (
+from bench.report.pages.inversion_section import (
     edit_summary,
     inversion_summary,
     markdown_section,
@@ -32,21 +39,14 @@ from bench.report.inversion_section import (
     plan_grids,
     tex_section,
 )
-from bench.report.inversions import prepare_inversions
-from bench.report.page import Picture, page
-from bench.report.pairs import difference_frame, headline_differences
-from bench.report.published import read_published
-from bench.report.spreadsheet import csv_text
-from bench.report.style import look, render
-from bench.report.summary import provenance, summary
-from bench.report.tables import make_table, markdown
-from bench.report.tex import tex
-from bench.report.words import left_out, not_measured, reading, title, unmeasured
-from bench.report.yardstick import make_yardsticks, yardstick_frame
-from bench.report.yardstick_figure import plan_yardsticks
-from bench.report.yardstick_section import yardstick_html, yardstick_markdown, yardstick_tex
-from bench.store import Row
-from bench.trouble import explain_trouble
+from bench.report.pages.page import Picture, page
+from bench.report.pages.spreadsheet import csv_text
+from bench.report.pages.tables import make_table, markdown
+from bench.report.pages.tex import tex
+from bench.report.pages.yardstick_section import yardstick_html, yardstick_markdown, yardstick_tex
+from bench.system.failures import explain_trouble
+from bench.system.files import read_whole, write_bytes, write_text
+from bench.system.progress import Bar
 
 
 @dataclass(frozen=True)

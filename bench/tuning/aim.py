@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 
 from bench.data import Dataset
-from bench.errors import UserError, unknown
-from bench.evaluate import Evaluation
-from bench.tuning.seeds import TUNING_SEEDS
+from bench.evaluation.prepare import Evaluation
+from bench.experiment.seeds import TUNING_SEEDS
+from bench.system.errors import UserError, unknown
 from bench.tuning.store import Aim
 from metrics import METRICS
 

@@ -6,9 +6,9 @@ import time
 
 import torch
 
-from bench.experiment import Experiment
-from bench.progress import duration
-from bench.sweep import generate, load_nets
+from bench.experiment.place import Experiment
+from bench.sweep.run import generate, load_nets
+from bench.system.progress import duration
 from bench.tuning.store import read_trials
 from bench.tuning.tune import Job
 from methods import Guidance

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from bench.errors import UserError, explain
-from bench.files import read_whole, write_text
-from bench.store import Frozen
+from bench.experiment.rows import Frozen
+from bench.system.errors import UserError, explain
+from bench.system.files import read_whole, write_text
 
 M = TypeVar("M", bound=Frozen)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import UserError
-from bench.experiment import Experiment
-from bench.identity import code_hash, digest, module_hash
-from bench.plan import Target
-from bench.rules import ChosenRule, study_rules
-from bench.suite import Study
+from bench.experiment.identity import code_hash, digest, module_hash
+from bench.experiment.place import Experiment
+from bench.experiment.rules import ChosenRule, study_rules
+from bench.experiment.suite import Study
+from bench.sweep.cells import Target
+from bench.system.errors import UserError
 from bench.tuning.space import Space, nested
 from bench.tuning.store import Tuned, read_result, result_path
 from methods.rules import Rule, make_rule

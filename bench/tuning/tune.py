@@ -11,16 +11,16 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from bench.divergence import refuse_constant
-from bench.errors import UserError
-from bench.evaluate import Evaluation, accumulate
-from bench.experiment import Experiment
-from bench.identity import digest
-from bench.plan import Target
-from bench.progress import Bar
-from bench.provenance import now, provenance
-from bench.sweep import Diverged, generate
-from bench.trouble import system_error
+from bench.evaluation.prepare import Evaluation, accumulate
+from bench.experiment.identity import digest
+from bench.experiment.place import Experiment
+from bench.experiment.provenance import now, provenance
+from bench.sweep.cells import Target
+from bench.sweep.divergence import refuse_constant
+from bench.sweep.run import Diverged, generate
+from bench.system.errors import UserError
+from bench.system.failures import system_error
+from bench.system.progress import Bar
 from bench.tuning.aim import score, shown
 from bench.tuning.search import Proposal, best_trial, propose
 from bench.tuning.space import Space

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from bench.data import DATASETS
-from bench.devices import make_fabric
-from bench.plugins import ORIGINS
+from bench.plugins.load import ORIGINS
+from bench.system.devices import make_fabric
 from methods import METHODS
 from methods.rules import RULES
 from metrics import METRICS

@@ -9,9 +9,10 @@ from unittest import mock
 
 import torch
 
-from bench import cli
-from bench.runs import dataset, make_card, parse_overrides
-from bench.store import read_rows
+from bench.cli import app as cli
+from bench.data.find import find_dataset
+from bench.experiment.rows import read_rows
+from bench.training.runs import make_card, parse_overrides
 
 TINY = ("train.iterations=12", "train.batch=8", "net.width=8", "net.blocks=1")
 TINY_IMAGES = ("train.iterations=2", "train.batch=4", "net.channels=8", "net.channel_mult=[1,1]")
@@ -59,7 +60,7 @@ def tiny_card(method: str, data: str = "modes1d", *pairs: str, **more):
     """The card of a tiny run."""
     small = TINY_IMAGES if data == "digits" else TINY
     overrides = parse_overrides((*small, *pairs))
-    return make_card(method, data=dataset(data), overrides=overrides, **more)
+    return make_card(method, data=find_dataset(data), overrides=overrides, **more)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,14 +7,14 @@ import torch
 
 from bench.data import Digits
 from bench.data.convert import from_model, one_hot, to_model
-from bench.devices import make_fabric
-from bench.evaluate import prepare
-from bench.execute import sweep
-from bench.experiment import Experiment
-from bench.orchestrate import train_run
-from bench.plan import expand, target
-from bench.store import read_rows
-from bench.sweep import load_nets
+from bench.evaluation.prepare import prepare
+from bench.experiment.place import Experiment
+from bench.experiment.rows import read_rows
+from bench.sweep.cells import expand, target
+from bench.sweep.execute import sweep
+from bench.sweep.plan import train_run
+from bench.sweep.run import load_nets
+from bench.system.devices import make_fabric
 from methods import Guidance
 
 PRESET = "digits-demo"

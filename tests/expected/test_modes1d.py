@@ -11,12 +11,12 @@ import torch
 from scipy.stats import norm
 
 from bench.data import Modes1d
-from bench.devices import make_fabric
-from bench.experiment import Experiment
-from bench.orchestrate import train_run
-from bench.plan import target
-from bench.runs import make_card
-from bench.sweep import generate, load_nets
+from bench.experiment.place import Experiment
+from bench.sweep.cells import target
+from bench.sweep.plan import train_run
+from bench.sweep.run import generate, load_nets
+from bench.system.devices import make_fabric
+from bench.training.runs import make_card
 from methods import Guidance
 
 SEEDS = (0, 1, 2)

@@ -10,10 +10,10 @@ import torch
 from metrics.archive import save_sample_set
 from metrics.base import SampleSet
 from tests.bench.data.makers import edm_files, idx_files, image_tree, imagenet_files, old_pickle
+from tests.bench.report.factory import demo
 from tests.hostile import makers
 from tests.hostile.makers import Maker, archive, npy, tar
 from tests.hostile.readers import card_json
-from tests.report.factory import demo
 
 SUITE = b"""experiment = "mine"
 [[study]]

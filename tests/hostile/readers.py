@@ -40,32 +40,32 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bench import files
-from bench.checkpoint import check_weights, load_state, load_weights
 from bench.data.card import CARD, IMAGES, LABELS, DataCard, read_data_card
 from bench.data.decode import Geometry, decode
 from bench.data.prepared import open_content, read_stamp
+from bench.data.samples.card import SampleCard
+from bench.data.samples.read import read_samples
+from bench.data.samples.write import first_missing
 from bench.data.sources import find_source as find_form
 from bench.data.trees import open_tree
-from bench.errors import UserError
-from bench.evaluating.sides import read_labels
-from bench.experiment import Experiment
-from bench.images_in import read_samples
-from bench.images_out import first_missing
-from bench.importing.source import read_source
+from bench.evaluation.sides import read_labels
+from bench.evaluation.statistics.read import is_statistics, read_statistics
+from bench.experiment.inversion_rows import read_inversion
+from bench.experiment.place import Experiment
+from bench.experiment.rows import read_row
+from bench.experiment.suite import read_suite
 from bench.inversion.files import read_images
-from bench.inversion.store import read_inversion
 from bench.report import _figures_of
-from bench.report.grids import strip_pixels
-from bench.report.published import read_published
-from bench.runs import read_card
-from bench.sample_card import SampleCard
-from bench.second_network import find_second
-from bench.sources import find_source
-from bench.statistics.read import is_statistics, read_statistics
-from bench.store import read_row
-from bench.suite import read_suite
-from bench.train_log import Log
+from bench.report.figures.grids import strip_pixels
+from bench.report.numbers.published import read_published
+from bench.sweep.second_network import find_second
+from bench.system import files
+from bench.system.errors import UserError
+from bench.training.checkpoint import check_weights, load_state, load_weights
+from bench.training.importing.source import read_source
+from bench.training.log import Log
+from bench.training.runs import read_card
+from bench.training.sources import find_source
 from bench.tuning.store import read_result, read_trials
 from methods.spec import DataSpec
 from metrics.archive import load_sample_set

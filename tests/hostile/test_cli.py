@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.checkpoint import save_weights
 from bench.data.card import CARD, LABELS
-from bench.runs import WEIGHTS, dataset, make_method, write_card
-from bench.store import write_row
+from bench.data.find import find_dataset
+from bench.experiment.rows import write_row
+from bench.training.checkpoint import save_weights
+from bench.training.runs import WEIGHTS, make_method, write_card
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.helpers import bench, contents, tiny_card
+from tests.bench.report.factory import row, value
 from tests.hostile import corpus, makers
 from tests.hostile.values import broken
-from tests.report.factory import row, value
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def run(tmp_path):
     card = tiny_card("edm", name="r")
     folder = tmp_path / "work" / "results" / "default" / "runs" / "r"
     write_card(folder, card)
-    save_weights(folder / WEIGHTS, make_method(card, dataset("modes1d")).build().state_dict())
+    save_weights(folder / WEIGHTS, make_method(card, find_dataset("modes1d")).build().state_dict())
     return folder
 
 
@@ -219,7 +220,7 @@ def test_labels_of_prepared_data(tmp_path, bad, label):
     content[-8:] = label.to_bytes(8, "little", signed=True)
     (folder / LABELS).write_bytes(content)
     card = json.loads((folder / CARD).read_text())
-    from bench.files import sha256
+    from bench.system.files import sha256
 
     (folder / CARD).write_text(json.dumps(card | {"labels_sha256": sha256(folder / LABELS)}))
     assert "has labels from" in refused(tmp_path, "evaluate", "x", "-r", "x")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
-from bench.images_in import BATCH_MOST, read_samples
+from bench.data.samples.read import BATCH_MOST, read_samples
 from tests.hostile import corpus, makers
 from tests.hostile.good import GOOD
 from tests.hostile.readers import READERS, outcome

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench import report
-from bench.errors import UserError
-from bench.inversion.store import EditGrid, InversionRow, Pair, Score, Share
+from bench.experiment.inversion_rows import EditGrid, InversionRow, Pair, Score, Share
+from bench.experiment.rows import Row
 from bench.report import write_report
-from bench.report.page import Picture
-from bench.store import Row
+from bench.report.pages.page import Picture
+from bench.system.errors import UserError
+from tests.bench.report.factory import demo, images, row, value
 from tests.hostile.values import BAD, MARKUP, broken
-from tests.report.factory import demo, images, row, value
 
 TEXTS = [text for text in BAD if isinstance(text, str) and 0 < len(text) < 500 and "\0" not in text]
 KNOWN = {

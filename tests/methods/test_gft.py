@@ -9,7 +9,7 @@ from methods.oracle import OracleConfig
 from methods.precond import EDMPrecond
 from methods.registry import METHODS
 from tests.methods.embedded import DATA, B, Family, batch, denoising_error, guided, slowest
-from tests.nets.golden import awaken
+from tests.methods.nets.golden import awaken
 
 CONFIG = GFT.presets["modes2d"].config
 METHOD = GFT(CONFIG, DATA)

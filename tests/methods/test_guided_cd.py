@@ -15,7 +15,7 @@ from methods.nets.config import build_net
 from methods.oracle import exact_denoised
 from methods.precond import EDMPrecond
 from methods.samplers import heun_step
-from tests.nets.golden import CONFIGS, SPEC, awaken, load, relative
+from tests.methods.nets.golden import CONFIGS, SPEC, awaken, load, relative
 
 DATA = Modes2d().spec
 B = 64

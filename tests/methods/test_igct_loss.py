@@ -15,7 +15,7 @@ from methods.igct_loss import (
     reconstruction_loss,
 )
 from methods.precond import IGCTPrecond
-from tests.nets.golden import load, net, relative
+from tests.methods.nets.golden import load, net, relative
 
 C_H, SIGMA_MIN, SIGMA_MAX, SIGMA_DATA, DIM = 0.03, 0.002, 80.0, 0.5, 32
 WINDOW = (11.0, 14.3)

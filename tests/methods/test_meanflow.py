@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from bench.data import DATASETS, Modes1d
-from bench.train import build_nets
-from bench.training_step import draw_batch
+from bench.training.loop import build_nets
+from bench.training.step import draw_batch
 from methods import METHODS, Batch, BatchRNG, Guidance, Progress, SampleRNG
 from methods.meanflow import (
     MeanFlowConfig,

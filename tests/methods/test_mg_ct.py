@@ -16,7 +16,7 @@ from methods.mg_ct import guided_target
 from methods.nets.config import build_net
 from methods.oracle import exact_denoised
 from methods.precond import EDMPrecond
-from tests.nets.golden import awaken
+from tests.methods.nets.golden import awaken
 
 DATA = Modes1d().spec
 B, K = 64, DATA.num_classes

@@ -8,7 +8,7 @@ import torch
 from methods import METHODS, TrainSettings
 from methods.igct_config import IGCTConfig
 from methods.settings import CIFAR10, IMAGENET64
-from tests.nets.golden import layouts
+from tests.methods.nets.golden import layouts
 
 SPECS = {"cifar10": CIFAR10, "imagenet64": IMAGENET64}
 FULL = [(method, name) for method in ("ct", "edm", "guided-cd", "igct") for name in SPECS]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.checkpoint import load_weights
-from bench.runs import WEIGHTS
-from bench.store import read_rows
+from bench.experiment.rows import read_rows
+from bench.training.checkpoint import load_weights
+from bench.training.runs import WEIGHTS
 from tests.torture.check import content
 
 ROOT = Path(__file__).parents[2]

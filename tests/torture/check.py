@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file
 
-from bench.checkpoint import STATE
 from bench.data.card import STAMP
-from bench.states import PREVIOUS
+from bench.training.checkpoint import STATE
+from bench.training.states import PREVIOUS
 
 CLAIMS = (".claim", ".draft", ".turn", ".void", ".now")
 TIMES = (

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
-from bench.checkpoint import STATE, load_state
-from bench.files import sha256, write_text
-from bench.runs import WEIGHTS
+from bench.system.files import sha256, write_text
+from bench.training.checkpoint import STATE, load_state
+from bench.training.runs import WEIGHTS
 from tests.torture import check
 from tests.torture.disk import cut
 from tests.torture.forks import Ended, Kill, run

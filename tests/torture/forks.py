@@ -44,12 +44,13 @@ def load() -> None:
 
     torch.set_num_threads(1)
     for name in (
-        "bench.cli", "bench.train_command", "bench.sweep_command", "bench.report_command",
-        "bench.report", "bench.importing.command", "bench.data.commands", "bench.inversion.study",
-        "lightning_fabric", "bench.images_out", "torch._dynamo", "scipy.stats", "sklearn.svm",
+        "bench.cli", "bench.cli.train", "bench.cli.sweep", "bench.cli.report",
+        "bench.report", "bench.cli.importing", "bench.cli.data", "bench.inversion.study",
+        "lightning_fabric", "bench.data.samples.write",
+        "torch._dynamo", "scipy.stats", "sklearn.svm",
     ):  # fmt: skip
         importlib.import_module(name)
-    from bench.provenance import provenance
+    from bench.experiment.provenance import provenance
 
     provenance()
 
@@ -114,7 +115,7 @@ def _child(arguments, tree, kill, output, shadow, log, states) -> None:
             os.execve(sys.executable, command, os.environ | {"PYTHONPATH": path})
         Shim(tree, shadow, log, kill.at, kill.number).install()
         sys.argv = ["bench", *arguments]
-        from bench.cli import main
+        from bench.cli.app import main
 
         main()
         code = 0
@@ -133,13 +134,13 @@ def _child(arguments, tree, kill, output, shadow, log, states) -> None:
 
 def _keep_states(folder: Path) -> None:
     """Also write each checkpoint under its step, to compare those of killed runs with."""
-    import bench.states
+    import bench.training.states
 
-    save = bench.states.save_state
+    save = bench.training.states.save_state
 
     def keep(path, state, before=lambda: None):
         save(path, state, before)
         folder.mkdir(exist_ok=True)
         save(folder / f"{state.step}.safetensors", state)
 
-    bench.states.save_state = keep
+    bench.training.states.save_state = keep

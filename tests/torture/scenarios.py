@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.data.makers import image_tree, write_folder
-from tests.bench.importing.official import write_golden
+from tests.bench.training.importing.official import write_golden
 
 RUN = ("--device", "cpu", "--results", "results")
 TRAIN = (

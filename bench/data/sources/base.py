@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data.trees import File, Tree
-from bench.errors import UserError
+from bench.system.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]

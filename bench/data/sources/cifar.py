@@ -11,7 +11,7 @@ import numpy as np
 from bench.data.batches import batch_labels, batch_pixels, read_batch
 from bench.data.sources.base import Labels, Listing, Pixels, Source, check_labels
 from bench.data.trees import File
-from bench.errors import UserError
+from bench.system.errors import UserError
 
 SIDE = 32
 

@@ -11,7 +11,7 @@ from bench.data.decode import read_encoded
 from bench.data.sources.base import Listing, Pixels, Source, check_labels
 from bench.data.sources.images import is_image
 from bench.data.trees import File, damage_named
-from bench.errors import UserError
+from bench.system.errors import UserError
 
 INDEX = "dataset.json"
 MAX_INDEX = 1 << 29

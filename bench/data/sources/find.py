@@ -9,7 +9,7 @@ from bench.data.sources.idx import Idx
 from bench.data.sources.imagenet import ImageNetBatches
 from bench.data.sources.images import ImageFolders
 from bench.data.trees import Tree
-from bench.errors import UserError
+from bench.system.errors import UserError
 
 SOURCES: list[type[Source]] = [Cifar, ImageNetBatches, Idx, LabelledImages, ImageFolders]
 """The first that recognises a tree's files reads it, so that the most specific come first."""

@@ -11,7 +11,7 @@ import numpy as np
 from bench.data.arrays import read_exactly, rows
 from bench.data.sources.base import Labels, Listing, Pixels, Source, check_labels
 from bench.data.trees import MAX_FILES, File, damage_named, reader
-from bench.errors import UserError
+from bench.system.errors import UserError
 
 _NAME = re.compile(r"(?:.*/)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 IMAGES, LABELS = 0x00000803, 0x00000801

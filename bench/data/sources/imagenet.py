@@ -15,7 +15,7 @@ from bench.data.arrays import npy_header, read_exactly, rows
 from bench.data.batches import batch_labels, batch_pixels, planes, read_batch
 from bench.data.sources.base import Labels, Listing, Pixels, Source, check_labels
 from bench.data.trees import File, damage_named
-from bench.errors import UserError
+from bench.system.errors import UserError
 
 _NAME = re.compile(r"(?:.*/)?(train_data_batch_(\d+)|train_data|val_data)(\.npz)?")
 

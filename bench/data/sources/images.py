@@ -10,7 +10,7 @@ import numpy as np
 from bench.data.decode import read_encoded
 from bench.data.sources.base import Listing, Pixels, Source, check_labels
 from bench.data.trees import File, strip_root
-from bench.errors import UserError
+from bench.system.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
 TRAIN = ("train", "training")

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
+from bench.cli.data import ensure
 from bench.data.card import CARD, IMAGES
-from bench.data.commands import ensure
 from bench.data.decode import Geometry
-from bench.runs import read_card
+from bench.training.runs import read_card
 from methods import METHODS
 from tests.bench.data.makers import image_tree, write_folder, write_tar
 from tests.bench.helpers import TINY_IMAGES, bench, contents, sets
@@ -156,7 +156,7 @@ def test_training_on_prepared_images_resumes_bit_for_bit(source, tmp_path, prese
                      *sets(*IN_SHORT, *pairs, *extra), "--results", results)  # fmt: skip
 
     assert train(tmp_path / "whole").code == 0
-    from bench import training_step as module
+    from bench.training import step as module
 
     real, steps = module.draw_batch, []
 

@@ -15,7 +15,7 @@ import pytest
 from bench.data import prepare as module
 from bench.data.decode import Geometry
 from bench.data.prepare import prepare
-from bench.errors import UserError
+from bench.system.errors import UserError
 from tests.bench.data.makers import (
     cifar_files,
     edm_files,

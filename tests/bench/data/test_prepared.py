@@ -11,10 +11,10 @@ import torch
 import bench.data.prepared as module
 from bench.data import Split
 from bench.data.card import CARD, IMAGES, LABELS, STAMP, read_data_card
+from bench.data.find import find_dataset
 from bench.data.prepared import PreparedDataset, verify
 from bench.data.rows import FileRows
-from bench.errors import UserError
-from bench.runs import dataset
+from bench.system.errors import UserError
 from metrics import EXTRACTORS
 from tests.bench.data.makers import image_tree, pixels, write_folder, write_tar
 
@@ -97,12 +97,12 @@ def test_writing_to_a_sample_leaves_the_file_alone(tiny):
 
 
 def test_a_start_hashes_nothing_until_a_large_file_changes(tiny, hashed, large):
-    dataset("tiny").train  # noqa: B018
+    find_dataset("tiny").train  # noqa: B018
     assert hashed == []
     os.utime(tiny.folder / IMAGES)
-    dataset("tiny").train  # noqa: B018
+    find_dataset("tiny").train  # noqa: B018
     assert hashed == [IMAGES, LABELS]
-    dataset("tiny").train  # noqa: B018
+    find_dataset("tiny").train  # noqa: B018
     assert hashed == [IMAGES, LABELS]
 
 
@@ -111,7 +111,7 @@ def test_a_changed_byte_is_found_at_the_next_start(tiny, name):
     flip(tiny.folder / name)
     for _ in range(2):  # what was found wrong is never taken for right
         with pytest.raises(UserError, match=f"{name} has changed since it was prepared"):
-            dataset("tiny")
+            find_dataset("tiny")
 
 
 @pytest.mark.parametrize("name", [IMAGES, LABELS])
@@ -120,7 +120,7 @@ def test_a_start_finds_a_change_that_kept_size_and_time(tiny, name):
     rot(tiny.folder / name)
     for _ in range(2):
         with pytest.raises(UserError, match=f"{name} has changed since it was prepared"):
-            dataset("tiny")
+            find_dataset("tiny")
 
 
 def test_a_start_hashes_up_to_the_limit_and_no_more(tiny, hashed, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_start_hashes_up_to_the_limit_and_no_more(tiny, hashed, monkeypatch):
     for limit, expected in ((size, [IMAGES, LABELS]), (size - 1, [])):
         hashed.clear()
         monkeypatch.setattr(module, "HASHED_AT_EVERY_START", limit)
-        dataset("tiny")
+        find_dataset("tiny")
         assert hashed == expected
 
 
@@ -136,7 +136,7 @@ def test_a_start_hashes_up_to_the_limit_and_no_more(tiny, hashed, monkeypatch):
 def test_verify_finds_a_change_of_large_files_that_kept_size_and_time(tiny, name, large):
     rot(tiny.folder / name)
     if name == IMAGES:  # a label that no class has is found at once
-        dataset("tiny")
+        find_dataset("tiny")
     with pytest.raises(UserError, match=f"{name} has changed since it was prepared"):
         verify(tiny.folder)
 
@@ -162,29 +162,29 @@ def test_a_card_that_does_not_fit_is_refused(tiny, change, said):
     card = json.loads((tiny.folder / CARD).read_text())
     (tiny.folder / CARD).write_text(json.dumps(card | change))
     with pytest.raises(UserError, match=said):
-        dataset("tiny")
+        find_dataset("tiny")
 
 
 def test_a_folder_under_another_name_is_refused(tiny, root):
     shutil.move(tiny.folder, root / "cifar10")
     with pytest.raises(UserError, match="a prepared data set keeps its name"):
-        dataset("cifar10")
+        find_dataset("cifar10")
 
 
 def test_missing_damaged_and_object_files_are_one_sentence(tiny):
     np.save(tiny.folder / LABELS, np.array([None]), allow_pickle=True)
     with pytest.raises(UserError, match="has changed since"):
-        dataset("tiny")
+        find_dataset("tiny")
     (tiny.folder / LABELS).unlink()
     with pytest.raises(UserError, match=r"Cannot read .*labels\.npy"):
-        dataset("tiny")
+        find_dataset("tiny")
 
 
 def test_a_stamp_that_is_damaged_is_made_again(tiny, hashed, large):
     (tiny.folder / STAMP).write_text("[")
-    dataset("tiny")
+    find_dataset("tiny")
     assert hashed == [IMAGES, LABELS]
-    dataset("tiny")
+    find_dataset("tiny")
     assert len(hashed) == 2
 
 
@@ -202,7 +202,7 @@ def test_samples_and_extractors_by_default(tiny, tmp_path, prepared, monkeypatch
 
 def test_unknown_names_list_the_prepared_ones_and_say_how_to_prepare(tiny, monkeypatch):
     with pytest.raises(UserError, match=r"Did you mean 'tiny'\? Available: .*modes2d, tiny\."):
-        dataset("tinny")
+        find_dataset("tinny")
     from methods import METHODS, Preset
 
     edm = METHODS["edm"]
@@ -210,4 +210,4 @@ def test_unknown_names_list_the_prepared_ones_and_say_how_to_prepare(tiny, monke
     assert isinstance(wanted, Preset)
     monkeypatch.setattr(edm, "presets", {**edm.presets, "cifar10": wanted})
     with pytest.raises(UserError, match="bench data prepare SOURCE --dataset cifar10"):
-        dataset("cifar10")
+        find_dataset("cifar10")

@@ -9,7 +9,7 @@ import torch
 
 from bench.data import rows as module
 from bench.data.rows import FileRows
-from bench.errors import UserError
+from bench.system.errors import UserError
 from tests.bench.data.makers import pixels
 
 N = 20

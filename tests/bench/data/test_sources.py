@@ -7,7 +7,7 @@ from PIL import Image
 
 from bench.data.card import CIFAR10_CLASSES
 from bench.data.prepared import PreparedDataset
-from bench.errors import UserError
+from bench.system.errors import UserError
 from tests.bench.data.makers import (
     TREE_CLASSES,
     cifar_files,

@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from bench.checkpoint import STATE
 from bench.data import rows as reading
 from bench.data.card import DATA_FOLDER_VARIABLE, IMAGES
 from bench.data.decode import Geometry
 from bench.data.prepare import prepare
+from bench.training.checkpoint import STATE
 from methods import METHODS
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.faults.helpers import check_sentence, leftovers, results
@@ -99,7 +99,7 @@ def fails(command, folder, where, times, fault, path, words):
 def test_training_stops_with_its_checkpoint_and_goes_on(
     fault, words, images, undisturbed, tmp_path
 ):
-    where = "bench.train.accumulate_gradients"
+    where = "bench.training.loop.accumulate_gradients"
     fails(TRAIN, tmp_path, where, STEP + 1, fault, images, words)
     run = tmp_path / "default" / "runs" / "small-edm-s0"
     assert (run / STATE).exists()
@@ -114,7 +114,7 @@ def test_a_sweep_keeps_its_rows_and_goes_on(where, fault, words, images, undistu
     for command in (TRAIN, (*SWEEP, "-n", "6")):
         assert bench(*command, "--results", tmp_path).code == 0
     more = (*SWEEP, "-n", "8")
-    fails(more, tmp_path, f"bench.sweep.{where}", 1, fault, images, words)
+    fails(more, tmp_path, f"bench.sweep.run.{where}", 1, fault, images, words)
     assert results(tmp_path) == undisturbed["few"]
     assert bench(*more, "--results", tmp_path).code == 0
     assert results(tmp_path) == undisturbed["more"]

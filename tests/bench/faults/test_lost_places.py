@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from bench.runs import WEIGHTS
+from bench.training.runs import WEIGHTS
 from tests.bench.faults.disks import REAL, Mounted, as_if_ended, run_on_real_mounts
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import before_operation
@@ -68,7 +68,7 @@ def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(name, disk, sou
 
 
 def test_a_report_of_rows_that_vanish_while_they_are_read(disk, sound, monkeypatch):
-    from bench import store
+    from bench.experiment import rows as store
 
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
     assert bench("report", "--results", disk.folder).code == 0
@@ -95,7 +95,8 @@ def test_a_report_of_rows_that_vanish_while_they_are_read(disk, sound, monkeypat
 
 
 def test_rows_that_vanish_before_they_are_listed(disk, sound, monkeypatch):
-    from bench import report_command, verify
+    from bench.cli import report as report_command
+    from bench.cli import verify
 
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
     for module, command in ((report_command, "report"), (verify, "verify")):

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from bench.checkpoint import STATE, load_weights
-from bench.errors import UserError
-from bench.runs import WEIGHTS
-from bench.together import leader_first, others_watched
+from bench.system.errors import UserError
+from bench.training.checkpoint import STATE, load_weights
+from bench.training.processes import leader_first, others_watched
+from bench.training.runs import WEIGHTS
 from tests.bench.helpers import TINY, sets
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
 DRIVER = """
 import errno, os, sys
-from bench import cli, train, train_log
+from bench.cli import app as cli
+from bench.training import loop as train
+from bench.training import log as train_log
 
 rank, where, times, name = sys.argv[1:5]
 sys.argv = ["bench", *sys.argv[5:]]
@@ -102,8 +104,9 @@ def test_an_error_of_another_process_ends_the_first(tmp_path):
 
 STOP = """
 import os, signal, sys
-from bench import cli, train
-from bench.optim import learning_rate
+from bench.cli import app as cli
+from bench.training import loop as train
+from bench.training.optim import learning_rate
 
 def rate(settings, step):
     if step == settings.iterations - 1 and os.environ["RANK"] == "1":

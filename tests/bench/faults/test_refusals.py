@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from bench.errors import UserError
-from bench.tensor_files import write_tensors
-from bench.trouble import explain_trouble, system_error, told
+from bench.system.errors import UserError
+from bench.system.failures import explain_trouble, system_error, told
+from bench.system.tensor_files import write_tensors
 from tests.bench.faults.helpers import check_sentence
 from tests.bench.faults.inject import no_file_larger
 from tests.bench.helpers import TINY, TINY_IMAGES, TOY_METRICS, bench, contents, sets
@@ -105,7 +105,7 @@ def test_a_sweep_in_four_gigabytes_of_address_space(tmp_path):
 
 
 def test_too_little_memory_is_one_sentence(trained, monkeypatch):
-    from bench import sampling
+    from bench.cli import sample as sampling
 
     def too_large(*_, **__):
         torch.empty(2**60, dtype=torch.uint8)

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from bench.evaluate import make_extractor
-from bench.runs import dataset
+from bench.data.find import find_dataset
+from bench.evaluation.prepare import make_extractor
 from tests.bench.helpers import TINY_IMAGES, bench, sets
 
 
@@ -19,7 +19,7 @@ def _digits(tmp_path_factory):
         )  # fmt: skip
         assert ran.code == 0, ran.err
     # The judge is trained once for all copies.
-    make_extractor("classifier", dataset("digits"), results / "cache", None, False)
+    make_extractor("classifier", find_dataset("digits"), results / "cache", None, False)
     return results
 
 

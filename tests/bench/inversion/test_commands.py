@@ -7,10 +7,11 @@ from PIL import Image
 from safetensors import safe_open
 
 from bench.data.convert import one_hot, to_model
-from bench.experiment import Experiment
-from bench.plan import target
-from bench.runs import dataset, trained_runs
-from bench.sweep import load_nets
+from bench.data.find import find_dataset
+from bench.experiment.place import Experiment
+from bench.sweep.cells import target
+from bench.sweep.run import load_nets
+from bench.training.runs import trained_runs
 from methods import Guidance
 from metrics.reconstruction import mse
 from tests.bench.helpers import bench, contents
@@ -27,7 +28,7 @@ def picture(folder, name="a.png", size=(8, 8), mode="L", value=100):
 def run_of(results, method):
     place = Experiment(results, "default")
     (card,) = [c for c in trained_runs(place) if c.method == method]
-    found = target(card, dataset("digits"), place)
+    found = target(card, find_dataset("digits"), place)
     return found.method, load_nets(found, torch.device("cpu")), found
 
 
@@ -36,7 +37,7 @@ def test_invert_writes_latents_reconstructions_and_a_figure(digits, tmp_path):
     ran = bench("invert", "-m", "igct", "-n", "5", "--out", out, "--results", digits)
     assert ran.code == 0, ran.err
     method, nets, found = run_of(digits, "igct")
-    real = dataset("digits").reference
+    real = find_dataset("digits").reference
     x0, hot = to_model(real.samples[:5]), one_hot(real.labels[:5], 10)
     with torch.inference_mode():
         latents = method.invert(nets, x0, hot)
@@ -70,7 +71,7 @@ def test_a_class_chooses_among_the_images_of_the_data(digits, tmp_path):
     with safe_open(tmp_path / "latents.safetensors", framework="pt") as file:
         assert file.get_tensor("labels").tolist() == [7, 7, 7]
         names = json.loads(file.metadata()["about"])["names"]
-    expected = (dataset("digits").reference.labels == 7).nonzero().ravel()[:3].tolist()
+    expected = (find_dataset("digits").reference.labels == 7).nonzero().ravel()[:3].tolist()
     assert names == [f"{i:04d}-7" for i in expected]
 
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from bench.data import Dataset, Split
-from bench.experiment import Experiment
+from bench.experiment.inversion_rows import read_inversions
+from bench.experiment.place import Experiment
 from bench.inversion.choose import balanced
 from bench.inversion.plan import Bench, plan_inversions
-from bench.inversion.store import read_inversions
 from bench.inversion.sweep import sweep_inversions
-from bench.plan import Target
+from bench.sweep.cells import Target
 from methods import IGCT
 from methods.spec import DataSpec
 from metrics.extractors import train_classifier

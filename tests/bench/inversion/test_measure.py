@@ -7,6 +7,7 @@ from torch import nn
 
 from bench.data import Split
 from bench.data.convert import from_model, to_model
+from bench.data.find import find_dataset
 from bench.inversion.measure import (
     Editor,
     Inverted,
@@ -17,8 +18,8 @@ from bench.inversion.measure import (
     scores,
     share,
 )
-from bench.runs import dataset, make_method
-from bench.sweep import Diverged
+from bench.sweep.run import Diverged
+from bench.training.runs import make_method
 from methods import EDM, Guidance
 from methods.spec import DataSpec
 from metrics.reconstruction import psnr_limit
@@ -34,7 +35,7 @@ def images(n=30, seed=0):
 
 @pytest.fixture(scope="module")
 def made():
-    data = dataset("digits")
+    data = find_dataset("digits")
     method = make_method(tiny_card("edm", "digits"), data)
     return method, randomised(method)
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.experiment import Experiment
+from bench.data.find import find_dataset
+from bench.experiment.inversion_rows import read_inversions
+from bench.experiment.place import Experiment
 from bench.inversion import sweep as inversion_sweep
-from bench.inversion.store import read_inversions
-from bench.progress import Bar
-from bench.runs import dataset
+from bench.system.progress import Bar
 from tests.bench.helpers import bench, contents
 from tests.bench.inversion.conftest import INVERSION
 
@@ -63,7 +63,7 @@ def test_the_preview_shows_sources_and_leaves_the_own_class_empty(inverted):
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(grid.png))))
     assert pixels.shape == (80, 104)
     tiles = pixels.reshape(10, 8, 13, 8).swapaxes(1, 2)
-    data = dataset("digits").reference
+    data = find_dataset("digits").reference
     for k in range(10):
         first = data.samples[data.labels == k][0, 0].numpy()
         np.testing.assert_array_equal(tiles[k, 0], first)

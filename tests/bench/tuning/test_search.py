@@ -3,8 +3,8 @@ import math
 import pytest
 
 from bench.data import DATASETS
-from bench.errors import UserError
-from bench.plugins import load_plugins
+from bench.plugins.load import load_plugins
+from bench.system.errors import UserError
 from bench.tuning.aim import choose_metric, score, shown
 from bench.tuning.search import FIRST, best_trial, propose
 from bench.tuning.space import Space

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bench.data import Split
-from bench.evaluate import accumulate, prepare
-from bench.runs import dataset
+from bench.data.find import find_dataset
+from bench.evaluation.prepare import accumulate, prepare
 from bench.tuning.side import TrainSide
 
 
@@ -15,7 +15,7 @@ def rows(split):
 
 
 def test_it_shares_no_image_with_the_reference_and_is_as_large():
-    data = dataset("digits")
+    data = find_dataset("digits")
     side = TrainSide(data)
     assert rows(side.reference) <= rows(data.train)
     assert not rows(side.reference) & rows(data.reference)
@@ -24,7 +24,7 @@ def test_it_shares_no_image_with_the_reference_and_is_as_large():
 
 
 def test_a_smaller_training_split_is_taken_whole():
-    data = dataset("digits")
+    data = find_dataset("digits")
 
     class Small(TrainSide):
         train = Split(data.train.samples[:30], data.train.labels[:30])
@@ -33,7 +33,7 @@ def test_a_smaller_training_split_is_taken_whole():
 
 
 def test_distances_are_to_the_training_images(tmp_path):
-    data = dataset("digits")
+    data = find_dataset("digits")
     found = {}
     for side in (data, TrainSide(data)):
         evaluation = prepare(side, tmp_path, metrics=("fd",), extractors=("classifier",))

@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.runs import dataset, make_card, make_method
-from bench.store import read_rows, write_row
-from bench.sweep import generate
+from bench.data.find import find_dataset
+from bench.experiment.rows import read_rows, write_row
+from bench.experiment.seeds import TUNING_SEEDS
+from bench.sweep.run import generate
+from bench.training.runs import make_card, make_method
 from bench.tuning import tune as tune_module
-from bench.tuning.seeds import TUNING_SEEDS
 from bench.tuning.side import TrainSide
 from bench.tuning.store import read_result
 from methods import Guidance
@@ -60,7 +61,7 @@ def test_a_trial_measures_samples_of_the_reserved_seeds(share, place):
     assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
     found = tuned(place)
     assert found.aim.seed == TUNING_SEEDS
-    data = dataset("modes1d")
+    data = find_dataset("modes1d")
     # Nothing that a report measures against has a say.
     assert found.aim.reference == "modes1d/train"
     assert found.aim.reference_hash == TrainSide(data).reference.hash

@@ -2,7 +2,8 @@
 
 import torch
 
-from bench.runs import dataset, make_method
+from bench.data.find import find_dataset
+from bench.training.runs import make_method
 from methods import SampleRNG
 from methods.oracle import exact_denoised
 from methods.rules import Call, Networks, Point
@@ -46,7 +47,7 @@ def trajectory(networks, guidance, indices=range(6), steps=5):
 
 def tiny_edm(data="digits", *pairs):
     """An edm method of a tiny network, unclipped, and its network with random weights."""
-    method = make_method(tiny_card("edm", data, "clamp=false", *pairs), dataset(data))
+    method = make_method(tiny_card("edm", data, "clamp=false", *pairs), find_dataset(data))
     return method, randomised(method)
 
 

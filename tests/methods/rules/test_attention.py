@@ -12,8 +12,8 @@ from methods.nets.attention import attention_blocks, changed_attention, choose_b
 from methods.rules import Networks, make_rule
 from methods.rules.pag import PAG
 from methods.rules.seg import SEG, blur_queries
+from tests.methods.nets import golden
 from tests.methods.rules.references import edm_samples, make_call, one_hot, tiny_edm
-from tests.nets import golden
 
 RULES = ["pag", "seg"]
 

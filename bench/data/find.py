@@ -1,0 +1,31 @@
+"""Data sets by name: registered ones, and those that were prepared."""
+
+from __future__ import annotations
+
+from bench.data.base import Dataset
+from bench.data.card import data_root, prepared_names
+from bench.data.prepared import PreparedDataset
+from bench.data.registry import DATASETS
+from bench.system.errors import UserError, unknown
+from methods import METHODS
+
+
+def find_dataset(name: str) -> Dataset:
+    """The registered or prepared data set, or a UserError with the closest match."""
+    if name in DATASETS:
+        return DATASETS[name]()
+    prepared = prepared_names()
+    if name in prepared:
+        return PreparedDataset(data_root() / name)
+    if any(name == p.dataset for method in METHODS.values() for p in method.presets.values()):
+        raise UserError(
+            f"The data set {name!r} is not prepared yet; from its archive or folder: bench data "
+            f"prepare SOURCE --dataset {name} (or bench train --data SOURCE --dataset {name}).",
+            code=2,
+        )
+    raise unknown("data set", name, [*DATASETS, *prepared])
+
+
+def has_dataset(name: str) -> bool:
+    """Whether `find_dataset` knows the name."""
+    return name in DATASETS or name in prepared_names()

@@ -1,0 +1,1 @@
+"""Files of samples: reading, writing, and the card that describes them."""

@@ -1,0 +1,118 @@
+"""Files of anybody: what may be in them, and their arrays, whose headers are not believed."""
+
+from __future__ import annotations
+
+import errno
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bench.system.errors import UserError, said
+from bench.system.files import check_regular
+
+HEADER_MOST = 10_000
+BOMB, RATIO = 64 << 20, 200
+"""An entry of at least as many bytes, compressed this much, is no data but a way to fill memory."""
+
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
+"""Of image files. Pillow takes others too, one of which, PostScript, is a program that it runs."""
+HEADERS = (
+    ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError, TokenError,
+)  # fmt: skip
+"""What numpy raises on headers of arrays: it parses them as Python's literals."""
+DAMAGE = (
+    OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, LookupError,
+    TypeError, AttributeError, ArithmeticError, MemoryError, struct.error,
+    zipfile.BadZipFile, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""What decoders raise on bytes that are not what they say."""
+
+
+def open_array(
+    file: zipfile.ZipFile, name: str
+) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
+    """An entry at the start of its data, with shape and type, both checked against its size."""
+    entry = file.getinfo(name) if name in file.namelist() else None
+    if entry is None:
+        raise ValueError(f"it has no {name.removesuffix('.npy')}")
+    if unfolds(entry):
+        raise ValueError(
+            f"{name} has {entry.compress_size:,} bytes and unfolds into {entry.file_size:,}; it is "
+            "not to be trusted"
+        )
+    stream = file.open(entry)
+    try:
+        shape, dtype = read_header(stream, name, entry.file_size)
+    except BaseException:
+        stream.close()
+        raise
+    return stream, shape, dtype
+
+
+def read_array(path: Path, most: int) -> npt.NDArray[Any]:
+    """The array of an .npy file of at most `most` bytes.
+
+    OSError or ValueError, with the reason, unless it is one of as many values as it says.
+    """
+    size = check_regular(path)
+    if size > most:
+        raise OSError(errno.EFBIG, f"It has {size:,} bytes, more than {most:,}", str(path))
+    with path.open("rb") as stream:
+        shape, dtype = read_header(stream, path.name, size)
+        return take(stream, shape, dtype, path)
+
+
+def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array that has `size` bytes with its header, which is read.
+
+    ValueError, with the reason, unless it is an array of as many values as it says.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} is of version {version} of the npy format")
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    try:
+        shape, fortran, dtype = read(stream, max_header_size=HEADER_MOST)
+    except HEADERS:
+        raise ValueError(f"the header of {name} is damaged or too long") from None
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds pickled objects, which could run code")
+    if fortran:
+        raise ValueError(f"{name} is in Fortran order: save it again in C order")
+    if any(length < 1 for length in shape):
+        raise ValueError(f"{name} is empty: {shape}")
+    if math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise ValueError(f"{name} says {dtype} {shape}, which is not the size of its data")
+    return shape, dtype
+
+
+def unfolds(entry: zipfile.ZipInfo) -> bool:
+    """Whether an entry is so large and so small compressed that nobody's data are in it."""
+    return entry.file_size >= BOMB and entry.file_size > RATIO * entry.compress_size
+
+
+def take(
+    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], where: Path | str
+) -> npt.NDArray[Any]:
+    """The next values of an array; UserError if the file ends before, or is damaged."""
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        content = stream.read(size)
+    except DAMAGE as error:
+        raise UserError(f"Cannot read {where}: {said(error)}.") from None
+    if len(content) != size:
+        raise UserError(f"Cannot read {where}: it ends before its last value.")
+    # bytearray: torch wants memory that may be written to.
+    return np.frombuffer(bytearray(content), dtype).reshape(shape)

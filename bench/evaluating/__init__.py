@@ -1,1 +1,0 @@
-"""Metrics of anybody's samples: what `bench evaluate` does."""

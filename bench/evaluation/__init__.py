@@ -1,0 +1,1 @@
+"""Sets of samples through extractors into values of metrics."""

@@ -1,0 +1,106 @@
+"""What an evaluation gives: rows for tables, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from rich.table import Column, Table
+
+from bench.experiment.numerals import decimals, with_error
+from bench.experiment.rows import Frozen
+from bench.system.errors import UserError
+from bench.system.files import write_text
+from metrics.base import ARROWS, Estimate
+
+SUFFIXES = (".json", ".csv")
+
+
+class MeasuredValue(Frozen):
+    """One value of one metric, with all that it depends on."""
+
+    metric: str
+    title: str
+    version: int
+    direction: Literal["lower", "higher", "none"]
+    value: float
+    se: float | None
+    se_method: str
+    low: float | None
+    high: float | None
+    protocol: str
+    extractor: str = Field(description="'' where the metric uses none")
+    extractor_hash: str
+    n: int
+    n_real: int | None = Field(description="None where a statistics file does not say it")
+    k: int | None = None
+    ties: Literal["", "<=", "<"] = Field("", description="whether an edge belongs to its ball")
+    samples: str
+    samples_hash: str
+    reference: str
+    reference_hash: str
+    replicates: tuple[float, ...] = ()
+
+
+class NotMeasured(Frozen):
+    """A metric that was asked for and could not be computed."""
+
+    metric: str
+    extractor: str
+    reason: str
+    failed: bool = Field(False, description="an error of the metric, rather than of the request")
+
+
+class Report(Frozen):
+    """Everything that one evaluation says."""
+
+    rows: tuple[MeasuredValue, ...]
+    not_measured: tuple[NotMeasured, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    created: str
+    provenance: Mapping[str, str]
+
+
+def check_out(path: Path) -> None:
+    """UserError, before anything is measured, for a file that cannot be written."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--out is a .json or .csv file, got {path}.", code=2)
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a file.", code=2)
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write JSON with everything, or CSV with the rows, by the suffix; atomically."""
+    if path.suffix.lower() == ".json":
+        write_text(path, report.model_dump_json(indent=1) + "\n")
+        return
+    names = [name for name in MeasuredValue.model_fields if name != "replicates"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in report.rows:
+        writer.writerow(row.model_dump())
+    write_text(path, text.getvalue())
+
+
+def table(report: Report) -> Table:
+    """The rows for a terminal; what they have in common is said beside it."""
+    found = Table("metric", Column("value ± se", no_wrap=True), "n real", "k, ties")
+    for row in report.rows:
+        found.add_row(
+            f"{row.title} {ARROWS[row.direction]}".rstrip(),
+            shown(Estimate(row.value, row.se, row.se_method, row.low, row.high)),
+            "?" if row.n_real is None else f"{row.n_real:,}",
+            "" if row.k is None else f"{row.k}, {row.ties}",
+        )
+    return found
+
+
+def shown(found: Estimate) -> str:
+    """A value with its error, as the tables of reports have it."""
+    return " ".join(with_error(found, decimals([found.value]))).rstrip()

@@ -1,0 +1,199 @@
+"""The two sets that are compared: files of anybody's samples, or a data set by its name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bench.data import Dataset
+from bench.data.find import find_dataset, has_dataset
+from bench.data.samples.read import open_samples
+from bench.data.untrusted import DAMAGE, HEADER_MOST, read_array
+from bench.system.errors import UserError, said
+from bench.system.files import read_whole
+
+BATCH = 256
+SEED = 2020
+SPLITS = ("reference", "train")
+CLASSES_MOST = 1_000_000
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Samples uint8 (n, C, H, W) or float32 (n, D), which have been read through once.
+
+    `batches` reads them again, with int64 labels, 0 where there are none. `hash` is of samples and
+    labels, `copies` the number that equal an earlier one. `data` is the data set, where it is one.
+    """
+
+    name: str
+    n: int
+    shape: tuple[int, ...]
+    hash: str
+    batches: Callable[[], Batches]
+    files: tuple[str, ...] | None = None
+    data: Dataset | None = None
+    copies: int = 0
+
+    @property
+    def is_image(self) -> bool:
+        """Whether these are images, and not vectors."""
+        return len(self.shape) == 3
+
+    def where(self, index: int) -> str:
+        """What people call sample `index`."""
+        if self.files is None:
+            return f"sample {index} of {self.name}"
+        return f"{Path(self.name) / self.files[index]}"
+
+
+def names_dataset(text: str) -> bool:
+    """Whether this is a data set's name, perhaps with a split, as in 'digits:train'."""
+    name, mark, split = text.partition(":")
+    return has_dataset(name) and (not mark or split in SPLITS)
+
+
+def check_exists(text: str) -> None:
+    """UserError, before anything slow, unless there is such a file, folder or data set."""
+    if names_dataset(text):
+        return
+    path = Path(text.rpartition("#")[0] if "#" in text and not Path(text).exists() else text)
+    if not path.exists():
+        known = ""
+        if not path.suffix and len(path.parts) == 1:
+            name, mark, split = text.partition(":")
+            if mark and has_dataset(name):
+                known = f" Splits of {name} are {' and '.join(SPLITS)}, not {split!r}."
+            else:
+                known = " Prepared and built-in data sets: bench list datasets."
+        raise UserError(f"There is no file, folder or data set {text!r}.{known}", code=2)
+
+
+def dataset_side(text: str, most: int | None = None) -> Side:
+    """A split of a data set, by default the reference one; at most `most` samples of it."""
+    name, _, which = text.partition(":")
+    data = find_dataset(name)
+    split = data.train if which == "train" else data.reference
+    chosen = draw(len(split), most)
+    rows = np.arange(len(split)) if chosen is None else chosen
+
+    def batches() -> Batches:
+        for start in range(0, len(rows), BATCH):
+            some = torch.from_numpy(rows[start : start + BATCH])
+            yield split.samples[some], split.labels[some]
+
+    content = split.hash
+    if chosen is not None:
+        content = hashlib.sha256(f"{split.hash} {len(rows)} {SEED}".encode()).hexdigest()
+    return Side(
+        f"{name}/{which or SPLITS[0]}", len(rows), tuple(split.samples.shape[1:]), content,
+        batches, data=data,
+    )  # fmt: skip
+
+
+def file_side(
+    path: Path,
+    most: int | None = None,
+    *,
+    labels: Path | None = None,
+    channels: int | None = None,
+    tell: Tell = lambda _done, _total: None,
+) -> Side:
+    """Samples in a folder, ZIP or npz, all of which are read once: a damaged one is found now.
+
+    At most `most` of them. `labels` is a file of one class a sample, which replaces those of the
+    files; `channels` 3 makes grey images colour ones; `tell` is told how many have been read.
+    """
+    opened = open_samples(path, channels=channels)
+    given = None if labels is None else read_labels(labels, opened.n)
+    chosen = draw(opened.n, most)
+    n = opened.n if chosen is None else len(chosen)
+    if n < 2:
+        raise UserError(f"{path} has 1 sample; a comparison needs at least 2.")
+
+    def batches() -> Batches:
+        source, start = open_samples(path, channels=channels), 0
+        for x, y in source.batches:
+            stop = start + len(x)
+            found = torch.zeros(len(x), dtype=torch.int64) if y is None else y
+            if given is not None:
+                found = given[start:stop]
+            if chosen is not None:
+                some = torch.from_numpy(chosen[(chosen >= start) & (chosen < stop)] - start)
+                x, found = x[some], found[some]
+            start = stop
+            if len(x):
+                yield x, found
+
+    digest, done = hashlib.sha256(), 0
+    classes: list[Tensor] = []
+    different: set[bytes] = set()
+    shape: tuple[int, ...] = ()
+    for x, y in batches():
+        if not shape:
+            shape = tuple(x.shape[1:])
+            digest.update(f"{(n, *shape)} {x.dtype}".encode())
+        digest.update(x.contiguous().numpy().data)
+        different.update(hashlib.sha256(one.tobytes()).digest() for one in x.numpy())
+        classes.append(y)
+        done += len(x)
+        tell(done, n)
+    digest.update(torch.cat(classes).numpy().data)
+    names = opened.names
+    if names is not None and chosen is not None:
+        names = [names[index] for index in chosen]
+    files = None if names is None else tuple(names)
+    return Side(str(path), n, shape, digest.hexdigest(), batches, files, copies=n - len(different))
+
+
+def is_vectors(path: Path) -> bool:
+    """Whether a file holds vectors rather than images."""
+    first, _ = next(iter(open_samples(path, batch=1).batches))
+    return first.ndim == 2
+
+
+def draw(total: int, most: int | None) -> npt.NDArray[np.int64] | None:
+    """Indices, in order, of `most` of `total` samples; None for all of them.
+
+    At random with a fixed seed: the first ones of sorted files would be of few classes.
+    """
+    if most is None or most >= total:
+        return None
+    order = np.random.RandomState(SEED).permutation(total)
+    return np.sort(order[:most]).astype(np.int64)
+
+
+def read_labels(path: Path, n: int) -> Tensor:
+    """Classes int64 (n,) from an .npy array, or from text with one whole number a line."""
+    try:
+        if path.suffix.lower() == ".npy":
+            found = read_array(path, 8 * n + HEADER_MOST)
+        else:
+            text = read_whole(path).decode("utf-8")
+            found = np.array([int(line) for line in text.split()], np.int64)
+    except DAMAGE as error:
+        raise UserError(
+            f"{path} holds no classes ({said(error)}): give an .npy array or text with one whole "
+            "number a line."
+        ) from None
+    if (
+        found.dtype.kind not in "iu"
+        or found.shape != (n,)
+        or (found < 0).any()
+        or (found > CLASSES_MOST).any()
+    ):
+        raise UserError(
+            f"{path} holds {found.dtype} {found.shape}, not one class from 0 for each of {n:,} "
+            f"samples (and none above {CLASSES_MOST:,})."
+        )
+    return torch.from_numpy(found.astype(np.int64))

@@ -1,0 +1,1 @@
+"""Files of feature statistics: reading and writing."""

@@ -1,0 +1,121 @@
+"""What a statistics file holds, and whether that can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.system.errors import UserError
+from metrics.base import Array, Moments
+
+MOST_DIMS = 16_384
+ROUNDING = {4: 1e-4, 8: 1e-7}
+"""Share of the largest eigenvalue that may be missing to symmetry and positivity, by item size."""
+ABOUT = "about"
+"""The array of one string in which our files say what made them."""
+
+
+class StatisticsCard(BaseModel):
+    """What made a statistics file; in files of others nothing says so."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    extractor: str
+    extractor_hash: str
+    spatial_hash: str = ""
+    n: int = Field(ge=2)
+    source: str
+    source_hash: str
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of one set of images: moments, features (n, D), or both.
+
+    `n` is 0 where the file does not say it, and so is that of the moments. `images` says that the
+    images of the set, or some of them, are in the file too. `extractor` is what the section's name
+    says, in files that have sections.
+    """
+
+    path: Path
+    kind: str
+    moments: Moments | None = None
+    spatial: Moments | None = None
+    features: npt.NDArray[np.float32] | None = None
+    n: int = 0
+    images: bool = False
+    extractor: str = ""
+    card: StatisticsCard | None = None
+
+
+def parse_card(text: str) -> StatisticsCard | None:
+    """The card of our own files; None if it is none."""
+    try:
+        return StatisticsCard.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def checked_moments(path: Path, mu: Any, sigma: Any, n: int, names: str = "mu, sigma") -> Moments:
+    """Moments in float64, read-only, of mu (D,) and sigma (D, D).
+
+    A UserError unless they are finite fractions of these shapes, and sigma is symmetric with no
+    negative eigenvalue, up to the rounding of its type.
+    """
+
+    def refuse(why: str) -> UserError:
+        return UserError(f"{path} holds no statistics of features ({names}): {why}.")
+
+    for array in (mu, sigma):
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.itemsize < 4:
+            raise refuse("they are no arrays of float32 or float64")
+    if mu.ndim != 1 or not 1 <= len(mu) <= MOST_DIMS or sigma.shape != (len(mu), len(mu)):
+        raise refuse(
+            f"shapes are {mu.shape} and {sigma.shape}, not (D,) and (D, D) with D <= {MOST_DIMS}"
+        )
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise refuse("some are NaN or infinite")
+    allowed = ROUNDING[min(sigma.itemsize, 8)]
+    mean: Array = mu.astype(np.float64)
+    cov: Array = sigma.astype(np.float64)
+    scale = float(np.abs(cov).max())
+    if float(np.abs(cov - cov.T).max()) > allowed * scale:
+        raise refuse("sigma is not symmetric")
+    cov = (cov + cov.T) / 2
+    values = np.linalg.eigvalsh(cov)
+    if values[0] < -allowed * max(float(values[-1]), 0.0) or float(values[-1]) < 0:
+        raise refuse(f"sigma is no covariance: it has the eigenvalue {values[0]:.3g}")
+    for array in (mean, cov):
+        array.setflags(write=False)
+    return Moments(n, mean, cov)
+
+
+def checked_features(path: Path, found: Any, name: str) -> npt.NDArray[np.float32]:
+    """Features (n, D) in float32, read-only; a UserError unless they are finite, with n >= 2."""
+    if (
+        not isinstance(found, np.ndarray)
+        or found.dtype.kind != "f"
+        or found.ndim != 2
+        or len(found) < 2
+        or not 1 <= found.shape[1] <= MOST_DIMS
+    ):
+        shape = getattr(found, "shape", None)
+        raise UserError(
+            f"{path}: {name} {shape} is no array of fractions (n, D) with n >= 2 and "
+            f"D <= {MOST_DIMS}."
+        )
+    bad = ~np.isfinite(found).all(axis=1)
+    if bad.any():
+        raise UserError(
+            f"{path}: {name} holds NaN or infinity, first in row {int(bad.argmax())} of "
+            f"{len(found):,}."
+        )
+    features: npt.NDArray[np.float32] = found.astype(np.float32, copy=True)
+    features.setflags(write=False)
+    return features

@@ -1,0 +1,81 @@
+"""Statistics into the files of EDM, ADM, clean-fid and torch-fidelity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bench.evaluation.statistics.base import ABOUT, StatisticsCard
+from bench.system.errors import UserError
+from metrics.base import Moments
+from metrics.files import atomic_file
+
+FORMATS = ("edm", "adm", "clean-fid", "torch-fidelity")
+SUFFIX = {"edm": ".npz", "adm": ".npz", "clean-fid": ".npz", "torch-fidelity": ".pt"}
+
+
+def clean_fid_name(
+    name: str, mode: str = "clean", split: str = "custom", res: str = "na", *, kid: bool = False
+) -> str:
+    """The file name under which clean-fid looks for statistics: all in lower case.
+
+    `compute_fid(dataset_name=name, dataset_res=res, dataset_split=split)` finds the file in the
+    folder `stats` of the installed package; `kid` names that of the features.
+    """
+    return f"{name}_{mode}_{split}_{res}{'_kid' if kid else ''}.npz".lower()
+
+
+def torch_fidelity_name(name: str, layer: str = "2048") -> str:
+    """The file name in torch-fidelity's cache folder for `input1_cache_name=name`."""
+    return f"{name}-inception-v3-compat-stat-fid-{layer}.pt"
+
+
+def write_statistics(
+    path: Path,
+    kind: str,
+    moments: Moments,
+    card: StatisticsCard,
+    *,
+    spatial: Moments | None = None,
+    features: npt.NDArray[np.float32] | None = None,
+) -> list[Path]:
+    """Write one of `FORMATS` atomically; returns the files.
+
+    npz files also say what made them, in a member that other readers leave alone. clean-fid's
+    comes with a second file of features, from which it computes KID; ADM's needs `spatial`, since
+    its reader wants both pairs. UserError where what a format needs is not there.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"format is one of {', '.join(FORMATS)}, got {kind!r}")
+    if kind == "torch-fidelity":
+        with atomic_file(path) as file:
+            # Its reader compares types: the mean is float32 there, the covariance float64.
+            torch.save({"mu": moments.mean.astype(np.float32), "sigma": moments.cov}, file)
+        return [path]
+    arrays: dict[str, Any] = {"mu": moments.mean, "sigma": moments.cov}
+    if kind == "adm":
+        if spatial is None:
+            raise UserError(
+                "ADM's file needs spatial statistics beside those of pooled features, which only "
+                "--extractor inception has.",
+                code=2,
+            )
+        arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.cov}
+    arrays[ABOUT] = np.array([card.model_dump_json()])
+    _save(path, arrays)
+    if kind != "clean-fid":
+        return [path]
+    if features is None:
+        raise ValueError("clean-fid's files need features")
+    beside = path.with_name(f"{path.stem}_kid.npz")
+    _save(beside, {"feats": features, ABOUT: arrays[ABOUT]})
+    return [path, beside]
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    with atomic_file(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)

@@ -1,0 +1,214 @@
+"""Rows on disk: one JSON file a cell, durable before the next cell starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from bench.experiment.identity import digest
+from bench.system.bounds import Count, Name, Number, Scalar, Text
+from bench.system.errors import UserError, explain
+from bench.system.files import read_whole, write_text
+
+
+def _parses(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Z95 = 1.959963984540054
+"""Half the width of a normal distribution's 95% interval, in standard deviations."""
+
+Moment = Annotated[str, Field(max_length=40), AfterValidator(_parses)]
+KnobsFrom = Literal["", "default", "suite", "tuned"]
+Status = Literal["ok", "skip", "diverged", "failed"]
+
+
+class Frozen(BaseModel):
+    """Base of what is stored: immutable, unknown keys refused, NaN refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Sealed(Frozen):
+    """What is stored with a hash of its content, so that a number changed since is found."""
+
+    content_sha256: Name = Field("", exclude=True, description="only in the file")
+
+
+S = TypeVar("S", bound=Sealed)
+
+
+class Changed(UserError):
+    """A row's file that is not what was written; `how` says so without its name."""
+
+    how = "it was changed since it was written: its SHA-256 is another than the one in it"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} cannot be used: {self.how}; remove it and sweep again.")
+
+
+def seal(row: Sealed) -> str:
+    """JSON of a row with the SHA-256 of everything else in it as its last key."""
+    text = row.model_dump_json(indent=1)
+    return f'{text[:-2]},\n "content_sha256": "{digest(json.loads(text))}"\n}}\n'
+
+
+def unseal(kind: type[S], text: bytes, path: Path) -> S:
+    """The row of a file's text; Changed if it is not what was written.
+
+    Layout and the order of keys may change. A row from before there were hashes is taken as it is.
+    ValidationError if the text is no such row.
+    """
+    row = kind.model_validate_json(text)
+    if row.content_sha256 == "":
+        return row
+    tree = json.loads(text)
+    if tree.pop("content_sha256") != digest(tree):
+        raise Changed(path)
+    return row.model_copy(update={"content_sha256": ""})
+
+
+class Value(Frozen):
+    """One metric of one cell."""
+
+    metric: Name
+    label: Name
+    version: Count
+    direction: Literal["lower", "higher", "none"]
+    extractor: Name = Field(description="'' where the metric uses none")
+    extractor_hash: Name
+    n: Count
+    value: Number
+    se: Number | None = Field(None, ge=0, description="standard error, where one is known")
+    se_method: Name = Field("", description="how that was obtained; '' without one")
+    low: Number | None = Field(None, description="lower end of the 95% interval, if not by se")
+    high: Number | None = Field(None, description="upper end of it")
+    replicates: tuple[Number, ...] = Field(
+        (), description="values without one group of samples each, for paired differences"
+    )
+    signature: Name = Field("", description="SHA-256 of what the value depends on beside samples")
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% interval: as measured, else value -+ 1.96 se; None without an error."""
+        if self.low is not None and self.high is not None:
+            return self.low, self.high
+        if self.se is None:
+            return None
+        return self.value - Z95 * self.se, self.value + Z95 * self.se
+
+
+class Density(Frozen):
+    """1-D samples as a histogram per class, for the density figure."""
+
+    kind: Literal["density"] = "density"
+    edges: tuple[Number, ...] = Field(description="bins + 1 edges, shared by all classes")
+    counts: tuple[tuple[Count, ...], ...] = Field(description="classes x bins")
+    means: tuple[tuple[Number, ...], ...] = Field(description="exact modes of every class")
+    std: Number = Field(description="exact standard deviation of every mode")
+
+
+class Points(Frozen):
+    """2-D samples, the first few of a cell."""
+
+    kind: Literal["points"] = "points"
+    xy: tuple[tuple[Number, Number], ...]
+    labels: tuple[Count, ...]
+    means: tuple[tuple[tuple[Number, Number], ...], ...] = Field(description="modes of every class")
+    std: Number
+
+
+class Images(Frozen):
+    """The images of the first sample indices: one PNG strip of square tiles, left to right."""
+
+    kind: Literal["images"] = "images"
+    png: str = Field(description="base64 of a PNG of tiles side by side")
+    labels: tuple[Count, ...]
+    class_names: tuple[Name, ...]
+
+
+Preview = Density | Points | Images
+
+
+class Row(Sealed):
+    """One cell: a checkpoint at a guidance scale, a number of steps and a sampling seed.
+
+    `method` 'real' is the floor: real samples that are not the reference, measured like a
+    generated set.
+    """
+
+    key: Name
+    status: Status
+    reason: Text = ""
+    experiment: Name
+    dataset: Name
+    data_hash: Name
+    method: Name
+    run: Name = Field(description="name of the training run; rows of one run share a checkpoint")
+    train_seed: Count
+    checkpoint: Name = Field(description="SHA-256 of the weights, '' where there are none")
+    null_checkpoint: Name = Field("", description="SHA-256 of a second, unconditional network's")
+    weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's, led away from")
+    code: Name = Field(
+        "", description="SHA-256 of the code of method and sampling; '' before it was"
+    )
+    rule_code: Name = Field("", description="SHA-256 of the code of the rule, likewise")
+    guidance: Number
+    rule: Name = Field("", description="guidance rule; '' is CFG, the method's own, or off")
+    knobs: Mapping[Name, Scalar] = Field(
+        default_factory=dict, description="settings of the rule, by rule.knob"
+    )
+    knobs_from: KnobsFrom = Field("", description="where those come from")
+    steps: Count
+    nfe: Count
+    nfe_weighted: Number | None = Field(
+        None, description="nfe, weighted by the parameters of the network called"
+    )
+    seed: Count = Field(description="sampling seed")
+    n: Count
+    reference: Name = Field(description="name of the real set compared with")
+    reference_hash: Name
+    reference_n: Count
+    seconds_per_image: Number = 0.0
+    values: tuple[Value, ...] = ()
+    unmeasured: Mapping[Name, Text] = Field(
+        default_factory=dict, description="why there is no value, by metric and extractor"
+    )
+    preview: Preview | None = Field(None, discriminator="kind")
+    created: Moment = Field(description="UTC, ISO 8601")
+    provenance: Mapping[Name, Text] = Field(default_factory=dict)
+
+
+def row_path(cells: Path, row_run: str, key: str) -> Path:
+    """The file of a cell."""
+    return cells / row_run / f"{key[:24]}.json"
+
+
+def write_row(cells: Path, row: Row) -> Path:
+    """Write one row atomically; returns its file."""
+    path = row_path(cells, row.run, row.key)
+    write_text(path, seal(row))
+    return path
+
+
+def read_row(path: Path) -> Row:
+    """Read one row; a damaged file is a UserError that names it."""
+    try:
+        return unseal(Row, read_whole(path), path)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is not a row of results ({explain(error)}); remove it and sweep again."
+        ) from None
+
+
+def read_rows(cells: Path) -> list[Row]:
+    """All rows of an experiment, by path."""
+    return [read_row(path) for path in sorted(cells.glob("*/*.json"))]

@@ -1,0 +1,143 @@
+"""The suite file: which methods are trained on which data, and how they are swept."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_INVERSIONS
+from bench.experiment.protocols import find_protocol
+from bench.experiment.ranges import parse_range
+from bench.system.errors import UserError, explain
+from bench.system.files import read_whole
+from methods.settings import Settings
+
+MOST = 1 << 20
+"""Bytes of a suite."""
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){50}""")
+
+
+class Weaker(Settings):
+    """A weaker edm run a seed, for rules that lead the study's edm runs away from one."""
+
+    set: Mapping[str, Any] = Field(
+        min_length=1, description="its settings, over those of the study and of the preset"
+    )
+
+
+def plus_free(rule: object) -> object:
+    """A rule's name with CFG++ as it is registered: in a name "+" joins rules."""
+    return rule.replace("cfg++", "cfgpp") if isinstance(rule, str) else rule
+
+
+class Study(Settings):
+    """Methods on one data set, swept over guidance."""
+
+    dataset: str
+    methods: tuple[str, ...]
+    preset: str | None = None
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), description="training seeds")
+    set: Mapping[str, Any] = Field(default_factory=dict, description="settings of every method")
+    guidance: tuple[float, ...] = Field(tuple(map(float, range(1, 14))), validate_default=True)
+    rules: tuple[str, ...] = Field(
+        ("cfg",), min_length=1, description="guidance rules, such as apg or interval+apg"
+    )
+    knobs: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="settings of rules, by rule and knob"
+    )
+    tuned: bool = Field(False, description="rules with the knobs that bench tune found")
+    weak: Weaker | None = Field(None, description="None: no weaker network is trained")
+    steps: tuple[PositiveInt, ...] | None = Field(None, description="None: those of each preset")
+    samples: int | None = Field(None, ge=2, description="a cell; None: the data set's default")
+    sampling_seeds: tuple[NonNegativeInt, ...] = (0,)
+    metrics: tuple[str, ...] | None = None
+    extractors: tuple[str, ...] | None = None
+    protocol: str | None = Field(None, description="instead of metrics and extractors")
+    inversion: bool = Field(False, description="also invert, reconstruct and edit real images")
+    inversion_samples: int = Field(DEFAULT_INVERSIONS, ge=2, description="images inverted")
+    inversion_guidance: tuple[float, ...] | None = Field(None, description="None: as `guidance`")
+
+    @model_validator(mode="after")
+    def _protocol_alone(self) -> Study:
+        if self.protocol is not None and (self.metrics or self.extractors):
+            raise ValueError("a protocol says which metrics and extractors: leave those away")
+        if self.protocol is not None:
+            try:
+                find_protocol(self.protocol)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _weaker_than_something(self) -> Study:
+        if self.weak is not None and "edm" not in self.methods:
+            raise ValueError("a weaker network is one of edm, which is not among the methods")
+        return self
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _name_rules(cls, value: object) -> object:
+        return tuple(map(plus_free, value)) if isinstance(value, list | tuple) else value
+
+    @field_validator("guidance", "inversion_guidance", mode="before")
+    @classmethod
+    def _read_guidance(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                return parse_range(value, "guidance")
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+
+class Suite(Settings):
+    """A suite file: an experiment of one or more studies."""
+
+    experiment: str = DEFAULT_EXPERIMENT
+    study: tuple[Study, ...] = Field(min_length=1)
+
+
+def builtin_suites() -> dict[str, Path]:
+    """The suites that ship with the package, by name."""
+    folder = resources.files("bench.experiment") / "suites"
+    return {
+        Path(entry.name).stem: Path(str(entry))
+        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
+        if entry.name.endswith(".toml")
+    }
+
+
+def read_suite(name: str) -> Suite:
+    """A suite by the path of a TOML file, or by the name of one that ships with the package."""
+    shipped = builtin_suites()
+    path = shipped.get(name, Path(name))
+    try:
+        text = read_whole(path, MOST).decode("utf-8")
+        if _LONG_KEY.search(text):  # which takes the square of its length in memory and time
+            raise ValueError("a key in it has very many parts")
+        tree = tomllib.loads(text)
+        return Suite.model_validate(tree)
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the suite {name!r}: {error.strerror}. Give a TOML file or one of: "
+            f"{', '.join(shipped)}.",
+            code=2,
+        ) from None
+    except ValidationError as error:
+        raise UserError(f"Suite {path} is not usable: {explain(error)}.", code=2) from None
+    except (ValueError, RecursionError) as error:  # numbers of very many digits are a ValueError
+        why = "it nests too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"Suite {path} is not TOML: {why}.", code=2) from None

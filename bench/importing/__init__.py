@@ -1,1 +1,0 @@
-"""Checkpoints of other programs, read without running anything of them, as runs of this one."""

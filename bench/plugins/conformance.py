@@ -1,0 +1,263 @@
+"""The battery that every registered method passes; authors of plugins inherit it.
+
+    from bench.plugins.conformance import MethodConformance
+
+    class TestMine(MethodConformance):
+        method = Mine
+        preset = "digits"
+
+It is run by pytest. A method that cannot do something says so in `supports`, and the battery then
+asks for nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bench.data import DATASETS, Dataset
+from bench.data.convert import from_model, one_hot
+from bench.training.runs import make_card, make_method
+from bench.training.sources import make_teacher, teacher_card
+from bench.training.step import build_nets, draw_batch
+from methods import BatchRNG, Guidance, Inverts, Method, Preset, Progress, SampleRNG
+
+N = 6
+BATCH = 8
+
+
+class MethodConformance:
+    """Tests of one method at one of its presets, on untrained networks."""
+
+    method: ClassVar[type[Method[Any]]]
+    preset: ClassVar[str]
+
+    @property
+    def _preset(self) -> Preset:
+        return self.method.presets[self.preset]
+
+    def _data(self) -> Dataset:
+        return DATASETS[self._preset.dataset]()
+
+    def _made(self) -> tuple[Method[Any], nn.Module]:
+        method = self.method(self._preset.config, self._data().spec)
+        nets = build_nets(method, seed=0)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():  # layers that start at zero would hide what depends on them
+            for parameter in nets.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+        return method, nets.eval().requires_grad_(False)
+
+    def _sample(
+        self, made: tuple[Method[Any], nn.Module], guidance: float, steps: int, indices: list[int]
+    ) -> Tensor:
+        method, nets = made
+        labels = one_hot(torch.tensor(indices) % method.data.num_classes, method.data.num_classes)
+        with torch.inference_mode():
+            return method.sample(
+                nets, labels, Guidance(guidance), steps, SampleRNG(0, indices)
+            ).clone()
+
+    def _loss(self, method: Method[Any], nets: nn.Module, step: int = 0) -> dict[str, Tensor]:
+        rng = BatchRNG(3, BATCH, 0, BATCH)
+        data, cpu = self._data(), torch.device("cpu")
+        batch = draw_batch(data.train, method, rng, cpu)
+        if method.wants_teacher is not None:  # any denoiser will do, an untrained one too
+            card = teacher_card(method.wants_teacher, data, self.preset, {})
+            batch = replace(batch, teacher=make_teacher(type(method), card, data, None, cpu))
+        return method.loss(nets, batch, Progress(step, 10), rng)
+
+    def _able(self, method: Method[Any]) -> Iterator[tuple[float, int]]:
+        for steps in self._preset.steps:
+            for scale in (1.0, 4.0):
+                if method.supports(Guidance(scale), steps) is None:
+                    yield scale, steps
+
+    def test_preset_names_a_known_data_set_and_a_usable_configuration(self) -> None:
+        """The preset resolves, and its configuration survives JSON."""
+        data = self._data()
+        card = make_card(self.method.name, data=data, preset=self.preset)
+        again = self.method.config_type.model_validate_json(self._preset.config.model_dump_json())
+        assert again == self._preset.config == make_method(card, data).config
+        assert (card.train is not None) == self.method.trains
+        assert self._preset.steps
+
+    def test_off_is_supported_at_the_presets_steps(self) -> None:
+        """Guidance 1 works everywhere: every method has a value to compare with."""
+        method, _ = self._made()
+        for steps in self._preset.steps:
+            assert method.supports(Guidance(1.0), steps) is None
+
+    def test_guidance_kind_is_true(self) -> None:
+        """A method without guidance refuses it with a reason; others take some scale above 1."""
+        method, _ = self._made()
+        reasons = [method.supports(Guidance(4.0), steps) for steps in self._preset.steps]
+        if method.guidance == "none":
+            assert all(reasons)
+        else:
+            assert None in reasons
+
+    def test_loss_terms_are_one_finite_number_a_sample(self) -> None:
+        """Terms are named, (B,), finite and reach every parameter."""
+        if not self.method.trains:
+            return
+        method, nets = self._made()
+        nets.requires_grad_(True)
+        terms = self._loss(method, nets)
+        assert terms
+        for name, term in terms.items():
+            assert name
+            assert tuple(term.shape) == (BATCH,), f"{name} is {tuple(term.shape)}, not ({BATCH},)"
+            assert torch.isfinite(term).all(), f"{name} is not finite"
+        torch.autograd.backward(torch.stack([t.mean() for t in terms.values()]).sum())
+        unused = [n for n, p in nets.named_parameters() if p.grad is None]
+        assert not unused, f"the loss does not reach {unused}"
+
+    def test_loss_draws_from_its_generator_alone(self) -> None:
+        """Equal generators give equal terms, whatever the global generator does; it is not used."""
+        if not self.method.trains:
+            return
+        method, nets = self._made()
+        with untouched_global_rng():
+            first = self._loss(method, nets)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(99)
+            second = self._loss(method, nets)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    def test_samples_have_the_shape_and_range_of_the_data(self) -> None:
+        """Float32, finite, (B, *shape); images within [-1, 1]."""
+        made = self._made()
+        for scale, steps in self._able(made[0]):
+            x = self._sample(made, scale, steps, list(range(N)))
+            assert tuple(x.shape) == (N, *made[0].data.shape)
+            assert x.dtype == torch.float32
+            assert torch.isfinite(x).all()
+            if made[0].data.is_image:
+                assert x.abs().max() <= 1
+
+    def test_a_sample_depends_on_its_index_alone(self) -> None:
+        """Neither the batch it is drawn in nor its place there changes a sample."""
+        made = self._made()
+        for scale, steps in self._able(made[0]):
+            whole = self._sample(made, scale, steps, list(range(N)))
+            parts = [self._sample(made, scale, steps, part) for part in ([0], [1, 2, 3], [4, 5])]
+            # Matrix products of other shapes sum in another order: equal to rounding, which is
+            # nothing once images are uint8.
+            assert torch.allclose(torch.cat(parts), whole, rtol=1e-4, atol=1e-4)
+            moved = self._sample(made, scale, steps, [5, 0])
+            assert torch.allclose(moved, whole[[5, 0]], rtol=1e-4, atol=1e-4)
+            if made[0].data.is_image:
+                changed = from_model(torch.cat(parts)) != from_model(whole)
+                assert changed.float().mean() <= 0.01
+
+    def test_sampling_draws_from_its_generators_alone(self) -> None:
+        """The same call twice gives the same samples, and the global generator is not used."""
+        made = self._made()
+        for scale, steps in self._able(made[0]):
+            with untouched_global_rng():
+                first = self._sample(made, scale, steps, [0, 1])
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(99)
+                assert torch.equal(first, self._sample(made, scale, steps, [0, 1]))
+
+    def test_classes_and_guidance_reach_the_samples(self) -> None:
+        """Another class gives another sample, and so does another scale where it is supported."""
+        made = self._made()
+        method, nets = made
+        for scale, steps in self._able(method):
+            labels = one_hot(torch.tensor([0, 1]), method.data.num_classes)
+            with torch.inference_mode():
+                rng = SampleRNG(0, [7, 7])
+                pair = method.sample(nets, labels, Guidance(scale), steps, rng)
+            assert not torch.equal(pair[0], pair[1])
+            if scale != 1.0:
+                off = self._sample(made, 1.0, steps, [0, 1])
+                assert not torch.equal(off, self._sample(made, scale, steps, [0, 1]))
+
+    def test_nfe_counts_the_evaluations_of_the_networks(self) -> None:
+        """`nfe` equals the calls of the built module for one sample, or those of its parts."""
+        method, nets = self._made()
+        calls = _count_calls(nets)
+        for scale, steps in self._able(method):
+            nfe = method.nfe(Guidance(scale), steps)
+            assert isinstance(nfe, int)
+            assert nfe >= 1
+            calls.update(whole=0, parts=0)
+            self._sample((method, nets), scale, steps, [0])
+            if any(True for _ in nets.parameters()):
+                called = _called(calls)
+                assert called == nfe, f"{called} calls at g = {scale:g}, {nfe} announced"
+
+    def test_inversion_and_editing_have_the_shape_of_the_data(self) -> None:
+        """A method that inverts gives finite latents and samples of the right shape."""
+        method, nets = self._made()
+        if not isinstance(method, Inverts):
+            return
+        batch = draw_batch(self._data().train, method, BatchRNG(0, 2, 0, 2), torch.device("cpu"))
+        with torch.inference_mode():
+            latent = method.invert(nets, batch.x0, batch.labels)
+            edited = method.edit(nets, latent, batch.labels, Guidance(1.0))
+        for x in (latent, edited):
+            assert x.shape == batch.x0.shape
+            assert torch.isfinite(x).all()
+        if method.data.is_image:
+            assert edited.abs().max() <= 1
+
+    def test_inversion_and_editing_count_their_evaluations(self) -> None:
+        """`inversion_nfe` and `edit_nfe` equal the calls of the networks, and latents have a level.
+
+        Where a scale above 1 is supported it is counted too, and changes the edit.
+        """
+        method, nets = self._made()
+        if not isinstance(method, Inverts):
+            return
+        assert method.latent_sigma() > 0
+        batch = draw_batch(self._data().train, method, BatchRNG(0, 2, 0, 2), torch.device("cpu"))
+        calls = _count_calls(nets)
+        with torch.inference_mode(), untouched_global_rng():
+            latent = method.invert(nets, batch.x0, batch.labels)
+            called = _called(calls)
+            assert called == method.inversion_nfe(), f"{called} calls to invert"
+            edits = []
+            for scale in dict.fromkeys(scale for scale, _ in self._able(method)):
+                calls.update(whole=0, parts=0)
+                edits.append(method.edit(nets, latent, batch.labels.roll(1, 1), Guidance(scale)))
+                called = _called(calls)
+                nfe = method.edit_nfe(Guidance(scale))
+                assert called == nfe, f"{called} calls to edit at g = {scale:g}, {nfe} announced"
+        assert all(not torch.equal(edits[0], other) for other in edits[1:])
+
+
+def _count_calls(nets: nn.Module) -> dict[str, int]:
+    """Counts, from now on, of the forward calls of a built module and of its parts."""
+    calls = {"whole": 0, "parts": 0}
+
+    def counter(key: str) -> Any:
+        def count(*_: Any) -> None:
+            calls[key] += 1
+
+        return count
+
+    nets.register_forward_hook(counter("whole"))
+    for part in nets.children():
+        part.register_forward_hook(counter("parts"))
+    return calls
+
+
+def _called(calls: dict[str, int]) -> int:
+    # A pair of networks has no forward of its own: its parts are the networks then.
+    return calls["whole"] or calls["parts"]
+
+
+@contextmanager
+def untouched_global_rng() -> Iterator[None]:
+    """AssertionError if torch's global generator is used within."""
+    before = torch.random.get_rng_state()
+    yield
+    assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"

@@ -1,0 +1,257 @@
+"""The battery that every registered guidance rule passes; authors of plugins inherit it.
+
+    from bench.plugins.rule_conformance import RuleConformance
+
+    class TestMine(RuleConformance):
+        rule = Mine
+
+It is run by pytest, on the closed-form denoiser of `modes2d` and on small untrained networks for
+`digits` (a U-Net with attention, an unconditional and a weaker one). A rule that suits only one of
+them is tested there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import product
+from typing import Any, ClassVar, cast
+from unittest import mock
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+import methods.oracle
+from bench.data import DATASETS
+from bench.data.convert import one_hot
+from bench.plugins.conformance import untouched_global_rng
+from bench.training.step import build_nets
+from methods import EDM, Guidance, Method, Oracle, SampleRNG
+from methods.nets.config import UNetConfig
+from methods.rules import CFG, Between, Call, Composite, Interval, Rule
+from methods.rules.base import Branch
+from methods.rules.trajectory import evaluations
+from methods.samplers import karras_sigmas, sample_heun
+
+N = 6
+STEPS = 8
+G = 3.0
+
+
+class Subject:
+    """A method with its networks, which samples under a rule and counts its evaluations."""
+
+    def __init__(self, method: Method[Any], nets: nn.Module) -> None:
+        self.method, self.nets = method, nets
+
+    def takes(self, rule: Rule[Any]) -> bool:
+        """Whether the method supports the rule."""
+        return self.method.supports(Guidance(G, rule), STEPS) is None
+
+    def labels(self, indices: Sequence[int]) -> Tensor:
+        """One class after another, (B, K)."""
+        classes = self.method.data.num_classes
+        return one_hot(torch.tensor(indices) % classes, classes)
+
+    def sample(self, rule: Rule[Any], g: float, indices: Sequence[int] = range(N)) -> Tensor:
+        """Samples (B, ...) of these indices."""
+        with torch.inference_mode():
+            rng = SampleRNG(0, indices)
+            labels = self.labels(indices)
+            return self.method.sample(self.nets, labels, Guidance(g, rule), STEPS, rng).clone()
+
+    def unguided(self) -> Tensor:
+        """Samples (N, ...) of the conditional denoiser, by the plain sampler."""
+        c, labels = self.method.config, self.labels(range(N))
+        x = c.sigma_max * SampleRNG(0, range(N)).randn(self.method.data.shape)
+        sigmas = karras_sigmas(STEPS, c.sigma_min, c.sigma_max, c.rho)
+        with torch.inference_mode():
+            return sample_heun(lambda x, s: self.denoise(x, s, labels), x, sigmas).float()
+
+    def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """D(x; sigma, labels)."""
+        if isinstance(self.method, Oracle):
+            return methods.oracle.exact_denoised(x, sigma, labels, self.method.mixture)
+        return cast(Tensor, self.nets(x, sigma, labels)).to(x)
+
+    @contextmanager
+    def counted(self) -> Iterator[Counter[str]]:
+        """Counts of the evaluations of the network itself ("main"), "null" and "weak"."""
+        calls: Counter[str] = Counter()
+        if isinstance(self.method, Oracle):
+            exact, std = methods.oracle.exact_denoised, self.method.mixture.std
+
+            def count(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Any) -> Tensor:
+                branch = "main" if bool(labels.any()) else "null"
+                calls[branch if mixture.std == std else "weak"] += 1
+                return exact(x, sigma, labels, mixture)
+
+            with mock.patch.object(methods.oracle, "exact_denoised", count):
+                yield calls
+            return
+        parts = {"main": "model", "null": "null", "weak": "weak"}
+        hooks = [
+            getattr(self.nets, part).register_forward_hook(
+                lambda *_, name=name: calls.update([name])
+            )
+            for name, part in parts.items()
+        ]
+        try:
+            yield calls
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+@cache
+def _subjects() -> tuple[Subject, ...]:
+    modes = Oracle.presets["modes2d"].config
+    oracle = Oracle(modes, DATASETS["modes2d"]().spec)  # type: ignore[arg-type]
+    config = EDM.presets["digits"].config
+    net = UNetConfig(arch="ddpmpp", channels=8, channel_mult=(1, 2), num_blocks=1,
+                     attn_resolutions=(4,))  # fmt: skip
+    config = config.model_copy(update={"net": net, "clamp": False})  # a clamp would hide much
+    edm = EDM(config, DATASETS["digits"]().spec)  # type: ignore[arg-type]
+    edm = edm.with_null(config).with_weak(config)  # type: ignore[arg-type]
+    nets = build_nets(edm, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # layers that start at zero would hide what depends on them
+        for parameter in nets.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    return Subject(oracle, nn.Module()), Subject(edm, nets.eval().requires_grad_(False))
+
+
+class _Plain(CFG):
+    """Nothing but another rule's reference, under its sampler."""
+
+    def __init__(self, rule: Rule[Any]) -> None:
+        super().__init__()
+        self.rule = rule
+        self.first_order = rule.first_order  # type: ignore[misc]
+
+    def branch(self) -> Branch:
+        return self.rule.branch()
+
+    def reference(self, call: Call) -> Tensor:
+        return self.rule.reference(call)
+
+
+class RuleConformance:
+    """Tests of one rule, at its default and at its neutral knobs."""
+
+    rule: ClassVar[type[Rule[Any]]]
+
+    def _made(self, knobs: dict[str, Any] | None = None) -> Rule[Any]:
+        return self.rule(self.rule.knobs_type.model_validate(knobs or {}))
+
+    def _able(self, rule: Rule[Any]) -> list[Subject]:
+        able = [subject for subject in _subjects() if subject.takes(rule)]
+        assert able, f"neither the closed form nor the networks support {rule.name}"
+        return able
+
+    def test_off_is_the_conditional_denoiser(self) -> None:
+        """At g = 1 samples are exactly those of D_c, and no other branch is evaluated."""
+        rule = self._made()
+        for subject in self._able(rule):
+            with subject.counted() as calls:
+                samples = subject.sample(rule, 1.0)
+            assert torch.equal(samples, subject.unguided())
+            assert calls == {"main": 2 * STEPS - 1}
+
+    def test_evaluations_are_those_announced(self) -> None:
+        """`nfe` of the method equals the calls, and so do the calls of every branch."""
+        rule = self._made()
+        for subject in self._able(rule):
+            self._count(subject, rule)
+
+    def test_it_composes_with_an_interval(self) -> None:
+        """Outside an interval only D_c is evaluated, and what is announced stays true."""
+        if self.rule.name == Interval.name:
+            return
+        rule = Composite([Interval(), self._made()])
+        assert rule.settings().keys() >= self._made().settings().keys()
+        for subject in self._able(rule):
+            assert self._count(subject, rule) < self._count(subject, self._made())
+
+    def _count(self, subject: Subject, rule: Rule[Any]) -> int:
+        c = subject.method.config
+        guidance = Guidance(G, rule)
+        announced = evaluations(
+            rule, guidance, karras_sigmas(STEPS, c.sigma_min, c.sigma_max, c.rho)
+        )
+        with subject.counted() as calls:
+            assert torch.isfinite(subject.sample(rule, G)).all(), f"{rule.name} is not finite"
+        changed = announced.pop("attention", 0)  # a call of the network itself, changed
+        announced["main"] = announced.get("main", 0) + changed
+        assert calls == announced, f"{dict(calls)} evaluations, {announced} announced"
+        assert calls.total() == subject.method.nfe(guidance, STEPS)
+        return calls.total()
+
+    def test_neutral_knobs_are_plain_guidance(self) -> None:
+        """With them samples are those of CFG with the rule's reference and order of sampler."""
+        rule = self._made(dict(self.rule.neutral))
+        for subject in self._able(rule):
+            plain = subject.sample(_Plain(rule), G)
+            # Formulas that are equal on paper round differently; float64 keeps that far below.
+            assert torch.allclose(subject.sample(rule, G), plain, rtol=1e-6, atol=1e-6)
+
+    def test_a_sample_depends_on_its_index_alone(self) -> None:
+        """Neither the batch it is drawn in nor its place there changes a sample."""
+        rule = self._made()
+        for subject in self._able(rule):
+            whole = subject.sample(rule, G)
+            parts = [subject.sample(rule, G, part) for part in ([0], [1, 2, 3], [4, 5])]
+            # Matrix products of other shapes sum in another order: equal to rounding.
+            assert torch.allclose(torch.cat(parts), whole, rtol=1e-4, atol=1e-4)
+            moved = subject.sample(rule, G, [5, 0])
+            assert torch.allclose(moved, whole[[5, 0]], rtol=1e-4, atol=1e-4)
+
+    def test_it_draws_from_its_generators_alone(self) -> None:
+        """The same call twice, of one object, gives the same; the global generator is not used."""
+        rule = self._made()
+        for subject in self._able(rule):
+            with untouched_global_rng():
+                first = subject.sample(rule, G)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(99)
+                assert torch.equal(first, subject.sample(rule, G))
+
+    def test_the_scale_reaches_the_samples(self) -> None:
+        """Other scales give other samples."""
+        rule = self._made()
+        for subject in self._able(rule):
+            off, low, high = (subject.sample(rule, g) for g in (1.0, 2.0, 4.0))
+            assert not torch.allclose(off, low, rtol=0, atol=1e-6)
+            assert not torch.allclose(low, high, rtol=0, atol=1e-6)
+
+    def test_knobs_survive_json_and_are_recorded(self) -> None:
+        """Default and neutral knobs come back from JSON, all are recorded, unknown ones fail."""
+        for given in ({}, dict(self.rule.neutral)):
+            rule = self._made(given)
+            again = self.rule.knobs_type.model_validate_json(rule.knobs.model_dump_json())
+            assert again == rule.knobs
+            names = {f"{self.rule.name}.{knob}" for knob in self.rule.knobs_type.model_fields}
+            assert rule.settings().keys() == names
+        try:
+            self._made({"no_such_knob": 1})
+        except ValidationError:
+            return
+        raise AssertionError(f"{self.rule.name} takes a knob that it does not have")
+
+    def test_the_tuner_can_try_what_search_offers(self) -> None:
+        """Every entry names a knob, and all corners of the ranges are valid knobs."""
+        assert self.rule.search.keys() <= self.rule.knobs_type.model_fields.keys()
+        corners: list[tuple[Any, ...]] = []
+        for knob, offered in self.rule.search.items():
+            if isinstance(offered, Between):
+                assert offered.low < offered.high, f"the range of {knob} is empty"
+                assert offered.low > 0 or not offered.log, f"{knob} has no ratio from 0"
+                corners.append((offered.low, offered.high))
+            else:
+                assert len(set(offered.values)) > 1, f"{knob} has no choice"
+                corners.append(offered.values)
+        for values in product(*corners):
+            self._made(dict(zip(self.rule.search, values, strict=True)))

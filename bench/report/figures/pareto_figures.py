@@ -1,0 +1,208 @@
+"""Fronts of what lines reach: precision against recall, and a measure against its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cbook import STEP_LOOKUP_MAP
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report.figures.curves import axis_label, value_scale
+from bench.report.figures.direct_labels import Label, put_labels
+from bench.report.figures.rule_styles import line_styles, short_name
+from bench.report.figures.style import MethodStyle, new_figure, plain, plain_numbers
+from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.pareto import Placed, cost_points, measured_points, place
+
+PALE = "#c4c4c4"
+FRONT = "front"
+MOST_LABELS = 6
+"""Above which labels are short."""
+COSTS = {"nfe": "network evaluations per image", "seconds": "seconds per image"}
+
+
+def placed_quality(data: Data, precision: Column, recall: Column) -> tuple[Placed, ...]:
+    """All operating points by recall and precision."""
+    return place(measured_points(data, recall, precision), (False, False))
+
+
+def placed_cost(data: Data, column: Column, what: str) -> tuple[Placed, ...]:
+    """All operating points by a cost and a measure."""
+    lower = column.direction == "lower"
+    return place(cost_points(data, column, what), (True, lower))
+
+
+def quality_front(data: Data, precision: Column, recall: Column) -> Figure:
+    """Precision against recall of all lines at all scales, and their front."""
+    placed = placed_quality(data, precision, recall)
+    figure = new_figure(5.0)
+    axes = figure.add_subplot()
+    styles = _styles(data, placed)
+    _scatter(axes, placed, styles)
+    _front(axes, placed, "steps-pre")
+    axes.margins(0.08)
+    axes.set_xlabel(axis_label(recall))
+    axes.set_ylabel(axis_label(precision))
+    axes.set_title(plain(precision.dataset), loc="left")
+    _key(figure, data, styles)
+    _label(figure, axes, data, placed, styles)
+    return figure
+
+
+def cost_fronts(data: Data, column: Column) -> Figure:
+    """A measure against evaluations and against seconds per image, and their fronts."""
+    found = {what: placed_cost(data, column, what) for what in COSTS}
+    found = {what: placed for what, placed in found.items() if placed}
+    styles = _styles(data, [p for placed in found.values() for p in placed])
+    figure = new_figure(2.6 * len(found) + 0.8)
+    panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
+    for axes, (what, placed) in zip(panels, found.items(), strict=True):
+        values = [p.point.y for p in placed]
+        scale, linear_below = value_scale(values, decades=0.6)
+        axes.set_yscale(scale, **({"linthresh": linear_below} if scale == "symlog" else {}))
+        axes.set_xscale("log")
+        plain_numbers(axes.xaxis, [p.point.x for p in placed])
+        if len({p.point.x for p in placed}) == 1:
+            axes.set_xlim(placed[0].point.x / 2, placed[0].point.x * 2)
+        _scatter(axes, placed, styles)
+        _front(axes, placed, "steps-post")
+        axes.margins(0.12)
+        if scale != "linear":
+            plain_numbers(axes.yaxis, values)
+        axes.set_xlabel(COSTS[what])
+        axes.set_ylabel(axis_label(column, width=30))
+    panels[0].set_title(plain(column.dataset), loc="left")
+    _key(figure, data, styles)
+    for axes, placed in zip(panels, found.values(), strict=True):
+        _label(figure, axes, data, placed, styles)
+    return figure
+
+
+def _styles(data: Data, placed: Sequence[Placed]) -> dict[Series, MethodStyle]:
+    """Styles of the lines that are on the front, in the order of lines."""
+    on = {p.point.series for p in placed if p.on_front}
+    return {s: style for s, style in line_styles(data).items() if s in on}
+
+
+def _scatter(axes: Axes, placed: Sequence[Placed], styles: dict[Series, MethodStyle]) -> None:
+    """Points in the colours of their lines, those of lines that are nowhere on the front grey."""
+    grey = [p.point for p in placed if p.point.series not in styles]
+    axes.scatter([p.x for p in grey], [p.y for p in grey], s=7, color=PALE, lw=0, zorder=1)
+    for series, style in styles.items():
+        own = [p for p in placed if p.point.series == series]
+        off = [p.point for p in own if not p.on_front]
+        axes.scatter(
+            [p.x for p in off], [p.y for p in off],
+            s=9, color=style.color, marker=style.marker, alpha=0.35, lw=0, zorder=2,
+        )  # fmt: skip
+        for p in own:
+            if p.on_front:
+                _bars(axes, p, style.color)
+                axes.plot(
+                    [p.point.x], [p.point.y],
+                    color=style.color, marker=style.marker, ms=6, zorder=4,
+                    fillstyle="full" if p.certain else "none",
+                )  # fmt: skip
+
+
+def _bars(axes: Axes, placed: Placed, colour: str) -> None:
+    p = placed.point
+    if p.x_span is not None and p.x_span[0] < p.x_span[1]:
+        axes.hlines([p.y], [p.x_span[0]], [p.x_span[1]], color=colour, lw=0.7, alpha=0.5, zorder=3)
+    if p.y_span is not None:
+        low = p.y_span[0]
+        if axes.get_yscale() == "log":
+            low = max(low, p.y / 2)
+        axes.vlines([p.x], [low], [p.y_span[1]], color=colour, lw=0.7, alpha=0.5, zorder=3)
+
+
+def _front(axes: Axes, placed: Sequence[Placed], kind: str) -> None:
+    on = sorted({(p.point.x, p.point.y) for p in placed if p.on_front})
+    x, y = zip(*on, strict=True)
+    axes.plot(x, y, drawstyle=kind, color="#303030", lw=0.9, label=FRONT, zorder=1.5)
+
+
+def _key(figure: Figure, data: Data, styles: dict[Series, MethodStyle]) -> None:
+    handles = [
+        Line2D([], [], color=s.color, marker=s.marker, ls="none", label=plain(short_name(data, k)))
+        for k, s in styles.items()
+    ]
+    handles += [
+        Line2D([], [], color="#303030", lw=0.9, label=FRONT),
+        Line2D([], [], color=PALE, marker="o", ms=3, ls="none", label="all other lines"),
+    ]
+    longest = max(len(str(h.get_label())) for h in handles)
+    columns = max(1, min(5, int(100 / (longest + 8))))
+    lines = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, lines - 2))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def _label(
+    figure: Figure,
+    axes: Axes,
+    data: Data,
+    placed: Sequence[Placed],
+    styles: dict[Series, MethodStyle],
+) -> None:
+    known = data.guidances(placed[0].point.series.dataset)
+    runs = list(_runs(placed))
+    crowded = len(runs) > MOST_LABELS
+    if crowded:  # one a line, without its name, which the key has
+        longest: dict[Series, list[Placed]] = {}
+        for run in runs:
+            line = run[0].point.series
+            longest[line] = max(longest.get(line, []), run, key=len)
+        runs = list(longest.values())
+    labels = [
+        Label(
+            f"g = {_scales(run, known)}"
+            if crowded
+            else f"{short_name(data, middle.series)}, g = {_scales(run, known)}",
+            (middle.x, middle.y),
+            styles[middle.series].color,
+        )
+        for run in runs
+        for middle in [run[len(run) // 2].point]
+    ]
+    kept = [(p.point.x, p.point.y) for p in placed if p.point.series in styles]
+    put_labels(figure, axes, labels, np.array([*kept, *_along(axes)], float).reshape(-1, 2))
+
+
+def _along(axes: Axes) -> list[tuple[float, float]]:
+    """Points along the corners of the front, which labels are to keep off too."""
+    (line,) = [x for x in axes.lines if x.get_label() == FRONT]
+    corners = STEP_LOOKUP_MAP[line.get_drawstyle()](*line.get_data())
+    path = axes.transData.transform(np.transpose(corners))
+    steps = [np.linspace(a, b, 12) for a, b in pairwise(path)]
+    if not steps:
+        return []
+    return [(x, y) for x, y in axes.transData.inverted().transform(np.concatenate(steps))]
+
+
+def _runs(placed: Sequence[Placed]) -> Iterator[list[Placed]]:
+    """Points along the front, neighbours of one line together."""
+    on = sorted((p for p in placed if p.on_front), key=lambda p: (p.point.x, p.point.y))
+    run: list[Placed] = []
+    for p in on:
+        if run and run[-1].point.series != p.point.series:
+            yield run
+            run = []
+        run.append(p)
+    if run:
+        yield run
+
+
+def _scales(run: Sequence[Placed], known: Sequence[float]) -> str:
+    """Such as "4–13" for all `known` scales from 4 to 13, else "4, 13"."""
+    scales = sorted({p.point.guidance for p in run})
+    between = [g for g in known if scales[0] <= g <= scales[-1]]
+    if len(scales) > 2 and scales == between:
+        return f"{scales[0]:g}\N{EN DASH}{scales[-1]:g}"
+    if len(scales) > 4:
+        return f"{scales[0]:g}, {scales[1]:g}, …, {scales[-1]:g}"
+    return ", ".join(f"{g:g}" for g in scales)

@@ -1,0 +1,163 @@
+"""Guidance rules of one method side by side: each in a panel, in colour over all the others."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from bench.report.figures.curves import GUIDANCE, axis_label, value_scale
+from bench.report.figures.rule_styles import line_styles
+from bench.report.figures.style import GREY, WIDTH, is_headline, new_figure, plain, plain_numbers
+from bench.report.numbers.cells import Cell
+from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.lines import ruled
+
+MOST_COLUMNS = 5
+ROW = {1: 2.6, 2: 1.6}
+"""Inches of a row of panels by the number of rows, where those are few."""
+LEFT, TOP, BOTTOM = 0.8, 0.5, 0.62
+"""Inches beside the panels: for values, for the title, for scales and legend."""
+PALE = "#d4d4d4"
+DECADES = 1.0
+"""Fewer than a single curve has: what holds at high scales would lie flat at the bottom."""
+REFERENCE = "#3c3c3c"
+SMALL = 6.0
+"""Points of a title in two lines."""
+WIDE = 0.62
+"""Width of a bold letter in its size."""
+SATURATION = ("saturation", "contrast_ratio", "chroma_ratio", "shift")
+"""What strong guidance does to values before any feature sees it, on images and toys."""
+
+
+def has_panels(column: Column) -> bool:
+    """Whether rules are shown by this measure: those methods are compared by, and saturation."""
+    return is_headline(column.metric) or column.metric in SATURATION
+
+
+def rule_panels(data: Data, column: Column, base: Series) -> Figure:
+    """A panel per rule of the method of `base`, whose line under CFG is dashed in all of them."""
+    lines = ruled(data, column.dataset)[base]
+    cells = {s: _cells(data, column, s) for s in (base, *lines)}
+    shown = [s for s in lines if cells[s]]
+    columns = min(MOST_COLUMNS, len(shown))
+    count = math.ceil(len(shown) / columns)
+    height = ROW.get(count, 1.18) * count + TOP + BOTTOM
+    figure = new_figure(height)
+    # By hand, since the search for a layout costs more than the drawing of so many panels.
+    figure.set_layout_engine("none")
+    room = {
+        "left": LEFT / WIDTH,
+        "right": 1 - 0.08 / WIDTH,
+        "top": 1 - TOP / height,
+        "bottom": BOTTOM / height,
+        "wspace": 0.1,
+        "hspace": 0.3,
+    }
+    grid = figure.subplots(
+        count, columns, squeeze=False, sharex=True, sharey=True, gridspec_kw=room
+    )
+    styles = line_styles(data)
+    values = [c.mean for found in cells.values() for c in found.values()]
+    floor = data.floor(column)
+    values += [floor.mean] if floor.found else []
+    scale, linear_below = value_scale(values, DECADES)
+    _axis(grid[0][0], scale, linear_below, values)
+    paths = {s: [(g, c.mean) for g, c in found.items()] for s, found in cells.items()}
+    for axes, series in zip(grid.flat, shown, strict=False):
+        others = [paths[s] for s in shown if s != series]
+        axes.add_collection(LineCollection(others, colors=PALE, linewidths=0.7, zorder=1))
+        if floor.found:
+            axes.axhline(floor.mean, color=GREY, ls=":", lw=1.0, zorder=1.5)
+        if paths[base]:
+            axes.plot(*zip(*paths[base], strict=True), color=REFERENCE, ls="--", lw=1.1, zorder=2)
+        style = styles[series]
+        _band(axes, cells[series], style.color, scale)
+        axes.plot(
+            *zip(*paths[series], strict=True),
+            color=style.color, marker=style.marker, ms=3, lw=1.4, zorder=3,
+        )  # fmt: skip
+        title, size = _title(series.rule, columns)
+        axes.set_title(title, fontsize=size, pad=2, color=style.color, weight="bold")
+        axes.tick_params(labelsize=7)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_visible(False)
+    for j in range(columns):
+        last = grid[(len(shown) - 1 - j) // columns][j]
+        last.tick_params(labelbottom=True)
+        last.set_xlabel("g", fontsize=8, labelpad=1)
+    scales = data.guidances(column.dataset)
+    grid[0][0].set_xlim(min(scales) - 0.6, max(scales) + 0.6)
+    grid[0][0].set_ylim(*_limits(values, scale))
+    name = plain(f"{column.dataset}: {base.label}, by rule, against {GUIDANCE}")
+    figure.suptitle(name, fontsize=9.5, x=0.01, y=1 - 0.06 / height, ha="left", va="top")
+    figure.supylabel(axis_label(column, width=50), fontsize=8.5, x=0.01, ha="left")
+    _key(figure, base, bool(paths[base]), len(shown) > 1, bool(floor.found))
+    return figure
+
+
+def _title(rule: str, columns: int) -> tuple[str, float]:
+    """A rule's name and its size in points: with knobs in two lines, in smaller letters.
+
+    What has no room there either ends in an ellipsis; the tables have it whole.
+    """
+    inches = (WIDTH - LEFT) / columns
+    if len(rule) * 8 * WIDE <= inches * 72:
+        return plain(rule), 8.0
+    lines = textwrap.wrap(rule, int(inches * 72 / (SMALL * WIDE)), max_lines=2, placeholder="…")
+    return "\n".join(plain(line) for line in lines), SMALL
+
+
+def _cells(data: Data, column: Column, series: Series) -> dict[float, Cell]:
+    cells = {g: data.cell(column, series, g) for g in data.guidances(column.dataset)}
+    return {g: cell for g, cell in cells.items() if cell.found}
+
+
+def _axis(axes: Axes, scale: str, linear_below: float, values: list[float]) -> None:
+    """Set what all panels share."""
+    if scale == "symlog":
+        axes.set_yscale("symlog", linthresh=linear_below)
+    else:
+        axes.set_yscale(scale)
+    if scale != "linear":
+        plain_numbers(axes.yaxis, values)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _limits(values: list[float], scale: str) -> tuple[float, float]:
+    """Room for all means: an interval that is wider than everything must not flatten them."""
+    low, high = min(values), max(values)
+    if scale == "log":
+        pad = (high / low) ** 0.06
+        return low / pad, high * pad
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return (low - pad if scale == "linear" or low < 0 else 0.0), high + pad
+
+
+def _band(axes: Axes, cells: dict[float, Cell], colour: str, scale: str) -> None:
+    bands = {g: cell.band for g, cell in cells.items()}
+    if any(bands.values()):
+        ends = [band or (np.nan, np.nan) for band in bands.values()]
+        low, high = (np.array(side, float) for side in zip(*ends, strict=True))
+        if scale == "log":
+            low = np.maximum(low, min(cell.mean for cell in cells.values()) / 2)
+        axes.fill_between(list(bands), low, high, color=colour, alpha=0.2, lw=0, zorder=1.8)
+
+
+def _key(figure: Figure, base: Series, reference: bool, several: bool, floor: bool) -> None:
+    name = f"{base.method} [{base.run}]" if base.run else base.method
+    handles = []
+    if reference:
+        label = plain(f"{name} + cfg")
+        handles.append(Line2D([], [], color=REFERENCE, ls="--", lw=1.1, label=label))
+    if several:
+        handles.append(Line2D([], [], color=PALE, lw=1.2, label="the other rules"))
+    if floor:
+        handles.append(Line2D([], [], color=GREY, ls=":", label="real vs. real (floor)"))
+    figure.legend(handles=handles, loc="lower center", ncols=3)

@@ -1,0 +1,311 @@
+"""The target, the g-tilted density, and what rules sample of one class of toy data."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from bench.experiment.rows import Density, Points, Preview
+from bench.report.figures.figures import Plan
+from bench.report.figures.previews import P, pick, previews
+from bench.report.figures.style import method_styles, new_figure, palette, plain
+from bench.report.numbers.frame import Data, Series
+from bench.report.numbers.names import slug
+from bench.report.numbers.yardstick import CFG, EXACT, known_density, partners, rule_of
+from metrics.base import ExactMixture
+from metrics.tilt import Tilted, tilted
+
+COLUMNS = 4
+MOST_PEAKS = 2.2
+"""Height of a panel in peaks of the target: a rule that collapses must not flatten the others."""
+CLASS = 0
+TILT_COLOUR = 1
+MASSES = (0.3935, 0.9889)
+"""Of a round Gaussian in the plane within one and three standard deviations."""
+Grid = npt.NDArray[np.float64]
+
+
+def plan_yardsticks(data: Data) -> Iterator[Plan]:
+    """One figure for every data set with samples of the exact denoiser."""
+    for dataset in data.datasets:
+        lines = [s for s in data.series(dataset) if s.method == EXACT]
+        for kind, draw in ((Density, densities), (Points, planes)):
+            shown = {s: found for s in lines if (found := previews(data, s, kind))}
+            if shown:
+                yield Plan(
+                    slug(dataset, "yardstick"),
+                    dataset,
+                    _caption(dataset, kind),
+                    lambda draw=draw, dataset=dataset: draw(data, dataset),  # type: ignore[misc]
+                )
+
+
+def _caption(dataset: str, kind: type[Preview]) -> str:
+    filled, line, how = (
+        ("filled", "thin line", "densities of the first class, in data units")
+        if kind is Density
+        else ("dots", "crosses", "samples of the first class, in data units; curves hold 39% and "
+              "99% of a density, as one and three standard deviations of a Gaussian do")
+    )  # fmt: skip
+    return (
+        f"What is aimed at and what is sampled on {dataset}: {how}. Black: the target p(x|c). "
+        "Dashed: the g-tilted density p(x|c)^g p(x)^(1-g), which guidance is often said to sample. "
+        f"Samples ({filled}) are those of the closed-form denoiser under the rule of the row, so "
+        f"that their distance to the target is the rule's own; {line}: the trained network under "
+        "the same rule, at the lowest seed. One column per guidance scale g (1 = off). The first "
+        "row sets the frame; what is outside is counted, what is too high is cut off."
+    )
+
+
+def densities(data: Data, dataset: str) -> Figure:
+    """Histograms in one dimension: rules by guidance."""
+    rows, scales, others = _shown(data, dataset, Density)
+    exact = _exact(rows)
+    figure, grid = _grid(rows, scales, 1.15)
+    colours = palette()
+    targets = {g: tilted(exact, CLASS, g) for g in {1.0, *scales}}
+    span = _span(_framing(rows, others, scales), exact)
+    peak = float(np.exp(targets[1.0].log_density).max())
+    tallest = max(float(np.exp(t.log_density).max()) for t in targets.values())
+    highest = 0.0
+    styles = method_styles(data.methods)
+    for i, (series, found) in enumerate(rows.items()):
+        for j, g in enumerate(scales):
+            axes = grid[i][j]
+            axes.set_xlim(*span)
+            axes.yaxis.set_major_locator(MaxNLocator(2))
+            axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            if g in found:
+                heights, edges = _heights(found[g])
+                highest = max(highest, float(heights.max()))
+                axes.stairs(heights, edges, fill=True, color=_pale(_colour(styles)), lw=0)
+            for other, seen in others[series].items():
+                if g in seen:
+                    style = styles[other.method]
+                    axes.stairs(*_heights(seen[g]), color=style.color, lw=0.9)
+            beyond = [
+                (_colour(styles), found),
+                *((styles[o.method].color, f) for o, f in others[series].items()),
+            ]
+            for place, (colour, seen) in enumerate(beyond):
+                if g in seen:
+                    _outside(axes, seen[g], span, colour, place)
+            axes.plot(targets[1.0].axes[0], np.exp(targets[1.0].log_density), color="black", lw=1.1)
+            axes.plot(
+                targets[g].axes[0], np.exp(targets[g].log_density),
+                color=colours[TILT_COLOUR], lw=1.3, ls=(0, (3.0, 2.0)),
+            )  # fmt: skip
+    for axes in grid.flat:
+        axes.set_ylim(0, 1.05 * max(tallest, min(highest, MOST_PEAKS * peak)))
+    handles: list[Any] = [
+        Line2D([], [], color="black", lw=1.1, label="target p(x|c)"),
+        Line2D([], [], color=colours[TILT_COLOUR], lw=1.3, ls=(0, (3.0, 2.0)),
+               label="g-tilted density"),
+        Patch(color=_pale(_colour(styles)), label="exact denoiser + rule"),
+    ]  # fmt: skip
+    handles += [
+        Line2D([], [], color=styles[m].color, lw=0.8, label=label)
+        for m, label in _lines(others).items()
+    ]
+    _finish(figure, grid, dataset, handles)
+    figure.supylabel("density (1 / data units)", fontsize=9)
+    return figure
+
+
+def planes(data: Data, dataset: str) -> Figure:
+    """Samples in two dimensions: rules by guidance."""
+    rows, scales, others = _shown(data, dataset, Points)
+    exact = _exact(rows)
+    figure, grid = _grid(rows, scales, 1.45)
+    colours = palette()
+    styles = method_styles(data.methods)
+    targets = {g: tilted(exact, CLASS, g) for g in {1.0, *scales}}
+    low, high = _square(_framing(rows, others, scales), exact)
+    for i, (series, found) in enumerate(rows.items()):
+        for j, g in enumerate(scales):
+            axes = grid[i][j]
+            clouds: list[tuple[Mapping[float, Points], str, str, float]] = [
+                (found, _colour(styles), "o", 5.0)
+            ]
+            clouds += [
+                (seen, styles[m.method].color, "x", 6.0) for m, seen in others[series].items()
+            ]
+            outside = 0
+            for seen, colour, mark, size in clouds:
+                if g in seen:
+                    xy = _own(seen[g])
+                    outside += int(np.any((xy < low) | (xy > high), axis=1).sum())
+                    axes.scatter(xy[:, 0], xy[:, 1], s=size, color=colour, marker=mark, lw=0.5,
+                                 alpha=0.7)  # fmt: skip
+            if outside:
+                axes.text(0.03, 0.03, f"{outside} outside", transform=axes.transAxes, fontsize=8)
+            _contours(axes, targets[1.0], "black", "solid", 0.9)
+            _contours(axes, targets[g], colours[TILT_COLOUR], "dashed", 1.1)
+            axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            axes.set_aspect("equal")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    handles: list[Any] = [
+        Line2D([], [], color="black", lw=0.9, label="target p(x|c)"),
+        Line2D([], [], color=colours[TILT_COLOUR], lw=1.1, ls="--", label="g-tilted density"),
+        Line2D([], [], color=_colour(styles), marker="o", ms=3, ls="none",
+               label="exact denoiser + rule"),
+    ]  # fmt: skip
+    handles += [
+        Line2D([], [], color=styles[m].color, marker="x", ms=4, ls="none",
+               label=label)
+        for m, label in _lines(others).items()
+    ]  # fmt: skip
+    _finish(figure, grid, dataset, handles)
+    figure.supylabel("y (data units)", fontsize=9)
+    return figure
+
+
+def _shown(
+    data: Data, dataset: str, kind: type[P]
+) -> tuple[dict[Series, dict[float, P]], list[float], dict[Series, dict[Series, dict[float, P]]]]:
+    """Samples of the exact denoiser by rule and scale, the scales, and the networks beside each."""
+    every = {s: previews(data, s, kind) for s in data.series(dataset)}
+    rows = {s: found for s, found in every.items() if s.method == EXACT and found}
+    most = max(s.steps for s in rows)
+    scales = pick(sorted({g for found in rows.values() for g in found}), COLUMNS)
+    rows = {
+        s: rows[s]
+        for s in sorted(rows, key=lambda s: (rule_of(s) != CFG, s.rule))
+        if s.steps == most
+    }
+    others = {s: {o: every[o] for o in partners(s, list(every)) if every[o]} for s in rows}
+    return rows, scales, others
+
+
+def _exact(rows: Mapping[Series, Mapping[float, Preview]]) -> ExactMixture:
+    exact = known_density(p for found in rows.values() for p in found.values())
+    if exact is None:
+        raise ValueError("the samples are stored with a density whose numbers are no use")
+    return exact
+
+
+def _framing(
+    rows: Mapping[Series, Mapping[float, P]],
+    others: Mapping[Series, Mapping[Series, Mapping[float, P]]],
+    scales: Iterable[float],
+) -> list[P]:
+    """The samples that all panels have room for: those of the first row, CFG where it was run.
+
+    A rule that fails at some scale would otherwise make all others too small to see.
+    """
+    first = next(iter(rows))
+    return [found[g] for found in (rows[first], *others[first].values())
+            for g in scales if g in found]  # fmt: skip
+
+
+def _lines(others: Mapping[Series, Mapping[Series, object]]) -> dict[str, str]:
+    """What the legend calls each method: those that learnt guidance in training follow no rule."""
+    ruled = {s.method for series, some in others.items() if series.rule for s in some}
+    methods = dict.fromkeys(s.method for some in others.values() for s in some)
+    return {m: f"{plain(m)} + rule" if m in ruled else plain(m) for m in methods}
+
+
+def _colour(styles: Mapping[str, Any]) -> str:
+    return str(styles[EXACT].color)
+
+
+def _grid(
+    rows: Mapping[Series, object], scales: list[float], height: float
+) -> tuple[Figure, npt.NDArray[Any]]:
+    figure = new_figure(height * len(rows) + 1.0)
+    grid = figure.subplots(len(rows), len(scales), squeeze=False, sharex=True, sharey=True)
+    for j, g in enumerate(scales):
+        grid[0][j].set_title(f"g = {g:g}", fontsize=9)
+    for i, series in enumerate(rows):
+        grid[i][0].set_ylabel(textwrap.fill(plain(rule_of(series)), 14), fontsize=9)
+    for axes in grid.flat:
+        axes.grid(visible=False)
+    return figure, grid
+
+
+def _finish(figure: Figure, grid: npt.NDArray[Any], dataset: str, handles: list[Any]) -> None:
+    for axes in grid[-1]:
+        axes.set_xlabel("x (data units)", fontsize=8)
+    figure.suptitle(f"{plain(dataset)}, class {CLASS}", fontsize=9.5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+
+
+def _heights(preview: Density) -> tuple[Grid, Grid]:
+    edges, counts = np.asarray(preview.edges), np.asarray(preview.counts[CLASS], dtype=float)
+    heights = counts / (max(counts.sum(), 1.0) * np.diff(edges))
+    # The outermost bins count what lies beyond them too: as bars they would be spikes.
+    heights[[0, -1]] = 0.0
+    return heights, edges
+
+
+def _outside(
+    axes: Axes, preview: Density, span: tuple[float, float], colour: str, place: int
+) -> None:
+    """Say in its colour how much of the class is not in the panel."""
+    counts, edges = np.asarray(preview.counts[CLASS]), np.asarray(preview.edges)
+    inside = (edges[:-1] >= span[0]) & (edges[1:] <= span[1])
+    inside[[0, -1]] = False
+    share = 1 - counts[inside].sum() / max(counts.sum(), 1)
+    if share >= 0.005:
+        axes.text(0.97, 0.88 - 0.15 * place, f"{share:.0%} outside", transform=axes.transAxes,
+                  fontsize=8, ha="right", color=colour)  # fmt: skip
+
+
+def _span(found: Iterable[Density], exact: ExactMixture) -> tuple[float, float]:
+    """Interval that holds the class of the target, and all but a thousandth of the samples."""
+    low, high = _reach(exact)
+    ends = [(float(low[0]), float(high[0]))]
+    for preview in found:
+        counts, edges = np.asarray(preview.counts[CLASS]), np.asarray(preview.edges)
+        share = np.cumsum(counts) / max(counts.sum(), 1)
+        a, b = np.searchsorted(share, (0.001, 0.999))
+        ends.append((float(edges[a]), float(edges[min(b + 1, len(edges) - 1)])))
+    return min(a for a, _ in ends), max(b for _, b in ends)
+
+
+def _square(found: Iterable[Points], exact: ExactMixture) -> tuple[Grid, Grid]:
+    """Corners of a square with the class of the target, and most of its samples."""
+    low, high = _reach(exact)
+    xy = np.concatenate([_own(p) for p in found])
+    low = np.minimum(low, np.quantile(xy, 0.005, axis=0) - exact.std / 2)
+    high = np.maximum(high, np.quantile(xy, 0.995, axis=0) + exact.std / 2)
+    half, centre = float((high - low).max()) / 2, (low + high) / 2
+    return centre - half, centre + half
+
+
+def _reach(exact: ExactMixture) -> tuple[Grid, Grid]:
+    modes = exact.means[CLASS]
+    return modes.min(axis=0) - 4 * exact.std, modes.max(axis=0) + 4 * exact.std
+
+
+def _own(preview: Points) -> Grid:
+    xy = np.asarray(preview.xy, dtype=float).reshape(-1, 2)
+    own: Grid = xy[np.asarray(preview.labels) == CLASS]
+    return own
+
+
+def _contours(axes: Axes, density: Tilted, colour: Any, line: str, width: float) -> None:
+    """Curves that hold 39% and 99% of a density."""
+    values = np.exp(density.log_density)
+    falling = np.sort(values, axis=None)[::-1]
+    held = np.cumsum(falling) / falling.sum()
+    levels = sorted({float(falling[np.searchsorted(held, mass)]) for mass in MASSES})
+    x, y = density.axes
+    axes.contour(x, y, values.T, levels=levels, colors=[colour], linestyles=line,
+                 linewidths=width)  # fmt: skip
+
+
+def _pale(colour: str) -> tuple[float, float, float]:
+    """The colour mixed with white, so that lines stand out on it."""
+    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return (0.4 + 0.6 * r, 0.4 + 0.6 * g, 0.4 + 0.6 * b)

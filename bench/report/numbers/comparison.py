@@ -1,0 +1,188 @@
+"""What is compared of a data set: rankings, hypervolumes and fronts, and their CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bench.report.figures.pareto_figures import COSTS, placed_cost, placed_quality
+from bench.report.figures.style import is_headline
+from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.hypervolume import hypervolumes, precision_pairs
+from bench.report.numbers.pareto import Placed
+from bench.report.numbers.ranking import Place, Ranking, make_ranking, rank
+
+
+@dataclass(frozen=True)
+class Front:
+    """All operating points by two measures, or a measure and a cost (`across` is its name)."""
+
+    across: Column | str
+    up: Column
+    placed: tuple[Placed, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A data set with several lines: `areas` are hypervolumes by their columns, ranked."""
+
+    dataset: str
+    rankings: Mapping[Column, Ranking]
+    areas: Mapping[tuple[Column, Column], tuple[Place, ...]]
+    fronts: tuple[Front, ...]
+
+
+def cost_columns(data: Data, dataset: str) -> list[Column]:
+    """What comes first and is set against costs, of all sample counts.
+
+    The distance to the exact density where that is known, since a Frechet distance sees no more
+    than mean and covariance; else Frechet distances, else the first measure with a direction.
+    """
+    own = [c for c in data.columns if c.dataset == dataset]
+    found = [c for c in own if c.metric == "w1"] or [c for c in own if c.metric == "fd"]
+    return found or [c for c in own if c.direction != "none"][:1]
+
+
+def compare(data: Data) -> dict[str, Comparison]:
+    """Comparisons of the data sets that have at least two lines with values."""
+    found = {}
+    for dataset in data.datasets:
+        own = [c for c in data.columns if c.dataset == dataset and is_headline(c.metric)]
+        rankings = {c: r for c in own if (r := make_ranking(data, c)) is not None}
+        if not rankings:
+            continue
+        pairs = precision_pairs(data, dataset)
+        areas = {pair: rank(hypervolumes(data, *pair), "higher") for pair in pairs}
+        fronts = [Front(r, p, placed_quality(data, p, r)) for p, r in pairs]
+        fronts += [
+            Front(what, column, placed_cost(data, column, what))
+            for column in cost_columns(data, dataset)
+            for what in COSTS
+        ]
+        kept = tuple(front for front in fronts if front.placed)
+        found[dataset] = Comparison(dataset, rankings, areas, kept)
+    return found
+
+
+def _line(series: Series) -> dict[str, object]:
+    return {
+        "method": series.method,
+        "rule": series.rule,
+        "run": series.run,
+        "steps": series.steps,
+        "line": series.label,
+    }
+
+
+def _measure(column: Column) -> dict[str, object]:
+    names = ("dataset", "metric", "extractor", "n")
+    return {name: getattr(column, name) for name in names}
+
+
+def _against(place: Place) -> dict[str, object]:
+    c = place.against
+    return {
+        "rank": place.rank,
+        "group": place.group or None,
+        "behind_leader": None if c is None else c.value,
+        "behind_se": None if c is None else c.se,
+        "p_holm": place.p,
+        "paired": None if c is None else c.paired,
+    }
+
+
+def _operating(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
+    for ranking in _rankings(found):
+        for series, point in ranking.points.items():
+            e = point.estimate
+            yield {
+                **_measure(ranking.column),
+                **_line(series),
+                "guidance": point.guidance,
+                "value": e.value,
+                "se": e.se,
+                "nfe": point.nfe,
+                "seconds_per_image": point.seconds or None,
+                "scales": point.scales,
+                "held_out": point.held_out,
+                "optimistic": point.is_optimistic,
+            }
+
+
+def _ranking(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
+    for ranking in _rankings(found):
+        for by, places in (("best", ranking.best), ("mean", ranking.mean)):
+            for place in places:
+                e = place.entry.estimate
+                yield {
+                    **_measure(ranking.column),
+                    "by": by,
+                    **_line(place.series),
+                    "value": e.value,
+                    "se": e.se,
+                    **_against(place),
+                }
+
+
+def _areas(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
+    for comparison in found.values():
+        for (precision, recall), places in comparison.areas.items():
+            for place in places:
+                e = place.entry.estimate
+                yield {
+                    "dataset": precision.dataset,
+                    "precision": precision.metric,
+                    "recall": recall.metric,
+                    "extractor": precision.extractor,
+                    "n": precision.n,
+                    **_line(place.series),
+                    "scales": len(place.entry.sides[0]),
+                    "hypervolume": e.value,
+                    "se": e.se,
+                    "se_method": e.se_method,
+                    **_against(place),
+                }
+
+
+def _points(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
+    for comparison in found.values():
+        for front in comparison.fronts:
+            across = front.across if isinstance(front.across, str) else front.across.metric
+            for placed in front.placed:
+                p = placed.point
+                x, y = p.x_span or (None, None), p.y_span or (None, None)
+                yield {
+                    **_measure(front.up),
+                    "against": across,
+                    **_line(p.series),
+                    "guidance": p.guidance,
+                    "x": p.x,
+                    "x_low": x[0],
+                    "x_high": x[1],
+                    "y": p.y,
+                    "y_low": y[0],
+                    "y_high": y[1],
+                    "on_front": placed.on_front,
+                    "certain": placed.certain,
+                }
+
+
+def _rankings(found: Mapping[str, Comparison]) -> Iterator[Ranking]:
+    for comparison in found.values():
+        yield from comparison.rankings.values()
+
+
+FILES = {
+    "pareto.csv": _points,
+    "hypervolume.csv": _areas,
+    "operating_points.csv": _operating,
+    "ranking.csv": _ranking,
+}
+
+
+def comparison_frames(found: Mapping[str, Comparison]) -> dict[str, pd.DataFrame | None]:
+    """The CSV files by name; None for one that has nothing in it."""
+    frames = {name: pd.DataFrame.from_records(list(make(found))) for name, make in FILES.items()}
+    return {name: None if frame.empty else frame for name, frame in frames.items()}

@@ -1,0 +1,56 @@
+"""The area of precision and recall that a line reaches along guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.report.numbers.entries import Entry
+from bench.report.numbers.frame import Column, Data
+
+REFERENCE = (0.0, 0.0)
+
+
+def hypervolume(points: Sequence[tuple[float, float]]) -> float:
+    """Area of the union of the rectangles from (0, 0) to every point, both the larger the better.
+
+    Zitzler and Thiele's indicator in two dimensions; a point with a coordinate below 0 adds
+    nothing.
+    """
+    area, height = 0.0, 0.0
+    for x, y in sorted(points, reverse=True):
+        # From the right: a point adds what rises above all points further right.
+        if x > 0 and y > height:
+            area += x * (y - height)
+            height = y
+    return area
+
+
+def _of(sides: Sequence[Sequence[float]]) -> float:
+    return hypervolume(list(zip(*sides, strict=True)))
+
+
+def hypervolumes(data: Data, precision: Column, recall: Column) -> list[Entry]:
+    """The hypervolume of every line that has both, over all its guidance scales."""
+    entries = []
+    for series in data.series(precision.dataset):
+        both = [
+            (data.cell(precision, series, g), data.cell(recall, series, g))
+            for g in data.guidances(precision.dataset)
+        ]
+        both = [pair for pair in both if all(cell.found for cell in pair)]
+        if both:
+            sides = tuple(p for p, _ in both), tuple(r for _, r in both)
+            entries.append(Entry(series, sides, _of))
+    return entries
+
+
+def precision_pairs(data: Data, dataset: str) -> list[tuple[Column, Column]]:
+    """Columns of precision with those of recall by the same extractor, k and n."""
+    own = [c for c in data.columns if c.dataset == dataset]
+    found = []
+    for precision in own:
+        if precision.metric.startswith("precision"):
+            name = precision.metric.replace("precision", "recall", 1)
+            wanted = (name, precision.extractor, precision.n)
+            found += [(precision, c) for c in own if (c.metric, c.extractor, c.n) == wanted]
+    return found

@@ -1,0 +1,101 @@
+"""Rows of inversions: which count, and which may stand in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bench.experiment.inversion_rows import InversionRow
+from bench.experiment.rows import Row
+from bench.report.figures.style import method_order
+from bench.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class Inversions:
+    """The rows that count, in the order of tables; `left_out` of older checkpoints or images."""
+
+    rows: tuple[InversionRow, ...]
+    left_out: int
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets, sorted."""
+        return tuple(sorted({row.dataset for row in self.rows}))
+
+    def label(self, row: InversionRow) -> str:
+        """What a table shows of a row's run: its method, and the run where there are several."""
+        runs = {
+            (r.experiment, r.run)
+            for r in self.rows
+            if (r.dataset, r.method) == (row.dataset, row.method)
+        }
+        several = len({r.experiment for r in self.rows}) > 1
+        name = f"{row.experiment}/{row.run}" if several else row.run
+        return f"{row.method} [{name}]" if len(runs) > 1 else row.method
+
+    def runs(self, dataset: str) -> dict[str, list[InversionRow]]:
+        """Rows of a data set by the label of their run, guidance ascending."""
+        found: dict[str, list[InversionRow]] = {}
+        for row in self.rows:
+            if row.dataset == dataset:
+                found.setdefault(self.label(row), []).append(row)
+        return found
+
+
+def prepare_inversions(rows: Sequence[InversionRow], cells: Sequence[Row] = ()) -> Inversions:
+    """Keep the newest row of each run and scale, of the run's newest weights.
+
+    `cells` are the other rows of the experiment, which know of newer weights. Raises `UserError`
+    where rows of one data set are not of the same images, judge and batches.
+    """
+    newest: dict[tuple[str, str], tuple[datetime, str]] = {}
+    every: list[InversionRow | Row] = [*rows, *cells]
+    for row in every:
+        place = (row.experiment, row.run)
+        if row.checkpoint:
+            newest[place] = max(newest.get(place, (_age(row), "")), (_age(row), row.checkpoint))
+    best: dict[tuple[object, ...], InversionRow] = {}
+    for one in sorted(rows, key=lambda r: (r.status != "failed", _age(r), r.key)):
+        checkpoint = newest.get((one.experiment, one.run), (None, ""))[1]
+        if one.checkpoint in ("", checkpoint):
+            best[one.experiment, one.dataset, one.run, one.guidance] = one
+    found = sorted(
+        best.values(),
+        key=lambda r: (r.dataset, method_order(r.method), r.run, r.experiment, r.guidance),
+    )
+    _check(found)
+    return Inversions(tuple(found), len({row.key for row in rows}) - len(found))
+
+
+def _age(row: InversionRow | Row) -> datetime:
+    created = datetime.fromisoformat(row.created)
+    return created if created.tzinfo else created.replace(tzinfo=UTC)
+
+
+def _check(rows: Sequence[InversionRow]) -> None:
+    first: dict[str, InversionRow] = {}
+    for row in rows:
+        if row.status != "ok":
+            continue
+        other = first.setdefault(row.dataset, row)
+        here, there = _facts(row), _facts(other)
+        for name in here:
+            if here[name] != there[name]:
+                raise UserError(
+                    f"These inversions cannot share a table of {row.dataset}: {name} is "
+                    f"{there[name]!r} for run {other.run} and {here[name]!r} for run {row.run} "
+                    f"(g = {row.guidance:g}); report them apart or measure them alike."
+                )
+
+
+def _facts(row: InversionRow) -> dict[str, object]:
+    return {
+        "number of images": row.n,
+        "data hash": row.data_hash,
+        "hash of the images": row.reference_hash,
+        "judge": row.judge,
+        "judge hash": row.judge_hash,
+        "images a batch": row.authors_batch,
+    }

@@ -1,0 +1,290 @@
+"""Which error is a rule's and which a network's: the closed-form denoiser as the yardstick.
+
+On data of known density the exact denoiser runs under every rule. Its distance to the target is the
+rule's and the sampler's error; what a trained network under the same rule, at the same steps and
+from the same noise has more or less than that is the network's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import pandas as pd
+
+from bench.experiment.numerals import decimals, error_decimals, number, with_error
+from bench.experiment.rows import Z95, Density, Points, Preview
+from bench.report.numbers.cells import Cell, pair
+from bench.report.numbers.frame import Column, Data, Series
+from bench.report.pages.sheets import Sheet, SheetLine
+from bench.report.pages.tables import Text
+from metrics.base import Estimate, ExactMixture
+from metrics.errors import paired_difference, seeds_se
+from metrics.tilt import tilt_distance
+
+TITLE = "The rule's error and the network's"
+EXACT = "oracle"
+"""The method with the closed-form denoiser."""
+METRIC = "w1"
+LARGEST = 1e9
+"""Of positions and spreads of a density: their squares are numbers, and so are their inverses."""
+CFG = "cfg"
+FIELDS = (
+    *("dataset", "rule", "method", "steps", "guidance", "n", "rule_error", "rule_error_se"),
+    *("total", "total_se", "network", "network_se", "low", "high", "seeds", "error_of", "tilt"),
+)
+TILT = "g-tilted density, exactly"
+NOTES = (
+    "Wasserstein-1 distance to the exact density of the class, in data units. Rule: of the "
+    "closed-form denoiser under the rule. Total: of the trained network under the same rule, with "
+    "as many steps. Network: the total less the rule's error, at the same sampling seeds; below 0 "
+    "the network's error makes up for some of the rule's.",
+    "Every distance is of a finite sample, and is not 0 for samples of the density itself.",
+    "± is one standard error; of the network's share it is the paired jackknife's, for these "
+    "weights, or that over training runs. *: significant at 5%, not corrected for many "
+    "comparisons.",
+)
+TILTED = (
+    "The g-tilted density is p(x|c)^g p(x)^(1-g), normalised: its own distance to the target, "
+    "without samples. A rule that sampled it would have this error."
+)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One line at one scale: what is the rule's, what is the total, what is the network's.
+
+    `error_of` names how the error of `network` was obtained, '' where there is none.
+    """
+
+    series: Series
+    exact: Series
+    guidance: float
+    rule: Estimate
+    total: Estimate
+    network: Estimate
+    seeds: int
+    error_of: str
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """One data set: the lines of the exact denoiser, and by each the networks beside it."""
+
+    column: Column
+    guidance: tuple[float, ...]
+    exact: tuple[Series, ...]
+    shares: tuple[Share, ...]
+    cells: dict[tuple[Series, float], Cell]
+    tilt: dict[float, float]
+
+
+def make_yardsticks(data: Data) -> tuple[Yardstick, ...]:
+    """One for every data set and number of samples that the exact denoiser was measured with."""
+    found = []
+    for column in data.columns:
+        if column.metric != METRIC:
+            continue
+        cells = {
+            (s, g): data.cell(column, s, g)
+            for s in data.series(column.dataset)
+            for g in data.guidances(column.dataset)
+        }
+        cells = {place: cell for place, cell in cells.items() if cell.found}
+        exact = tuple(dict.fromkeys(s for s, _ in cells if s.method == EXACT))
+        if exact:
+            guidance = tuple(sorted({g for s, g in cells if s in exact}))
+            shares = tuple(_shares(cells, exact))
+            tilt = tilts(data, column.dataset, guidance)
+            found.append(Yardstick(column, guidance, exact, shares, cells, tilt))
+    return tuple(found)
+
+
+def rule_of(series: Series) -> str:
+    """The rule of a line by its name."""
+    return series.rule or CFG
+
+
+def partners(series: Series, lines: Sequence[Series]) -> list[Series]:
+    """The lines of networks under the same rule, with as many steps."""
+    same = (series.dataset, series.rule, series.steps)
+    return [
+        s for s in dict.fromkeys(lines)
+        if s.method != EXACT and (s.dataset, s.rule, s.steps) == same
+    ]  # fmt: skip
+
+
+def _shares(cells: dict[tuple[Series, float], Cell], exact: Sequence[Series]) -> Iterator[Share]:
+    for line in exact:
+        for other in partners(line, [s for s, _ in cells]):
+            for g in sorted(g for s, g in cells if s == other):
+                ours = cells.get((line, g))
+                theirs = cells[other, g]
+                if ours is not None:
+                    found, seeds, how = network_share(theirs, ours)
+                    yield Share(other, line, g, ours.estimate, theirs.estimate, found, seeds, how)
+
+
+def network_share(total: Cell, exact: Cell) -> tuple[Estimate, int, str]:
+    """Total less exact over the sampling seeds they share, their number, and what its error is of.
+
+    Several training runs give the error of their mean; of one it is the paired jackknife's.
+    """
+    known: dict[int, list[float]] = {}
+    for row, value in exact.found:
+        known.setdefault(row.seed, []).append(value.value)
+    runs: dict[tuple[str, str], list[float]] = {}
+    seeds = set()
+    for row, value in total.found:
+        if row.seed in known:
+            seeds.add(row.seed)
+            less = value.value - fmean(known[row.seed])
+            runs.setdefault((row.experiment, row.run), []).append(less)
+    if len(runs) > 1:
+        found = seeds_se([fmean(values) for values in runs.values()])
+        return found, len(seeds), "training runs"
+    both = pair(total, exact)
+    if both is None:
+        # Without a common seed there is no pairing: the difference of the means.
+        less = fmean(next(iter(runs.values()))) if runs else total.mean - exact.mean
+        return Estimate(less), len(seeds), ""
+    ours, theirs, count = both
+    return paired_difference(ours, theirs), count, "paired jackknife"
+
+
+def tilts(data: Data, dataset: str, scales: Sequence[float]) -> dict[float, float]:
+    """Distance of the g-tilted density to the target; empty where no row knows the density."""
+    exact = known_density(r.preview for r in data.rows if r.dataset == dataset)
+    if exact is None:
+        return {}
+    found: dict[float, float] = {}
+    for g in scales:
+        try:
+            # Sums over a grid differ in their last digits where the densities do not.
+            found[g] = round(tilt_distance(exact, g), 9)
+        except ValueError:  # a scale whose density fits on no grid
+            continue
+    return found
+
+
+def known_density(previews: Iterator[Preview | None]) -> ExactMixture | None:
+    """The density that samples of toy data are stored with; None if its numbers are no use."""
+    for preview in previews:
+        if isinstance(preview, Density | Points):
+            modes = tuple(np.asarray(m, dtype=float) for m in preview.means)
+            if isinstance(preview, Density):
+                modes = tuple(m[:, None] for m in modes)
+            usual = 1 / LARGEST <= preview.std <= LARGEST
+            usual &= all(len(m) > 0 and bool((abs(m) <= LARGEST).all()) for m in modes)
+            return ExactMixture(modes, preview.std) if usual else None
+    return None
+
+
+def yardstick_sheet(found: Yardstick) -> Sheet:
+    """The table of a data set: rule by rule its own error, the total and the network's share."""
+    values = [c.mean for (s, _), c in found.cells.items() if s in found.exact]
+    digits = decimals(values + list(found.tilt.values()))
+    lines = []
+    steps = {s.steps for s in found.exact}
+    for line in found.exact:
+        name = rule_of(line) + (f", {line.steps} steps" if len(steps) > 1 else "")
+        name += f" [{line.run}]" if line.run else ""
+        own = [found.cells.get((line, g)) for g in found.guidance]
+        lines.append(SheetLine(f"{name}: rule", tuple(_value(cell, digits) for cell in own)))
+        for other in partners(line, [s.series for s in found.shares]):
+            by_scale = {s.guidance: s for s in found.shares if (s.series, s.exact) == (other, line)}
+            totals = [found.cells.get((other, g)) if g in by_scale else None
+                      for g in found.guidance]  # fmt: skip
+            label = _named(other)
+            lines += [
+                SheetLine(f"{name}: total, {label}", tuple(_value(c, digits) for c in totals)),
+                SheetLine(
+                    f"{name}: network, {label}",
+                    tuple(_share(by_scale.get(g), digits) for g in found.guidance),
+                ),
+            ]
+    if found.tilt:
+        exact = (found.tilt.get(g) for g in found.guidance)
+        cells = tuple(Text("" if v is None else number(v, digits)) for v in exact)
+        lines.append(SheetLine(TILT, cells, reference=True))
+    notes = [*(NOTES if found.shares else NOTES[:2]), *([TILTED] if found.tilt else [])]
+    return Sheet(
+        dataset=found.column.dataset,
+        title=f"{TITLE}: {found.column.dataset}, {found.column.title}",
+        first="rule",
+        names=tuple(f"g = {g:g}" for g in found.guidance),
+        lines=tuple(lines),
+        notes=tuple(("", note) for note in notes),
+    )
+
+
+def _value(cell: Cell | None, digits: int) -> Text:
+    if cell is None or not cell.found:
+        return Text("")
+    text, error = with_error(cell.estimate, digits)
+    return Text(text, error=error)
+
+
+def _share(share: Share | None, digits: int) -> Text:
+    if share is None:
+        return Text("")
+    value, se = share.network.value, share.network.se
+    shown = error_decimals(se) if se else digits
+    text = ("+" if value > 0 else "") + number(value, shown)
+    return Text(
+        text,
+        "*" if is_significant(share.network) else "",
+        error=f"± {number(se, shown)}" if se is not None else "",
+    )
+
+
+def is_significant(found: Estimate) -> bool:
+    """Whether 0 is outside the 95% interval; False where there is no error."""
+    low, high = interval(found)
+    return low is not None and high is not None and not low <= 0 <= high
+
+
+def interval(found: Estimate) -> tuple[float | None, float | None]:
+    """The 95% interval."""
+    if found.low is not None or found.se is None:
+        return found.low, found.high
+    return found.value - Z95 * found.se, found.value + Z95 * found.se
+
+
+def yardstick_frame(yardsticks: Sequence[Yardstick]) -> pd.DataFrame:
+    """One line a network at a scale; those of a rule that no network was run with have no total."""
+    records: list[tuple[object, ...]] = []
+    for found in yardsticks:
+        column = found.column
+        beside: dict[tuple[Series, float], list[Share]] = {}
+        for share in found.shares:
+            beside.setdefault((share.exact, share.guidance), []).append(share)
+        for line in found.exact:
+            for g in (g for g in found.guidance if (line, g) in found.cells):
+                own = found.cells[line, g].estimate
+                place = (column.dataset, rule_of(line))
+                error = (own.value, own.se)
+                tilt = found.tilt.get(g)
+                some = beside.get((line, g), [])
+                if not some:
+                    nothing = (None,) * 7 + ("",)
+                    records.append((*place, EXACT, line.steps, g, column.n, *error, *nothing, tilt))
+                for share in some:
+                    name = _named(share.series)
+                    head = (*place, name, line.steps, g, column.n)
+                    records.append((*head, *error, *_record(share), tilt))
+    return pd.DataFrame.from_records(records, columns=list(FIELDS))
+
+
+def _named(series: Series) -> str:
+    return series.method + (f" [{series.run}]" if series.run else "")
+
+
+def _record(share: Share) -> tuple[object, ...]:
+    low, high = interval(share.network)
+    return (
+        *(share.total.value, share.total.se, share.network.value, share.network.se, low, high),
+        *(share.seeds, share.error_of),
+    )

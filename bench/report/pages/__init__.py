@@ -1,0 +1,1 @@
+"""Tables and pages: HTML, Markdown, TeX and spreadsheets."""

@@ -1,1 +1,0 @@
-"""Statistics of features in the files of the field: read, checked, written."""

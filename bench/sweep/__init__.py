@@ -1,0 +1,1 @@
+"""Cells of a sweep: planned, sampled, measured and stored."""

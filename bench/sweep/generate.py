@@ -1,0 +1,48 @@
+"""Samples of a method as files hold them. Cells are known by this code: it decides every one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.convert import from_model, one_hot, sampling_labels
+from bench.sweep.divergence import Diverged
+from methods import Guidance, Method, SampleRNG
+
+
+def generate(
+    method: Method[Any],
+    nets: nn.Module,
+    guidance: Guidance,
+    steps: int,
+    seed: int,
+    n: int,
+    *,
+    batch: int,
+    device: torch.device,
+    start: int = 0,
+    classes: Sequence[int] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of final samples on the CPU, uint8 images or float32 vectors, and their classes.
+
+    Sample i depends on (seed, i) alone, so that neither `batch` nor the device's count changes
+    it, and all methods and scales share its noise. Samples from `start` on; of all classes, or of
+    `classes` in turn.
+    """
+    for first in range(start, n, batch):
+        indices = torch.arange(first, min(first + batch, n))
+        labels = sampling_labels(indices, method.data.num_classes, classes)
+        rng = SampleRNG(seed, indices.tolist())
+        with torch.inference_mode():
+            hot = one_hot(labels, method.data.num_classes).to(device)
+            x = method.sample(nets, hot, guidance, steps, rng)
+        expected = (len(indices), *method.data.shape)
+        if tuple(x.shape) != expected:
+            raise ValueError(f"{method.name} gave samples {tuple(x.shape)}, not {expected}")
+        if not torch.isfinite(x).all():
+            bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+            raise Diverged(f"{bad} of samples {first} to {first + len(x) - 1} are not finite")
+        yield from_model(x).cpu(), labels

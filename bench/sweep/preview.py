@@ -1,0 +1,72 @@
+"""The few samples that a row carries, so that figures need nothing but rows."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from bench.data import Dataset
+from bench.experiment.rows import Density, Images, Points, Preview
+
+TILES = 10
+POINTS = 400
+BINS = 240
+REACH = 15.0  # of the histogram beyond the outermost mode, in standard deviations
+
+
+def preview(samples: Tensor, labels: Tensor, data: Dataset) -> Preview | None:
+    """A preview of final samples, uint8 (N, C, H, W) or float32 (N, D); None for other vectors."""
+    if samples.ndim == 4:
+        return _images(samples[:TILES], labels[:TILES], data.class_names)
+    mixture = data.spec.mixture
+    if mixture is None:
+        return None
+    if samples.shape[1] == 1:
+        return _density(samples[:, 0], labels, mixture.means, mixture.std)
+    if samples.shape[1] == 2:
+        return _points(samples[:POINTS], labels[:POINTS], mixture.means, mixture.std)
+    return None
+
+
+def _images(samples: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> Images:
+    strip = np.concatenate(list(samples.permute(0, 2, 3, 1).numpy()), axis=1)
+    picture = Image.fromarray(strip[:, :, 0] if strip.shape[2] == 1 else strip)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return Images(
+        png=base64.b64encode(buffer.getvalue()).decode(),
+        labels=tuple(labels.tolist()),
+        class_names=class_names,
+    )
+
+
+Means = tuple[tuple[tuple[float, ...], ...], ...]
+
+
+def _density(x: Tensor, labels: Tensor, means: Means, std: float) -> Density:
+    modes = [point[0] for points in means for point in points]
+    low, high = min(modes) - REACH * std, max(modes) + REACH * std
+    edges = np.linspace(low, high, BINS + 1)
+    inside = x.double().clamp(low, high).numpy()
+    counts = [
+        np.histogram(inside[labels.numpy() == k], edges)[0].tolist() for k in range(len(means))
+    ]
+    return Density(
+        edges=tuple(round(float(e), 9) for e in edges),
+        counts=tuple(tuple(c) for c in counts),
+        means=tuple(tuple(point[0] for point in points) for points in means),
+        std=std,
+    )
+
+
+def _points(xy: Tensor, labels: Tensor, means: Means, std: float) -> Points:
+    return Points(
+        xy=tuple((round(x, 4), round(y, 4)) for x, y in xy.tolist()),
+        labels=tuple(labels.tolist()),
+        means=tuple(tuple((p[0], p[1]) for p in points) for points in means),
+        std=std,
+    )

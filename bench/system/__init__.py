@@ -1,0 +1,1 @@
+"""The machine: files, claims, signals, failures, memory, devices, terminal."""

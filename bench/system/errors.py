@@ -1,0 +1,67 @@
+"""Errors that are the user's to mend: one sentence, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+LONGEST = 300
+"""Characters of text out of a file in a message."""
+
+
+def visible(text: str) -> str:
+    """Text of anybody as one line without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+
+
+class UserError(Exception):
+    """Bad input: what was got, what is allowed, what to do. `code` is the exit status."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(visible(message))
+        self.code = code
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+OF_PLUGIN = " One from a file of your own: --plugin FILE."
+
+
+def unknown(kind: str, got: str, allowed: Iterable[str], more: str = "") -> UserError:
+    """The error for a name that is not registered: the closest match, the list, and `more`."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"Unknown {kind} {got!r}.{hint} Available: {', '.join(names)}.{more}", code=2)
+
+
+def said(error: Exception) -> str:
+    """An exception's message as the end of a sentence: one line, and no longer than one."""
+    text = str(error) or type(error).__name__
+    return visible(text[:LONGEST]).rstrip(".")
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error in one line: the first three complaints, each with where it is."""
+    found = []
+    for item in error.errors(include_url=False)[:3]:
+        where = ".".join(str(part) for part in item["loc"]) or "the whole"
+        found.append(visible(f"{where[:LONGEST]}: {item['msg'][:LONGEST].lower()}"))
+    more = error.error_count() - len(found)
+    return "; ".join(found) + (f"; and {more} more" if more > 0 else "")
+
+
+def check_name(kind: str, name: str) -> str:
+    """`name` if it can be a folder's name, otherwise a UserError."""
+    if _NAME.fullmatch(name) is None:
+        raise UserError(
+            f"{kind} name {name!r} cannot be a folder: use letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit.",
+            code=2,
+        )
+    return name

@@ -1,0 +1,1 @@
+"""Training runs: their cards, loop, checkpoints and imported weights."""

@@ -1,0 +1,121 @@
+"""One process at a time works in a run's folder; who else comes is told who does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.system.claims import PATIENCE, Claim, read_holder, tidy_claims, try_claim
+from bench.system.errors import UserError
+from bench.training.processes import leader_first
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+CLAIM = ".claim"
+TRIES = 4
+PAUSE = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The claim on a run's folder that a training has; its first process holds it for all."""
+
+    name: str
+    claim: Claim | None
+    fabric: Fabric
+
+    def check(self) -> None:
+        """UserError in all processes if another process has taken the run over, or it is gone.
+
+        All have to call it at the same step. To be called before anything is written.
+        """
+        problem = "" if self.claim is None else _loss(self.claim, self.name)
+        if self.fabric.world_size > 1:
+            problem = self.fabric.broadcast(problem)
+        if problem:
+            raise UserError(problem)
+
+
+@contextmanager
+def hold_run(folder: Path, name: str, fabric: Fabric) -> Iterator[Hold]:
+    """Hold a run's folder during the block, for all processes of a training.
+
+    UserError in all of them if a process outside holds it.
+    """
+    claim, problem = None, ""
+    with leader_first(fabric) as leads:
+        if leads:
+            claim, problem = _try(folder, name)
+    if fabric.world_size > 1:
+        problem = fabric.broadcast(problem)
+    if problem:
+        raise UserError(problem)
+    try:
+        yield Hold(name, claim, fabric)
+    finally:
+        if claim is not None:
+            claim.release()
+
+
+@contextmanager
+def hold_folder(folder: Path, name: str) -> Iterator[None]:
+    """Hold a run's folder during the block; UserError if another process does."""
+    claim, problem = _try(folder, name)
+    if claim is None:
+        raise UserError(problem)
+    try:
+        yield
+    finally:
+        claim.release()
+
+
+def _try(folder: Path, name: str) -> tuple[Claim | None, str]:
+    """The claim, or why it cannot be had."""
+    path = folder / CLAIM
+    tidy_claims(folder)
+    for attempt in range(TRIES):
+        if attempt:  # a void claim is cleared away in turns
+            time.sleep(PAUSE)
+        claim = try_claim(path)
+        if claim is not None:
+            return claim, ""
+    holder = read_holder(path)
+    who = f"by {holder}" if holder else "by another process"
+    return None, (
+        f"Run {name!r} is being made {who}: wait for it or stop it, then give the same command "
+        f"again (a claim of a process that is gone ends by itself, after {PATIENCE:.0f} seconds at "
+        "most)."
+    )
+
+
+def _loss(claim: Claim, name: str) -> str:
+    """How the claim was lost; '' while it is held."""
+    if not _is_lost(claim):
+        return ""
+    if read_holder(claim.path) is None:
+        return (
+            f"{claim.path.parent} is gone, as when its disk was unmounted, or another process has "
+            f"removed its claim: training of {name!r} stops and writes nothing more. Once it is "
+            "back, the same command goes on from the last checkpoint."
+        )
+    return (
+        f"Another process has taken over run {name!r} while this one gave no sign of life for "
+        f"{PATIENCE:.0f} seconds: this one stops and writes nothing more; the same command goes on "
+        "from the last checkpoint."
+    )
+
+
+def _is_lost(claim: Claim) -> bool:
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(PAUSE)
+        if claim.is_mine():
+            return False
+        if read_holder(claim.path) is not None:
+            return True
+    return True  # gone, and not only out of reach for a moment

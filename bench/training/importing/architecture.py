@@ -1,0 +1,167 @@
+"""The settings of a U-Net, read off the names and shapes of its parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.system.errors import UserError, explain
+from methods.nets.arch import ARCHS, ArchName
+from methods.nets.config import UNetConfig
+
+TENSORS = 10
+"""That every residual block has at least."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A U-Net's settings, and what its data and its guidance embedding must be."""
+
+    net: UNetConfig
+    resolution: int
+    image_channels: int
+    num_classes: int
+    """0 for an unconditional network."""
+    guidance_dim: int
+    """0 without a guidance embedding."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its images."""
+        return (self.image_channels, self.resolution, self.resolution)
+
+
+def infer(shapes: Shapes, prefix: str) -> Architecture:
+    """The architecture of the network whose parameters start with `prefix`.
+
+    Whether all parameters fit is for the caller to see: this reads a few of them. Raises UserError
+    where those are missing.
+    """
+    own = {k.removeprefix(prefix): v for k, v in shapes.items() if k.startswith(prefix)}
+    sizes = _sizes(own, prefix)
+    top = f"{sizes[0]}x{sizes[0]}"
+    first = _shape(own, f"enc.{top}_conv.weight", 4, prefix)
+    mapping = _shape(own, "map_layer0.weight", 2, prefix)
+    channels = mapping[0] // 4
+    widths = [_shape(own, f"enc.{n}x{n}_block0.conv1.weight", 4, prefix)[0] for n in sizes]
+    if channels == 0 or any(width % channels for width in widths):
+        raise UserError(
+            f"The levels of the network {_where(prefix)} are {widths} wide, which are no multiples "
+            f"of its {channels} channels."
+        )
+    blocks = sum(f"enc.{top}_block{i}.conv1.weight" in own for i in range(len(own)))
+    if len(sizes) * blocks * TENSORS > len(own):  # before as many blocks are built to compare with
+        raise UserError(
+            f"The network {_where(prefix)} has {blocks} blocks at its first level, and only "
+            f"{len(own)} tensors in all."
+        )
+    try:
+        net = UNetConfig(
+            arch=_arch(own),
+            channels=channels,
+            channel_mult=tuple(width // channels for width in widths),
+            num_blocks=blocks,
+            attn_resolutions=tuple(n for n in sizes if f"enc.{n}x{n}_block0.qkv.weight" in own),
+            augment_dim=_inputs(own, "map_augment"),
+            conditional="map_label.weight" in own,
+        )
+    except ValidationError as error:
+        raise UserError(
+            f"The network {_where(prefix)} has settings that are not usable: {explain(error)}."
+        ) from None
+    return Architecture(
+        net=net,
+        resolution=sizes[0],
+        image_channels=first[1],
+        num_classes=_inputs(own, "map_label"),
+        guidance_dim=_inputs(own, "map_w_embed"),
+    )
+
+
+def _where(prefix: str) -> str:
+    return f"under {prefix!r}" if prefix else "in the file"
+
+
+def _shape(own: Shapes, name: str, dims: int, prefix: str) -> tuple[int, ...]:
+    found = own.get(name)
+    if found is None or len(found) != dims:
+        raise UserError(
+            f"The network {_where(prefix)} is none of the U-Nets known here ({', '.join(ARCHS)}): "
+            f"it has no {name} with {dims} dimensions."
+        )
+    return found
+
+
+def _inputs(own: Shapes, layer: str) -> int:
+    found = own.get(f"{layer}.weight", ())
+    return found[1] if len(found) == 2 else 0
+
+
+def _sizes(own: Shapes, prefix: str) -> list[int]:
+    """Resolutions of the levels, from the image's down, each half of the one before."""
+    pattern = re.compile(r"enc\.([1-9][0-9]{0,4})x\1_block0\.conv1\.weight")
+    found = sorted({int(m[1]) for m in map(pattern.fullmatch, own) if m}, reverse=True)
+    if not found or found != [found[0] >> level for level in range(len(found))]:
+        raise UserError(
+            f"The network {_where(prefix)} is none of the U-Nets known here ({', '.join(ARCHS)}): "
+            "its encoder has no levels that halve the image."
+        )
+    return found
+
+
+def _arch(own: Shapes) -> ArchName:
+    if "out_conv.weight" in own:
+        return "adm"
+    return "ncsnpp" if "map_noise.freqs" in own else "ddpmpp"
+
+
+def cross_check(found: Architecture, arguments: Mapping[str, Any], who: str) -> None:
+    """UserError if arguments that a network was made with contradict its parameters.
+
+    `arguments` are by the names that the published networks give them; unknown ones are left alone.
+    """
+    net, arch = found.net, ARCHS[found.net.arch]
+    sizes = {found.resolution >> level for level in range(len(net.channel_mult))}
+    expected: dict[str, Any] = {
+        "img_resolution": found.resolution,
+        "img_channels": found.image_channels,
+        "in_channels": found.image_channels,
+        "out_channels": found.image_channels,
+        "label_dim": found.num_classes,
+        "model_channels": net.channels,
+        "channel_mult": list(net.channel_mult),
+        "num_blocks": net.num_blocks,
+        "augment_dim": net.augment_dim,
+        "model_type": "DhariwalUNet" if net.arch == "adm" else "SongUNet",
+        "embedding_type": "fourier" if arch.fourier else "positional",
+        "encoder_type": "residual" if arch.residual_encoder else "standard",
+        "decoder_type": "standard",
+        "channel_mult_noise": arch.noise_width,
+        "resample_filter": list(arch.resample_filter),
+    }
+    wrong = [
+        f"{key} is {_plain(arguments[key])!r} there, {value!r} by the parameters"
+        for key, value in expected.items()
+        if key in arguments and _plain(arguments[key]) != value
+    ]
+    if "attn_resolutions" in arguments:
+        given = sorted(sizes.intersection(_ints(arguments["attn_resolutions"])))
+        shown = sorted(sizes.intersection(net.attn_resolutions))
+        if given != shown:
+            wrong.append(f"attn_resolutions are {given} there, {shown} by the parameters")
+    if wrong:
+        raise UserError(f"{who} in the file contradicts its own parameters: {'; '.join(wrong)}.")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _ints(value: Any) -> Sequence[int]:
+    return value if isinstance(value, (list, tuple)) else [value]

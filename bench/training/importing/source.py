@@ -1,0 +1,215 @@
+"""Files of weights of every kind that can be imported, read without trust."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from bench.data.pickles import read_pickle
+from bench.system.errors import UserError
+from bench.system.files import check_regular
+from bench.training.importing.official import (
+    Container,
+    Persistent,
+    collect,
+    official_table,
+    state_dict_table,
+)
+from bench.training.importing.tensors import (
+    MAGIC,
+    MAX_STORAGES,
+    Storage,
+    View,
+    new_storage,
+    read_legacy,
+)
+
+KEYS = ("ema", "net", "model", "state_dict")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network in a file: its tensors, and what the file says about it.
+
+    `key` is the entry that held it ('' for the whole file), `class_name` that of a pickled network
+    ('' for a state dict), `arguments` what each of its modules was made with, '' being the whole.
+    """
+
+    key: str
+    class_name: str
+    tensors: Mapping[str, Tensor]
+    arguments: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+
+def read_source(path: Path) -> Found:
+    """The network in a .safetensors file, or in a pickle or torch file told apart by content.
+
+    Tensors are float32, views of the file where it has that type already. Raises UserError for
+    anything that the formats do not need, and for values that are not finite.
+    """
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            start = file.read(16)
+            size = path.stat().st_size
+            if not start:
+                raise UserError(f"{path} is empty.")
+            if path.suffix == ".safetensors":
+                return _checked(path, "", "", _safetensors(path), {}, size)
+            file.seek(0)
+            if start[:2] != b"PK" and start[:1] != b"\x80":  # how pickles of this century begin
+                raise UserError(f"{path} is no checkpoint: neither a pickle nor a torch file.")
+            if start.startswith(b"PK"):
+                content = _zip(file)
+            elif start.startswith(pickle.dumps(MAGIC, 2)[:-1]):
+                view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                content = read_legacy(view, state_dict_table(), stream=cast(Any, file))
+            else:
+                content = read_pickle(file, official_table())
+            return _network(path, content, size)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; name the file of weights in it.") from None
+    except UserError as error:
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise UserError(f"{where}{error}") from None
+
+
+def _network(path: Path, content: object, size: int) -> Found:
+    key = ""
+    if isinstance(content, dict):
+        # A state dict is its own network; anything else holds one under a key.
+        kinds = (Persistent, Container, dict)
+        key = next((k for k in KEYS if isinstance(content.get(k), kinds)), "")
+        content = content[key] if key else content
+    if isinstance(content, (Persistent, Container)):
+        name = content.class_name if isinstance(content, Persistent) else ""
+        found = collect(content)
+        return _checked(path, key, name, _made(found.views), found.arguments, size)
+    where = f"its entry {key!r}" if key else "it"
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path} has no network: {where} is neither one nor a state dict.")
+    wrong = [k for k, v in content.items() if type(k) is not str or not isinstance(v, View)]
+    if wrong:
+        raise UserError(
+            f"{path} has no network: {where} has none under {', '.join(KEYS)}, and "
+            f"{str(wrong[0])[:80]!a} in it is no tensor ({len(wrong)} entries are none)."
+        )
+    views = cast(dict[str, View], content)
+    return _checked(path, key, "", _made(views), {}, size)
+
+
+def _made(views: Mapping[str, View]) -> Iterator[tuple[str, Tensor]]:
+    for name, view in views.items():
+        yield name, view.tensor()
+
+
+def _checked(
+    path: Path,
+    key: str,
+    class_name: str,
+    tensors: Iterator[tuple[str, Tensor]],
+    arguments: Mapping[str, Mapping[str, Any]],
+    size: int,
+) -> Found:
+    made: dict[str, Tensor] = {}
+    total = 0
+    for name, tensor in tensors:
+        shown = ascii(name[:80])[1:-1]
+        if tensor.dtype not in _FLOATS:
+            raise UserError(
+                f"{path}: {shown} has type {str(tensor.dtype).removeprefix('torch.')}; weights are "
+                "float16, bfloat16, float32 or float64."
+            )
+        # Several names for the same bytes would otherwise unfold a small file into a large run.
+        total += tensor.numel() * tensor.itemsize
+        if total > size:
+            raise UserError(f"{path}: its tensors unfold into more bytes than the file has.")
+        if len(made) == MAX_STORAGES:
+            raise UserError(f"{path} has more than {MAX_STORAGES:,} tensors.")
+        made[name] = tensor.to(torch.float32).contiguous()
+    bad = [ascii(name[:80])[1:-1] for name, tensor in made.items() if not _finite(tensor)]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UserError(f"{path}: {', '.join(bad[:3])}{more} have values that are not finite.")
+    if made and all(name.startswith("module.") for name in made):  # of distributed training
+        made = {name.removeprefix("module."): tensor for name, tensor in made.items()}
+    return Found(key, class_name, made, arguments)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float64)))
+
+
+def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - the file is no mapping
+                yield name, file.get_tensor(name)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is cut short, damaged or no safetensors file ({error}).") from None
+
+
+def _zip(file: BinaryIO) -> object:
+    """The object of a torch file since 1.6: data.pkl and a file a storage in a zip archive."""
+    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"The torch file is cut short or damaged ({error}).") from None
+    entries = {info.filename: _stored(view, info) for info in archive.infolist()}
+    main = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(main) != 1:
+        raise UserError("The zip archive is no torch file: it has no data.pkl.")
+    root = main[0].removesuffix("data.pkl")
+    order = entries.get(f"{root}byteorder")
+    if order is not None and bytes(order[:8]) != b"little":
+        raise UserError("The torch file was written on a big-endian machine; convert it there.")
+    storages: dict[str, Storage] = {}
+
+    def persistent(key: Any) -> Storage:
+        name, storage = new_storage(key, len(view))
+        if name not in storages:
+            content = entries.get(f"{root}data/{name}")
+            if content is None or len(content) != storage.nbytes:
+                raise UserError(f"The torch file lacks the values of storage {name[:20]!a}.")
+            storage.data = content
+            storages[name] = storage
+        return storages[name]
+
+    return read_pickle(io.BytesIO(entries[main[0]]), state_dict_table(), persistent=persistent)
+
+
+def _stored(view: memoryview, info: zipfile.ZipInfo) -> memoryview:
+    """The bytes of an entry, which torch never compresses."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise UserError(f"The entry {info.filename[:80]!a} of the torch file is compressed.")
+    start = info.header_offset
+    header = view[start : start + _LOCAL_HEADER.size]
+    if len(header) < _LOCAL_HEADER.size or bytes(header[:4]) != b"PK\x03\x04":
+        raise UserError("The torch file is cut short or damaged.")
+    _, name, extra = _LOCAL_HEADER.unpack(header)
+    start += _LOCAL_HEADER.size + name + extra
+    content = view[start : start + info.file_size]
+    if len(content) < info.file_size:
+        raise UserError("The torch file ends early.")
+    return content

@@ -1,0 +1,113 @@
+"""The log of a training run: loss terms, checked and written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from bench.system.files import read_whole, sync_folder, write_text
+from bench.training.processes import leader_first
+from bench.training.watch import Unstable, Watch
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+LOG = "log.jsonl"
+FLUSH_EVERY = 10
+SLOW = 2.0  # seconds after which a single process looks at its losses anyway
+
+
+class Log:
+    """Loss terms: gathered on the device, checked and written every few steps."""
+
+    def __init__(self, path: Path, first: int, fabric: Fabric) -> None:
+        self.path, self.fabric = path, fabric
+        self.last = ""
+        self._looked = time.monotonic()
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        with leader_first(fabric) as leads:
+            if leads:
+                self._cut(first)
+        self.watch = Watch(path.parent)
+        self.watch.recall(path, first)
+
+    def _cut(self, first: int) -> None:
+        # Steps after the checkpoint are about to be done again.
+        if not self.path.exists():
+            return
+        kept = []
+        for line in read_whole(self.path).decode("utf-8", "replace").splitlines():
+            try:
+                if json.loads(line)["step"] < first:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # the steps behind a damaged line are not made again
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def sync(self) -> None:
+        """Bring the log to the disk, ahead of a checkpoint that it must not be shorter than."""
+        if not self.fabric.is_global_zero or not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(self.path.parent)
+
+    def _write(self, by_step: dict[int, dict[str, float]]) -> None:
+        if not self.path.exists():
+            write_text(self.path, "")
+        # Not made here: nothing tells that the folder is still the one that it was.
+        with open(self.path, "a", encoding="utf-8", opener=_open_existing) as file:
+            for step, terms in by_step.items():
+                file.write(json.dumps({"step": step, "terms": terms}) + "\n")
+
+    def add(self, step: int, means: dict[str, Tensor]) -> None:
+        """Remember the means of a step's terms, scalars on the device."""
+        self._pending.append((step, means))
+
+    def due(self, step: int, total: int, checkpoint: bool, asked: bool) -> bool:
+        """Whether to look now: every few steps, and before anything is written.
+
+        A single process also looks when it is asked to stop or its steps are slow; several must
+        look at the same step, since looking is a collective operation.
+        """
+        if checkpoint or step + 1 == total or (step + 1) % FLUSH_EVERY == 0:
+            return True
+        slow = time.monotonic() - self._looked > SLOW
+        return self.fabric.world_size == 1 and (asked or slow)
+
+    def flush(self, folder: Path, asked: bool) -> bool:
+        """Check and write what is pending; True if any process was asked to stop."""
+        self._looked = time.monotonic()
+        names = [(step, name) for step, terms in self._pending for name in terms]
+        means = [value for _, terms in self._pending for value in terms.values()]
+        flag = torch.tensor(float(asked), device=self.fabric.device)
+        values = torch.stack([flag, *(m.float() for m in means)])
+        if self.fabric.world_size > 1:
+            values = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+        flag_mean, *numbers = values.tolist()
+        by_step: dict[int, dict[str, float]] = {}
+        for (step, name), number in zip(names, numbers, strict=True):
+            if not math.isfinite(number):
+                raise Unstable(f"The loss term {name!r} became {number} at step {step}", folder)
+            by_step.setdefault(step, {})[name] = number
+        for step, terms in by_step.items():
+            self.watch.add(step, terms)
+        with leader_first(self.fabric) as leads:
+            if leads:
+                self._write(by_step)
+        if by_step:
+            newest = by_step[max(by_step)]
+            self.last = "  ".join(f"{k} {v:.4g}" for k, v in newest.items())
+        self._pending.clear()
+        return bool(flag_mean > 0)
+
+
+def _open_existing(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_CREAT)

@@ -1,0 +1,73 @@
+"""Several processes that train one run stop together, whichever of them cannot go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, distributed
+
+from bench.system.errors import UserError, said
+from bench.system.failures import KEPT, explain_trouble
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_LOST = ("connection closed by peer", "connection reset by peer", "gloo/transport")
+"""What Gloo says, in a plain RuntimeError, when another process is gone."""
+
+
+@contextmanager
+def leader_first(fabric: Fabric) -> Iterator[bool]:
+    """Work of the first process, for which the others wait; says whether this is the first.
+
+    All have to enter it. What goes wrong in the first process is raised there, and is a UserError
+    in the others: otherwise they would wait for it in their next exchange until the launcher ends
+    them.
+    """
+    failed: Exception | None = None
+    try:
+        yield fabric.is_global_zero
+    except Exception as error:
+        failed = error
+    if fabric.world_size > 1:
+        problem = fabric.broadcast(_words(failed) if failed is not None else "")
+        if problem and failed is None:
+            raise UserError(f"The first process stopped, and this one with it: {problem}")
+    if failed is not None:
+        raise failed
+
+
+def in_any(fabric: Fabric, here: bool) -> bool:
+    """Whether something is so in any of the processes, which all have to ask."""
+    if fabric.world_size == 1:
+        return here
+    flag = torch.tensor(float(here), device=fabric.device)
+    return bool(cast(Tensor, fabric.all_reduce(flag, reduce_op="sum")) > 0)
+
+
+@contextmanager
+def others_watched(fabric: Fabric) -> Iterator[None]:
+    """Turn the loss of another process during the block into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not _is_loss(error):
+            raise
+        raise UserError(
+            f"Another process of this training has ended, and says why; {KEPT}."
+        ) from error
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    return explain_trouble(error) or f"{type(error).__name__}: {said(error)}."
+
+
+def _is_loss(error: Exception) -> bool:
+    if distributed.is_available() and isinstance(error, distributed.DistError):
+        return True
+    return any(word in str(error).lower() for word in _LOST)

@@ -1,0 +1,129 @@
+"""What a run is made from besides data: initial weights and a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data import Dataset
+from bench.experiment.place import Experiment
+from bench.system.errors import UserError
+from bench.system.files import sha256
+from bench.training.checkpoint import load_into, load_weights
+from bench.training.runs import (
+    CARD,
+    WEIGHTS,
+    RunCard,
+    make_card,
+    make_method,
+    method_class,
+    read_card,
+    trained_runs,
+)
+from bench.training.step import build_nets
+from methods import Method, Teaches
+
+NO_INIT = "none"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights under the names of the run they come from; no card if they are a file's."""
+
+    run: str
+    checkpoint: str
+    weights: Mapping[str, Tensor]
+    card: RunCard | None = None
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The frozen denoiser (x, sigma, labels) -> denoised of a trained run."""
+
+    method: Teaches
+    nets: nn.Module
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """D(x; sigma, labels), as methods call it."""
+        return self.method.denoise(self.nets, x, sigma, labels)
+
+
+def find_source(option: str, name: str, experiment: Experiment) -> Source:
+    """Weights of a run of this experiment by name, of any run by folder, or of a file.
+
+    `option` is what the user gave `name` to, for the message if there is no such thing.
+    """
+    for folder in (experiment.runs / name, Path(name)):
+        if (folder / CARD).exists():
+            if not (folder / WEIGHTS).exists():
+                raise UserError(f"Run {name!r} is unfinished: train it to its end first.")
+            path, card = folder / WEIGHTS, read_card(folder)
+            return Source(card.name, sha256(path), load_weights(path), card)
+    path = Path(name)
+    if path.suffix == ".safetensors" and path.exists():
+        return Source(path.name, sha256(path), load_weights(path))
+    runs = ", ".join(card.name for card in trained_runs(experiment)) or "none yet"
+    nothing = f" and not {NO_INIT!r}" if option == "--init-from" else ""
+    raise UserError(
+        f"{option} {name!r} is no run of this experiment (it has: {runs}), no run's folder, "
+        f"no .safetensors file{nothing}.",
+        code=2,
+    )
+
+
+def source_preset(method: str, preset: str | None) -> str | None:
+    """The preset of a run that another starts from: the same where it has it, else its own."""
+    return preset if preset in method_class(method).presets else None
+
+
+def teacher_card(
+    method: str, data: Dataset, preset: str | None, overrides: Mapping[str, Any]
+) -> RunCard:
+    """The card of the run that a method distils by default: same data, preset and network."""
+    return make_card(
+        method,
+        data=data,
+        preset=source_preset(method, preset),
+        overrides={k: v for k, v in overrides.items() if k.startswith("net.")},
+    )
+
+
+def make_teacher(
+    student: type[Method[Any]],
+    card: RunCard,
+    data: Dataset,
+    weights: Mapping[str, Tensor] | None,
+    device: torch.device,
+) -> Teacher:
+    """The denoiser of `card` on `device`, with `weights` or, for measurements, untrained.
+
+    A run that cannot teach `student` is a UserError that says why.
+    """
+    wanted = student.wants_teacher
+    if card.method != wanted:
+        raise UserError(
+            f"{student.name} distils a run of {wanted}, but {card.name!r} is one of "
+            f"{card.method}; name another with --teacher.",
+            code=2,
+        )
+    method = make_method(card, data)
+    if not isinstance(method, Teaches):
+        raise UserError(
+            f"{student.name} cannot distil {card.name!r}: {card.method} offers no denoiser."
+        )
+    reason = method.cannot_teach()
+    if reason is not None:
+        raise UserError(
+            f"{student.name} cannot distil {card.name!r}: {reason}. Train a teacher with a null "
+            "label, such as --set label_dropout=0.1, and name it with --teacher.",
+            code=2,
+        )
+    nets = build_nets(method, card.seed)
+    if weights is not None:
+        load_into(nets, weights, f"teacher {card.name}")
+    return Teacher(method, nets.to(device).eval().requires_grad_(False))

@@ -1,0 +1,124 @@
+"""What a dry run says, without data and within memory."""
+
+import pytest
+import torch
+
+from bench.cli.describe import RandomImages
+from bench.data.find import find_dataset
+from bench.sweep import price as estimate
+from bench.sweep.price import NoRoom, Rate, parameters, train_rate
+from bench.training.runs import make_card
+from methods import METHODS, DataSpec, TrainSettings
+from tests.bench.helpers import TINY_IMAGES, bench, sets
+
+CPU = torch.device("cpu")
+SHRUNKEN = sets("net.channels=8", "net.channel_mult=[1,1,1,1]", "net.num_blocks=1")
+
+
+@pytest.mark.parametrize(("preset", "size"), [("cifar10", 32), ("imagenet64", 64)])
+@pytest.mark.parametrize("method", ["igct", "guided-cd"])
+def test_without_the_data_random_images_stand_in(method, preset, size, tmp_path, monkeypatch):
+    sizes = []
+    draw = estimate.draw_batch
+
+    def watch(split, *rest):
+        sizes.append(tuple(split.samples.shape[1:]))
+        return draw(split, *rest)
+
+    monkeypatch.setattr(estimate, "draw_batch", watch)
+    monkeypatch.setattr(estimate, "SMALL", 0)  # few rows, although the network is small
+    # The teacher is measured at its own size: not here.
+    found = METHODS["edm"].presets[preset]
+    net = found.config.net.model_copy(
+        update={
+            "channels": 8,
+            "channel_mult": (1, 1, 1, 1),
+            "num_blocks": 1,
+            "attn_resolutions": (),
+        }
+    )
+    config = found.config.model_copy(update={"net": net})
+    monkeypatch.setitem(METHODS["edm"].presets, preset, found.model_copy(update={"config": config}))
+    ran = bench(
+        "train", "-m", method, "--preset", preset, *SHRUNKEN, "--set", "net.attn_resolutions=[]",
+        "--dry-run", "--results", tmp_path / "r",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    train = METHODS[method].presets[preset].train
+    assert f" parameters, {train.iterations * train.batch:,} images, about " in ran.out
+    assert "rows of random images a forward." in ran.out
+    name = METHODS[method].presets[preset].dataset
+    assert f"needed for training: bench data prepare SOURCE --dataset {name}." in ran.out
+    assert " images a second in 32-true, from 4 rows" in ran.out
+    assert set(sizes) == {(3, size, size)}
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("name", "count"), [("cifar10", 112_862_470), ("imagenet64", 364_810_758)])
+def test_parameters_and_too_little_memory(name, count, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "available_bytes", lambda device: 2**30)
+    ran = bench("train", "-m", "igct", "--preset", name, "--dry-run", "--results", tmp_path / "r")
+    assert ran.code == 0, ran.err
+    assert f"{count:,} parameters, " in ran.out
+    assert "how long it takes was not measured: the weights, their gradients" in ran.out
+    assert "and cpu has 1.0 GiB left." in ran.out
+
+
+def test_a_teacher_needs_room_too(monkeypatch):
+    data = find_dataset("digits")
+    card = make_card("guided-cd", data=data)
+    edm = parameters(make_card("edm", data=data), data)
+    needed = int(4 * (4 * parameters(card, data) + edm) * 1.3)
+    monkeypatch.setattr(estimate, "available_bytes", lambda device: needed - 1)
+    with pytest.raises(NoRoom):
+        train_rate(card, data, CPU)
+
+
+def test_time_of_a_training():
+    settings = TrainSettings(iterations=10, batch=8, lr=1)
+    rate = Rate(rows=2, an_image=0.5, a_step=1.0)
+    assert rate.seconds(settings) == 10 * (8 * 0.5 + 1)
+    assert rate.images_a_second(settings) == 80 / 50
+
+
+def test_small_networks_are_measured_on_their_batch_large_ones_on_few_rows():
+    settings = TrainSettings(iterations=1, batch=1024, lr=1)
+    cuda = torch.device("cuda")
+    assert estimate._rows(10**6, settings, CPU) == 1024
+    assert estimate._rows(7 * 10**6, settings, CPU) == 4
+    assert estimate._rows(365 * 10**6, settings, CPU) == 1
+    assert estimate._rows(365 * 10**6, settings, cuda) == 16
+    micro = settings.model_copy(update={"micro_batch": 2})
+    assert estimate._rows(10**6, micro, CPU) == estimate._rows(7 * 10**6, micro, cuda) == 2
+
+
+def test_data_that_is_here_is_used(tmp_path):
+    ran = bench(
+        "train", "-m", "edm", *sets(*TINY_IMAGES), "--precision", "bf16-mixed", "--dry-run",
+        "--results", tmp_path / "r",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert " images a second in bf16-mixed, from 4 rows of its own data a forward." in ran.out
+
+
+def test_a_wrong_name_is_no_stand_in(tmp_path):
+    for arguments in (("-d", "cifar11"), ("-d", "cifar11", "--preset", "cifar10")):
+        ran = bench("train", "-m", "edm", *arguments, "--dry-run", "--results", tmp_path / "r")
+        assert ran.code == 2
+        assert "'cifar11'" in ran.err
+    ran = bench("train", "-m", "edm", "--precision", "fp16", "--dry-run")
+    assert ran.code == 2
+    assert "Unknown precision 'fp16'" in ran.err
+
+
+def test_random_images_have_the_shape_they_are_asked_for():
+    data = RandomImages(DataSpec("cifar10", (3, 32, 32), 10))
+    assert tuple(data.train.samples.shape) == (64, 3, 32, 32)
+    assert data.train.samples.dtype == torch.uint8
+    assert 0 <= int(data.train.labels.min()) <= int(data.train.labels.max()) < 10
+    assert data.train.hash == RandomImages(data.spec).train.hash
+
+
+def test_only_what_trains_is_measured():
+    with pytest.raises(ValueError, match="nothing to train"):
+        train_rate(make_card("oracle", data=find_dataset("modes1d")), find_dataset("modes1d"), CPU)

@@ -1,0 +1,88 @@
+import pytest
+
+from bench.experiment.protocols import PROTOCOLS, find_protocol, title
+from bench.system.errors import UserError
+from metrics import EXTRACTORS, METRICS
+from metrics.extractors.catalogue import ABOUT
+from tests.bench.evaluation.helpers import Small
+from tests.bench.helpers import TINY_IMAGES, bench, rows_of, sets
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_all_that_it_names_is_registered(protocol):
+    assert set(protocol.extractors) <= EXTRACTORS.keys()
+    assert set(protocol.metrics) <= METRICS.keys()
+    for measure in protocol.measures:
+        assert METRICS[measure.metric].uses_extractor
+        assert measure.extractor in ABOUT
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_metrics_say_what_the_protocol_says(protocol):
+    for measure in protocol.measures:
+        metric = METRICS[measure.metric]()
+        if hasattr(metric, "k"):
+            assert f"k = {metric.k}" in protocol.summary
+            assert ("ties inside" if metric.closed else "ties outside") in protocol.summary
+    if protocol.samples is not None:
+        assert f"{protocol.samples:,} images" in protocol.summary
+
+
+def test_the_field_s_protocols():
+    assert set(PROTOCOLS) == {
+        "edm-fid50k", "adm", "nvidia-pr50k3", "dgm-eval-dinov2", "cmmd", "offline",
+    }  # fmt: skip
+    adm = PROTOCOLS["adm"]
+    assert adm.has("fd", "inception-spatial")
+    assert adm.has("precision_k3", "inception")
+    assert not adm.has("precision_k3", "inception-spatial")
+    assert (adm.samples, adm.reference) == (50_000, 10_000)
+    assert any("float16" in note for note in PROTOCOLS["nvidia-pr50k3"].notes)
+    assert PROTOCOLS["dgm-eval-dinov2"].extractors == ("dinov2",)
+
+
+def test_fid_is_a_name_of_50_000_images_on_inception_alone():
+    assert title("FD", "fd", "inception", 50_000, "edm-fid50k") == "FID"
+    assert title("FD", "fd", "inception-spatial", 50_000, "adm") == "sFID"
+    assert title("FD", "fd", "inception", 10_000, "edm-fid50k") == "FD inception @10000"
+    assert title("FD", "fd", "inception-clean", 50_000) == "FD inception-clean @50000"
+    assert title("FD", "fd", "efficientnet-lite0", 50_000, "offline").startswith("FD efficientnet")
+    assert title("FD", "fd", "dinov2", 10_000, "dgm-eval-dinov2") == "FD-DINOv2 @10000"
+    assert title("KID", "kid", "", 64) == "KID @64"
+
+
+def test_an_unknown_protocol_is_told_with_the_nearest():
+    with pytest.raises(UserError, match=r"Did you mean 'edm-fid50k'"):
+        find_protocol("edm-fid")
+
+
+def test_they_are_listed():
+    ran = bench("list", "protocols")
+    assert ran.code == 0, ran.err
+    for protocol in PROTOCOLS.values():
+        assert f"{protocol.name} " in ran.out
+        assert protocol.summary[:30] in ran.out
+
+
+def test_a_protocol_decides_what_a_sweep_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.evaluation.prepare.make_extractor", lambda *_, **__: Small())
+    monkeypatch.setattr(Small, "name", "efficientnet-lite0")
+    ran = bench(
+        "train", "-m", "ct", "-d", "digits", *sets(*TINY_IMAGES), "--init-from", "none",
+        "--results", tmp_path,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    sweep = ("sweep", "-g", "1", "-n", "12", "--steps", "1", "--results", tmp_path)
+    ran = bench(*sweep, "--protocol", "offline")
+    assert ran.code == 0, ran.err
+    (row,) = rows_of(tmp_path, "ct")
+    found = {(value.metric, value.extractor) for value in row.values}
+    assert found == {(m.metric, m.extractor) for m in PROTOCOLS["offline"].measures}
+    for more, why in (
+        (("--protocol", "offlin"), "Did you mean 'offline'"),
+        (("--protocol", "offline", "--metric", "fd"), "leave --extractor and --metric away"),
+        (("--protocol", "offline", "--suite", "demo"), "leave --protocol away"),
+    ):
+        ran = bench("sweep", *more, "--results", tmp_path)
+        assert ran.code == 2
+        assert why in ran.err

@@ -1,0 +1,237 @@
+import textwrap
+from importlib import metadata
+
+import pytest
+
+from bench.plugins import load as plugins
+from bench.plugins.load import load_plugins
+from methods import METHODS
+from methods.edm import EDM
+from methods.rules import CFG, RULES
+from tests.bench.helpers import TINY, bench, rows_of, sets
+
+METHOD = """
+    from methods import Preset, register
+    from methods.edm import EDM
+
+    @register
+    class Twin(EDM):
+        "EDM again."
+        name = "twin"
+        summary = "a second EDM"
+        presets = {"modes1d": EDM.presets["modes1d"], "strip": EDM.presets["modes1d"].model_copy(
+            update={"dataset": "strip"})}
+"""
+METRIC = """
+    from metrics.base import Metric
+    from metrics.registry import register
+
+    @register
+    class Count(Metric):
+        "How many samples there are."
+        name = "count"
+        label = "Count"
+        summary = "number of samples"
+        direction = "none"
+        uses_extractor = False
+
+        def compute(self, *, real, fake, extractor):
+            return float(fake.n)
+"""
+DATASET = """
+    import torch
+    from bench.data import Dataset, Split, register
+    from methods import DataSpec
+
+    @register
+    class Strip(Dataset):
+        "Ten points."
+        name = "strip"
+        summary = "a few points on a line"
+        class_names = ("left", "right")
+        extractors = ("identity",)
+        default_samples = 6
+        spec = DataSpec("strip", (1,), 2)
+
+        @property
+        def train(self):
+            x = torch.linspace(-1, 1, 40)[:, None]
+            return Split(x, (x[:, 0] > 0).long())
+
+        reference = train
+"""
+RULE = """
+    from methods import Settings
+    from methods.rules import Rule, register_rule
+
+    class HalfKnobs(Settings):
+        share: float = 0.5
+        kind: str = "both"
+
+    @register_rule
+    class Half(Rule[HalfKnobs]):
+        "Part of the guidance."
+        name = "half"
+        summary = "part of the guidance"
+        knobs_type = HalfKnobs
+
+        def scale(self, g, at):
+            return 1 + (g - 1) * self.knobs.share
+"""
+
+
+def write(folder, text, name="mine.py"):
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def test_a_file_adds_a_method_a_metric_and_a_data_set(tmp_path):
+    file = write(tmp_path, "\n".join(map(textwrap.dedent, (METHOD, METRIC, DATASET))))
+    results = ("--results", tmp_path / "r", "--plugin", file)
+    ran = bench("train", "-m", "twin", "-d", "strip", *sets(*TINY), *results)
+    assert (ran.code, ran.err) == (0, "")
+    ran = bench("sweep", "-g", "1,2", "--steps", "2", *results)
+    assert (ran.code, ran.err) == (0, "")
+    rows = rows_of(tmp_path / "r", "twin")
+    assert [(r.dataset, r.guidance, r.nfe, r.n) for r in rows] == [
+        ("strip", 1.0, 3, 6),
+        ("strip", 2.0, 6, 6),
+    ]
+    for row in rows:
+        assert {v.metric: v.value for v in row.values}["count"] == 6.0
+    for what, name, summary in (
+        ("methods", "twin", "a second EDM"),
+        ("metrics", "count", "number of samples"),
+        ("datasets", "strip", "a few points on a line"),
+    ):
+        listed = bench("list", what, "--plugin", file)
+        assert listed.code == 0
+        entries = [line for line in listed.out.splitlines() if "(" in line and line[-1] != ":"]
+        lines = {line.split()[0]: line for line in entries}
+        assert summary in lines[name]
+        assert lines[name].rstrip().endswith(f"(file {file})")
+        assert all("(built-in)" in line for key, line in lines.items() if key != name)
+        assert len(lines) > 2
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("def broken(:", "SyntaxError: "),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        (METHOD + "\n    raise RuntimeError('late')", "RuntimeError: late"),
+        (METHOD.replace("twin", "edm"), "ValueError: a method named 'edm' is registered by "),
+        (METRIC.replace('"count"', '"fd"'), "ValueError: a metric named 'fd' is registered by "),
+        (DATASET.replace('"strip"', '"digits"'), "ValueError: a data set named 'digits' is "),
+        (RULE.replace('"half"', '"cfg"'), "ValueError: a rule named 'cfg' is registered by "),
+        (RULE.replace('"half"', '"a+b"'), "ValueError: the name of a rule is of letters"),
+        (RULE.replace('"half"', '"../half"'), "ValueError: the name of a rule is of letters"),
+        (RULE.replace('summary = "part', 'other = "part'), "TypeError: rule Half lacks summary"),
+        (RULE + "\n    raise RuntimeError('late')", "RuntimeError: late"),
+        (METRIC.replace('label = "Count"', ""), "TypeError: metric Count lacks label"),
+        (METHOD.replace("(EDM)", "(Method)").replace("import Preset", "import Method"),
+         "TypeError: method Twin lacks guidance, config_type, build, loss, nfe, sample"),
+    ],
+)  # fmt: skip
+def test_a_plugin_that_fails_is_named_and_everything_else_works(tmp_path, text, error):
+    file = write(tmp_path, text)
+    good = write(tmp_path, METRIC, "good.py")
+    ran = bench("list", "methods", "--plugin", file, "--plugin", good)
+    assert ran.code == 0
+    assert ran.err.startswith(f"Warning: Plugin file {file} was left out: {error}")
+    assert ran.err.count("\n") == 1
+    names = {line.split()[0] for line in ran.out.splitlines()}
+    assert names == {"ct", "edm", "gft", "guided-cd", "igct", "meanflow", "mg", "mg-ct", "oracle"}
+    assert METHODS["edm"] is EDM
+    assert "half" not in RULES
+    assert RULES["cfg"] is CFG
+    metrics = bench("list", "metrics", "--plugin", file, "--plugin", good).out
+    assert f"(file {good})" in metrics
+
+
+def test_a_file_adds_a_rule(tmp_path):
+    file = write(tmp_path, RULE)
+    where = ("--results", tmp_path / "r", "--plugin", file)
+    ran = bench("sweep", "-m", "oracle", "-d", "modes1d", "-g", "1,3", "-n", "40", "--metric", "w1",
+                "--rule", "half", *where)  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    rows = rows_of(tmp_path / "r", "oracle")
+    assert [(r.rule, dict(r.knobs), r.nfe) for r in rows] == [
+        ("", {}, 35),
+        ("half", {"half.share": 0.5, "half.kind": "both"}, 70),
+    ]
+    listed = bench("list", "rules", "--plugin", file)
+    lines = {line.split()[0]: line.rstrip() for line in listed.out.splitlines()}
+    assert "part of the guidance" in lines["half"]
+    assert "share=0.5, kind=both" in lines["half"]
+    assert lines["half"].endswith(f"(file {file})")
+    assert lines["cfg"].endswith("(built-in)")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    ran = bench("list", "methods", "--plugin", tmp_path / "none.py", "--plugin", tmp_path)
+    assert ran.code == 0
+    first, second = ran.err.splitlines()
+    assert f"Plugin file {tmp_path / 'none.py'} was left out: FileNotFoundError" in first
+    assert f"Plugin file {tmp_path} was left out: ImportError: a plugin file is a Python" in second
+
+
+def test_loading_twice_is_loading_once(tmp_path):
+    file = write(tmp_path, METHOD)
+    assert load_plugins([file, file]) == []
+    assert load_plugins([file]) == []
+    assert METHODS["twin"].summary == "a second EDM"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed distribution with an entry point in each group and one that fails."""
+    write(tmp_path, METHOD, "plug_methods.py")
+    write(tmp_path, METRIC.replace("@register\n", "\n"), "plug_metrics.py")
+    write(tmp_path, DATASET, "plug_data.py")
+    write(tmp_path, RULE.replace("@register_rule\n", "\n"), "plug_rules.py")
+    info = tmp_path / "plug-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[guidance_bench.methods]\ntwin = plug_methods\nbroken = plug_nowhere\n"
+        "[guidance_bench.metrics]\ncount = plug_metrics:Count\n"
+        "[guidance_bench.datasets]\nstrip = plug_data:Strip\n"
+        "[guidance_bench.rules]\nhalf = plug_rules:Half\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_entry_points_of_all_groups(package):
+    assert {p.name for p in metadata.entry_points(group="guidance_bench.methods")} == {
+        "twin",
+        "broken",
+    }
+    for what, name in (
+        ("methods", "twin"),
+        ("metrics", "count"),
+        ("datasets", "strip"),
+        ("rules", "half"),
+    ):
+        ran = bench("list", what)
+        assert ran.code == 0
+        assert ran.err == (
+            "Warning: Plugin package plug was left out: ModuleNotFoundError: No module named "
+            "'plug_nowhere'\n"
+        )
+        (line,) = (text for text in ran.out.splitlines() if text.startswith(f"{name} "))
+        assert line.rstrip().endswith("(package plug)")
+
+
+def test_every_registered_thing_has_an_origin():
+    for kind, entry in plugins._KINDS.items():
+        assert {name for k, name in plugins.ORIGINS if k == kind} == set(entry.table)
+        assert {plugins.ORIGINS[kind, name] for name in entry.table} == {"built-in"}
+    for what in ("extractors", "suites"):
+        ran = bench("list", what)
+        assert ran.code == 0
+        assert ("inception" if what == "extractors" else "demo") in ran.out

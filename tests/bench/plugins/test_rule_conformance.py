@@ -1,0 +1,134 @@
+"""The battery over every registered guidance rule."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from pydantic import BaseModel, ValidationError
+
+from bench.plugins.rule_conformance import RuleConformance
+from methods.rules import CFG, RULES, Between, Interval, Rule
+from methods.settings import Settings
+
+
+class TestEveryRule(RuleConformance):
+    @pytest.fixture(autouse=True, params=sorted(RULES))
+    def _choose(self, request):
+        self.rule = RULES[request.param]
+
+
+class _FromWeak(CFG):
+    def branch(self):
+        return "weak"
+
+    def reference(self, call):
+        return call.weak()
+
+
+class _FromAnotherClass(CFG):
+    def branch(self):
+        return "main"
+
+    def reference(self, call):
+        turn = call.rng.rand((1,)) < 0.5
+        return call.denoise(torch.where(turn, call.labels.roll(1, 1), call.labels.roll(2, 1)))
+
+
+class _FromAChangedNetwork(CFG):
+    def branch(self):
+        return "attention"
+
+    def reference(self, call):
+        hook = call.networks.module.register_forward_hook(lambda _, __, out: 0.9 * out)
+        changed = call.denoise()
+        hook.remove()
+        return changed
+
+
+class _Share(Settings):
+    share: float = 1.0
+
+
+class _OfFirstOrder(Rule[_Share]):
+    name = "of-first-order"
+    summary = "noise of the conditional output"
+    knobs_type = _Share
+    neutral: ClassVar = {"share": 0.0}
+    first_order = True
+
+    def renoise(self, guided, d_cond, d_ref, call):
+        return guided + self.knobs.share * (d_cond - guided)
+
+
+class TestRulesOfEveryBranch(RuleConformance):
+    @pytest.fixture(
+        autouse=True, params=[_FromWeak, _FromAnotherClass, _FromAChangedNetwork, _OfFirstOrder]
+    )
+    def _choose(self, request):
+        self.rule = request.param
+
+
+class _DrawsGlobally(CFG):
+    def finish(self, guided, d_cond, call):
+        return guided + 0.1 * torch.randn(guided.shape)
+
+
+class _EvaluatesTwice(CFG):
+    def reference(self, call):
+        return (call.null() + call.null()) / 2
+
+
+class _IsNeverNeutral(CFG):
+    def weigh(self, g, d_cond, d_ref, call):
+        return 0.9 * g
+
+
+class _LooksAtTheBatch(CFG):
+    def finish(self, guided, d_cond, call):
+        return guided - 0.1 * guided.mean(0)
+
+
+class _Remembers(CFG):
+    calls = 0
+
+    def scale(self, g, at):
+        self.calls += 1
+        return g + 0.01 * self.calls
+
+
+class _IgnoresTheScale(CFG):
+    def scale(self, g, at):
+        return 2.0
+
+
+class _LooseKnobs(BaseModel):
+    pass
+
+
+class _TakesAnyKnob(CFG):
+    knobs_type = _LooseKnobs
+
+
+class _SearchesInVain(Interval):
+    search: ClassVar = {"low": Between(0.1, 5.0), "high": Between(1.0, 20.0)}
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (_DrawsGlobally, RuleConformance.test_it_draws_from_its_generators_alone),
+        (_EvaluatesTwice, RuleConformance.test_evaluations_are_those_announced),
+        (_IsNeverNeutral, RuleConformance.test_neutral_knobs_are_plain_guidance),
+        (_LooksAtTheBatch, RuleConformance.test_a_sample_depends_on_its_index_alone),
+        (_Remembers, RuleConformance.test_it_draws_from_its_generators_alone),
+        (_IgnoresTheScale, RuleConformance.test_the_scale_reaches_the_samples),
+        (_IgnoresTheScale, RuleConformance.test_it_composes_with_an_interval),
+        (_TakesAnyKnob, RuleConformance.test_knobs_survive_json_and_are_recorded),
+        (_SearchesInVain, RuleConformance.test_the_tuner_can_try_what_search_offers),
+    ],
+)
+def test_the_battery_finds_what_it_looks_for(broken, test):
+    battery = RuleConformance()
+    battery.rule = broken
+    with pytest.raises((AssertionError, ValidationError)):
+        test(battery)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+import bench.report.figures.figures as figures
+from bench.report import write_report
+from bench.system.errors import UserError
+from bench.system.files import write_text
+from tests.bench.report.factory import NO_GUIDANCE, digits, row, toy, value
+
+
+class Page(HTMLParser):
+    """Tags, text and links of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def small():
+    """A few rows with few figures."""
+    return [r for r in toy() if r.guidance in (1.0, 4.0, 13.0) and r.method != "oracle"]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    names = ("<script>alert(1)</script>", *(str(k) for k in range(1, 10)))
+    odd = row("digits", "<script>x", 2.0, status="skip", reason="a < b & <script>")
+    stale = row("digits", "edm", 1.0, value("fd", 9.0), created="2024-01-01T00:00:00Z")
+    old = stale.model_copy(update={"checkpoint": "old", "key": "old"})
+    rows = [*digits(names), odd, old]
+    return write_report(rows, out, published=None, note={"suite": "demo <b>"})
+
+
+def test_everything_is_written(report):
+    out = report.page.parent
+    assert report.problems == ()
+    assert {p.name for p in out.iterdir()} == {
+        *("summary.csv", "provenance.csv", "tables.md", "tables.tex", "index.html", "figures"),
+        *("pareto.csv", "hypervolume.csv", "operating_points.csv", "ranking.csv"),
+    }
+    assert set(report.figures) == set((out / "figures").iterdir())
+    stems = {p.stem for p in report.figures if p.suffix == ".png"}
+    assert stems == {p.stem for p in report.figures if p.suffix == ".pdf"}
+    assert {"digits-fd-classifier", "digits-samples-igct-1", "digits-samples-real"} <= stems
+    assert "digits-precision-recall-classifier" in stems
+    frame = pd.read_csv(report.summary)
+    assert frame.columns[0] == "row"
+    assert frame.columns[-1] == "reason"
+    assert (frame["value"] == 0.0).any()
+    assert 9.0 not in frame["value"].tolist()
+
+
+def test_the_page_escapes_what_comes_from_rows(report):
+    text = report.page.read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert "a < b & <script>" in page.words
+    assert "demo <b>" in page.words
+
+
+def test_the_page_links_only_to_its_own_files(report):
+    page = Page(report.page.read_text(encoding="utf-8"))
+    assert page.links
+    for link in page.links:
+        assert not re.match(r"\w+:|/", link)
+        assert (report.page.parent / link).is_file()
+
+
+def test_the_page_tells_reasons_provenance_and_what_is_left_out(report):
+    page = Page(report.page.read_text(encoding="utf-8"))
+    text = " ".join(page.words)
+    assert "1 row of older checkpoints left out" in text
+    assert NO_GUIDANCE in page.words
+    assert "NaN at step 3 of 18" in page.words
+    assert {"0123abc", "2.6.0", "e" * 64, "f" * 64, "d" * 64} <= set(page.words)
+    assert f"digits-edm-s0-{'c' * 40}" in page.words
+    assert "FD classifier @300 ↓" in page.words
+    assert "1 row of older checkpoints left out" in report.markdown.read_text(encoding="utf-8")
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    one = write_report(small(), tmp_path / "one", published=None)
+    two = write_report(small()[::-1], tmp_path / "two", published=None)
+    first = [one.summary, one.markdown, one.tex, one.page, *one.figures]
+    second = [two.summary, two.markdown, two.tex, two.page, *two.figures]
+    assert [p.name for p in first] == [p.name for p in second]
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+
+
+def test_a_failed_figure_costs_only_itself(tmp_path, monkeypatch):
+    others = {"modes1d-densities", "modes1d-front-w1-cost"}
+    whole = write_report(small(), tmp_path, published=None)
+    assert {p.stem for p in whole.figures} == others | {"modes1d-w1"}
+
+    def broken(*args):
+        raise RuntimeError("no <ink>")
+
+    monkeypatch.setattr(figures, "metric_curve", broken)
+    part = write_report(small(), tmp_path, published=None)
+    assert part.problems == ("Figure modes1d-w1 failed: RuntimeError: no <ink>",)
+    assert {p.stem for p in part.figures} == others
+    assert part.summary.read_bytes() == whole.summary.read_bytes()
+    words = Page(part.page.read_text(encoding="utf-8")).words
+    assert any("no <ink>" in word for word in words)
+    # The figure of the report before would pass for one of this report.
+    assert not (tmp_path / "figures" / "modes1d-w1.png").exists()
+
+
+def test_nothing_is_written_when_rows_are_refused(tmp_path):
+    rows = [
+        row("digits", "edm", 1.0, value("fd", 1.0)),
+        row("digits", "igct", 1.0, value("fd", 1.0, version=2)),
+    ]
+    with pytest.raises(UserError, match="metric version is 1"):
+        write_report(rows, tmp_path / "report", published=None)
+    assert not (tmp_path / "report").exists()
+
+
+def test_differences_and_reasons_are_told(tmp_path):
+    lacking = {"kid": "kid needs a < b"}
+    rows = [
+        row("digits", m, 1.0, value("fd", x, se=0.1, replicates=(x, x + own)), unmeasured=lacking)
+        for m, x, own in (("edm", 1.0, 0.01), ("ct", 2.0, 0.02))
+    ]
+    report = write_report(rows, tmp_path, published=None)
+    page = Page(report.page.read_text(encoding="utf-8"))
+    assert {"details", "summary", "small"} <= set(page.tags)
+    assert "differences.csv" in page.links
+    assert "Not measured on digits: kid needs a < b." in page.words
+    assert "Not measured on digits: kid needs a &lt; b." in report.markdown.read_text()
+    frame = pd.read_csv(tmp_path / "differences.csv")
+    assert frame[["method", "best", "significant"]].to_numpy().tolist() == [
+        ["ct, 1 step", "edm, 18 steps", True]
+    ]
+    write_report(small(), tmp_path, published=None)
+    assert not (tmp_path / "differences.csv").exists()
+
+
+def test_a_data_set_without_a_value_is_still_reported(tmp_path):
+    rows = [row("digits", "ct", 2.0, status="skip", reason=NO_GUIDANCE)]
+    report = write_report(rows, tmp_path, published=None)
+    words = Page(report.page.read_text(encoding="utf-8")).words
+    assert "Nothing was measured; the reasons are below." in words
+    assert NO_GUIDANCE in words
+    assert NO_GUIDANCE in report.markdown.read_text(encoding="utf-8")
+    assert report.figures == ()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = write_text(tmp_path / "a.txt", "old")
+
+    def interrupted(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(path), "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(path, "new")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]

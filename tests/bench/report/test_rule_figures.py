@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from bench.report.figures.clouds import clouds, densities
+from bench.report.figures.comparison_figures import plan_comparison
+from bench.report.figures.curves import metric_curve, precision_recall
+from bench.report.figures.direct_labels import Label, put_labels
+from bench.report.figures.figures import plan_figures
+from bench.report.figures.grids import tiles
+from bench.report.figures.pareto_figures import (
+    FRONT,
+    MOST_LABELS,
+    PALE,
+    cost_fronts,
+    placed_quality,
+    quality_front,
+)
+from bench.report.figures.rule_grids import chosen_scales, rule_grid
+from bench.report.figures.rule_panels import rule_panels
+from bench.report.figures.rule_styles import line_styles, rule_styles, short_name
+from bench.report.figures.style import look, method_styles, new_figure
+from bench.report.numbers.frame import prepare
+from bench.report.numbers.hypervolume import precision_pairs
+from bench.report.numbers.lines import base_of, plain, ruled
+from tests.bench.report.factory import images, row, value
+from tests.bench.report.rules_factory import sweep
+
+RULES = ("apg", "cads", "interval+apg")
+SCALES = (1.0, 4.0, 7.0, 13.0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return prepare(sweep("digits", rules=RULES, scales=SCALES))
+
+
+def test_methods_stand_before_rules_and_rules_by_method():
+    found = prepare(
+        sweep("modes1d", rules=("b", "a"), scales=(1.0, 2.0), methods=("edm", "oracle"))
+    )
+    assert [s.label for s in found.series("modes1d")] == [
+        *("oracle, 18 steps", "edm, 18 steps", "oracle + a, 18 steps", "oracle + b, 18 steps"),
+        *("edm + a, 18 steps", "edm + b, 18 steps"),
+    ]
+    assert {found.variant(s) for s in found.series("modes1d")} == {0}
+
+
+def test_curves_of_methods_leave_rules_out(data):
+    (column,) = [c for c in data.columns if c.metric == "fd"]
+    styles = method_styles(data.methods)
+    names = [line.get_label() for line in metric_curve(data, column, (), styles).axes[0].lines]
+    assert "edm, 18 steps" in names
+    assert not [name for name in names if "+" in name]
+    ((precision, recall),) = precision_pairs(data, "digits")
+    axes = precision_recall(data, precision, recall, (), styles).axes[0]
+    assert not [line for line in axes.lines if "+" in line.get_label()]
+    assert [s.rule for s in plain(data, "digits")] == [""] * 6
+
+
+def test_a_method_swept_under_rules_alone_keeps_its_lines():
+    rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0), methods=("edm", "igct"))
+    found = prepare([r for r in rows if r.rule or r.method == "igct" or r.guidance == 1.0])
+    labels = [s.label for s in plain(found, "digits")]
+    assert labels == ["igct, 1 step", "edm + apg, 18 steps"]
+    (base,) = ruled(found, "digits")
+    assert base == base_of(found.series("digits")[-1])
+
+
+def test_panels_show_one_rule_each_on_the_same_axes(data):
+    (column,) = [c for c in data.columns if c.metric == "fd"]
+    (base,) = ruled(data, "digits")
+    with look():
+        figure = rule_panels(data, column, base)
+        figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == list(RULES)
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1
+    for axes, rule in zip(panels, RULES, strict=True):
+        series = next(s for s in data.series("digits") if s.rule == rule)
+        own = axes.lines[-1]
+        assert list(own.get_xdata()) == list(SCALES)
+        assert list(own.get_ydata()) == [data.cell(column, series, g).mean for g in SCALES]
+        (grey,) = [c for c in axes.collections if len(c.get_paths()) == len(RULES) - 1]
+        assert grey is not None
+        cfg = next(line for line in axes.lines if line.get_linestyle() == "--")
+        assert list(cfg.get_ydata()) == [data.cell(column, base, g).mean for g in SCALES]
+
+
+def test_titles_of_panels_with_knobs_stay_above_their_panel():
+    knobs = {"apg.eta": 0.25, "apg.beta": -0.75, "apg.threshold": 0.0195312}
+    rows = sweep("digits", rules=(*RULES, "cfg-zero", "tcfg", "fdg"), scales=SCALES)
+    own = [
+        r.model_copy(update={"knobs": knobs, "knobs_from": "suite", "key": f"{r.key}k"})
+        for r in rows
+        if r.rule == "apg"
+    ]
+    found = prepare([*rows, *own])
+    (column,) = [c for c in found.columns if c.metric == "fd"]
+    (base,) = ruled(found, "digits")
+    with look():
+        figure = rule_panels(found, column, base)
+        figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert any("eta=0.25" in axes.get_title() for axes in panels)
+    boxes = [axes.title.get_window_extent() for axes in panels]
+    for axes, box in zip(panels, boxes, strict=True):
+        assert box.width <= axes.bbox.width * 1.1, axes.get_title()
+        assert box.y0 > axes.bbox.y1 - 1
+        others = [other for other in panels if other is not axes]
+        assert not [other for other in others if other.bbox.overlaps(box)], axes.get_title()
+
+
+def test_every_front_point_is_on_the_figure_and_named(data):
+    ((precision, recall),) = precision_pairs(data, "digits")
+    with look():
+        figure = quality_front(data, precision, recall)
+    axes = figure.axes[0]
+    on = [p for p in placed_quality(data, precision, recall) if p.on_front]
+    (line,) = [x for x in axes.lines if x.get_label() == FRONT]
+    assert set(zip(*line.get_data(), strict=True)) == {(p.point.x, p.point.y) for p in on}
+    (key,) = figure.legends
+    names = [t.get_text() for t in key.get_texts()]
+    for p in on:
+        assert short_name(data, p.point.series) in names
+    # There are more of them than have room for names.
+    written = [t.get_text() for t in axes.texts]
+    lines = {p.point.series for p in on}
+    assert len(on) > MOST_LABELS
+    assert len(written) == len(lines)
+    assert all(text.startswith("g = ") for text in written)
+
+
+def test_few_points_of_a_front_are_named_beside_them():
+    few = prepare(sweep("digits", rules=("apg",), methods=("edm", "igct"), scales=(1.0, 3.0)))
+    ((precision, recall),) = precision_pairs(few, "digits")
+    with look():
+        axes = quality_front(few, precision, recall).axes[0]
+    on = [p for p in placed_quality(few, precision, recall) if p.on_front]
+    text = " ".join(t.get_text() for t in axes.texts)
+    for p in on:
+        assert short_name(few, p.point.series) in text
+
+
+def test_certain_points_of_a_front_are_filled(data):
+    ((precision, recall),) = precision_pairs(data, "digits")
+    with look():
+        axes = quality_front(data, precision, recall).axes[0]
+    on = [p for p in placed_quality(data, precision, recall) if p.on_front]
+    markers = {
+        (x.get_xdata()[0], x.get_ydata()[0]): x.get_fillstyle()
+        for x in axes.lines
+        if x.get_label() != FRONT
+    }
+    assert markers == {(p.point.x, p.point.y): "full" if p.certain else "none" for p in on}
+
+
+def test_costs_have_logarithmic_axes(data):
+    (column,) = [c for c in data.columns if c.metric == "fd"]
+    with look():
+        figure = cost_fronts(data, column)
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "network evaluations per image",
+        "seconds per image",
+    ]
+
+
+def test_labels_stay_inside_and_do_not_overlap():
+    with look():
+        figure = new_figure(4.0)
+        axes = figure.add_subplot()
+        points = np.column_stack([np.linspace(0, 1, 12), np.linspace(1, 0.2, 12)])
+        axes.plot(*points.T, "o", color=PALE)
+        axes.margins(0.1)
+        labels = [Label(f"edm + rule {i}, g = {i}", (x, y), "k") for i, (x, y) in enumerate(points)]
+        put_labels(figure, axes, labels, points)
+        figure.draw_without_rendering()
+        frame = axes.get_window_extent()
+    # Of the words alone: an annotation's own extent includes its leader.
+    boxes = [Text.get_window_extent(t) for t in axes.texts]
+    assert len(boxes) == 12
+    assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 for b in boxes)
+    assert all(frame.y0 <= b.y0 and b.y1 <= frame.y1 for b in boxes)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_styles_of_rules_follow_from_names_and_differ():
+    many = [("edm", f"rule{i}") for i in range(18)] + [("oracle", f"rule{i}") for i in range(18)]
+    styles = rule_styles(many)
+    assert len({(s.color, s.marker) for s in styles.values()}) == len(many)
+    assert {
+        styles["edm", f"rule{i}"].color == styles["oracle", f"rule{i}"].color for i in range(18)
+    }
+    alone = rule_styles([("edm", "rule3")])["edm", "rule3"]
+    assert alone.color == styles["edm", "rule3"].color
+
+
+def test_every_line_has_a_style(data):
+    assert set(line_styles(data)) == set(data.series("digits"))
+
+
+def test_the_grid_has_a_row_a_rule_and_a_block_a_scale(data):
+    (base,) = ruled(data, "digits")
+    with look():
+        axes = rule_grid(data, base).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["cfg", *RULES]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["g = 1", "g = 4", "g = 7", "g = 13"]
+    canvas = axes.images[0].get_array()
+    series = next(s for s in data.series("digits") if s.rule == "cads")
+    preview = data.rows_of(series, 13.0)[0].preview
+    tile = tiles(preview)[1].repeat(12, 0).repeat(12, 1)
+    top, left = 2 * (96 + 4), 3 * (4 * 96 + 3 * 4 + 24) + (96 + 4)
+    np.testing.assert_array_equal(canvas[top : top + 96, left : left + 96], tile)
+
+
+def test_the_grid_refuses_other_classes_and_shows_gaps():
+    rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0), methods=("edm",))
+    less = [r.model_copy(update={"preview": None}) if r.rule else r for r in rows]
+    found = prepare(less)
+    (base,) = ruled(found, "digits")
+    with look():
+        # Without guidance no rule acts, so that block is there; that of g = 4 is not.
+        canvas = rule_grid(found, base).axes[0].images[0].get_array()
+    assert (canvas[100:196, -10:] == 235).all()
+    other = images(3).model_copy(update={"labels": (*range(1, 10), 0)})
+    mixed = [r.model_copy(update={"preview": other}) if r.rule else r for r in rows]
+    with pytest.raises(ValueError, match="different classes"):
+        rule_grid(prepare(mixed), base)
+
+
+def test_scales_of_samples_are_the_usual_ones_or_spread():
+    assert chosen_scales([float(g) for g in range(1, 14)]) == [1.0, 4.0, 7.0, 13.0]
+    assert chosen_scales([1.0, 2.0, 3.0, 5.0, 8.0]) == [1.0, 2.0, 5.0, 8.0]
+    assert chosen_scales([1.0, 4.0]) == [1.0, 4.0]
+
+
+@pytest.mark.parametrize(("dataset", "draw"), [("modes1d", densities), ("modes2d", clouds)])
+def test_samples_of_rules_have_a_row_each(dataset, draw):
+    found = prepare(sweep(dataset, rules=("apg",), scales=(1.0, 4.0), methods=("edm",)))
+    ((base, lines),) = ruled(found, dataset).items()
+    with look():
+        figure = draw(found, dataset, (base, *lines), (4.0,), 0.9)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["cfg", "apg"]
+
+
+def test_figures_of_rules_are_few_and_those_of_methods_stay(data):
+    names = [plan.name for plan in plan_figures(data, ())]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if "rules" in name]
+    assert len([name for name in names if "samples" in name]) == 7
+    more = list(plan_comparison(data, ["digits"]))
+    assert {p.name for p in more if p.first} == {
+        "digits-front-precision-recall-classifier",
+        "digits-front-fd-classifier-cost",
+    }
+    assert "digits-samples-rules-edm-18" in {p.name for p in more}
+    columns = {p.column.metric for p in more if p.column}
+    assert columns == {"fd", "precision", "recall", "saturation", "class_accuracy"}
+    assert [p.name for p in plan_comparison(data, []) if p.first] == []
+
+
+def test_a_figure_without_rules_is_not_planned():
+    rows = [row("digits", m, 1.0, value("fd", x)) for m, x in (("edm", 1.0), ("igct", 2.0))]
+    assert [p.name for p in plan_comparison(prepare(rows), ["digits"])] == [
+        "digits-front-fd-classifier-cost"
+    ]

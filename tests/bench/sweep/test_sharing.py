@@ -1,0 +1,232 @@
+"""Several processes at one sweep, and batches that do not fit into memory."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bench.data.find import find_dataset
+from bench.evaluation.prepare import prepare
+from bench.experiment.place import Experiment
+from bench.experiment.rows import Row, read_rows, row_path
+from bench.sweep import execute, sharing
+from bench.sweep import run as sweep
+from bench.sweep.sharing import claim_path, in_turn
+from bench.system.claims import Claim, read_holder, try_claim
+from bench.system.files import sha256
+from bench.system.memory import Batches, is_out_of_memory
+from bench.training.checkpoint import load_weights, save_weights
+from bench.training.runs import WEIGHTS
+from methods.oracle import Oracle
+from tests.bench.helpers import TOY_METRICS, bench, rows_of
+
+
+def _worker(folder: Path, name: str, pause: float) -> None:
+    def is_done(item: int) -> bool:
+        return (folder / f"{item}.done").exists()
+
+    for item in in_turn(range(12), lambda i: folder / f"{i}.claim", is_done, lambda *_: None):
+        if is_done(item):
+            continue
+        with (folder / "log").open("a") as log:
+            log.write(f"{item} {name}\n")
+        time.sleep(pause)
+        (folder / f"{item}.done").touch()
+
+
+def test_processes_do_every_item_exactly_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    crew = [
+        context.Process(target=_worker, args=(tmp_path, name, pause))
+        for name, pause in (("a", 0.01), ("b", 0.02), ("c", 0.03))
+    ]
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join()
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(int(item) for item, _ in lines) == list(range(12))
+    assert len({name for _, name in lines}) > 1
+    assert not list(tmp_path.glob("*.claim"))
+
+
+def test_what_another_holds_comes_last_and_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "POLL", 0.0)
+    held = try_claim(tmp_path / "0.claim")
+    assert held is not None
+    told = []
+
+    def waiting(item: int, holder: object) -> None:
+        told.append((item, str(holder)))
+        held.release()
+
+    order = list(in_turn([0, 1, 2], lambda i: tmp_path / f"{i}.claim", lambda _: False, waiting))
+    assert order == [1, 2, 0]
+    assert told == [(0, str(held.holder))]
+
+
+SWEEP = ("sweep", "-m", "oracle", "-d", "modes1d", "-n", "64", "-g", "1..6", *TOY_METRICS)
+
+
+def test_two_sweeps_at_once_share_the_cells(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.cli", *SWEEP, "--results", str(tmp_path)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    counts = [next(w for w in out.splitlines() if "cells computed" in w).split() for out in outs]
+    computed = [int(words[1]) for words in counts]
+    kept = [int(words[words.index("kept,") - 1]) for words in counts]
+    assert sum(computed) == 6
+    assert [c + k for c, k in zip(computed, kept, strict=True)] == [6, 6]
+    assert sorted(r.guidance for r in rows_of(tmp_path, "oracle")) == [1, 2, 3, 4, 5, 6]
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
+
+
+def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, place = find_dataset("modes1d"), Experiment(tmp_path, "x")
+    mine, other = (prepare(data, place.cache, metrics=[name]) for name in ("w1", "shift"))
+    write_row = sweep.write_row
+
+    def write(cells: Path, row: Row) -> Path:
+        """A look at the claim between the reading of the stored values and the writing."""
+        claim = claim_path(row_path(cells, row.run, row.key))
+        assert str(os.getpid()) in str(read_holder(claim))
+        return write_row(cells, row)
+
+    monkeypatch.setattr(sweep, "write_row", write)
+    held: list[Claim] = []
+
+    def let_go(_: float) -> None:
+        held.pop().release()
+        monkeypatch.undo()
+        assert sweep.floor_row(data, other, place, 64) is not None
+
+    assert sweep.floor_row(data, mine, Experiment(tmp_path, "y"), 64) is not None
+    (row,) = read_rows(Experiment(tmp_path, "y").cells)
+    claim = try_claim(claim_path(row_path(place.cells, row.run, row.key)))
+    assert claim is not None
+    held.append(claim)
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
+    told: list[str] = []
+    assert sweep.floor_row(data, mine, place, 64, told.append) is not None
+    assert told == [f"modes1d: {claim.holder} measures real samples; waiting."]
+    (row,) = read_rows(place.cells)
+    assert {value.metric for value in row.values} == {"w1", "shift"}
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+def test_a_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
+    results = tmp_path / "r"
+    assert bench(*SWEEP, "--results", results).code == 0
+    (cells,) = results.glob("*/cells/*oracle*")
+    row = sorted(cells.glob("*.json"))[0]
+    whole = json.loads(row.read_text())
+    row.unlink()
+    claim = cells / f".{row.stem}.claim"
+    code = "from bench.system.claims import *\nimport sys\ntry_claim(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(claim)], check=True)
+    assert claim.exists()
+    assert "1 cells computed" in bench(*SWEEP, "--results", results).out
+    again = json.loads(row.read_text())
+    assert again["values"] == whole["values"]
+    assert not claim.exists()
+
+
+def test_out_of_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.8 GB)"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    failed = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    assert is_out_of_memory(RuntimeError(failed))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_the_batch_is_halved_until_it_fits_and_stays_so() -> None:
+    told: list[str] = []
+    batches = Batches(20, told.append)
+
+    def work(size: int) -> int:
+        if size > 6:
+            raise torch.OutOfMemoryError("no")
+        return size
+
+    assert batches.run("x", work) == 5
+    assert batches.size == 5
+    assert len(told) == 2
+    with pytest.raises(MemoryError):
+        Batches(2).run("x", _never_fits)
+
+
+def _never_fits(size: int) -> None:
+    raise MemoryError
+
+
+def test_a_sweep_goes_on_with_smaller_batches_and_the_same_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench(*SWEEP, "--results", tmp_path / "whole").code == 0
+    real = Oracle.sample
+
+    def little_memory(self, nets, labels, *args):
+        if len(labels) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, nets, labels, *args)
+
+    monkeypatch.setattr(Oracle, "sample", little_memory)
+    ran = bench(*SWEEP, "--batch", "64", "--results", tmp_path / "parts")
+    assert ran.code == 0, ran.err
+    assert ran.out.count("memory does not suffice") == 2
+    assert "batches of 16" in ran.out
+    values = [
+        {
+            r.guidance: {v.metric: v.value for v in r.values}
+            for r in read_rows(tmp_path / part / "default" / "cells")
+            if r.method == "oracle"
+        }
+        for part in ("whole", "parts")
+    ]
+    assert values[0].keys() == values[1].keys()
+    for g, found in values[0].items():
+        assert found == pytest.approx(values[1][g], rel=1e-6)
+
+
+def test_weights_that_were_replaced_since_the_plan_get_no_row(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = trained / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
+    tidy_up = execute._tidy_up
+
+    def train_anew(*about: Any) -> None:
+        save_weights(weights, {k: v + 1 for k, v in load_weights(weights).items()})
+        tidy_up(*about)
+
+    arguments: tuple[Any, ...]
+    arguments = ("sweep", "-m", "edm", "-g", "1", "-n", "64", *TOY_METRICS, "--results", trained)
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "_tidy_up", train_anew)
+        ran = bench(*arguments)
+    assert ran.code == 1
+    assert ran.err.startswith(f"Error: {weights} was replaced since this command looked at it")
+    assert rows_of(trained, "edm") == []
+    assert bench(*arguments).code == 0
+    (row,) = rows_of(trained, "edm")
+    assert row.checkpoint == sha256(weights)

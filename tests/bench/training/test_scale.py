@@ -1,0 +1,203 @@
+"""Training at scale: gradients in slices, precisions, compiled networks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.cli import train as train_command
+from bench.data.find import find_dataset
+from bench.system import compiling
+from bench.system.compiling import compile_nets, compiler_problem
+from bench.system.devices import make_fabric
+from bench.system.precision import matmul_precision
+from bench.training.checkpoint import load_weights
+from bench.training.loop import _Loss, accumulate_gradients, build_nets, near, train
+from bench.training.runs import WEIGHTS, make_method, read_card
+from bench.training.sources import make_teacher, teacher_card
+from methods import METHODS, BatchRNG, Progress
+from tests.bench.helpers import TINY, bench, sets, tiny_card
+
+ROOT = Path(__file__).resolve().parents[3]
+CPU = torch.device("cpu")
+METHODS_AND_TERMS = [
+    ("edm", {"denoise"}),
+    ("ct", {"consistency"}),
+    ("guided-cd", {"distil"}),
+    ("igct", {"guided", "inverse", "reconstruction"}),
+    ("mg", {"denoise"}),
+    ("gft", {"denoise"}),
+    ("mg-ct", {"guided"}),
+    ("meanflow", {"meanflow"}),
+]
+
+
+def gradient(name, micro_batch, fabric, data_name="digits"):
+    data = find_dataset(data_name)
+    card = tiny_card(name, data_name, "net.dropout=0", "train.batch=8")
+    method = make_method(card, data)
+    nets = build_nets(method, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # layers that start at zero hold gradients back
+        for parameter in nets.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    teacher = None
+    if method.wants_teacher is not None:
+        own = teacher_card(method.wants_teacher, data, None, {"net.channels": 8})  # as quick
+        teacher = make_teacher(type(method), own, data, None, CPU)
+    means = accumulate_gradients(
+        _Loss(method, nets, teacher), data.train, method, BatchRNG(3, 8, 0, 8), Progress(0, 10),
+        fabric=fabric, micro_batch=micro_batch,
+    )  # fmt: skip
+    return {k: p.grad for k, p in nets.named_parameters()}, means
+
+
+def test_no_method_that_trains_is_left_out():
+    built_in = {name for name, m in METHODS.items() if m.trains and m.__module__[:8] == "methods."}
+    assert {name for name, _ in METHODS_AND_TERMS} == built_in
+
+
+@pytest.mark.parametrize(("name", "terms"), METHODS_AND_TERMS)
+def test_gradients_in_slices_are_those_of_one_batch(name, terms, fabric):
+    whole, means = gradient(name, None, fabric)
+    assert means.keys() == terms
+    for micro_batch in (3, 4):  # the last slice of three is shorter
+        parts, also = gradient(name, micro_batch, fabric)
+        for key, value in means.items():
+            assert float(also[key]) == pytest.approx(float(value), rel=1e-5)
+        largest = max(float(g.abs().max()) for g in whole.values())
+        for key, value in whole.items():
+            # float32 sums over rows in another order.
+            torch.testing.assert_close(parts[key], value, rtol=1e-4, atol=1e-5 * largest)
+
+
+def test_slices_of_a_batch_see_its_rows():
+    def draw(rng):
+        return rng.randint(1000), rng.randn(3), rng.rand()
+
+    whole = draw(BatchRNG(5, 12, 2, 11))
+    slices = BatchRNG(5, 12, 2, 11).split(4)
+    assert [(s.start, s.stop) for s in slices] == [(2, 6), (6, 10), (10, 11)]
+    parts = [draw(part) for part in slices]
+    for k, value in enumerate(whole):
+        assert torch.equal(torch.cat([part[k] for part in parts]), value)
+    assert len(BatchRNG(5, 12, 2, 11).split(9)) == 1
+    masks = [part.dropout("net").initial_seed() for part in slices]
+    assert len(set(masks)) == 3
+
+
+def test_a_run_in_slices_is_the_run_in_one(tmp_path):
+    runs = []
+    for pair in ("train.micro_batch=null", "train.micro_batch=3"):
+        results = tmp_path / pair[-1]
+        ran = bench(
+            "train", "-m", "igct", "-d", "modes1d", *sets(*TINY, pair), "--results", results
+        )
+        assert ran.code == 0, ran.err
+        runs.append(load_weights(results / "default" / "runs" / "modes1d-igct-s0" / WEIGHTS))
+    for key, value in runs[0].items():
+        # RAdam divides gradients, rounded otherwise, by their size; 12 steps of lr 2e-3.
+        torch.testing.assert_close(runs[1][key], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16-mixed"])
+def test_precision_is_set_for_training_alone(precision, tmp_path, monkeypatch):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    seen = []
+
+    def watch(*arguments, **options):
+        seen.append((matmul.allow_tf32, cudnn.allow_tf32))
+        return accumulate_gradients(*arguments, **options)
+
+    monkeypatch.setattr("bench.training.loop.accumulate_gradients", watch)
+    card = tiny_card("edm", precision=precision)
+    train(card, find_dataset("modes1d"), tmp_path, fabric=make_fabric("cpu", precision))
+    assert set(seen) == {(precision == "tf32",) * 2}
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+    assert read_card(tmp_path).precision == precision
+
+
+def test_precision_is_restored_after_an_error():
+    before = torch.backends.cuda.matmul.allow_tf32
+    with pytest.raises(RuntimeError, match="inside"), matmul_precision("tf32"):
+        raise RuntimeError("inside")
+    assert torch.backends.cuda.matmul.allow_tf32 == before
+
+
+@pytest.mark.parametrize(("method", "backend"), [("edm", "aot_eager"), ("igct", "eager")])
+def test_compiled_networks_train_the_same_weights_under_the_same_names(
+    method, backend, tmp_path, fabric
+):
+    torch.compiler.reset()
+    card = tiny_card(method, "digits", "net.dropout=0.3")
+    data = find_dataset("digits")
+    plain = load_weights(train(card, data, tmp_path / "plain", fabric=fabric))
+    compiled = load_weights(train(card, data, tmp_path / "c", fabric=fabric, compiler=backend))
+    assert compiled.keys() == plain.keys()
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    for key, value in plain.items():
+        # The same operations and masks; two steps of lr 2e-3, where aot_eager rounds otherwise.
+        torch.testing.assert_close(compiled[key], value, rtol=0, atol=1e-4)
+
+
+def test_only_what_has_a_forward_is_compiled():
+    pair, parts = torch.nn.Module(), torch.nn.Linear(2, 2)
+    pair.child = parts
+    compile_nets(pair, "eager")
+    assert parts._compiled_call_impl is not None
+    assert pair._compiled_call_impl is None
+
+
+def test_without_a_compiler_training_goes_on_with_a_sentence(tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("no C++ compiler\nlong story")
+
+    monkeypatch.setattr(compiling.torch, "compile", broken)
+    assert compiler_problem(CPU) == "no C++ compiler"
+    arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
+    ran = bench(*arguments, "--compile")
+    assert ran.code == 0, ran.err
+    assert "No compiler works on cpu (no C++ compiler): training goes on without." in ran.out
+    folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"
+    assert "compile" not in read_card(folder).provenance
+
+
+def test_the_compiler_is_in_the_provenance_and_makes_no_other_run(tmp_path, monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr(train_command, "compiler_problem", lambda device: None)
+    monkeypatch.setattr(train_command, "DEFAULT_BACKEND", "eager")
+    arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
+    assert bench(*arguments, "--compile").code == 0
+    folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"
+    assert read_card(folder).provenance["compile"] == "eager"
+    assert bench(*arguments).code == 0
+
+
+def test_data_stay_where_they_are_on_a_cpu():
+    split = find_dataset("digits").train
+    assert near(split, CPU) is split
+
+
+def test_two_processes_distil_in_slices_what_one_does(tmp_path):
+    settings = ["-m", "guided-cd", "-d", "modes1d", *sets(*TINY)]
+    edm = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY)]
+    folders = []
+    for name in ("one", "two"):
+        assert bench(*edm, "--results", tmp_path / name).code == 0
+        folders.append(tmp_path / name / "default" / "runs" / "modes1d-guided-cd-s0")
+    assert bench("train", *settings, "--results", tmp_path / "one").code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "bench.cli", "train", *settings, "--set", "train.micro_batch=3",
+         "--results", str(tmp_path / "two"), "--device", "cpu"],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = (load_weights(folder / WEIGHTS) for folder in folders)
+    for key, value in one.items():
+        # As for two processes without slices: rounding of gradients in 12 steps of lr 2e-3.
+        torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)
