@@ -63,6 +63,55 @@ def test_lower_rooms_never_import_upper_ones_or_each_other(package, forbidden):
     assert not guilty
 
 
+# A room imports only rooms of a lower rank; report, a function of the rows, fewer than that.
+RANK = {
+    "cli": 7,
+    "inversion": 6,
+    "tuning": 6,
+    "sweep": 5,
+    "plugins": 5,
+    "training": 4,
+    "evaluation": 4,
+    "report": 4,
+    "experiment": 3,
+    "data": 3,
+    "system": 2,
+}
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """The rooms of bench that a file imports, its own left out."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "bench":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("bench."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("bench.")}
+    return found - {path.relative_to(ROOT / "bench").parts[0]}
+
+
+def test_a_room_imports_only_rooms_below_it():
+    upwards = []
+    for room, rank in RANK.items():
+        below = {name for name in RANK if RANK[name] < rank}
+        allowed = {"experiment", "system"} if room == "report" else below
+        files = sorted((ROOT / "bench" / room).rglob("*.py"))
+        assert files, room
+        upwards += [
+            f"{path.relative_to(ROOT)} imports {', '.join(sorted(rooms_imported(path) - allowed))}"
+            for path in files
+            if rooms_imported(path) - allowed
+        ]
+    assert not upwards
+
+
+def test_bench_has_the_rooms_and_no_other_entries():
+    entries = {path.name for path in (ROOT / "bench").iterdir() if path.name != "__pycache__"}
+    assert entries == {*RANK, "__init__.py", "__main__.py"}
+
+
 def test_the_wheel_holds_the_three_packages_and_the_published_numbers():
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert sorted(wheel["packages"]) == sorted(PACKAGES)
