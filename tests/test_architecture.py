@@ -107,6 +107,20 @@ def test_a_room_imports_only_rooms_below_it():
     assert not upwards
 
 
+def test_functions_outside_the_command_line_take_at_most_12_parameters():
+    long = []
+    for path in sorted((ROOT / "bench").rglob("*.py")):
+        if path.is_relative_to(ROOT / "bench" / "cli"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                a = node.args
+                count = len(a.posonlyargs) + len(a.args) + len(a.kwonlyargs)
+                if count > 12:
+                    long.append(f"{path.relative_to(ROOT)}: {node.name} takes {count}")
+    assert not long
+
+
 def test_bench_has_the_rooms_and_no_other_entries():
     entries = {path.name for path in (ROOT / "bench").iterdir() if path.name != "__pycache__"}
     assert entries == {*RANK, "__init__.py", "__main__.py"}

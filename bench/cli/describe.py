@@ -10,13 +10,12 @@ from bench.data import Dataset
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.suite import Study
-from bench.sweep.plan import preset_for
-from bench.sweep.price import NoRoom, parameters, train_rate
-from bench.sweep.second_network import weak_card
 from bench.system.errors import UserError
 from bench.system.progress import duration
+from bench.training.price import NoRoom, parameters, train_rate
 from bench.training.runs import RunCard, make_card, method_class
-from methods import EDM, DataSpec
+from bench.training.study import preset_for, weak_card
+from methods import DataSpec
 
 _SHOWN = {"name", "method", "dataset", "preset", "config", "train", "seed"}
 
@@ -53,7 +52,7 @@ def describe(study: Study, device: torch.device, precision: str) -> Iterator[str
         )
         yield card.model_dump_json(indent=2, include=_SHOWN)
         yield f"{card.name}: {_cost(card, data, device)}"
-    weaker = weak_card(study, data, study.seeds[0], preset_for(study, EDM.name))
+    weaker = weak_card(study, data, study.seeds[0])
     if weaker is not None:
         weaker = weaker.model_copy(update={"precision": precision})
         yield weaker.model_dump_json(indent=2, include=_SHOWN)

@@ -18,7 +18,6 @@ from bench.experiment.place import (
 )
 from bench.experiment.suite import Study
 from bench.plugins.load import FILES
-from bench.sweep.plan import preset_for, train_run, train_study
 from bench.system.compiling import DEFAULT_BACKEND, compiler_problem
 from bench.system.devices import make_fabric, resolve_device
 from bench.system.errors import UserError, unknown
@@ -26,6 +25,7 @@ from bench.system.precision import PRECISIONS
 from bench.system.progress import say
 from bench.training.loop import Stopped
 from bench.training.runs import method_class, parse_overrides
+from bench.training.study import Trainer, preset_for, train_run, train_study
 from bench.training.watch import parse_on_nan
 from methods import METHODS
 
@@ -100,18 +100,18 @@ def train_all(
     fabric = make_fabric(device, precision)
     own = console if fabric.is_global_zero else None
     compiler = _compiler(own, fabric.device) if compiled else None
+    trainer = Trainer(place, fabric, own, precision, compiler, policy)
     try:
         for study in studies:
             if suite is not None:
-                train_study(study, place, fabric, own, precision, compiler, policy)
+                train_study(study, trainer)
                 continue
             for method in study.methods:
                 if method_class(method).trains:
                     train_run(
-                        method, find_dataset(study.dataset), place, fabric, own,
+                        method, find_dataset(study.dataset), trainer,
                         preset=preset_for(study, method), seed=seed, name=name,
-                        overrides=study.set, precision=precision, init_from=init_from,
-                        teacher=teacher, compiler=compiler, on_nan=policy,
+                        overrides=study.set, init_from=init_from, teacher=teacher,
                     )  # fmt: skip
     except Stopped as stopped:
         raise UserError(str(stopped), code=130) from None

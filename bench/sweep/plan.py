@@ -1,213 +1,35 @@
-"""Studies to training runs and sweeps: what a command does, in order."""
+"""What is swept: the runs of a study or of an experiment, and their cells."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 
 from bench.data import Dataset
 from bench.data.find import find_dataset
 from bench.evaluation.prepare import Evaluation, TakesLong, Tell, nothing_measured, prepare
-from bench.experiment.place import DEFAULT_PRECISION, Experiment
+from bench.experiment.place import Experiment
 from bench.experiment.protocols import find_protocol
-from bench.experiment.provenance import provenance
 from bench.experiment.rules import ChosenRule, study_rules
 from bench.experiment.seeds import check_seeds
 from bench.experiment.suite import Study
 from bench.sweep.cells import Cell, Target, expand, target
-from bench.sweep.second_network import SecondNetwork, of_run, weak_card, weak_settings
-from bench.system.errors import UserError, unknown
-from bench.system.failures import told
-from bench.training.loop import train
-from bench.training.processes import others_watched
+from bench.sweep.second_network import SecondNetwork, of_run
+from bench.system.errors import UserError
 from bench.training.runs import (
-    WEIGHTS,
-    RunCard,
-    find_preset,
     make_card,
-    make_method,
     method_class,
     trained_as_asked,
     trained_runs,
     unregistered,
 )
-from bench.training.sources import (
-    NO_INIT,
-    Source,
-    find_source,
-    make_teacher,
-    source_preset,
-    teacher_card,
-)
-from bench.training.watch import OnNan
-from methods import EDM, METHODS
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from bench.training.study import preset_for, weak_card
+from methods import METHODS
 
 UNFINISHED = "it is not trained to its end; bench train does that"
-
-
-def train_run(
-    method: str,
-    data: Dataset,
-    experiment: Experiment,
-    fabric: Fabric,
-    console: Console | None,
-    *,
-    preset: str | None = None,
-    seed: int = 0,
-    name: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    precision: str = DEFAULT_PRECISION,
-    init_from: str | None = None,
-    teacher: str | None = None,
-    compiler: str | None = None,
-    on_nan: OnNan = "stop",
-) -> RunCard:
-    """Train one run; a run that it starts from or distils is trained first if it is missing.
-
-    That run takes the network's settings from `overrides`, without which its weights would not
-    fit; one that is trained already is taken as it is. `teacher` and `init_from` name a run, a
-    folder or a file; by default they are the run of the method that the method and its preset
-    name, and a method that starts from what it distils starts from `teacher`.
-    """
-    cls = method_class(method)
-    _, found = find_preset(cls, data.spec, preset)
-    overrides = overrides or {}
-    if teacher is not None and cls.wants_teacher is None:
-        raise UserError(f"{method} distils nothing: leave --teacher away.", code=2)
-
-    def source(option: str, named: str | None, owner: str, verb: str) -> Source:
-        if named is None:
-            named = _prerequisite(
-                method, verb, owner, data, experiment, fabric, console, preset=preset, seed=seed,
-                overrides=overrides, precision=precision, compiler=compiler, on_nan=on_nan,
-            )  # fmt: skip
-        return find_source(option, named, experiment)
-
-    # A mistake in the settings must not wait for the training of what this run starts from.
-    make_card(method, data=data, preset=preset, seed=seed, name=name, overrides=overrides)
-    taught = start = None
-    if cls.wants_teacher is not None:
-        taught = source("--teacher", teacher, cls.wants_teacher, "distils")
-    if init_from is not None:
-        start = None if init_from == NO_INIT else find_source("--init-from", init_from, experiment)
-    elif found.init_from is not None:
-        same = taught is not None and found.init_from == cls.wants_teacher
-        start = taught if same else source("--init-from", None, found.init_from, "starts from")
-    card = make_card(
-        method,
-        data=data,
-        preset=preset,
-        seed=seed,
-        name=name,
-        overrides=overrides,
-        precision=precision,
-        init_run=start.run if start else "",
-        init_checkpoint=start.checkpoint if start else "",
-        teacher_run=taught.run if taught else "",
-        teacher_checkpoint=taught.checkpoint if taught else "",
-    )
-    made_with = provenance() | ({"compile": compiler} if compiler else {})
-    card = card.model_copy(update={"provenance": made_with})
-    frozen = None
-    if taught is not None and cls.wants_teacher is not None:
-        # A file has no card: its network is that of the run it stands for.
-        own = taught.card or teacher_card(cls.wants_teacher, data, preset, overrides)
-        frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
-    initial = make_method(card, data).initial_weights(start.weights) if start else None
-    folder = experiment.runs / card.name
-    with told(f"Training of {card.name} stopped in {folder}"), others_watched(fabric):
-        train(
-            card, data, folder, fabric=fabric, console=console, initial=initial,
-            teacher=frozen, compiler=compiler, on_nan=on_nan,
-        )  # fmt: skip
-    return card
-
-
-def _prerequisite(
-    method: str,
-    verb: str,
-    source: str,
-    data: Dataset,
-    experiment: Experiment,
-    fabric: Fabric,
-    console: Console | None,
-    *,
-    preset: str | None,
-    seed: int,
-    overrides: Mapping[str, Any],
-    precision: str,
-    compiler: str | None,
-    on_nan: OnNan,
-) -> str:
-    """The name of the run of `source` that `method` needs, which is trained if it is missing."""
-    own_preset = source_preset(source, preset)
-    needed = make_card(source, data=data, preset=own_preset, seed=seed)
-    if not (experiment.runs / needed.name / WEIGHTS).exists():
-        if console is not None:
-            what = f"the weights of {needed.name}" if verb == "starts from" else needed.name
-            scratch = f" (--init-from {NO_INIT} starts from scratch)"
-            console.print(
-                f"{method} on {data.name} {verb} {what}, which is trained first"
-                f"{scratch if verb == 'starts from' else ''}.",
-                highlight=False,
-                soft_wrap=True,
-            )
-        shared = {key: value for key, value in overrides.items() if key.startswith("net.")}
-        train_run(
-            source, data, experiment, fabric, console,
-            preset=own_preset, seed=seed, overrides=shared, precision=precision,
-            compiler=compiler, on_nan=on_nan,
-        )  # fmt: skip
-    return needed.name
-
-
-def train_study(
-    study: Study,
-    experiment: Experiment,
-    fabric: Fabric,
-    console: Console | None,
-    precision: str = DEFAULT_PRECISION,
-    compiler: str | None = None,
-    on_nan: OnNan = "stop",
-) -> list[RunCard]:
-    """Train every method and seed of a study that has something to train, and weaker networks."""
-    data = find_dataset(study.dataset)
-    cards = []
-    for seed in study.seeds:
-        runs: list[tuple[str, str | None, Mapping[str, Any]]]
-        runs = [(m, None, study.set) for m in study.methods if method_class(m).trains]
-        weaker = weak_card(study, data, seed, preset_for(study, EDM.name))
-        if weaker is not None:
-            runs.append((EDM.name, weaker.name, weak_settings(study)))
-        for method, name, overrides in runs:
-            cards.append(
-                train_run(
-                    method, data, experiment, fabric, console,
-                    preset=preset_for(study, method), seed=seed, name=name, overrides=overrides,
-                    precision=precision, compiler=compiler, on_nan=on_nan,
-                )
-            )  # fmt: skip
-    return cards
-
-
-def preset_for(study: Study, method: str) -> str | None:
-    """The study's preset, for the methods that have it; the data set's own for the others."""
-    if study.preset is None:
-        return None
-    owners = [m for m in study.methods if study.preset in method_class(m).presets]
-    if not owners:
-        raise unknown(
-            "preset", study.preset, {p for m in study.methods for p in METHODS[m].presets}
-        )
-    return study.preset if method in owners else None
 
 
 def identical(data: Dataset) -> Dataset:
@@ -272,7 +94,7 @@ def plan_study(
     found, missing = [], []
     for seed in study.seeds:
         own = equipment
-        weaker = weak_card(study, data, seed, preset_for(study, EDM.name))
+        weaker = weak_card(study, data, seed)
         if weaker is not None and not any(s.role == "weak" for s in own.seconds):
             if trained_as_asked(weaker, experiment) is None:
                 missing.append(f"{weaker.name}: {UNFINISHED}")

@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import ValidationError
 
-from bench.data import Dataset
 from bench.experiment.place import Experiment
-from bench.experiment.suite import Study
 from bench.sweep.cells import Target
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256
-from bench.training.runs import CARD, WEIGHTS, RunCard, make_card, read_card, trained_runs
+from bench.training.runs import CARD, WEIGHTS, read_card, trained_runs
 from methods import EDM
 from methods.edm import EDMConfig
 
@@ -111,20 +109,6 @@ def refuse_unused(seconds: Sequence[SecondNetwork], targets: Sequence[Target]) -
             f"{OPTIONS[seconds[0].role]} is for runs of edm, and those here are of {methods}.",
             code=2,
         )
-
-
-def weak_settings(study: Study) -> dict[str, Any]:
-    """What the weaker run of a study overrides in its preset."""
-    return {**study.set, **(study.weak.set if study.weak else {})}
-
-
-def weak_card(study: Study, data: Dataset, seed: int, preset: str | None) -> RunCard | None:
-    """The weaker run of a study and training seed, "<edm run>-weak", if it is to have one."""
-    if study.weak is None:
-        return None
-    overrides = weak_settings(study)
-    card = make_card(EDM.name, data=data, preset=preset, seed=seed, overrides=overrides)
-    return card.model_copy(update={"name": f"{card.name}-weak"})
 
 
 def of_run(role: Role, name: str, folder: Path) -> SecondNetwork:

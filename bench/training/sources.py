@@ -81,6 +81,11 @@ def source_preset(method: str, preset: str | None) -> str | None:
     return preset if preset in method_class(method).presets else None
 
 
+def network_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides that a run shares with the one that it starts from or distils."""
+    return {key: value for key, value in overrides.items() if key.startswith("net.")}
+
+
 def teacher_card(
     method: str, data: Dataset, preset: str | None, overrides: Mapping[str, Any]
 ) -> RunCard:
@@ -89,7 +94,7 @@ def teacher_card(
         method,
         data=data,
         preset=source_preset(method, preset),
-        overrides={k: v for k, v in overrides.items() if k.startswith("net.")},
+        overrides=network_settings(overrides),
     )
 
 

@@ -12,9 +12,9 @@ from bench.experiment.place import Experiment
 from bench.experiment.rows import read_rows
 from bench.sweep.cells import expand, target
 from bench.sweep.execute import sweep
-from bench.sweep.plan import train_run
 from bench.sweep.run import load_nets
 from bench.system.devices import make_fabric
+from bench.training.study import Trainer, train_run
 from methods import Guidance
 
 PRESET = "digits-demo"
@@ -43,7 +43,7 @@ def targets(data, place):
     """Trained runs of edm and of igct, which starts from edm."""
     fabric = make_fabric("cpu", "32-true")
     cards = [
-        train_run(method, data, place, fabric, None, preset=PRESET) for method in ("igct", "edm")
+        train_run(method, data, Trainer(place, fabric), preset=PRESET) for method in ("igct", "edm")
     ]
     return {card.method: target(card, data, place) for card in cards}
 

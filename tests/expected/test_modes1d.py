@@ -13,10 +13,10 @@ from scipy.stats import norm
 from bench.data import Modes1d
 from bench.experiment.place import Experiment
 from bench.sweep.cells import target
-from bench.sweep.plan import train_run
 from bench.sweep.run import generate, load_nets
 from bench.system.devices import make_fabric
 from bench.training.runs import make_card
+from bench.training.study import Trainer, train_run
 from methods import Guidance
 
 SEEDS = (0, 1, 2)
@@ -38,7 +38,7 @@ def draw(tmp_path_factory):
         else:
             settings = dict(overrides)
             card = train_run(
-                method, data, place, fabric, None, seed=seed, overrides=settings,
+                method, data, Trainer(place, fabric), seed=seed, overrides=settings,
                 name=f"{method}-{seed}-{len(settings)}",
             )  # fmt: skip
         found = target(card, data, place)

@@ -5,8 +5,8 @@ import torch
 
 from bench.cli.describe import RandomImages
 from bench.data.find import find_dataset
-from bench.sweep import price as estimate
-from bench.sweep.price import NoRoom, Rate, parameters, train_rate
+from bench.training import price
+from bench.training.price import NoRoom, Rate, parameters, train_rate
 from bench.training.runs import make_card
 from methods import METHODS, DataSpec, TrainSettings
 from tests.bench.helpers import TINY_IMAGES, bench, sets
@@ -19,14 +19,14 @@ SHRUNKEN = sets("net.channels=8", "net.channel_mult=[1,1,1,1]", "net.num_blocks=
 @pytest.mark.parametrize("method", ["igct", "guided-cd"])
 def test_without_the_data_random_images_stand_in(method, preset, size, tmp_path, monkeypatch):
     sizes = []
-    draw = estimate.draw_batch
+    draw = price.draw_batch
 
     def watch(split, *rest):
         sizes.append(tuple(split.samples.shape[1:]))
         return draw(split, *rest)
 
-    monkeypatch.setattr(estimate, "draw_batch", watch)
-    monkeypatch.setattr(estimate, "SMALL", 0)  # few rows, although the network is small
+    monkeypatch.setattr(price, "draw_batch", watch)
+    monkeypatch.setattr(price, "SMALL", 0)  # few rows, although the network is small
     # The teacher is measured at its own size: not here.
     found = METHODS["edm"].presets[preset]
     net = found.config.net.model_copy(
@@ -56,7 +56,7 @@ def test_without_the_data_random_images_stand_in(method, preset, size, tmp_path,
 
 @pytest.mark.parametrize(("name", "count"), [("cifar10", 112_862_470), ("imagenet64", 364_810_758)])
 def test_parameters_and_too_little_memory(name, count, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "available_bytes", lambda device: 2**30)
+    monkeypatch.setattr(price, "available_bytes", lambda device: 2**30)
     ran = bench("train", "-m", "igct", "--preset", name, "--dry-run", "--results", tmp_path / "r")
     assert ran.code == 0, ran.err
     assert f"{count:,} parameters, " in ran.out
@@ -69,7 +69,7 @@ def test_a_teacher_needs_room_too(monkeypatch):
     card = make_card("guided-cd", data=data)
     edm = parameters(make_card("edm", data=data), data)
     needed = int(4 * (4 * parameters(card, data) + edm) * 1.3)
-    monkeypatch.setattr(estimate, "available_bytes", lambda device: needed - 1)
+    monkeypatch.setattr(price, "available_bytes", lambda device: needed - 1)
     with pytest.raises(NoRoom):
         train_rate(card, data, CPU)
 
@@ -84,12 +84,12 @@ def test_time_of_a_training():
 def test_small_networks_are_measured_on_their_batch_large_ones_on_few_rows():
     settings = TrainSettings(iterations=1, batch=1024, lr=1)
     cuda = torch.device("cuda")
-    assert estimate._rows(10**6, settings, CPU) == 1024
-    assert estimate._rows(7 * 10**6, settings, CPU) == 4
-    assert estimate._rows(365 * 10**6, settings, CPU) == 1
-    assert estimate._rows(365 * 10**6, settings, cuda) == 16
+    assert price._rows(10**6, settings, CPU) == 1024
+    assert price._rows(7 * 10**6, settings, CPU) == 4
+    assert price._rows(365 * 10**6, settings, CPU) == 1
+    assert price._rows(365 * 10**6, settings, cuda) == 16
     micro = settings.model_copy(update={"micro_batch": 2})
-    assert estimate._rows(10**6, micro, CPU) == estimate._rows(7 * 10**6, micro, cuda) == 2
+    assert price._rows(10**6, micro, CPU) == price._rows(7 * 10**6, micro, cuda) == 2
 
 
 def test_data_that_is_here_is_used(tmp_path):

@@ -4,9 +4,9 @@ from bench.data import DATASETS
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.suite import builtin_suites, read_suite
-from bench.sweep.plan import preset_for
 from bench.system.errors import UserError
 from bench.training.runs import make_card
+from bench.training.study import preset_for
 from methods import METHODS, DataSpec
 from metrics import EXTRACTORS, METRICS
 from tests.bench.helpers import bench

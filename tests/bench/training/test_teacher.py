@@ -76,7 +76,7 @@ def test_what_cannot_teach_is_refused_and_nothing_written(trained):
         assert message in ran.err
         assert not (runs / "modes1d-guided-cd-s0").exists()
     ran = bench("train", "-m", "ct", "--teacher", "modes1d-edm-s0", "--results", trained)
-    assert (ran.code, ran.err) == (2, "Error: ct distils nothing: leave --teacher away.\n")
+    assert (ran.code, ran.err) == (2, "Error: ct distils nothing: drop --teacher.\n")
 
 
 def test_a_run_without_its_teacher_is_told(tmp_path, fabric):

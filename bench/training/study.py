@@ -1,0 +1,199 @@
+"""What bench train does: one run and what it needs first, or all runs of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from bench.data import Dataset
+from bench.data.find import find_dataset
+from bench.experiment.place import DEFAULT_PRECISION, Experiment
+from bench.experiment.provenance import provenance
+from bench.experiment.suite import Study
+from bench.system.errors import UserError, unknown
+from bench.system.failures import told
+from bench.system.progress import say
+from bench.training.loop import train
+from bench.training.processes import others_watched
+from bench.training.runs import (
+    WEIGHTS,
+    RunCard,
+    find_preset,
+    make_card,
+    make_method,
+    method_class,
+)
+from bench.training.sources import (
+    NO_INIT,
+    Source,
+    find_source,
+    make_teacher,
+    network_settings,
+    source_preset,
+    teacher_card,
+)
+from bench.training.watch import OnNan
+from methods import EDM, METHODS
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Where and how runs are trained, whichever they are."""
+
+    experiment: Experiment
+    fabric: Fabric
+    console: Console | None = None
+    precision: str = DEFAULT_PRECISION
+    compiler: str | None = None
+    """A backend of torch.compile."""
+    on_nan: OnNan = "stop"
+
+
+def train_run(
+    method: str,
+    data: Dataset,
+    trainer: Trainer,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    init_from: str | None = None,
+    teacher: str | None = None,
+) -> RunCard:
+    """Train one run; a run that it starts from or distils is trained first if it is missing.
+
+    That run takes the network's settings from `overrides`, without which its weights would not
+    fit; one that is trained already is taken as it is. `teacher` and `init_from` name a run, a
+    folder or a file; by default they are the run of the method that the method and its preset
+    name, and a method that starts from what it distils starts from `teacher`.
+    """
+    cls = method_class(method)
+    _, found = find_preset(cls, data.spec, preset)
+    overrides = overrides or {}
+    experiment, fabric = trainer.experiment, trainer.fabric
+    if teacher is not None and cls.wants_teacher is None:
+        raise UserError(f"{method} distils nothing: drop --teacher.", code=2)
+
+    def source(option: str, named: str | None, owner: str, verb: str) -> Source:
+        if named is None:
+            named = _prerequisite(method, verb, owner, data, trainer, preset, seed, overrides)
+        return find_source(option, named, experiment)
+
+    # A mistake in the settings must not wait for the training of what this run starts from.
+    make_card(method, data=data, preset=preset, seed=seed, name=name, overrides=overrides)
+    taught = start = None
+    if cls.wants_teacher is not None:
+        taught = source("--teacher", teacher, cls.wants_teacher, "distils")
+    if init_from is not None:
+        start = None if init_from == NO_INIT else find_source("--init-from", init_from, experiment)
+    elif found.init_from is not None:
+        same = taught is not None and found.init_from == cls.wants_teacher
+        start = taught if same else source("--init-from", None, found.init_from, "starts from")
+    card = make_card(
+        method,
+        data=data,
+        preset=preset,
+        seed=seed,
+        name=name,
+        overrides=overrides,
+        precision=trainer.precision,
+        init_run=start.run if start else "",
+        init_checkpoint=start.checkpoint if start else "",
+        teacher_run=taught.run if taught else "",
+        teacher_checkpoint=taught.checkpoint if taught else "",
+    )
+    made_with = provenance() | ({"compile": trainer.compiler} if trainer.compiler else {})
+    card = card.model_copy(update={"provenance": made_with})
+    frozen = None
+    if taught is not None and cls.wants_teacher is not None:
+        # A file has no card: its network is that of the run it stands for.
+        own = taught.card or teacher_card(cls.wants_teacher, data, preset, overrides)
+        frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
+    initial = make_method(card, data).initial_weights(start.weights) if start else None
+    folder = experiment.runs / card.name
+    with told(f"Training of {card.name} stopped in {folder}"), others_watched(fabric):
+        train(
+            card, data, folder, fabric=fabric, console=trainer.console, initial=initial,
+            teacher=frozen, compiler=trainer.compiler, on_nan=trainer.on_nan,
+        )  # fmt: skip
+    return card
+
+
+def _prerequisite(
+    method: str,
+    verb: str,
+    source: str,
+    data: Dataset,
+    trainer: Trainer,
+    preset: str | None,
+    seed: int,
+    overrides: Mapping[str, Any],
+) -> str:
+    """The name of the run of `source` that `method` needs, which is trained if it is missing."""
+    own_preset = source_preset(source, preset)
+    needed = make_card(source, data=data, preset=own_preset, seed=seed)
+    if not (trainer.experiment.runs / needed.name / WEIGHTS).exists():
+        if trainer.console is not None:
+            what = f"the weights of {needed.name}" if verb == "starts from" else needed.name
+            scratch = f" (--init-from {NO_INIT} starts from scratch)"
+            say(
+                trainer.console,
+                f"{method} on {data.name} {verb} {what}, which is trained first"
+                f"{scratch if verb == 'starts from' else ''}.",
+            )
+        shared = network_settings(overrides)
+        train_run(source, data, trainer, preset=own_preset, seed=seed, overrides=shared)
+    return needed.name
+
+
+def train_study(study: Study, trainer: Trainer) -> list[RunCard]:
+    """Train every method and seed of a study that has something to train, and weaker networks."""
+    data = find_dataset(study.dataset)
+    cards = []
+    for seed in study.seeds:
+        runs: list[tuple[str, str | None, Mapping[str, Any]]]
+        runs = [(m, None, study.set) for m in study.methods if method_class(m).trains]
+        weaker = weak_card(study, data, seed)
+        if weaker is not None:
+            runs.append((EDM.name, weaker.name, _weak_settings(study)))
+        for method, name, overrides in runs:
+            preset = preset_for(study, method)
+            cards.append(
+                train_run(
+                    method, data, trainer, preset=preset, seed=seed, name=name, overrides=overrides
+                )
+            )
+    return cards
+
+
+def preset_for(study: Study, method: str) -> str | None:
+    """The study's preset, for the methods that have it; the data set's own for the others."""
+    if study.preset is None:
+        return None
+    owners = [m for m in study.methods if study.preset in method_class(m).presets]
+    if not owners:
+        raise unknown(
+            "preset", study.preset, {p for m in study.methods for p in METHODS[m].presets}
+        )
+    return study.preset if method in owners else None
+
+
+def weak_card(study: Study, data: Dataset, seed: int) -> RunCard | None:
+    """The weaker run of a study and training seed, "<edm run>-weak", if it is to have one."""
+    if study.weak is None:
+        return None
+    preset, overrides = preset_for(study, EDM.name), _weak_settings(study)
+    card = make_card(EDM.name, data=data, preset=preset, seed=seed, overrides=overrides)
+    return card.model_copy(update={"name": f"{card.name}-weak"})
+
+
+def _weak_settings(study: Study) -> dict[str, Any]:
+    """What the weaker run of a study overrides in its preset."""
+    return {**study.set, **(study.weak.set if study.weak else {})}
