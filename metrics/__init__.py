@@ -17,7 +17,6 @@ from metrics import (
 )
 from metrics import extractors as _extractors
 from metrics.accumulate import Accumulator, NonFiniteFeatures, plan_needs
-from metrics.archive import CorruptSampleSet, load_sample_set, save_sample_set
 from metrics.registry import EXTRACTORS, METRICS, find_extractor, find_metric
 
 BUILT_IN = (
@@ -30,11 +29,8 @@ __all__ = [
     "EXTRACTORS",
     "METRICS",
     "Accumulator",
-    "CorruptSampleSet",
     "NonFiniteFeatures",
     "find_extractor",
     "find_metric",
-    "load_sample_set",
     "plan_needs",
-    "save_sample_set",
 ]

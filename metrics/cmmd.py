@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet, look_up
-from metrics.cache import inherit
 from metrics.errors import Groups, jackknife_groups
 from metrics.kid import mmd_estimate
-from metrics.memo import remember
+from metrics.memo import inherit, remember
 from metrics.mmd import Features, GaussianKernel, Mmd, squared_mmd
 from metrics.registry import register
 

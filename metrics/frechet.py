@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from metrics.base import Array, Estimate, Metric, Moments, SampleSet, look_up
-from metrics.cache import kept_on_disk, only
 from metrics.errors import Groups, jackknife_estimate, jackknife_groups
-from metrics.memo import remember
+from metrics.memo import kept, only, remember
 from metrics.moments import moments_without
 from metrics.registry import register
 
@@ -114,7 +113,7 @@ def _steps(features: Features, mean: Array) -> Array:
 
 
 @remember(8)
-@kept_on_disk("root", only)
+@kept("root", only)
 def _root(cov: Array) -> Array:
     values, vectors = np.linalg.eigh(cov)
     # Directions below the rounding of the largest one are noise: the root would magnify them.

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from metrics.base import Array, Estimate, Metric, SampleSet, look_up
-from metrics.cache import kept_on_disk
 from metrics.errors import Groups, jackknife_estimate, jackknife_groups, share_estimate
-from metrics.memo import remember
+from metrics.memo import kept, remember
 from metrics.registry import register
 
 BLOCK_ROWS = 512
@@ -28,7 +27,7 @@ class Nearest(NamedTuple):
 
 
 @remember(8)
-@kept_on_disk("nearest", Nearest)
+@kept("nearest", Nearest)
 def nearest(x: Features, y: Features, block_rows: int = BLOCK_ROWS) -> Nearest:
     """Nearest sample of y (m, D) to each of x (n, D); pass x twice for the nearest other sample.
 

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from metrics.base import Array
-from metrics.cache import kept_on_disk
 from metrics.errors import Groups
-from metrics.memo import remember
+from metrics.memo import kept, remember
 
 Features = npt.NDArray[np.float32]
 
@@ -71,7 +70,7 @@ class KernelSums(NamedTuple):
 
 
 @remember(8)
-@kept_on_disk("kernel", KernelSums)
+@kept("kernel", KernelSums)
 def kernel_sums(
     x: Features, y: Features, groups: Groups, kernel: Kernel, block_rows: int = BLOCK_ROWS
 ) -> KernelSums:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from metrics.balls import CHUNK, STRIP, ball_radii, memberships
 from metrics.base import Array, Estimate, Metric, SampleSet, look_up
-from metrics.cache import kept_on_disk, only
 from metrics.errors import Groups, jackknife_estimate, jackknife_groups, share_estimate
-from metrics.memo import remember
+from metrics.memo import kept, only, remember
 from metrics.registry import register
 
 Features = npt.NDArray[np.floating[Any]]
@@ -142,13 +141,13 @@ def neighbour_scores(
 
 
 @remember(8)
-@kept_on_disk("radii", only)
+@kept("radii", only)
 def squared_radii(
     x: Features, k: int, device: str = "cpu", block: tuple[int, int] = (STRIP, CHUNK)
 ) -> Array:
     """Squared distance (n,) of each sample (n, D) to its k-th nearest other sample, in float64.
 
-    The array is read-only; those of a kept set (`metrics.cache`) come from disk.
+    The array is read-only; the store of a kept set (`keep_in`) has those of an earlier process.
     """
     # A copy owns its data, so what is computed from it can be remembered.
     radii: Array = ball_radii(_tensor(x, device), k, block).cpu().numpy().copy()

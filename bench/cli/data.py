@@ -26,12 +26,12 @@ from bench.data.decode import Crop, Geometry, Resize
 from bench.data.names import check_data_name
 from bench.data.prepare import prepare, remove_leftovers, source_hash
 from bench.data.prepared import prepared_folder, read_stamp, update_stamp, verify
+from bench.system import places
 from bench.system.claims import read_holder, tidy_claims, try_claim
 from bench.system.errors import UserError, unknown
 from bench.system.files import tidy
 from methods import METHODS
 from methods.spec import DataSpec
-from metrics import places
 
 CLAIM = ".claim"
 LOOK_EVERY = 0.2  # seconds

@@ -81,7 +81,7 @@ def begin(
 
     from bench.experiment.place import Experiment
     from bench.plugins.load import load_plugins
-    from metrics.places import holding
+    from bench.system.places import holding
 
     warnings = Console(stderr=True)
     for problem in load_plugins(plugins or ()):

@@ -25,6 +25,7 @@ from bench.experiment.rules import ChosenRule
 from bench.sweep.cells import Cell, Target, expand, target
 from bench.sweep.run import FLOOR, floor_key, floor_row, load_nets, run_cell
 from bench.sweep.second_network import of_run
+from bench.system import places
 from bench.system.devices import resolve_device
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256
@@ -33,7 +34,6 @@ from bench.training.runs import CARD, WEIGHTS, make_card, read_card, trained_run
 from bench.tuning.space import nested
 from methods import METHODS
 from methods.rules import CFG, make_rule
-from metrics import places
 
 Stored = Row | InversionRow
 

@@ -14,7 +14,7 @@ from bench.inversion.plan import Bench as Prepared
 from bench.inversion.plan import Planned, plan_inversions, prepare_bench
 from bench.inversion.sweep import sweep_inversions
 from bench.sweep.cells import Target
-from metrics import places
+from bench.system import places
 
 Numbers = dict[str, tuple[float | None, float]]
 """By name: a number, None where there is none, and the least size that differences are held to."""

@@ -31,8 +31,8 @@ from bench.data.prepared import marks, open_content, update_stamp
 from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
+from bench.system import places
 from bench.system.files import make_folder, write_text
-from metrics import places
 
 
 def prepare(

@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from bench.evaluation.cache import ResultFiles
 from bench.evaluation.plan import Planned, fitting_plan, measure, plan_metric
 from bench.evaluation.prepare import exact_mixture
-from bench.evaluation.real_side import real_side
+from bench.evaluation.reference import reference_set
 from bench.evaluation.result import MeasuredValue, NotMeasured
 from bench.evaluation.sides import Side
 from bench.evaluation.statistics.base import Statistics
@@ -22,7 +23,7 @@ from bench.system.errors import UserError
 from bench.system.files import sha256
 from metrics import METRICS, Accumulator, NonFiniteFeatures, plan_needs
 from metrics.base import Domain, ExactMixture, Extractor, Metric, Moments, SampleSet
-from metrics.cache import keep_results
+from metrics.memo import keep_in
 
 Tell = Callable[[int, int], None]
 SPATIAL = "inception-spatial"
@@ -222,7 +223,7 @@ def real_sets(plan: Plan, reference: Reference, cache: Path, tell: Tell) -> Real
         name = side.name
         if side.data is not None and name == f"{side.data.name}/reference":
             name = side.data.name  # the cache of sweeps on it
-        whole = real_side(
+        whole = reference_set(
             cache,
             re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-60:].strip("-"),
             side.hash,
@@ -255,7 +256,7 @@ def _set_of(found: Statistics, planned: Iterable[Planned], cache: Path) -> Sampl
     labels = np.zeros(found.n, np.int64)
     labels.setflags(write=False)
     made = SampleSet(n=found.n, labels=labels, features=features, moments=moments)
-    keep_results(made, cache)
+    keep_in(ResultFiles(cache), made)
     return made
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from bench.data import Dataset, Split
+from bench.evaluation.cache import ClassifierFiles
 from bench.evaluation.plan import Measured, Planned, fitting_plan, measure, plan_metric
-from bench.evaluation.real_side import real_side
+from bench.evaluation.reference import reference_set
 from bench.evaluation.weights import check_weights, missing
 from bench.experiment.protocols import find_protocol
 from bench.system.errors import UserError, unknown
@@ -98,10 +99,11 @@ def make_extractor(
             return EXTRACTORS[name](data.spec.shape[0])
         if name == "classifier":
             samples, labels = data.train.samples, data.train.labels
+            store = ClassifierFiles(cache)
             if not is_photographic(data):
-                return train_classifier(samples, labels, cache=cache)
+                return train_classifier(samples, labels, store=store)
             network = _efficientnet(str(device))
-            return train_head(samples, labels, network=network, cache=cache, tell=tell)
+            return train_head(samples, labels, network=network, store=store, tell=tell)
         if name == EfficientNetExtractor.name:
             return _efficientnet(str(device))
         if name in WEIGHTS:
@@ -265,7 +267,7 @@ def _real_side(
     def feed(accumulator: Accumulator) -> None:
         accumulate(accumulator, reference.samples, reference.labels, tell)
 
-    return real_side(
+    return reference_set(
         cache,
         data.name,
         reference.hash,

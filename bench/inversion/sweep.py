@@ -38,12 +38,12 @@ from bench.inversion.measure import (
 )
 from bench.inversion.plan import Bench, Planned, kept, make_editor
 from bench.sweep.run import Diverged, Outcome
+from bench.system import places
 from bench.system.errors import UserError
 from bench.system.failures import system_error
 from bench.system.files import make_folder
 from bench.system.progress import Bar
 from methods import Guidance
-from metrics import places
 
 SHOWN = 10
 

@@ -19,6 +19,7 @@ from bench.sweep.cells import Cell, Target
 from bench.sweep.run import FLOOR_RUN, Outcome, generate, is_done, load_nets, make_row, run_cell
 from bench.sweep.saving import Keep, Saver
 from bench.sweep.sharing import claim_path, in_turn
+from bench.system import places
 from bench.system.claims import tidy_claims
 from bench.system.errors import UserError
 from bench.system.failures import system_error
@@ -26,7 +27,6 @@ from bench.system.files import make_folder, tidy
 from bench.system.holder import Holder
 from bench.system.memory import Batches
 from bench.system.progress import Bar
-from metrics import places
 
 
 def sweep(

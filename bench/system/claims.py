@@ -19,10 +19,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bench.system import places
 from bench.system.exclusive import rename_new
 from bench.system.files import make_folder, read_whole
 from bench.system.holder import Holder, Mark, mark_in, this_process
-from metrics import places
 
 PATIENCE = 120.0
 """Seconds without a sign of life after which a claim of another machine is void."""

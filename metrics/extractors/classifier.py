@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
-from metrics.extractors.weights import load_weights, save_weights, training_key, weights_digest
+from metrics.extractors.weights import WeightsStore, training_key, weights_digest
 from metrics.rows import Rows
 
 PREPROCESSING = "uint8 / 127.5 - 1"
@@ -88,7 +86,7 @@ def train_classifier(
     images: Rows,
     labels: Tensor,
     *,
-    cache: Path | None = None,
+    store: WeightsStore | None = None,
     seed: int = 0,
     steps: int = STEPS,
     name: str = "classifier",
@@ -97,8 +95,8 @@ def train_classifier(
 
     Train on images that are not the reference of a comparison. Equal arguments give equal weights
     on one machine; no global random state is used. Of more than 50,000 images it takes 50,000,
-    drawn by a fixed seed. With a `cache` folder the weights are loaded
-    from there if they are whole and belong to these arguments, and written there otherwise.
+    drawn by a fixed seed. A `store` gives the weights if it has them for
+    these arguments, and gets them otherwise.
     """
     check_training_set(images, labels)
     labels = labels.detach().cpu().long()
@@ -113,17 +111,16 @@ def train_classifier(
     shape = (found.shape[1], found.shape[2], found.shape[3])
     generator = torch.Generator().manual_seed(seed)
     net = SmallCNN(shape, classes, generator)
-    if cache is None:
+    if store is None:
         _fit(net, found, labels, steps, generator)
         return ClassifierExtractor(net, shape, name)
     key = training_key([RECIPE, list(found.shape), seed, steps], found, labels)
-    path = cache / f"classifier-{key[:16]}.safetensors"
-    weights = load_weights(path, key, PREPROCESSING)
+    weights = store.load(key, PREPROCESSING)
     if weights is not None:
         net.load_state_dict(weights)
     else:
         _fit(net, found, labels, steps, generator)
-        save_weights(path, key, PREPROCESSING, net.state_dict())
+        store.save(key, PREPROCESSING, net.state_dict())
     return ClassifierExtractor(net, shape, name)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from metrics.base import Extracted, Extractor
 from metrics.extractors.classifier import check_training_set
 from metrics.extractors.efficientnet import EfficientNetExtractor
-from metrics.extractors.weights import load_weights, save_weights, training_key, weights_digest
+from metrics.extractors.weights import WeightsStore, training_key, weights_digest
 from metrics.rows import Rows
 
 FEATURES = 128
@@ -101,16 +100,16 @@ def train_head(
     labels: Tensor,
     *,
     network: Extractor | None = None,
-    cache: Path | None = None,
+    store: WeightsStore | None = None,
     seed: int = 0,
     tell: Tell = lambda _: None,
 ) -> HeadExtractor:
     """Extractor trained on uint8 images (n, 3, H, W) and labels (n,) in [0, K).
 
     `network` is EfficientNet-Lite0 by default. At most 10,000 images are used. Equal arguments
-    give equal weights on one machine and device; no global random state is used. With a `cache`
-    folder the head is loaded from there if it is whole and belongs to these arguments, and written
-    there otherwise. `tell` gets a sentence before anything slow, and then now and then.
+    give equal weights on one machine and device; no global random state is used. A `store` gives
+    the head if it has one for these arguments, and gets it otherwise. `tell` gets a sentence before
+    anything slow, and then now and then.
     """
     check_training_set(images, labels)
     network = network or EfficientNetExtractor()
@@ -124,19 +123,18 @@ def train_head(
         found = images[:]
     found, labels = found.detach().cpu().contiguous(), labels.detach().cpu().long()
     key = training_key([RECIPE, network.hash, list(found.shape), classes, seed], found, labels)
-    path = None if cache is None else cache / f"classifier-{key[:16]}.safetensors"
-    weights = None if path is None else load_weights(path, key, network.hash)
+    weights = None if store is None else store.load(key, network.hash)
     head = Head(network.dim, classes, generator)
     if weights is not None:
         head.load_state_dict(weights)
         return HeadExtractor(network, head, shape)
     tell(
         f"Training the classifier that judges the classes, on {network.name} features of "
-        f"{len(found):,} training images" + (": once, then kept." if path else ".")
+        f"{len(found):,} training images" + (": once, then kept." if store is not None else ".")
     )
     _fit(head, _features(network, found, tell), labels, generator)
-    if path is not None:
-        save_weights(path, key, network.hash, head.state_dict())
+    if store is not None:
+        store.save(key, network.hash, head.state_dict())
     return HeadExtractor(network, head, shape)
 
 

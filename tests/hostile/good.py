@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import torch
 
-from metrics.archive import save_sample_set
+from bench.evaluation.archive import save_sample_set
 from metrics.base import SampleSet
 from tests.bench.data.makers import edm_files, idx_files, image_tree, imagenet_files, old_pickle
 from tests.bench.report.factory import demo

@@ -48,6 +48,9 @@ from bench.data.samples.read import read_samples
 from bench.data.samples.write import first_missing
 from bench.data.sources import find_source as find_form
 from bench.data.trees import open_tree
+from bench.evaluation.archive import load_sample_set
+from bench.evaluation.cache import ClassifierFiles
+from bench.evaluation.cache import _load as load_cached
 from bench.evaluation.sides import read_labels
 from bench.evaluation.statistics.read import is_statistics, read_statistics
 from bench.experiment.inversion_rows import read_inversion
@@ -68,10 +71,7 @@ from bench.training.runs import read_card
 from bench.training.sources import find_source
 from bench.tuning.store import read_result, read_trials
 from methods.spec import DataSpec
-from metrics.archive import load_sample_set
-from metrics.cache import _load as load_cached
 from metrics.extractors.tensors import read_tensors, state_copy
-from metrics.extractors.weights import load_weights as load_classifier
 from metrics.extractors.weights_table import ALEXNET
 from tests.hostile import makers
 
@@ -227,7 +227,9 @@ READERS: dict[str, Reader] = {
     "cached set": Reader("x.npz", load_sample_set, refusals=(ValueError, FileNotFoundError)),
     "cached result": Reader("x.npz", lambda p: load_cached(p, "key"), refusals=()),
     "cached classifier": Reader(
-        "x.safetensors", lambda p: load_classifier(p, "key", ""), refusals=()
+        "classifier-key.safetensors",
+        lambda p: ClassifierFiles(p.parent).load("key", ""),
+        refusals=(),
     ),
     **{
         f"extractor {kind}": Reader(f"x.{kind}", read_tensors, refusals=EXTRACTOR)

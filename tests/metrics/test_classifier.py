@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from bench.evaluation.cache import ClassifierFiles
 from metrics.extractors import classifier
 from metrics.extractors.classifier import SmallCNN, train_classifier
 from metrics.frechet import frechet_distance
@@ -26,14 +27,15 @@ def trained(digits, tmp_path_factory):
     images, labels = digits
     cache = tmp_path_factory.mktemp("classifier")
     before = torch.get_rng_state()
-    extractor = train_classifier(images[:900], labels[:900], cache=cache)
+    extractor = train_classifier(images[:900], labels[:900], store=ClassifierFiles(cache))
     assert torch.equal(torch.get_rng_state(), before)
     return extractor, cache
 
 
 def quick(cache=None, **changes):
     images, labels = uint8_images(40), torch.arange(40) % 4
-    return train_classifier(images, labels, cache=cache, **{"steps": 3, **changes})
+    store = None if cache is None else ClassifierFiles(cache)
+    return train_classifier(images, labels, store=store, **{"steps": 3, **changes})
 
 
 def test_recognises_digits_it_has_not_seen(digits, trained):
@@ -79,7 +81,9 @@ def test_loads_from_the_cache_what_it_trained(digits, trained):
     extractor, cache = trained
     images, labels = digits
     files = list(cache.iterdir())
-    again = train_classifier(images[:900], labels[:900], cache=cache, name="digits-cnn")
+    again = train_classifier(
+        images[:900], labels[:900], store=ClassifierFiles(cache), name="digits-cnn"
+    )
     assert list(cache.iterdir()) == files
     assert again.name == "digits-cnn"
     assert again.hash == extractor.hash
@@ -149,12 +153,15 @@ def test_of_many_images_a_fixed_part_is_trained_on(tmp_path, monkeypatch):
     images, labels = uint8_images(40), torch.arange(40) % 4
     monkeypatch.setattr(classifier, "MAX_IMAGES", 30)
     drawn = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:30].sort().values
-    limited = train_classifier(images, labels, steps=3, cache=tmp_path)
+    limited = train_classifier(images, labels, steps=3, store=ClassifierFiles(tmp_path))
     assert limited.hash == train_classifier(images[drawn], labels[drawn], steps=3).hash
     # What was not drawn is not looked at, not even for the cache.
     other = images.clone()
     other[sorted(set(range(40)) - set(drawn.tolist()))] = 0
-    assert train_classifier(other, labels, steps=3, cache=tmp_path).hash == limited.hash
+    assert (
+        train_classifier(other, labels, steps=3, store=ClassifierFiles(tmp_path)).hash
+        == limited.hash
+    )
     assert len(list(tmp_path.iterdir())) == 1
     monkeypatch.setattr(classifier, "MAX_IMAGES", 40)
     assert train_classifier(images, labels, steps=3).hash != limited.hash

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from bench.evaluation.cache import ClassifierFiles
 from metrics.extractors import head as module
 from metrics.extractors.efficientnet import EfficientNetExtractor
 from metrics.extractors.head import train_head
@@ -28,7 +29,9 @@ def trained(network, tmp_path_factory):
     cache = tmp_path_factory.mktemp("head")
     said = []
     before = torch.get_rng_state()
-    extractor = train_head(*stripes(300, 0), network=network, cache=cache, tell=said.append)
+    extractor = train_head(
+        *stripes(300, 0), network=network, store=ClassifierFiles(cache), tell=said.append
+    )
     assert torch.equal(torch.get_rng_state(), before)
     return extractor, cache, said
 
@@ -49,7 +52,9 @@ def test_says_what_takes_long_and_only_then(trained, network):
     assert "300 training images" in said[0]
     assert "300 of 300" in said[-1]
     again = []
-    loaded = train_head(*stripes(300, 0), network=network, cache=cache, tell=again.append)
+    loaded = train_head(
+        *stripes(300, 0), network=network, store=ClassifierFiles(cache), tell=again.append
+    )
     assert again == []
     assert loaded.hash == extractor.hash
     images = stripes(20, 2)[0]
@@ -70,12 +75,14 @@ def test_hash_covers_weights_network_and_seed(network, tmp_path):
 
 
 def test_damaged_cache_is_trained_again(network, tmp_path):
-    expected = train_head(*stripes(60, 0), network=network, cache=tmp_path).hash
+    expected = train_head(*stripes(60, 0), network=network, store=ClassifierFiles(tmp_path)).hash
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     path.write_bytes(whole[:-10] + bytes([whole[-10] ^ 1]) + whole[-9:])
     said = []
-    again = train_head(*stripes(60, 0), network=network, cache=tmp_path, tell=said.append)
+    again = train_head(
+        *stripes(60, 0), network=network, store=ClassifierFiles(tmp_path), tell=said.append
+    )
     assert said
     assert again.hash == expected
     assert path.read_bytes() == whole

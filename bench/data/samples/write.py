@@ -19,9 +19,9 @@ from torch import Tensor
 from bench.data.samples.card import SAMPLES_JSON, SampleCard, differences, parse_sample_card
 from bench.data.samples.read import CARD_MOST
 from bench.data.untrusted import DAMAGE, open_array, take
+from bench.system import places
 from bench.system.errors import UserError, said
 from bench.system.files import atomic_path, check_regular, make_folder, read_whole, tidy, write_text
-from metrics import places
 
 FORMATS = ("png", "zip", "npz", "grid")
 OTHER_IMAGES = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})

@@ -11,8 +11,8 @@ import torch
 
 from bench.evaluation.statistics.base import ABOUT, StatisticsCard
 from bench.system.errors import UserError
+from bench.system.files import atomic_file
 from metrics.base import Moments
-from metrics.files import atomic_file
 
 FORMATS = ("edm", "adm", "clean-fid", "torch-fidelity")
 SUFFIX = {"edm": ".npz", "adm": ".npz", "clean-fid": ".npz", "torch-fidelity": ".pt"}

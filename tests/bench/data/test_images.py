@@ -12,6 +12,7 @@ from PIL import Image
 from bench.data.samples.card import SampleCard, parse_sample_card
 from bench.data.samples.read import read_samples
 from bench.data.samples.write import check_format, first_missing, guess_format, open_sink
+from bench.system import files
 from bench.system.errors import UserError
 
 KINDS = {"png": "folder", "zip": "file.zip", "npz": "file.npz"}
@@ -168,7 +169,7 @@ def test_a_full_disk_at_the_end_leaves_nothing(tmp_path, kind, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("metrics.files.os.fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path / "out", kind, make_card())
     assert list(tmp_path.iterdir()) == []

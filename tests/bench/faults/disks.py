@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from metrics import files
+from bench.system import files
 from tests.bench.faults.inject import failing
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

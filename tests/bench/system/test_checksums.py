@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.evaluation.real_side import real_side
+from bench.evaluation.cache import ClassifierFiles, remembered_on_disk
+from bench.evaluation.reference import reference_set
 from bench.system.errors import UserError
 from bench.training.checkpoint import (
     TrainingState,
@@ -18,9 +19,6 @@ from bench.training.checkpoint import (
     save_state,
     save_weights,
 )
-from metrics.cache import remembered_on_disk
-from metrics.extractors.weights import load_weights as load_extractor
-from metrics.extractors.weights import save_weights as save_extractor
 
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHTS = {
@@ -162,16 +160,16 @@ def test_a_flipped_bit_in_cached_results_is_said_and_mended(tmp_path, caplog):
 
 
 def test_a_flipped_bit_in_an_extractors_weights_is_said(tmp_path, caplog):
-    path = tmp_path / "classifier.safetensors"
+    files, path = ClassifierFiles(tmp_path), tmp_path / "classifier-key.safetensors"
     weights = {"w": torch.arange(5.0)}
-    assert load_extractor(path, "key", "about") is None
-    save_extractor(path, "key", "about", weights)
-    assert same(load_extractor(path, "key", "about"), weights)
+    assert files.load("key", "about") is None
+    files.save("key", "about", weights)
+    assert same(files.load("key", "about"), weights)
     assert caplog.messages == []
     content = bytearray(path.read_bytes())
     content[-3] ^= 4
     path.write_bytes(content)
-    assert load_extractor(path, "key", "about") is None
+    assert files.load("key", "about") is None
     assert [m.startswith(f"{path} is cut short or damaged") for m in caplog.messages] == [True]
 
 
@@ -183,7 +181,7 @@ def test_a_flipped_bit_in_the_real_side_is_said_and_mended(tmp_path, caplog):
         accumulator.update(torch.arange(8.0).view(4, 2), torch.zeros(4, dtype=torch.long))
 
     def ask():
-        return real_side(tmp_path, "toy", "hash", {}, ["features"], feed)
+        return reference_set(tmp_path, "toy", "hash", {}, ["features"], feed)
 
     ask()
     assert (len(fed), caplog.messages) == (1, [])

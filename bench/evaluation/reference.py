@@ -1,4 +1,4 @@
-"""The real side of a comparison: extracted once, cached by everything that it depends on."""
+"""The real set of a comparison: extracted once, cached by everything that it depends on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.evaluation.archive import CorruptSampleSet, load_sample_set, save_sample_set
+from bench.evaluation.cache import ResultFiles
 from bench.experiment.identity import code_hash, digest
-from metrics import Accumulator, CorruptSampleSet, load_sample_set, save_sample_set
+from bench.system.files import tell_damaged
+from metrics import Accumulator
 from metrics.base import ExactMixture, Extractor, Need, SampleSet
-from metrics.cache import keep_results
-from metrics.damage import tell_damaged
+from metrics.memo import keep_in
 
 Feed = Callable[[Accumulator], None]
 
 
-def real_side(
+def reference_set(
     cache: Path,
     name: str,
     content: str,
@@ -54,5 +56,5 @@ def real_side(
         save_sample_set(path, accumulator.finish(exact))
         # Read back, so that the first run sees exactly what later ones see.
         real = load_sample_set(path)
-    keep_results(real, cache)
+    keep_in(ResultFiles(cache), real)
     return real

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 
-from metrics import METRICS, cache
-from metrics.archive import load_sample_set, save_sample_set
+from bench.evaluation import cache
+from bench.evaluation.archive import load_sample_set, save_sample_set
+from bench.evaluation.cache import ResultFiles, remembered_on_disk
+from metrics import METRICS, memo
 from metrics.base import SampleSet
-from metrics.cache import keep_results, remembered_on_disk
 from metrics.errors import jackknife_groups
+from metrics.memo import keep_in
 from metrics.mmd import PolynomialKernel, kernel_sums
 from metrics.neighbours import squared_radii
 from tests.metrics.helpers import vectors
@@ -31,7 +33,7 @@ def reopened(samples: SampleSet, folder) -> SampleSet:
     """The same set as another process would have it: in other arrays, with nothing remembered."""
     save_sample_set(folder / "set.npz", samples)
     again = load_sample_set(folder / "set.npz")
-    keep_results(again, folder / "kept")
+    keep_in(ResultFiles(folder / "kept"), again)
     return again
 
 
@@ -157,12 +159,12 @@ def test_a_set_with_itself_is_not_two_equal_sets(tmp_path):
 def test_results_of_arrays_that_may_change_are_refused(tmp_path):
     loose = SampleSet(n=2, labels=np.zeros(2, np.int64), features={"f": np.ones((2, 2), "f4")})
     with pytest.raises(ValueError, match="read-only"):
-        keep_results(loose, tmp_path)
+        keep_in(ResultFiles(tmp_path), loose)
 
 
 def test_an_array_that_is_gone_leaves_no_trace(tmp_path):
-    before = len(cache._kept)
+    before = len(memo._attached)
     one = reopened(vectors(draws()), tmp_path)
-    assert len(cache._kept) == before + 2
+    assert len(memo._attached) == before + 2
     del one
-    assert len(cache._kept) == before
+    assert len(memo._attached) == before

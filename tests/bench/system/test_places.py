@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from metrics import places
-from metrics.files import atomic_file, make_folder
+from bench.system import places
+from bench.system.files import atomic_file, make_folder
 
 OPEN = Path("/proc/self/fd")
 

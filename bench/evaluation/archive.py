@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import stat
 import zipfile
-import zlib
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bench.data.untrusted import DAMAGE as UNTRUSTED
+from bench.system.files import atomic_file, check_regular
 from metrics.base import ExactMixture, Moments, PixelStats, SampleSet
-from metrics.files import atomic_file
+from metrics.memo import Arrays, content_digest
 
 FORMAT = "guidance-bench sample set 2"
 REASON_MOST = 200
-Arrays = dict[str, npt.NDArray[Any]]
-DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError,
-    RuntimeError, IndexError, OverflowError, MemoryError, SyntaxError, TokenError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+DAMAGE = (*UNTRUSTED, TokenError)
 """What numpy and json raise on files that are not what they say."""
 
 
@@ -59,8 +51,7 @@ def load_arrays(path: Path) -> Arrays:
 
     Copies own their data, without which no result for them would be remembered.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("it is no file")
+    check_regular(path)
     with zipfile.ZipFile(path) as archive:
         # What is compressed may unfold into more than there is memory for.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -112,12 +103,3 @@ def _assembled(arrays: Arrays, about: dict[str, Any]) -> SampleSet:
             else None
         ),
     )
-
-
-def content_digest(arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> str:
-    """SHA-256 of arrays under their names, and of `about`, which goes to JSON."""
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from bench.evaluation.archive import CorruptSampleSet, load_sample_set, save_sample_set
+from bench.system.files import atomic_file
 from metrics.accumulate import Accumulator
-from metrics.archive import CorruptSampleSet, load_sample_set, save_sample_set
 from metrics.base import ExactMixture, SampleSet
-from metrics.files import atomic_file
-
-from .helpers import Stub, uint8_images, vectors
+from tests.metrics.helpers import Stub, uint8_images, vectors
 
 
 def images_set() -> SampleSet:
