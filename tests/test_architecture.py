@@ -157,3 +157,22 @@ print("HEAVY", [name for name in {heavy!r} if name in sys.modules])
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
     assert all(command in done.stdout for command in ("train", "sweep", "report", "list"))
+
+
+def test_public_names_stay():
+    code = """
+from bench.conformance import MethodConformance
+from bench.rule_conformance import RuleConformance
+from bench.data import Dataset, register
+import bench.conformance, bench.plugins.conformance, bench.plugins.rule_conformance
+assert bench.conformance is bench.plugins.conformance
+assert RuleConformance is bench.plugins.rule_conformance.RuleConformance
+assert bench.plugins.conformance.__spec__.name == "bench.plugins.conformance"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    for module in ("bench", "bench.cli"):
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT
+        )
+        assert (done.returncode, "sweep" in done.stdout) == (0, True), done.stderr
+    assert PROJECT["project"]["scripts"] == {"bench": "bench.cli:main"}
