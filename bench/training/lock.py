@@ -99,13 +99,13 @@ def _loss(claim: Claim, name: str) -> str:
     if read_holder(claim.path) is None:
         return (
             f"{claim.path.parent} is gone, as when its disk was unmounted, or another process "
-            f"removed its lock: training of {name!r} stops and writes nothing more. Once it is "
-            "back, run the same command to continue from the last checkpoint."
+            f"removed its lock: training of {name!r} stops and writes nothing more. Bring it "
+            "back. Run the same command to continue from the last checkpoint."
         )
     return (
         f"Another process took over run {name!r}, since this one gave no sign of life for "
-        f"{PATIENCE:.0f} seconds. This one stops and writes nothing more; run the same command to "
-        "continue from the last checkpoint."
+        f"{PATIENCE:.0f} seconds. This one stops and writes nothing more. Run the same command "
+        "to continue from the last checkpoint."
     )
 
 
