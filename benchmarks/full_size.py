@@ -26,10 +26,10 @@ from bench.experiment.place import Experiment
 from bench.sweep.cells import target
 from bench.sweep.run import generate, load_nets
 from bench.system.devices import make_fabric
+from bench.training.initial import make_teacher, teacher_card
 from bench.training.loop import train
 from bench.training.price import parameters
 from bench.training.runs import make_card
-from bench.training.sources import make_teacher, teacher_card
 from methods import METHODS, Guidance
 from methods.settings import CIFAR10, IMAGENET64
 

@@ -312,9 +312,9 @@ def main() -> None:
         if stop.asked:
             _complain(STOPPED, INTERRUPTED)
         from bench.cli.usage import usage_error
-        from bench.system.failures import explain_trouble
+        from bench.system.failures import explain_failure
 
-        trouble = explain_trouble(error)
+        trouble = explain_failure(error)
         found = usage_error(error) if trouble is None else (trouble, 1)
         if found is None:
             raise

@@ -12,8 +12,8 @@ from bench.system.claims import tidy_claims
 from bench.system.files import tidy
 from bench.system.progress import say
 from bench.training.checkpoint import save_weights
-from bench.training.hold import hold_folder
 from bench.training.importing.plan import Import, plan_import
+from bench.training.lock import lock_folder
 from bench.training.runs import CARD, WEIGHTS, check_claim, write_card
 
 
@@ -41,7 +41,7 @@ def import_file(
     if (folder / CARD).exists() and (folder / WEIGHTS).exists():
         say(console, f"It is imported already, in {folder}.")
     else:
-        with hold_folder(folder, name):
+        with lock_folder(folder, name):
             check_claim(folder, planned.card)  # another process may have come first
             # The card comes last: a folder without one is no run.
             save_weights(folder / WEIGHTS, planned.found.tensors)

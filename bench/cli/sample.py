@@ -24,7 +24,7 @@ from bench.sweep.saving import batch_start, make_sample_card, sample_path
 from bench.sweep.second_network import find_seconds, refuse_unused
 from bench.system.devices import resolve_device
 from bench.system.errors import UserError, unknown
-from bench.system.failures import explain_trouble
+from bench.system.failures import explain_failure
 from bench.system.progress import Bar
 from bench.training.runs import (
     RunCard,
@@ -161,7 +161,7 @@ def _write(
         except (UserError, OSError):
             raise
         except Exception as error:  # the code of a method may fail in any way
-            why = explain_trouble(error) or f"{type(error).__name__}: {error}."
+            why = explain_failure(error) or f"{type(error).__name__}: {error}."
             raise UserError(f"Sampling {cell.card.name} failed: {why}") from None
 
 

@@ -130,7 +130,7 @@ class _File:
             if not got:
                 raise Unreadable(
                     f"{self.path} ends before its last row: it was cut short after it was opened. "
-                    f"Bring it back as it was, or prepare it again; {KEPT}."
+                    f"Bring it back as it was, or prepare it again. {KEPT}"
                 )
             done += got
 

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 from rich.table import Column, Table
 
-from bench.experiment.numerals import decimals, with_error
+from bench.experiment.formatting import decimals, with_error
 from bench.experiment.rows import Frozen
 from bench.system.errors import UserError
 from bench.system.files import write_text

@@ -44,7 +44,7 @@ from bench.report.pages.spreadsheet import csv_text
 from bench.report.pages.tables import make_table, markdown
 from bench.report.pages.tex import tex
 from bench.report.pages.yardstick_section import yardstick_html, yardstick_markdown, yardstick_tex
-from bench.system.failures import explain_trouble
+from bench.system.failures import explain_failure
 from bench.system.files import read_whole, write_bytes, write_text
 from bench.system.progress import Bar
 
@@ -157,7 +157,7 @@ def _draw(plans: Iterable[Plan], out: Path, bar: Bar) -> tuple[list[Picture], li
                 for kind, content in zip(("png", "pdf"), files, strict=True)
             ]
         except Exception as error:  # Whatever goes wrong in a drawing, the numbers must come out.
-            why = explain_trouble(error) or f"{type(error).__name__}: {error}"
+            why = explain_failure(error) or f"{type(error).__name__}: {error}"
             problem = f"Figure {plan.name} failed: {why}"
         else:
             figures += written

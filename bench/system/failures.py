@@ -1,4 +1,4 @@
-"""What the machine refuses, in one sentence: a full disk, a vanished mount, too little memory."""
+"""Failures of the machine in one sentence: a full disk, a vanished mount, out of memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 from bench.system.errors import UserError
 
-KEPT = "what was finished is kept, and the same command goes on"
-_MOUNT = f"The disk or its mount fails; once it is back, {KEPT}."
-_RIGHTS = f"Get the right to write there, or name another folder; {KEPT}."
-_ROOM = f"Make room there; {KEPT}."
-_HANDLES = f"Allow more open files (ulimit -n); {KEPT}."
+KEPT = "Finished work is kept. Run the same command to continue."
+_MOUNT = f"The disk or its mount failed: bring it back. {KEPT}"
+_RIGHTS = f"Get the right to write there, or name another folder. {KEPT}"
+_ROOM = f"Make room there. {KEPT}"
+_HANDLES = f"Allow more open files (ulimit -n). {KEPT}"
 _IN_THE_WAY = "Something else is in the place of a file or folder: move it away, or name another."
 
 ADVICE = {
@@ -29,32 +29,36 @@ ADVICE = {
     errno.ENODEV: _MOUNT,
     errno.ENXIO: _MOUNT,
     errno.EHOSTDOWN: _MOUNT,
-    errno.EFBIG: f"Allow larger files (ulimit -f, or another file system); {KEPT}.",
+    errno.EFBIG: f"Allow larger files (ulimit -f, or another file system). {KEPT}",
     errno.EMFILE: _HANDLES,
     errno.ENFILE: _HANDLES,
 }
-"""What to do about the refusals that meet every further file as well."""
+"""What to do about failures that every further file would meet as well."""
 
 _ONE_FILE = {
-    errno.ENOENT: f"If it was there before, bring it back; {KEPT}.",
+    errno.ENOENT: f"If it was there before, bring it back. {KEPT}",
     errno.ENOTDIR: _IN_THE_WAY,
     errno.EISDIR: _IN_THE_WAY,
     errno.EEXIST: _IN_THE_WAY,
     errno.ENAMETOOLONG: "Choose shorter names.",
 }
 _MEMORY = (
-    "Memory does not suffice. Take smaller pieces, such as --batch 64 or "
-    f"--set train.micro_batch=16, or free some; {KEPT}."
+    "Out of memory. Use a smaller batch, such as --batch 64 or --set train.micro_batch=16, or free "
+    f"some memory. {KEPT}"
 )
+_WORDS = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
+    "status_alloc_failed",
+)  # fmt: skip
 _RUST = re.compile(r"(?:I/O error: )?(?P<what>[^:]*) \(os error (?P<number>\d+)\)")
 _TEMPORARY = re.compile(r"(?P<folder>.*/)?\.(?P<name>[^/]+)\.[a-z0-9_]{8}(?:\.writing(?:/[^/]*)?)?")
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The refusal of the machine behind an error, if it is one that every further file meets.
+    """The failure of the machine behind an error, if every further file would meet it as well.
 
-    Libraries may raise something of their own while they handle it, and those that are written in
-    Rust say its number only in words.
+    Libraries may raise an error of their own while they handle it, and those that are written in
+    Rust give its number only in the message.
     """
     seen: set[int] = set()
     found: BaseException | None = error
@@ -63,42 +67,54 @@ def system_error(error: BaseException) -> OSError | None:
         if isinstance(found, OSError):
             if found.errno in ADVICE:
                 return found
-        elif (told := _RUST.search(str(found))) and int(told["number"]) in ADVICE:
-            number = int(told["number"])
+        elif (match := _RUST.search(str(found))) and int(match["number"]) in ADVICE:
+            number = int(match["number"])
             return OSError(number, os.strerror(number))
         found = found.__cause__ or found.__context__
     return None
 
 
-def explain_trouble(error: BaseException) -> str | None:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that this machine or its accelerator is out of memory.
+
+    Does not import torch: the error may be that its libraries could not be loaded.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # Allocators of the CPU and MPS, CUDA's libraries and the loader of libraries say it in words.
+    text = str(error).lower()
+    return isinstance(error, ImportError | RuntimeError) and any(word in text for word in _WORDS)
+
+
+def explain_failure(error: BaseException) -> str | None:
     """What failed, where, and what to do, in one or two sentences; None for other errors."""
-    refusal = system_error(error)
-    if refusal is None and _is_out_of_memory(error):
+    failure = system_error(error)
+    if failure is None and is_out_of_memory(error):
         return _MEMORY
-    if refusal is None and isinstance(error, OSError):
-        refusal = error
-    if refusal is None:
+    if failure is None and isinstance(error, OSError):
+        failure = error
+    if failure is None:
         return None
-    number = refusal.errno or 0
-    if number == errno.ENOMEM:
-        return _MEMORY
-    where = f": {_place(refusal.filename)}" if refusal.filename else ""
-    what = f"{refusal.strerror or refusal}{where}.".replace("..", ".")
+    number = failure.errno or 0
+    where = f": {_place(failure.filename)}" if failure.filename else ""
+    what = f"{failure.strerror or failure}{where}.".replace("..", ".")
     advice = ADVICE.get(number) or _ONE_FILE.get(number)
     return f"{what} {advice}" if advice else what
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Turn a refusal of the machine within the block into a UserError that begins with `what`."""
+def explained(what: str) -> Iterator[None]:
+    """Turn a failure of the machine within the block into a UserError that begins with `what`."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if system_error(error) is None and not _is_out_of_memory(error):
+        if system_error(error) is None and not is_out_of_memory(error):
             raise
-        raise UserError(f"{what}: {explain_trouble(error)}") from error
+        raise UserError(f"{what}: {explain_failure(error)}") from error
 
 
 def _place(name: object) -> str:
@@ -106,13 +122,3 @@ def _place(name: object) -> str:
     text = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
     found = _TEMPORARY.fullmatch(text)
     return f"{found['folder'] or ''}{found['name']}" if found else text
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    if isinstance(error, ImportError | RuntimeError):
-        # Of a shared library that cannot be mapped, and of the allocators of torch.
-        words = ("cannot allocate memory", "out of memory", "not enough memory", "can't allocate")
-        return any(word in str(error).lower() for word in words)
-    return False

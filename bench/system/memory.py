@@ -1,14 +1,19 @@
-"""Batches that shrink when memory does not suffice."""
+"""How much memory is left, and batches that shrink when they do not fit."""
 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from bench.system.failures import is_out_of_memory
+
 T = TypeVar("T")
+_MEMINFO = Path("/proc/meminfo")
 
 
 class Batches:
@@ -43,15 +48,20 @@ class Batches:
                 torch.cuda.empty_cache()
             self.size = (self.size + 1) // 2
             self._tell(
-                f"{what}: memory does not suffice; going on with batches of {self.size}: "
-                f"{self._because}."
+                f"{what}: out of memory; continuing with batches of {self.size}: {self._because}."
             )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of a device or of this machine, does not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # The allocators of the CPU and of MPS raise a plain RuntimeError, as do CUDA's libraries.
-    words = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+def available_bytes(device: torch.device) -> int | None:
+    """Free memory of `device` in bytes; None where it is unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    try:
+        for line in _MEMINFO.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None

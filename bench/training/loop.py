@@ -25,16 +25,21 @@ from bench.training.checkpoint import (
     STATE,
     TrainingState,
     check_weights,
+    load_due,
     load_into,
+    load_newest,
     load_optimizer,
     optimizer_tensors,
+    remove_states,
+    save_newest,
     save_state,
     save_weights,
+    settle,
 )
-from bench.training.hold import Hold, hold_run
+from bench.training.lock import RunLock, lock_run
 from bench.training.log import LOG, Log
 from bench.training.optim import Ema, learning_rate, make_optimizer
-from bench.training.processes import in_any, leader_first
+from bench.training.processes import any_process, leader_first
 from bench.training.runs import (
     CARD,
     WEIGHTS,
@@ -45,7 +50,6 @@ from bench.training.runs import (
     read_card,
     write_card,
 )
-from bench.training.states import load_due, load_newest, remove_states, save_newest, settle
 from bench.training.step import Loss as _Loss
 from bench.training.step import accumulate_gradients, build_nets, near
 from bench.training.watch import OnNan, Unstable, check_finite
@@ -100,13 +104,13 @@ def train(
     # What the first process sees holds for all: files may come into being meanwhile.
     if fabric.broadcast(weights_file.exists()):
         return _finished(card, folder, leader, console)
-    with hold_run(folder, card.name, fabric) as hold:
+    with lock_run(folder, card.name, fabric) as lock:
         if fabric.broadcast(weights_file.exists()):
             return _finished(card, folder, leader, console)
         with leader_first(fabric) as first:
             if first:
                 claim(folder, card)
-        training = _Training(card, data, folder, fabric, console, hold, rows)
+        training = _Training(card, data, folder, fabric, console, lock, rows)
         training.prepare(nets, teacher, compiler)
         while True:
             try:
@@ -128,12 +132,12 @@ class _Training:
         folder: Path,
         fabric: Fabric,
         console: Console | None,
-        hold: Hold,
+        lock: RunLock,
         rows: tuple[int, int],
     ) -> None:
         assert card.train is not None
         self.card, self.settings, self.folder = card, card.train, folder
-        self.data, self.rows, self.hold = data, rows, hold
+        self.data, self.rows, self.lock = data, rows, lock
         self.method = make_method(card, data)
         self.fabric, self.leader = fabric, fabric.is_global_zero
         self.console = console if self.leader else None
@@ -182,7 +186,7 @@ class _Training:
                 due = (step + 1) % settings.checkpoint_every == 0
                 stopping = False
                 if log.due(step, total, due, stop.asked):
-                    self.hold.check()
+                    self.lock.check()
                     stopping = log.flush(folder, stop.asked)
                 optimizer.step()
                 self.ema.update(self.nets, step)
@@ -192,7 +196,7 @@ class _Training:
                     self._checkpoint(step + 1)
                     raise Stopped(
                         f"Stopped {card.name} at step {step + 1} of {total}; its checkpoint is "
-                        f"written, and the same command goes on from it."
+                        f"written. Run the same command to continue."
                     )
                 if due and step + 1 < total:
                     self._checkpoint(step + 1)
@@ -204,20 +208,20 @@ class _Training:
                 if leads:
                     save_weights(folder / WEIGHTS, self.ema.weights)
                     remove_states(folder)
-            stopping = in_any(fabric, stop.asked)
+            stopping = any_process(fabric, stop.asked)
         if stopping:  # otherwise the next run would train on
             raise Stopped(
-                f"Stopped after the last step of {card.name}: its weights are written, and the "
-                "same command goes on with what is left."
+                f"Stopped after the last step of {card.name}: its weights are written. "
+                "Run the same command to continue with what is left."
             )
 
     def _slice(self) -> int:
-        """How many of this process's rows go through the networks at once, if memory suffices."""
+        """How many of this process's rows go through the networks at once, memory permitting."""
         start, stop = self.rows
         return min(self.settings.micro_batch or stop - start, stop - start)
 
     def _gradients(self, seed: int, progress: Progress) -> dict[str, Tensor]:
-        """The gradients of a step, in slices that are halved whenever memory does not suffice.
+        """The gradients of a step, in slices that are halved whenever it runs out of memory.
 
         Returns the means of the loss terms.
         """
@@ -244,7 +248,7 @@ class _Training:
         """
         if len(self.rollbacks) >= ROLLBACKS:
             raise Unstable(f"{error.what}, after {ROLLBACKS} rollbacks", self.folder)
-        self.hold.check()
+        self.lock.check()
         self.optimizer.zero_grad()
         before = self.rollbacks
         # Where a training that nobody stopped goes back to, so that both go on alike.
@@ -284,7 +288,7 @@ class _Training:
         """Bring the log to the disk, and look whether the folder is still there and ours."""
         with leader_first(self.fabric):
             self.log.sync()
-        self.hold.check()  # afterwards, since a slow disk may have vanished meanwhile
+        self.lock.check()  # afterwards, since a slow disk may have vanished meanwhile
 
     def _state(self, step: int) -> TrainingState:
         tensors = optimizer_tensors(self.optimizer)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from bench.data import Dataset
-from bench.system.free_memory import available_bytes
-from bench.system.memory import is_out_of_memory
+from bench.system.failures import is_out_of_memory
+from bench.system.memory import available_bytes
 from bench.system.precision import PRECISIONS, matmul_precision
+from bench.training.initial import make_teacher, teacher_card
 from bench.training.optim import make_optimizer
 from bench.training.runs import RunCard, make_method, method_class
-from bench.training.sources import make_teacher, teacher_card
 from bench.training.step import build_nets, draw_batch
 from methods import BatchRNG, Progress, TrainSettings
 

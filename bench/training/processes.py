@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 
 from bench.system.errors import UserError, said
-from bench.system.failures import KEPT, explain_trouble
+from bench.system.failures import KEPT, explain_failure
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -40,7 +40,7 @@ def leader_first(fabric: Fabric) -> Iterator[bool]:
         raise failed
 
 
-def in_any(fabric: Fabric, here: bool) -> bool:
+def any_process(fabric: Fabric, here: bool) -> bool:
     """Whether something is so in any of the processes, which all have to ask."""
     if fabric.world_size == 1:
         return here
@@ -49,7 +49,7 @@ def in_any(fabric: Fabric, here: bool) -> bool:
 
 
 @contextmanager
-def others_watched(fabric: Fabric) -> Iterator[None]:
+def lost_process_explained(fabric: Fabric) -> Iterator[None]:
     """Turn the loss of another process during the block into a UserError."""
     try:
         yield
@@ -57,14 +57,14 @@ def others_watched(fabric: Fabric) -> Iterator[None]:
         if fabric.world_size == 1 or not _is_loss(error):
             raise
         raise UserError(
-            f"Another process of this training has ended, and says why; {KEPT}."
+            f"Another training process stopped; its message is above. {KEPT}"
         ) from error
 
 
 def _words(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
-    return explain_trouble(error) or f"{type(error).__name__}: {said(error)}."
+    return explain_failure(error) or f"{type(error).__name__}: {said(error)}."
 
 
 def _is_loss(error: Exception) -> bool:

@@ -14,10 +14,19 @@ from bench.experiment.place import DEFAULT_PRECISION, Experiment
 from bench.experiment.provenance import provenance
 from bench.experiment.suite import Study
 from bench.system.errors import UserError, unknown
-from bench.system.failures import told
+from bench.system.failures import explained
 from bench.system.progress import say
+from bench.training.initial import (
+    NO_INIT,
+    FoundWeights,
+    find_weights,
+    make_teacher,
+    network_settings,
+    source_preset,
+    teacher_card,
+)
 from bench.training.loop import train
-from bench.training.processes import others_watched
+from bench.training.processes import lost_process_explained
 from bench.training.runs import (
     WEIGHTS,
     RunCard,
@@ -25,15 +34,6 @@ from bench.training.runs import (
     make_card,
     make_method,
     method_class,
-)
-from bench.training.sources import (
-    NO_INIT,
-    Source,
-    find_source,
-    make_teacher,
-    network_settings,
-    source_preset,
-    teacher_card,
 )
 from bench.training.watch import OnNan
 from methods import EDM, METHODS
@@ -81,10 +81,10 @@ def train_run(
     if teacher is not None and cls.wants_teacher is None:
         raise UserError(f"{method} distils nothing: drop --teacher.", code=2)
 
-    def source(option: str, named: str | None, owner: str, verb: str) -> Source:
+    def source(option: str, named: str | None, owner: str, verb: str) -> FoundWeights:
         if named is None:
             named = _prerequisite(method, verb, owner, data, trainer, preset, seed, overrides)
-        return find_source(option, named, experiment)
+        return find_weights(option, named, experiment)
 
     # A mistake in the settings must not wait for the training of what this run starts from.
     make_card(method, data=data, preset=preset, seed=seed, name=name, overrides=overrides)
@@ -92,7 +92,7 @@ def train_run(
     if cls.wants_teacher is not None:
         taught = source("--teacher", teacher, cls.wants_teacher, "distils")
     if init_from is not None:
-        start = None if init_from == NO_INIT else find_source("--init-from", init_from, experiment)
+        start = None if init_from == NO_INIT else find_weights("--init-from", init_from, experiment)
     elif found.init_from is not None:
         same = taught is not None and found.init_from == cls.wants_teacher
         start = taught if same else source("--init-from", None, found.init_from, "starts from")
@@ -118,7 +118,7 @@ def train_run(
         frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
     initial = make_method(card, data).initial_weights(start.weights) if start else None
     folder = experiment.runs / card.name
-    with told(f"Training of {card.name} stopped in {folder}"), others_watched(fabric):
+    with explained(f"Training of {card.name} stopped in {folder}"), lost_process_explained(fabric):
         train(
             card, data, folder, fabric=fabric, console=trainer.console, initial=initial,
             teacher=frozen, compiler=trainer.compiler, on_nan=trainer.on_nan,

@@ -17,7 +17,7 @@ from typing import Literal
 from torch import Tensor
 
 from bench.system.errors import UserError, unknown
-from bench.training.states import kept
+from bench.training.checkpoint import last_good
 
 OnNan = Literal["stop", "rollback"]
 
@@ -44,8 +44,8 @@ class Unstable(UserError):
 
     def __init__(self, what: str, folder: Path) -> None:
         super().__init__(
-            f"{what}; training stopped, {kept(folder)}. A smaller --set train.lr=... is the usual "
-            "cure; --on-nan rollback goes on from there with other draws."
+            f"{what}; training stopped, {last_good(folder)}. A smaller --set train.lr=... is the "
+            "usual cure; --on-nan rollback resumes from it with other random draws."
         )
         self.what = what
 

@@ -66,9 +66,9 @@ from bench.system import files
 from bench.system.errors import UserError
 from bench.training.checkpoint import check_weights, load_state, load_weights
 from bench.training.importing.source import read_source
+from bench.training.initial import find_weights
 from bench.training.log import Log
 from bench.training.runs import read_card
-from bench.training.sources import find_source
 from bench.tuning.store import read_result, read_trials
 from methods.spec import DataSpec
 from metrics.extractors.tensors import read_tensors, state_copy
@@ -166,7 +166,7 @@ READERS: dict[str, Reader] = {
     "weights": Reader("model.safetensors", load_weights),
     "weights checked": Reader("model.safetensors", check_weights),
     "init file": Reader(
-        "x.safetensors", lambda p: find_source("--init-from", str(p), experiment(p))
+        "x.safetensors", lambda p: find_weights("--init-from", str(p), experiment(p))
     ),
     "null file": Reader("x.safetensors", lambda p: find_second("null", str(p), experiment(p))),
     "state": Reader("state.safetensors", load_state),

@@ -8,8 +8,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from bench.data.card import STAMP
-from bench.training.checkpoint import STATE
-from bench.training.states import PREVIOUS
+from bench.training.checkpoint import PREVIOUS, STATE
 
 CLAIMS = (".claim", ".draft", ".turn", ".void", ".now")
 TIMES = (

@@ -134,13 +134,13 @@ def _child(arguments, tree, kill, output, shadow, log, states) -> None:
 
 def _keep_states(folder: Path) -> None:
     """Also write each checkpoint under its step, to compare those of killed runs with."""
-    import bench.training.states
+    import bench.training.checkpoint
 
-    save = bench.training.states.save_state
+    save = bench.training.checkpoint.save_state
 
     def keep(path, state, before=lambda: None):
         save(path, state, before)
         folder.mkdir(exist_ok=True)
         save(folder / f"{state.step}.safetensors", state)
 
-    bench.training.states.save_state = keep
+    bench.training.checkpoint.save_state = keep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.experiment.numerals import decimals, with_error
+from bench.experiment.formatting import decimals, with_error
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.comparison import Comparison, cost_columns
 from bench.report.numbers.entries import Entry, Sides, holm, restricted

@@ -14,7 +14,7 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 
-from bench.experiment.numerals import decimals, error_decimals, number, with_error
+from bench.experiment.formatting import decimals, error_decimals, number, with_error
 from bench.experiment.rows import Z95, Density, Points, Preview
 from bench.report.numbers.cells import Cell, pair
 from bench.report.numbers.frame import Column, Data, Series

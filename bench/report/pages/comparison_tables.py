@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.experiment.numerals import decimals, error_decimals, number, with_error
+from bench.experiment.formatting import decimals, error_decimals, number, with_error
 from bench.report.numbers.comparison import Comparison
 from bench.report.numbers.frame import Column
 from bench.report.numbers.ranking import Place, Ranking

@@ -9,7 +9,7 @@ from html import escape
 from itertools import chain
 from types import MappingProxyType
 
-from bench.experiment.numerals import decimals, error_decimals, number, with_error
+from bench.experiment.formatting import decimals, error_decimals, number, with_error
 from bench.experiment.rows import Row
 from bench.report.figures.style import is_frechet, is_headline
 from bench.report.numbers.cells import Cell

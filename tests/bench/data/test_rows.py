@@ -106,7 +106,7 @@ def test_a_disk_that_fails_is_one_sentence(path, number, monkeypatch):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(module, "_read_at", fail)
-    with pytest.raises(UserError, match="the same command goes on") as caught:
+    with pytest.raises(UserError, match="Run the same command to continue") as caught:
         rows[:1]
     assert f"{path} cannot be read any more: {os.strerror(number)}." in str(caught.value)
 

@@ -91,7 +91,7 @@ def fails(command, folder, where, times, fault, path, words):
         ran = bench(*command, "--results", folder)
     path.write_bytes(content)
     assert ran.code == 1
-    check_sentence(ran, str(path), words, "the same command goes on")
+    check_sentence(ran, str(path), words, "Run the same command to continue")
     assert leftovers(folder) == []
 
 

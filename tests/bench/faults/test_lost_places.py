@@ -57,7 +57,7 @@ def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(name, disk, sou
         below = contents(disk.folder)
         disk.come_back()
         as_if_ended(disk.folder)
-        check_sentence(ran, str(disk.folder), "is gone", "back", "the same command goes on")
+        check_sentence(ran, str(disk.folder), "is gone", "back", "Run the same command to continue")
         assert below == {}, f"written into the folder below the mount, at {k}"
         now = results(disk.folder)
         assert {path: now.get(path) for path in before} == before

@@ -51,7 +51,7 @@ def test_a_full_disk_of_a_training(disk, stages):
             ran = bench(*TRAIN, "--results", place)
         if ran.code:
             refusals += 1
-            refused(ran, disk, "No space left on device", "Make room there", "the same command")
+            refused(ran, disk, "No space left on device", "Make room there", "Run the same command")
             assert not (place / RUN / WEIGHTS).exists()
         assert not place.exists() or leftovers(place) == []
         assert bench(*TRAIN, "--results", place).code == 0
@@ -67,7 +67,13 @@ def test_a_full_disk_of_a_sweep(disk, stages):
     for room in (0, 3):
         with disk.full(room):
             ran = bench(*MORE, "--results", place)
-        refused(ran, disk, "No space left on device", "Make room there", "the same command goes on")
+        refused(
+            ran,
+            disk,
+            "No space left on device",
+            "Make room there",
+            "Run the same command to continue",
+        )
         assert kept(before, place)
         assert leftovers(place) == []
     again = bench(*MORE, "--results", place)
@@ -100,7 +106,7 @@ def test_a_mount_that_vanishes_from_under_a_training(disk, stages, moment):
     below = contents(disk.folder)
     disk.come_back()
     as_if_ended(disk.folder)
-    refused(ran, disk, "back", "the same command goes on")
+    refused(ran, disk, "back", "Run the same command to continue")
     assert below == {}, "something was written into the folder below the mount"
     assert bench(*TRAIN, "--results", place).code == 0
     assert results(place) == results(stages["trained"])
@@ -117,7 +123,7 @@ def test_a_mount_that_vanishes_from_under_a_sweep(disk, stages, moment):
     below = contents(disk.folder)
     disk.come_back()
     as_if_ended(disk.folder)
-    refused(ran, disk, "back", "the same command goes on")
+    refused(ran, disk, "back", "Run the same command to continue")
     assert below == {}, "something was written into the folder below the mount"
     assert kept(before, place)
     assert bench(*MORE, "--results", place).code == 0

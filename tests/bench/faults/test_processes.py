@@ -9,7 +9,7 @@ import pytest
 
 from bench.system.errors import UserError
 from bench.training.checkpoint import STATE, load_weights
-from bench.training.processes import leader_first, others_watched
+from bench.training.processes import leader_first, lost_process_explained
 from bench.training.runs import WEIGHTS
 from tests.bench.helpers import TINY, sets
 
@@ -96,7 +96,7 @@ def test_an_error_of_the_first_process_alone_ends_both(fault, checkpoint, tmp_pa
 def test_an_error_of_another_process_ends_the_first(tmp_path):
     done = launch(tmp_path, "1", "train", "7", "accumulate_gradients")
     own = f"Training of modes1d-edm-s0 stopped in {run_of(tmp_path)}: {FULL}"
-    other = "Another process of this training has ended, and says why; what was finished is kept"
+    other = "Another training process stopped; its message is above. Finished work is kept."
     # The launcher, which looks every 0.1 s, may be quicker than the first process with its words.
     check_sentences(done, own, *([other] if other in done.stderr else []))
     assert (run_of(tmp_path) / STATE).exists()
@@ -166,10 +166,10 @@ def test_the_others_go_on_or_stop_with_the_first():
 
 def test_other_errors_than_the_loss_of_a_process_stay_what_they_are():
     for error in (RuntimeError("shapes differ"), ValueError("Connection closed by peer")):
-        with pytest.raises(type(error)), others_watched(Fabric(first=True)):
+        with pytest.raises(type(error)), lost_process_explained(Fabric(first=True)):
             raise error
     with (
-        pytest.raises(UserError, match="Another process"),
-        others_watched(Fabric(first=True)),
+        pytest.raises(UserError, match="Another training process stopped"),
+        lost_process_explained(Fabric(first=True)),
     ):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:1")

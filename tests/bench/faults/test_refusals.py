@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from bench.system.errors import UserError
-from bench.system.failures import explain_trouble, system_error, told
+from bench.system.failures import explain_failure, explained, system_error
 from bench.system.tensor_files import write_tensors
 from tests.bench.faults.helpers import check_sentence
 from tests.bench.faults.inject import no_file_larger
@@ -114,7 +114,7 @@ def test_too_little_memory_is_one_sentence(trained, monkeypatch):
     ran = bench(
         "sample", "--run", "modes1d-edm-s0", "-n", "4", "--results", trained, "--device", "cpu"
     )
-    check_sentence(ran, "Memory does not suffice", "--batch")
+    check_sentence(ran, "Out of memory.", "--batch")
 
 
 def test_tensors_that_find_no_room_name_their_file(tmp_path):
@@ -132,14 +132,14 @@ def test_tensors_that_find_no_room_name_their_file(tmp_path):
         (OSError(28, "No space left", "a/.w.st.0a1b2c3d.writing/x"), "left: a/w.st."),
         (PermissionError(13, "Permission denied", "b"), "denied: b. Get the right"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "device. Make"),
-        (MemoryError(), "Memory does not suffice."),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "Memory does not"),
-        (ImportError("x.so: failed to map segment: Cannot allocate memory"), "Memory does not"),
+        (MemoryError(), "Out of memory."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "Out of memory."),
+        (ImportError("x.so: failed to map segment: Cannot allocate memory"), "Out of memory."),
         (ValueError("no such thing"), None),
     ],
 )  # fmt: skip
 def test_what_the_machine_refused(error, says):
-    found = explain_trouble(error)
+    found = explain_failure(error)
     assert (found is None) if says is None else (says in found)
 
 
@@ -153,8 +153,8 @@ def test_a_refusal_is_found_behind_what_it_led_to():
         found = system_error(error)
     assert found is not None
     assert found.filename == "x.zip"
-    with pytest.raises(KeyError), told("Training"):
+    with pytest.raises(KeyError), explained("Training"):
         raise KeyError("a mistake of the program stays one")
     says = pytest.raises(UserError, match=r"^Training: No space left on device: x. Make room")
-    with says, told("Training"):
+    with says, explained("Training"):
         raise OSError(28, "No space left on device", "x")

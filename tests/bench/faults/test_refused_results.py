@@ -29,7 +29,7 @@ def test_a_refusal_is_one_sentence_and_costs_nothing(name, fault, disk, sound):
     faults = {"full": lambda: disk.full(0), "read-only": disk.read_only}
     with faults.get(fault, lambda: forbidden(disk.folder))():
         ran = bench(*command)
-    check_sentence(ran, WORDS[fault], str(disk.folder), "the same command goes on")
+    check_sentence(ran, WORDS[fault], str(disk.folder), "Run the same command to continue")
     now = contents(disk.folder)
     assert {path: now.get(path) for path in before} == before
     assert leftovers(disk.folder) == []

@@ -15,9 +15,9 @@ from bench.system.compiling import compile_nets, compiler_problem
 from bench.system.devices import make_fabric
 from bench.system.precision import matmul_precision
 from bench.training.checkpoint import load_weights
+from bench.training.initial import make_teacher, teacher_card
 from bench.training.loop import _Loss, accumulate_gradients, build_nets, near, train
 from bench.training.runs import WEIGHTS, make_method, read_card
-from bench.training.sources import make_teacher, teacher_card
 from methods import METHODS, BatchRNG, Progress
 from tests.bench.helpers import TINY, bench, sets, tiny_card
 

@@ -462,8 +462,8 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(tmp_path,
     step = load_state(folder / STATE).step
     assert (process.returncode, err) == (
         130,
-        f"Stopped modes1d-edm-s0 at step {step} of 1500; its checkpoint is written, and the same "
-        "command goes on from it.\n",
+        f"Stopped modes1d-edm-s0 at step {step} of 1500; its checkpoint is written. "
+        "Run the same command to continue.\n",
     )
     assert steps_logged(folder) == list(range(step))
     ran = bench(*command)

@@ -36,10 +36,10 @@ def test_slices_are_halved_and_give_the_same_gradients(tmp_path, monkeypatch):
     assert ran.code == 0, ran.err
     for size in (4, 2):
         assert (
-            "modes1d-igct-s0, step 3: memory does not suffice; going on with batches of "
+            "modes1d-igct-s0, step 3: out of memory; continuing with batches of "
             f"{size}: the gradient is that of the whole batch, up to rounding and masks of dropout."
         ) in ran.out
-    assert ran.out.count("memory does not suffice") == 2
+    assert ran.out.count("out of memory; continuing") == 2
     card = read_card(tmp_path / "parts" / RUN)
     assert card.provenance["smaller_micro_batch"] == "2"
     assert "smaller_micro_batch" not in read_card(tmp_path / "whole" / RUN).provenance
@@ -61,7 +61,7 @@ def test_a_single_image_that_finds_no_room_is_one_sentence(tmp_path, monkeypatch
     no_room_for_more_than(0, monkeypatch)
     ran = bench(*TRAIN, *sets(*TINY), "--results", tmp_path)
     assert ran.code == 1
-    assert ran.out.count("memory does not suffice") == 3
+    assert ran.out.count("out of memory; continuing") == 3
     (line,) = ran.err.splitlines()
-    assert "Memory does not suffice" in line
+    assert "Out of memory." in line
     assert "micro_batch" in line

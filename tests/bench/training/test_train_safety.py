@@ -13,12 +13,18 @@ from bench.data.find import find_dataset
 from bench.system.claims import read_holder, try_claim
 from bench.system.errors import UserError
 from bench.training import loop as training
-from bench.training.checkpoint import STATE, load_state, load_weights, save_weights
-from bench.training.hold import CLAIM
+from bench.training.checkpoint import (
+    PREVIOUS,
+    STATE,
+    load_newest,
+    load_state,
+    load_weights,
+    save_weights,
+)
+from bench.training.lock import CLAIM
 from bench.training.loop import Stopped, train
 from bench.training.optim import learning_rate
 from bench.training.runs import CARD, WEIGHTS, make_method, read_card
-from bench.training.states import PREVIOUS, load_newest
 from methods import METHODS
 from methods.edm import EDM
 from methods.rng import derive_seed
@@ -75,7 +81,7 @@ def test_a_run_in_training_is_refused_and_one_whose_process_was_killed_is_not(tm
     assert ran.err.startswith(
         f"Error: Run 'modes1d-edm-s0' is being made by process {process.pid} on "
     )
-    assert "wait for it or stop it, then give the same command again" in ran.err
+    assert "wait for it or stop it, then run the same command again" in ran.err
     assert contents(folder) == before
     process.kill()
     process.communicate()
@@ -103,7 +109,7 @@ def test_the_claim_ends_with_the_training_however_that_ends(tmp_path, fabric, mo
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("taken over", r"^Another process has taken over run 'modes1d-edm-s0'"),
+        ("taken over", r"^Another process took over run 'modes1d-edm-s0'"),
         (
             "removed",
             r"/\S+ is gone, as when its disk was unmounted, or another process",
@@ -224,8 +230,8 @@ def test_falling_back_is_said(tmp_path, fabric, monkeypatch):
     state, used = load_newest(tmp_path, said.append)
     assert (state.step, used) == (4, tmp_path / PREVIOUS)
     assert said == [
-        f"{tmp_path / STATE} is cut short or damaged: training goes on from the checkpoint before, "
-        "of step 4, and makes the steps since then again."
+        f"{tmp_path / STATE} is cut short or damaged: training continues from the checkpoint "
+        "before, of step 4, and repeats the steps since then."
     ]
     flip(tmp_path / PREVIOUS)
     with pytest.raises(UserError, match=f"Checkpoint {tmp_path / STATE} is cut short or damaged"):
@@ -368,7 +374,7 @@ def test_stop_is_the_default_and_says_what_else_there_is(unlucky, tmp_path):
     assert ran.err == (
         "Error: The loss term 'denoise' became nan at step 7; training stopped, the last good "
         f"checkpoint is {folder / STATE}. A smaller --set train.lr=... is the usual cure; --on-nan "
-        "rollback goes on from there with other draws.\n"
+        "rollback resumes from it with other random draws.\n"
     )
     ran = bench(*unlucky(tmp_path), "--on-nan", "retry")
     assert ran.code == 2

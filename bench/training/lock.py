@@ -1,4 +1,4 @@
-"""One process at a time works in a run's folder; who else comes is told who does."""
+"""The lock of a run's folder: one process at a time works there."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PAUSE = 0.1  # seconds
 
 
 @dataclass(frozen=True)
-class Hold:
-    """The claim on a run's folder that a training has; its first process holds it for all."""
+class RunLock:
+    """The lock that a training has on a run's folder; its first process holds it for all."""
 
     name: str
     claim: Claim | None
@@ -42,8 +42,8 @@ class Hold:
 
 
 @contextmanager
-def hold_run(folder: Path, name: str, fabric: Fabric) -> Iterator[Hold]:
-    """Hold a run's folder during the block, for all processes of a training.
+def lock_run(folder: Path, name: str, fabric: Fabric) -> Iterator[RunLock]:
+    """RunLock a run's folder during the block, for all processes of a training.
 
     UserError in all of them if a process outside holds it.
     """
@@ -56,15 +56,15 @@ def hold_run(folder: Path, name: str, fabric: Fabric) -> Iterator[Hold]:
     if problem:
         raise UserError(problem)
     try:
-        yield Hold(name, claim, fabric)
+        yield RunLock(name, claim, fabric)
     finally:
         if claim is not None:
             claim.release()
 
 
 @contextmanager
-def hold_folder(folder: Path, name: str) -> Iterator[None]:
-    """Hold a run's folder during the block; UserError if another process does."""
+def lock_folder(folder: Path, name: str) -> Iterator[None]:
+    """RunLock a run's folder during the block; UserError if another process does."""
     claim, problem = _try(folder, name)
     if claim is None:
         raise UserError(problem)
@@ -75,7 +75,7 @@ def hold_folder(folder: Path, name: str) -> Iterator[None]:
 
 
 def _try(folder: Path, name: str) -> tuple[Claim | None, str]:
-    """The claim, or why it cannot be had."""
+    """The claim, or why there is none."""
     path = folder / CLAIM
     tidy_claims(folder)
     for attempt in range(TRIES):
@@ -87,9 +87,8 @@ def _try(folder: Path, name: str) -> tuple[Claim | None, str]:
     holder = read_holder(path)
     who = f"by {holder}" if holder else "by another process"
     return None, (
-        f"Run {name!r} is being made {who}: wait for it or stop it, then give the same command "
-        f"again (a claim of a process that is gone ends by itself, after {PATIENCE:.0f} seconds at "
-        "most)."
+        f"Run {name!r} is being made {who}: wait for it or stop it, then run the same command "
+        f"again (the lock of a process that is gone ends after at most {PATIENCE:.0f} seconds)."
     )
 
 
@@ -99,14 +98,14 @@ def _loss(claim: Claim, name: str) -> str:
         return ""
     if read_holder(claim.path) is None:
         return (
-            f"{claim.path.parent} is gone, as when its disk was unmounted, or another process has "
-            f"removed its claim: training of {name!r} stops and writes nothing more. Once it is "
-            "back, the same command goes on from the last checkpoint."
+            f"{claim.path.parent} is gone, as when its disk was unmounted, or another process "
+            f"removed its lock: training of {name!r} stops and writes nothing more. Bring it "
+            "back. Run the same command to continue from the last checkpoint."
         )
     return (
-        f"Another process has taken over run {name!r} while this one gave no sign of life for "
-        f"{PATIENCE:.0f} seconds: this one stops and writes nothing more; the same command goes on "
-        "from the last checkpoint."
+        f"Another process took over run {name!r}, since this one gave no sign of life for "
+        f"{PATIENCE:.0f} seconds. This one stops and writes nothing more. Run the same command "
+        "to continue from the last checkpoint."
     )
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.experiment.numerals import error_decimals, number, with_error
+from bench.experiment.formatting import error_decimals, number, with_error
 from metrics.base import Estimate
 from metrics.errors import wilson
 

@@ -1,4 +1,4 @@
-"""What a run is made from besides data: initial weights and a teacher."""
+"""Initial weights and a teacher: what a run starts from or distils."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_INIT = "none"
 
 
 @dataclass(frozen=True)
-class Source:
+class FoundWeights:
     """Weights under the names of the run they come from; no card if they are a file's."""
 
     run: str
@@ -53,7 +53,7 @@ class Teacher:
         return self.method.denoise(self.nets, x, sigma, labels)
 
 
-def find_source(option: str, name: str, experiment: Experiment) -> Source:
+def find_weights(option: str, name: str, experiment: Experiment) -> FoundWeights:
     """Weights of a run of this experiment by name, of any run by folder, or of a file.
 
     `option` is what the user gave `name` to, for the message if there is no such thing.
@@ -63,10 +63,10 @@ def find_source(option: str, name: str, experiment: Experiment) -> Source:
             if not (folder / WEIGHTS).exists():
                 raise UserError(f"Run {name!r} is unfinished: train it to its end first.")
             path, card = folder / WEIGHTS, read_card(folder)
-            return Source(card.name, sha256(path), load_weights(path), card)
+            return FoundWeights(card.name, sha256(path), load_weights(path), card)
     path = Path(name)
     if path.suffix == ".safetensors" and path.exists():
-        return Source(path.name, sha256(path), load_weights(path))
+        return FoundWeights(path.name, sha256(path), load_weights(path))
     runs = ", ".join(card.name for card in trained_runs(experiment)) or "none yet"
     nothing = f" and not {NO_INIT!r}" if option == "--init-from" else ""
     raise UserError(
