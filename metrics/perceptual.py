@@ -1,4 +1,4 @@
-"""LPIPS of image pairs, where the weights it needs lie on this machine; nothing is fetched."""
+"""LPIPS of image pairs, from local weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.extractors.find import MissingWeights, weights_folders
-from metrics.extractors.weights_table import ALEXNET
-
-ALEXNET_FILE = ALEXNET.file
-ALEXNET_SHA256 = ALEXNET.sha256
 HEADS = "weights/v0.1/alex.pth"
 SMALLEST = 31
 """Side of the smallest image that leaves AlexNet's second pooling something to pool."""
@@ -71,33 +66,29 @@ class LPIPS:
         return found
 
 
-def find_lpips(size: Sequence[int]) -> LPIPS:
-    """LPIPS for images (H, W).
-
-    MissingWeights, whose message begins with the file, if AlexNet or the heads are not here;
-    ValueError for images that are too small and for files that hold something else.
-    """
+def check_size(size: Sequence[int]) -> None:
+    """ValueError if images (H, W) are too small for AlexNet."""
     if min(size) < SMALLEST:
         raise ValueError(
             f"images of {'x'.join(map(str, size))} are smaller than the "
             f"{SMALLEST}x{SMALLEST} that AlexNet takes"
         )
-    folders = weights_folders()
-    path = next((f / ALEXNET_FILE for f in folders if (f / ALEXNET_FILE).is_file()), None)
-    if path is None:
-        raise MissingWeights(f"{ALEXNET_FILE} is not in {folders[0]}")
+
+
+def read_lpips(alexnet: Path) -> LPIPS:
+    """LPIPS with torchvision's weights of AlexNet and the heads of the installed package lpips.
+
+    ImportError if that is not installed; ValueError for files that hold something else.
+    """
     package = find_spec("lpips")
     places = list(package.submodule_search_locations or ()) if package is not None else []
     heads = next((Path(p) / HEADS for p in places if (Path(p) / HEADS).is_file()), None)
     if heads is None:
-        raise MissingWeights(f"the package lpips, which carries {HEADS}, is not installed")
-    content = path.read_bytes()
-    if not hashlib.sha256(content).hexdigest().startswith(ALEXNET_SHA256):
-        raise ValueError(f"{path} is not the published file, whose name begins its SHA-256")
+        raise ImportError(f"the package lpips, which carries {HEADS}, is not installed")
     try:
-        return LPIPS(_tensors(content), _tensors(heads.read_bytes()))
+        return LPIPS(_tensors(alexnet.read_bytes()), _tensors(heads.read_bytes()))
     except Exception as error:  # hostile bytes fail in any way, and all mean the same
-        raise ValueError(f"{path} or {heads} does not hold the weights of LPIPS") from error
+        raise ValueError(f"{alexnet} or {heads} does not hold the weights of LPIPS") from error
 
 
 def _tensors(content: bytes) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from bench.data.checksum import sha256
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.evaluation.prepare import make_extractor
-from bench.evaluation.weights import check_weights
+from bench.evaluation.weights import check_weights, find_files, weights_folders
 from bench.system.devices import resolve_device
 from bench.system.errors import UserError, unknown
 from bench.system.progress import say
@@ -29,7 +29,6 @@ from methods import DataSpec
 from metrics import EXTRACTORS
 from metrics.base import Extractor
 from metrics.extractors import EfficientNetExtractor
-from metrics.extractors.find import find_files, weights_folders
 from metrics.extractors.tensors import read_tensors
 from metrics.extractors.weights_table import FILES, WeightsFile
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bench.evaluation.weights import find_files
 from metrics import EXTRACTORS
 from metrics.extractors.catalogue import ABOUT
-from metrics.extractors.find import find_files
 from metrics.extractors.weights_table import WEIGHTS
 
 

@@ -16,7 +16,7 @@ from bench.data import Dataset, Split
 from bench.evaluation.cache import ClassifierFiles
 from bench.evaluation.plan import Measured, Planned, fitting_plan, measure, plan_metric
 from bench.evaluation.reference import reference_set
-from bench.evaluation.weights import check_weights, missing
+from bench.evaluation.weights import check_weights, find_weights, not_loaded, verified
 from bench.experiment.protocols import find_protocol
 from bench.system.errors import UserError, unknown
 from bench.system.failures import system_error
@@ -30,7 +30,6 @@ from metrics.accuracy import ClassAccuracy
 from metrics.base import Domain, ExactMixture, Extractor, SampleSet
 from metrics.extractors import (
     EfficientNetExtractor,
-    MissingWeights,
     train_classifier,
     train_head,
 )
@@ -107,14 +106,13 @@ def make_extractor(
         if name == EfficientNetExtractor.name:
             return _efficientnet(str(device))
         if name in WEIGHTS:
-            return EXTRACTORS[name](weights, download=download, device=device)
+            found = find_weights(WEIGHTS[name], weights, download=download)
+            return EXTRACTORS[name](verified(found, WEIGHTS[name]), device=device)
         return EXTRACTORS[name](weights, download=download)
-    except MissingWeights as error:
-        raise missing(error) from None
-    except (OSError, RuntimeError) as error:  # no connection, or not the published bytes
+    except (OSError, RuntimeError) as error:
         if system_error(error) is not None:
             raise
-        raise UserError(f"The weights of extractor {name!r} cannot be had: {error}.") from None
+        raise not_loaded(name, error) from None
     except ValueError as error:
         raise UserError(f"Extractor {name!r} cannot be used on {data.name!r}: {error}.") from None
 

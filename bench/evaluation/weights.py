@@ -1,13 +1,94 @@
-"""The weights of all extractors of a run, looked for before anything is computed with one."""
+"""Published weights of extractors: where they are looked for, and how they get there."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from bench.system.errors import UserError
-from metrics.extractors.find import MissingWeights, find_weights
-from metrics.extractors.weights_table import WEIGHTS
+from bench.system.files import sha256
+from metrics.extractors.weights_table import WEIGHTS, WeightsFile
+
+WEIGHTS_FOLDER_VARIABLE = "GUIDANCE_BENCH_WEIGHTS"
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of weights, and whether it has to be the published one to be used."""
+
+    path: Path
+    published: bool
+
+
+def weights_folders() -> list[Path]:
+    """Where the weights are looked for, first to last; a download goes to the first.
+
+    The folder named by $GUIDANCE_BENCH_WEIGHTS, or a per-user cache folder; then the checkpoints
+    of torch.hub, where torch-fidelity puts the same files.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    own = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
+    first = Path(own).expanduser() if own else cache / "guidance-bench" / "weights"
+    return [first, Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+def find_weights(
+    wanted: WeightsFile, given: Path | None = None, *, download: bool = False
+) -> Found:
+    """Find a weights file; `given` is a file, or a folder instead of `weights_folders`.
+
+    A file that is found by its published name must be the published one; one that is given is the
+    caller's choice. UserError if there is none. `download` fetches it from the address in the
+    table and refuses it unless its SHA-256 is as published.
+    """
+    if given is not None and (given.is_file() or given.suffix in SUFFIXES):
+        if given.is_file():
+            return Found(given, published=False)
+        folders, file = [given.parent], given.name
+    else:
+        folders, file = (weights_folders() if given is None else [given]), wanted.file
+    found = _in_folders(folders, file, wanted)
+    if found:
+        return found[0]
+    target = folders[0] / file
+    if not download:
+        raise UserError(
+            f"{wanted.title} weights {target.name} ({wanted.hash_words}) are not in "
+            f"{target.parent}: put the file there, or allow its download with --download."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    torch.hub.download_url_to_file(
+        wanted.url, str(target), hash_prefix=wanted.sha256 or None, progress=False
+    )
+    return Found(target, published=file == wanted.file)
+
+
+def find_files(wanted: WeightsFile) -> list[Found]:
+    """Every file, in all `weights_folders`, that could be read as the one wanted."""
+    return _in_folders(weights_folders(), wanted.file, wanted)
+
+
+def _in_folders(folders: Iterable[Path], file: str, wanted: WeightsFile) -> list[Found]:
+    names = dict.fromkeys((file, *wanted.also))
+    paths = [folder / name for folder in dict.fromkeys(folders) for name in names]
+    return [Found(path, published=path.name == wanted.file) for path in paths if path.is_file()]
+
+
+def verified(found: Found, wanted: WeightsFile) -> Path:
+    """The file; ValueError if it has a published name and not the published SHA-256."""
+    content = sha256(found.path) if found.published and wanted.sha256 else ""
+    if content and not wanted.matches(content):
+        raise ValueError(
+            f"{found.path} does not hold the weights of this network: its SHA-256 begins "
+            f"{content[:8]}, that of the published file {wanted.sha256[:8]}; remove it and fetch "
+            "it again, or name the file itself if other weights are meant"
+        )
+    return found.path
 
 
 def check_weights(names: Iterable[str], weights: Path | None, download: bool) -> None:
@@ -26,12 +107,10 @@ def check_weights(names: Iterable[str], weights: Path | None, download: bool) ->
     for name, file in wanted.items():
         try:
             find_weights(file, weights, download=download)
-        except MissingWeights as error:
-            raise missing(error) from None
-        except (OSError, RuntimeError) as error:  # no connection, or not the published bytes
-            raise UserError(f"The weights of extractor {name!r} cannot be had: {error}.") from None
+        except (OSError, RuntimeError) as error:
+            raise not_loaded(name, error) from None
 
 
-def missing(error: MissingWeights) -> UserError:
-    """The sentence about a missing file in the words of the command line."""
-    return UserError(f"{str(error).replace('download=True', '--download')}.")
+def not_loaded(extractor: str, error: Exception) -> UserError:
+    """The error where there was no connection, or what came are not the published bytes."""
+    return UserError(f"Could not load the weights of extractor {extractor!r}: {error}.")

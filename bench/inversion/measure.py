@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from bench.data import Split
 from bench.data.convert import from_model, one_hot, to_model
+from bench.evaluation.weights import find_files, verified, weights_folders
 from bench.experiment.inversion_rows import Latents, Pair, Score, Share
 from bench.sweep.run import Diverged
 from methods import Guidance, Inverts, Method
 from metrics.base import Extractor
-from metrics.extractors import MissingWeights
+from metrics.extractors.weights_table import ALEXNET
 from metrics.latents import latent_stats
-from metrics.perceptual import LPIPS, find_lpips
+from metrics.perceptual import LPIPS, check_size, read_lpips
 from metrics.reconstruction import mse, psnr, psnr_batch, psnr_limit, ssim, ssim_batch
 from metrics.reconstruction import ssim_gaussian as gaussian
 
@@ -103,9 +104,13 @@ def invert_split(editor: Editor, split: Split, tick: Tick = lambda _: None) -> I
 
 def lpips_or_reason(size: Sequence[int]) -> tuple[LPIPS | None, str]:
     """LPIPS for images (H, W), or None and the reason why it cannot be measured here."""
+    found = find_files(ALEXNET)
     try:
-        return find_lpips(size), ""
-    except (MissingWeights, ValueError) as error:
+        check_size(size)
+        if not found:
+            return None, f"{ALEXNET.file} is not in {weights_folders()[0]}"
+        return read_lpips(verified(found[0], ALEXNET)), ""
+    except (ImportError, ValueError) as error:
         return None, str(error)
 
 

@@ -8,7 +8,6 @@ from metrics.extractors.classifier import ClassifierExtractor, train_classifier
 from metrics.extractors.clip import ClipExtractor
 from metrics.extractors.dinov2 import SIZES, Dinov2Extractor
 from metrics.extractors.efficientnet import EfficientNetExtractor
-from metrics.extractors.find import MissingWeights
 from metrics.extractors.head import HeadExtractor, train_head
 from metrics.extractors.identity import IdentityExtractor
 from metrics.extractors.inception import InceptionExtractor
@@ -39,7 +38,6 @@ __all__ = [
     "IdentityExtractor",
     "InceptionExtractor",
     "InceptionSpatialExtractor",
-    "MissingWeights",
     "Vgg16Extractor",
     "train_classifier",
     "train_head",

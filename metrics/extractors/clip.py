@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
-from metrics.extractors.find import check_published, find_weights
 from metrics.extractors.images import (
     bicubic_resize,
     chunk_size,
@@ -26,7 +25,6 @@ from metrics.extractors.images import (
 from metrics.extractors.tensors import Weights, read_tensors
 from metrics.extractors.vit import HEAD, Block, VisionTransformer, quick_gelu
 from metrics.extractors.weights import weights_digest
-from metrics.extractors.weights_table import CLIP
 
 SIDE = 336
 SIZE = (1024, 24, 768)
@@ -47,28 +45,24 @@ class ClipExtractor(Extractor):
     Images are resized by antialiased bicubic interpolation, as CMMD's authors do. The published
     weights are in float16; they are converted, and the arithmetic is float32.
 
-    MissingWeights if no file is found (see `find_weights`); ValueError if the file does not hold
-    this network: OpenAI's TorchScript archive, or the same tensors as a plain state dict, with or
-    without the text tower.
+    ValueError if the file `weights` does not hold this network: OpenAI's TorchScript archive, or
+    the same tensors as a plain state dict, with or without the text tower.
     """
 
     name = "clip"
 
     def __init__(
         self,
-        weights: Path | None = None,
+        weights: Path,
         *,
         device: str | torch.device = "cpu",
-        download: bool = False,
     ) -> None:
-        found = find_weights(CLIP, weights, download=download)
-        check_published(found, CLIP)
-        net = read_clip(Weights(read_tensors(found.path, PREFIX), found.path))
+        net = read_clip(Weights(read_tensors(weights, PREFIX), weights))
         assert net.projection is not None
         size = (net.width, len(net.blocks), net.projection.shape[1])
         if size != SIZE or net.side != SIDE:
             raise ValueError(
-                f"{found.path} does not hold the weights of ViT-L/14 at {SIDE} pixels (width, "
+                f"{weights} does not hold the weights of ViT-L/14 at {SIDE} pixels (width, "
                 f"blocks, projection {SIZE}): it is {size} at {net.side} pixels"
             )
         self.dim = net.projection.shape[1]

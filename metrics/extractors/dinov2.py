@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
-from metrics.extractors.find import check_published, find_weights
 from metrics.extractors.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -29,7 +28,6 @@ from metrics.extractors.images import (
 from metrics.extractors.tensors import Weights, read_tensors
 from metrics.extractors.vit import HEAD, Block, VisionTransformer, swiglu
 from metrics.extractors.weights import weights_digest
-from metrics.extractors.weights_table import DINOV2
 
 SIDE = 224
 SIZES = {
@@ -53,26 +51,22 @@ class Dinov2Extractor(Extractor):
     measured; torch-fidelity's resize is another, and its values do not compare. `name` is one of
     `SIZES`; they are different extractors.
 
-    MissingWeights if no file is found (see `find_weights`); ValueError if the file does not hold
-    the network of this name.
+    ValueError if the file `weights` does not hold the network of this name.
     """
 
     def __init__(
         self,
-        weights: Path | None = None,
+        weights: Path,
         *,
         name: str = "dinov2",
         device: str | torch.device = "cpu",
-        download: bool = False,
     ) -> None:
         if name not in SIZES:
             raise ValueError(f"name is one of {', '.join(SIZES)}, got {name!r}")
-        found = find_weights(DINOV2[name], weights, download=download)
-        check_published(found, DINOV2[name])
-        net = read_dinov2(Weights(read_tensors(found.path), found.path))
+        net = read_dinov2(Weights(read_tensors(weights), weights))
         if (net.width, len(net.blocks)) != SIZES[name]:
             raise ValueError(
-                f"{found.path} does not hold the weights of {name}, which is {SIZES[name][0]} wide "
+                f"{weights} does not hold the weights of {name}, which is {SIZES[name][0]} wide "
                 f"with {SIZES[name][1]} blocks: it is {net.width} wide with {len(net.blocks)}"
             )
         self.name = name

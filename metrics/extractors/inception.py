@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from metrics.base import Extracted, Extractor
-from metrics.extractors.find import check_published, find_weights
 from metrics.extractors.images import (
     chunk_size,
     colour,
@@ -37,8 +36,7 @@ class InceptionExtractor(Extractor):
     range and not rounded. The two are different extractors: their values do not compare. Grey
     images are repeated to three channels.
 
-    MissingWeights if no file is found (see `find_weights`); ValueError if the file does not hold
-    this network.
+    ValueError if the file `weights` does not hold this network.
     """
 
     dim = 2048
@@ -46,17 +44,15 @@ class InceptionExtractor(Extractor):
 
     def __init__(
         self,
-        weights: Path | None = None,
+        weights: Path,
         *,
         resize: Resize = "tf1",
         device: str | torch.device = "cpu",
-        download: bool = False,
     ) -> None:
         if resize not in ("tf1", "clean"):
             raise ValueError(f"resize is 'tf1' or 'clean', got {resize!r}")
-        found = find_weights(INCEPTION, weights, download=download)
-        content = found.path.read_bytes()
-        sha256 = check_published(found, INCEPTION, content)
+        content = weights.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
         library = f"torch-fidelity {version('torch-fidelity')}"
         if resize == "clean":
             library += f" clean-fid {version('clean-fid')}"
@@ -65,7 +61,7 @@ class InceptionExtractor(Extractor):
         self.hash = hashlib.sha256(about.encode()).hexdigest()
         self.resize = resize
         self.device = torch.device(device)
-        self._net = _network(content, found.path).to(self.device)
+        self._net = _network(content, weights).to(self.device)
 
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Extracted:

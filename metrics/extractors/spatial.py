@@ -27,12 +27,11 @@ class InceptionSpatialExtractor(InceptionExtractor):
 
     def __init__(
         self,
-        weights: Path | None = None,
+        weights: Path,
         *,
         device: str | torch.device = "cpu",
-        download: bool = False,
     ) -> None:
-        super().__init__(weights, resize="tf1", device=device, download=download)
+        super().__init__(weights, resize="tf1", device=device)
         self.name = "inception-spatial"
         about = f"{self.hash} Mixed_6d.branch1x1[:, :{CHANNELS}]"
         self.hash = hashlib.sha256(about.encode()).hexdigest()

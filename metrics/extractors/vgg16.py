@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from metrics.base import Extracted, Extractor
-from metrics.extractors.find import check_published, find_weights
 from metrics.extractors.images import chunk_size, colour, exact_arithmetic, in_chunks
 from metrics.extractors.tensors import not_this_network, state_copy
 from metrics.extractors.weights_table import VGG16
@@ -27,8 +26,7 @@ class Vgg16Extractor(Extractor):
     of Kynkaanniemi et al. (2019) were measured in this layer with other weights of the network and
     in float16, so that values agree with theirs to about 0.01 and not to the last digit.
 
-    MissingWeights if no file is found (see `find_weights`); ValueError if the file does not hold
-    this network.
+    ValueError if the file `weights` does not hold this network.
     """
 
     name = "vgg16"
@@ -36,19 +34,17 @@ class Vgg16Extractor(Extractor):
 
     def __init__(
         self,
-        weights: Path | None = None,
+        weights: Path,
         *,
         device: str | torch.device = "cpu",
-        download: bool = False,
     ) -> None:
-        found = find_weights(VGG16, weights, download=download)
-        content = found.path.read_bytes()
-        sha256 = check_published(found, VGG16, content)
+        content = weights.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
         library = f"torch-fidelity {version('torch-fidelity')}"
         about = f"{sha256} {PREPROCESSING} {library}"
         self.hash = hashlib.sha256(about.encode()).hexdigest()
         self.device = torch.device(device)
-        self._net = _network(content, found.path).to(self.device)
+        self._net = _network(content, weights).to(self.device)
 
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Extracted:

@@ -1,14 +1,11 @@
-import hashlib
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import metrics.perceptual as perceptual
-from metrics.extractors import MissingWeights
-from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
-from metrics.perceptual import ALEXNET_FILE, LPIPS, find_lpips
+from metrics.extractors.weights_table import ALEXNET
+from metrics.perceptual import LPIPS, check_size, read_lpips
 
 CHANNELS = (64, 192, 384, 256, 256)
 
@@ -85,18 +82,10 @@ def test_the_hash_covers_network_and_heads():
     assert LPIPS(state(layers), changed).hash != one
 
 
-@pytest.fixture
-def nowhere(tmp_path, monkeypatch):
-    monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(tmp_path / "weights"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    return tmp_path / "weights"
-
-
-def test_what_is_missing_is_named(nowhere):
-    with pytest.raises(MissingWeights, match=f"^{ALEXNET_FILE} is not in {nowhere}$"):
-        find_lpips((32, 32))
+def test_small_images_are_refused():
+    check_size((32, 31))
     with pytest.raises(ValueError, match="images of 8x8 are smaller than the 31x31"):
-        find_lpips((8, 8))
+        check_size((8, 8))
 
 
 class Package:
@@ -106,22 +95,18 @@ class Package:
         self.submodule_search_locations = [str(folder)]
 
 
-def test_files_that_are_there_are_used_and_checked(nowhere, tmp_path, monkeypatch):
+def test_files_that_are_there_are_used_and_checked(tmp_path, monkeypatch):
     layers, heads = alexnet()
-    nowhere.mkdir()
-    torch.save(state(layers), nowhere / ALEXNET_FILE)
+    file = tmp_path / ALEXNET.file
+    torch.save(state(layers), file)
     monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
-    with pytest.raises(MissingWeights, match="the package lpips"):
-        find_lpips((32, 32))
+    with pytest.raises(ImportError, match="the package lpips"):
+        read_lpips(file)
     path = tmp_path / "lpips" / perceptual.HEADS
     path.parent.mkdir(parents=True)
     torch.save(heads, path)
     monkeypatch.setattr(perceptual, "find_spec", lambda name: Package(tmp_path / "lpips"))
-    with pytest.raises(ValueError, match="is not the published file"):
-        find_lpips((32, 32))
-    begins = hashlib.sha256((nowhere / ALEXNET_FILE).read_bytes()).hexdigest()[:8]
-    monkeypatch.setattr(perceptual, "ALEXNET_SHA256", begins)
-    assert find_lpips((32, 31)).hash == LPIPS(state(layers), heads).hash
+    assert read_lpips(file).hash == LPIPS(state(layers), heads).hash
     torch.save({}, path)
     with pytest.raises(ValueError, match="does not hold the weights of LPIPS"):
-        find_lpips((32, 32))
+        read_lpips(file)

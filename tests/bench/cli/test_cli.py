@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bench.cli import app as cli
+from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
 from metrics import METRICS
-from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
 from metrics.extractors.weights_table import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
@@ -187,7 +187,7 @@ def test_a_failed_download_is_one_sentence(trained, tmp_path, monkeypatch, error
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     ran = bench("sweep", "--extractor", "inception", "--download", "--results", trained)
     assert ran.code == 1
-    assert ran.err.startswith("Error: The weights of extractor 'inception' cannot be had: ")
+    assert ran.err.startswith("Error: Could not load the weights of extractor 'inception': ")
     assert ran.err.count("\n") == 1
 
 

@@ -10,8 +10,8 @@ import torch
 
 from bench.cli import doctor
 from bench.data.card import CARD
+from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
 from metrics.extractors import dinov2
-from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
 from metrics.extractors.weights_table import FILES, INCEPTION, VGG16
 from tests.bench.helpers import bench
 from tests.metrics.vits import BLOCKS, WIDTH, dino_state

@@ -13,6 +13,7 @@ from bench.evaluation.prepare import (
     nothing_measured,
     prepare,
 )
+from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
 from bench.system.errors import UserError
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
@@ -23,7 +24,6 @@ from metrics.extractors import (
     dinov2,
 )
 from metrics.extractors.efficientnet import preprocess
-from metrics.extractors.find import WEIGHTS_FOLDER_VARIABLE
 from tests.metrics.helpers import uint8_images
 from tests.metrics.vits import BLOCKS, WIDTH, dino_state
 
@@ -110,8 +110,9 @@ def test_networks_run_on_the_device_of_the_sweep(tmp_path, monkeypatch):
 
     monkeypatch.setitem(EXTRACTORS, "inception", inception)
     device = torch.device("cuda")
-    make_extractor("inception", Coloured(), tmp_path, None, False, device=device)
-    assert given == [{"download": False, "device": device}]
+    (tmp_path / "w.pth").touch()
+    make_extractor("inception", Coloured(), tmp_path, tmp_path / "w.pth", False, device=device)
+    assert given == [{"device": device}]
 
 
 def test_all_weights_are_looked_for_before_anything_is_trained(tmp_path, monkeypatch):

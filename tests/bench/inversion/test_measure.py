@@ -151,6 +151,10 @@ def test_lpips_says_why_it_is_not_measured(tmp_path, monkeypatch):
     assert (net, why[:14]) == (None, "images of 8x8 ")
     net, why = lpips_or_reason((32, 32))
     assert (net, why) == (None, f"alexnet-owt-7be5be79.pth is not in {tmp_path}")
+    (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"another")
+    net, why = lpips_or_reason((32, 32))
+    assert net is None
+    assert "does not hold the weights of this network: its SHA-256 begins" in why
 
 
 class Misshapen(EDM):

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
+from bench.evaluation.weights import find_weights
 from bench.system.errors import UserError
 from bench.system.offline import network, no_network
-from metrics.extractors.find import find_weights
 from metrics.extractors.weights_table import INCEPTION
 from tests.bench.helpers import TOY_METRICS, bench, contents
 

@@ -7,18 +7,21 @@ import torch
 from torch_fidelity.feature_extractor_clip import MODEL_URLS
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
+from bench.data.find import find_dataset
+from bench.evaluation.prepare import make_extractor
+from bench.evaluation.weights import (
+    WEIGHTS_FOLDER_VARIABLE,
+    Found,
+    find_files,
+    find_weights,
+    verified,
+)
+from bench.system.errors import UserError
 from metrics import EXTRACTORS
 from metrics.extractors.catalogue import ABOUT
 from metrics.extractors.dinov2 import SIZES
-from metrics.extractors.find import (
-    WEIGHTS_FOLDER_VARIABLE,
-    Found,
-    MissingWeights,
-    check_published,
-    find_files,
-    find_weights,
-)
 from metrics.extractors.weights_table import CLIP, DINOV2, FILES, INCEPTION, VGG16, WEIGHTS
+from tests.metrics.weights import random_inception
 
 
 @pytest.fixture
@@ -44,19 +47,19 @@ def test_the_table_agrees_with_the_library_and_with_itself():
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_missing_weights_are_named_in_one_sentence(no_weights, name):
-    with pytest.raises(MissingWeights) as caught:
-        EXTRACTORS[name]()
+    with pytest.raises(UserError) as caught:
+        find_weights(WEIGHTS[name])
     message = str(caught.value)
     folder = no_weights / "cache" / "guidance-bench" / "weights"
     assert "\n" not in message
     assert ". " not in message
     wanted = WEIGHTS[name]
     hashed = wanted.sha256 or "SHA-256 not published"
-    for part in (wanted.file, hashed, str(folder), "download=True"):
+    for part in (wanted.file, hashed, str(folder), "--download"):
         assert part in message
-    with pytest.raises(MissingWeights, match="elsewhere"):
+    with pytest.raises(UserError, match="elsewhere"):
         find_weights(wanted, no_weights / "elsewhere")
-    with pytest.raises(MissingWeights, match=r"mine\.pth"):
+    with pytest.raises(UserError, match=r"mine\.pth"):
         find_weights(wanted, no_weights / "mine.pth")
 
 
@@ -91,7 +94,7 @@ def test_downloads_only_when_asked(no_weights, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     for wanted in (VGG16, DINOV2["dinov2"]):
-        with pytest.raises(MissingWeights):
+        with pytest.raises(UserError):
             find_weights(wanted)
     assert asked == []
     folder = no_weights / "cache" / "guidance-bench" / "weights"
@@ -107,8 +110,14 @@ def test_a_published_name_with_another_hash_is_refused(tmp_path):
     path.write_bytes(b"damaged")
     sha256 = hashlib.sha256(b"damaged").hexdigest()
     with pytest.raises(ValueError, match=f"SHA-256 begins {sha256[:8]}, that of .* 3035c92b"):
-        check_published(Found(path, published=True), CLIP)
-    with pytest.raises(ValueError, match=f"SHA-256 begins {sha256[:8]}"):
-        check_published(Found(path, published=True), CLIP, b"damaged")
-    assert check_published(Found(path, published=False), CLIP, b"damaged") == sha256
-    assert check_published(Found(path, published=True), DINOV2["dinov2"]) == ""
+        verified(Found(path, published=True), CLIP)
+    assert verified(Found(path, published=False), CLIP) == path
+    assert verified(Found(path, published=True), DINOV2["dinov2"]) == path
+
+
+def test_a_file_that_is_found_must_be_the_published_one(tmp_path):
+    path = random_inception(tmp_path)
+    begins = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    refused = pytest.raises(UserError, match=f"its SHA-256 begins {begins}, that of .* 6726825d")
+    with refused:
+        make_extractor("inception", find_dataset("digits"), tmp_path, tmp_path, False)
