@@ -42,13 +42,13 @@ import numpy as np
 
 from bench.data.card import CARD, IMAGES, LABELS, DataCard, read_data_card
 from bench.data.decode import Geometry, decode
+from bench.data.labels import read_labels
 from bench.data.prepared import open_content, read_stamp
 from bench.data.samples.card import SampleCard
 from bench.data.samples.read import read_samples
 from bench.data.samples.write import first_missing
 from bench.data.sources import find_source as find_form
 from bench.data.trees import open_tree
-from bench.evaluation.sides import read_labels
 from bench.evaluation.statistics.read import is_statistics, read_statistics
 from bench.experiment.inversion_rows import read_inversion
 from bench.experiment.place import Experiment
