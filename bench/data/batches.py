@@ -16,12 +16,13 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.labels import CLASSES_MOST, Labels, whole_numbers
 from bench.data.pickles import read_pickle
 from bench.data.trees import damage_named
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:  # the package imports this module
-    from bench.data.sources.base import Labels, Pixels
+    from bench.data.sources.base import Pixels
 
 MAX_BATCH = 1 << 32
 """Bytes; those of ImageNet at 64x64 have 1.6e9."""
@@ -139,4 +140,7 @@ def batch_labels(path: Path, name: str, labels: object, n: int) -> Labels:
         raise UserError(f"{path}: {name!r} has no 'labels' that are a list of whole numbers.")
     if len(labels) != n:
         raise UserError(f"{path}: {name!r} has {n} images and {len(labels)} labels.")
-    return labels.astype(np.int64)
+    try:
+        return whole_numbers(labels, n, least=-CLASSES_MOST)
+    except ValueError as error:
+        raise UserError(f"{path}: {name!r} has labels {error}.") from None

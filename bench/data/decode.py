@@ -7,31 +7,44 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Literal
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from bench.data.trees import damage_named
-from bench.data.untrusted import DAMAGE, PICTURES
+from bench.data.untrusted import DAMAGE
 from bench.system.errors import UserError, said
 
 Crop = Literal["center", "none"]
 Resize = Literal["box", "bicubic"]
 
-MAX_BYTES = 1 << 28
-MAX_PIXELS = (1 << 30) // 12
-"""Of one image, as in Pillow, which warns above and fails at twice as many."""
+FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "GIF": (".gif",),
+}
+"""Formats that are read, by Pillow's names, and their suffixes.
+
+Pillow reads others too, one of which, PostScript, is a program that it runs.
+"""
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+LOSSY = ("JPEG", "MPO", "WEBP")
+PIXELS_MOST = 1 << 26
+"""Pixels of one image; three quarters of what Pillow warns of."""
 GREY = ("1", "L")
-KNOWN_MODES = ("RGB", *GREY, "P", "PA", "LA", "La", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
-LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
+COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr", "HSV", "LAB")
 _FILTERS = {"box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
 
 
 class NeedsColour(Exception):
-    """A colour image came in a set that was taken for grey."""
+    """A colour image is asked for in grey."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,9 @@ class Geometry:
     resize: Resize = "box"
 
 
+AS_IT_IS = Geometry()
+
+
 @dataclass(frozen=True)
 class Decoded:
     """Pixels uint8 (C, H, W); `mode` and `format` of the file that they come from."""
@@ -58,28 +74,38 @@ class Decoded:
 
 @contextmanager
 def bombs_refused() -> Iterator[None]:
-    """Make an error of Pillow's warning about images that declare too many pixels."""
+    """Make an error of Pillow's warning about images that declare too many pixels.
+
+    It changes the filters of all threads, so it goes around a pool of threads and not into it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
-def read_encoded(path: Path, file: IO[bytes], name: str) -> bytes:
-    """The bytes of the image file `name` within the source at `path`."""
-    with damage_named(path, name):
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise UserError(f"The image {name!r} has more than {MAX_BYTES >> 20} MiB; it is not read.")
-    return content
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its suffix."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def read_head(content: bytes, where: Path | str) -> tuple[bool, tuple[int, int]]:
+    """Whether an image is grey, and its (width, height), told by its header alone."""
+    with _opened(content, where) as image:
+        return image.mode in GREY, image.size
 
 
 def decode(
-    content: bytes | npt.NDArray[np.uint8], name: str, geometry: Geometry, channels: int
+    content: bytes | npt.NDArray[np.uint8],
+    where: Path | str,
+    geometry: Geometry = AS_IT_IS,
+    channels: int = 3,
+    *,
+    to_grey: bool = False,
 ) -> Decoded:
     """One image with 1 or 3 `channels`, from a file's bytes or from uint8 (C, H, W).
 
-    Images of other modes become RGB, their transparency dropped. NeedsColour if a colour image is
-    to have one channel; a UserError names an image that cannot be used.
+    Grey becomes colour; colour becomes grey with `to_grey` and is NeedsColour without. Transparency
+    is dropped. An image that cannot be used is a UserError that calls it `where`.
     """
     if isinstance(content, np.ndarray):
         if geometry.size is None or content.shape[1:] == (geometry.size, geometry.size):
@@ -87,30 +113,40 @@ def decode(
         hwc = np.ascontiguousarray(content.transpose(1, 2, 0))
         picture = Image.fromarray(hwc[:, :, 0] if len(content) == 1 else hwc)
         return Decoded(_pixels(_fit(picture, geometry)), "", "")
+    with _opened(content, where) as image:
+        mode, kind = image.mode, image.format or ""
+        if channels == 1 and mode not in GREY and not to_grey:
+            raise NeedsColour
+        wanted = "L" if channels == 1 else "RGB"
+        # A palette with transparency has to be resolved before it can be dropped.
+        whole = image.convert("RGBA") if mode in ("P", "PA") else image
+        pixels = _pixels(_fit(whole if mode == wanted else whole.convert(wanted), geometry))
+    return Decoded(pixels, mode, kind)
+
+
+@contextmanager
+def _opened(content: bytes, where: Path | str) -> Iterator[Image.Image]:
+    """An image whose header was checked and whose pixels were not read yet."""
     try:
-        with Image.open(io.BytesIO(content), formats=PICTURES) as image:
-            if image.width * image.height > MAX_PIXELS:
+        with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
+            if image.width * image.height > PIXELS_MOST:
                 raise Image.DecompressionBombError
-            if image.mode not in KNOWN_MODES:
+            if image.mode not in GREY + COLOUR:
                 raise UserError(
-                    f"The image {name!r} has pixels of mode {image.mode!r}, which 8 bits a channel "
-                    "cannot hold; convert it first."
+                    f"{where} has pixels of mode {image.mode!r}, which 8 bits a channel cannot "
+                    "hold; convert it first."
                 )
-            mode, kind = image.mode, image.format or ""
-            if channels == 1 and mode not in GREY:
-                raise NeedsColour
-            wanted = "L" if channels == 1 else "RGB"
-            pixels = _pixels(_fit(image if mode == wanted else image.convert(wanted), geometry))
+            yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(
-            f"The image {name!r} declares more pixels than the limit of "
-            f"{MAX_PIXELS:,}; it is not read."
+            f"{where} declares more pixels than the limit of {PIXELS_MOST:,}; it is not read."
         ) from None
     except UnidentifiedImageError:
-        raise UserError(f"{name!r} is not an image that Pillow can read.") from None
+        raise UserError(
+            f"{where} is not an image that can be read ({', '.join(FORMATS)})."
+        ) from None
     except DAMAGE as error:
-        raise UserError(f"The image {name!r} is damaged or cut off ({said(error)}).") from None
-    return Decoded(pixels, mode, kind)
+        raise UserError(f"{where} is damaged or cut off ({said(error)}).") from None
 
 
 def _fit(image: Image.Image, geometry: Geometry) -> Image.Image:

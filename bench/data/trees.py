@@ -1,6 +1,8 @@
 """Folders, tar and zip archives as one thing: files by name, read as a stream.
 
-Nothing is extracted to disk. Names are relative, with '/', and never lead out of the tree.
+Nothing is extracted to disk. One guard serves all readers: no name and no link leads out of the
+tree, no link makes a loop, no archive has a name twice or a member that unfolds into far more than
+its bytes, and hidden files are left out.
 """
 
 from __future__ import annotations
@@ -10,43 +12,29 @@ import errno
 import gzip
 import lzma
 import os
-import struct
 import tarfile
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, cast
 
+from bench.data.untrusted import DAMAGE, unfolds
 from bench.system.errors import UserError, said
 from bench.system.files import check_regular
 
-MAX_FILES = 20_000_000
-DAMAGED = (
-    EOFError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-    gzip.BadGzipFile,
-    NotImplementedError,  # of a zip: a compression that Python does not know
-    RuntimeError,  # of a zip: an encrypted member
-)
-_MALFORMED = (*DAMAGED, ValueError, LookupError, ArithmeticError, MemoryError, struct.error)
-"""What tarfile and zipfile also raise, on numbers and texts in headers that are none."""
+FILES_MOST = 20_000_000
+FILE_MOST = 256 << 20
+"""Bytes of a file that is read as a whole, such as an image."""
 HEADER_MOST = 1 << 20
 """Bytes of a tar header: of a long name, or attributes, which tarfile reads as a whole."""
-UNPACKED_MOST = 64 << 20
-RATIO = 200
-"""A file above UNPACKED_MOST bytes that is packed more than this is a way to fill memory."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file by its name in the tree and its size in bytes."""
+    """A file by its name in the tree, relative and with '/', and its size in bytes."""
 
     name: str
     size: int
@@ -60,49 +48,68 @@ class Tree(ABC):
 
     @abstractmethod
     def files(self) -> list[File]:
-        """All files, sorted by name; a name that leaves the tree is a UserError."""
+        """All files but hidden ones, sorted by name; UserError for what the guard refuses."""
 
     @abstractmethod
     def read(self, names: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
-        """The named files, in any order; each is open until the next is asked for."""
+        """The named files in the order of `order`; each is open until the next is asked for."""
+
+    def order(self, names: Collection[str]) -> list[str]:
+        """The order in which `read` gives these files: as they are named, except in a tar."""
+        return list(names)
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """One file."""
-        for _, file in self.read({name}):
+        for _, file in self.read([name]):
             yield file
             return
         raise UserError(f"{self.path} has no file {name!r}.")
+
+    def contents(
+        self, names: Collection[str], most: int = FILE_MOST
+    ) -> Iterator[tuple[str, bytes]]:
+        """The bytes of the named files, as `read`; UserError for one of more than `most` bytes."""
+        for name, file in self.read(names):
+            with damage_named(self.path, name):
+                content = file.read(most + 1)
+            if len(content) > most:
+                raise UserError(
+                    f"{self.path} has the file {name!r} of more than {most:,} bytes; it is not "
+                    "read."
+                )
+            yield name, content
 
 
 class Folder(Tree):
     """A folder on disk; links within it are followed."""
 
     def files(self) -> list[File]:
-        """All files below, without hidden ones."""
+        """All files below."""
         found: list[File] = []
-        self._walk(str(self.path), "", found, frozenset())
+        self._walk(str(self.path), "", found, ())
         return sorted(found, key=lambda f: f.name)
 
-    def _walk(self, folder: str, prefix: str, found: list[File], above: frozenset[str]) -> None:
-        real = os.path.realpath(folder)
-        if real in above:
-            raise UserError(f"{folder} is a link to a folder above it; remove the link.")
+    def _walk(self, folder: str, prefix: str, found: list[File], above: tuple[str, ...]) -> None:
+        above = (*above, os.path.realpath(folder))
         with os.scandir(folder) as entries:
             for entry in entries:
                 if _hidden(entry.name):
                     continue
+                if entry.is_symlink():
+                    _check_link(entry.path, above)
                 name = prefix + entry.name
                 if entry.is_dir():
-                    self._walk(entry.path, f"{name}/", found, above | {real})
+                    self._walk(entry.path, f"{name}/", found, above)
                 elif entry.is_file():
                     found.append(File(name, entry.stat().st_size))
                 else:
                     raise UserError(f"{entry.path} is neither a file nor a folder; remove it.")
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
-        """In the order of their names."""
-        for name in sorted(names):
+        """As they are named."""
+        for name in names:
+            check_regular(self.path / name)
             with (self.path / name).open("rb") as file:
                 yield name, file
 
@@ -112,34 +119,36 @@ class Tar(Tree):
 
     def files(self) -> list[File]:
         """All regular files; links, devices and files twice are a UserError."""
-        found = {name: File(name, info.size) for name, info, _ in self._members(distinct=True)}
-        return sorted(found.values(), key=lambda f: f.name)
+        found = [File(name, info.size) for name, info, _ in self._members(set())]
+        return sorted(found, key=lambda f: f.name)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
         """In the archive's order."""
         wanted = names if isinstance(names, (set, frozenset, dict)) else set(names)
         left = len(wanted)
         for name, info, archive in self._members():
-            if name not in wanted:
-                continue
-            content = cast("IO[bytes]", archive.extractfile(info))
-            yield name, content
-            left -= 1
+            if name in wanted:
+                yield name, cast("IO[bytes]", archive.extractfile(info))
+                left -= 1
             if left == 0:
                 return
 
+    def order(self, names: Collection[str]) -> list[str]:
+        """The archive's own."""
+        wanted = set(names)
+        return [name for name, _, _ in self._members() if name in wanted]
+
     @contextmanager
     def _opened(self) -> Iterator[tuple[tarfile.TarFile, _Bounded]]:
-        with opened_tar(self.path) as stream:
+        with _unpacked(self.path) as stream:
             bounded = _Bounded(stream)
             with tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r:") as archive:
                 bounded.most = None
                 yield archive, bounded
 
     def _members(
-        self, *, distinct: bool = False
+        self, seen: set[str] | None = None
     ) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
-        seen: set[str] = set()
         last = "its start"
         try:
             packed = self.path.stat().st_size
@@ -148,26 +157,17 @@ class Tar(Tree):
                     archive.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
                     if info.isdir():
                         continue
-                    name = _inside(self.path, info.name)
-                    last = repr(name)
-                    if info.issym() or info.islnk():
-                        raise UserError(
-                            f"{self.path} has a link as its member {name!r}, to "
-                            f"{info.linkname!r}; pack the files themselves (tar --dereference "
-                            "--hard-dereference)."
-                        )
+                    link = info.linkname if info.issym() or info.islnk() else None
+                    name = _member(self.path, info.name, info.size, packed, link, seen)
+                    last = repr(info.name)
                     if not info.isfile() or info.issparse():  # sparse: few bytes, any size
                         raise UserError(f"{self.path} has a member {name!r} that is no plain file.")
-                    if _hidden(name):
-                        continue
-                    _check_packed(self.path, name, info.size, packed)
-                    if distinct:
-                        _once(self.path, name, seen)
-                    yield name, info, archive
+                    if not _hidden(name):
+                        yield name, info, archive
                 # A whole archive ends with a block of zeros, which is behind the last member.
                 if cast("IO[bytes]", archive.fileobj).tell() <= archive.offset:
                     raise EOFError("it has no end")
-        except _MALFORMED as error:
+        except DAMAGE as error:
             raise _damaged(self.path, f"after {last}", error) from None
 
 
@@ -175,45 +175,42 @@ class Zip(Tree):
     """A zip archive."""
 
     def files(self) -> list[File]:
-        """All files; links and files twice are a UserError."""
-        seen: set[str] = set()
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                found = []
-                for info in archive.infolist():
-                    if info.is_dir():
-                        continue
-                    name = _inside(self.path, info.filename)
-                    if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                        raise UserError(
-                            f"{self.path} has a link as its member {name!r}; pack the files "
-                            "themselves."
-                        )
-                    if _hidden(name):
-                        continue
-                    _once(self.path, name, seen)
-                    _check_packed(self.path, name, info.file_size, info.compress_size)
-                    found.append(File(name, info.file_size))
-        except _MALFORMED as error:
-            raise _damaged(self.path, "in its table of contents", error) from None
+        """All files; links, files twice and encrypted ones are a UserError."""
+        with self._opened() as (_, entries):
+            found = [File(name, info.file_size) for name, info in entries.items()]
         return sorted(found, key=lambda f: f.name)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
-        """In the archive's order."""
-        wanted = names if isinstance(names, (set, frozenset, dict)) else set(names)
-        last = "its start"
+        """As they are named."""
+        with self._opened() as (archive, entries):
+            for name in names:
+                with damage_named(self.path, name):
+                    file = archive.open(entries[name])
+                with file:
+                    yield name, file
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                for info in archive.infolist():
-                    name = _inside(self.path, info.filename)
-                    if info.is_dir() or name not in wanted:
-                        continue
-                    last = repr(name)
-                    with archive.open(info) as file:
-                        yield name, file
-        except (OSError, *DAMAGED) as error:
-            _raise_refusals(error)
-            raise _damaged(self.path, f"at {last}", error) from None
+            archive = zipfile.ZipFile(self.path)
+        except DAMAGE as error:
+            raise _damaged(self.path, "in its table of contents", error) from None
+        with archive:
+            entries: dict[str, zipfile.ZipInfo] = {}
+            seen: set[str] = set()
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                link = "" if (info.external_attr >> 16) & 0o170000 == 0o120000 else None
+                sizes = info.file_size, info.compress_size
+                name = _member(self.path, info.filename, *sizes, link, seen)
+                if info.flag_bits & 1:
+                    raise UserError(
+                        f"{self.path} is encrypted ({name!r}): make it again without a password."
+                    )
+                if not _hidden(name):
+                    entries[name] = info
+            yield archive, entries
 
 
 class _Bounded:
@@ -243,22 +240,20 @@ class _Bounded:
 
 
 @contextmanager
-def opened_tar(path: Path) -> Iterator[IO[bytes]]:
+def _unpacked(path: Path) -> Iterator[IO[bytes]]:
     """A tar's own bytes, whatever packs them, told by its first bytes."""
     with path.open("rb") as file:
         start = file.read(6)
         file.seek(0)
+        packed: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile = file
         if start.startswith(b"\x1f\x8b"):
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield cast("IO[bytes]", unpacked)
+            packed = gzip.GzipFile(fileobj=file)
         elif start.startswith(b"BZh"):
-            with bz2.BZ2File(file) as unpacked_bz2:
-                yield cast("IO[bytes]", unpacked_bz2)
-        elif start in (b"\xfd7zXZ\0",) or start.startswith(b"\x5d\0\0"):
-            with lzma.LZMAFile(file) as unpacked_xz:
-                yield cast("IO[bytes]", unpacked_xz)
-        else:
-            yield file
+            packed = bz2.BZ2File(file)
+        elif start == b"\xfd7zXZ\0" or start.startswith(b"\x5d\0\0"):
+            packed = lzma.LZMAFile(file)  # noqa: SIM115 - closed below, as the others
+        with packed:
+            yield cast("IO[bytes]", packed)
 
 
 def open_tree(path: Path) -> Tree:
@@ -270,14 +265,16 @@ def open_tree(path: Path) -> Tree:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
-        raise UserError(f"Cannot read the data source {path}: {error.strerror}.", code=2) from None
+        raise UserError(f"Cannot read {path}: {error.strerror}.", code=2) from None
     if start == b"PK\x03\x04":
         return Zip(path)
     try:
         tree = Tar(path)
         with tree._opened():
             return tree
-    except (OSError, *_MALFORMED) as error:
+    except DAMAGE as error:
+        if zipfile.is_zipfile(path):  # an empty one, or one behind a program that unpacks it
+            return Zip(path)
         raise UserError(
             f"{path} is neither a folder nor a readable tar (plain, .gz, .bz2, .xz) or zip archive "
             f"({_reason(error)})."
@@ -289,74 +286,74 @@ def damage_named(path: Path, name: str) -> Iterator[None]:
     """Turn what a damaged file raises into one sentence that names it."""
     try:
         yield
-    except (OSError, *DAMAGED) as error:
-        _raise_refusals(error)
+    except DAMAGE as error:
         raise _damaged(path, f"at {name!r}", error) from None
 
 
-def _raise_refusals(error: Exception) -> None:
-    """Raise an error of the disk, which is no damage.
-
-    zipfile asks for a place before the start of a file that has lost its first bytes, which the
-    system finds invalid.
-    """
-    if isinstance(error, DAMAGED) or not isinstance(error, OSError):
-        return
-    if error.errno != errno.EINVAL or error.filename is not None:
-        raise error
-
-
 def reader(file: IO[bytes], name: str) -> IO[bytes]:
-    """`file` itself, or its content where its bytes are those of gzip."""
+    """`file` itself, or its content where its name says that gzip has packed it."""
     if not name.endswith(".gz"):
         return file
     return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
 
 
-def strip_root(names: Collection[str], stop: Callable[[str], bool] = lambda _: False) -> str:
-    """The folders that all names share, as a prefix ending in '/', or ''; ends before `stop`."""
-    prefix = ""
-    parents = [PurePosixPath(name).parts[:-1] for name in names]
-    for level in range(min(map(len, parents), default=0)):
-        shared = {parts[level] for parts in parents}
-        if len(shared) != 1 or stop(part := shared.pop()):
-            break
-        prefix += f"{part}/"
-    return prefix
+def _check_link(path: str, above: tuple[str, ...]) -> None:
+    """UserError unless a link leads to something within the tree, whose root is `above[0]`."""
+    try:
+        target = os.path.realpath(path, strict=True)
+    except OSError:
+        raise UserError(f"{path} is a link to nothing; remove it.") from None
+    if target in above:
+        raise UserError(f"{path} is a link to a folder above it; remove the link.")
+    if not Path(target).is_relative_to(above[0]):
+        raise UserError(f"{path} is a link that leaves the folder: copy in what it points to.")
 
 
-def _inside(path: Path, name: str) -> str:
-    """The member's name in one form, or a UserError if it would leave its folder."""
-    parts = name.replace("\\", "/").split("/")
+def _member(
+    path: Path, raw: str, size: int, packed: int, link: str | None, seen: set[str] | None
+) -> str:
+    """The name of an archive's member in one form, or a UserError if the guard refuses it.
+
+    `link` is where a link points to, None for other members; `seen` collects the names.
+    """
+    parts = raw.replace("\\", "/").split("/")
     if not parts[0] or ".." in parts or ":" in parts[0]:
         raise UserError(
-            f"{path} has a member {name!r} that would leave its folder; such an archive is not "
-            "read."
+            f"{path} has a member {raw!r} that would leave its folder; such an archive is not read."
         )
-    return "/".join(part for part in parts if part not in ("", "."))
+    name = "/".join(part for part in parts if part not in ("", "."))
+    if link is not None:
+        raise UserError(
+            f"{path} has a link as its member {name!r}{f', to {link!r}' if link else ''}; pack the "
+            "files themselves (tar --dereference --hard-dereference)."
+        )
+    if unfolds(size, packed):
+        raise UserError(
+            f"{path} has a member {name[:200]!r} that unfolds from {packed:,} bytes into {size:,}; "
+            "such an archive is not read."
+        )
+    if seen is not None and not _hidden(name):
+        if name in seen:
+            raise UserError(f"{path} has two members named {name!r}; keep one.")
+        if len(seen) >= FILES_MOST:
+            raise UserError(f"{path} has more than {FILES_MOST:,} members, which is not read.")
+        seen.add(name)
+    return name
 
 
 def _hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-def _once(path: Path, name: str, seen: set[str]) -> None:
-    if name in seen:
-        raise UserError(f"{path} has two members named {name!r}; keep one.")
-    if len(seen) >= MAX_FILES:
-        raise UserError(f"{path} has more than {MAX_FILES:,} members, which is not read.")
-    seen.add(name)
+def _damaged(path: Path, where: str, error: Exception) -> Exception:
+    """The sentence about damage, or `error` itself if it is the disk's.
 
-
-def _check_packed(path: Path, name: str, size: int, packed: int) -> None:
-    if size > UNPACKED_MOST and size > RATIO * packed:
-        raise UserError(
-            f"{path} has a member {name[:200]!r} that unfolds from {packed:,} bytes into {size:,}; "
-            "such an archive is not read."
-        )
-
-
-def _damaged(path: Path, where: str, error: Exception) -> UserError:
+    Decoders raise OSErrors without a number. zipfile asks for a place before the start of a file
+    that has lost its first bytes, which the system finds invalid.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is not None and (number != errno.EINVAL or error.filename is not None):
+        return error
     return UserError(f"{path} is damaged or cut off {where} ({_reason(error)}); fetch it again.")
 
 

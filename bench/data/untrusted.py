@@ -1,12 +1,15 @@
-"""Files of anybody: what may be in them, and their arrays, whose headers are not believed."""
+"""Untrusted files: what damaged ones raise; arrays, checked before anything is allocated."""
 
 from __future__ import annotations
 
 import errno
+import lzma
 import math
 import struct
+import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -20,10 +23,9 @@ from bench.system.files import check_regular
 
 HEADER_MOST = 10_000
 BOMB, RATIO = 64 << 20, 200
-"""An entry of at least as many bytes, compressed this much, is no data but a way to fill memory."""
+"""A file of at least as many bytes, compressed this much, is no data but a way to fill memory."""
+ROWS = 1024
 
-PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF")
-"""Of image files. Pillow takes others too, one of which, PostScript, is a program that it runs."""
 HEADERS = (
     ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError, TokenError,
 )  # fmt: skip
@@ -31,19 +33,25 @@ HEADERS = (
 DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, LookupError,
     TypeError, AttributeError, ArithmeticError, MemoryError, struct.error,
-    zipfile.BadZipFile, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 """What decoders raise on bytes that are not what they say."""
+
+
+def unfolds(size: int, packed: int) -> bool:
+    """Whether `size` bytes are so many, and packed into so few, that nobody's data are in them."""
+    return size >= BOMB and size > RATIO * packed
 
 
 def open_array(
     file: zipfile.ZipFile, name: str
 ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
     """An entry at the start of its data, with shape and type, both checked against its size."""
-    entry = file.getinfo(name) if name in file.namelist() else None
+    entry = file.NameToInfo.get(name)
     if entry is None:
         raise ValueError(f"it has no {name.removesuffix('.npy')}")
-    if unfolds(entry):
+    if unfolds(entry.file_size, entry.compress_size):
         raise ValueError(
             f"{name} has {entry.compress_size:,} bytes and unfolds into {entry.file_size:,}; it is "
             "not to be trusted"
@@ -98,11 +106,6 @@ def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...
     return shape, dtype
 
 
-def unfolds(entry: zipfile.ZipInfo) -> bool:
-    """Whether an entry is so large and so small compressed that nobody's data are in it."""
-    return entry.file_size >= BOMB and entry.file_size > RATIO * entry.compress_size
-
-
 def take(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], where: Path | str
 ) -> npt.NDArray[Any]:
@@ -113,6 +116,12 @@ def take(
     except DAMAGE as error:
         raise UserError(f"Cannot read {where}: {said(error)}.") from None
     if len(content) != size:
-        raise UserError(f"Cannot read {where}: it ends before its last value.")
+        raise UserError(f"Cannot read {where}: it is cut off before its last value.")
     # bytearray: torch wants memory that may be written to.
     return np.frombuffer(bytearray(content), dtype).reshape(shape)
+
+
+def rows(stream: IO[bytes], n: int, row: int, where: Path | str) -> Iterator[npt.NDArray[np.uint8]]:
+    """The next `n` rows of `row` bytes, uint8 (<= 1024, row) at a time."""
+    for start in range(0, n, ROWS):
+        yield take(stream, (min(ROWS, n - start), row), np.dtype(np.uint8), where)

@@ -105,7 +105,7 @@ def _decoded(
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
 
     def work(part: list[_Item]) -> list[tuple[int, str, Decoded]]:
-        return [(i, what, decode(c, what, geometry, channels)) for i, what, c in part]
+        return [(i, what, decode(c, repr(what), geometry, channels)) for i, what, c in part]
 
     waiting: deque[Future[list[tuple[int, str, Decoded]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -1,4 +1,4 @@
-"""The two sets that are compared: files of anybody's samples, or a data set by its name."""
+"""The samples that are compared: files, or a data set by its name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from torch import Tensor
 
 from bench.data import Dataset
 from bench.data.find import find_dataset, has_dataset
+from bench.data.labels import read_labels
 from bench.data.samples.read import open_samples
-from bench.data.untrusted import DAMAGE, HEADER_MOST, read_array
-from bench.system.errors import UserError, said
-from bench.system.files import read_whole
+from bench.system.errors import UserError
 
 BATCH = 256
 SEED = 2020
 SPLITS = ("reference", "train")
-CLASSES_MOST = 1_000_000
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Tell = Callable[[int, int], None]
@@ -115,15 +113,18 @@ def file_side(
     files; `channels` 3 makes grey images colour ones; `tell` is told how many have been read.
     """
     opened = open_samples(path, channels=channels)
-    given = None if labels is None else read_labels(labels, opened.n)
+    given = None if labels is None else torch.from_numpy(read_labels(labels, opened.n))
     chosen = draw(opened.n, most)
     n = opened.n if chosen is None else len(chosen)
     if n < 2:
         raise UserError(f"{path} has 1 sample; a comparison needs at least 2.")
+    shape: tuple[int, ...] = ()
 
     def batches() -> Batches:
-        source, start = open_samples(path, channels=channels), 0
-        for x, y in source.batches:
+        # Whether all images are grey is looked for once.
+        known = shape[0] if len(shape) == 3 else channels
+        start = 0
+        for x, y in open_samples(path, channels=known).batches:
             stop = start + len(x)
             found = torch.zeros(len(x), dtype=torch.int64) if y is None else y
             if given is not None:
@@ -138,7 +139,6 @@ def file_side(
     digest, done = hashlib.sha256(), 0
     classes: list[Tensor] = []
     different: set[bytes] = set()
-    shape: tuple[int, ...] = ()
     for x, y in batches():
         if not shape:
             shape = tuple(x.shape[1:])
@@ -158,8 +158,8 @@ def file_side(
 
 def is_vectors(path: Path) -> bool:
     """Whether a file holds vectors rather than images."""
-    first, _ = next(iter(open_samples(path, batch=1).batches))
-    return first.ndim == 2
+    opened = open_samples(path, batch=1)
+    return opened.names is None and next(opened.batches)[0].ndim == 2
 
 
 def draw(total: int, most: int | None) -> npt.NDArray[np.int64] | None:
@@ -171,29 +171,3 @@ def draw(total: int, most: int | None) -> npt.NDArray[np.int64] | None:
         return None
     order = np.random.RandomState(SEED).permutation(total)
     return np.sort(order[:most]).astype(np.int64)
-
-
-def read_labels(path: Path, n: int) -> Tensor:
-    """Classes int64 (n,) from an .npy array, or from text with one whole number a line."""
-    try:
-        if path.suffix.lower() == ".npy":
-            found = read_array(path, 8 * n + HEADER_MOST)
-        else:
-            text = read_whole(path).decode("utf-8")
-            found = np.array([int(line) for line in text.split()], np.int64)
-    except DAMAGE as error:
-        raise UserError(
-            f"{path} holds no classes ({said(error)}): give an .npy array or text with one whole "
-            "number a line."
-        ) from None
-    if (
-        found.dtype.kind not in "iu"
-        or found.shape != (n,)
-        or (found < 0).any()
-        or (found > CLASSES_MOST).any()
-    ):
-        raise UserError(
-            f"{path} holds {found.dtype} {found.shape}, not one class from 0 for each of {n:,} "
-            f"samples (and none above {CLASSES_MOST:,})."
-        )
-    return torch.from_numpy(found.astype(np.int64))

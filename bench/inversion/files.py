@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from bench.data import Dataset
-from bench.data.untrusted import DAMAGE
+from bench.data.decode import bombs_refused, decode, read_head
+from bench.data.trees import FILE_MOST
 from bench.inversion.grid import png
-from bench.system.errors import UserError, said, unknown
-from bench.system.files import check_regular, write_bytes
+from bench.system.errors import UserError, unknown
+from bench.system.files import read_whole, write_bytes
 from bench.system.tensor_files import write_tensors
 
-FORMATS = ("PNG", "JPEG")
-_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _LISTED = 20
 
 
 def read_images(files: Sequence[Path], data: Dataset) -> Tensor:
-    """PNG and JPEG files as uint8 (N, C, H, W) of the data set's shape.
+    """Image files as uint8 (N, C, H, W) of the data set's shape.
 
     Colour becomes grey or grey colour as the model wants it; transparency is dropped. UserError
     for a file that cannot be read or has another size.
@@ -34,37 +31,20 @@ def read_images(files: Sequence[Path], data: Dataset) -> Tensor:
     images = []
     for file in files:
         try:
-            check_regular(file)
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(file, formats=FORMATS) as picture:
-                    if picture.size != (width, height):
-                        raise UserError(
-                            f"{file} has {picture.size[0]}x{picture.size[1]} pixels; a model of "
-                            f"{data.name} takes {width}x{height}: resize it first.",
-                            code=2,
-                        )
-                    if picture.mode not in _EIGHT_BIT:
-                        raise UserError(
-                            f"{file} has pixels of mode {picture.mode!r}; give 8 bits a channel.",
-                            code=2,
-                        )
-                    # A palette with transparency has to be resolved before it can be dropped.
-                    whole = picture.convert("RGBA") if picture.mode in ("P", "PA") else picture
-                    pixels = np.asarray(whole.convert("L" if channels == 1 else "RGB"))
-        except UnidentifiedImageError:
-            raise UserError(f"{file} is no PNG or JPEG picture.", code=2) from None
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise UserError(
-                f"{file} is far larger than the {width}x{height} pixels that a model of "
-                f"{data.name} takes.",
-                code=2,
-            ) from None
-        except DAMAGE as error:
-            why = getattr(error, "strerror", None) or said(error)
-            raise UserError(f"Cannot read {file}: {why}.", code=2) from None
-        images.append(torch.from_numpy(pixels.reshape(height, width, channels).copy()))
-    return torch.stack(images).permute(0, 3, 1, 2).contiguous()
+            content = read_whole(file, FILE_MOST)
+            with bombs_refused():
+                _, size = read_head(content, file)
+                if size != (width, height):
+                    raise UserError(
+                        f"{file} has {size[0]}x{size[1]} pixels; a model of {data.name} takes "
+                        f"{width}x{height}: resize it first."
+                    )
+                images.append(decode(content, file, channels=channels, to_grey=True).pixels)
+        except UserError as error:
+            raise UserError(str(error), code=2) from None
+        except OSError as error:
+            raise UserError(f"Cannot read {file}: {error.strerror}.", code=2) from None
+    return torch.from_numpy(np.stack(images)).contiguous()
 
 
 def class_index(text: str, data: Dataset, option: str) -> int:

@@ -42,6 +42,7 @@ import numpy as np
 
 from bench.data.card import CARD, IMAGES, LABELS, DataCard, read_data_card
 from bench.data.decode import Geometry, decode
+from bench.data.labels import read_labels
 from bench.data.prepared import open_content, read_stamp
 from bench.data.samples.card import SampleCard
 from bench.data.samples.read import read_samples
@@ -51,7 +52,6 @@ from bench.data.trees import open_tree
 from bench.evaluation.archive import load_sample_set
 from bench.evaluation.cache import ClassifierFiles
 from bench.evaluation.cache import _load as load_cached
-from bench.evaluation.sides import read_labels
 from bench.evaluation.statistics.read import is_statistics, read_statistics
 from bench.experiment.inversion_rows import read_inversion
 from bench.experiment.place import Experiment

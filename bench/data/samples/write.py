@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from bench.data.decode import is_image
 from bench.data.samples.card import SAMPLES_JSON, SampleCard, differences, parse_sample_card
 from bench.data.samples.read import CARD_MOST
 from bench.data.untrusted import DAMAGE, open_array, take
@@ -24,7 +25,6 @@ from bench.system.errors import UserError, said
 from bench.system.files import atomic_path, check_regular, make_folder, read_whole, tidy, write_text
 
 FORMATS = ("png", "zip", "npz", "grid")
-OTHER_IMAGES = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 SUFFIXES = {".npz": "npz", ".zip": "zip", ".png": "grid"}
 ABOUT = "about"
 """Where an npz (an array of one string) and a grid (a text chunk) keep the card."""
@@ -42,7 +42,7 @@ def guess_format(path: Path) -> str:
 
     UserError for the suffix of another image format, which would become a folder's name.
     """
-    if path.suffix.lower() in OTHER_IMAGES:
+    if path.suffix.lower() not in SUFFIXES and is_image(path.name):
         raise UserError(
             f"Samples are not written as {path.suffix} ({path}): give a folder, or a name ending "
             f"in {', '.join(SUFFIXES)}.",

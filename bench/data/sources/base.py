@@ -1,20 +1,19 @@
-"""What a source of images is, and what its labels must be."""
+"""What a source of images is."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import IO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.trees import File, Tree
-from bench.system.errors import UserError
+from bench.data.labels import Labels
+from bench.data.trees import File, Tree, damage_named
 
 Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,25 +59,38 @@ class Source(ABC):
         """
 
 
-def check_labels(
-    labels: Labels, class_names: Sequence[str], train_n: int, path: object, first: int = 0
-) -> Labels:
-    """`labels` if they are in [0, K) and every class has a training image, else a UserError.
+class EncodedImages(Source):
+    """Image files, each of which is one image; `listing` has to set their order."""
 
-    `first` is the number that the source gives to class 0.
-    """
-    count = len(class_names)
-    if len(labels) == 0 or train_n == 0:
-        raise UserError(f"{path} holds no training images.")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= count:
-        wrong = (low if low < 0 else high) + first
-        raise UserError(
-            f"{path} has the label {wrong}, outside of {first}..{count - 1 + first}, its "
-            f"{count} classes."
-        )
-    seen = np.bincount(labels[:train_n], minlength=count)
-    if (seen == 0).any():
-        name = class_names[int(seen.argmin())]
-        raise UserError(f"{path} has no training image of class {name!r}.")
-    return labels
+    _order: Mapping[str, int]
+
+    def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
+        """In the order in which the tree gives them."""
+        for name, content in self.tree.contents(self._order):
+            yield self._order[name], name, content
+
+
+class Batches(Source):
+    """Files of many images and their labels each; `listing` has to call `_joined`."""
+
+    _starts: Mapping[str, int]
+
+    def _joined(self, names: Sequence[str], labels: Mapping[str, Labels]) -> Labels:
+        """The labels of all batches, one after the other."""
+        counts = [len(labels[name]) for name in names]
+        self._starts = dict(zip(names, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
+        return np.concatenate([labels[name] for name in names])
+
+    def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
+        """Batch after batch, in the order in which the tree gives them."""
+        for name, file in self.tree.read(self._starts):
+            index = self._starts[name]
+            with damage_named(self.tree.path, name):
+                for block in self._blocks(name, file):
+                    for image in block:
+                        yield index, f"{name}[{index}]", image
+                        index += 1
+
+    @abstractmethod
+    def _blocks(self, name: str, file: IO[bytes]) -> Iterator[Pixels]:
+        """The images of a batch, uint8 (n, C, H, W) at a time."""

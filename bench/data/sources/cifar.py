@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-
-import numpy as np
+from typing import IO
 
 from bench.data.batches import batch_labels, batch_pixels, read_batch
-from bench.data.sources.base import Labels, Listing, Pixels, Source, check_labels
+from bench.data.labels import Labels, check_labels
+from bench.data.sources.base import Batches, Listing, Pixels
 from bench.data.trees import File
 from bench.system.errors import UserError
 
@@ -42,7 +42,7 @@ def _folder(files: Sequence[File], form: _Form) -> str | None:
     return None
 
 
-class Cifar(Source):
+class Cifar(Batches):
     """Images in the order of the batches; `test_batch` (or `test`) is the reference."""
 
     kind = "cifar"
@@ -59,24 +59,23 @@ class Cifar(Source):
             (form, folder) for form in _FORMS if (folder := _folder(self.files, form)) is not None
         )
         names = {file.name for file in self.files}
-        self._batches = [folder + part for part in (*form.train, form.test)]
-        for name in self._batches:
+        batches = [folder + part for part in (*form.train, form.test)]
+        for name in batches:
             if name not in names:
                 raise UserError(f"{self.tree.path} is incomplete: it has no {name!r}.")
         labels: dict[str, Labels] = {}
         classes: tuple[str, ...] = ()
-        for name, file in self.tree.read({*self._batches, folder + form.meta}):
+        for name, file in self.tree.read([*batches, folder + form.meta]):
             batch = read_batch(self.tree.path, file, name)
             if name == folder + form.meta:
                 classes = self._classes(name, batch.get(form.names))
                 continue
             n = len(batch_pixels(self.tree.path, name, batch, SIDE))
             labels[name] = batch_labels(self.tree.path, name, batch.get(form.labels), n)
-        counts = [len(labels[name]) for name in self._batches]
-        self._starts = dict(zip(self._batches, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
-        joined = np.concatenate([labels[name] for name in self._batches])
-        check_labels(joined, classes, len(joined) - counts[-1], self.tree.path)
-        return Listing(classes, joined, len(joined) - counts[-1], "test", (3, SIDE, SIDE))
+        joined = self._joined(batches, labels)
+        train_n = len(joined) - len(labels[batches[-1]])
+        check_labels(joined, classes, train_n, self.tree.path)
+        return Listing(classes, joined, train_n, "test", (3, SIDE, SIDE))
 
     def _classes(self, name: str, found: object) -> tuple[str, ...]:
         texts = (
@@ -88,11 +87,5 @@ class Cifar(Source):
             raise UserError(f"{self.tree.path}: {name!r} has no names of classes.")
         return tuple(texts)
 
-    def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
-        """Batch after batch."""
-        for name, file in self.tree.read(self._starts):
-            pixels = batch_pixels(
-                self.tree.path, name, read_batch(self.tree.path, file, name), SIDE
-            )
-            for i, image in enumerate(pixels, self._starts[name]):
-                yield i, f"{name}[{i}]", image
+    def _blocks(self, name: str, file: IO[bytes]) -> Iterator[Pixels]:
+        yield batch_pixels(self.tree.path, name, read_batch(self.tree.path, file, name), SIDE)

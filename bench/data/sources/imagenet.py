@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from bench.data.arrays import npy_header, read_exactly, rows
 from bench.data.batches import batch_labels, batch_pixels, planes, read_batch
-from bench.data.sources.base import Labels, Listing, Pixels, Source, check_labels
+from bench.data.labels import Labels, check_labels
+from bench.data.sources.base import Batches, Listing, Pixels
 from bench.data.trees import File, damage_named
-from bench.system.errors import UserError
+from bench.data.untrusted import open_array, rows, take
+from bench.system.errors import UserError, said
 
 _NAME = re.compile(r"(?:.*/)?(train_data_batch_(\d+)|train_data|val_data)(\.npz)?")
 
@@ -26,7 +25,7 @@ def _number(name: str) -> tuple[bool, int, str]:
     return match[1] == "val_data", int(match[2] or 0), name
 
 
-class ImageNetBatches(Source):
+class ImageNetBatches(Batches):
     """Batches by number; labels are 1..K; `val_data`, where present, is the reference."""
 
     kind = "imagenet-batches"
@@ -51,7 +50,7 @@ class ImageNetBatches(Source):
             raise UserError(f"{self.tree.path} is incomplete: it has no batch {missing}.")
         shapes: dict[str, tuple[int, int, int]] = {}
         labels: dict[str, Labels] = {}
-        for name, file in self.tree.read(set(names)):
+        for name, file in self.tree.read(names):
             shapes[name], labels[name] = self._labels(name, file)
         if len(set(shapes.values())) > 1:
             odd = next(name for name in names if shapes[name] != shapes[names[0]])
@@ -59,10 +58,8 @@ class ImageNetBatches(Source):
                 f"{self.tree.path}: {odd!r} has images of {shapes[odd]}, {names[0]!r} of "
                 f"{shapes[names[0]]}."
             )
-        counts = [len(labels[name]) for name in names]
-        self._starts = dict(zip(names, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
         train_n = sum(len(labels[name]) for name in names if not _number(name)[0])
-        joined = np.concatenate([labels[name] for name in names]) - 1
+        joined = self._joined(names, labels) - 1
         classes = tuple(str(k + 1) for k in range(int(joined[:train_n].max(initial=-1)) + 1))
         check_labels(joined, classes, train_n, self.tree.path, first=1)
         reference_from = "val" if train_n < len(joined) else ""
@@ -76,54 +73,34 @@ class ImageNetBatches(Source):
             shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
             return shape, batch_labels(path, name, batch.get("labels"), len(pixels))
         with damage_named(path, name), zipfile.ZipFile(file) as archive:
-            with self._member(archive, name, "data") as (_, size, dtype):
-                if dtype != np.uint8 or len(size) != 2:
-                    raise UserError(f"{path}: {name!r} has no 'data' of uint8 (n, 3 * H * W).")
-                n, columns = size
-            with self._member(archive, name, "labels") as (stream, size, dtype):
+            stream, size, dtype = self._array(archive, name, "data")
+            stream.close()
+            if dtype != np.uint8 or len(size) != 2:
+                raise UserError(f"{path}: {name!r} has no 'data' of uint8 (n, 3 * H * W).")
+            n, columns = size
+            stream, size, dtype = self._array(archive, name, "labels")
+            with stream:
                 if dtype.kind not in "iu" or len(size) != 1:
                     raise UserError(f"{path}: {name!r} has no 'labels' that are whole numbers.")
-                content = read_exactly(path, stream, name, size[0] * dtype.itemsize)
-                labels = np.frombuffer(content, dtype=dtype)
+                labels = take(stream, size, dtype, f"{path / name}: labels")
         return planes(path, name, columns), batch_labels(path, name, labels, n)
 
-    @contextmanager
-    def _member(
+    def _array(
         self, archive: zipfile.ZipFile, name: str, key: str
-    ) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[np.generic]]]:
-        """An array of an .npz as a stream at its first value, found to have the declared size."""
-        info = archive.NameToInfo.get(f"{key}.npy")
-        if info is None:
-            raise UserError(f"{self.tree.path}: {name!r} has no array {key!r}.")
-        with archive.open(info) as stream:
-            shape, dtype = npy_header(self.tree.path, stream, f"{name}/{key}")
-            declared = int(np.prod([1, *shape], dtype=object)) * dtype.itemsize
-            if declared != info.file_size - stream.tell():
-                raise UserError(
-                    f"{self.tree.path}: {key!r} in {name!r} declares {declared:,} bytes and holds "
-                    f"{info.file_size - stream.tell():,}."
-                )
-            yield stream, shape, dtype
+    ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
+        try:
+            return open_array(archive, f"{key}.npy")
+        except ValueError as error:
+            raise UserError(f"{self.tree.path}: {name!r} cannot be used: {said(error)}.") from None
 
-    def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
-        """Batch after batch; an .npz in blocks of rows."""
-        for name, file in self.tree.read(self._starts):
-            index = self._starts[name]
-            for block in self._blocks(name, file):
-                for image in block:
-                    yield index, f"{name}[{index}]", image
-                    index += 1
-
-    def _blocks(self, name: str, file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
+    def _blocks(self, name: str, file: IO[bytes]) -> Iterator[Pixels]:
         path = self.tree.path
         if not name.endswith(".npz"):
             yield batch_pixels(path, name, read_batch(path, file, name))
             return
-        with (
-            damage_named(path, name),
-            zipfile.ZipFile(file) as archive,
-            self._member(archive, name, "data") as (stream, (n, columns), _),
-        ):
-            shape = planes(path, name, columns)
-            for block in rows(path, stream, name, n, columns):
-                yield block.reshape(len(block), *shape)
+        with zipfile.ZipFile(file) as archive:
+            stream, (n, columns), _ = self._array(archive, name, "data")
+            with stream:
+                shape = planes(path, name, columns)
+                for block in rows(stream, n, columns, f"{path / name}: data"):
+                    yield block.reshape(len(block), *shape)

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 
 import numpy as np
 
-from bench.data.decode import read_encoded
-from bench.data.sources.base import Listing, Pixels, Source, check_labels
-from bench.data.trees import File, strip_root
+from bench.data.decode import is_image
+from bench.data.labels import REFERENCE, TRAIN, check_labels, numbered, split_and_class
+from bench.data.sources.base import EncodedImages, Listing
+from bench.data.trees import File
 from bench.system.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
-TRAIN = ("train", "training")
-REFERENCE = ("test", "val", "valid", "validation")
-"""Folders of splits; of several references the first of these names is used."""
+Found = list[tuple[str, str]]
+"""(class, path) of images."""
 
 
-def is_image(name: str) -> bool:
-    """Whether a file is an image by its suffix."""
-    return name.lower().endswith(SUFFIXES)
-
-
-def _is_split(name: str) -> bool:
-    return name.lower() in TRAIN + REFERENCE
-
-
-class ImageFolders(Source):
+class ImageFolders(EncodedImages):
     """Classes in the order of their names, images in the order of theirs."""
 
     kind = "images"
@@ -40,9 +29,8 @@ class ImageFolders(Source):
 
     def listing(self) -> Listing:
         """Splits from the first level of folders, classes from the last."""
-        splits, left_out = self._splits()
-        train, reference = splits
-        classes = sorted({name for name, _ in train})
+        train, reference, reference_from, left_out = self._splits()
+        classes, labels = numbered([name for name, _ in train])
         index = {name: k for k, name in enumerate(classes)}
         extra = sorted({name for name, _ in reference} - index.keys())
         if extra:
@@ -51,29 +39,23 @@ class ImageFolders(Source):
                 "training images."
             )
         self._order = {path: i for i, (_, path) in enumerate([*train, *reference])}
-        labels = np.array([index[name] for name, _ in [*train, *reference]], dtype=np.int64)
+        others = np.array([index[name] for name, _ in reference], dtype=np.int64)
+        labels = np.concatenate([labels, others])
         check_labels(labels, classes, len(train), self.tree.path)
-        return Listing(tuple(classes), labels, len(train), self._reference_from, left_out=left_out)
+        return Listing(classes, labels, len(train), reference_from, left_out=left_out)
 
-    def _splits(self) -> tuple[tuple[list[tuple[str, str]], list[tuple[str, str]]], int]:
-        """((class, path) of training images, of reference images), and how many are left out."""
+    def _splits(self) -> tuple[Found, Found, str, int]:
+        """Training images, reference images, the latter's split, and how many are left out."""
         paths = [file.name for file in self.files if is_image(file.name)]
-        # One class alone is a folder that all share, and no root.
-        root = strip_root(paths, _is_split)
-        deepest = max(len(PurePosixPath(path).parts) for path in paths)
-        while root and len(PurePosixPath(root).parts) > deepest - 2:
-            root = "".join(f"{part}/" for part in PurePosixPath(root).parts[:-1])
-        found: dict[str, list[tuple[str, str]]] = {}
-        for path in paths:
-            parts = PurePosixPath(path[len(root) :]).parts
-            split = parts[0].lower() if _is_split(parts[0]) else ""
-            if len(parts) != (3 if split else 2):
+        found: dict[str, Found] = {}
+        for path, (split, name) in zip(paths, split_and_class(paths), strict=True):
+            if not name or "/" in name:
                 raise UserError(
                     f"{self.tree.path} has the image {path!r}, which is not in a folder of its "
                     "class: the forms are split/class/file (splits train and test or val) and "
                     "class/file."
                 )
-            found.setdefault(split, []).append((parts[-2], path))
+            found.setdefault(split, []).append((name, path))
         if "" in found and len(found) > 1:
             raise UserError(
                 f"{self.tree.path} mixes split/class/file with class/file, as in "
@@ -82,11 +64,6 @@ class ImageFolders(Source):
         train = found.pop("", []) + [item for name in TRAIN for item in found.pop(name, [])]
         if not train:
             raise UserError(f"{self.tree.path} has no training images: no folder named 'train'.")
-        self._reference_from = next((name for name in REFERENCE if name in found), "")
-        reference = found.pop(self._reference_from, [])
-        return (sorted(train), sorted(reference)), sum(map(len, found.values()))
-
-    def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
-        """In the archive's order."""
-        for name, file in self.tree.read(self._order):
-            yield self._order[name], name, read_encoded(self.tree.path, file, name)
+        reference_from = next((name for name in REFERENCE if name in found), "")
+        reference = found.pop(reference_from, [])
+        return sorted(train), sorted(reference), reference_from, sum(map(len, found.values()))

@@ -223,9 +223,9 @@ def test_folders_of_others(tmp_path):
     (tmp_path / "a" / ".1.png").write_text("of the system")
     (tmp_path / "a" / "Thumbs.db").write_text("of the system")
     save(tmp_path / "a" / ".thumbnails" / "1.png", COLOUR)
-    with pytest.raises(UserError, match="in colour, and the images asked for or before it are"):
-        read(tmp_path)
-    x, y = read(tmp_path, channels=3)
+    with pytest.raises(UserError, match=r"2\.bmp is in colour, and grey images are asked for"):
+        read(tmp_path, channels=1)
+    x, y = read(tmp_path)
     assert y.tolist() == [0, 0, 1]
     assert torch.equal(x[1], torch.from_numpy(COLOUR).permute(2, 0, 1))
     assert torch.equal(x[0, 2], torch.from_numpy(GREY))
@@ -278,18 +278,18 @@ def link_entry():
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ([("/etc/1.png", b"")], "has an entry that leaves it, '/etc/1.png'"),
-        ([("a/../../1.png", b"")], "has an entry that leaves it"),
-        ([("a\\..\\1.png", b"")], "has an entry that leaves it"),
-        ([("C:/1.png", b"")], "has an entry that leaves it"),
-        ([(link_entry(), b"/etc/passwd")], "has a link, 'a/1.png'"),
+        ([("/etc/1.png", b"")], "has a member '/etc/1.png' that would leave its folder"),
+        ([("a/../../1.png", b"")], "that would leave its folder"),
+        ([("a\\..\\1.png", b"")], "that would leave its folder"),
+        ([("C:/1.png", b"")], "that would leave its folder"),
+        ([(link_entry(), b"/etc/passwd")], "has a link as its member 'a/1.png'"),
         ([("a.txt", b""), ("__MACOSX/a.png", png(GREY))], "There are no images in"),
-        ([("a.png", png(GREY)), ("a.png", png(COLOUR))], "has two entries named 'a.png'"),
-        ([("a.png", b"no image")], "Cannot read .*a.png: cannot identify image file"),
-        ([("a.png", png(COLOUR)[:48])], "Cannot read .*a.png: "),
+        ([("a.png", png(GREY)), ("a.png", png(COLOUR))], "has two members named 'a.png'"),
+        ([("a.png", b"no image")], "a.png is not an image that can be read"),
+        ([("a.png", png(COLOUR)[:48])], "a.png is damaged or cut off"),
         ([("a.png", png(COLOUR)), ("b.png", png(COLOUR[1:]))],
-         "b.png: it has 6 x 4 pixels, the images before it 6 x 5; all must have one size"),
-        ([("a.png", png(GREY.astype(np.uint16)))], "mode I;16 have no 8 bits"),
+         "b.png has 6 x 4 pixels, the images before it 6 x 5; all must have one size"),
+        ([("a.png", png(GREY.astype(np.uint16)))], "mode 'I;16', which 8 bits a channel"),
         ([("samples.json", b"{}"), ("a.png", png(GREY))], "does not describe samples"),
         ([("samples.json", huge_card()), ("a.png", png(GREY))],
          "unfinished: 999,999,999,999,999 of"),
@@ -363,11 +363,11 @@ def test_damaged_files_are_refused(tmp_path, kind):
     write(path, kind, make_card())
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=f"is damaged or cut off: it does not end as a {kind}"):
+    with pytest.raises(UserError, match="is damaged or cut off in its table of contents"):
         read(path)
     at = len(whole) // 2
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
-    with pytest.raises(UserError, match="Cannot read"):
+    with pytest.raises(UserError, match=r"(Cannot read|is damaged or cut off)"):
         read(path)
 
 
@@ -387,10 +387,10 @@ def test_links_and_strangers_in_folders_are_refused(tmp_path):
 
 
 def test_what_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file or folder"):
+    with pytest.raises(UserError, match="No such file or directory"):
         read_samples(tmp_path / "absent")
     (tmp_path / "text").write_text("text")
-    with pytest.raises(UserError, match="is no folder, ZIP or npz"):
+    with pytest.raises(UserError, match="is neither a folder nor a readable tar"):
         read_samples(tmp_path / "text")
     with pytest.raises(UserError, match="There are no images in"):
         read_samples(tmp_path)

@@ -199,7 +199,7 @@ def test_labels_of_a_file_replace_the_folders(folders, tmp_path):
     assert torch.cat([y for _, y in own.batches()]).tolist() == [0] * 20 + [1] * 20
     assert own.hash != text.hash
     assert bench("evaluate", "fake", "-r", "real", *USUAL, "--labels", "l.txt").code == 0
-    for content, why in (("0 1", "not one class from 0 for each of 40"), ("a", "holds no classes")):
+    for content, why in (("0 1", "not one whole number for each of 40"), ("a", "holds no classes")):
         (tmp_path / "l.txt").write_text(content)
         ran = bench("evaluate", "fake", "-r", "real", *USUAL, "--labels", "l.txt")
         assert (ran.code, why in ran.err) == (1, True), ran.err
@@ -265,7 +265,7 @@ REFUSED = {
     "classifier": (("fake", "-r", "real", "-x", "classifier"), 2, "trained on a data set"),
     "vectors": (("fake", "-r", "modes1d", "-x", "small"), 2, "they do not compare"),
     "labels": (("digits", "-r", "digits", "--labels", "l"), 2, "--labels is for files"),
-    "damaged": (("broken", "-r", "real", "-x", "small"), 1, "Cannot read broken/c0/000.png"),
+    "damaged": (("broken", "-r", "real", "-x", "small"), 1, "broken/c0/000.png is damaged"),
     "exact": (("fake", "-r", "real", "-x", "small", "--metric", "w1"), 2, "No metric can be"),
 }  # fmt: skip
 

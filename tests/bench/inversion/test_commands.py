@@ -161,9 +161,9 @@ def test_files_that_cannot_be_used_are_named(digits, tmp_path):
     Image.fromarray(np.zeros((8, 8), dtype="uint16")).save(deep)
     cases = {
         wide: f"{wide} has 9x8 pixels; a model of digits takes 8x8: resize it first.",
-        text: f"{text} is no PNG or JPEG picture.",
-        cut: f"Cannot read {cut}: ",
-        deep: f"{deep} has pixels of mode 'I;16'; give 8 bits a channel.",
+        text: f"{text} is not an image that can be read (PNG, JPEG, WEBP, ",
+        cut: f"{cut} is damaged or cut off (",
+        deep: f"{deep} has pixels of mode 'I;16', which 8 bits a channel cannot hold",
         tmp_path / "none.png": f"Cannot read {tmp_path / 'none.png'}: No such file or directory.",
     }
     for file, message in cases.items():
