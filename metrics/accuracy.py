@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from metrics.about import About
 from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet, look_up
 from metrics.errors import jackknife_groups, share_estimate
 from metrics.registry import register
@@ -36,6 +37,7 @@ class ClassAccuracy(Metric):
     name = "class_accuracy"
     label = "Class accuracy"
     summary = "share of generated images recognised as the class asked for"
+    about = About(order=80, standing="headline", low=0.0, high=1.0, error_of="generated")
     direction = "higher"
     needs = frozenset({"logits"})
     real_needs = frozenset()

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from metrics.about import About
+
 Direction = Literal["lower", "higher", "none"]
 Need = Literal["moments", "features", "logits", "pixels"]
 Domain = Literal["image", "vector", "any"]
@@ -128,7 +130,7 @@ class Metric(ABC):
     `default` is False for one that is computed only when asked for: it costs much, or needs an
     explanation beside it. `needs` is what is kept of both sides, `real_needs` what of that
     `compute` cannot do without on the real side, by default all of it: a statistics file holds no
-    more than moments.
+    more than moments. `about` says how a report shows it.
     """
 
     name: ClassVar[str]
@@ -143,6 +145,7 @@ class Metric(ABC):
     exact_only: ClassVar[bool] = False
     minimum_n: ClassVar[int] = 2
     default: ClassVar[bool] = True
+    about: ClassVar[About] = About()
 
     @abstractmethod
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float | Estimate:

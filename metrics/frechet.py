@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from metrics.about import About
 from metrics.base import Array, Estimate, Metric, Moments, SampleSet, look_up
 from metrics.errors import Groups, jackknife_estimate, jackknife_groups
 from metrics.memo import kept, only, remember
@@ -198,6 +199,10 @@ class FrechetDistance(Metric):
     name = "fd"
     label = "FD"
     summary = "Frechet distance between Gaussians fitted to real and generated features"
+    about = About(
+        order=10, standing="headline", lead=1, low=0.0, ratios=True, plug_in=True, minimum=True,
+        published_as="fid",
+    )  # fmt: skip
     direction = "lower"
     needs = frozenset({"moments", "features"})
     real_needs = frozenset({"moments"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from metrics.about import About
 from metrics.base import Array, Estimate, Metric, Moments, SampleSet, look_up
 from metrics.errors import jackknife_estimate, jackknife_groups
 from metrics.frechet import Features, frechet_distance, frechet_without_groups
@@ -68,6 +69,7 @@ class ClassFrechet(Metric):
     name = "class_fd"
     label = "FD within classes"
     summary = "mean over classes of the Frechet distance to real samples of the same class"
+    about = About(order=130, low=0.0, ratios=True, plug_in=True, minimum=True)
     direction = "lower"
     needs = frozenset({"features"})
     default = False

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from metrics.about import About
 from metrics.base import Array, Estimate, Metric, SampleSet, look_up
 from metrics.errors import GROUPS, jackknife, jackknife_groups
 from metrics.frechet import (
@@ -102,6 +103,7 @@ class FrechetCorrected(Metric):
     name = "fd_corrected"
     label = "FD bias-corrected"
     summary = "Frechet distance without the bias of finite samples, by the jackknife"
+    about = About(order=20, standing="headline", minimum=True, error_of="both")
     direction = "lower"
     needs = frozenset({"moments", "features"})
     minimum_n = 3
@@ -122,6 +124,7 @@ class FrechetInfinity(Metric):
     name = "fd_inf"
     label = "FD∞ (generated side)"
     summary = "Frechet distance extrapolated to infinitely many generated samples"
+    about = About(order=120, minimum=True)
     direction = "lower"
     needs = frozenset({"moments", "features"})
     real_needs = frozenset({"moments"})

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax, xlogy
 
+from metrics.about import About
 from metrics.base import Array, Estimate, Metric, SampleSet, look_up
 from metrics.errors import Groups, jackknife_estimate, jackknife_groups
 from metrics.registry import register
@@ -80,6 +81,7 @@ def inception_score(
 class _Score(Metric):
     """An inception score; the real set is not used."""
 
+    about = About(low=1.0, error_of="generated")
     direction = "higher"
     needs = frozenset({"logits"})
     real_needs = frozenset()

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from metrics.about import About
 from metrics.base import Estimate, Metric, SampleSet, look_up
 from metrics.errors import Groups, jackknife_groups
 from metrics.mmd import Features, Mmd, PolynomialKernel, kernel_sums, squared_mmd
@@ -80,6 +81,7 @@ class KernelDistance(Metric):
     name = "kid"
     label = "KID"
     summary = "kernel distance (unbiased squared MMD, cubic kernel) over all pairs of samples"
+    about = About(order=30, standing="headline")
     direction = "lower"
     needs = frozenset({"features"})
     domain = "image"
@@ -101,6 +103,7 @@ class KernelDistanceSubsets(Metric):
     name = "kid_subsets"
     label = "KID (100 subsets of 1000)"
     summary = "mean kernel distance over 100 random subsets of 1000 samples, as papers report it"
+    about = About(order=140)
     direction = "lower"
     needs = frozenset({"features"})
     domain = "image"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from metrics.about import About
 from metrics.base import Array, Estimate, Metric, SampleSet, look_up
 from metrics.errors import Groups, jackknife_estimate, jackknife_groups, share_estimate
 from metrics.memo import kept, remember
@@ -117,6 +118,7 @@ class NearestReferenceRatio(_Copies):
     name = "nearest_ratio"
     label = "Nearest reference distance ratio"
     summary = "median distance to the nearest reference sample over that among them, 0 = copies"
+    about = About(low=0.0)
     direction = "none"
     minimum_n = 3
 
@@ -132,6 +134,7 @@ class Authenticity(_Copies):
     name = "authenticity"
     label = "Authenticity (reference)"
     summary = "share of samples that are no near copies of a reference sample"
+    about = About(low=0.0, high=1.0)
     direction = "higher"
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:

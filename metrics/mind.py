@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from metrics.about import About
 from metrics.base import Array, Estimate, Metric, SampleSet, look_up
 from metrics.errors import GROUPS, Groups, jackknife, jackknife_groups
 from metrics.registry import register
@@ -122,6 +123,7 @@ class SlicedWasserstein(Metric):
     name = "mind"
     label = "MIND (D x sliced W2²)"
     summary = "sliced Wasserstein distance over 1000 random directions, times the dimension"
+    about = About(low=0.0, ratios=True)
     direction = "lower"
     needs = frozenset({"features"})
     default = False

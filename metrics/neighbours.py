@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from metrics.about import About
 from metrics.balls import CHUNK, STRIP, ball_radii, memberships
 from metrics.base import Array, Estimate, Metric, SampleSet, look_up
 from metrics.errors import Groups, jackknife_estimate, jackknife_groups, share_estimate
@@ -188,45 +189,58 @@ class _Neighbours(Metric):
         return found.coverage(jackknife_groups(real.labels))
 
 
-_SCORES: dict[Score, tuple[str, str]] = {
-    "precision": (
-        "share of generated samples that lie among the real ones",
-        "Share of generated samples inside some real ball; 0 to 1, below 1 even for equal sets.",
-    ),
-    "recall": (
-        "share of real samples that lie among the generated ones",
-        "Share of real samples inside some generated ball; 0 to 1, below 1 even for equal sets.",
-    ),
-    "density": (
-        "average number of real neighbourhoods a generated sample lies in, over k",
-        "Real balls around a generated sample, over k; 1 on average for equal sets, may exceed 1.",
-    ),
-    "coverage": (
-        "share of real neighbourhoods that hold a generated sample",
-        "Share of real balls that hold a generated sample; 0 to 1, depends on the sizes' ratio.",
-    ),
-}
+class Precision(_Neighbours):
+    """Share of generated samples inside some real ball; 0 to 1, below 1 even for equal sets."""
+
+    score = "precision"
+    summary = "share of generated samples that lie among the real ones"
+    about = About(order=40, standing="headline", low=0.0, high=1.0, against="recall")
+
+
+class Recall(_Neighbours):
+    """Share of real samples inside some generated ball; 0 to 1, below 1 even for equal sets."""
+
+    score = "recall"
+    summary = "share of real samples that lie among the generated ones"
+    about = About(order=50, standing="headline", low=0.0, high=1.0, error_of="real")
+
+
+class Density(_Neighbours):
+    """Real balls around a generated sample, over k; 1 on average for equal sets, may exceed 1."""
+
+    score = "density"
+    summary = "average number of real neighbourhoods a generated sample lies in, over k"
+    about = About(order=60, standing="headline", low=0.0)
+
+
+class Coverage(_Neighbours):
+    """Share of real balls that hold a generated sample; 0 to 1, depends on the sizes' ratio."""
+
+    score = "coverage"
+    summary = "share of real neighbourhoods that hold a generated sample"
+    about = About(order=70, standing="headline", low=0.0, high=1.0, error_of="real")
 
 
 def _variants(k: int, closed: bool, default: bool) -> None:
     """Register the four scores for balls to the k-th neighbour, with or without their edge."""
     tail, note = ("", "") if closed else ("_strict", ", strict")
-    for score, (summary, doc) in _SCORES.items():
+    for score in (Precision, Recall, Density, Coverage):
+        word, against = score.__name__, score.about.against
         body = {
-            "__doc__": doc,
+            "__doc__": score.__doc__,
             "__module__": __name__,
-            "name": f"{score}_k{k}{tail}",
-            "label": f"{score.capitalize()} (k={k}{note})",
-            "summary": summary if closed else f"{summary}, edges left out",
-            "score": score,
+            "name": f"{word.lower()}_k{k}{tail}",
+            "label": f"{word} (k={k}{note})",
+            "summary": score.summary if closed else f"{score.summary}, edges left out",
+            "about": score.about.model_copy(
+                update={"against": against and f"{against}_k{k}{tail}"}
+            ),
             "k": k,
             "closed": closed,
             "minimum_n": k + 1,
             "default": default,
         }
-        register(
-            type(f"{score.capitalize()}K{k}{'' if closed else 'Strict'}", (_Neighbours,), body)
-        )
+        register(type(f"{word}K{k}{'' if closed else 'Strict'}", (score,), body))
 
 
 _variants(3, closed=True, default=True)

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from metrics.base import Extractor, Metric
+from metrics.about import About
+from metrics.base import ARROWS, Extractor, Metric
 
 METRICS: dict[str, type[Metric]] = {}
 EXTRACTORS: dict[str, Callable[..., Extractor]] = {}
@@ -17,13 +18,16 @@ T = TypeVar("T")
 def register(cls: M) -> M:
     """Class decorator that enters a metric under its `name`; a taken name is an error.
 
-    TypeError if the class lacks a part of the interface.
+    TypeError if the class lacks a part of the interface or states facts that do not agree.
     """
     required = ("name", "label", "summary", "direction")
     missing = [attribute for attribute in required if not hasattr(cls, attribute)]
     missing += sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:
         raise TypeError(f"metric {cls.__qualname__} lacks {', '.join(missing)}")
+    wrong = _inconsistent(cls)
+    if wrong is not None:
+        raise TypeError(f"metric {cls.__qualname__}: {wrong}")
     taken = METRICS.get(cls.name)
     if taken is not None and (taken.__module__, taken.__qualname__) != (
         cls.__module__,
@@ -32,6 +36,20 @@ def register(cls: M) -> M:
         raise ValueError(f"a metric named {cls.name!r} is registered by {taken.__module__}")
     METRICS[cls.name] = cls
     return cls
+
+
+def _inconsistent(cls: type[Metric]) -> str | None:
+    """What of a metric's description cannot be, None if nothing."""
+    about: object = cls.about
+    if cls.direction not in ARROWS:
+        return f"direction is {cls.direction!r}; it is one of {', '.join(ARROWS)}"
+    if not isinstance(about, About):
+        return f"about is {about!r}; it is an About(...), from metrics.about"
+    if cls.direction == "none" and (about.is_headline or about.lead or about.against):
+        return "a headline, a leading metric or one with `against` needs a direction"
+    if about.against and cls.direction != "higher":
+        return "`against` is for metrics of which higher is better"
+    return None
 
 
 def find_metric(name: str) -> type[Metric]:

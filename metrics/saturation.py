@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from metrics.about import About
 from metrics.base import Array, Estimate, Metric, PixelStats, SampleSet
 from metrics.errors import jackknife_groups, mean_estimate
 from metrics.registry import register
@@ -100,6 +101,7 @@ class Saturation(_Pixels):
     name = "saturation"
     label = "Saturation"
     summary = "share of pixel values at 0 or 255"
+    about = About(order=150, standing="shown", low=0.0, high=1.0, error_of="generated")
     real_needs = frozenset()
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
@@ -118,6 +120,7 @@ class ContrastRatio(_Ratio):
     name = "contrast_ratio"
     label = "Contrast ratio"
     summary = "RMS contrast of generated images over that of real ones, 1 = like the data"
+    about = About(order=160, standing="shown", low=0.0)
     statistic, what = "contrast", "contrast"
 
 
@@ -132,5 +135,6 @@ class ChromaRatio(_Ratio):
     name = "chroma_ratio"
     label = "Colour saturation ratio"
     summary = "chroma of generated images over that of real ones, 1 = like the data"
+    about = About(order=170, standing="shown", low=0.0)
     statistic, what = "chroma", "colour"
     default = False

@@ -17,6 +17,7 @@ from scipy.integrate import cumulative_simpson
 from scipy.spatial import cKDTree
 from scipy.special import digamma, gammaln, logsumexp
 
+from metrics.about import About
 from metrics.base import Array, Domain, Estimate, ExactMixture, Extractor, SampleSet
 from metrics.registry import register
 from metrics.toy import Labels, ToyMetric, by_class
@@ -224,6 +225,7 @@ class TiltedWasserstein1(_TiltedMetric):
     name = "w1_tilted"
     label = "W1 to the g-tilted density"
     summary = "Wasserstein-1 distance to p(x|c)^g p(x)^(1-g), mean over classes"
+    about = About(order=90, standing="shown", low=0.0, error_of="generated")
     direction = "none"
 
     def distance(
@@ -248,6 +250,7 @@ class TiltedKL(_TiltedMetric):
     name = "kl_tilted"
     label = "KL to the g-tilted density (nats)"
     summary = "mean log ratio of the generated density to p(x|c)^g p(x)^(1-g), mean over classes"
+    about = About(error_of="generated")
     direction = "none"
     minimum_n = 20
 

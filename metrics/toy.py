@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
+from metrics.about import About
 from metrics.base import (
     Array,
     Domain,
@@ -175,6 +176,7 @@ class Wasserstein1(ToyMetric):
     name = "w1"
     label = "W1"
     summary = "Wasserstein-1 distance to the exact density, mean over classes"
+    about = About(order=90, standing="headline", lead=2, low=0.0, ratios=True, error_of="generated")
     direction = "lower"
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
@@ -189,6 +191,7 @@ class Shift(ToyMetric):
     name = "shift"
     label = "Mean shift (std)"
     summary = "outward displacement of the class mean in standard deviations, 0 = in place"
+    about = About(order=110, standing="shown", error_of="generated")
     direction = "none"
 
     def supports(
@@ -215,6 +218,7 @@ class Within3(ToyMetric):
     name = "within3"
     label = "Within 3 std"
     summary = "share of samples within 3 standard deviations of a mode of their class"
+    about = About(order=100, standing="headline", low=0.0, high=1.0, error_of="generated")
     direction = "higher"
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:

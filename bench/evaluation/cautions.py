@@ -9,7 +9,6 @@ from bench.system.errors import UserError
 
 FEW = 10_000
 """Images below which a Frechet distance of Inception features is mostly its own bias."""
-PLUG_IN = ("fd", "class_fd")
 
 
 def cautions(plan: Plan, fake: Side, reference: Reference, protocol: Protocol | None) -> list[str]:
@@ -20,7 +19,7 @@ def cautions(plan: Plan, fake: Side, reference: Reference, protocol: Protocol | 
         found += _sizes(fake, side)
     found += [_copies(each) for each in (fake, side) if each is not None and each.copies]
     for p in plan.planned:
-        if p.metric.name not in PLUG_IN or not p.extractor:
+        if not p.metric.about.plug_in or not p.extractor:
             continue
         dim = plan.made[p.extractor].dim
         if fake.n <= dim:

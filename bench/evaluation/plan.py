@@ -118,4 +118,5 @@ def _value(planned: Planned, n: int, found: Estimate | float) -> Value:
         # Ten digits are far below any sampling error, and half of what a double takes as text.
         replicates=tuple(float(f"{value:.10g}") for value in estimate.replicates),
         signature=planned.signature,
+        about=planned.metric.about,
     )

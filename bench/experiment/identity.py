@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("bench", "methods", "metrics")
+DESCRIPTIONS = {"presets", "about"}
+TITLES = {"label", "summary"}
+"""Attributes of classes that change no result; titles where they are constants."""
 
 
 def digest(parts: Mapping[str, Any]) -> str:
@@ -28,8 +31,9 @@ def code_hash(cls: type) -> str:
 
     That is the module that defines it and all modules of this project, of its own package or, for
     a plugin that is a single file, of its folder, that this one imports from, directly or not.
-    Module names, import lines, comments, docstrings, layout and presets (whose settings are hashed
-    on their own) may change without making results old. What an imported name stands for counts.
+    Module names, import lines, comments, docstrings, layout, presets (whose settings are hashed on
+    their own) and what classes say about themselves (`about`, and `label` and `summary` in quotes)
+    may change without making results old. What an imported name stands for counts.
     """
     return module_hash(cls.__module__)
 
@@ -185,10 +189,13 @@ def _tree(name: str) -> ast.Module | None:
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
         if isinstance(node, ast.ClassDef):
-            node.body = [part for part in node.body if not _is_presets(part)] or [ast.Pass()]
+            node.body = [part for part in node.body if not _describes(part)] or [ast.Pass()]
     return tree
 
 
-def _is_presets(node: ast.stmt) -> bool:
+def _describes(node: ast.stmt) -> bool:
+    """Whether a line of a class states presets, or what a report tells of it, title and all."""
     targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
-    return any(isinstance(target, ast.Name) and target.id == "presets" for target in targets)
+    names = {target.id for target in targets if isinstance(target, ast.Name)}
+    is_text = isinstance(getattr(node, "value", None), ast.Constant)
+    return bool(names & DESCRIPTIONS or (names & TITLES and is_text))

@@ -14,6 +14,7 @@ from bench.experiment.identity import digest
 from bench.system.bounds import Count, Name, Number, Scalar, Text
 from bench.system.errors import UserError, explain
 from bench.system.files import read_whole, write_text
+from metrics.about import About
 
 
 def _parses(text: str) -> str:
@@ -93,6 +94,7 @@ class Value(Frozen):
         (), description="values without one group of samples each, for paired differences"
     )
     signature: Name = Field("", description="SHA-256 of what the value depends on beside samples")
+    about: About | None = Field(None, description="facts of the metric; None in older rows")
 
     @property
     def interval(self) -> tuple[float, float] | None:

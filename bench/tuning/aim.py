@@ -17,17 +17,22 @@ from bench.system.errors import UserError, unknown
 from bench.tuning.store import Aim
 from metrics import METRICS
 
-DISTANCES = frozenset({"fd", "class_fd", "w1", "mind"})
-"""Metrics that are positive for any finite sample."""
-
 LEAST = 1e-12
 """Of what a logarithm is taken."""
 
 
 def choose_metric(name: str | None, data: Dataset) -> str:
-    """The metric by name, by default FD of images and W1 of data whose density is known."""
+    """The metric by name, by default FD of images and W1 of data whose density is known.
+
+    Those lead a comparison: of the metrics for such data the one that leads most.
+    """
     if name is None:
-        return "w1" if data.spec.mixture is not None and not data.spec.is_image else "fd"
+        domains = ("any", "image" if data.spec.is_image else "vector")
+        exact = data.spec.mixture is not None
+        fitting = [
+            m for m in METRICS.values() if m.domain in domains and (exact or not m.exact_only)
+        ]
+        return max(fitting, key=lambda m: m.about.lead).name
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     if METRICS[name].direction == "none":
@@ -60,7 +65,7 @@ def make_aim(
         extractor=planned.extractor,
         signature=planned.signature,
         direction=metric.direction,
-        log=metric.name in DISTANCES,
+        log=metric.about.ratios,
         guidance=tuple(scales),
         steps=steps,
         samples=samples,

@@ -10,7 +10,7 @@ from bench.report.figures.figures import Plan, size_of
 from bench.report.figures.pareto_figures import cost_fronts, quality_front
 from bench.report.figures.previews import previews
 from bench.report.figures.rule_grids import chosen_scales, rule_grid
-from bench.report.figures.rule_panels import has_panels, rule_panels
+from bench.report.figures.rule_panels import rule_panels
 from bench.report.numbers.comparison import cost_columns
 from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.hypervolume import precision_pairs
@@ -64,7 +64,7 @@ def _panels(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Pla
     dataset = base.dataset
     scales = data.guidances(dataset)
     for column in data.columns:
-        if column.dataset != dataset or not has_panels(column):
+        if column.dataset != dataset or column.about.standing == "listed":
             continue
         if any(data.cell(column, s, g).found for s in lines for g in scales):
             parts = (column.metric, column.extractor, size_of(data, column))

@@ -24,6 +24,7 @@ from bench.report.numbers import lines
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.published import Curve, Published, curves, legend_names
+from metrics.about import Scale
 
 GUIDANCE = "guidance g (1 = off)"
 _GREYS = (("x", "#8a8a8a"), ("+", "#a8a8a8"), ("1", "#707070"), ("2", "#b8b8b8"), ("|", "#989898"))
@@ -41,16 +42,19 @@ def axis_label(column: Column, width: int = 60) -> str:
     return "\n".join(plain(line) for line in (*textwrap.wrap(name, width), measured))
 
 
-def value_scale(values: Sequence[float], decades: float = LOG_DECADES) -> tuple[str, float]:
+def value_scale(
+    values: Sequence[float], decades: float = LOG_DECADES, wanted: Scale = "auto"
+) -> tuple[str, float]:
     """Scale of a value axis and, for symlog, where it becomes linear.
 
-    Logarithmic where positive values span more than so many `decades`; symmetric-logarithmic where
-    there are zeros too, since a logarithm would drop them.
+    Logarithmic where the metric wants it or, by default, where positive values span more than so
+    many `decades`; symmetric-logarithmic where there are zeros too, since a logarithm would drop
+    them. Linear where there are negative values.
     """
     positive = [v for v in values if v > 0]
-    if not positive or min(values) < 0:
+    if wanted == "linear" or not positive or min(values) < 0:
         return "linear", 0.0
-    if np.log10(max(positive)) - np.log10(min(positive)) <= decades:
+    if wanted == "auto" and np.log10(max(positive)) - np.log10(min(positive)) <= decades:
         return "linear", 0.0
     return ("log", 0.0) if min(values) > 0 else ("symlog", min(positive))
 
@@ -79,7 +83,7 @@ def metric_curve(
         mean = floor.mean
         axes.axhline(mean, color=GREY, ls="--", lw=1.2, zorder=1.5, label="real vs. real (floor)")
         drawn.append(mean)
-    scale, linear_below = value_scale(drawn)
+    scale, linear_below = value_scale(drawn, wanted=column.about.scale)
     if scale == "symlog":
         axes.set_yscale("symlog", linthresh=linear_below)
     else:

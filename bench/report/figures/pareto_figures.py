@@ -62,7 +62,7 @@ def cost_fronts(data: Data, column: Column) -> Figure:
     panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axes, (what, placed) in zip(panels, found.items(), strict=True):
         values = [p.point.y for p in placed]
-        scale, linear_below = value_scale(values, decades=0.6)
+        scale, linear_below = value_scale(values, 0.6, column.about.scale)
         axes.set_yscale(scale, **({"linthresh": linear_below} if scale == "symlog" else {}))
         axes.set_xscale("log")
         plain_numbers(axes.xaxis, [p.point.x for p in placed])

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.report.figures.curves import GUIDANCE, axis_label, value_scale
 from bench.report.figures.rule_styles import line_styles
-from bench.report.figures.style import GREY, WIDTH, is_headline, new_figure, plain, plain_numbers
+from bench.report.figures.style import GREY, WIDTH, new_figure, plain, plain_numbers
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.lines import ruled
@@ -32,13 +32,6 @@ SMALL = 6.0
 """Points of a title in two lines."""
 WIDE = 0.62
 """Width of a bold letter in its size."""
-SATURATION = ("saturation", "contrast_ratio", "chroma_ratio", "shift")
-"""What strong guidance does to values before any feature sees it, on images and toys."""
-
-
-def has_panels(column: Column) -> bool:
-    """Whether rules are shown by this measure: those methods are compared by, and saturation."""
-    return is_headline(column.metric) or column.metric in SATURATION
 
 
 def rule_panels(data: Data, column: Column, base: Series) -> Figure:
@@ -67,7 +60,7 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     values = [c.mean for found in cells.values() for c in found.values()]
     floor = data.floor(column)
     values += [floor.mean] if floor.found else []
-    scale, linear_below = value_scale(values, DECADES)
+    scale, linear_below = value_scale(values, DECADES, column.about.scale)
     _axis(grid[0][0], scale, linear_below, values)
     paths = {s: [(g, c.mean) for g, c in found.items()] for s, found in cells.items()}
     for axes, series in zip(grid.flat, shown, strict=False):

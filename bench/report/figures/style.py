@@ -21,17 +21,6 @@ FLOOR = "real"
 WIDTH = 6.5  # inches: the text width of a US letter or A4 page
 GREY = "#6b6b6b"
 
-HEADLINES = (
-    *("fd", "fd_corrected", "kid", "precision", "recall", "density", "coverage"),
-    *("class_accuracy", "w1", "within3"),
-)
-"""Metrics that stand first, with their variants; methods are compared in pairs by them alone."""
-
-_FIRST_METRICS = (
-    *HEADLINES,
-    *("shift", "fd_inf", "class_fd", "kid_subsets", "saturation", "contrast_ratio"),
-    "chroma_ratio",
-)
 LineStyle = str | tuple[int, tuple[float, ...]]
 
 _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
@@ -116,29 +105,6 @@ def method_order(method: str) -> tuple[int, str]:
         return (len(_KNOWN) + 1, method)
     known = list(_KNOWN)
     return (known.index(method) if method in _KNOWN else len(known), method)
-
-
-def metric_order(metric: str) -> tuple[int, str]:
-    """Sort key of metrics: those people ask for first, then the others by name."""
-    name = _family(metric)
-    place = _FIRST_METRICS.index(name) if name in _FIRST_METRICS else len(_FIRST_METRICS)
-    return (place, metric)
-
-
-def is_headline(metric: str) -> bool:
-    """Whether methods are compared in pairs by this metric."""
-    return _family(metric) in HEADLINES
-
-
-def is_frechet(metric: str) -> bool:
-    """Whether papers report the minimum over seeds of this metric: a Frechet distance."""
-    return metric.partition("_")[0] in ("fd", "fid") or metric == "class_fd"
-
-
-def _family(metric: str) -> str:
-    """The longest name of a first metric that this one is or varies: precision of precision_k3."""
-    found = [n for n in _FIRST_METRICS if metric == n or metric.startswith(f"{n}_")]
-    return max(found, key=len, default=metric)
 
 
 def marker_fill(variant: int) -> Any:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.report.figures.pareto_figures import COSTS, placed_cost, placed_quality
-from bench.report.figures.style import is_headline
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.hypervolume import hypervolumes, precision_pairs
 from bench.report.numbers.pareto import Placed
@@ -37,19 +36,19 @@ class Comparison:
 def cost_columns(data: Data, dataset: str) -> list[Column]:
     """What comes first and is set against costs, of all sample counts.
 
-    The distance to the exact density where that is known, since a Frechet distance sees no more
-    than mean and covariance; else Frechet distances, else the first measure with a direction.
+    Of measures with a direction those that lead most: the distance to the exact density where that
+    is known, since a Frechet distance sees no more than mean and covariance. Else the first.
     """
-    own = [c for c in data.columns if c.dataset == dataset]
-    found = [c for c in own if c.metric == "w1"] or [c for c in own if c.metric == "fd"]
-    return found or [c for c in own if c.direction != "none"][:1]
+    own = [c for c in data.columns if c.dataset == dataset and c.direction != "none"]
+    most = max((c.about.lead for c in own), default=0)
+    return [c for c in own if c.about.lead == most] if most else own[:1]
 
 
 def compare(data: Data) -> dict[str, Comparison]:
     """Comparisons of the data sets that have at least two lines with values."""
     found = {}
     for dataset in data.datasets:
-        own = [c for c in data.columns if c.dataset == dataset and is_headline(c.metric)]
+        own = [c for c in data.columns if c.dataset == dataset and c.about.is_headline]
         rankings = {c: r for c in own if (r := make_ranking(data, c)) is not None}
         if not rankings:
             continue

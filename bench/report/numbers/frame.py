@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
 from bench.experiment.rows import Row, Value
-from bench.report.figures.style import FLOOR, method_order, metric_order
+from bench.report.figures.style import FLOOR, method_order
 from bench.report.numbers.cells import Cell
 from bench.system.errors import UserError
+from metrics import METRICS
+from metrics.about import About
+from metrics.base import ARROWS, Direction
 
 MEASURED_BY = "code or settings of the measure"
-ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,14 @@ class Column:
     metric: str
     extractor: str
     label: str
-    direction: str
+    direction: Direction
     n: int
     version: int
     extractor_hash: str
     reference: str
     reference_hash: str
     reference_n: int
+    about: About = field(compare=False)
 
     @property
     def title(self) -> str:
@@ -343,7 +346,7 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Colum
             of_floor.add(key)
     found = sorted(
         (c for k, (c, _, _) in columns.items() if k not in of_floor),
-        key=lambda c: (c.dataset, metric_order(c.metric), c.extractor, c.n),
+        key=lambda c: (c.dataset, c.about.order, c.metric, c.extractor, c.n),
     )
     return tuple(found), tuple(notes.items())
 
@@ -361,7 +364,24 @@ def _column(row: Row, value: Value) -> Column:
         reference=row.reference,
         reference_hash=row.reference_hash,
         reference_n=row.reference_n,
+        about=_about(value),
     )
+
+
+def _about(value: Value) -> About:
+    """The facts in a value, or for a row from before it had any those of the metric of its name.
+
+    Precision and its like by another number of neighbours than those registered are no different.
+    """
+    if value.about is not None:
+        return value.about
+    if value.metric in METRICS:
+        return METRICS[value.metric].about
+    stem, by_k, k = value.metric.partition("_k")
+    if f"{stem}_k3" not in METRICS:
+        return About()
+    known = METRICS[f"{stem}_k3"].about
+    return known.model_copy(update={"against": known.against.replace("_k3", by_k + k)})
 
 
 def _who(row: Row) -> str:

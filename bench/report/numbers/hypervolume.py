@@ -45,12 +45,7 @@ def hypervolumes(data: Data, precision: Column, recall: Column) -> list[Entry]:
 
 
 def precision_pairs(data: Data, dataset: str) -> list[tuple[Column, Column]]:
-    """Columns of precision with those of recall by the same extractor, k and n."""
-    own = [c for c in data.columns if c.dataset == dataset]
-    found = []
-    for precision in own:
-        if precision.metric.startswith("precision"):
-            name = precision.metric.replace("precision", "recall", 1)
-            wanted = (name, precision.extractor, precision.n)
-            found += [(precision, c) for c in own if (c.metric, c.extractor, c.n) == wanted]
-    return found
+    """Columns such as precision's with those they are set against, by one extractor and n."""
+    own = {(c.metric, c.extractor, c.n): c for c in data.columns if c.dataset == dataset}
+    pairs = [(c, own.get((c.about.against, c.extractor, c.n))) for c in own.values()]
+    return [(precision, recall) for precision, recall in pairs if recall is not None]

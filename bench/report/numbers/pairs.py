@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.experiment.rows import Z95
-from bench.report.figures.style import is_headline
 from bench.report.numbers.cells import Cell, pair
 from bench.report.numbers.frame import Column, Data, Series
 from metrics.errors import paired_difference
@@ -69,7 +68,7 @@ def differences(data: Data, column: Column) -> tuple[Difference, ...]:
 
 def headline_differences(data: Data) -> dict[Column, tuple[Difference, ...]]:
     """The differences of all measures that methods are compared by and have any."""
-    found = {c: differences(data, c) for c in data.columns if is_headline(c.metric)}
+    found = {c: differences(data, c) for c in data.columns if c.about.is_headline}
     return {column: some for column, some in found.items() if some}
 
 

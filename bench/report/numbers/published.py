@@ -88,8 +88,8 @@ def _parse(record: dict[str, str]) -> Published:
 
 def comparable(number: Published, column: Column) -> bool:
     """Whether a published number measures what a column does: same data, metric, extractor, n."""
-    # The Frechet distance is FID when its features are Inception's, so both names may be used.
-    metric = "fid" if column.metric == "fd" else column.metric
+    # A Frechet distance is published as FID, which is one of Inception's features.
+    metric = column.about.published_as or column.metric
     # A metric that names no neighbourhood size uses the customary 3.
     names = {number.metric, f"{number.metric}_k{number.k}"} if number.k == "3" else {number.metric}
     if number.k not in ("", "3"):

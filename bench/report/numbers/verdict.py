@@ -17,8 +17,6 @@ from bench.report.numbers.words import numbers
 WITHIN = 0.10
 """How far above its best a distance may be at the highest scale to count as kept."""
 MOST_NAMES, MOST_WITHOUT = 4, 10
-KEPT = ("fd", "w1")
-"""Distances of at least 0, of which a share of the best makes sense."""
 
 
 def verdict(data: Data, comparison: Comparison) -> str:
@@ -151,7 +149,7 @@ def _rise(data: Data, precision: Column) -> list[str]:
 def _highest(data: Data, ranking: Ranking) -> list[str]:
     """Which lines keep a distance near their own best at the highest scale that most have."""
     column = ranking.column
-    if column.metric not in KEPT or len(ranking.scales) < 2:
+    if not column.about.ratios or len(ranking.scales) < 2:
         return []
     g = max(ranking.scales)
     found = {

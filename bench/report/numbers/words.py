@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Data
+from metrics.about import About, ErrorOf
 
 MINIMUM = (
     "The minimum over sampling seeds of one checkpoint is what EDM and its successors report; it "
@@ -22,8 +23,13 @@ COMPARED = (
     "± the jackknife's standard error of that difference, for these weights. "
     "*: significant at 5% (more than 1.96 standard errors), not corrected for many comparisons."
 )
-_OF_REAL = ("recall", "coverage")
-_ALONE = ("w1", "kl", "shift", "within3", "class_accuracy", "saturation", "is")
+COUNTED: dict[ErrorOf, str] = {
+    "given reference": "conditional on the reference set",
+    "generated": "counting the sampling of the generated set",
+    "real": "counting the sampling of the real set, conditional on the generated samples",
+    "both": "counting the sampling of both sets",
+}
+"""What a standard error counts and what it takes for granted."""
 
 
 def title(data: Data) -> str:
@@ -82,7 +88,7 @@ def not_measured(data: Data, dataset: str) -> list[str]:
     ]
 
 
-def error_notes(metric: str, cells: Sequence[Cell], count: int) -> list[str]:
+def error_notes(about: About, cells: Sequence[Cell], count: int) -> list[str]:
     """Footnotes on how the errors of a table were obtained; `count` as in the table's cells."""
     notes = []
     for unit in sorted({c.unit for c in cells if len(c.blocks) > 1}):
@@ -94,23 +100,11 @@ def error_notes(metric: str, cells: Sequence[Cell], count: int) -> list[str]:
     single = [c.estimate for c in cells if len(c.blocks) == 1]
     for method in sorted({e.se_method for e in single if e.se is not None}):
         notes.append(
-            f"± of a single run is its standard error ({method}), {_given(metric, method)}."
+            f"± of a single run is its standard error ({method}), {COUNTED[about.error_of]}."
         )
     if any(e.se == 0.0 and e.low != e.high for e in single):
         notes.append("≤ and ≥ give the end of the 95% interval of a share of 0 or 1.")
     return notes
-
-
-def _given(metric: str, method: str) -> str:
-    """What an error takes for granted."""
-    family = metric.partition("_")[0]
-    if "each set" in method:
-        return "counting the sampling of both sets"
-    if family in _OF_REAL:
-        return "counting the sampling of the real set, conditional on the generated samples"
-    if family in _ALONE or metric in _ALONE:
-        return "counting the sampling of the generated set"
-    return "conditional on the reference set"
 
 
 def _rows(count: int) -> str:

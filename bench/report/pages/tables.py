@@ -11,7 +11,6 @@ from types import MappingProxyType
 
 from bench.experiment.formatting import decimals, error_decimals, number, with_error
 from bench.experiment.rows import Row
-from bench.report.figures.style import is_frechet, is_headline
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.lines import base_of
@@ -97,7 +96,7 @@ def make_table(data: Data, column: Column) -> Table:
     for (series, cells), shown in zip(lines, texts, strict=True):
         group = f"{base_of(series).label}: guidance rules" if series.rule else ""
         done.append(Line(series.label, *costs(data, series), tuple(shown), group=group))
-        if is_frechet(column.metric) and any(c.seeds >= FEWEST_SEEDS for c in cells):
+        if column.about.minimum and any(c.seeds >= FEWEST_SEEDS for c in cells):
             least = min(count_of_seeds)
             minima = tuple(_minimum(cell, least, digits) for cell in cells)
             done.append(
@@ -110,7 +109,7 @@ def make_table(data: Data, column: Column) -> Table:
         text, error = with_error(floor.estimate, digits)
         real = (Text(text, error=error + _behind(floor, count)),) * len(guidances)
         done.append(Line("real vs. real (floor)", DASH, DASH, real, floor=True))
-    general = [*error_notes(column.metric, valued, count), *notes.general]
+    general = [*error_notes(column.about, valued, count), *notes.general]
     if found:
         general.append(BOLD)
     if floor.values and guidances:
@@ -122,7 +121,7 @@ def make_table(data: Data, column: Column) -> Table:
         lines=tuple(done),
         notes=(*((m, text) for text, m in notes.marks.items()), *(("", text) for text in general)),
         differences=_difference_lines(data, column, guidances, found)
-        if is_headline(column.metric)
+        if column.about.is_headline
         else (),
     )
 

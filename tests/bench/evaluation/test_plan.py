@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import textwrap
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from bench.evaluation import plan as measuring
 from bench.evaluation.plan import Planned, fitting_plan, measure, plan_metric
 from bench.experiment import identity
 from bench.experiment.rows import Value
+from bench.plugins.load import load_plugins
 from metrics import METRICS, Accumulator
 from metrics.base import Estimate, Metric, SampleSet
 from metrics.extractors import IdentityExtractor
@@ -52,6 +54,7 @@ def test_errors_and_replicates_reach_the_value():
     (value,) = measure(plan("fd"), real, fake, {}).values
     found = METRICS["fd"]().compute(real=real, fake=fake, extractor="identity")
     assert (value.value, value.se, value.se_method) == (found.value, found.se, found.se_method)
+    assert value.about == METRICS["fd"].about
     assert len(value.replicates) == 20
     np.testing.assert_allclose(value.replicates, found.replicates, rtol=1e-9)
     low, high = value.interval
@@ -122,10 +125,51 @@ def test_a_signature_names_the_code_of_metric_pass_and_extractor(monkeypatch, mo
 
     def edited(name):
         found = parsed(name)
-        return dataclasses.replace(found, dump=found.dump + " edited") if name == module else found
+        return (
+            dataclasses.replace(found, digest=found.digest + " edited") if name == module else found
+        )
 
     parsed = identity._parsed
     monkeypatch.setattr(measuring, "code_hash", identity.code_hash.__wrapped__)
     before = signature()
     monkeypatch.setattr(identity, "_parsed", edited)
     assert signature() != before
+
+
+DESCRIBED = """
+    from metrics.about import About
+    from metrics.base import Metric
+    from metrics.registry import register
+
+    @register
+    class Spread(Metric):
+        name = "spread"
+        label = "Spread"
+        summary = "how far apart samples are"
+        direction = "higher"
+        about = About(order=3, low=0.0)
+
+        def compute(self, *, real, fake, extractor):
+            return 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("order=3, low=0.0", 'order=0, standing="headline", scale="log", low=0.0', True),
+        ('label = "Spread"', 'label = "Spread of samples"', True),
+        ('summary = "how far', 'summary = "how very far', True),
+        ('direction = "higher"', 'direction = "lower"', False),
+        ("return 1.0", "return 2.0", False),
+    ],
+)
+def test_a_signature_does_not_name_how_a_metric_is_described(tmp_path, old, new, same):
+    found = []
+    for folder, text in (("a", DESCRIBED), ("b", DESCRIBED.replace(old, new))):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / f"spread_{folder}.py"
+        file.write_text(textwrap.dedent(text))
+        assert load_plugins([file]) == []
+        found.append(plan_metric(METRICS.pop("spread")(), None, "r").signature)
+    assert (found[0] == found[1]) == same

@@ -188,9 +188,9 @@ def test_code_includes_the_helpers_of_a_plugin_file(tmp_path, monkeypatch, top, 
 def test_code_includes_the_module_of_a_constant_whose_class_is_anothers(tmp_path, monkeypatch):
     package = tmp_path / "constants_of_mine"
     package.mkdir()
-    (package / "__init__.py").write_text("from tests.bench.table import TABLE\n")
+    (package / "__init__.py").write_text("from constants_of_mine.table import TABLE\n")
     (package / "mine.py").write_text(
-        PLUGIN.replace("register\n", "register\nfrom tests.bench import TABLE\n", 1)
+        PLUGIN.replace("register\n", "register\nfrom constants_of_mine import TABLE\n", 1)
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = []
