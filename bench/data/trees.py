@@ -351,8 +351,9 @@ def _damaged(path: Path, where: str, error: Exception) -> Exception:
     Decoders raise OSErrors without a number. zipfile asks for a place before the start of a file
     that has lost its first bytes, which the system finds invalid.
     """
-    number = error.errno if isinstance(error, OSError) else None
-    if number is not None and (number != errno.EINVAL or error.filename is not None):
+    if isinstance(error, OSError) and not (
+        error.errno is None or (error.errno == errno.EINVAL and error.filename is None)
+    ):
         return error
     return UserError(f"{path} is damaged or cut off {where} ({_reason(error)}); fetch it again.")
 
