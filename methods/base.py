@@ -24,9 +24,9 @@ Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Batch:
     """One batch of training data.
 
-    `x0` (B, *shape) clean samples, images in [-1, 1]; `labels` (B, K) one-hot float;
-    `decoupled` (B, *shape) an independent draw of samples, for methods that ask for it; `teacher`
-    the frozen denoiser of a trained model, for methods that distil one.
+    `x0` (B, *shape): clean samples, images in [-1, 1]. `labels` (B, K): one-hot, float.
+    `decoupled` (B, *shape): independently drawn samples, only if `Method.wants_decoupled`.
+    `teacher`: the frozen denoiser of a trained model, only if `Method.wants_teacher`.
     """
 
     x0: Tensor
@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: `step` counts from 0 to `total` - 1."""
+    """The current training step: `step` counts from 0 to `total` - 1."""
 
     step: int
     total: int
@@ -51,9 +51,9 @@ class Progress:
 class Method(ABC, Generic[ConfigT]):
     """A generative model with its training loss and its sampler.
 
-    A method is stateless: weights live in the module that `build` returns and are handed back to
-    every call. What a method cannot do it states through `supports`; that becomes a skip with
-    its reason, never a crash.
+    A method is stateless: its weights live in the module that `build` returns, and every call
+    receives that module. If a method cannot do something, `supports` returns the reason. It is
+    reported as a skip, never as a crash.
     """
 
     name: ClassVar[str]
@@ -63,10 +63,10 @@ class Method(ABC, Generic[ConfigT]):
     presets: ClassVar[Mapping[str, Preset]]
     trains: ClassVar[bool] = True
     takes_rules: ClassVar[bool] = False
-    """Whether `Guidance.rule` decides how it is guided; it samples with `sample_guided` then."""
+    """Whether the method applies `Guidance.rule`. If so, it samples with `sample_guided`."""
     wants_decoupled: ClassVar[bool] = False
     wants_teacher: ClassVar[str | None] = None
-    """The method whose trained run this one distils; it offers `Teaches`."""
+    """Name of the method whose trained run this one distils. That method implements `Teaches`."""
 
     def __init__(self, config: ConfigT, data: DataSpec) -> None:
         self.config = config
@@ -74,15 +74,15 @@ class Method(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The networks, freshly initialised from torch's global generator."""
+        """Build the networks, initialised from torch's global generator."""
 
     @abstractmethod
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
     ) -> dict[str, Tensor]:
-        """Named loss terms, weights included, each (B,) and unreduced.
+        """Named loss terms (B,), already weighted and not reduced over the batch.
 
-        The training loss is the mean over the batch of their sum.
+        The training loss is their sum, averaged over the batch.
         """
 
     @abstractmethod
@@ -91,71 +91,71 @@ class Method(ABC, Generic[ConfigT]):
     ) -> Tensor:
         """Samples (B, *shape) for one-hot `labels` (B, K); images in [-1, 1].
 
-        All randomness comes from `rng`, whose length is B.
+        All randomness comes from `rng`, which has one stream per sample.
         """
 
     @abstractmethod
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """Network evaluations for one sample, all branches counted."""
+        """Network evaluations per sample, counting all branches."""
 
     def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
-        """`nfe`, each weighted by its network's parameters in units of the method's own network."""
+        """`nfe` weighted by the size of each evaluated network; the method's own counts 1."""
         return float(self.nfe(guidance, steps))
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """None if the method can do this, otherwise the reason why not."""
+        """None if the method can do this, otherwise the reason."""
         if self.guidance == "none" and not guidance.is_off:
             return f"{self.name} takes no guidance"
         return None
 
     def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of another run, by their names there, under the names they have here.
+        """Map the weights of another run to the parameter names of this method.
 
-        Called by `--init-from`. What is not returned keeps its initial value.
+        Called by `--init-from`. Parameters that are not returned keep their initial values.
         """
         return dict(source)
 
 
 class Inverts(ABC):
-    """What a method offers in addition if it maps images to latents.
+    """Additional interface of methods that can invert images to latents.
 
-    Neither direction draws random numbers. A scale that `supports` refuses is not edited with.
+    Neither direction draws random numbers. Scales that `supports` refuses are not used for edits.
     """
 
     @abstractmethod
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
-        """Latent (B, *shape) at sigma_max of `x0` (B, *shape), images in [-1, 1]."""
+        """Invert `x0` (B, *shape), images in [-1, 1], to latents (B, *shape) at sigma_max."""
 
     @abstractmethod
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
-        """Samples (B, *shape) of `labels` (B, K) from `latent`.
+        """Decode `latent` (B, *shape) to samples (B, *shape) of the classes `labels` (B, K).
 
-        With the source's own labels and g = 1 this reconstructs the source.
+        With the labels of the source and g = 1 this reconstructs the source.
         """
 
     @abstractmethod
     def latent_sigma(self) -> float:
-        """Noise level of latents: those of a perfect inversion are N(0, latent_sigma^2)."""
+        """Noise level of latents: a perfect inversion gives N(0, latent_sigma^2)."""
 
     @abstractmethod
     def inversion_nfe(self) -> int:
-        """Network evaluations of `invert` for one image."""
+        """Network evaluations of `invert` per image."""
 
     @abstractmethod
     def edit_nfe(self, guidance: Guidance) -> int:
-        """Network evaluations of `edit` for one image, all branches counted."""
+        """Network evaluations of `edit` per image, counting all branches."""
 
 
 class Teaches(ABC):
-    """What a method offers in addition if others can distil it."""
+    """Additional interface of methods that can be distilled."""
 
     @abstractmethod
     def denoise(self, nets: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """D(x; sigma, labels) without guidance, the shape of x (B, ...).
+        """D(x; sigma, labels) without guidance, same shape as x (B, ...).
 
-        `sigma` (B,) or scalar; `labels` (B, K), zeros for null.
+        `sigma` is (B,) or scalar; `labels` (B, K) are one-hot, zeros for null.
         """
 
     @abstractmethod
     def cannot_teach(self) -> str | None:
-        """None if null labels are among what it was trained on, otherwise the reason why not."""
+        """None if the network was trained with null labels too, otherwise the reason."""

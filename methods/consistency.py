@@ -1,4 +1,4 @@
-"""What consistency methods share: noise levels in training, the smaller noise level, the loss.
+"""Shared by the consistency methods: training noise levels, the smaller level r(t), the loss.
 
 Sources: Song & Dhariwal (2023, iCT), Geng et al. (2024, ECT), Hsu, Kao, Balestriero (2025, iGCT).
 """
@@ -19,23 +19,27 @@ def training_sigma(n: Tensor, p_mean: float, p_std: float, sigma_max: float) -> 
 def smaller_sigma(t: Tensor, exponent: float, q: float, k: float, b: float) -> Tensor:
     """r(t) = max(0, t [1 - q^-exponent (1 + k sigmoid(-b t))]), below t (ECT and iGCT).
 
-    iGCT's stage s has exponent s, so that stage 0 is plain denoising (r = 0); ECT's has s + 1.
+    Stage s has exponent s in iGCT, so that its stage 0 is plain denoising (r = 0), and s + 1 in
+    ECT.
     """
     ratio: Tensor = 1.0 - q**-exponent * (1.0 + k * torch.sigmoid(-b * t))
     return (t * ratio).clamp(min=0.0)
 
 
 def stage_at(progress: Progress, first: int, last: int, steps: int | None = None) -> int:
-    """The stage, first..last: `steps` each, the last one lasting; None: equal parts of training."""
+    """The stage, first..last. Each lasts `steps` steps, and the last one until training ends.
+
+    With `steps` None, all stages are equally long.
+    """
     count = last - first + 1
     stage = int(progress.fraction * count) if steps is None else progress.step // steps
     return first + min(stage, count - 1)
 
 
 def pseudo_huber(delta: Tensor, c: float) -> Tensor:
-    """sqrt(||delta||^2 + c^2) - c per sample, the norm over all its values: (B, ...) => (B,).
+    """sqrt(||delta||^2 + c^2) - c per sample: (B, ...) => (B,).
 
-    With c = 0 it is the plain norm, whose gradient at 0 is taken as 0.
+    With c = 0 this is the plain norm, and its gradient at 0 is defined as 0.
     """
     squared = delta.flatten(1).square().sum(1)
     if c == 0:

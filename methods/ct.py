@@ -1,7 +1,7 @@
 """Consistency training without guidance: the baseline that shows what guidance adds.
 
-Source: Geng et al. (2024), "Consistency Models Made Easy" (ECT): the noise levels of each pair
-approach each other in stages, the network is its own target.
+Source: Geng et al. (2024), "Consistency Models Made Easy" (ECT). The two noise levels of a pair
+approach each other in stages, and the network provides its own target.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from methods.warm_start import denoiser_weights
 
 
 class CTConfig(Settings):
-    """Network, noise levels, stages of the map to the smaller level, and the sampler."""
+    """Settings of the network, the noise levels, the stages of r(t), and the sampler."""
 
     net: NetConfig
     sigma_data: float = Field(0.5, gt=0)
@@ -92,14 +92,14 @@ _DIGITS_TRAIN = TrainSettings(
     iterations=900, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
 
-# Geng et al. (2024): batch 128, RAdam at 1e-4, started from EDM's weights. The network is that of
-# the other methods here (NCSN++), dropout and EMA are iGCT's.
+# Geng et al. (2024): batch 128, RAdam at 1e-4, started from EDM's weights. The network is the one
+# that the other methods here use (NCSN++). Dropout and EMA are iGCT's.
 _CIFAR10 = CTConfig(net=published.CIFAR10.model_copy(update={"dropout": 0.2}))
 _CIFAR10_TRAIN = TrainSettings(
     iterations=400_000, batch=128, lr=1e-4, ema=0.9999, ema_ramp=False, checkpoint_every=5000
 )
-# Their ImageNet-64 networks are EDM2's, which are not built in: EDM's ADM takes their place, so
-# that its weights are the first ones. Noise levels and c are theirs, the stages iGCT's count.
+# Their ImageNet-64 networks are EDM2's, which are not built in. We use EDM's ADM instead, so that
+# training can start from its weights. Noise levels and c are theirs, the number of stages iGCT's.
 _IMAGENET64 = CTConfig(
     net=published.IMAGENET64.model_copy(update={"dropout": 0.3}),
     p_mean=-0.8,
@@ -163,15 +163,15 @@ class CT(Method[CTConfig]):
         )
 
     def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A denoiser's, taken whole but for an input for augmentation labels."""
+        """All weights of a denoiser, except the input for augmentation labels."""
         return denoiser_weights(source, self.build, "model")
 
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
     ) -> dict[str, Tensor]:
-        """Pseudo-Huber distance of the denoiser at t and at r < t, over t - r (ECT).
+        """Pseudo-Huber distance between the denoiser at t and at r < t, divided by t - r (ECT).
 
-        The two calls share eps and the dropout mask; r = 0 has the clean sample as its target.
+        The two calls share eps and the dropout mask. At r = 0 the target is the clean sample.
         """
         c = self.config
         x0 = batch.x0
@@ -204,16 +204,16 @@ class CT(Method[CTConfig]):
         )
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """One evaluation a step."""
+        """One evaluation per step."""
         return steps
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """No guidance; as many steps as there are levels in the configuration."""
+        """No guidance, and at most one step per configured noise level."""
         return super().supports(guidance, steps) or step_limit(steps, self.config.middle_sigma)
 
 
 def step_limit(steps: int, middle_sigma: tuple[float, ...]) -> str | None:
-    """None if a consistency sampler has a level for each of `steps`, otherwise the reason."""
+    """None if the configuration has a noise level for every step, otherwise the reason."""
     most = len(middle_sigma) + 1
     if 1 <= steps <= most:
         return None

@@ -35,11 +35,11 @@ from methods.settings import (
 )
 
 EDIT_STEPS = 18
-"""Levels of the grid that inversion climbs and an edit descends."""
+"""Number of noise levels in the grid of inversion (ascending) and editing (descending)."""
 
 
 class EDMConfig(Settings):
-    """Network, noise levels in training, label dropout, and the sampler's grid."""
+    """Settings of the network, training noise levels, label dropout, and the sampler's grid."""
 
     net: NetConfig
     sigma_data: float = Field(0.5, gt=0)
@@ -50,7 +50,7 @@ class EDMConfig(Settings):
     p_std: float = Field(1.2, gt=0)
     label_dropout: float = Field(0.1, ge=0, lt=1)
     null_label: bool = Field(
-        True, description="whether zeros for a label mean no class; False if labels never dropped"
+        True, description="whether a zero label means no class; False if labels were never dropped"
     )
     clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
 
@@ -82,9 +82,9 @@ _DIGITS_TRAIN = TrainSettings(
     iterations=1000, batch=64, lr=2e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
 
-# Karras et al. (2022), tables 1 and 7, but for three things: labels are dropped, so that there is a
-# null label to guide with; augmentation is not built in; and the EMA, whose half-life of 500,000
-# images there is at most a twentieth of those seen so far, has its own ramp-up here.
+# Karras et al. (2022), tables 1 and 7, with three differences. Labels are dropped, so that there is
+# a null label to guide with. Augmentation is not built in. They limit the half-life of the EMA,
+# 500,000 images, to a twentieth of the images seen so far; here the EMA has its own ramp-up.
 _CIFAR10 = EDMConfig(net=published.CIFAR10.model_copy(update={"fourier_scale": 16.0,
                                                               "dropout": 0.13}))  # fmt: skip
 _CIFAR10_TRAIN = TrainSettings(
@@ -164,31 +164,31 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     }
 
     null: EDMConfig | None = None
-    """Settings of a second network that is the unconditional branch of guidance, if there is one"""
+    """Settings of a second network for the unconditional branch, if there is one."""
     weak: EDMConfig | None = None
-    """Settings of a weaker network for rules that lead away from one, if there is one."""
+    """Settings of a weaker network for rules that need one, if there is one."""
 
     def with_null(self, null: EDMConfig) -> EDM:
-        """The same method with the network of `null` as the unconditional branch, for sampling.
+        """A copy of this method that samples with the network of `null` as unconditional branch.
 
-        `build` then has that network's `EDMPrecond` under `null`; each branch keeps its own
-        sigma_data. ValueError if the network of `null` knows classes only.
+        Its `build` holds that network's `EDMPrecond` under `null`. Each branch keeps its own
+        sigma_data. Raises ValueError if the network of `null` has no unconditional output.
         """
         if _conditional(null) and not null.null_label:
-            raise ValueError("it was trained with labels always and has no unconditional output")
+            raise ValueError("it was always trained with labels and has no unconditional output")
         paired = EDM(self.config, self.data)
         paired.null, paired.weak = null, self.weak
         return paired
 
     def with_weak(self, weak: EDMConfig) -> EDM:
-        """The same method with the network of `weak` to lead away from, under `weak` in `build`.
+        """A copy of this method that has the network of `weak` as its weaker network.
 
-        ValueError if that network takes no classes.
+        Its `build` holds that network under `weak`. Raises ValueError if it takes no classes.
         """
         if not _conditional(weak):
             raise ValueError(
-                "it takes no classes, so it is no weaker version of a network that does: as the "
-                "unconditional branch it is named with --null-checkpoint"
+                "it takes no classes, so it cannot be a weaker version of a network that does: "
+                "use it as the unconditional branch with --null-checkpoint"
             )
         paired = EDM(self.config, self.data)
         paired.null, paired.weak = self.null, weak
@@ -207,7 +207,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
     ) -> dict[str, Tensor]:
-        """Weighted denoising error, summed over a sample, labels dropped to null."""
+        """Weighted denoising error, summed over each sample; some labels are dropped to null."""
         c = self.config
         sigma = torch.exp(c.p_mean + c.p_std * rng.randn())
         eps = rng.randn(*batch.x0.shape[1:])
@@ -220,7 +220,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     def sample(
         self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
     ) -> Tensor:
-        """Heun from sigma_max, guidance at both stages, state in float64 (EDM, algorithm 1)."""
+        """Heun's method from sigma_max, guided at both stages, state in float64 (EDM, alg. 1)."""
         noise = rng.randn(self.data.shape, labels.device)
         x = self.config.sigma_max * noise
         return self._integrate(nets, x, labels, guidance, steps, rng)
@@ -252,11 +252,11 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         return karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """2 steps - 1 denoiser calls (the last step is Euler), twice with CFG."""
+        """2 steps - 1 denoiser calls, because the last step is Euler's; twice that with CFG."""
         return sum(evaluations(guidance.rule, guidance, self._grid(steps)).values())
 
     def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
-        """`nfe`, those of other networks weighted by their parameters."""
+        """`nfe` with the evaluations of other networks weighted by their parameter counts."""
         counts = evaluations(guidance.rule, guidance, self._grid(steps))
         own = self._parameters(self.config)
         costs: dict[Branch, float] = {}
@@ -271,7 +271,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
             return sum(p.numel() for p in build_net(config.net, self.data).parameters())
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance needs a network with classes and the branch that the rule compares with."""
+        """Guidance needs a network with classes, and the reference branch of the rule."""
         if guidance.is_off:
             return None
         if not _conditional(self.config):
@@ -279,48 +279,48 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         offers: dict[Branch, str] = {"main": "", "null": "", "weak": "", "attention": ""}
         if self.null is None and not self._knows_null():
             offers["null"] = (
-                "trained with labels always, so without an unconditional branch: name a network "
-                "for it with --null-checkpoint"
+                "always trained with labels, so it has no unconditional branch: name a network "
+                "for that branch with --null-checkpoint"
             )
         if self.weak is None:
-            offers["weak"] = "no weaker network to lead away from: name one with --weak-checkpoint"
+            offers["weak"] = "no weaker network: name one with --weak-checkpoint"
         if not isinstance(self.config.net, UNetConfig):
             offers["attention"] = "the network has no attention"
         return guidance.rule.unsuited(self.data) or lacking(guidance.rule, guidance, offers)
 
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
-        """The sampler's grid ascending, without guidance: 17 Heun steps, 34 NFE."""
+        """Follow the sampler's grid upwards without guidance: 17 Heun steps, 34 NFE."""
         c = self.config
         sigmas = karras_sigmas(EDIT_STEPS, c.sigma_min, c.sigma_max, c.rho)
         latent = invert_heun(lambda x, sigma: cast(Tensor, nets(x, sigma, labels)), x0, sigmas)
         return latent.to(torch.float32)
 
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
-        """18 Heun steps from the latent; what a rule draws comes from seed 0."""
+        """18 Heun steps from the latent. A rule that draws random numbers uses seed 0."""
         rng = SampleRNG(0, range(len(latent)), "edit")
         return self._integrate(nets, latent, labels, guidance, EDIT_STEPS, rng)
 
     def latent_sigma(self) -> float:
-        """sigma_max, where the grid ends."""
+        """sigma_max, the highest level of the grid."""
         return self.config.sigma_max
 
     def inversion_nfe(self) -> int:
-        """Two denoiser calls a Heun step; the step between 0 and sigma_min is left out."""
+        """Two denoiser calls per Heun step; the step between 0 and sigma_min is skipped."""
         return 2 * (EDIT_STEPS - 1)
 
     def edit_nfe(self, guidance: Guidance) -> int:
-        """That of 18 sampling steps."""
+        """The NFE of 18 sampling steps."""
         return self.nfe(guidance, EDIT_STEPS)
 
     def denoise(self, nets: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """The network itself."""
+        """The output of the network."""
         return cast(Tensor, nets(x, sigma, labels))
 
     def cannot_teach(self) -> str | None:
-        """Without label dropout the null label is untrained."""
+        """Without label dropout the null label was not trained."""
         if self._knows_null():
             return None
-        return "it was trained without label dropout and knows no null label"
+        return "it was trained without label dropout, so its null label is untrained"
 
     def _knows_null(self) -> bool:
         return self.config.null_label and self.config.label_dropout > 0

@@ -1,7 +1,7 @@
-"""What diffusion models with guidance as an input of the network share: all but their loss.
+"""Base of the diffusion models that take the guidance scale as a network input.
 
-One evaluation gives the guided denoiser D(x; sigma, c, g) of every scale, so that sampling costs
-half of what classifier-free guidance does.
+One evaluation gives the guided denoiser D(x; sigma, c, g) at any scale, so that sampling costs half
+of classifier-free guidance. Subclasses add the loss.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from methods.settings import Settings, ascending
 from methods.warm_start import denoiser_weights
 
 EDIT_STEPS = 18
-"""Levels of the grid that inversion climbs and an edit descends."""
+"""Number of noise levels in the grid of inversion (ascending) and editing (descending)."""
 
 
 class EmbeddedDiffusionConfig(Settings):
-    """Network, noise levels in training, label dropout, and the sampler's grid: EDM's."""
+    """Settings as EDM's: network, training noise levels, label dropout, sampler's grid."""
 
     net: NetConfig
     guidance_dim: int = Field(256, ge=4, multiple_of=2)
@@ -54,10 +54,10 @@ ConfigT = TypeVar("ConfigT", bound=EmbeddedDiffusionConfig)
 
 
 class Noised:
-    """The noisy images of one training step, their labels after dropout, and the weight.
+    """The noisy images of one training step, their labels after dropout, and the loss weights.
 
-    `x` (B, ...) is x0 + sigma eps; `sigma` (B,); `labels` (B, K), zeros where `keep` (B,) is 0;
-    `weight` (B,) is EDM's lambda(sigma), 1 / c_out^2.
+    `x` (B, ...) is x0 + sigma eps, with `sigma` (B,). `labels` (B, K) are zeros where `keep` (B,)
+    is 0. `weight` (B,) is EDM's lambda(sigma) = 1 / c_out^2.
     """
 
     def __init__(self, config: EmbeddedDiffusionConfig, batch: Batch, rng: BatchRNG) -> None:
@@ -70,27 +70,27 @@ class Noised:
 
 
 class EmbeddedDiffusion(Method[ConfigT], Inverts):
-    """EDM's preconditioning and Heun sampler around a network that is fed the guidance scale.
+    """EDM's preconditioning and Heun sampler around a network that takes the guidance scale.
 
-    A subclass gives the loss, the features of the scale and the scales that training drew.
+    A subclass defines the loss, the embedding of the scale, and the largest trained scale.
     """
 
     @abstractmethod
     def _features(self, guidance: Guidance, rows: int, device: torch.device) -> Tensor:
-        """What the network is fed for a scale, (rows, guidance_dim)."""
+        """The embedding of a guidance scale, (rows, guidance_dim)."""
 
     @abstractmethod
     def _top(self) -> float:
-        """The largest scale that training drew; may be infinite."""
+        """The largest guidance scale in training; may be infinite."""
 
     def build(self) -> nn.Module:
-        """The guided network under `model`; form "train" has EDM's coefficients."""
+        """The guided network under `model`. Its form "train" has EDM's coefficients."""
         c = self.config
         net = build_net(c.net, self.data, guidance_dim=c.guidance_dim)
         return ConsistencyPrecond(net, sigma_data=c.sigma_data, sigma_min=c.sigma_min)
 
     def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those of an edm run, blind to guidance at first; a run of this method is taken whole."""
+        """Weights of an edm run, with a guidance input that starts at zero, or of an own run."""
         return denoiser_weights(source, self.build, "model")
 
     def _guided(self, nets: nn.Module, labels: Tensor, guidance: Guidance) -> Denoise:
@@ -111,16 +111,16 @@ class EmbeddedDiffusion(Method[ConfigT], Inverts):
     def sample(
         self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
     ) -> Tensor:
-        """Heun from sigma_max, state in float64 (EDM, algorithm 1), at the scale it is fed."""
+        """Heun's method from sigma_max, state in float64 (EDM, algorithm 1)."""
         x = self.config.sigma_max * rng.randn(self.data.shape, labels.device)
         return self._integrate(nets, x, labels, guidance, steps)
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """2 steps - 1 calls (the last step is Euler's), guided or not."""
+        """2 steps - 1 calls, because the last step is Euler's; the same with guidance."""
         return 2 * steps - 1
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance within what training drew."""
+        """Guidance scales within the range of training."""
         top = self._top()
         if 1.0 <= guidance.scale <= top:
             return None
@@ -128,7 +128,7 @@ class EmbeddedDiffusion(Method[ConfigT], Inverts):
         return f"trained for guidance {trained}, not {guidance.scale:g}"
 
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
-        """The sampler's grid ascending, without guidance: 17 Heun steps, 34 NFE."""
+        """Follow the sampler's grid upwards without guidance: 17 Heun steps, 34 NFE."""
         latent = invert_heun(self._guided(nets, labels, OFF), x0, self._grid(EDIT_STEPS))
         return latent.to(torch.float32)
 
@@ -137,13 +137,13 @@ class EmbeddedDiffusion(Method[ConfigT], Inverts):
         return self._integrate(nets, latent, labels, guidance, EDIT_STEPS)
 
     def latent_sigma(self) -> float:
-        """sigma_max, where the grid ends."""
+        """sigma_max, the highest level of the grid."""
         return self.config.sigma_max
 
     def inversion_nfe(self) -> int:
-        """Two calls a Heun step; the step between 0 and sigma_min is left out."""
+        """Two calls per Heun step; the step between 0 and sigma_min is skipped."""
         return 2 * (EDIT_STEPS - 1)
 
     def edit_nfe(self, guidance: Guidance) -> int:
-        """That of 18 sampling steps."""
+        """The NFE of 18 sampling steps."""
         return self.nfe(guidance, EDIT_STEPS)

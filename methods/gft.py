@@ -26,7 +26,7 @@ from methods.settings import CIFAR10, Preset, TrainSettings, image_preset
 
 
 class GFTConfig(EmbeddedDiffusionConfig):
-    """EDM's settings, and the features of the temperature beta = 1/g, drawn from (0, 1]."""
+    """EDM's settings and the embedding of the temperature beta = 1/g, drawn from (0, 1]."""
 
     guidance_scale: float = Field(1000.0, gt=0, description="factor of beta before its embedding")
 
@@ -71,9 +71,10 @@ class GFT(EmbeddedDiffusion[GFTConfig]):
     At the optimum the mixture is D_c = E[y | x, c], so that D(x; c, beta) is
     D_null + (D_c - D_null) / beta: classifier-free guidance at g = 1/beta.
 
-    With beta uniform on (0, 1] scales above g have a share of 1/g of the draws, and a row pulls
-    D(x; c, beta) to its optimum with a weight of beta^2. That weight is kept: the noise of y acts
-    on D(x; c, beta) times 1/beta, and without it scales that are never sampled would rule training.
+    With beta uniform on (0, 1], a share 1/g of the draws has a scale above g, and each row pulls
+    D(x; c, beta) to its optimum with weight beta^2. We keep that weight: the noise of y acts on
+    D(x; c, beta) multiplied by 1/beta, so without the weight, scales far above those that are
+    sampled would dominate training.
     """
 
     name = "gft"
@@ -98,7 +99,7 @@ class GFT(EmbeddedDiffusion[GFTConfig]):
             config=_TOY,
             train=_TOY_TRAIN,
             steps=(18,),
-            # Exact CFG: -.04 / 1.7 / 2.9 / 4.1. One seed; high scales are not learnt.
+            # Exact CFG: -.04 / 1.7 / 2.9 / 4.1. One seed. High scales are not learnt.
             expected={
                 "w1 at g = 1": ".02",
                 "shift at g = 1 / 4 / 8 / 14": ".03 / 1.4 / 1.4 / .8",
@@ -138,12 +139,12 @@ class GFT(EmbeddedDiffusion[GFTConfig]):
     ) -> dict[str, Tensor]:
         """EDM's weighted denoising error of the mixture of both branches.
 
-        Rows whose label is dropped have beta = 1: they train the null branch. That is evaluated
-        without dropout in the mixture.
+        Rows with a dropped label have beta = 1 and train the null branch. Inside the mixture the
+        null branch is evaluated without dropout.
         """
         c = self.config
         at = Noised(c, batch, rng)
-        # In (0, 1]: a beta of 0 would teach nothing.
+        # In (0, 1]: a row with beta = 0 would have no gradient.
         drawn = 1 - rng.rand()
         beta = torch.where(at.keep > 0, drawn, torch.ones_like(drawn))
         denoised = nets(

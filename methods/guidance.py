@@ -1,4 +1,4 @@
-"""The guidance scale, and the one place where its two conventions meet."""
+"""The guidance scale, and the only conversion between its two conventions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 class Guidance:
     """Guidance scale g with D_g = D_null + g (D_c - D_null); g = 1 is off.
 
-    Papers in the convention of Ho & Salimans (2022), the iGCT network among them, use w = g - 1:
-    read it with `.w`, make one with `from_w`. Nothing else in the project converts.
-    `rule` says what methods that are guided at sampling do with the scale.
+    Ho & Salimans (2022) and papers that follow them, such as iGCT, use w = g - 1. Convert with `.w`
+    and `from_w`; no other code in the project converts. `rule` is the guidance rule of methods
+    that are guided at sampling.
     """
 
     scale: float = 1.0
@@ -34,17 +34,17 @@ class Guidance:
 
     @property
     def w(self) -> float:
-        """Ho & Salimans' weight, g - 1; 0 is off."""
+        """The weight of Ho & Salimans, g - 1; 0 is off."""
         return self.scale - 1.0
 
     @property
     def is_off(self) -> bool:
-        """Whether g = 1, where the null branch must not be evaluated."""
+        """Whether g = 1. The null branch must then not be evaluated."""
         return self.scale == 1.0
 
     @classmethod
     def from_w(cls, w: float) -> Guidance:
-        """The guidance scale of Ho & Salimans' weight w."""
+        """The guidance scale for the weight w of Ho & Salimans."""
         return cls(w + 1.0)
 
 
@@ -54,7 +54,7 @@ OFF = Guidance(1.0)
 def cfg(denoise_cond: Denoise, denoise_null: Denoise, guidance: Guidance) -> Denoise:
     """Classifier-free guidance, D_null + g (D_c - D_null) (Ho & Salimans 2022, eq. 6).
 
-    At g = 1 the conditional denoiser itself is returned: the null branch is never evaluated.
+    At g = 1 this returns the conditional denoiser itself and never evaluates the null branch.
     """
     if guidance.is_off:
         return denoise_cond

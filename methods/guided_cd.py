@@ -1,7 +1,7 @@
-"""Guided consistency distillation: a teacher's guided ODE in one step.
+"""Guided consistency distillation: follow a teacher's guided ODE in one step.
 
 Sources: Meng et al. (2023) for distilling guidance into an embedded weight, Song et al. (2023) for
-consistency distillation, Hsu, Kao, Balestriero (2025) for the two combined as iGCT's baseline.
+consistency distillation, Hsu, Kao, Balestriero (2025) for combining the two as iGCT's baseline.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from methods.warm_start import denoiser_weights
 
 
 class GuidedCDConfig(Settings):
-    """Network, the grid that is distilled, guidance and the sampler.
+    """Settings of the network, the distilled grid, guidance, and the sampler.
 
-    The defaults are those of iGCT's baseline for CIFAR-10.
+    The defaults are those of iGCT's baseline on CIFAR-10.
     """
 
     net: NetConfig
@@ -86,8 +86,8 @@ _DIGITS_TRAIN = TrainSettings(
     iterations=900, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
 
-# The baseline's optimiser is not published: it is iGCT's here, with its dropout, images seen and
-# average of weights.
+# The optimiser of the baseline is not published. We use iGCT's, with its dropout, EMA and number of
+# images seen.
 _CIFAR10 = GuidedCDConfig(net=published.CIFAR10.model_copy(update={"dropout": 0.2}))
 _CIFAR10_TRAIN = TrainSettings(
     iterations=360_000,
@@ -97,7 +97,7 @@ _CIFAR10_TRAIN = TrainSettings(
     ema_ramp=False,
     checkpoint_every=1000,
 )
-# The teacher's network, so that its weights are the first ones.
+# The teacher's network, so that training can start from its weights.
 _IMAGENET64 = GuidedCDConfig(net=published.IMAGENET64.model_copy(update={"dropout": 0.3}))
 _IMAGENET64_TRAIN = _CIFAR10_TRAIN.model_copy(update={"iterations": 260_000})
 _SMALL = GuidedCDConfig(net=published.SMALL)
@@ -110,11 +110,11 @@ _SMALL_TRAIN = TrainSettings(
 
 @register
 class GuidedCD(Method[GuidedCDConfig]):
-    """A one-step student of a diffusion model under CFG, at every scale of a range.
+    """A one-step student of a diffusion model under CFG, trained for a range of scales.
 
-    The target is the student itself under stop-gradient, not the moving average of its weights that
-    Song et al. (2023) distil towards: Song & Dhariwal (2023) found that average to harm consistency
-    training, iGCT and ECT do without it, and a baseline should differ in its loss alone.
+    The target is the student itself under stop-gradient. Song et al. (2023) use a moving average of
+    its weights instead. We do not: Song & Dhariwal (2023) found that it harms consistency training,
+    iGCT and ECT do not use it, and a baseline should differ in its loss only.
     """
 
     name = "guided-cd"
@@ -129,7 +129,7 @@ class GuidedCD(Method[GuidedCDConfig]):
             train=_TOY_TRAIN,
             steps=(1, 2),
             init_from="edm",
-            # Its teacher's: .01 / .29 / .74 / 1.5. A network this small does not follow it.
+            # The teacher has .01 / .29 / .74 / 1.5. A network this small does not follow it.
             expected={"w1 at g = 1 / 4 / 8 / 14, 1 step": ".21 / .85 / 2.0 / 4.7"},
         ),
         "modes2d": Preset(
@@ -175,7 +175,7 @@ class GuidedCD(Method[GuidedCDConfig]):
         return ConsistencyPrecond(net, sigma_data=c.sigma_data, sigma_min=c.sigma_min)
 
     def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The teacher's, blind to guidance at first; another run of this method is taken whole."""
+        """Weights of the teacher, with a guidance input that starts at zero, or of an own run."""
         return denoiser_weights(source, self.build, "model")
 
     def _embed(self, w: Tensor) -> Tensor:
@@ -189,13 +189,13 @@ class GuidedCD(Method[GuidedCDConfig]):
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
     ) -> dict[str, Tensor]:
-        """Pseudo-Huber distance of the student at t = grid[i-1] and at r = grid[i], unweighted.
+        """Pseudo-Huber distance of the student at t = grid[i-1] and r = grid[i], unweighted.
 
-        x_r is one Heun step of the teacher under CFG from x_t. Both calls of the student have the
-        form of inference, which makes it the identity at sigma_min, and share the dropout mask.
+        x_r is one Heun step of the teacher under CFG from x_t. Both calls of the student share the
+        dropout mask and use the inference form, which is the identity at sigma_min.
         """
         if batch.teacher is None:
-            raise ValueError("guided-cd needs a teacher beside the images")
+            raise ValueError("guided-cd needs a teacher")
         c = self.config
         x0, labels = batch.x0, batch.labels
         grid = self.grid().to(x0)
@@ -220,7 +220,7 @@ class GuidedCD(Method[GuidedCDConfig]):
     ) -> Tensor:
         """One call at sigma_max, then one at each middle level after adding fresh noise.
 
-        The network is fed w = g - 1 at every step.
+        The network receives w = g - 1 at every step.
         """
         c = self.config
         w = torch.full((len(labels),), guidance.w, device=labels.device, dtype=torch.float32)
@@ -233,11 +233,11 @@ class GuidedCD(Method[GuidedCDConfig]):
         )
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """One evaluation a step, guided or not."""
+        """One evaluation per step, with or without guidance."""
         return steps
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance within what training drew, steps within the levels of the configuration."""
+        """Guidance scales within the range of training, and one configured level per step."""
         top = Guidance.from_w(self.config.w_max).scale
         if not 1.0 <= guidance.scale <= top:
             return f"trained for guidance 1 to {top:g}, not {guidance.scale:g}"
@@ -245,9 +245,9 @@ class GuidedCD(Method[GuidedCDConfig]):
 
 
 def guided_teacher(teacher: Denoiser, labels: Tensor, w: Tensor) -> Denoise:
-    """The teacher under CFG with a weight w = g - 1 a row, (B,): D_null + (1 + w)(D_c - D_null).
+    """The teacher under CFG with one weight w = g - 1 per row: D_null + (1 + w)(D_c - D_null).
 
-    Both branches are evaluated in one call.
+    `w` is (B,). Both branches are evaluated in one call.
     """
     both = torch.cat([labels, torch.zeros_like(labels)])
 

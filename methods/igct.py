@@ -1,4 +1,4 @@
-"""Invertible guided consistency training: guidance in one step, without a diffusion model.
+"""Invertible guided consistency training: one-step guidance without a diffusion model.
 
 Source: Hsu, Kao, Balestriero, "Beyond and Free from Diffusion: Invertible Guided Consistency
 Training" (arXiv 2502.05391).
@@ -36,7 +36,7 @@ from methods.warm_start import denoiser_weights
 
 @register
 class IGCT(Method[IGCTConfig], Inverts):
-    """A guided one-step denoiser and a one-step noiser, trained from data alone."""
+    """A guided one-step denoiser and a one-step noiser, trained on data without a teacher."""
 
     name = "igct"
     summary = "invertible guided consistency training, 1-2 steps (Hsu, Kao, Balestriero 2025)"
@@ -57,10 +57,10 @@ class IGCT(Method[IGCTConfig], Inverts):
         )
 
     def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A single network's weights become the denoiser's, blind to guidance at first.
+        """Use the weights of a single network for the denoiser, or all weights of an iGCT run.
 
-        The guidance embedding's own layer is absent there and starts at zero. Another iGCT run is
-        taken whole.
+        A single network has no layer for the guidance embedding. That layer starts at zero, so
+        that guidance has no effect at first.
         """
         if not any(name.startswith("model.") for name in source):
             return dict(source)
@@ -72,9 +72,9 @@ class IGCT(Method[IGCTConfig], Inverts):
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
     ) -> dict[str, Tensor]:
-        """Guided, inverse and (every tenth step) reconstruction loss; see `igct_loss`."""
+        """Guided, inverse and (every `reconstruction_every` steps) reconstruction loss."""
         if batch.decoupled is None:
-            raise ValueError("igct needs decoupled images beside the labelled ones")
+            raise ValueError("igct needs decoupled images as well as labelled ones")
         c = self.config
         pair = cast(IGCTPrecond, nets)
         x0, labels = batch.x0, batch.labels
@@ -130,7 +130,7 @@ class IGCT(Method[IGCTConfig], Inverts):
     ) -> Tensor:
         """One call at sigma_max, then one at each middle level after adding fresh noise.
 
-        The network is fed w = g - 1 at every step.
+        The network receives w = g - 1 at every step.
         """
         c = self.config
         return sample_consistency(
@@ -147,31 +147,31 @@ class IGCT(Method[IGCTConfig], Inverts):
         return cast(IGCTPrecond, nets).denoise(x, sigma, labels, self._embed(w), form="eval")
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """One evaluation a step, guided or not."""
+        """One evaluation per step, with or without guidance."""
         return steps
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance within what training drew, steps within the levels of the configuration."""
+        """Guidance scales within the range of training, and one configured level per step."""
         top = Guidance.from_w(self.config.w_max).scale
         if not 1.0 <= guidance.scale <= top:
             return f"trained for guidance 1 to {top:g}, not {guidance.scale:g}"
         return step_limit(steps, self.config.middle_sigma)
 
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
-        """The noiser at sigma_min: 1 NFE."""
+        """One call of the noiser at sigma_min."""
         c = self.config
         sigma = torch.full((len(x0),), c.sigma_min, device=x0.device)
         return cast(IGCTPrecond, nets).noise(x0, sigma, labels, form=c.noiser_form)
 
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
-        """The denoiser at sigma_max: 1 NFE."""
+        """One call of the denoiser at sigma_max."""
         c = self.config
         sigma = torch.full((len(latent),), c.sigma_max, device=latent.device)
         out = self._denoise(nets, latent, sigma, labels, guidance)
         return out.clamp(-1, 1) if c.clamp else out
 
     def latent_sigma(self) -> float:
-        """sigma_max, where the noiser ends."""
+        """sigma_max, the noise level of the noiser's output."""
         return self.config.sigma_max
 
     def inversion_nfe(self) -> int:
@@ -179,5 +179,5 @@ class IGCT(Method[IGCTConfig], Inverts):
         return 1
 
     def edit_nfe(self, guidance: Guidance) -> int:
-        """One call of the denoiser, guided or not."""
+        """One call of the denoiser, with or without guidance."""
         return 1

@@ -1,4 +1,4 @@
-"""Settings of iGCT, and those that are known to work: see `methods.igct`."""
+"""Settings and presets of iGCT; see `methods.igct`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from methods.settings import (
 
 
 class IGCTConfig(Settings):
-    """Networks, noise levels, guided window, loss weights and the sampler.
+    """Settings of the networks, noise levels, guided window, loss weights, and the sampler.
 
-    The defaults are the authors' for CIFAR-10. P_mean, c_h, the window and the scale of the
-    guidance embedding do not carry over to small data unscaled.
+    The defaults are the authors' for CIFAR-10. For small data P_mean, c_h, the window and the scale
+    of the guidance embedding must be rescaled.
     """
 
     net: NetConfig
@@ -75,7 +75,7 @@ class IGCTConfig(Settings):
         return self
 
     def reconstruction_at(self, step: int) -> float:
-        """The weight of the reconstruction loss in step `step`."""
+        """The weight of the reconstruction loss at step `step`."""
         weight = self.reconstruction_weight
         for start, value in self.reconstruction_schedule or ():
             if step >= start:
@@ -136,9 +136,9 @@ _IMAGENET64 = IGCTConfig(
     reconstruction_schedule=((180_000, 4e-5), (200_000, 6e-5)),
 )
 _IMAGENET64_TRAIN = _CIFAR10_TRAIN.model_copy(update={"iterations": 260_000})  # 266.24M images
-# A denoiser that starts from EDM's weights skips the stages that teach denoising. At half the
-# paper's batch its window would leave 15 guided rows a step: a lower one without rejected rows
-# has 23.
+# A denoiser that starts from EDM's weights can skip the stages that teach denoising. At half the
+# paper's batch, the paper's window would leave 15 guided rows per step. A lower window that rejects
+# no rows gives 23.
 _SMALL = IGCTConfig(net=published.SMALL, first_stage=2, last_stage=8, window=(8.0, 11.0), p_max=1.0)
 # About six minutes on one H100 in bf16, estimated and not measured.
 _SMALL_TRAIN = TrainSettings(

@@ -1,8 +1,8 @@
-"""The losses of invertible guided consistency training, with every random draw an argument.
+"""The losses of invertible guided consistency training. All random draws are arguments.
 
 Source: Hsu, Kao, Balestriero, "Beyond and Free from Diffusion: Invertible Guided Consistency
 Training" (arXiv 2502.05391), sections 3 and 4. All three losses use the training form of both
-networks. `w` is g - 1 throughout.
+networks. `w` is always g - 1.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class GuidedDraws:
 def guided_probability(
     t: Tensor, window: tuple[float, float], power: float, p_max: float
 ) -> Tensor:
-    """p(t) = p_max clamp((t - lo) / (hi - lo), 0, 1)^power: how often a level is guided."""
+    """Probability of guidance at level t: p_max clamp((t - lo) / (hi - lo), 0, 1)^power."""
     low, high = window
     return p_max * ((t - low) / (high - low)).clamp(0.0, 1.0) ** power
 
@@ -43,12 +43,11 @@ def guided_probability(
 def guided_consistency_loss(
     denoise: DenoiseLW, x0: Tensor, labels: Tensor, decoupled: Tensor, draws: GuidedDraws, c: float
 ) -> Tensor:
-    """(B,) loss of the denoiser; section 3.
+    """The loss (B,) of the denoiser; section 3.
 
     Guided rows start from an independent image y_d and take one Euler step along
-    (1 + w) eps_c - w eps_null with eps_null = eps and eps_c = (x_t - y_c) / t, whose difference
-    to the unguided step is (r - t)(1 + w)(y_d - y_c) / t. Where r = 0 the target is the clean
-    image itself.
+    (1 + w) eps_c - w eps_null with eps_null = eps and eps_c = (x_t - y_c) / t. This differs from
+    the unguided step by (r - t)(1 + w)(y_d - y_c) / t. Where r = 0 the target is the clean image.
     """
     t, r, w = (per_sample(v, x0) for v in (draws.t, draws.r, draws.w))
     guided = per_sample(draws.guided, x0)
@@ -71,10 +70,10 @@ def inverse_consistency_loss(
     c: float,
     weight: float,
 ) -> Tensor:
-    """(B,) loss of the noiser between levels a < b, the noisier sample being the target.
+    """The loss (B,) of the noiser between levels a < b; the noisier sample is the target.
 
-    The step b - a multiplies and `weight` is sigma_data / sigma_max: a uniform weight lets the
-    latent diverge.
+    It is multiplied by b - a and by `weight`, which is sigma_data / sigma_max. With a uniform
+    weight the latent diverges.
     """
     x_a = x0 + per_sample(a, x0) * eps
     x_b = x0 + per_sample(b, x0) * eps
@@ -93,7 +92,7 @@ def reconstruction_loss(
     sigma_min: float,
     sigma_max: float,
 ) -> Tensor:
-    """(B,) loss of a round trip through both networks at w = 0, unweighted."""
+    """The unweighted loss (B,) of a round trip through both networks at w = 0."""
     low = x0.new_full((len(x0),), sigma_min)
     high = x0.new_full((len(x0),), sigma_max)
     start = x0 + sigma_min * eps

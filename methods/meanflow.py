@@ -1,4 +1,4 @@
-"""MeanFlow with guidance in training: the average velocity of a guided flow, one step.
+"""MeanFlow with guidance in training: learn the average velocity of a guided flow.
 
 Sources: Geng, Deng, Bai, Kolter, He (2025), "Mean Flows for One-step Generative Modeling" (arXiv
 2505.13447), for the loss; Geng et al. (2025), "Improved Mean Flows" (arXiv 2512.02012), for the
@@ -27,16 +27,16 @@ from methods.rng import BatchRNG, SampleRNG
 from methods.settings import Preset, Settings, TrainSettings
 
 T_FLOOR = 0.05
-"""Smallest t by which a network that predicts data is divided: its error would grow with 1 / t."""
+"""Lower bound of the divisor t of a network that predicts data; its error grows with 1 / t."""
 
 MeanVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(z (B, ...), r (B,), t (B,)) -> average velocity over [r, t], the shape of z."""
+"""(z (B, ...), r (B,), t (B,)) -> average velocity over [r, t], same shape as z."""
 
 
 class MeanFlowConfig(Settings):
-    """Network, the draws of times and scales, and the weight of the loss.
+    """Settings of the network, the distributions of times and scales, and the loss weight.
 
-    Defaults of times, of the share of r != t and of the weight are the paper's for ImageNet.
+    The defaults for times, for the share of r != t and for the weight are the paper's for ImageNet.
     """
 
     net: NetConfig
@@ -69,24 +69,25 @@ class MeanFlowConfig(Settings):
 
     @model_validator(mode="after")
     def _deterministic(self) -> Self:
-        # The derivative along the flow is that of one function: masks would make it another one.
+        # The derivative along the flow needs one fixed function; dropout masks would change it.
         if self.net.dropout:
             raise ValueError(f"meanflow trains without dropout, got net.dropout {self.net.dropout}")
         return self
 
 
-# What differs from the papers' ImageNet settings on the toys, and what each did alone, in W1 of one
-# step at g = 1 / 4 / 8 / 13 on one training seed of 1500 or 2000 steps:
-# power 0 for 1: 5.0 / 12 / 22 / 34 to .6 / 2.3 / 3.2 / 3.7. |error|^2 of one or two values does not
-#   concentrate, so that the adaptive weight may pull an average to a mode.
-# time_scale 1 for 2.7: 1.3 / 3.2 / 8.4 / 15 to .5 / 1.1 / 1.4 / .7. Short periods of the time
+# The toy settings that differ from the papers' ImageNet settings, and the effect of each one alone:
+# W1 of one step at g = 1 / 4 / 8 / 13, one training seed, 1500 or 2000 steps.
+# power 1 -> 0: 5.0 / 12 / 22 / 34 -> .6 / 2.3 / 3.2 / 3.7. |error|^2 of one or two values does not
+#   concentrate, so the adaptive weight may pull an average towards a mode.
+# time_scale 2.7 -> 1: 1.3 / 3.2 / 8.4 / 15 -> .5 / 1.1 / 1.4 / .7. Short periods of the time
 #   features make the derivative large.
-# mixing 0 for 1: 1.2 / 3.9 / 5.0 / 4.4 to 1.3 / 3.2 / 8.4 / 15, worse, though the velocity at t = 1
-#   was nearer (g = 8: off by .9 for 4.4): iMF's target nears its fixed point g times as slowly.
-# Near-uniform times and half of the rows with r < t, to draw intervals close to [0, 1]: worse at
-#   time_scale 2.7, 2.2 / 3.5 / 3.7 / 3.1 for .6 / 2.3 / 3.2 / 3.7, and not tried alone at 1.
-# The network's tangent: no better than the sample's.
-# Data as output, as in neither paper, and errors divided by g: together, at 1200 steps, better at
+# mixing 1 -> 0: 1.2 / 3.9 / 5.0 / 4.4 -> 1.3 / 3.2 / 8.4 / 15. This is worse, but the error of the
+#   velocity at t = 1 fell (g = 8: from 4.4 to .9). iMF's target converges g times as slowly.
+# Near-uniform times, and r < t in half of the rows, so that some intervals are close to [0, 1]: at
+#   time_scale 2.7 it is worse (.6 / 2.3 / 3.2 / 3.7 -> 2.2 / 3.5 / 3.7 / 3.1). It was not tried
+#   alone at time_scale 1.
+# tangent: the network's is no better than the sample's.
+# predict "data" (which neither paper does) together with errors divided by g, 1200 steps: better at
 #   g = 1 (.13 / 1.5 / 2.4 / 3.3) and worse at high scales than velocities without the division.
 _TOY = MeanFlowConfig(
     net=MLPConfig(kind="mlp", width=64, blocks=3),
@@ -106,8 +107,8 @@ _TOY = MeanFlowConfig(
 _TOY_TRAIN = TrainSettings(
     iterations=2500, batch=256, lr=2e-3, decay_from=0.0, final_lr=0.1, checkpoint_every=500
 )
-# Never tuned. The toys' target, tangent, output and times; the weight and the share of r != t are
-# the papers', since 64 values concentrate more and rows with r < t cost most.
+# Not tuned. Target, tangent, output and times are those of the toys. The weight and the share of
+# r != t are the papers', since 64 values concentrate more and rows with r < t cost most.
 _DIGITS = MeanFlowConfig(
     net=UNetConfig(kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1),
     sigma_data=0.75,
@@ -126,8 +127,8 @@ _DIGITS_TRAIN = TrainSettings(
 class MeanFlowNet(nn.Module):
     """The average velocity u(z; r, t, labels, g): the network's output F, or (z - F) / t.
 
-    The latter leaves the 1 / t of a velocity out of what is learnt. With it, F at r = t is the
-    denoised z and F at (0, 1) is the one-step sample.
+    In the second form the network need not learn the factor 1 / t of a velocity: F at r = t is the
+    denoised z, and F at (0, 1) is the one-step sample.
     """
 
     def __init__(
@@ -145,12 +146,12 @@ class MeanFlowNet(nn.Module):
         self.predicts_data = predicts_data
 
     def forward(self, z: Tensor, r: Tensor, t: Tensor, labels: Tensor, g: Tensor) -> Tensor:
-        """u, the shape of z (B, ...); r <= t in [0, 1], g >= 1, each (B,); `labels` (B, K).
+        """u, same shape as z (B, ...); r <= t in [0, 1] and g >= 1 are (B,); `labels` (B, K).
 
-        Smooth in z, r and t, along which training differentiates it.
+        It is smooth in z, r and t, because training differentiates with respect to them.
         """
-        # The range of c_noise that the networks are made for. It is linear in t because ln(sigma)
-        # is infinite at t = 1, where sampling starts and training hardly draws.
+        # Map t to the range of c_noise that the networks expect. We use a linear map, because
+        # ln(sigma) is infinite at t = 1. Sampling starts there, and training rarely draws it.
         c_noise = self.time_scale * t - 1.6
         w_embed = torch.cat(
             [
@@ -168,7 +169,7 @@ class MeanFlowNet(nn.Module):
 def interval_features(interval: Tensor, dim: int) -> Tensor:
     """[sin | cos] of t - r in [0, 1], (B,) => (B, dim), with periods from 4 down to 1/4.
 
-    Shorter periods would only make the derivative along the flow large.
+    Shorter periods would make the derivative along the flow large.
     """
     periods = torch.logspace(2.0, -2.0, dim // 2, base=2.0).to(interval)
     angle = interval[:, None] * (2 * math.pi / periods)
@@ -180,10 +181,10 @@ def guided_velocity(
 ) -> Tensor:
     """W v + (1 - w - k) u_null + k u_cond with k = mixing (1 - 1/g) and w = g (1 - k).
 
-    A sample of the guided velocity, given the network's own: `u_cond` at (labels, g) and `u_null`
-    at (null, 1), both at r = t; `g` (B,). Where the network equals the mean of this, u_cond =
-    g E[v | labels] - (g - 1) u_null, which is CFG, whatever the mixing. At 1 it is iMF's v +
-    (1 - 1/g)(u_cond - u_null), at 0 MeanFlow's g v + (1 - g) u_null (2505.13447).
+    This is a sample of the guided velocity. The network gives `u_cond` at (labels, g) and `u_null`
+    at (null, 1), both at r = t; `g` is (B,). At the fixed point, where u_cond is the mean of this,
+    u_cond = g E[v | labels] - (g - 1) u_null for any mixing, which is CFG. Mixing 1 is iMF's v +
+    (1 - 1/g)(u_cond - u_null), mixing 0 is MeanFlow's g v + (1 - g) u_null (2505.13447).
     """
     k = per_sample(mixing * (1.0 - 1.0 / g), v)
     w = per_sample(g, v) * (1.0 - k)
@@ -191,13 +192,13 @@ def guided_velocity(
 
 
 def total_derivative(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
-    """du/dt along dz/dt = v with r held, the shape of z, by forward-mode differentiation."""
+    """du/dt along dz/dt = v at fixed r, same shape as z, by forward-mode differentiation."""
     tangents = (v, torch.zeros_like(r), torch.ones_like(t))
-    # Fused attention has no forward-mode derivative, and autocast does not see the inputs of a
-    # function transform: it would round the weights alone, which convolutions refuse.
+    # Fused attention has no forward-mode derivative. Autocast does not see the inputs of a function
+    # transform: it would round the weights only, and convolutions refuse mixed dtypes.
     math, exact = sdpa_kernel(SDPBackend.MATH), torch.autocast(z.device.type, enabled=False)
     with math, exact, warnings.catch_warnings():
-        # At its first use torch compiles its own rules by a means that it warns others of.
+        # On first use torch compiles its rules with torch.jit.script, which is deprecated.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
         derivative = torch.func.jvp(u, (z, r, t), tangents)[1]
     return cast(Tensor, derivative)
@@ -206,9 +207,9 @@ def total_derivative(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor
 def mean_target(
     u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor, along: Tensor | None = None
 ) -> Tensor:
-    """V - (t - r) du/dt, the shape of z, no gradient: the MeanFlow identity (2505.13447, eq. 6).
+    """The target v - (t - r) du/dt, same shape as z, without gradient (2505.13447, eq. 6).
 
-    `along` is dz/dt of the derivative, `v` if None.
+    `along` is the dz/dt of the derivative; None: `v`.
     """
     with torch.no_grad():
         derivative = total_derivative(u, z, r, t, v if along is None else along)
@@ -216,7 +217,7 @@ def mean_target(
 
 
 def adaptive(error: Tensor, power: float, floor: float) -> Tensor:
-    """|error|^2 / (|error|^2 + floor)^power with the weight under stop-gradient, (B, ...) => (B,).
+    """|error|^2 / (|error|^2 + floor)^power, (B, ...) => (B,), the weight under stop-gradient.
 
     Source: 2505.13447, eq. 22.
     """
@@ -226,7 +227,7 @@ def adaptive(error: Tensor, power: float, floor: float) -> Tensor:
 
 @register
 class MeanFlow(Method[MeanFlowConfig]):
-    """A network of average velocities of the flow under CFG, at every scale of a range."""
+    """The average velocity of the flow under CFG, trained for a range of scales."""
 
     name = "meanflow"
     summary = "MeanFlow with guidance in training, 1-2 steps (Geng 2025)"
@@ -238,9 +239,9 @@ class MeanFlow(Method[MeanFlowConfig]):
             config=_TOY,
             train=_TOY_TRAIN,
             steps=(1, 2),
-            # Means of three training seeds; settings were compared on another one, at fewer
-            # iterations. Exact CFG has .006 / .27 / .45 / .61: one step is behind it, two are not
-            # but at g = 1.
+            # Means of three training seeds. The settings were chosen on another seed with fewer
+            # iterations. Exact CFG has .006 / .27 / .45 / .61: one step is worse than that, two
+            # steps are worse at g = 1 only.
             expected={
                 "w1 at g = 1 / 4 / 8 / 13, 1 step": ".16 / 1.0 / 2.0 / 2.5",
                 "w1 at g = 1 / 4 / 8 / 13, 2 steps": ".07 / .25 / .46 / .54",
@@ -287,12 +288,12 @@ class MeanFlow(Method[MeanFlowConfig]):
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
     ) -> dict[str, Tensor]:
-        """Adaptively weighted distance of u to its target, on z = (1 - t) x0 / sigma_data + t eps.
+        """Adaptively weighted distance of u to its target at z = (1 - t) x0 / sigma_data + t eps.
 
-        A dropped label goes with g = 1, where the target is that of the plain flow.
+        Rows with a dropped label have g = 1, where the target is that of the unguided flow.
         """
         c = self.config
-        # Mixed precision hands over rounded samples: times and noise are not rounded with them.
+        # Mixed precision passes rounded samples; times and noise must not be rounded.
         y = batch.x0.to(torch.promote_types(batch.x0.dtype, torch.float32)) / c.sigma_data
         pair = torch.sigmoid(c.time_mean + c.time_std * rng.randn(2)).to(y)
         t = pair.amax(1)
@@ -317,8 +318,8 @@ class MeanFlow(Method[MeanFlowConfig]):
             v = guided_velocity(eps - y, u_cond, u_null, g, c.mixing)
             along = v if c.tangent == "sample" else u_cond.to(v)
             target = v.clone()
-            # The derivative costs most and matters only where r < t. Every process takes one row
-            # at least, so that all of a distributed run call the network equally often.
+            # The derivative is the most expensive part and is needed only where r < t. Every
+            # process takes at least one row, so that all call the network equally often.
             rows = (t > r).nonzero()[:, 0]
             rows = rows if len(rows) else torch.zeros_like(labels[:1, 0], dtype=torch.int64)
 
@@ -334,9 +335,9 @@ class MeanFlow(Method[MeanFlowConfig]):
     def sample(
         self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
     ) -> Tensor:
-        """Noise moved by its average velocity over `steps` equal intervals from t = 1 to 0.
+        """Move noise by its average velocity over `steps` equal intervals from t = 1 to 0.
 
-        Deterministic after the first draw; the network is fed g at every step.
+        Only the initial noise is random. The network receives g at every step.
         """
         c = self.config
         z = rng.randn(self.data.shape, labels.device)
@@ -349,11 +350,11 @@ class MeanFlow(Method[MeanFlowConfig]):
         return x.clamp(-1, 1) if c.clamp else x
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """One evaluation a step, guided or not."""
+        """One evaluation per step, with or without guidance."""
         return steps
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance within what training drew, any number of steps."""
+        """Guidance scales within the range of training, any number of steps."""
         top = self.config.g_max
         if not 1.0 <= guidance.scale <= top:
             return f"trained for guidance 1 to {top:g}, not {guidance.scale:g}"

@@ -1,4 +1,4 @@
-"""Model guidance: a diffusion model that is trained towards its own guided output.
+"""Model guidance: a diffusion model trained towards its own guided output.
 
 Source: Tang et al. (2025), "Diffusion Models without Classifier-free Guidance" (arXiv 2502.12154).
 """
@@ -25,7 +25,7 @@ from methods.settings import CIFAR10, Preset, TrainSettings, image_preset
 
 
 class MGConfig(EmbeddedDiffusionConfig):
-    """EDM's settings, and the scales that training draws."""
+    """EDM's settings and the distribution of guidance scales in training."""
 
     guidance_scale: float = Field(1000.0, gt=0, description="factor of w before its embedding")
     w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
@@ -71,10 +71,10 @@ class MG(EmbeddedDiffusion[MGConfig]):
     With D_c = E[y | x, c] its fixed point D = D_c + m (D - D_null) is classifier-free guidance,
     D_null + (D_c - D_null) / (1 - m), at g = 1 / (1 - m). Hence m = 1 - 1/g for a scale g.
 
-    The paper takes the bracket from a moving average of the weights; here it is the network's own,
-    since a method holds no second copy. The fixed point is the same. The gradient then is that of
-    regressing on the amplified target D_null + g (y - D_null) with a weight of 1/g, so that the
-    noise of the target grows with g: high scales are learnt last and vary most.
+    The paper computes the bracket with a moving average of the weights. Here the network itself is
+    used, since a method has no second copy of its weights; the fixed point is the same. The
+    gradient is that of regression on the amplified target D_null + g (y - D_null) with weight 1/g.
+    The noise of that target grows with g, so high scales are learnt last and vary most.
     """
 
     name = "mg"
@@ -99,7 +99,7 @@ class MG(EmbeddedDiffusion[MGConfig]):
             config=_TOY,
             train=_TOY_TRAIN,
             steps=(18,),
-            # Exact CFG: -.04 / 1.7 / 2.9 / 4.1. One seed; guidance is not learnt.
+            # Exact CFG: -.04 / 1.7 / 2.9 / 4.1. One seed. Guidance is not learnt.
             expected={
                 "w1 at g = 1": ".16",
                 "shift at g = 1 / 4 / 8 / 14": ".9 / .3 / .03 / 1.9",
@@ -139,8 +139,8 @@ class MG(EmbeddedDiffusion[MGConfig]):
     ) -> dict[str, Tensor]:
         """EDM's weighted denoising error against the target of Tang et al. (2025).
 
-        Rows whose label is dropped have g = 1, m = 0: they train the null branch. That is
-        evaluated without dropout in the target.
+        Rows with a dropped label have g = 1 and m = 0 and train the null branch. Inside the target
+        the null branch is evaluated without dropout.
         """
         c = self.config
         at = Noised(c, batch, rng)
@@ -156,5 +156,5 @@ class MG(EmbeddedDiffusion[MGConfig]):
 
 
 def guided_target(y: Tensor, d_guided: Tensor, d_null: Tensor, w: Tensor) -> Tensor:
-    """The clean y plus m (d_guided - d_null), m = 1 - 1/g = w / (1 + w), for w a row, (B,)."""
+    """The target y + m (d_guided - d_null) with m = 1 - 1/g = w / (1 + w); `w` is (B,)."""
     return y + per_sample(w / (1 + w), y) * (d_guided - d_null)

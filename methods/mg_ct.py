@@ -1,10 +1,10 @@
-"""Guided consistency training: consistency training whose step follows a model's guidance.
+"""Guided consistency training: consistency training along a model's guided step.
 
 Sources: Tang et al. (2025), "Diffusion Models without Classifier-free Guidance" (model guidance),
-for adding the difference of a model's two branches to a target that data gives; Geng et al. (2024)
+for adding the difference of a model's two branches to a target from the data; Geng et al. (2024)
 for consistency training; Hsu, Kao, Balestriero (2025, iGCT) for guiding its step. The combination
-is this project's own: it tells what iGCT owes to guiding consistency training at all, and what to
-its estimate of both branches from single images.
+is this project's own. It separates two parts of iGCT: guiding consistency training at all, and
+estimating both branches from single images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Estimate = Literal["teacher", "decoupled"]
 
 
 class MGCTConfig(CTConfig):
-    """Consistency training's settings, and where its guidance comes from and acts."""
+    """The settings of `ct`, plus the source of guidance and the noise levels that it acts on."""
 
     guidance_dim: int = Field(256, ge=4, multiple_of=2)
     guidance_scale: float = Field(1000.0, gt=0, description="factor of w before its embedding")
@@ -69,7 +69,7 @@ class MGCTConfig(CTConfig):
 
 @dataclass(frozen=True)
 class GuidedPair:
-    """The two ends of a guided step, and the clean target where it ends at r = 0; all (B, ...)."""
+    """Both ends of a guided step, and the clean target for steps to r = 0; all (B, ...)."""
 
     x_t: Tensor
     x_r: Tensor
@@ -77,27 +77,27 @@ class GuidedPair:
 
 
 def guided_target(batch: Batch, draws: GuidedDraws, estimate: Estimate) -> GuidedPair:
-    """One Euler step of the guided ODE from t to r, with a sample in place of a denoiser.
+    """One Euler step of the guided ODE from t to r, with samples in place of denoiser outputs.
 
     The slope under CFG is (x - D_c - w (D_c - D_null)) / t with w = g - 1.
 
-    "teacher": x_t = x0 + t eps, and x0 takes the place of the first D_c, whose mean given x_t it
-    has: x_r = x_t + (r - t) [eps - w (D_c - D_null) / t], both D the teacher's at x_t from one
-    doubled call. At r = 0 this ends at x0 + w (D_c - D_null), the clean target.
+    "teacher": x_t = x0 + t eps. x0 replaces the first D_c, which is its mean given x_t:
+    x_r = x_t + (r - t) [eps - w (D_c - D_null) / t]. Both D are the teacher's at x_t, from one
+    call on a doubled batch. At r = 0 the step ends at the clean target x0 + w (D_c - D_null).
 
-    "decoupled": iGCT's (its section 3). Guided rows start from y_d, an independent image, which
-    takes the place of D_null as x0 does that of D_c: x_r = x_t + (r - t)
-    [eps - (1 + w) (x0 - y_d) / t]. The clean target is y_d itself.
+    "decoupled": iGCT's estimate (its section 3). Guided rows start from an independent image y_d,
+    which replaces D_null, and x0 replaces D_c: x_r = x_t + (r - t) [eps - (1 + w) (x0 - y_d) / t].
+    The clean target is y_d.
 
-    Rows that are not guided are plain consistency training's. Raises ValueError if the batch lacks
-    what the estimate needs.
+    Unguided rows are those of plain consistency training. Raises ValueError if the batch has no
+    teacher or no decoupled images and the estimate needs them.
     """
     x0, eps = batch.x0, draws.eps
     t, r, w = (per_sample(v, x0) for v in (draws.t, draws.r, draws.w))
     guided = per_sample(draws.guided, x0)
     if estimate == "teacher":
         if batch.teacher is None:
-            raise ValueError("mg-ct needs a teacher beside the images")
+            raise ValueError("mg-ct needs a teacher")
         start = x0
         x_t = start + t * eps
         both = torch.cat([batch.labels, torch.zeros_like(batch.labels)])
@@ -114,7 +114,7 @@ def guided_target(batch: Batch, draws: GuidedDraws, estimate: Estimate) -> Guide
         x_t = start + t * eps
         shift = (1.0 + w) * (x0 - start)
         clean = start
-    # x_t + (r - t) (eps - shift / t), without the rounding of t eps - t eps at large t.
+    # x_t + (r - t) (eps - shift / t), without the rounding error of t eps - t eps at large t.
     return GuidedPair(x_t, start + r * eps + (1.0 - r / t) * shift, clean)
 
 
@@ -153,9 +153,9 @@ _DIGITS_TRAIN = TrainSettings(
 
 @register
 class MGCT(Method[MGCTConfig]):
-    """Consistency training at every scale of a range, guided by a diffusion model or by data.
+    """Consistency training for a range of scales, guided by a diffusion model or by data.
 
-    With the estimate "decoupled" the teacher is not called.
+    The estimate "decoupled" does not call the teacher.
     """
 
     name = "mg-ct"
@@ -171,8 +171,8 @@ class MGCT(Method[MGCTConfig]):
             train=_TOY_TRAIN,
             steps=(1, 2),
             init_from="edm",
-            # Its teacher's: .01 / .29 / .74 / 1.5. It falls behind at g = 1 and, though near its
-            # teacher at 4 in one step, overshoots at 14.
+            # The teacher has .01 / .29 / .74 / 1.5. The student is worse at g = 1, near the teacher
+            # at g = 4 in one step, and overshoots at g = 14.
             expected={
                 "w1 at g = 1 / 4 / 8 / 14, 1 step": ".17 / .30 / .58 / 2.6",
                 "w1 at g = 1 / 4 / 8 / 14, 2 steps": ".13 / .17 / .30 / 2.0",
@@ -187,7 +187,7 @@ class MGCT(Method[MGCTConfig]):
             train=_DIGITS_TRAIN,
             steps=(1,),
             init_from="edm",
-            # With estimate "decoupled" fd is 13 to 14 at all of these scales.
+            # With the estimate "decoupled", fd is 13 to 14 at all of these scales.
             expected={
                 "fd at g = 1 / 4 / 8 / 14": "15 / 45 / 57 / 53",
                 "precision at g = 1 / 4 / 8 / 14": ".87 / .78 / .70 / .65",
@@ -203,7 +203,7 @@ class MGCT(Method[MGCTConfig]):
         return ConsistencyPrecond(net, sigma_data=c.sigma_data, sigma_min=c.sigma_min)
 
     def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The teacher's, blind to guidance at first; another run of this method is taken whole."""
+        """Weights of the teacher, with a guidance input that starts at zero, or of an own run."""
         return denoiser_weights(source, self.build, "model")
 
     def _embed(self, w: Tensor) -> Tensor:
@@ -214,8 +214,8 @@ class MGCT(Method[MGCTConfig]):
     ) -> dict[str, Tensor]:
         """Pseudo-Huber distance of the denoiser at both ends of a guided step, over t - r (ECT).
 
-        Noise levels and stages are those of `ct`. Both calls share w and the dropout mask; where
-        r = 0 the target is the clean one of `guided_target`.
+        Noise levels and stages are those of `ct`. Both calls share w and the dropout mask. Where
+        r = 0 the target is the clean target of `guided_target`.
         """
         c = self.config
         t = training_sigma(rng.randn(), c.p_mean, c.p_std, c.sigma_max)
@@ -244,7 +244,7 @@ class MGCT(Method[MGCTConfig]):
     ) -> Tensor:
         """One call at sigma_max, then one at each middle level after adding fresh noise.
 
-        The network is fed w = g - 1 at every step.
+        The network receives w = g - 1 at every step.
         """
         c = self.config
         w = torch.full((len(labels),), guidance.w, device=labels.device, dtype=torch.float32)
@@ -257,11 +257,11 @@ class MGCT(Method[MGCTConfig]):
         )
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """One evaluation a step, guided or not."""
+        """One evaluation per step, with or without guidance."""
         return steps
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance within what training drew, steps within the levels of the configuration."""
+        """Guidance scales within the range of training, and one configured level per step."""
         top = Guidance.from_w(self.config.w_max).scale
         if not 1.0 <= guidance.scale <= top:
             return f"trained for guidance 1 to {top:g}, not {guidance.scale:g}"

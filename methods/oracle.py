@@ -1,4 +1,4 @@
-"""The closed-form denoiser of Gaussian mixtures, with CFG: guidance without a network's error."""
+"""The exact denoiser of Gaussian mixtures under CFG: guidance without the error of a network."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from methods.spec import DataSpec, Mixture
 
 
 class OracleConfig(Settings):
-    """The sampler's grid, as EDM's, and the density that stands in for a weaker network."""
+    """EDM's sampling grid, and the wider density that serves as the weaker network."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
     weak_std: float = Field(
-        2.0, gt=1, description="standard deviation of a mode for a weaker network, over the true"
+        2.0, gt=1, description="weaker network: standard deviation of its modes over the true one"
     )
 
 
@@ -37,9 +37,9 @@ def exact_denoised(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Mixture) -
     """E[x0 | x, class] of the mixture, (B, D) float64 => (B, D).
 
     Each mode contributes mu + s^2 / (s^2 + sigma^2) (x - mu), weighted by its posterior
-    probability. Labels are weights of the classes, whatever their sum; null labels (zero rows)
-    mean all classes, equally likely. Guidance rules may put noise into labels: a negative weight
-    counts as 0, and a row without a positive one as null.
+    probability. Labels are class weights and need not sum to 1; null labels (zero rows) mean that
+    all classes are equally likely. Guidance rules may add noise to labels: a negative weight counts
+    as 0, and a row without a positive weight as null.
     """
     counts = [len(modes) for modes in mixture.means]
     means = x.new_tensor([point for modes in mixture.means for point in modes])
@@ -61,7 +61,7 @@ def exact_denoised(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Mixture) -
 
 @register
 class Oracle(Method[OracleConfig]):
-    """Exact denoiser + CFG + EDM's Heun sampler, for data whose density is known.
+    """Exact denoiser + CFG + EDM's Heun sampler, for data of known density.
 
     It separates the error of a guidance rule from the error of a network.
     """
@@ -92,7 +92,7 @@ class Oracle(Method[OracleConfig]):
         self.mixture = data.mixture
 
     def build(self) -> nn.Module:
-        """An empty module: there are no weights."""
+        """An empty module, because there are no weights."""
         return nn.Module()
 
     def loss(
@@ -123,11 +123,11 @@ class Oracle(Method[OracleConfig]):
         return karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """Denoiser calls of Heun's method, and of the branch that the rule compares with."""
+        """Denoiser calls of Heun's method, including those of the reference branch."""
         return sum(evaluations(guidance.rule, guidance, self._grid(steps)).values())
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Every rule that suits vectors, but those that change a network's attention."""
+        """All rules that apply to vectors, except those that change the attention of a network."""
         if guidance.is_off:
             return None
         none = "the closed-form denoiser has no attention"

@@ -1,11 +1,11 @@
 """Preconditioning: from a raw network F to a denoiser D(x; sigma) or a noiser N(x; sigma).
 
 Sources: Karras et al. (2022, EDM, table 1), Song et al. (2023, consistency models, appendix C),
-Hsu, Kao, Balestriero (2025, iGCT). All feed the network c_in x with c_in = 1 / sqrt(sigma^2 +
-sigma_data^2) and c_noise = ln(sigma) / 4. The network runs in float32, or under autocast; the rest
-has the dtype of x, so that a sampler may keep its state in float64.
+Hsu, Kao, Balestriero (2025, iGCT). The network always receives c_in x and c_noise = ln(sigma) / 4
+with c_in = 1 / sqrt(sigma^2 + sigma_data^2). It runs in float32 or under autocast. All other
+computation uses the dtype of x, so that a sampler can keep its state in float64.
 
-`sigma` is (B,) or scalar everywhere. sigma = 0 is finite but untrained: callers mask it.
+`sigma` is always (B,) or scalar. The output at sigma = 0 is finite but untrained: callers mask it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 Form = Literal["train", "eval"]
-"""Which coefficients: those of training, or those of inference with its boundary condition."""
+"""Coefficients of training, or of inference with the boundary condition."""
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def _levels(x: Tensor, sigma: Tensor) -> Tensor:
-    """`sigma` as (B, 1, ..., 1) in the dtype of `x`, float32 at least."""
+    """`sigma` as (B, 1, ..., 1) in the dtype of `x`, at least float32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     sigma = sigma.to(x.device, dtype).reshape(-1).expand(len(x))
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
@@ -38,7 +38,7 @@ def _evaluate(
     dropout: torch.Generator | None,
 ) -> Tensor:
     c_in = 1 / (sigma**2 + sigma_data**2).sqrt()
-    # ln 0 would be -inf, and its NaN survives the mask in the gradient.
+    # ln 0 would be -inf, and its NaN gradient would survive the mask.
     c_noise = sigma.flatten().clamp(min=_SMALLEST).log() / 4
     out: Tensor = net(
         (c_in * x).to(torch.float32),
@@ -91,17 +91,17 @@ class EDMPrecond(nn.Module):
         *,
         dropout: torch.Generator | None = None,
     ) -> Tensor:
-        """D(x; sigma, labels), the shape of x (B, ...); labels (B, K), zeros for null."""
+        """D(x; sigma, labels), same shape as x (B, ...); labels (B, K), zeros for null."""
         return _denoise(
             self.model, x, sigma, labels, None, dropout, sigma_data=self.sigma_data, boundary=0.0
         )
 
 
 class ConsistencyPrecond(nn.Module):
-    """Consistency model's denoiser around a network `model`.
+    """Denoiser of a consistency model around a network `model`.
 
-    ECT has sigma_min 0.003. Guided consistency distillation has 0.002 and uses form "eval" in
-    training too.
+    ECT has sigma_min 0.003. Guided consistency distillation has sigma_min 0.002 and uses the form
+    "eval" in training too.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class ConsistencyPrecond(nn.Module):
         form: Form,
         dropout: torch.Generator | None = None,
     ) -> Tensor:
-        """D(x; sigma, labels, w), the shape of x (B, ...); labels (B, K), zeros for null.
+        """D(x; sigma, labels, w), same shape as x (B, ...); labels (B, K), zeros for null.
 
-        Form "eval" is x itself at sigma_min, "train" at 0 (EDM's coefficients).
+        The form "eval" returns x at sigma_min; "train" returns x at 0 (EDM's coefficients).
         """
         boundary = self.sigma_min if _is_eval(form) else 0.0
         sigma_data = self.sigma_data
@@ -158,9 +158,9 @@ class IGCTPrecond(nn.Module):
         form: Form,
         dropout: torch.Generator | None = None,
     ) -> Tensor:
-        """D(x; sigma, labels, w), the shape of x (B, ...); labels (B, K).
+        """D(x; sigma, labels, w), same shape as x (B, ...); labels (B, K).
 
-        Form "eval" is x itself at sigma_min, "train" at 0 (EDM's coefficients).
+        The form "eval" returns x at sigma_min; "train" returns x at 0 (EDM's coefficients).
         """
         boundary = self.sigma_min if _is_eval(form) else 0.0
         sigma_data = self.sigma_data
@@ -177,10 +177,10 @@ class IGCTPrecond(nn.Module):
         form: Form,
         dropout: torch.Generator | None = None,
     ) -> Tensor:
-        """N(x; sigma, labels) = c_skip x + (sigma_max - sigma) F, a latent of the shape of x.
+        """N(x; sigma, labels) = c_skip x + (sigma_max - sigma) F, a latent of the same shape as x.
 
-        Form "train" has c_skip = 1, hence x itself at sigma_max; "eval" drops the skip, as the
-        authors of iGCT do.
+        The form "train" has c_skip = 1 and returns x at sigma_max. The form "eval" drops the skip,
+        as the authors of iGCT do.
         """
         c_skip = 0.0 if _is_eval(form) else 1.0
         sigma = _levels(x, sigma)

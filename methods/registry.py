@@ -11,9 +11,9 @@ M = TypeVar("M", bound=type[Method[Any]])
 
 
 def register(cls: M) -> M:
-    """Class decorator that enters a method under its `name`; a taken name is an error.
+    """Class decorator that registers a method under its `name`.
 
-    TypeError if the class lacks a part of the interface.
+    Raises ValueError if the name is taken and TypeError if the class is incomplete.
     """
     required = ("name", "summary", "guidance", "config_type", "presets")
     missing = [attribute for attribute in required if not hasattr(cls, attribute)]

@@ -1,4 +1,4 @@
-"""Randomness as an argument: one source for sampling, one for training."""
+"""Random generators that are passed as arguments: one for sampling, one for training."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from any parts, the same on every machine and in every process."""
+    """A 63-bit seed derived from `parts`, the same on every machine and in every process."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class SampleRNG:
-    """One generator per sample index, on the CPU: draws for image i depend on (seed, i) alone.
+    """One generator per sample index, on the CPU: the draws for image i depend on (seed, i) only.
 
-    Never on batch size, device count, order or resume point. All methods and all guidance scales
-    share the noise of an index, which makes their comparison paired. Philox is counter based and
-    takes 128 bits of key; torch's CPU generator keeps 32 bits of a seed, so that among 50,000
-    indices some pairs would be given the same noise.
+    They do not depend on batch size, device count, order or resume point. All methods and guidance
+    scales share the noise of an index, so comparisons are paired. Philox is counter-based and has a
+    128-bit key. torch's CPU generator keeps only 32 bits of a seed, so that some pairs among 50,000
+    indices would get the same noise.
     """
 
     def __init__(self, seed: int, indices: Sequence[int], stream: str = "sample") -> None:
@@ -48,10 +48,10 @@ class SampleRNG:
 
 
 class BatchRNG:
-    """The draws of one training step: rows [start, stop) of a draw for the whole batch.
+    """The random draws of one training step: rows [start, stop) of the draw for the whole batch.
 
-    Every process of a distributed run draws the same `total` rows and keeps its own, so that the
-    noise of row i does not depend on how many processes share the batch.
+    Every process of a distributed run draws all `total` rows and keeps its own, so that the noise
+    of row i does not depend on the number of processes.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class BatchRNG:
         return self.stop - self.start
 
     def split(self, rows: int) -> list[BatchRNG]:
-        """These rows in slices of at most `rows`, for callers that draw alike for each slice.
+        """Split these rows into slices of at most `rows`, for callers that draw alike per slice.
 
-        Every whole draw is made once and kept for the slices that follow, so that together they
-        see what one would. Dropout masks are the slice's own.
+        Each draw is made once for all rows and reused by the later slices, so that the slices
+        together get the draws of an unsplit batch. Each slice has its own dropout masks.
         """
         if rows >= len(self):
             return [self]
@@ -116,9 +116,9 @@ class BatchRNG:
         return whole[self.start : self.stop]
 
     def dropout(self, name: str) -> torch.Generator:
-        """A fresh generator for dropout masks: equal names give equal masks.
+        """A new generator for dropout masks: equal names give equal masks.
 
-        Two network calls share their mask by asking for it under one name.
+        Two network calls share a mask by using the same name.
         """
         seed = derive_seed("dropout", name, self.seed, self.start)
         return torch.Generator(self.device).manual_seed(seed)

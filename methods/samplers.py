@@ -2,8 +2,8 @@
 
 Sources: Karras et al. (2022, EDM) for Heun's method and its grid, Song et al. (2023) for the
 multistep consistency sampler. The denoiser gets x in the dtype of the state and sigma as a scalar
-tensor of that dtype, and returns the shape of x. Gradients stay as the
-caller has them.
+tensor of that dtype, and returns a tensor with the shape of x. The samplers do not switch gradients
+on or off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from methods.guidance import Denoise
 
 StepCallback = Callable[[int, float, Tensor], None]
-"""(step from 0, sigma reached, state (B, ...) there), called after every step."""
+"""(step from 0, sigma reached, state (B, ...) at that sigma), called after every step."""
 
 
 def karras_sigmas(
@@ -25,7 +25,7 @@ def karras_sigmas(
 ) -> Tensor:
     """Noise levels (steps + 1,) float64, from sigma_max down to sigma_min and then 0 (EDM, eq. 5).
 
-    With one step they are sigma_max and 0.
+    For one step the levels are sigma_max and 0.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -40,7 +40,8 @@ def karras_sigmas(
 def heun_step(denoise: Denoise, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """One step of Heun's method on dx/dsigma = (x - D(x; sigma)) / sigma, between levels > 0.
 
-    x (B, ...); both levels scalar or (B,), in either order. Two denoiser calls.
+    x is (B, ...). Both levels are scalar or (B,); sigma_next may be lower or higher. Calls the
+    denoiser twice.
     """
     step = _broadcast(sigma_next - sigma, x)
     slope = _slope(denoise, x, sigma)
@@ -58,8 +59,8 @@ def sample_heun(
 ) -> Tensor:
     """EDM's deterministic second-order sampler (algorithm 1): (B, ...) => (B, ...) in `dtype`.
 
-    `x` is the noisy state at sigmas[0], which a standard normal draw is not: multiply it by
-    sigma_max. `sigmas` (N + 1,) descend; a step to 0 is Euler's, so that N steps that end there
+    `x` is the noisy state at sigmas[0]. A standard normal draw must first be multiplied by
+    sigma_max. `sigmas` (N + 1,) descend. A step to 0 is an Euler step, so that N steps down to 0
     call the denoiser 2 N - 1 times.
     """
     _check_descending(sigmas)
@@ -74,11 +75,11 @@ def invert_heun(
     *,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """Invert `x0` (B, ...) to its latent at sigmas[0], in `dtype`: the sampler's grid ascending.
+    """Invert `x0` (B, ...) to its latent at sigmas[0], in `dtype`, along the sampler's grid.
 
-    `sigmas` are the sampler's own, descending; a last level of 0 is left out, since the slope is
-    not defined there, and x0 is taken as the state at the smallest positive one. N positive levels
-    give N - 1 Heun steps.
+    `sigmas` descend, as for the sampler, and are followed upwards. A last level of 0 is skipped,
+    since the slope is not defined there: x0 is used as the state at the smallest positive level. N
+    positive levels give N - 1 Heun steps.
     """
     _check_descending(sigmas)
     return _integrate(denoise, x0.to(dtype), sigmas[sigmas > 0].flip(0), callback)
@@ -89,9 +90,9 @@ def sample_consistency(
 ) -> Tensor:
     """Multistep consistency sampling (Song et al. 2023, algorithm 1), one step per level.
 
-    Starts from sigmas[0] (sigma_max) times the first draw; every further level adds that much
-    fresh noise to the last sample. `draw` returns standard normal (B, ...), whose dtype the samples
-    have. `clamp` clips to [-1, 1] after every step, the last included.
+    Starts from sigmas[0] (sigma_max) times the first draw. Each further level adds new noise of
+    that level to the last sample. `draw` returns standard normal values (B, ...); the samples have
+    their dtype. `clamp` clips to [-1, 1] after every step, including the last.
     """
     if not sigmas:
         raise ValueError("sigmas must name at least one level")

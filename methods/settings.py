@@ -1,4 +1,4 @@
-"""Typed settings: frozen, JSON round trip, unknown keys refused."""
+"""Typed settings: frozen, with JSON round trip; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Settings(BaseModel):
 
 
 class TrainSettings(Settings):
-    """How a network is trained; what is trained is the method's own configuration."""
+    """How a network is trained. The network itself is part of the method's configuration."""
 
     iterations: int = Field(ge=1)
-    batch: int = Field(ge=1, description="images a step, over all processes")
+    batch: int = Field(ge=1, description="images per step, over all processes")
     micro_batch: int | None = Field(
-        None, ge=1, description="images a forward in one process; None: all of its share"
+        None, ge=1, description="images per forward pass of a process; None: its whole share"
     )
     lr: float = Field(gt=0)
     optimizer: Literal["radam", "adam"] = "radam"
@@ -39,13 +39,13 @@ class TrainSettings(Settings):
 
 
 class Preset(Settings):
-    """A configuration that is known to work on a data set, with the result it gave."""
+    """A configuration that is known to work on a data set, with its expected results."""
 
     dataset: str
     shape: tuple[int, int, int] | None = Field(
-        None, description="(C, H, W) of images that are no built-in data set"
+        None, description="(C, H, W), for image data sets that are not built in"
     )
-    num_classes: int | None = Field(None, description="of the same; goes with `shape`")
+    num_classes: int | None = Field(None, description="number of classes of such a data set")
     config: SerializeAsAny[Settings]
     train: TrainSettings | None = Field(description="None: nothing to train")
     steps: tuple[int, ...] = Field(description="sampling steps that a sweep uses")
@@ -53,9 +53,9 @@ class Preset(Settings):
     expected: Mapping[str, str] = Field(default_factory=dict)
 
     def fits(self, spec: DataSpec) -> bool:
-        """Whether it may be used on data of `spec`: its own data set, or images of its shape.
+        """Whether it can be used for data of `spec`: its own data set, or images of its shape.
 
-        The number of classes is free: only the width of the label's input follows from it.
+        The number of classes may differ: it changes only the width of the label input.
         """
         return spec.name == self.dataset or spec.shape == self.shape
 
@@ -73,7 +73,7 @@ def image_preset(
     init_from: str | None = None,
     expected: Mapping[str, str] | None = None,
 ) -> Preset:
-    """A preset for images of a shape and number of classes, whatever their data set is called."""
+    """A preset for all image data sets with this shape and number of classes."""
     channels, height, width = images.shape
     return Preset(
         dataset=images.name,
@@ -88,6 +88,6 @@ def image_preset(
 
 
 def ascending(what: str, low: float, high: float, *, strict: bool = True) -> None:
-    """ValueError unless `low` is below `high`, or at most equal where that makes sense."""
+    """Raise ValueError unless `low` < `high`, or `low` <= `high` if not `strict`."""
     if low > high or (strict and low == high):
         raise ValueError(f"{what} must ascend, got {low:g} and {high:g}")

@@ -1,4 +1,4 @@
-"""What a method is told about the data it models."""
+"""What a method knows about its data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mixture:
-    """Isotropic Gaussian modes of every class: the exact density of the toy data.
+    """A mixture of isotropic Gaussian modes per class: the exact density of the toy data.
 
-    `means[k]` holds the modes of class k, each a point in data space; the modes of a class are
-    equally likely, all classes are equally likely, and every mode has standard deviation `std`.
+    `means[k]` holds the centres of the modes of class k in data space. All classes are equally
+    likely, as are all modes of a class. Every mode has standard deviation `std`.
     """
 
     means: tuple[tuple[tuple[float, ...], ...], ...]
@@ -21,8 +21,8 @@ class Mixture:
 class DataSpec:
     """Shape and classes of a data set, without its content.
 
-    `shape` is (D,) for vectors, which are modelled in their own units, and (C, H, W) for images,
-    which are modelled in [-1, 1].
+    `shape` is (D,) for vectors and (C, H, W) for images. Vectors are modelled in their own units,
+    images in [-1, 1].
     """
 
     name: str
@@ -32,5 +32,5 @@ class DataSpec:
 
     @property
     def is_image(self) -> bool:
-        """Whether samples are images (three dimensions) and not vectors."""
+        """Whether samples are images (three dimensions) rather than vectors."""
         return len(self.shape) == 3

@@ -1,4 +1,4 @@
-"""Weights of a trained denoiser as the initial weights of another method's denoiser."""
+"""Start the denoiser of one method from the trained denoiser of another."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 def denoiser_weights(
     source: Mapping[str, Tensor], build: Callable[[], nn.Module], part: str
 ) -> dict[str, Tensor]:
-    """Weights under `model` in `source`, under their names in the network `part` of `build`'s.
+    """Rename the weights under `model` in `source` to the network `part` of what `build` returns.
 
-    What guidance adds to that network is absent in an unguided source and starts at zero, so that
-    it is blind to guidance at first. The input for augmentation labels, which are zero in sampling,
-    is left out where the network has none. Weights outside `model` keep their names.
+    An unguided source has no layer for guidance. That layer starts at zero, so that guidance has no
+    effect at first. The input for augmentation labels, which are zero in sampling, is dropped if
+    the network has none. Weights outside `model` keep their names.
     """
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in build().state_dict().items()}

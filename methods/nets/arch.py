@@ -1,7 +1,7 @@
-"""The table in which the three U-Net architectures differ.
+"""Table of the differences between the three U-Net architectures.
 
-Sources: Song et al. (2021) for DDPM++ and NCSN++, Dhariwal & Nichol (2021) for ADM, all three in
-the form that Karras et al. (2022, EDM) trained, whose parameter names are kept.
+Sources: Song et al. (2021) for DDPM++ and NCSN++, Dhariwal & Nichol (2021) for ADM. All three have
+the form and the parameter names of Karras et al. (2022, EDM).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ArchName = Literal["ddpmpp", "ncsnpp", "adm"]
 
 @dataclass(frozen=True)
 class Arch:
-    """What sets one architecture apart from the others."""
+    """The properties in which one architecture differs from the others."""
 
     fourier: bool
     """Random Fourier features of the noise level; otherwise positional ones."""

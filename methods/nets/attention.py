@@ -1,4 +1,4 @@
-"""The self-attention of a trained U-Net, changed for a while."""
+"""Temporary changes to the self-attention of a trained U-Net."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import nn
 from methods.nets.blocks import Attend, UNetBlock
 
 Layers = Literal["innermost", "all"] | tuple[str, ...]
-"""Blocks with attention: the one at the lowest resolution between encoder and decoder, all of
-them, or those of these names, such as "enc.16x16_block0"."""
+"""Blocks with attention: the lowest-resolution block between encoder and decoder, all blocks,
+or blocks by name, such as "enc.16x16_block0"."""
 
 
 def attention_blocks(module: nn.Module) -> dict[str, UNetBlock]:
-    """The blocks of a U-Net that have self-attention, by their name in it."""
+    """The blocks of a U-Net that have self-attention, by module name."""
     blocks = ((n, m) for n, m in module.named_modules() if isinstance(m, UNetBlock) and m.heads)
     return dict(blocks)
 
 
 def choose_blocks(module: nn.Module, layers: Layers) -> list[UNetBlock]:
-    """The blocks that `layers` means; ValueError for a name that is none of them."""
+    """The blocks that `layers` selects. Raises ValueError for an unknown name."""
     blocks = attention_blocks(module)
     if layers == "all":
         return list(blocks.values())
@@ -39,7 +39,7 @@ def choose_blocks(module: nn.Module, layers: Layers) -> list[UNetBlock]:
 
 @contextmanager
 def changed_attention(module: nn.Module, layers: Layers, attend: Attend) -> Iterator[None]:
-    """Within, the chosen blocks attend by `attend`; afterwards, and after errors, as before."""
+    """Replace the attention of the chosen blocks by `attend`; restored on exit and on error."""
     blocks = choose_blocks(module, layers)
     before = [block.attend for block in blocks]
     try:

@@ -1,4 +1,4 @@
-"""The residual block that all three U-Nets are made of."""
+"""The residual block of all three U-Nets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from methods.nets.dropout import seeded_dropout
 from methods.nets.resample import Direction, Resample, ResampledConv
 
 Attend = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
-"""(q, k, v, (H, W)) -> output, all of them (B, heads, H * W, channels a head)."""
+"""(q, k, v, (H, W)) -> output; q, k, v and output are (B, heads, H * W, channels per head)."""
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
     """GroupNorm with min(32, channels // 4) groups.
 
-    Raises ValueError if the groups do not divide the channels.
+    Raises ValueError if the number of channels is not divisible by the groups.
     """
     groups = max(1, min(32, channels // 4))
     if channels % groups:
@@ -69,7 +69,7 @@ class UNetBlock(nn.Module):
         elif resample is not None:
             self.skip = Resample(taps, resample)
 
-        self.attend: Attend | None = None  # in the place of softmax attention; see `attention.py`
+        self.attend: Attend | None = None  # replaces softmax attention; see `attention.py`
         self.heads = 0
         if attention:
             per_head = arch.channels_per_head
@@ -79,7 +79,7 @@ class UNetBlock(nn.Module):
             self.proj = init(nn.Conv2d(out_channels, out_channels, 1), init.final)
 
     def forward(self, x: Tensor, emb: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """(B, C_in, H, W) => (B, C_out, H', W'); `dropout` draws the mask, None drops nothing."""
+        """(B, C_in, H, W) => (B, C_out, H', W'). `dropout` draws the mask; None: no dropout."""
         h: Tensor = self.conv0(F.silu(self.norm0(x)))
         condition = self.affine(emb)[:, :, None, None]
         if self.scale_shift:
@@ -97,7 +97,7 @@ class UNetBlock(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
         qkv: Tensor = self.qkv(self.norm2(x))
-        # The published weights lay the channel axis out as (head, channel, [q, k, v]).
+        # In the published weights the channel axis is ordered as (head, channel, [q, k, v]).
         qkv = qkv.reshape(b, self.heads, c // self.heads, 3, height * width)
         q, k, v = (part.transpose(-1, -2) for part in qkv.unbind(3))
         if self.attend is None:

@@ -1,4 +1,4 @@
-"""Typed settings of the networks, and the one function that builds a network from them."""
+"""Typed settings of the networks, and the function that builds a network from them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class MLPConfig(Settings):
 
 
 class UNetConfig(Settings):
-    """U-Net for square images; the defaults are NCSN++'s for CIFAR-10.
+    """U-Net for square images. The defaults are those of NCSN++ for CIFAR-10.
 
     EDM's CIFAR-10 networks are `ddpmpp` and `ncsnpp` (with `fourier_scale` 16), both with
-    `augment_dim` 9; its ImageNet-64 network is `adm` with 192 channels x (1, 2, 3, 4), 3 blocks and
+    `augment_dim` 9. Its ImageNet-64 network is `adm` with 192 channels x (1, 2, 3, 4), 3 blocks and
     attention at 32, 16 and 8. iGCT's are `ncsnpp` and `adm` with 192 channels x (1, 2, 2, 3).
     """
 
@@ -54,10 +54,10 @@ NetConfig = Annotated[MLPConfig | UNetConfig, Field(discriminator="kind")]
 
 
 def build_net(config: NetConfig, spec: DataSpec, guidance_dim: int = 0) -> nn.Module:
-    """Build the network of `config` for data of `spec`, drawn from torch's global generator.
+    """Build the network of `config` for data of `spec`, initialised from torch's global generator.
 
-    It maps (x, c_noise, labels, w_embed) to the shape of x; it takes `w_embed` if and only if
-    `guidance_dim` > 0. Raises ValueError if the network does not go with the data's shape.
+    It maps (x, c_noise, labels, w_embed) to the shape of x. It takes `w_embed` if and only if
+    `guidance_dim` > 0. Raises ValueError if the network does not fit the shape of the data.
     """
     if isinstance(config, MLPConfig):
         if len(spec.shape) != 1:

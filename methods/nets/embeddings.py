@@ -1,4 +1,4 @@
-"""Features of the noise level, without weights that are trained."""
+"""Embeddings of the noise level without trained weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class PositionalEmbedding(nn.Module):
     """Sines and cosines at frequencies 10000^(-i / (width/2 - endpoint)), (B,) => (B, width).
 
-    `sin_first` orders the features [sin, cos] (DDPM++), otherwise [cos, sin] (ADM).
+    With `sin_first` the order of the features is [sin, cos] (DDPM++), otherwise [cos, sin] (ADM).
     """
 
     def __init__(self, width: int, *, endpoint: bool, sin_first: bool) -> None:
@@ -23,7 +23,7 @@ class PositionalEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Features (B, width) of `c_noise` (B,), float32."""
-        # Not a buffer: the published checkpoints do not hold these frequencies.
+        # Not a buffer, because the published checkpoints do not contain these frequencies.
         index = torch.arange(self.pairs, dtype=torch.float32, device=c_noise.device)
         freqs = (1 / 10000) ** (index / (self.pairs - int(self.endpoint)))
         angle = c_noise[:, None] * freqs
@@ -34,7 +34,7 @@ class PositionalEmbedding(nn.Module):
 class FourierEmbedding(nn.Module):
     """[sin, cos] of 2 pi f c_noise with fixed random f ~ N(0, scale^2), (B,) => (B, width).
 
-    Source: Song et al. (2021), NCSN++, who take a scale of 16; iGCT's networks take 0.02.
+    Source: Song et al. (2021), NCSN++, with scale 16; iGCT's networks use 0.02.
     """
 
     freqs: Tensor

@@ -1,4 +1,4 @@
-"""The guidance input that the networks share."""
+"""The guidance input of all networks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 def guidance_term(layer: nn.Linear | None, w_embed: Tensor | None) -> Tensor | float:
-    """`layer`(`w_embed`), (B, width), which guidance adds to the embedding; 0 without either.
+    """`layer`(`w_embed`), (B, width), to be added to the noise embedding; 0 if both are None.
 
-    A guided network without its embedding, or an embedding that no layer takes, would pass
-    unnoticed as unguided output: both raise ValueError. No guidance is w = 0, embedded.
+    Raises ValueError if only one of them is None, since the output would silently be unguided. For
+    no guidance, pass the embedding of w = 0.
     """
     if layer is None and w_embed is None:
         return 0.0

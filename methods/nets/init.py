@@ -14,12 +14,12 @@ LayerT = TypeVar("LayerT", bound="nn.Linear | nn.Conv2d")
 
 @dataclass(frozen=True)
 class Init:
-    """How the layers of one architecture start.
+    """Initial weights of the layers of one architecture.
 
     `xavier`: U(+-sqrt(6 / (fan_in + fan_out))), biases 0 (DDPM++, NCSN++). `kaiming`:
     U(+-sqrt(3 / fan_in)), biases likewise (ADM). Fans of a convolution include its kernel area.
-    `gain` multiplies every layer, `qkv` and `final` those of attention and those that end a
-    residual branch or the network, which start at (nearly) zero.
+    `gain` is the default scale of a layer and `qkv` that of attention layers. `final` is that of
+    the last layer of a residual branch or of the network, which starts at (nearly) zero.
     """
 
     scheme: Literal["xavier", "kaiming"]
@@ -28,7 +28,7 @@ class Init:
     final: float
 
     def __call__(self, layer: LayerT, scale: float | None = None) -> LayerT:
-        """`layer`, filled in place at `scale` (default: `gain`)."""
+        """Initialise `layer` in place with `scale` (default: `gain`), and return it."""
         scale = self.gain if scale is None else scale
         area = math.prod(layer.kernel_size) if isinstance(layer, nn.Conv2d) else 1
         fan_out, fan_in = layer.weight.shape[0] * area, layer.weight.shape[1] * area
@@ -43,7 +43,7 @@ class Init:
         return layer
 
     def label(self, layer: LayerT) -> LayerT:
-        """`layer` for one-hot labels, filled: ADM's is N(0, 1), Kaiming normal times sqrt(K)."""
+        """Initialise a layer for one-hot labels; ADM: N(0, 1), Kaiming normal times sqrt(K)."""
         if self.scheme == "xavier":
             return self(layer)
         nn.init.normal_(layer.weight)

@@ -23,7 +23,7 @@ class MLPBlock(nn.Module):
         self.dropout = dropout
 
     def forward(self, h: Tensor, emb: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """(B, width) => (B, width); `dropout` draws the mask, None drops nothing."""
+        """(B, width) => (B, width). `dropout` draws the mask; None: no dropout."""
         inner = F.silu(self.linear0(F.silu(h)) + self.affine(emb))
         out: Tensor = h + self.linear1(seeded_dropout(inner, self.dropout, dropout))
         return out
@@ -52,8 +52,9 @@ class MLP(nn.Module):
         super().__init__()
         if embedding % 2:
             raise ValueError(f"embedding must be even, got {embedding}")
-        # sigma from 0.002 to 80 is c_noise from -1.6 to 1.1: periods from four times that range,
-        # which is monotonic in it, down to a twentieth, a factor of 1.7 in sigma.
+        # sigma from 0.002 to 80 is c_noise from -1.6 to 1.1. The longest period is four times that
+        # range, so that its feature is monotonic. The shortest is a twentieth, a factor of 1.7 in
+        # sigma.
         periods = torch.logspace(math.log10(11.0), math.log10(0.135), embedding // 2)
         self.register_buffer("freqs", 2 * math.pi / periods)
         self.label_gain = math.sqrt(num_classes)
@@ -80,9 +81,9 @@ class MLP(nn.Module):
         """Output (B, dim) for scaled vectors `x` (B, dim).
 
         `c_noise` (B,) is ln(sigma) / 4, `labels` (B, K) one-hot with zeros for null, `w_embed`
-        (B, guidance_dim) the features of the guidance weight. Masks are drawn from `dropout`;
-        None drops nothing. Raises ValueError for a `w_embed` that does not go with the network
-        and for any `augment`.
+        (B, guidance_dim) the embedding of the guidance weight. Masks are drawn from `dropout`;
+        None: no dropout. Raises ValueError for any `augment`, if `w_embed` is missing, and if the
+        network takes no `w_embed`.
         """
         if augment is not None:
             raise ValueError("this network takes no augmentation labels")

@@ -1,6 +1,6 @@
-"""U-Nets of published models, and a small one, as settings that presets of several methods share.
+"""Settings of the U-Nets of published models, and of a small one, shared by the presets.
 
-Sources: Karras et al. (2022, EDM), Hsu, Kao, Balestriero (2025, iGCT). Dropout is the method's.
+Sources: Karras et al. (2022, EDM), Hsu, Kao, Balestriero (2025, iGCT). Methods set the dropout.
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ SMALL = UNetConfig(
     attn_resolutions=(16,),
     dropout=0.1,
 )
-"""DDPM++ of 7.0M parameters at 32x32: a network that one GPU trains in minutes."""
+"""DDPM++ with 7.0M parameters at 32x32, which one GPU trains in minutes."""

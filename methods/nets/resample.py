@@ -1,4 +1,4 @@
-"""Resampling of images by 2, alone or together with a convolution."""
+"""Resampling of images by 2, alone or with a convolution."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def filter_2d(taps: Sequence[int]) -> Tensor:
 def resample(x: Tensor, kernel: Tensor, direction: Direction, padding: int | None = None) -> Tensor:
     """(B, C, H, W) => (B, C, 2H, 2W) or (B, C, H/2, W/2), `kernel` applied to each channel.
 
-    Upsampling is the transposed convolution and keeps the mean, hence its factor of 4. `padding`
-    defaults to the value that makes the factor exactly 2.
+    Upsampling is the transposed convolution, multiplied by 4 to keep the mean. The default
+    `padding` makes the size change by exactly 2.
     """
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1)
@@ -35,7 +35,7 @@ def resample(x: Tensor, kernel: Tensor, direction: Direction, padding: int | Non
 
 
 class Resample(nn.Module):
-    """Resampling without weights; it owns nothing but the buffer of its filter."""
+    """Resampling without weights; its only state is the buffer of the filter."""
 
     resample_filter: Tensor
 
@@ -50,10 +50,10 @@ class Resample(nn.Module):
 
 
 class ResampledConv(nn.Conv2d):
-    """Resampling, then a convolution of odd kernel that keeps the size.
+    """Resampling, then a convolution with an odd kernel that keeps the size.
 
-    With `filter_last` (downsampling only) the convolution comes first and its padding makes room
-    for the filter's, which gives other values near the border.
+    With `filter_last` (downsampling only) the convolution comes first and includes the padding of
+    the filter, so that values near the border differ.
     """
 
     resample_filter: Tensor

@@ -1,4 +1,4 @@
-"""One U-Net with three settings: DDPM++, NCSN++ and ADM, under their published parameter names."""
+"""One U-Net for three architectures, DDPM++, NCSN++ and ADM, with the published parameter names."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from methods.nets.resample import ResampledConv
 class UNet(nn.Module):
     """U-Net F(x; c_noise, labels, guidance) with as many output as input channels.
 
-    `resolution` is that of the square images and halves once per entry of `channel_mult` after
-    the first. `guidance_dim` > 0 adds `map_w_embed`, `augment_dim` > 0 adds `map_augment` (DDPM++
-    and NCSN++ only). With `num_classes` 0 there is no `map_label`, and labels are ignored. Sizes
-    that do not fit raise ValueError.
+    `resolution` is the side of the square images. It is halved once per entry of `channel_mult`
+    after the first. `guidance_dim` > 0 adds `map_w_embed`, `augment_dim` > 0 adds `map_augment`
+    (DDPM++ and NCSN++ only). With `num_classes` 0 there is no `map_label`, and labels are ignored.
+    Raises ValueError for sizes that do not fit.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class UNet(nn.Module):
         if arch.fourier:
             self.map_noise = FourierEmbedding(noise_width, fourier_scale)
         else:
-            # DDPM++ spaces its frequencies to the end of the range and puts sines first.
+            # In DDPM++ the frequencies include the end of the range, and sines come first.
             ddpm = not arch.label_last
             self.map_noise = PositionalEmbedding(noise_width, endpoint=ddpm, sin_first=ddpm)
         self.map_label: nn.Linear | None = None
@@ -109,7 +109,7 @@ class UNet(nn.Module):
         image_channels: int,
         first: int,
     ) -> list[int]:
-        """Fill `enc`; the widths of the skips, in the order in which they arise."""
+        """Fill `enc` and return the widths of the skips in order of creation."""
         arch = self.arch
         width, aux_width = first, image_channels
         skips = []
@@ -142,7 +142,7 @@ class UNet(nn.Module):
         num_blocks: int,
         skips: Sequence[int],
     ) -> None:
-        """Fill `dec`, whose blocks take the most recent unused skip each."""
+        """Fill `dec`. Each of its blocks takes the most recent unused skip."""
         unused = list(skips)
         width = widths[-1]
         for level in reversed(range(len(sizes))):
@@ -184,9 +184,9 @@ class UNet(nn.Module):
         """Output (B, C, H, W) for scaled images `x` (B, C, H, W).
 
         `c_noise` (B,) is ln(sigma) / 4, `labels` (B, K) one-hot with zeros for null, `w_embed`
-        (B, guidance_dim) the features of the guidance weight, `augment` (B, augment_dim), where
-        None means zeros. Masks are drawn from `dropout`; None drops nothing. Raises ValueError
-        if `w_embed` or `augment` does not go with the network's layers.
+        (B, guidance_dim) the embedding of the guidance weight, `augment` (B, augment_dim), where
+        None means zeros. Masks are drawn from `dropout`; None: no dropout. Raises ValueError if
+        the network has no layer for `w_embed` or `augment`, or if it needs `w_embed`.
         """
         emb = self._map(c_noise, labels, w_embed, augment)
         x, skips = self._encode(x, emb, dropout)

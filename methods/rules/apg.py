@@ -14,16 +14,16 @@ from methods.rules.registry import register_rule
 from methods.settings import Settings
 
 TINY = 1e-12
-"""Least norm that is divided by."""
+"""Lower bound of a norm used as a divisor."""
 
 
 class APGKnobs(Settings):
-    """Projection, momentum and threshold; the published radius is 2.5 for 4x64x64 latents."""
+    """Projection, momentum and threshold. The published radius is 2.5 for 4x64x64 latents."""
 
-    eta: float = Field(0.0, ge=0, description="share of the part along D_c that stays")
-    beta: float = Field(-0.75, gt=-1, lt=1, description="momentum; below 0 it is reversed")
+    eta: float = Field(0.0, ge=0, description="share of the part parallel to D_c that is kept")
+    beta: float = Field(-0.75, gt=-1, lt=1, description="momentum; negative: reverse momentum")
     threshold: float | None = Field(
-        2.5 / 128, gt=0, description="root mean square that the update may have; None: any"
+        2.5 / 128, gt=0, description="largest root mean square of the update; None: no limit"
     )
 
 
@@ -31,14 +31,15 @@ class APGKnobs(Settings):
 class APG(Rule[APGKnobs]):
     """D_c + (g - 1) (orth + eta par) (Sadat 2025, arXiv 2410.02416).
 
-    The update D_c - D_ref is averaged along the trajectory, u <- D_c - D_ref + beta u; its copy is
-    shortened to norm r and split into parts along and across D_c, each sample as one vector, in
-    float64. r is `threshold` sqrt(dim), in the units of the data: a norm grows so with the size of
-    images. On a line nothing lies across D_c, so that eta = 0 does not guide at all.
+    The update is averaged along the trajectory, u <- D_c - D_ref + beta u. A copy is shortened to
+    at most norm r and split into a part parallel to D_c and a part orthogonal to it, in float64,
+    with each sample as one vector. r is `threshold` sqrt(dim) in the units of the data, because
+    norms grow like this with image size. In one dimension the orthogonal part is 0, so that eta = 0
+    does not guide at all.
 
-    The paper's samplers call the network once a step. Here both of Heun's stages add to the average
-    of the step before, and the first one's goes on: the average counts steps, not calls. Steps that
-    another rule leaves unguided do not change it.
+    The paper's samplers call the network once per step. Here both stages of a Heun step add to the
+    average of the step before, and the average of the first stage is kept, so that the average
+    counts steps and not calls. Steps that another rule leaves unguided do not change it.
     """
 
     name = "apg"
@@ -52,7 +53,7 @@ class APG(Rule[APGKnobs]):
     }
 
     def combine(self, d_cond: Tensor, d_ref: Tensor, g: Weight, call: Call) -> Tensor:
-        """The conditional output and the projected update."""
+        """D_c plus (g - 1) times the projected update."""
         update = self._average(d_cond - d_ref, call).double().flatten(1)
         along = d_cond.double().flatten(1)
         if self.knobs.threshold is not None:

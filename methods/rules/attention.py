@@ -1,4 +1,4 @@
-"""Rules that lead away from the network itself with its self-attention changed."""
+"""Rules whose reference is the same network with changed self-attention."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from methods.settings import Settings
 
 
 class AttentionKnobs(Settings):
-    """Where attention is changed."""
+    """The layers with changed attention, and the labels of the reference."""
 
     layers: Layers = Field(
         "innermost", description="innermost, all, or names such as enc.16x16_block0; [] for none"
     )
-    labels: Labels = Field("own", description="own: as published; null: none, as CFG has")
+    labels: Labels = Field("own", description="own: as published; null: no labels, as in CFG")
 
 
 A = TypeVar("A", bound=AttentionKnobs)
 
 
 class AttentionRule(Rule[A], Generic[A]):
-    """D_a + g (D_c - D_a), where D_a is D_c with another attention; papers write s = g - 1."""
+    """D_a + g (D_c - D_a), where D_a is D_c with changed attention; papers write s = g - 1."""
 
     neutral: ClassVar[Mapping[str, Any]] = {"layers": (), "labels": "null"}
 
     def branch(self) -> Branch:
-        """The network itself, changed."""
+        """The same network with changed attention."""
         return "attention"
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
-        """The changed attention, (B, heads, H * W, channels a head) of an image of `size`."""
+        """The changed attention, (B, heads, H * W, channels per head), for images of `size`."""
         raise NotImplementedError
 
     def reference(self, call: Call) -> Tensor:
-        """D_a (B, ...); ValueError for a layer that the network does not have."""
+        """D_a (B, ...). Raises ValueError for a layer that the network does not have."""
         labels = reference_labels(call, self.knobs.labels)
         assert call.networks.module is not None
         with changed_attention(call.networks.module, self.knobs.layers, self.attend):

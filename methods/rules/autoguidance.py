@@ -1,4 +1,4 @@
-"""Autoguidance: away from a weaker version of the network itself."""
+"""Autoguidance: the reference is a weaker version of the network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from methods.settings import Settings
 
 
 class AutoguidanceKnobs(Settings):
-    """What the weaker network is told."""
+    """The labels of the weaker network."""
 
     labels: Labels = Field(
-        "own", description="own: as published; null: none, the rule that CFG is if both are one"
+        "own", description="own: as published; null: no labels (CFG if both networks are equal)"
     )
 
 
@@ -26,8 +26,8 @@ class AutoguidanceKnobs(Settings):
 class Autoguidance(Rule[AutoguidanceKnobs]):
     """D_bad + g (D_c - D_bad), both conditional (Karras et al. 2024, arXiv 2406.02507).
 
-    D_bad is a network of the same kind that is smaller and trained for less long, so that both err
-    in the same way and it errs more.
+    D_bad is a smaller network of the same kind that was trained for a shorter time. It makes the
+    same errors as the network, but larger ones.
     """
 
     name = "autoguidance"
@@ -37,7 +37,7 @@ class Autoguidance(Rule[AutoguidanceKnobs]):
     search: ClassVar[Mapping[str, Between | OneOf]] = {}
 
     def branch(self) -> Branch:
-        """The weaker network, whatever its labels."""
+        """The weaker network."""
         return "weak"
 
     def reference(self, call: Call) -> Tensor:

@@ -1,8 +1,8 @@
-"""The interface of a guidance rule: everything the author of one needs to read.
+"""The interface of a guidance rule: everything that the author of a rule needs to read.
 
-A rule turns the outputs of a conditional and of a reference branch into one guided denoiser. All
-formulas act on denoiser outputs, D(x; sigma, labels), with the scale g of the field, where
-D_g = D_ref + g (D_c - D_ref) and g = 1 is off. Most rules override one of the hooks of `Rule`.
+A rule combines the outputs of a conditional and a reference branch into a guided denoiser. All
+formulas act on denoiser outputs D(x; sigma, labels). g is the guidance scale in
+D_g = D_ref + g (D_c - D_ref), and g = 1 is off. Most rules override one hook of `Rule`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from methods.spec import DataSpec
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 Branch = Literal["null", "main", "weak", "attention"]
-"""What a reference is taken from: the unconditional branch, the network itself with other inputs,
-a weaker network, or the network itself with its self-attention changed."""
+"""The source of the reference: the unconditional branch, the same network with other inputs, a
+weaker network, or the same network with changed self-attention."""
 
 Weight = float | Tensor
-"""A guidance scale: one for all, or (B,) one a sample."""
+"""A guidance scale: one for all samples, or (B,) with one per sample."""
 
 
 class NoKnobs(Settings):
-    """Of a rule that has nothing to set."""
+    """The settings of a rule without knobs."""
 
 
 K = TypeVar("K", bound=Settings)
@@ -35,7 +35,7 @@ K = TypeVar("K", bound=Settings)
 
 @dataclass(frozen=True)
 class Between:
-    """A knob's search range, both ends included; `log` spaces it by ratio."""
+    """The search range of a knob, both ends included; `log` searches on a logarithmic scale."""
 
     low: float
     high: float
@@ -44,19 +44,19 @@ class Between:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A knob's possible values for the tuner."""
+    """The values of a knob that the tuner may try."""
 
     values: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where in a trajectory a denoiser is called.
+    """The position of a denoiser call in a trajectory.
 
-    `step` counts from 0 to `steps` - 1; `stage` is 0 for the predictor and 1 for Heun's corrector.
-    `sigma` is the level of this call, `start` and `end` are those of the step, alike in both
-    stages: a decision that both stages shall share looks at these or at `step`. `levels` are those
-    of the whole trajectory, `steps` + 1 of them, descending.
+    `step` counts from 0 to `steps` - 1. `stage` is 0 for the predictor and 1 for Heun's corrector.
+    `sigma` is the noise level of this call. `start` and `end` are the levels of the step and are
+    equal in both stages: if both stages must decide alike, use these or `step`. `levels` are the
+    `steps` + 1 descending levels of the whole trajectory.
     """
 
     step: int
@@ -70,15 +70,15 @@ class Point:
 
     @property
     def time(self) -> float:
-        """Share of the steps still to do, 1 at the first step: t with 1 = noise."""
+        """Share of the steps that remain, t = 1 (noise) at the first step."""
         return 1.0 - self.step / self.steps
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What a rule may evaluate: denoisers (x (B, ...), sigma, labels (B, K)) -> (B, ...).
+    """The denoisers that a rule may evaluate, (x (B, ...), sigma, labels (B, K)) -> (B, ...).
 
-    `null` has its own labels; `module` is the network behind `main`, for rules that change its
+    `null` is called without labels. `module` is the network of `main`, for rules that change its
     attention.
     """
 
@@ -90,11 +90,12 @@ class Networks:
 
 @dataclass
 class Call:
-    """One call of the guided denoiser, as a rule sees it.
+    """One call of the guided denoiser.
 
-    `x` (B, ...) in the dtype of the state, `sigma` a scalar tensor, `labels` (B, K) one-hot, `g`
-    the scale asked for. `state` lives as long as the trajectory; keys carry the rule's name, and
-    tensors in it have the batch first. Random numbers come from `rng`, one stream a sample.
+    `x` (B, ...) has the dtype of the state, `sigma` is a scalar tensor, `labels` (B, K) are
+    one-hot, and `g` is the requested scale. `state` is kept for the whole trajectory. Its keys
+    contain the name of the rule, and its tensors have the batch as first dimension. Random numbers
+    come from `rng`, with one stream per sample.
     """
 
     x: Tensor
@@ -107,14 +108,14 @@ class Call:
     state: dict[str, Any] = field(default_factory=dict)
 
     def denoise(self, labels: Tensor | None = None, sigma: Tensor | None = None) -> Tensor:
-        """D(x; sigma, labels) of the network itself, with these inputs or the call's own."""
+        """D(x; sigma, labels) of the network. Missing inputs are those of this call."""
         sigma = self.sigma if sigma is None else sigma
         return self.networks.main(self.x, sigma, self.labels if labels is None else labels).to(
             self.x
         )
 
     def null(self) -> Tensor:
-        """D(x; sigma, null), of the unconditional branch."""
+        """D(x; sigma, null) of the unconditional branch."""
         assert self.networks.null is not None
         return self.networks.null(self.x, self.sigma).to(self.x)
 
@@ -126,14 +127,14 @@ class Call:
 
 
 class Rule(Generic[K]):
-    """Classifier-free guidance, of which every rule overrides a part.
+    """Classifier-free guidance; each rule overrides a part of it.
 
-    The hooks in their order: `scale` before anything is evaluated (1 leaves the reference branch
-    out), `condition`, `reference`, `weigh`, `combine`, `finish`; then the sampler steps, and
-    `after_step` sees it. Rules are stateless; what a trajectory must remember is in `call.state`.
-    At g = 1 none of this happens: the sampler integrates D_c.
+    The hooks run in this order: `scale` before any evaluation (1 skips the reference branch),
+    `condition`, `reference`, `weigh`, `combine`, `finish`, and `after_step` when the sampler has
+    made the step. Rules are stateless: store values of a trajectory in `call.state`. At g = 1 no
+    hook is called, and the sampler integrates D_c.
 
-    `neutral` are the knobs at which the rule is CFG, and `search` is what the tuner may try.
+    With the knobs `neutral` the rule equals CFG. `search` holds the values that the tuner may try.
     """
 
     name: ClassVar[str]
@@ -142,29 +143,29 @@ class Rule(Generic[K]):
     neutral: ClassVar[Mapping[str, Any]] = {}
     search: ClassVar[Mapping[str, Between | OneOf]] = {}
     first_order: ClassVar[bool] = False
-    """Whether the sampler takes Euler steps, one call each, instead of Heun's."""
+    """Whether the sampler takes Euler steps with one call each instead of Heun steps."""
 
     def __init__(self, knobs: K | None = None) -> None:
         self.knobs: K = cast(K, self.knobs_type()) if knobs is None else knobs
 
     def scale(self, g: float, at: Point) -> float:
-        """The scale at this point, before anything is evaluated; 1 skips the reference."""
+        """The scale at this point, before any evaluation; 1 skips the reference branch."""
         return g
 
     def condition(self, labels: Tensor, call: Call) -> Tensor:
-        """The labels (B, K) that the conditional branch sees."""
+        """The labels (B, K) of the conditional branch."""
         return labels
 
     def branch(self) -> Branch:
-        """What `reference` evaluates, with these knobs."""
+        """The branch that `reference` evaluates with these knobs."""
         return "null"
 
     def reference(self, call: Call) -> Tensor:
-        """The output that guidance leads away from, in one evaluation of `branch`."""
+        """The reference output D_ref (B, ...), from one evaluation of `branch`."""
         return call.null()
 
     def weigh(self, g: Weight, d_cond: Tensor, d_ref: Tensor, call: Call) -> Weight:
-        """The scale once both outputs are known."""
+        """The scale, given both outputs."""
         return g
 
     def combine(self, d_cond: Tensor, d_ref: Tensor, g: Weight, call: Call) -> Tensor:
@@ -172,31 +173,31 @@ class Rule(Generic[K]):
         return d_ref + spread(g, d_cond) * (d_cond - d_ref)
 
     def finish(self, guided: Tensor, d_cond: Tensor, call: Call) -> Tensor:
-        """The guided output after a correction."""
+        """Correct the guided output."""
         return guided
 
     def renoise(self, guided: Tensor, d_cond: Tensor, d_ref: Tensor, call: Call) -> Tensor:
-        """The denoised image from which the noise of the next level is taken; first order only."""
+        """The denoised image that gives the noise of the next level; first order only."""
         return guided
 
     def after_step(self, x: Tensor, x_next: Tensor, call: Call) -> None:
-        """Look at a step from `x` to `x_next`; `call` is that of its first stage."""
+        """Called after the step from `x` to `x_next`; `call` is the call of its first stage."""
 
     def unsuited(self, data: DataSpec) -> str | None:
-        """None if the rule makes sense on such data, otherwise why not."""
+        """None if the rule can be used for this data, otherwise the reason."""
         return None
 
     def settings(self) -> dict[str, Any]:
-        """All knobs by name, "rule.knob": what a row records."""
+        """All knobs by name, "rule.knob", as stored in a row."""
         return {f"{self.name}.{k}": v for k, v in self.knobs.model_dump(mode="json").items()}
 
     def parts(self) -> tuple[Rule[Any], ...]:
-        """The rules that this one is made of."""
+        """The rules that this rule is composed of."""
         return (self,)
 
 
 def spread(g: Weight, like: Tensor) -> Weight:
-    """A weight that broadcasts over the samples of `like`: (B,) => (B, 1, ..., 1)."""
+    """Make a weight broadcast over the samples of `like`: (B,) => (B, 1, ..., 1)."""
     if not isinstance(g, Tensor):
         return g
     return g.to(like).reshape(-1, *[1] * (like.ndim - 1))

@@ -1,4 +1,4 @@
-"""Condition-annealed sampling: labels under noise that fades while the image forms."""
+"""Condition-annealed sampling: noise on the labels that fades along the trajectory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from methods.settings import Settings
 
 
 class CADSKnobs(Settings):
-    """Times run from 1, noise, to 0."""
+    """Schedule and noise of the labels. Times run from 1 (noise) to 0."""
 
-    tau1: float = Field(0.6, ge=0, le=1, description="until this time labels are untouched")
-    tau2: float = Field(0.9, ge=0, le=1, description="from this time on they are noise alone")
+    tau1: float = Field(0.6, ge=0, le=1, description="at and below this time labels are unchanged")
+    tau2: float = Field(0.9, ge=0, le=1, description="at and above this time labels are pure noise")
     scale: float = Field(0.25, ge=0, description="standard deviation s of the noise")
-    psi: float = Field(1.0, ge=0, le=1, description="share of rescaled labels")
+    psi: float = Field(1.0, ge=0, le=1, description="share of rescaled labels in the mixture")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -34,8 +34,8 @@ class CADSKnobs(Settings):
 def anneal(labels: Tensor, noise: Tensor, gamma: float, scale: float, psi: float) -> Tensor:
     """Labels (B, K) with `noise` (B, K): sqrt(gamma) c + s sqrt(1 - gamma) n, rescaled by psi.
 
-    The rescaled ones have the mean and standard deviation over the classes that `labels` have;
-    those without any spread stay as they are.
+    Rescaled labels have the same mean and standard deviation over the classes as `labels`. Labels
+    with standard deviation 0 are not rescaled.
     """
     noisy = math.sqrt(gamma) * labels + scale * math.sqrt(1 - gamma) * noise
     deviation, mean = torch.std_mean(noisy, 1, correction=0, keepdim=True)
@@ -47,12 +47,12 @@ def anneal(labels: Tensor, noise: Tensor, gamma: float, scale: float, psi: float
 
 @register_rule
 class CADS(Rule[CADSKnobs]):
-    """CFG with c' in the place of c (Sadat et al. 2023, arXiv 2310.17347).
+    """CFG with c' in place of c (Sadat et al. 2023, arXiv 2310.17347).
 
     c_hat = sqrt(gamma) c + s sqrt(1 - gamma) n, c' = psi rescaled(c_hat) + (1 - psi) c_hat, where
-    gamma(t) is 1 up to tau1, 0 from tau2 on and linear between. Only the conditional branch sees
-    c'. The paper anneals embeddings, and its s is for those; the labels of these networks are
-    one-hot. Ours: the noise is drawn once a step and shared by Heun's stages.
+    gamma(t) is 1 up to tau1, 0 from tau2 on, and linear in between. Only the conditional branch
+    gets c'. The paper anneals embeddings and chooses s for them; here labels are one-hot. The noise
+    is drawn once per step and shared by both Heun stages, which is our choice.
     """
 
     name = "cads"
@@ -66,7 +66,7 @@ class CADS(Rule[CADSKnobs]):
     }
 
     def gamma(self, time: float) -> float:
-        """The share of the labels that is left at a time, 1 = noise."""
+        """The weight of the original labels at a time in [0, 1], where 1 is noise."""
         tau1, tau2 = self.knobs.tau1, self.knobs.tau2
         if time <= tau1:
             return 1.0

@@ -1,4 +1,4 @@
-"""CFG-Zero*: an optimised scale of the reference, and a start without velocity."""
+"""CFG-Zero*: an optimised scale of the reference, and zero velocity in the first steps."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from methods.rules.registry import register_rule
 from methods.settings import Settings
 
 TINY = 1e-12
-"""Least squared norm that is divided by."""
+"""Lower bound of a squared norm used as a divisor."""
 
 
 class CFGZeroKnobs(Settings):
-    """Which of the two corrections act."""
+    """Settings of the two corrections."""
 
     optimised_scale: bool = Field(True, description="whether the reference is scaled by s*")
-    zero_share: float = Field(0.04, ge=0, lt=1, description="share of the steps without velocity")
+    zero_share: float = Field(0.04, ge=0, lt=1, description="share of the steps with zero velocity")
 
 
 @register_rule
 class CFGZero(Rule[CFGZeroKnobs]):
     """d = s d_ref + g (d_c - s d_ref), s = <d_c, d_ref> / |d_ref|^2 (Fan 2025, arXiv 2503.18886).
 
-    With d = (x - D) / sigma, the slope that EDM integrates. As a denoiser output that is
-    D_ref + g (D_c - D_ref) + (1 - g) (1 - s) (x - D_ref), from which sigma has gone.
+    d = (x - D) / sigma is the slope that EDM integrates. The denoiser output is then
+    D_ref + g (D_c - D_ref) + (1 - g) (1 - s) (x - D_ref), without sigma.
 
-    The steps that begin in the first `zero_share` have no velocity in the coordinates of flow
-    matching, for which the rule was made: y = x / (1 + sigma) at time sigma / (1 + sigma). A y at
-    rest is x in proportion to 1 + sigma, of slope dx/dsigma = x / (1 + sigma), which
-    D = x / (1 + sigma) gives. D = x would stop x itself, and leave it with more noise than its
-    level says. Both branches are evaluated in those steps, whose outputs then count for nothing.
+    The rule was made for flow matching, with y = x / (1 + sigma) at time sigma / (1 + sigma). Steps
+    that begin in the first `zero_share` have zero velocity in y. For constant y, x is proportional
+    to 1 + sigma and its slope is dx/dsigma = x / (1 + sigma), hence D = x / (1 + sigma). D = x
+    would keep x constant instead, with more noise than its level. In those steps both branches are
+    evaluated, but their outputs are not used.
     """
 
     name = "cfg-zero"
@@ -47,7 +47,7 @@ class CFGZero(Rule[CFGZeroKnobs]):
     }
 
     def combine(self, d_cond: Tensor, d_ref: Tensor, g: Weight, call: Call) -> Tensor:
-        """CFG with a scaled slope of the reference, or none at all."""
+        """CFG with a scaled reference slope, or zero velocity."""
         if call.at.step < self.knobs.zero_share * call.at.steps:
             return call.x / (1.0 + call.sigma)
         guided = super().combine(d_cond, d_ref, g, call)

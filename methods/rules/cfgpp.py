@@ -1,4 +1,4 @@
-"""CFG++: guidance within the two branches, with the noise of the unconditional one."""
+"""CFG++: interpolate the two branches, and renoise with the unconditional one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from methods.settings import Settings
 
 
 class CFGPPKnobs(Settings):
-    """How the scale becomes an interpolation, and whose noise a step keeps."""
+    """The interpolation weight for a scale, and the source of the noise."""
 
-    ratio: float = Field(12.5, gt=0, description="g that makes lambda 1; lambda = g / ratio")
+    ratio: float = Field(12.5, gt=0, description="the g with lambda = 1; lambda = g / ratio")
     noise: Literal["null", "guided"] = Field(
         "null", description="output that the next level's noise is taken from; guided is CFG's"
     )
@@ -27,13 +27,14 @@ class CFGPlusPlus(Rule[CFGPPKnobs]):
     """x_next = D_lam + sigma_next (x - D_null) / sigma, D_lam = D_null + lam (D_c - D_null).
 
     Chung et al. (2024, CFG++, arXiv 2406.08070, algorithm 2) in denoiser form, with Euler steps.
-    The authors put lam = 0.6 beside g = 7.5 and lam in [0, 1] beside g in [1, 12.5]: lam is
-    g / 12.5. A g beyond that is not cut off: lam > 1 extrapolates as CFG does, which the paper
-    leaves out, while a limit would give all larger scales the same images.
+    The authors compare lam = 0.6 with g = 7.5, and lam in [0, 1] with g in [1, 12.5]. Hence
+    lam = g / 12.5. A larger g is not clipped, although the paper does not use it: lam > 1
+    extrapolates as CFG does, whereas a limit would give the same images at all larger scales.
 
-    A step is that of CFG under Euler at the scale lam / (1 - sigma_next / sigma), which grows with
-    the number of steps: the ratio is of 50 DDIM steps, and at few steps a g just above 1 is close
-    to unconditional. At ratio 1 with the noise of the guided output it is CFG under Euler.
+    A step equals a CFG step with Euler's method at scale lam / (1 - sigma_next / sigma). That scale
+    grows with the number of steps. The ratio is for 50 DDIM steps; with few steps, a g just above 1
+    is close to unconditional. With ratio 1 and the noise of the guided output, the rule is CFG with
+    Euler's method.
     """
 
     name = "cfgpp"
@@ -44,7 +45,7 @@ class CFGPlusPlus(Rule[CFGPPKnobs]):
     first_order = True
 
     def weigh(self, g: Weight, d_cond: Tensor, d_ref: Tensor, call: Call) -> Weight:
-        """The interpolation lambda."""
+        """The interpolation weight lambda."""
         return g / self.knobs.ratio
 
     def renoise(self, guided: Tensor, d_cond: Tensor, d_ref: Tensor, call: Call) -> Tensor:

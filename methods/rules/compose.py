@@ -11,13 +11,13 @@ from methods.rules.base import Branch, Call, NoKnobs, Point, Rule, Weight
 from methods.spec import DataSpec
 
 SOLE = ("reference", "combine", "renoise")
-"""Hooks that only one rule of a composition may have of its own."""
+"""Hooks that at most one rule of a composition may override."""
 
 
 class Composite(Rule[NoKnobs]):
-    """Rules in their order: scales, labels and corrections pass from one to the next.
+    """Several rules in order: scales, labels and corrections pass from one rule to the next.
 
-    ValueError if two of them replace the same thing, such as the reference branch.
+    Raises ValueError if two of them override the same part, such as the reference branch.
     """
 
     summary = "several rules at once"
@@ -41,58 +41,58 @@ class Composite(Rule[NoKnobs]):
                 self._sole[hook] = owners[0]
 
     def scale(self, g: float, at: Point) -> float:
-        """Each rule's, of the one before."""
+        """Apply the scales of all rules in order."""
         for rule in self.rules:
             g = rule.scale(g, at)
         return g
 
     def condition(self, labels: Tensor, call: Call) -> Tensor:
-        """Each rule's, of the one before."""
+        """Apply the conditions of all rules in order."""
         for rule in self.rules:
             labels = rule.condition(labels, call)
         return labels
 
     def branch(self) -> Branch:
-        """Of the rule that has a reference of its own."""
+        """The branch of the rule that overrides `reference`."""
         return self._sole["reference"].branch()
 
     def reference(self, call: Call) -> Tensor:
-        """Of the rule that has one of its own."""
+        """The reference of the rule that overrides it."""
         return self._sole["reference"].reference(call)
 
     def weigh(self, g: Weight, d_cond: Tensor, d_ref: Tensor, call: Call) -> Weight:
-        """Each rule's, of the one before."""
+        """Apply the weights of all rules in order."""
         for rule in self.rules:
             g = rule.weigh(g, d_cond, d_ref, call)
         return g
 
     def combine(self, d_cond: Tensor, d_ref: Tensor, g: Weight, call: Call) -> Tensor:
-        """Of the rule that has one of its own."""
+        """The combination of the rule that overrides it."""
         return self._sole["combine"].combine(d_cond, d_ref, g, call)
 
     def finish(self, guided: Tensor, d_cond: Tensor, call: Call) -> Tensor:
-        """Each rule's, of the one before."""
+        """Apply the corrections of all rules in order."""
         for rule in self.rules:
             guided = rule.finish(guided, d_cond, call)
         return guided
 
     def renoise(self, guided: Tensor, d_cond: Tensor, d_ref: Tensor, call: Call) -> Tensor:
-        """Of the rule that has one of its own."""
+        """The noise source of the rule that overrides it."""
         return self._sole["renoise"].renoise(guided, d_cond, d_ref, call)
 
     def after_step(self, x: Tensor, x_next: Tensor, call: Call) -> None:
-        """Each rule's."""
+        """Call `after_step` of all rules."""
         for rule in self.rules:
             rule.after_step(x, x_next, call)
 
     def unsuited(self, data: DataSpec) -> str | None:
-        """Of the first rule that has a reason."""
+        """The first reason that any of the rules has."""
         return next((why for rule in self.rules if (why := rule.unsuited(data))), None)
 
     def settings(self) -> dict[str, Any]:
-        """Those of all rules."""
+        """The settings of all rules."""
         return {k: v for rule in self.rules for k, v in rule.settings().items()}
 
     def parts(self) -> tuple[Rule[Any], ...]:
-        """The rules themselves."""
+        """The composed rules."""
         return self.rules

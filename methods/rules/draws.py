@@ -1,4 +1,4 @@
-"""What rules with a perturbed reference share: draws that both stages of a step see, and labels."""
+"""Shared by rules with a perturbed reference: random draws per step, and reference labels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from methods.rules.base import Call
 
 Labels = Literal["own", "null"]
-"""The labels of a reference: those of the sample, or none."""
+"""The labels of a reference: those of the sample, or no labels."""
 
 
 def reference_labels(call: Call, labels: Labels) -> Tensor:
-    """The labels (B, K) that are meant, zeros for null."""
+    """The selected labels (B, K), zeros for null."""
     return call.labels if labels == "own" else torch.zeros_like(call.labels)
 
 
 def once_a_step(call: Call, name: str, draw: Callable[[], Tensor]) -> Tensor:
-    """What `draw` gives (B, ...), drawn when a step first asks for it and kept for the step.
+    """The result of `draw` (B, ...), drawn at the first call of a step and reused within the step.
 
-    Heun's corrector is to correct the predictor's error and not the difference of two draws.
+    Heun's corrector should correct the error of the predictor, not the difference of two draws.
     """
     step = f"{name}.step"
     if call.state.get(step) != call.at.step:

@@ -1,4 +1,4 @@
-"""Guidance whose output is brought back into the range of images."""
+"""Dynamic thresholding: scale the guided output back into the range of images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from methods.spec import DataSpec
 
 
 class DynamicThresholdKnobs(Settings):
-    """The share of coordinates that may stay, and the range they are brought into."""
+    """The percentile of the threshold, and the range of the data."""
 
-    percentile: float = Field(99.5, ge=0, le=100, description="of |D_g|, over a sample")
+    percentile: float = Field(99.5, ge=0, le=100, description="percentile of |D_g| over a sample")
     limit: float = Field(1.0, gt=0, description="largest absolute value of the data: 1 for images")
 
 
@@ -25,9 +25,9 @@ class DynamicThresholdKnobs(Settings):
 class DynamicThreshold(Rule[DynamicThresholdKnobs]):
     """clip(D_g, -s, s) limit / s with s = max(limit, percentile of |D_g|) (arXiv 2205.11487).
 
-    The percentile is interpolated linearly and is a sample's own. At percentile 0 this is, but for
-    samples that lie outside everywhere, a plain clip to the limit. Vectors are refused: they have
-    no range that values must not leave, and too few coordinates for a percentile.
+    The percentile is computed per sample with linear interpolation. At percentile 0 the rule is a
+    plain clip to the limit, except for samples with all values outside it. Vectors are refused,
+    because they have no limited range and too few coordinates for a percentile.
     """
 
     name = "dynamic-threshold"
@@ -37,12 +37,12 @@ class DynamicThreshold(Rule[DynamicThresholdKnobs]):
     search: ClassVar[Mapping[str, Between | OneOf]] = {"percentile": Between(90.0, 100.0)}
 
     def finish(self, guided: Tensor, d_cond: Tensor, call: Call) -> Tensor:
-        """The guided output within the limit."""
+        """The guided output, clipped and scaled to the limit."""
         limit = self.knobs.limit
         s = guided.flatten(1).abs().quantile(self.knobs.percentile / 100, dim=1).clamp_min(limit)
         bound = s.reshape(-1, *[1] * (guided.ndim - 1))
         return guided.clamp(-bound, bound) * (limit / bound)
 
     def unsuited(self, data: DataSpec) -> str | None:
-        """Vectors have no range."""
+        """Vectors have no limited range."""
         return None if data.is_image else "dynamic-threshold needs images, whose range is [-1, 1]"

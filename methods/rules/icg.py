@@ -1,4 +1,4 @@
-"""Independent condition guidance: away from the network's output for a class drawn at random."""
+"""Independent condition guidance: the reference is the network's output for a random class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from methods.settings import Settings
 
 
 class ICGKnobs(Settings):
-    """Where the condition that has nothing to do with the image comes from."""
+    """The source of the condition that is independent of the image."""
 
     source: Literal["class", "gaussian", "null"] = Field(
         "class", description="a random class, normal noise as labels, or the unconditional branch"
@@ -28,14 +28,13 @@ class ICGKnobs(Settings):
 class ICG(Rule[ICGKnobs]):
     """D_r + g (D_c - D_r), D_r = D(x; sigma, c_r), c_r independent of x (arXiv 2407.02687).
 
-    Sadat et al. (2024): if c_r says nothing about x, a network that was trained with labels always
-    serves as its own unconditional branch. All classes are equally likely, that of the sample too;
-    noise has the mean and the deviation of a one-hot label. Ours: drawn anew each step and the same
-    for both of its stages.
+    Sadat et al. (2024): if c_r is independent of x, a network that was always trained with labels
+    can serve as its own unconditional branch. All classes are equally likely, including the class
+    of the sample. Noise has the mean and standard deviation of a one-hot label. c_r is drawn anew
+    for each step and shared by both of its stages, which is our choice.
 
-    It asks for networks that follow x more than the label at low noise. A denoiser that obeys the
-    label to the end, as the closed form does, is driven away from another class until the last
-    step, and by far.
+    The rule needs networks that follow x more than the label at low noise. The closed-form denoiser
+    follows the label at all noise levels, and the rule drives it far away from the other class.
     """
 
     name = "icg"
@@ -45,7 +44,7 @@ class ICG(Rule[ICGKnobs]):
     search: ClassVar[Mapping[str, Between | OneOf]] = {"source": OneOf(("class", "gaussian"))}
 
     def branch(self) -> Branch:
-        """The network itself, but for the neutral knob."""
+        """The same network, or the null branch for the neutral knob."""
         return "null" if self.knobs.source == "null" else "main"
 
     def reference(self, call: Call) -> Tensor:

@@ -13,15 +13,15 @@ from methods.settings import Settings, ascending
 
 
 class IntervalKnobs(Settings):
-    """The interval, in the units of sigma.
+    """The interval in units of sigma.
 
-    Published for latents of standard deviation 0.5 are the default (EDM2-S), (0.28, 1.61]
-    (EDM2-XXL) and, for FD-DINOv2, (0.85, 5.00]. Ends in proportion to the standard deviation of the
-    data are the same interval for other data.
+    The published intervals are for latents of standard deviation 0.5: the default (EDM2-S),
+    (0.28, 1.61] (EDM2-XXL) and, for FD-DINOv2, (0.85, 5.00]. For other data, scale both ends with
+    the standard deviation of the data.
     """
 
-    low: float = Field(0.28, ge=0, description="noise level at and below which nothing guides")
-    high: float = Field(2.90, gt=0, description="highest noise level that guides")
+    low: float = Field(0.28, ge=0, description="highest noise level below the interval; unguided")
+    high: float = Field(2.90, gt=0, description="highest noise level with guidance")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -33,8 +33,8 @@ class IntervalKnobs(Settings):
 class Interval(Rule[IntervalKnobs]):
     """g(sigma) = g for low < sigma <= high, otherwise 1 (arXiv 2404.07724).
 
-    A step is guided, or not, by the level at its start: both of Heun's stages alike, as in the
-    authors' code, which counts steps. Outside, the reference branch is not evaluated.
+    The noise level at the start of a step decides for both Heun stages, as in the authors' code,
+    which counts steps. Outside the interval the reference branch is not evaluated.
     """
 
     name = "interval"
@@ -47,5 +47,5 @@ class Interval(Rule[IntervalKnobs]):
     }
 
     def scale(self, g: float, at: Point) -> float:
-        """The scale inside, 1 outside."""
+        """The scale inside the interval, 1 outside."""
         return g if self.knobs.low < at.start <= self.knobs.high else 1.0

@@ -1,4 +1,4 @@
-"""Guidance that weakens where the two branches disagree much."""
+"""MAMBO-G: weaker guidance where the two branches differ more."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from methods.rules.registry import register_rule
 from methods.settings import Settings
 
 TINY = 1e-12
-"""Least norm that is divided by."""
+"""Lower bound of a norm used as a divisor."""
 
 
 class MamboGKnobs(Settings):
-    """How fast guidance weakens."""
+    """The rate of the damping."""
 
     alpha: float = Field(8.0, ge=0, description="rate of decay; 0 is CFG")
 
@@ -27,8 +27,8 @@ class MamboGKnobs(Settings):
 class MamboG(Rule[MamboGKnobs]):
     """g <- 1 + (g - 1) exp(-alpha |D_c - D_ref| / |D_ref|), each sample's own (arXiv 2508.03442).
 
-    The norms are over all coordinates. Data whose mean is 0 have |D_ref| near 0 at high noise, and
-    are hardly guided there.
+    The norms are over all coordinates. For data of mean 0, |D_ref| is near 0 at high noise, so that
+    there is hardly any guidance there.
     """
 
     name = "mambo-g"
@@ -38,7 +38,7 @@ class MamboG(Rule[MamboGKnobs]):
     search: ClassVar[Mapping[str, Between | OneOf]] = {"alpha": Between(0.1, 32.0, log=True)}
 
     def weigh(self, g: Weight, d_cond: Tensor, d_ref: Tensor, call: Call) -> Weight:
-        """The scale (B,) of every sample."""
+        """The scale (B,) per sample."""
         update, ref = (d_cond - d_ref).flatten(1), d_ref.flatten(1)
         ratio: Tensor = vector_norm(update, dim=1) / vector_norm(ref, dim=1).clamp_min(TINY)
         return 1.0 + (g - 1.0) * (-self.knobs.alpha * ratio).exp()

@@ -1,4 +1,4 @@
-"""Guidance that grows as the noise falls."""
+"""Guidance that grows as the noise level falls."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from methods.settings import Settings
 
 
 class MonotoneKnobs(Settings):
-    """The schedule, and the least of it."""
+    """The schedule and its lower bound."""
 
     kind: Literal["linear", "cosine", "constant"] = "linear"
-    clamp: float = Field(0.0, ge=0, le=1, description="least share of g - 1 at any step")
+    clamp: float = Field(0.0, ge=0, le=1, description="lower bound of the share of g - 1")
 
 
 @register_rule
 class Monotone(Rule[MonotoneKnobs]):
     """g(t) = 1 + (g - 1) max(clamp, s(t)), s = 2 (1 - t) or 1 + cos(pi t) (arXiv 2404.13040).
 
-    The schedules multiply the excess g - 1 and not g, so that g = 1 stays off. t is the share of
-    the steps still to do at the middle of a step, alike in both of its stages: then s averages
-    exactly 1 over the steps, and without a clamp the mean excess is that of CFG. The paper clamps
-    to an absolute weight, which would guide at g = 1 too; here it is a share of the excess.
+    The schedules multiply g - 1 rather than g, so that g = 1 stays off. t is the share of remaining
+    steps at the middle of a step and is equal in both stages. s then averages exactly 1 over the
+    steps, so that without a clamp the mean of g - 1 equals that of CFG. The paper clamps to an
+    absolute weight, which would guide even at g = 1; here the clamp is a share of g - 1.
     """
 
     name = "monotone"

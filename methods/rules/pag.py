@@ -1,4 +1,4 @@
-"""Perturbed-attention guidance: attention that sees each place alone."""
+"""Perturbed-attention guidance: attention limited to each position itself."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from methods.rules.registry import register_rule
 
 @register_rule
 class PAG(AttentionRule[AttentionKnobs]):
-    """D_id + g (D_c - D_id), D_id with the identity for the attention map (arXiv 2403.17377).
+    """D_id + g (D_c - D_id); D_id has identity attention maps (arXiv 2403.17377).
 
-    Ahn et al. (2024) change the middle block of an ADM network at 256 pixels, and three blocks of
-    its encoder; "innermost" is the middle block alone.
+    Ahn et al. (2024) change the middle block of an ADM network at 256 pixels and three blocks of
+    its encoder. "innermost" changes the middle block only.
     """
 
     name = "pag"
@@ -26,5 +26,5 @@ class PAG(AttentionRule[AttentionKnobs]):
     search: ClassVar[Mapping[str, Between | OneOf]] = {"layers": OneOf(("innermost", "all"))}
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
-        """The values themselves."""
+        """The values `v`, unchanged."""
         return v

@@ -1,4 +1,4 @@
-"""The registered guidance rules, and how they are named."""
+"""The registered guidance rules and their names."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ R = TypeVar("R", bound=type[Rule[Any]])
 
 
 def register_rule(cls: R) -> R:
-    """Class decorator that enters a rule under its `name`; a taken name is an error.
+    """Class decorator that registers a rule under its `name`.
 
-    TypeError if the class lacks a part of the interface.
+    Raises ValueError if the name is taken or invalid, and TypeError if the class is incomplete.
     """
     missing = [attribute for attribute in ("name", "summary") if not hasattr(cls, attribute)]
     if missing:
         raise TypeError(f"rule {cls.__qualname__} lacks {', '.join(missing)}")
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", cls.name) is None:
-        # Names are joined by '+', listed with ',', followed by '.' and part of file names.
-        raise ValueError(f"the name of a rule is of letters, digits, '-' and '_', got {cls.name!r}")
+        # Names are joined with '+', listed with ',', followed by '.', and part of file names.
+        raise ValueError(f"a rule name may contain letters, digits, '-' and '_', got {cls.name!r}")
     taken = RULES.get(cls.name)
     if taken is not None and (taken.__module__, taken.__qualname__) != (
         cls.__module__,
@@ -37,9 +37,9 @@ def register_rule(cls: R) -> R:
 def make_rule(name: str, knobs: Mapping[str, Mapping[str, Any]] | None = None) -> Rule[Any]:
     """The rule or composition of a name such as "apg" or "interval+apg".
 
-    `knobs` gives settings by rule and knob; others keep their defaults. KeyError with the name of
-    a rule that is not registered, ValueError for rules that do not compose, and pydantic's
-    ValidationError for knobs that a rule does not have.
+    `knobs` maps rule names to their knobs; all other knobs keep their defaults. Raises KeyError
+    with the name of an unknown rule, ValueError for rules that do not compose, and pydantic's
+    ValidationError for unknown or invalid knobs.
     """
     rules = []
     for part in name.split("+"):

@@ -1,4 +1,4 @@
-"""Guidance that keeps the contrast of the conditional output."""
+"""Guidance rescaled to the contrast of the conditional output."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from methods.settings import Settings
 from methods.spec import DataSpec
 
 FLAT = 1e-6
-"""Standard deviation over largest absolute value, at and below which a sample has no contrast."""
+"""A sample counts as flat if its standard deviation over its largest |value| is at most this."""
 
 
 class RescaleKnobs(Settings):
-    """How far the contrast is restored."""
+    """The strength of the rescaling."""
 
-    phi: float = Field(0.7, ge=0, le=1, description="0 is CFG, 1 restores all of the contrast")
+    phi: float = Field(0.7, ge=0, le=1, description="0 is CFG, 1 restores the contrast fully")
 
 
 @register_rule
 class Rescale(Rule[RescaleKnobs]):
     """phi D_g std(D_c) / std(D_g) + (1 - phi) D_g (arXiv 2305.08891).
 
-    The standard deviations are over all pixels and channels of a sample. A flat D_g, which has none
-    but rounding, stays. Vectors are refused: that of their coordinates, |x - y| / sqrt(2) for two,
-    is no contrast, and nothing keeps it away from 0.
+    The standard deviations are over all pixels and channels of a sample. A flat D_g, whose standard
+    deviation is rounding error, is not changed. Vectors are refused: the standard deviation of
+    their coordinates, |x - y| / sqrt(2) for two, is not a contrast and may be 0.
     """
 
     name = "rescale"
@@ -40,7 +40,7 @@ class Rescale(Rule[RescaleKnobs]):
     search: ClassVar[Mapping[str, Between | OneOf]] = {"phi": Between(0.1, 1.0)}
 
     def finish(self, guided: Tensor, d_cond: Tensor, call: Call) -> Tensor:
-        """The guided output with its standard deviation moved towards that of D_c."""
+        """The guided output with its standard deviation rescaled towards that of D_c."""
         have, want = guided.flatten(1).std(1), d_cond.flatten(1).std(1)
         flat = have <= FLAT * guided.flatten(1).abs().amax(1)
         ratio = torch.where(flat, 1.0, want / have)

@@ -17,18 +17,18 @@ from methods.rules.registry import register_rule
 
 
 class SEGKnobs(AttentionKnobs):
-    """Where and how far queries are blurred."""
+    """The layers with blurred queries, and the width of the blur."""
 
     blur: NonNegativeFloat | Literal["mean"] = Field(
-        "mean", description="sigma of the blur in places; mean: infinite; 0: none"
+        "mean", description="sigma of the blur in positions; mean: infinite; 0: no blur"
     )
 
 
 def blur_queries(q: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """Queries (B, heads, H * W, C) under a Gaussian over the grid `size`, renormalised at edges.
+    """Blur queries (B, heads, H * W, C) with a Gaussian on the grid `size`, renormalised at edges.
 
-    Their mean at infinite sigma. Renormalising works for grids that are narrower than the kernel,
-    which padding by reflection does not.
+    With infinite sigma this is the mean query. Renormalising works for grids narrower than the
+    kernel; reflection padding does not.
     """
     if sigma == 0:
         return q
@@ -42,10 +42,10 @@ def blur_queries(q: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
 
 @register_rule
 class SEG(AttentionRule[SEGKnobs]):
-    """D_b + g (D_c - D_b), D_b with queries under a Gaussian blur (Hong 2024, arXiv 2408.00760).
+    """D_b + g (D_c - D_b); D_b has Gaussian-blurred queries (Hong 2024, arXiv 2408.00760).
 
-    The blur smooths the energy whose gradient step attention is; at infinity every place asks for
-    the same, the mean query.
+    Attention is a gradient step on an energy, and the blur smooths that energy. With infinite sigma
+    every position has the same query, the mean.
     """
 
     name = "seg"
@@ -57,6 +57,6 @@ class SEG(AttentionRule[SEGKnobs]):
     }
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
-        """Softmax attention of the blurred queries."""
+        """Softmax attention with the blurred queries."""
         sigma = math.inf if self.knobs.blur == "mean" else self.knobs.blur
         return F.scaled_dot_product_attention(blur_queries(q, size, sigma), k, v)

@@ -1,4 +1,4 @@
-"""Tangential damping: the reference keeps only what it shares with the conditional output."""
+"""Tangential damping: keep only the part of the reference shared with the conditional output."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from methods.rules.registry import register_rule
 from methods.settings import Settings
 
 TINY = 1e-12
-"""Least norm that is divided by."""
+"""Lower bound of a norm used as a divisor."""
 
 
 class TCFGKnobs(Settings):
-    """How much of the reference is damped; the paper has no such setting and damps all."""
+    """The strength of the damping. The paper has no such setting and damps fully."""
 
-    strength: float = Field(1.0, ge=0, le=1, description="0 is CFG, 1 damps the other part away")
+    strength: float = Field(1.0, ge=0, le=1, description="0 is CFG, 1 removes the tangential part")
 
 
 @register_rule
 class TCFG(Rule[TCFGKnobs]):
     """D_ref' + g (D_c - D_ref'), D_ref' = v <v, D_ref> (TCFG 2025, arXiv 2503.18137).
 
-    v is the first right-singular vector of the two outputs as rows, each sample as one vector:
-    cos(a) D_c + sin(a) D_ref at unit length, with tan(2 a) = 2 <D_c, D_ref> / (|D_c|^2 -
-    |D_ref|^2), in float64. On a line nothing is damped.
+    v is the first right-singular vector of the matrix with the two outputs as rows, each sample as
+    one vector, in float64: cos(a) D_c + sin(a) D_ref at unit length with
+    tan(2 a) = 2 <D_c, D_ref> / (|D_c|^2 - |D_ref|^2). In one dimension nothing is damped.
     """
 
     name = "tcfg"
@@ -40,7 +40,7 @@ class TCFG(Rule[TCFGKnobs]):
     search: ClassVar[Mapping[str, Between | OneOf]] = {"strength": Between(0.1, 1.0)}
 
     def combine(self, d_cond: Tensor, d_ref: Tensor, g: Weight, call: Call) -> Tensor:
-        """CFG from the damped reference."""
+        """CFG with the damped reference."""
         cond, ref = d_cond.double().flatten(1), d_ref.double().flatten(1)
         inner = (cond * ref).sum(1, keepdim=True)
         gap = (cond.square() - ref.square()).sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Sampling under a guidance rule: EDM's Heun sampler, or Euler's for rules of first order.
+"""Sampling under a guidance rule: EDM's Heun sampler, or Euler steps for first-order rules.
 
 Source: Karras et al. (2022, EDM, algorithm 1) for the sampler.
 """
@@ -31,7 +31,7 @@ def sample_guided(
     """Samples (B, ...) in `dtype` from `x` (B, ...), the noisy state at sigmas[0].
 
     `sigmas` (N + 1,) descend, `labels` (B, K) are one-hot. At g = 1 the conditional denoiser is
-    integrated and no other branch is evaluated. Whatever the rule draws comes from `rng`.
+    integrated and no other branch is evaluated. All random draws of the rule come from `rng`.
     """
     if guidance.is_off:
         return sample_heun(lambda x, s: networks.main(x, s, labels), x, sigmas, dtype=dtype)
@@ -51,7 +51,7 @@ def sample_guided(
 
 
 def trajectory_points(rule: Rule[Any], sigmas: Tensor) -> Iterator[Point]:
-    """Where a trajectory over `sigmas` calls the denoiser: two stages a step, one to level 0."""
+    """The denoiser calls of a trajectory over `sigmas`: two per step, one for a step to 0."""
     levels = tuple(sigmas.tolist())
     for step, (start, end) in enumerate(pairwise(levels)):
         yield Point(step, len(levels) - 1, 0, start, start, end, levels[0], levels)
@@ -60,7 +60,7 @@ def trajectory_points(rule: Rule[Any], sigmas: Tensor) -> Iterator[Point]:
 
 
 def evaluations(rule: Rule[Any], guidance: Guidance, sigmas: Tensor) -> dict[Branch, int]:
-    """How often a trajectory evaluates the network itself ("main") and the reference branch."""
+    """Number of evaluations of the network ("main") and of the reference branch."""
     if guidance.is_off:
         return {"main": 2 * (len(sigmas) - 1) - int(sigmas[-1] == 0)}
     points = list(trajectory_points(rule, sigmas))
@@ -72,14 +72,14 @@ def evaluations(rule: Rule[Any], guidance: Guidance, sigmas: Tensor) -> dict[Bra
 
 
 def weighted(counts: Mapping[Branch, int], costs: Mapping[Branch, float]) -> float:
-    """The counts of `evaluations`, each times what a branch costs; 1 for one not in `costs`."""
+    """The weighted sum of `evaluations`; a branch that is not in `costs` has weight 1."""
     return sum(count * costs.get(branch, 1.0) for branch, count in counts.items())
 
 
 def lacking(rule: Rule[Any], guidance: Guidance, offers: Mapping[Branch, str]) -> str | None:
-    """None if a method has the branch that a rule needs, otherwise why not.
+    """None if the method has the branch that the rule needs, otherwise the reason.
 
-    `offers` maps every branch that the method knows of to '' or to the reason why it has none.
+    `offers` maps each branch to '' if the method has it, otherwise to the reason.
     """
     if guidance.is_off:
         return None
@@ -87,7 +87,7 @@ def lacking(rule: Rule[Any], guidance: Guidance, offers: Mapping[Branch, str]) -
 
 
 def _guided(rule: Rule[Any], call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    """The guided, the conditional and the reference output; all the first where it is off."""
+    """The guided, conditional and reference outputs; all are D_c where guidance is off."""
     g = rule.scale(call.g, call.at)
     d_cond = call.denoise(rule.condition(call.labels, call))
     if g == 1:

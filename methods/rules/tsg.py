@@ -1,4 +1,4 @@
-"""Time-step guidance: away from the network that is told another noise level."""
+"""Time-step guidance: the reference is the same network with a perturbed noise level."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from methods.settings import Settings
 
 
 class TSGKnobs(Settings):
-    """How far off the level is that the network is told."""
+    """The size of the perturbation, and the labels of the reference."""
 
     scale: float = Field(1.0, ge=0, description="standard deviation of ln sigma at the first step")
-    alpha: float = Field(1.0, ge=0, description="exponent with which it falls towards the last")
-    labels: Labels = Field("own", description="own: as published; null: none, as CFG has")
+    alpha: float = Field(1.0, ge=0, description="exponent of its decrease over the steps")
+    labels: Labels = Field("own", description="own: as published; null: no labels, as in CFG")
 
 
 @contextmanager
 def told_off(module: nn.Module, factor: Tensor) -> Iterator[None]:
-    """Within, `module` is told levels that are `factor` (B,) times what they are.
+    """Inside the context `module` receives noise levels multiplied by `factor` (B,).
 
-    c_noise = ln(sigma) / 4 is shifted and nothing else, so the input keeps its true scale.
+    Only c_noise = ln(sigma) / 4 is shifted, so the input keeps its correct scaling.
     """
 
     def shift(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -45,11 +45,11 @@ def told_off(module: nn.Module, factor: Tensor) -> Iterator[None]:
 class TSG(Rule[TSGKnobs]):
     """D_t + g (D_c - D_t), D_t = D_c with a perturbed time embedding (arXiv 2407.02687).
 
-    The idea is Sadat et al.'s (2024): the same network and labels, the embedding of the time step
-    perturbed, with a scale s and an exponent alpha. The form is ours, not theirs, and so are the
-    defaults: sigma' = sigma exp(s t^alpha n), n standard normal, one a sample and step, t from 1
-    to 0. A network gets c_noise of sigma' while scalings keep sigma; a denoiser without a network,
-    the closed-form one, is evaluated at sigma'.
+    The idea is from Sadat et al. (2024): the same network and labels with a perturbed embedding of
+    the time step, with a scale s and an exponent alpha. The formula and the defaults are ours:
+    sigma' = sigma exp(s t^alpha n), where n is standard normal, drawn per sample and step, and t
+    falls from 1 to 0. A network gets the c_noise of sigma', but its scalings use sigma. The
+    closed-form denoiser, which has no network, is evaluated at sigma'.
     """
 
     name = "tsg"
@@ -62,11 +62,11 @@ class TSG(Rule[TSGKnobs]):
     }
 
     def branch(self) -> Branch:
-        """The network itself."""
+        """The same network."""
         return "main"
 
     def factor(self, call: Call) -> Tensor:
-        """Told over true level, sigma' / sigma, (B,)."""
+        """The factor sigma' / sigma, (B,)."""
         noise = once_a_step(call, self.name, lambda: call.rng.randn((), call.x.device))
         deviation: float = self.knobs.scale * call.at.time**self.knobs.alpha
         return (deviation * noise.double()).exp()

@@ -1,4 +1,4 @@
-"""The exact answer of guidance in training: networks that are CFG of a closed-form denoiser."""
+"""Networks that equal CFG of a closed-form denoiser, the exact optimum of guided training."""
 
 import torch
 from torch import nn
@@ -20,15 +20,16 @@ def null(x, sigma):
 
 
 def guided(x, sigma, labels, g):
-    """CFG of the exact denoiser, D_null + g (D_c - D_null), at a scale a row."""
+    """CFG of the exact denoiser, D_null + g (D_c - D_null), with one scale per row."""
     d_null = null(x, sigma)
     return d_null + g[:, None] * (exact(x, sigma, labels) - d_null)
 
 
 class Family(nn.Module):
-    """The exact guided denoiser at the scale that `scale` reads from the features, on record.
+    """The exact guided denoiser at the scale that `scale` decodes from the features.
 
-    `offset` is added to every output, so that its gradient is that of the loss by the output.
+    It records its calls. `offset` is added to every output, so that its gradient is the gradient of
+    the loss with respect to the output.
     """
 
     def __init__(self, scale):
@@ -50,13 +51,13 @@ def batch():
 
 
 def slowest(features, scale):
-    """The number whose embedding this is, from its lowest frequency, 1e-4 of it, float64."""
+    """Decode an embedded number from its lowest frequency, 1e-4 times `scale`, in float64."""
     half = features.shape[1] // 2
     return features[:, half - 1].double().asin() / (1e-4 * scale)
 
 
 def denoising_error(call, x0, config):
-    """EDM's weighted error of the exact conditional denoiser on the noisy images of a call."""
+    """EDM's weighted error of the exact conditional denoiser for the noisy images of a call."""
     x, sigma, labels = call[:3]
     sigma = sigma.double()
     weight = 1 / sigma**2 + 1 / config.sigma_data**2

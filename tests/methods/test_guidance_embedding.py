@@ -13,11 +13,11 @@ def test_against_numpy(dim, scale):
     want = np.concatenate([np.sin(angle), np.cos(angle)], 1)
     got = embed_guidance(torch.from_numpy(w), dim, scale)
     assert got.dtype == torch.float32
-    # float32 angles: at 14000 their spacing is 1e-3, at 14 it is 1e-6.
+    # The angles are float32: their spacing is 1e-3 at 14000 and 1e-6 at 14.
     np.testing.assert_allclose(got.numpy(), want, atol=2e-6 * max(scale, 1.0))
 
 
-def test_no_guidance_is_zero_sines_and_one_cosines():
+def test_no_guidance_gives_sines_of_zero_and_cosines_of_one():
     e = embed_guidance(torch.zeros(2), 6)
     assert torch.equal(e, torch.tensor([[0.0, 0, 0, 1, 1, 1]] * 2))
 

@@ -1,4 +1,4 @@
-"""Guided consistency distillation against a few lines of numpy with a closed-form teacher."""
+"""Guided consistency distillation of a closed-form teacher against numpy."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ B = 64
 
 
 class Student(nn.Module):
-    """What the loss hands to the networks, on record; D = gain x."""
+    """A network D = gain x that records the arguments of its calls."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ def run(teacher=oracle, seed=0, **settings):
 
 
 def draws(method, seed=0):
-    """t, r, w, eps of a loss, drawn again in its order, float64."""
+    """The draws t, r, w, eps of a loss, repeated in the same order, float64."""
     rng = BatchRNG(seed, B, 0, B)
     i = rng.randint(17).numpy() + 1
     w, eps = 14.0 * rng.rand().numpy(), rng.randn(2).double().numpy()
@@ -63,7 +63,7 @@ def draws(method, seed=0):
 
 
 def mixture_denoised(x, sigma, labels):
-    """E[x0 | x] of equally likely modes of std 0.2, row by row; all modes for a row of zeros."""
+    """E[x0 | x] per row for equally likely modes of std 0.2; zero labels mean all modes."""
     means = np.array([modes[0] for modes in DATA.mixture.means])
     out = np.empty_like(x)
     for k in range(len(x)):
@@ -98,7 +98,7 @@ def test_loss_against_numpy():
     np.testing.assert_allclose(sigma_t.numpy(), t, rtol=1e-12)
     np.testing.assert_allclose(sigma_r.numpy(), r, rtol=1e-12)
     np.testing.assert_allclose(got_t.numpy(), x_t, rtol=1e-12)
-    # The weights w are float32 draws in both; float64 otherwise.
+    # The weights w are float32 draws in both; all else is float64.
     np.testing.assert_allclose(got_r.numpy(), x_r, rtol=1e-6, atol=1e-6)
     norm = np.linalg.norm(0.5 * (x_t - got_r.numpy()), axis=1)
     expected = np.sqrt(norm**2 + 0.3**2) - 0.3
@@ -106,7 +106,7 @@ def test_loss_against_numpy():
     assert terms.keys() == {"distil"}
 
 
-def test_both_calls_have_the_form_of_inference_one_mask_and_one_weight():
+def test_both_calls_use_the_inference_form_and_share_mask_and_weight():
     method, student, _, _ = run()
     (_, _, w_r, form_r, seed_r, grad_r), (_, _, w_t, form_t, seed_t, grad_t) = student.calls
     assert (form_r, form_t) == ("eval", "eval")
@@ -119,11 +119,11 @@ def test_both_calls_have_the_form_of_inference_one_mask_and_one_weight():
     assert 12 < w.max() <= 14
 
 
-def test_all_pairs_of_the_grid_are_drawn_and_its_ends_are_exact():
+def test_all_pairs_of_the_grid_are_drawn_and_the_grid_ends_are_exact():
     method = GuidedCD(GuidedCDConfig(net=CONFIGS["ncsnpp"]), SPEC)
     grid = method.grid()
     assert len(grid) == 18
-    # Seventh roots and powers in float64.
+    # The tolerance covers seventh roots and powers in float64.
     assert grid[[0, -1]].tolist() == pytest.approx([80.0, 0.002], rel=1e-12)
     seen = set()
     for seed in range(8):
@@ -136,7 +136,7 @@ def test_all_pairs_of_the_grid_are_drawn_and_its_ends_are_exact():
     assert seen == set(range(1, 18))
 
 
-def test_without_guidance_the_step_is_the_conditional_one():
+def test_unguided_step_uses_the_conditional_branch():
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.eye(4)[[0, 1, 2, 3, 0]]
     t, r = torch.full((5,), 3.0).double(), torch.full((5,), 1.0).double()
@@ -148,19 +148,19 @@ def test_without_guidance_the_step_is_the_conditional_one():
     assert (on - plain).abs().max() > 0.1
 
 
-def test_no_gradient_reaches_the_teacher():
+def test_teacher_gets_no_gradient():
     gain = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
     _, student, _, terms = run(teacher=lambda x, sigma, labels: gain * x)
     terms["distil"].mean().backward()
     assert gain.grad is None
-    # Only the call at t: d/dgain of sqrt(|gain x_t - target|^2 + c^2) - c, by its own formula.
+    # Only the call at t has a gradient: d/dgain of sqrt(|gain x_t - target|^2 + c^2) - c.
     (x_r, *_), (x_t, *_) = student.calls
     delta = (0.5 * x_t - 0.5 * x_r).detach()
     expected = ((delta * x_t).sum(1) / (delta.square().sum(1) + 0.3**2).sqrt()).mean()
     assert float(student.gain.grad) == pytest.approx(float(expected), rel=1e-9)
 
 
-def test_a_missing_teacher_is_told():
+def test_missing_teacher_is_refused():
     method, student, batch, _ = run()
     with pytest.raises(ValueError, match="needs a teacher"):
         method.loss(student, replace(batch, teacher=None), Progress(0, 1), BatchRNG(0, B, 0, B))
@@ -188,7 +188,7 @@ def test_network_and_samples_against_the_published_code(arch):
     assert relative(got, second[0]) < 1e-5
 
 
-def test_what_it_supports():
+def test_supports():
     method = GuidedCD(GuidedCDConfig(net=CONFIGS["ncsnpp"]), SPEC)
     assert method.supports(Guidance(1), 1) is None
     assert method.supports(Guidance(15), 2) is None
@@ -197,7 +197,7 @@ def test_what_it_supports():
     assert [method.nfe(Guidance(g), s) for g, s in ((1, 1), (9, 2))] == [1, 2]
 
 
-def test_it_starts_as_the_teacher_it_is_given():
+def test_initial_weights_reproduce_the_teacher():
     config = GuidedCD.presets["modes2d"].config
     method, source = GuidedCD(config, DATA), awaken(EDMPrecond(build_net(config.net, DATA)))
     augmented = source.state_dict() | {"model.map_augment.weight": torch.ones(1)}

@@ -1,4 +1,4 @@
-"""The iGCT losses against the published code's, every random draw given."""
+"""The iGCT losses against the published code with the same random draws."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from tests.methods.nets.golden import load, net, relative
 
 C_H, SIGMA_MIN, SIGMA_MAX, SIGMA_DATA, DIM = 0.03, 0.002, 80.0, 0.5, 32
 WINDOW = (11.0, 14.3)
-# Golden tensors are float32 results of other float32 code; see the tolerance they came with.
+# Golden tensors are results of other float32 code, stored with their tolerance.
 TOLERANCE = 1e-5
 
 
@@ -48,7 +48,7 @@ def draws(tensors):
     return GuidedDraws(t=t, r=r, w=14.0 * tensors["w_uniform"], guided=mask, eps=tensors["eps"])
 
 
-def test_noise_levels_and_the_map_to_the_smaller_one(golden):
+def test_noise_levels_and_smaller_sigma(golden):
     _, g = golden
     d = draws(g)
     assert relative(d.t, g["t_gen"]) < TOLERANCE
@@ -58,7 +58,7 @@ def test_noise_levels_and_the_map_to_the_smaller_one(golden):
         assert torch.equal(got, torch.zeros_like(got))
 
 
-def test_probability_of_guidance_along_the_window(golden):
+def test_guided_probability_across_the_window(golden):
     _, g = golden
     got = guided_probability(g["prob_t"], WINDOW, 2.0, 0.9)
     assert torch.allclose(got, g["prob"], rtol=TOLERANCE, atol=1e-7)
@@ -99,7 +99,7 @@ def test_reconstruction_loss(golden):
     assert relative(got, g["loss_recon"]) < TOLERANCE
 
 
-def test_guidance_weight_moves_guided_rows_alone(golden):
+def test_guidance_weight_changes_guided_rows_only(golden):
     pair, g = golden
     d = draws(g)
     denoise, _ = networks(pair)
@@ -112,11 +112,11 @@ def test_guidance_weight_moves_guided_rows_alone(golden):
         return guided_consistency_loss(blind, g["images"], g["labels"], g["decoupled"], other, C_H)
 
     moved = (loss(d.w) - loss(d.w + 1)).abs() > 1e-4
-    # Rows with r = 0 have the clean image as their target, which w does not enter.
+    # Rows with r = 0 have the clean image as their target, which does not depend on w.
     assert torch.equal(moved, d.guided & (d.r > 0))
 
 
-def test_target_carries_no_gradient_and_both_calls_share_their_input_noise():
+def test_target_has_no_gradient_and_both_calls_share_the_noise():
     calls = []
 
     def denoise(x, sigma, labels, w):
@@ -151,13 +151,13 @@ def test_pseudo_huber_against_numpy_and_at_zero():
         assert torch.equal(zero.grad, torch.zeros(1, 4))
 
 
-def test_stages_share_training_equally():
+def test_stages_are_equal_parts_of_training():
     stages = [stage_at(Progress(step, 700), 2, 5) for step in range(700)]
     assert [stages.count(s) for s in (2, 3, 4, 5)] == [175] * 4
     assert stages == sorted(stages)
 
 
-def test_stages_of_a_number_of_steps_and_a_last_one_that_lasts():
+def test_stages_with_a_fixed_number_of_steps_and_an_open_last_stage():
     stages = [stage_at(Progress(step, 260), 0, 6, 40) for step in range(260)]
     assert [stages.count(s) for s in range(7)] == [40] * 6 + [20]
     assert stage_at(Progress(900, 1000), 0, 6, 40) == 6

@@ -1,4 +1,4 @@
-"""MeanFlow against the closed form of a Gaussian's flow, finite differences and numpy."""
+"""MeanFlow against the closed-form flow of a Gaussian, finite differences and numpy."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def spread(t):
 
 
 def flow(z, t, to):
-    """Where the flow of N(MEAN, STD^2) carries z from time t: z = (1 - t) MEAN + spread(t) n."""
+    """Move z along the flow of N(MEAN, STD^2) from time t: z = (1 - t) MEAN + spread(t) n."""
     n = (z - column(1 - t) * MEAN) / column(spread(t))
     return column(1 - to) * MEAN + column(spread(to)) * n
 
@@ -49,7 +49,7 @@ def average(z, r, t):
 
 
 def instantaneous(z, t):
-    """E[eps - x0 | z] of that Gaussian, by regression of jointly normal variables."""
+    """E[eps - x0 | z] for that Gaussian, by regression of jointly normal variables."""
     slope = (t - (1 - t) * STD**2) / spread(t) ** 2
     return -MEAN + column(slope) * (z - column(1 - t) * MEAN)
 
@@ -61,14 +61,14 @@ def points():
     return torch.randn(B, 1, generator=generator, dtype=torch.float64), 0.9 * t * fraction, t
 
 
-def test_the_average_velocity_of_a_gaussian_is_its_own_target():
+def test_average_velocity_of_a_gaussian_is_its_own_target():
     z, r, t = points()
     target = mean_target(average, z, r, t, instantaneous(z, t))
-    # float64 through one derivative.
+    # The tolerance is float64 rounding through one derivative.
     torch.testing.assert_close(target, average(z, r, t), rtol=1e-12, atol=1e-12)
 
 
-def test_no_other_velocity_or_interval_satisfies_the_identity():
+def test_other_velocities_and_intervals_violate_the_identity():
     z, r, t = points()
     u, v = average(z, r, t), instantaneous(z, t)
     assert (mean_target(average, z, r, t, 1.1 * v) - u).abs().median() > 0.01
@@ -77,7 +77,7 @@ def test_no_other_velocity_or_interval_satisfies_the_identity():
 
 
 @pytest.mark.parametrize("name", ["modes1d", "digits"])
-def test_the_derivative_through_the_networks_against_finite_differences(name):
+def test_derivative_through_the_networks_against_finite_differences(name):
     spec = DATASETS[name]().spec
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -97,7 +97,7 @@ def test_the_derivative_through_the_networks_against_finite_differences(name):
 
     got = total_derivative(lambda z, r, t: nets(z, r, t, labels, g), z, r, t, v)
     h = 1e-4
-    # Fourth order: the error of a plain central difference is 1e-7 at its best step.
+    # A fourth-order difference; a central difference has an error of 1e-7 at its best step.
     wanted = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
     assert wanted.abs().max() > 0.5
     torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
@@ -105,19 +105,19 @@ def test_the_derivative_through_the_networks_against_finite_differences(name):
 
 @pytest.mark.parametrize("mixing", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("g", [1.0, 3.0, 14.0])
-def test_the_fixed_point_of_the_guided_velocity_is_cfg(g, mixing):
+def test_fixed_point_of_the_guided_velocity_is_cfg(g, mixing):
     generator = torch.Generator().manual_seed(3)
     v_c, v_null = torch.randn(2, B, 1, generator=generator, dtype=torch.float64)
     scale = torch.full((B,), g, dtype=torch.float64)
     cfg = v_null + g * (v_c - v_null)
-    # v enters linearly, so its mean v_c stands for a sample.
+    # The target is linear in v, so the mean v_c can replace a sample.
     torch.testing.assert_close(guided_velocity(v_c, cfg, v_null, scale, mixing), cfg)
     if g > 1 and mixing:
         assert (guided_velocity(v_c, v_c, v_null, scale, mixing) - cfg).abs().max() > 0.1
 
 
 class Polynomial(nn.Module):
-    """u whose derivative along the flow is known: gain t z + r^2 + t^2 + label g."""
+    """A u with known derivative along the flow: gain t z + r^2 + t^2 + label g."""
 
     def __init__(self):
         super().__init__()
@@ -161,7 +161,7 @@ def test_loss_against_numpy(power):
     v = eps - y + (1 - 1 / g) * label * g
     target = v - (t - r) * (0.5 * (z + t * v) + 2 * t)
     error = 0.5 * t * z + r**2 + t**2 + label * g - target
-    # Times and scales are float32 draws in both; float64 otherwise.
+    # Times and scales are float32 draws in both; all else is float64.
     expected = error**2 / (error**2 + 1e-3) ** power
     np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=2e-5, atol=1e-6)
 
@@ -173,7 +173,7 @@ def test_loss_against_numpy(power):
 
 
 @pytest.mark.parametrize("tangent", ["sample", "network"])
-def test_loss_of_mixed_targets_against_numpy(tangent):
+def test_loss_with_mixed_targets_against_numpy(tangent):
     mixing = 0.3
     nets, batch, loss = run(
         power=0.0, per_scale=True, mixing=mixing, tangent=tangent, label_dropout=0.3
@@ -197,41 +197,41 @@ def test_loss_of_mixed_targets_against_numpy(tangent):
     along = v if tangent == "sample" else u_cond
     target = v - (t - r) * (0.5 * (z + t * along) + 2 * t)
     error = (0.5 * t * z + r**2 + t**2 + label * g - target) / g
-    # Times and scales are float32 draws in both; float64 otherwise.
+    # Times and scales are float32 draws in both; all else is float64.
     np.testing.assert_allclose(loss.detach().numpy(), error**2, rtol=2e-5, atol=1e-6)
     loss.sum().backward()
     wanted = (2 * error * t * z / g).sum()
     assert float(nets.gain.grad) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_network_that_predicts_data_is_the_one_step_sample():
+def test_network_that_predicts_data_returns_the_one_step_sample():
     method = MEANFLOW(CONFIG.model_copy(update={"predict": "data"}), DATA)
     nets = build_nets(method, 0).requires_grad_(False)
     nets.model.last.bias.fill_(0.3)
     labels = torch.eye(2)[[0, 1, 0]]
     x = method.sample(nets, labels, Guidance(3.0), 1, SampleRNG(0, range(3)))
-    # The last layer starts at zero; float32 states.
+    # The last layer starts at zero. States are float32.
     torch.testing.assert_close(x, torch.full_like(x, 0.3 * CONFIG.sigma_data))
     z, r = torch.ones(2, 1), torch.zeros(2)
     u = nets(z, r, torch.tensor([0.01, 0.5]), labels[:2], torch.ones(2))
-    # Below t = 0.05 the divisor stays.
+    # Below t = 0.05 the divisor is constant.
     torch.testing.assert_close(u[:, 0], torch.tensor([0.7 / 0.05, 0.7 / 0.5]))
 
 
-def test_scales_are_log_uniform_and_the_null_branch_is_unguided():
+def test_scales_are_log_uniform_and_null_branch_is_unguided():
     nets, _, _ = run()
     labels, g = nets.calls[0]
     assert not labels[B:].any()
     assert torch.equal(g[B:], torch.ones_like(g[B:]))
     own = g[:B]
     assert torch.equal(own[~labels[:B].any(1)], own.new_ones(int((~labels[:B].any(1)).sum())))
-    # The median of a log-uniform scale on [1, 15] is sqrt(15) = 3.9, that of a uniform one 8.
+    # The median of a log-uniform scale on [1, 15] is sqrt(15) = 3.9; uniform would give 8.
     assert 2 < own[labels[:B].any(1)].median() < 6.5
     assert own.min() >= 1
     assert 10 < own.max() <= 15
 
 
-def test_without_intervals_it_is_flow_matching():
+def test_loss_without_intervals_is_flow_matching():
     _, batch, loss = run(same_time=0.999999, label_dropout=0.999999, power=0.0)
     rng = BatchRNG(0, B, 0, B)
     t = torch.sigmoid(-0.4 + rng.randn(2)).amax(1).double()
@@ -244,7 +244,7 @@ def test_without_intervals_it_is_flow_matching():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_samples_of_the_exact_average_velocity_are_exact(steps):
+def test_exact_average_velocity_gives_exact_samples(steps):
     scales = []
 
     def exact(z, r, t, labels, g):
@@ -253,13 +253,13 @@ def test_samples_of_the_exact_average_velocity_are_exact(steps):
 
     x = METHOD.sample(exact, torch.eye(2)[[0, 1, 0]], Guidance(3.0), steps, SampleRNG(0, range(3)))
     noise = SampleRNG(0, range(3)).randn(DATA.shape)
-    # At t = 1 the flow of the Gaussian starts from the noise itself; float32 states.
+    # At t = 1 the flow of the Gaussian starts from the noise. States are float32.
     torch.testing.assert_close(x, CONFIG.sigma_data * (MEAN + STD * noise), rtol=1e-5, atol=1e-5)
     assert len(scales) == steps == METHOD.nfe(Guidance(3.0), steps)
     assert all(torch.equal(g, torch.full((3,), 3.0)) for g in scales)
 
 
-def test_features_of_the_interval_are_smooth():
+def test_interval_features_are_smooth():
     at = torch.linspace(0, 1, 101, dtype=torch.float64)
     features = interval_features(at, 8)
     periods = np.array([4.0, 4 ** (1 / 3), 4 ** (-1 / 3), 0.25])
@@ -275,7 +275,7 @@ def test_adaptive_weight_of_images_sums_over_all_values():
     assert adaptive(error, 1.0, 1.0).tolist() == [0.5, 0.5]
 
 
-def test_what_it_supports():
+def test_supports():
     assert METHOD.supports(Guidance(1.0), 1) is None
     assert METHOD.supports(Guidance(15.0), 2) is None
     for scale in (0.5, 15.5):
@@ -287,7 +287,7 @@ def test_dropout_is_refused():
         MeanFlowConfig(net=MLPConfig(dropout=0.1))
 
 
-def test_mixed_precision_trains_and_leaves_the_derivative_in_float32():
+def test_mixed_precision_trains_with_the_derivative_in_float32():
     data = DATASETS["digits"]()
     method = MEANFLOW(MEANFLOW.presets["digits"].config, data.spec)
     nets = build_nets(method, 0)
@@ -307,7 +307,7 @@ def test_mixed_precision_trains_and_leaves_the_derivative_in_float32():
         with torch.autocast("cpu", torch.bfloat16):
             mixed = total_derivative(*arguments)
     assert torch.equal(mixed, plain)
-    # As the training loop hands them over.
+    # The dtypes that the training loop passes.
     rounded = Batch(batch.x0.bfloat16(), batch.labels.bfloat16())
     seen = []
     nets.model.register_forward_pre_hook(lambda _, args: seen.extend(a.dtype for a in args))

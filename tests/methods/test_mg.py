@@ -42,7 +42,7 @@ def points(sigma=1.5):
 
 
 @pytest.mark.parametrize("g", [1.0, 1.5, 4.0, 14.0])
-def test_the_iteration_of_its_target_converges_to_cfg(g):
+def test_iterating_the_target_converges_to_cfg(g):
     x, sigma, labels = points()
     d_c, d_null = exact(x, sigma, labels), null(x, sigma)
     w = torch.full((B,), g - 1, dtype=torch.float64)
@@ -52,23 +52,23 @@ def test_the_iteration_of_its_target_converges_to_cfg(g):
     for _ in range(400):
         d = guided_target(d_c, d, d_null, w)
         errors.append(float((d - wanted).abs().max()))
-    # A contraction by m: 400 rounds leave 1.3e-13 of the first error at g = 14.
+    # The error contracts by m: 400 iterations leave 1.3e-13 of it at g = 14.
     assert errors[-1] < 1e-10
     assert errors[1] == pytest.approx(m * errors[0], rel=1e-9, abs=1e-12)
     if g > 2:
-        # m = g - 1, the other convention of guidance, does not even contract.
+        # With g in place of w = g - 1, the other convention, CFG is not a fixed point.
         other = guided_target(d_c, wanted, d_null, w + 1)
         assert (other - wanted).abs().max() > 1e-2
 
 
-def test_at_exact_cfg_the_loss_is_that_of_the_exact_denoiser():
+def test_loss_at_exact_cfg_is_that_of_the_exact_denoiser():
     nets, x0, terms = run()
     trained = nets.calls[0]
-    # Scales are read back from float32 features of 1e-4 w: 1e-5 of w.
+    # Scales are decoded from float32 features of 1e-4 w, with an error of 1e-5 w.
     torch.testing.assert_close(terms, denoising_error(trained, x0, CONFIG), rtol=1e-3, atol=1e-4)
 
 
-def test_the_gradient_is_that_of_the_amplified_target_over_g():
+def test_gradient_is_that_of_the_amplified_target_divided_by_g():
     nets, x0, terms = run()
     terms.sum().backward()
     x, sigma, labels, g, *_ = nets.calls[0]
@@ -80,7 +80,7 @@ def test_the_gradient_is_that_of_the_amplified_target_over_g():
     torch.testing.assert_close(nets.offset.grad, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_scales_are_those_of_its_range_and_off_for_dropped_labels():
+def test_scales_cover_the_range_and_are_off_for_dropped_labels():
     scales, dropped = [], 0
     for seed in range(20):
         nets, *_ = run(seed)
@@ -96,31 +96,31 @@ def test_scales_are_those_of_its_range_and_off_for_dropped_labels():
     drawn = torch.cat(scales)
     assert 1 <= drawn.min() < 1.1
     assert 14.9 < drawn.max() <= 15.001
-    # The mean of uniform w, and the share of dropped labels: four standard errors of 1280 rows.
+    # The mean of uniform w and the share of dropped labels: four standard errors for 1280 rows.
     assert float(drawn.mean()) == pytest.approx(8, abs=0.5)
     assert dropped / (20 * B) == pytest.approx(0.1, abs=0.035)
 
 
 @pytest.mark.parametrize("g", [1.0, 7.0])
-def test_samples_are_those_of_exact_cfg_at_half_its_cost(g):
+def test_samples_equal_exact_cfg_at_half_the_cost(g):
     labels = torch.eye(4)[torch.arange(B) % 4]
     got = METHOD.sample(Family(scale), labels, Guidance(g), 18, SampleRNG(3, range(B)))
     oracle = METHODS["oracle"](OracleConfig(), DATA)
     wanted = oracle.sample(oracle.build(), labels, Guidance(g), 18, SampleRNG(3, range(B)))
-    # Scales are read back from float32 features: 1e-5 of w.
+    # Scales are decoded from float32 features, with an error of 1e-5 w.
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
     assert METHOD.nfe(Guidance(g), 18) == 35
     assert oracle.nfe(Guidance(7.0), 18) == 70
 
 
-def test_what_it_supports():
+def test_supports():
     assert METHOD.supports(Guidance(1), 18) is None
     assert METHOD.supports(Guidance(15), 3) is None
     assert METHOD.supports(Guidance(15.5), 18) == "trained for guidance 1 to 15, not 15.5"
     assert METHOD.supports(Guidance(0.5), 18) == "trained for guidance 1 to 15, not 0.5"
 
 
-def test_it_refuses_a_network_without_classes():
+def test_network_without_classes_is_refused():
     config = MG.presets["digits"].config
     net = config.net.model_copy(update={"conditional": False})
     with pytest.raises(ValueError, match="needs a network with classes"):

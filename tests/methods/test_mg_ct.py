@@ -50,8 +50,8 @@ def column(v):
 
 
 @pytest.mark.parametrize("r", [None, 0.0])
-def test_the_mean_step_is_the_euler_step_of_the_guided_ode(r):
-    # x_r is affine in x0 at fixed x_t, so its mean given x_t is its value at E[x0 | x_t] = D_c.
+def test_mean_step_is_the_euler_step_of_the_guided_ode(r):
+    # x_r is affine in x0 at fixed x_t. Its mean given x_t is its value at E[x0 | x_t] = D_c.
     batch, draws = batch_of(), draws_of(r=r)
     x_t = batch.x0 + column(draws.t) * draws.eps
     d_c = oracle(x_t, draws.t, batch.labels)
@@ -67,7 +67,7 @@ def test_the_mean_step_is_the_euler_step_of_the_guided_ode(r):
         torch.testing.assert_close(pair.clean, guided, rtol=1e-10, atol=1e-10)
 
 
-def test_the_step_is_affine_in_the_sample_at_a_fixed_noisy_one():
+def test_step_is_affine_in_the_sample_at_a_fixed_noisy_sample():
     batch, draws = batch_of(), draws_of()
     x_t = batch.x0 + column(draws.t) * draws.eps
 
@@ -80,7 +80,7 @@ def test_the_step_is_affine_in_the_sample_at_a_fixed_noisy_one():
 
 
 @pytest.mark.parametrize("off", [{"w": 0.0}, {"guided": False}])
-def test_without_guidance_the_pair_is_that_of_plain_consistency_training(off):
+def test_unguided_pair_is_that_of_plain_consistency_training(off):
     batch, draws = batch_of(), draws_of(**off)
     pair = guided_target(batch, draws, "teacher")
     assert torch.equal(pair.x_t, batch.x0 + column(draws.t) * draws.eps)
@@ -89,7 +89,7 @@ def test_without_guidance_the_pair_is_that_of_plain_consistency_training(off):
 
 
 class Student(nn.Module):
-    """What the loss hands to the networks, on record; D = gain x."""
+    """A network D = gain x that records the arguments of its calls."""
 
     def __init__(self):
         super().__init__()
@@ -112,7 +112,7 @@ def run(cls=MGCT, teacher=oracle, step=0, **settings):
 
 
 @pytest.mark.parametrize("step", [0, 6])
-def test_guidance_shut_out_gives_the_loss_of_ct(step):
+def test_loss_without_guided_levels_equals_ct(step):
     _, plain = run(CT, step=step)
     _, shut = run(step=step, interval=(1e6, 2e6))
     assert torch.equal(shut["guided"], plain["consistency"])
@@ -120,7 +120,7 @@ def test_guidance_shut_out_gives_the_loss_of_ct(step):
     assert (guided["guided"] - plain["consistency"]).abs().max() > 0.1
 
 
-def test_loss_against_its_formula():
+def test_loss_against_the_formula():
     student, terms = run(step=3)
     batch, rng = batch_of(), BatchRNG(0, B, 0, B)
     t = torch.exp(-1.1 + 2.0 * rng.randn()).clamp(max=80.0)
@@ -135,7 +135,7 @@ def test_loss_against_its_formula():
     torch.testing.assert_close(sigma_t, t)
     torch.testing.assert_close(sigma_r, r)
     torch.testing.assert_close(got_t, x_t)
-    # t and r are float32 draws, and the step to be scaled is up to 80 * 14 long.
+    # t and r are float32 draws, and the step is multiplied by up to 80 * 14.
     torch.testing.assert_close(got_r, x_r, rtol=1e-5, atol=1e-4)
     assert torch.equal(w_r, w_t)
     assert torch.equal(w_t, embed_guidance(w, 32, 1.0))
@@ -148,8 +148,8 @@ def test_loss_against_its_formula():
     assert terms.keys() == {"guided"}
 
 
-def test_where_the_step_ends_at_zero_the_clean_guided_estimate_is_the_target():
-    student, terms = run(step=0)  # the first stage takes low noise levels to r = 0
+def test_target_is_the_guided_estimate_when_the_step_ends_at_sigma_zero():
+    student, terms = run(step=0)  # in the first stage low noise levels have r = 0
     (_, r, *_), (x_t, t, *_) = student.calls
     batch, rng = batch_of(), BatchRNG(0, B, 0, B)
     rng.randn(), rng.randn(1)
@@ -164,7 +164,7 @@ def test_where_the_step_ends_at_zero_the_clean_guided_estimate_is_the_target():
 
 @pytest.mark.parametrize("r", [None, 0.0])
 @pytest.mark.parametrize("guided", [True, False])
-def test_the_decoupled_estimate_is_that_of_igct(guided, r):
+def test_decoupled_estimate_equals_igct(guided, r):
     batch, draws = batch_of(teacher=None), draws_of(guided=guided, r=r)
     pair = guided_target(batch, draws, "decoupled")
     # The specification in numpy: y = y_d if m else y_c; x_r = y + r eps + (r - t)(1 + w)(y - y_c)/t
@@ -175,7 +175,7 @@ def test_the_decoupled_estimate_is_that_of_igct(guided, r):
     x_r = y + r_ * eps + (r_ - t) * (1 + w) * (y - x0) / t
     np.testing.assert_allclose(pair.x_r.numpy(), x_r, rtol=0, atol=1e-6)
     np.testing.assert_allclose(pair.clean.numpy(), y, rtol=0, atol=1e-6)
-    # And what iGCT's loss hands to its denoiser: it calls it at r, then at t.
+    # Also against the inputs that iGCT's loss passes to its denoiser, first at r, then at t.
     seen = []
     guided_consistency_loss(
         lambda x, *_: seen.append(x) or x, batch.x0, batch.labels, batch.decoupled, draws, 0.03
@@ -184,7 +184,7 @@ def test_the_decoupled_estimate_is_that_of_igct(guided, r):
     torch.testing.assert_close(pair.x_t, seen[1], rtol=0, atol=1e-6)
 
 
-def test_where_guidance_acts():
+def test_guided_noise_levels():
     config = MGCT.presets["modes1d"].config
     t = torch.tensor([0.1, 1.0, 5.0, 11.0, 12.0, 80.0])
 
@@ -203,7 +203,7 @@ def test_where_guidance_acts():
         type(config).model_validate(config.model_dump() | {"interval": (2.0, 1.0)})
 
 
-def test_the_teacher_is_called_once_without_gradient_and_only_when_its_estimate_is_asked_for():
+def test_teacher_is_called_once_without_gradient_and_only_for_its_estimate():
     gain, sizes = nn.Parameter(torch.tensor(0.3, dtype=torch.float64)), []
 
     def teacher(x, sigma, labels):
@@ -218,14 +218,14 @@ def test_the_teacher_is_called_once_without_gradient_and_only_when_its_estimate_
     assert len(sizes) == 1
 
 
-def test_what_the_batch_lacks_is_told():
+def test_missing_teacher_or_decoupled_images_are_refused():
     with pytest.raises(ValueError, match="needs a teacher"):
         run(teacher=None)
     with pytest.raises(ValueError, match="needs decoupled"):
         guided_target(replace(batch_of(), decoupled=None), draws_of(), "decoupled")
 
 
-def test_what_it_supports():
+def test_supports():
     method = MGCT(MGCT.presets["modes1d"].config, DATA)
     assert method.supports(Guidance(1), 1) is None
     assert method.supports(Guidance(15), 2) is None
@@ -234,7 +234,7 @@ def test_what_it_supports():
     assert [method.nfe(Guidance(g), s) for g, s in ((1, 1), (9, 2))] == [1, 2]
 
 
-def test_it_starts_as_the_teacher_it_is_given():
+def test_initial_weights_reproduce_the_teacher():
     method = MGCT(MGCT.presets["modes1d"].config, DATA)
     source = awaken(EDMPrecond(build_net(method.config.net, DATA)))
     nets = method.build()

@@ -11,7 +11,7 @@ DATA, LOW, HIGH = 0.7, 0.01, 50.0
 
 
 class Affine(nn.Module):
-    """2 x + 3 c_noise with what it was given on record."""
+    """A network 2 x + 3 c_noise that records its arguments."""
 
     def __init__(self):
         super().__init__()
@@ -23,7 +23,7 @@ class Affine(nn.Module):
 
 
 def network(x, sigma):
-    """The same network in numpy, in front of it c_in and c_noise."""
+    """The same network in numpy, including c_in and c_noise."""
     return 2 * x / np.sqrt(sigma**2 + DATA**2) + 3 * np.log(sigma) / 4
 
 
@@ -88,19 +88,19 @@ def test_coefficients(name, dtype):
     out = call(x, sigma, labels)
     assert out.dtype == dtype
     want = reference(x.numpy(), sigma.numpy()[:, None, None, None])
-    # The network runs in float32 even where the state is float64.
+    # The network runs in float32 even if the state is float64.
     np.testing.assert_allclose(out.detach().numpy(), want, rtol=3e-6, atol=3e-5)
 
 
 @MODELS
-def test_scalar_sigma_is_the_same_level_for_all(name):
+def test_scalar_sigma_applies_to_all_rows(name):
     call, _ = CASES[name]
     x, _, labels = inputs()
     assert torch.equal(call(x, torch.tensor(0.3), labels), call(x, torch.full((3,), 0.3), labels))
 
 
 @MODELS
-def test_sigma_zero_is_finite_with_its_gradient(name):
+def test_output_and_gradient_at_sigma_zero_are_finite(name):
     call, _ = CASES[name]
     x, sigma, labels = inputs()
     sigma = torch.where(torch.tensor([True, False, False]), torch.zeros_like(sigma), sigma)
@@ -113,13 +113,13 @@ def test_sigma_zero_is_finite_with_its_gradient(name):
 
 
 @MODELS
-def test_half_precision_input_comes_back_in_float32(name):
+def test_half_precision_input_gives_float32_output(name):
     call, _ = CASES[name]
     x, sigma, labels = inputs()
     assert call(x.bfloat16(), sigma, labels).dtype == torch.float32
 
 
-def test_network_gets_float32_and_everything_else():
+def test_network_gets_float32_and_all_inputs():
     x, sigma, labels = inputs(torch.float64)
     pair, w, generator = igct(), torch.ones(3, 4), torch.Generator()
     pair.denoise(x, sigma, labels.long(), w, form="train", dropout=generator)
@@ -152,7 +152,7 @@ def test_noiser_boundaries():
     assert torch.equal(noise("eval")(x, top, labels), torch.zeros_like(x))
 
 
-def test_form_does_not_depend_on_the_mode_of_the_module():
+def test_form_is_independent_of_the_mode_of_the_module():
     x, sigma, labels = inputs()
     model = ConsistencyPrecond(Affine(), sigma_data=DATA, sigma_min=LOW)
     for form in ("train", "eval"):
@@ -166,8 +166,8 @@ def test_unknown_form_is_refused():
         consistency("test")(x, sigma, labels)
 
 
-def test_output_has_unit_variance_target():
-    # EDM's own condition: with F = target the loss weight 1 / c_out^2 is (s^2 + d^2) / (s d)^2.
+def test_training_target_has_unit_variance():
+    # EDM's condition: with F = target the loss weight 1 / c_out^2 is (s^2 + d^2) / (s d)^2.
     sigma = torch.tensor([0.05, 0.5, 5.0])
     x, labels = torch.zeros(3, 1, 1, 1), torch.eye(3)
 

@@ -1,4 +1,4 @@
-"""Presets at published settings, and the official checkpoints that they build."""
+"""Presets with published settings, and the layouts of official checkpoints."""
 
 import math
 
@@ -16,7 +16,7 @@ SMALL = ("ct", "edm", "guided-cd", "igct")
 
 
 def build(method, preset, **net):
-    """Networks of a preset on the meta device, with settings of the network changed."""
+    """The networks of a preset on the meta device, with changed network settings."""
     found = METHODS[method].presets[preset]
     config = found.config.model_copy(update={"net": found.config.net.model_copy(update=net)})
     with torch.device("meta"):
@@ -41,12 +41,12 @@ def test_presets_build_the_official_checkpoints(key):
 
 
 @pytest.mark.parametrize(("name", "count"), [("cifar10", 112_862_470), ("imagenet64", 364_810_758)])
-def test_parameters_of_igct(name, count):
+def test_parameter_count_of_igct(name, count):
     assert sum(p.numel() for p in build("igct", name).parameters()) == count
 
 
 @pytest.mark.parametrize("method", SMALL)
-def test_small_networks_are_small_and_of_widths_that_divide(method):
+def test_small_networks_are_small_with_widths_divisible_by_32(method):
     for net in build(method, "cifar10-small").children():
         assert 5e6 < sum(p.numel() for p in net.parameters()) < 15e6
     config = METHODS[method].presets["cifar10-small"].config.net
@@ -76,20 +76,20 @@ def test_presets_fit_their_images_and_load_from_json(method, name):
         ("edm", "imagenet64", 2500e6),
     ],
 )
-def test_images_seen(method, name, images):
+def test_number_of_images_seen(method, name, images):
     train = METHODS[method].presets[name].train
-    # A whole number of batches.
+    # The number of batches is whole.
     assert train.iterations * train.batch == pytest.approx(images, abs=train.batch)
 
 
 @pytest.mark.parametrize(
     ("name", "last", "steps"), [("cifar10", 8, 40_000), ("imagenet64", 6, 20_000)]
 )
-def test_igct_as_its_authors_trained_it(name, last, steps):
+def test_igct_has_the_settings_of_its_authors(name, last, steps):
     preset = METHODS["igct"].presets[name]
     config, train = preset.config, preset.train
     assert (config.first_stage, config.last_stage) == (0, last)
-    # 40,000 steps a stage; the last one has what is left.
+    # Stages have 40,000 steps; the last one has the remaining steps.
     assert train.iterations == last * config.stage_iterations + steps
     assert (train.batch, train.lr, train.optimizer) == (1024, 1e-4, "radam")
     assert (train.betas, train.eps, train.warmup, train.decay_from) == ((0.9, 0.999), 1e-8, 0, 1)
@@ -102,17 +102,17 @@ def test_igct_as_its_authors_trained_it(name, last, steps):
     assert weights == ([2e-5, 2e-5, 4e-5, 4e-5, 6e-5] if grown else [2e-5] * 5)
 
 
-def test_edm_in_images():
+def test_warmup_and_ema_of_edm_in_images():
     for name, half_life in (("cifar10", 500e3), ("imagenet64", 50e6)):
         train = METHODS["edm"].presets[name].train
         assert train.warmup * train.batch == pytest.approx(10e6, abs=train.batch)
-        # Given to five digits.
+        # The EMA is given to five digits.
         images = train.batch * math.log(0.5) / math.log(train.ema)
         assert images == pytest.approx(half_life, rel=0.02)
 
 
 @pytest.mark.parametrize("schedule", [[[10, 1e-5], [5, 2e-5]], [[10, -1e-5]], [[-1, 1e-5]]])
-def test_wrong_schedules_are_refused(schedule):
+def test_invalid_schedules_are_refused(schedule):
     preset = METHODS["igct"].presets["cifar10"]
     tree = preset.config.model_dump() | {"reconstruction_schedule": schedule}
     with pytest.raises(ValueError, match="reconstruction_schedule"):

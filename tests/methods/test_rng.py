@@ -12,7 +12,7 @@ def draws(rng: SampleRNG) -> torch.Tensor:
     return torch.cat([rng.randn(SHAPE), rng.rand(SHAPE), rng.randn(SHAPE)], 2)
 
 
-def test_a_sample_depends_on_seed_and_index_alone():
+def test_sample_depends_on_seed_and_index_only():
     whole = draws(SampleRNG(5, range(20)))
     order = np.random.default_rng(0).permutation(20).tolist()
     assert torch.equal(draws(SampleRNG(5, order)), whole[order])
@@ -30,13 +30,13 @@ def test_samples_follow_the_documented_generator():
     assert np.array_equal(SampleRNG(5, [17]).randn((3,))[0].numpy(), expected)
 
 
-def test_other_seeds_and_streams_are_other_noise():
+def test_other_seeds_and_streams_give_other_noise():
     noise = [SampleRNG(0, [3]), SampleRNG(1, [3]), SampleRNG(0, [4]), SampleRNG(0, [3], "invert")]
     assert len({float(rng.randn((1,))) for rng in noise}) == 4
 
 
 def test_100_000_indices_have_distinct_noise():
-    # 32 bits of seed would give 1.2 equal pairs on average; two float32 draws hold 46 bits.
+    # 32 seed bits would give 1.2 equal pairs on average; two float32 draws have 46 bits.
     noise = SampleRNG(0, range(100_000)).randn((2,)).numpy()
     assert len(np.unique(noise, axis=0)) == 100_000
 
@@ -50,13 +50,13 @@ def test_streams_of_neighbouring_indices_and_seeds_are_uncorrelated_and_normal()
         (noise[0][:, 0], noise[1][:, 0]),  # seeds
     ]
     for a, b in pairs:
-        # 5 standard errors of a correlation of independent values.
+        # 5 standard errors of the correlation of independent values.
         assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(n)
     assert abs(noise[0].mean()) < 5 / np.sqrt(2 * n)
     assert abs(noise[0].var() - 1) < 5 * np.sqrt(2 / (2 * n))
 
 
-def test_processes_hold_the_rows_of_the_whole_batch():
+def test_processes_get_their_rows_of_the_whole_batch():
     def sequence(start, stop):
         rng = BatchRNG(9, 12, start, stop)
         return [rng.randn(2), rng.rand(), rng.randint(1000), rng.randn(), rng.rand(3)]
@@ -76,7 +76,7 @@ def test_rows_outside_the_batch_are_refused(start, stop):
         BatchRNG(0, 4, start, stop)
 
 
-def test_dropout_masks_are_equal_by_name_and_process():
+def test_dropout_masks_depend_on_name_and_process():
     def mask(rng, name):
         return torch.rand(64, generator=rng.dropout(name))
 
@@ -86,16 +86,16 @@ def test_dropout_masks_are_equal_by_name_and_process():
     assert torch.equal(mask(rng, "denoiser"), first)
     assert not torch.equal(mask(rng, "noiser"), first)
     assert not torch.equal(mask(BatchRNG(4, 8, 0, 4), "denoiser"), first)
-    # Rows of another process are other images, which need masks of their own.
+    # Rows of another process are other images and need other masks.
     assert not torch.equal(mask(BatchRNG(3, 8, 4, 8), "denoiser"), first)
-    # The batch's own draws are not moved by asking for masks.
+    # Drawing masks does not change the draws of the batch.
     plain = BatchRNG(3, 8, 0, 4)
     plain.randn(100)
     assert torch.equal(plain.randn(5), rng.randn(5))
 
 
-def test_derived_seeds_are_the_same_everywhere():
-    # Pinned: a change would change all samples.
+def test_derived_seeds_are_pinned():
+    # A change here would change all samples.
     assert derive_seed("sample", 0) == 4909362026473958481
     assert derive_seed("a", "b") != derive_seed("ab")
     assert derive_seed(1, 23) != derive_seed(12, 3)

@@ -18,7 +18,7 @@ CENTRE = 0.3
 
 
 class Gaussian:
-    """Exact denoiser of N(CENTRE, DATA^2), whose flow is known; counts its calls."""
+    """Exact denoiser of N(CENTRE, DATA^2), with a known flow; it counts its calls."""
 
     def __init__(self):
         self.calls = 0
@@ -30,7 +30,7 @@ class Gaussian:
 
 
 def flow(x, start, end):
-    """Where the probability flow carries x from level `start` to level `end`."""
+    """Move x along the probability flow from level `start` to level `end`."""
     return CENTRE + (x - CENTRE) * math.sqrt((end**2 + DATA**2) / (start**2 + DATA**2))
 
 
@@ -49,7 +49,7 @@ def test_karras_sigmas_against_numpy(steps, low, high, rho):
     assert float(sigmas[-2]) == pytest.approx(low, rel=1e-12)
 
 
-def test_karras_sigmas_of_one_step():
+def test_karras_sigmas_for_one_step():
     np.testing.assert_allclose(karras_sigmas(1).numpy(), [80.0, 0.0])
 
 
@@ -61,7 +61,7 @@ def test_karras_sigmas_of_one_step():
         ((5, 2.0, 1.0), "sigma_min < sigma_max"),
     ],
 )
-def test_karras_sigmas_of_nonsense_are_refused(arguments, message):
+def test_karras_sigmas_refuse_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         karras_sigmas(*arguments)
 
@@ -74,17 +74,17 @@ def test_heun_follows_the_gaussian_flow():
 
 
 @pytest.mark.parametrize("solve", [sample_heun, invert_heun])
-def test_heun_is_of_second_order(solve):
+def test_heun_has_second_order(solve):
     errors = []
     for steps in (50, 100, 200):
-        # Without the last step to 0, which is Euler's.
+        # Skip the last step to 0, which is an Euler step.
         sigmas = karras_sigmas(steps + 1, 0.1, 10.0, 7.0)[:-1]
         x = states() / 80
         start, end = (10.0, 0.1) if solve is sample_heun else (0.1, 10.0)
         error = solve(Gaussian(), x, sigmas) - flow(x, start, end)
         errors.append(float(error.norm()))
     orders = [math.log2(a / b) for a, b in pairwise(errors)]
-    # The next term of the error moves the measured order by a few percent at 50 steps.
+    # The next error term changes the measured order by a few percent at 50 steps.
     assert orders == pytest.approx([2.0, 2.0], abs=0.1)
 
 
@@ -99,20 +99,20 @@ def test_number_of_calls(steps):
         assert denoise.calls == 2 * (steps - 1)
 
 
-def test_one_step_is_the_denoiser():
+def test_one_step_returns_the_denoiser_output():
     x = states()
     torch.testing.assert_close(
         sample_heun(Gaussian(), x, karras_sigmas(1)), Gaussian()(x, torch.tensor(80.0))
     )
 
 
-def test_inversion_undoes_sampling():
+def test_sampling_from_an_inversion_returns_the_input():
     sigmas = karras_sigmas(300)
     x0 = states() / 80
     latent = invert_heun(Gaussian(), x0, sigmas)
     torch.testing.assert_close(latent, flow(x0, 0.002, 80), rtol=1e-3, atol=1e-3)
     back = sample_heun(Gaussian(), latent, sigmas)
-    # The way back goes on from 0.002 to 0.
+    # Sampling also includes the step from 0.002 to 0.
     torch.testing.assert_close(back, x0, rtol=1e-3, atol=1e-3)
 
 
@@ -122,7 +122,7 @@ def test_dtype_of_the_state(solve):
 
     def denoise(x, sigma):
         seen.append((x.dtype, sigma.dtype, sigma.ndim))
-        # As a network would: float32 whatever comes in.
+        # Like a network, return float32 for any input dtype.
         return Gaussian()(x, sigma).float()
 
     sigmas = karras_sigmas(4)
@@ -149,7 +149,7 @@ def test_grids_that_do_not_descend_are_refused(solve, sigmas):
         solve(Gaussian(), states(), torch.tensor(sigmas))
 
 
-def test_one_step_with_a_level_for_every_row():
+def test_heun_step_with_a_level_per_row():
     x = states()[:3]
     start, end = torch.tensor([80.0, 5.0, 0.5]), torch.tensor([40.0, 3.0, 0.4])
     together = heun_step(Gaussian(), x, start, end)
@@ -165,7 +165,7 @@ def drawer(*shape, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("clamp", [True, False])
-def test_consistency_steps_by_hand(clamp):
+def test_consistency_steps_against_numpy(clamp):
     def denoise(x, sigma):
         return x / (1 + sigma) + 0.5
 
@@ -182,7 +182,7 @@ def test_consistency_steps_by_hand(clamp):
     assert torch.equal(draw(), draws[3])
 
 
-def test_consistency_calls_once_a_step_in_the_dtype_of_the_draws():
+def test_consistency_makes_one_call_per_step_in_the_dtype_of_the_draws():
     seen = []
 
     def denoise(x, sigma):
@@ -197,6 +197,6 @@ def test_consistency_calls_once_a_step_in_the_dtype_of_the_draws():
         assert seen == [(dtype, dtype, 80.0), (dtype, dtype, 0.5)]
 
 
-def test_consistency_needs_a_level():
+def test_consistency_without_levels_is_refused():
     with pytest.raises(ValueError, match="at least one level"):
         sample_consistency(Gaussian(), (), drawer(1)[1], clamp=False)

@@ -25,7 +25,7 @@ def net(arch: str, guidance_dim: int = 0) -> nn.Module:
 
 
 def load(name: str, module: nn.Module) -> dict[str, Tensor]:
-    """Load the file's weights into `module`, every name of both sides, and return the rest."""
+    """Load the weights of a golden file into `module` (strict) and return the other tensors."""
     tensors = load_file(FOLDER / f"{name}.safetensors")
     state = {k.removeprefix("param."): v.float() for k, v in tensors.items() if "param." in k}
     module.load_state_dict(state, strict=True)
@@ -37,12 +37,12 @@ def layouts() -> dict[str, dict]:
 
 
 def relative(got: Tensor, want: Tensor) -> float:
-    """Norm of the difference over the norm of `want`, in float64."""
+    """Norm of the difference divided by the norm of `want`, in float64."""
     return float((got.double() - want.double()).norm() / want.double().norm())
 
 
 def awaken(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give layers that start at zero weights, so that every part shows in the output."""
+    """Add noise to all weights, so that layers that start at zero affect the output."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -50,6 +50,6 @@ def test_build_net_picks_the_network():
         (UNetConfig(), DataSpec("wide", (3, 8, 16), 2), "square images"),
     ],
 )
-def test_network_must_go_with_the_data(config, spec, message):
+def test_network_that_does_not_fit_the_data_is_refused(config, spec, message):
     with pytest.raises(ValueError, match=message):
         build_net(config, spec)

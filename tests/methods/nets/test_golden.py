@@ -1,4 +1,4 @@
-"""Networks, samplers and embeddings against the numbers of the published code."""
+"""Networks, samplers and embeddings against numbers from the published code."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from methods.samplers import invert_heun, karras_sigmas, sample_consistency, sam
 from methods.spec import DataSpec
 from tests.methods.nets.golden import layouts, load, net, relative
 
-# An independent implementation differs by 1e-6 in float32; a wrong one by far more.
+# An independent implementation differs by 1e-6 in float32, a wrong one by far more.
 TOLERANCE = 1e-5
 
 CIFAR = DataSpec("cifar10", (3, 32, 32), 10)
@@ -74,8 +74,8 @@ def test_edm_network(edm_case):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("w", "tolerance"), [(0, TOLERANCE), (6, TOLERANCE), (12, 5e-5)])
 def test_edm_sampler(edm_case, dtype, w, tolerance):
-    # Strong guidance amplifies rounding: a float64 state differs by 4e-6 from the float32 one
-    # that the numbers were made with.
+    # Strong guidance amplifies rounding: a float64 state differs by 4e-6 from the float32 state
+    # that gave the numbers.
     model, g = edm_case
     null = torch.zeros_like(g["labels"])
     denoise = cfg(
@@ -104,7 +104,7 @@ def test_edm_inversion(edm_case, dtype):
     ("name", "arch", "sigma_min", "form_in_training"),
     [
         ("ecm_ncsnpp", "ncsnpp", 0.003, "train"),
-        # Guided distillation has the form of inference at all times.
+        # Guided distillation uses the inference form in training too.
         ("cd_ncsnpp", "ncsnpp", 0.002, "eval"),
         ("cd_adm", "adm", 0.002, "eval"),
     ],
@@ -136,7 +136,7 @@ def test_igct_networks(igct_case, form):
 
 def test_guidance_embedding(igct_case):
     _, g = igct_case
-    # Bit for bit on the CPU of the numbers; other vector libraries round sines differently.
+    # Equal bit for bit on the CPU that gave the numbers; other CPUs round sines differently.
     assert relative(embed_guidance(g["w"], 32), g["w_embed"]) < TOLERANCE
 
 

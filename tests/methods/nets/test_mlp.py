@@ -29,7 +29,7 @@ def test_shape_and_zero_start(dim):
     assert awaken(mlp(dim))(x, c_noise, labels).any()
 
 
-def test_every_input_counts():
+def test_output_depends_on_every_input():
     model = awaken(mlp(guidance_dim=8))
     x, c_noise, labels = inputs()
     w = torch.zeros(5, 8)
@@ -50,7 +50,7 @@ def test_gradients_reach_every_parameter():
     assert dead == []
 
 
-def test_rows_do_not_see_each_other():
+def test_rows_are_independent_of_each_other():
     model = awaken(mlp())
     x, c_noise, labels = inputs()
     torch.testing.assert_close(
@@ -58,7 +58,7 @@ def test_rows_do_not_see_each_other():
     )
 
 
-def test_dropout_is_shared_by_seed_alone():
+def test_dropout_mask_depends_on_the_seed_only():
     args = inputs()
     model = awaken(mlp(dropout=0.3)).train()
     draw = [model(*args, dropout=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
@@ -76,14 +76,14 @@ def test_inputs_without_a_layer_are_refused():
         mlp()(*inputs(), augment=torch.zeros(5, 9))
 
 
-def test_noise_features_tell_all_levels_apart():
-    # Levels that a training pair may have in late stages: 5 % apart, over the whole range.
+def test_noise_features_distinguish_all_levels():
+    # Pairs of levels in late training stages: 5 % apart, over the whole range.
     sigma = torch.logspace(math.log10(0.002), math.log10(80.0), 218, dtype=torch.float64)
     angle = (sigma.log() / 4)[:, None] * mlp().freqs
     features = torch.cat([angle.sin(), angle.cos()], dim=1)
     distance = torch.cdist(features, features)
     distance.fill_diagonal_(math.inf)
-    # A wrap-around anywhere would bring two far levels together.
+    # A wrap-around would give two distant levels the same features.
     assert float(distance.min()) > 0.3
     nearest = distance.argmin(1)
     assert int((nearest - torch.arange(len(sigma))).abs().max()) == 1

@@ -1,4 +1,4 @@
-"""What the golden files do not show of the U-Nets."""
+"""Properties of the U-Nets that the golden files do not cover."""
 
 import math
 
@@ -48,7 +48,7 @@ def test_any_channels_and_resolution(arch):
     assert deep(torch.randn(2, 5, 16, 16), c_noise[:2], labels[:2, :3]).shape == (2, 5, 16, 16)
 
 
-def test_resolution_that_cannot_be_halved_is_refused():
+def test_indivisible_resolution_is_refused():
     with pytest.raises(ValueError, match="halves the image 4 times"):
         small("ddpmpp", channel_mult=(1, 1, 1, 1, 1))
 
@@ -71,7 +71,7 @@ def test_channels_that_do_not_divide_into_groups_are_refused():
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_where_attention_sits_and_its_heads(arch):
+def test_position_and_heads_of_attention(arch):
     model = small(arch, channels=64, num_blocks=2, channel_mult=(1, 2), attn_resolutions=(8, 4))
     heads = {
         name: m.heads for name, m in model.named_modules() if isinstance(m, UNetBlock) and m.heads
@@ -99,7 +99,7 @@ def test_gradients_reach_every_parameter(arch):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_dropout_is_shared_by_seed_alone(arch):
+def test_dropout_mask_depends_on_the_seed_only(arch):
     model = awaken(small(arch, dropout=0.3))
     args = inputs()
     first = model(*args, dropout=generator(1))
@@ -111,7 +111,7 @@ def test_dropout_is_shared_by_seed_alone(arch):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_without_a_generator_nothing_is_dropped_in_either_mode(arch):
+def test_no_dropout_without_a_generator_in_train_or_eval_mode(arch):
     args = inputs()
     model, same = awaken(small(arch, dropout=0.3)), awaken(small(arch, dropout=0.0))
     want = same(*args)
@@ -124,21 +124,21 @@ def test_dropout_keeps_the_mean():
     x = torch.ones(200_000)
     out = seeded_dropout(x, 0.2, generator(0))
     assert set(out.unique().tolist()) == {0.0, 1.25}
-    # The share of zeros is binomial with a standard deviation of 9e-4: five of them.
+    # The share of zeros is binomial. The tolerance is five standard deviations of 9e-4.
     assert float((out == 0).float().mean()) == pytest.approx(0.2, abs=5e-3)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_rows_do_not_see_each_other(arch):
+def test_rows_are_independent_of_each_other(arch):
     model = awaken(small(arch))
     x, c_noise, labels = inputs(4)
     whole, part = model(x, c_noise, labels), model(x[1:3], c_noise[1:3], labels[1:3])
-    # Batched kernels may sum in another order.
+    # Batched kernels may sum in a different order.
     torch.testing.assert_close(whole[1:3], part, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("arch", ["ddpmpp", "ncsnpp"])
-def test_no_augmentation_labels_are_zeros(arch):
+def test_missing_augmentation_labels_mean_zeros(arch):
     model = awaken(small(arch, augment_dim=9))
     args = inputs()
     assert torch.equal(model(*args), model(*args, augment=torch.zeros(3, 9)))
@@ -159,7 +159,7 @@ def test_inputs_without_a_layer_are_refused():
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_guidance_layer_exists_only_where_asked_for(arch):
+def test_guidance_layer_exists_only_with_guidance_dim(arch):
     names = set(small(arch).state_dict())
     extra = set(small(arch, guidance_dim=8).state_dict()) - names
     assert extra == {"map_w_embed.weight", "map_w_embed.bias"}
@@ -171,9 +171,9 @@ def fans(layer):
 
 
 def check_uniform(values, bound):
-    """Within +-bound, and with the bound / sqrt(3) standard deviation of a uniform draw."""
+    """Check the range +-bound and the standard deviation of a uniform draw, bound / sqrt(3)."""
     assert float(values.abs().max()) <= bound * (1 + 1e-6)
-    # The standard deviation of n uniform draws has a relative error of 0.45 / sqrt(n).
+    # The standard deviation of n uniform draws has a relative standard error of 0.45 / sqrt(n).
     error = 5 * 0.45 / math.sqrt(values.numel())
     assert float(values.square().mean().sqrt()) == pytest.approx(bound / math.sqrt(3), rel=error)
 
@@ -229,7 +229,7 @@ def test_initialisation_follows_the_global_seed():
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_box_filter_is_averaging_and_repeating():
+def test_box_filter_averages_and_repeats():
     x = torch.randn(2, 3, 8, 8, generator=generator(0))
     box = filter_2d([1, 1])
     torch.testing.assert_close(resample(x, box, "down"), F.avg_pool2d(x, 2))
@@ -245,8 +245,8 @@ def test_wide_filter_against_explicit_sums():
     def along(matrix):
         return matrix @ x[0, 0] @ matrix.T
 
-    # One axis at a time: output i of "down" sees inputs 2i - 1 .. 2i + 2, input i of "up" spreads
-    # over outputs 2i - 1 .. 2i + 2; what falls outside is zero.
+    # One axis at a time: output i of "down" depends on inputs 2i - 1 .. 2i + 2, and input i of "up"
+    # affects outputs 2i - 1 .. 2i + 2. Values outside are zero.
     matrix = torch.zeros(3, 6, dtype=torch.float64)
     for i in range(3):
         for k, tap in enumerate(taps):
@@ -261,7 +261,7 @@ def test_wide_filter_against_explicit_sums():
     torch.testing.assert_close(up[0, 0], along(spread))
 
 
-def test_filter_last_is_the_convolution_of_a_padded_image():
+def test_filter_last_equals_the_convolution_of_a_padded_image():
     torch.manual_seed(0)
     layer = ResampledConv(2, 3, 3, [1, 3, 3, 1], "down", filter_last=True)
     x = torch.randn(2, 2, 8, 8)

@@ -1,4 +1,4 @@
-"""Calls of a rule by hand, and sampling under one with the closed-form denoiser."""
+"""Helpers that call a rule directly or sample under it with the closed-form denoiser."""
 
 import torch
 
@@ -16,13 +16,13 @@ def point(step=3, steps=10, stage=0, start=1.0, end=0.5):
 
 
 def outputs(*shape, seed=0):
-    """The outputs (4, *shape) of two branches, and a state that they belong to."""
+    """The outputs (4, *shape) of two branches, and the state."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(3, 4, *shape, generator=generator, dtype=torch.float64).unbind()
 
 
 def guide(rule, d_cond, d_ref, x=None, *, g=3.0, at=None, state=None):
-    """What a sampler makes of both outputs under the rule."""
+    """The guided output that a sampler computes from both outputs under the rule."""
     at = point() if at is None else at
     x = torch.zeros_like(d_cond) if x is None else x
     networks = Networks(main=lambda x, sigma, labels: d_cond)
@@ -39,7 +39,7 @@ def oracle(name="modes2d"):
 
 
 def sample(rule, g=3.0, steps=STEPS):
-    """Samples (4, 2) of the closed-form denoiser, one a class."""
+    """Samples (4, 2) of the closed-form denoiser, one per class."""
     labels = one_hot(torch.arange(4), 4)
     return oracle().sample(
         torch.nn.Module(), labels, Guidance(g, rule), steps, SampleRNG(0, range(4))
@@ -47,7 +47,7 @@ def sample(rule, g=3.0, steps=STEPS):
 
 
 def branches(x, sigma):
-    """Both outputs (4, 2) of the closed-form denoiser at a state, one a class, as numpy arrays."""
+    """Both outputs (4, 2) of the closed-form denoiser at a state, one row per class, in numpy."""
     x, mixture = torch.from_numpy(x), oracle().mixture
     labels, level = one_hot(torch.arange(4), 4), torch.tensor(sigma, dtype=torch.float64)
     pair = (exact_denoised(x, level, c, mixture) for c in (labels, torch.zeros_like(labels)))

@@ -1,4 +1,4 @@
-"""What the tests of rules with another reference share: closed forms, calls, tiny networks."""
+"""Helpers for rules with another reference: closed forms, calls, tiny networks."""
 
 import torch
 
@@ -18,7 +18,7 @@ CLASSES = len(MIXTURE.means)
 
 
 def exact(mixture=MIXTURE, weak=WEAK):
-    """The closed-form denoisers of a mixture, and of another in the place of a weaker network."""
+    """The closed-form denoisers of a mixture, and of a second one as weaker network."""
     return Networks(
         main=lambda x, sigma, c: exact_denoised(x, sigma, c, mixture),
         null=lambda x, sigma: exact_denoised(x, sigma, torch.zeros(len(x), CLASSES), mixture),
@@ -38,7 +38,7 @@ def make_call(networks, x, sigma, labels, *, step=0, steps=4, stage=0, g=3.0, rn
 
 
 def trajectory(networks, guidance, indices=range(6), steps=5):
-    """Samples (B, 2) float64 of the mixture, class by index."""
+    """Samples (B, 2) float64 of the mixture; the class follows from the index."""
     rng = SampleRNG(3, indices)
     x = 80 * rng.randn((2,))
     labels = one_hot(*(i % CLASSES for i in indices))
@@ -46,7 +46,7 @@ def trajectory(networks, guidance, indices=range(6), steps=5):
 
 
 def tiny_edm(data="digits", *pairs):
-    """An edm method of a tiny network, unclipped, and its network with random weights."""
+    """An edm method with a tiny network and no clipping, and the network with random weights."""
     method = make_method(tiny_card("edm", data, "clamp=false", *pairs), find_dataset(data))
     return method, randomised(method)
 

@@ -14,7 +14,7 @@ FREE = {"eta": 1.0, "beta": 0.0, "threshold": None}
 
 
 def projected(c, update, g, eta, radius):
-    """APG of one sample, a vector, from its averaged update."""
+    """APG of one sample, as a vector, from its averaged update."""
     update = update * min(1.0, radius / np.linalg.norm(update))
     parallel = np.dot(update, c) / np.dot(c, c) * c
     return c + (g - 1) * (update - parallel + eta * parallel)
@@ -32,15 +32,15 @@ def test_against_numpy(shape, eta, threshold):
     np.testing.assert_allclose(guided, want, rtol=1e-10)
 
 
-def test_the_default_radius_is_the_published_one_for_latents():
+def test_default_radius_is_the_published_one_for_latents():
     assert APGKnobs().threshold * np.sqrt(4 * 64 * 64) == pytest.approx(2.5)
 
 
-def test_free_of_all_three_it_is_cfg():
+def test_equals_cfg_without_projection_momentum_and_threshold():
     assert torch.allclose(sample(APG(APGKnobs(**FREE))), sample(CFG()), rtol=1e-6, atol=1e-6)
 
 
-def test_without_eta_the_update_is_orthogonal_and_at_most_the_radius():
+def test_update_with_eta_0_is_orthogonal_and_within_the_radius():
     d_cond, d_ref, _ = outputs(3, 4, 4)
     update = (guide(APG(APGKnobs(threshold=0.1)), d_cond, d_ref, g=2.0) - d_cond).flatten(1)
     assert torch.allclose((update * d_cond.flatten(1)).sum(1), update.new_zeros(4), atol=1e-12)
@@ -48,13 +48,13 @@ def test_without_eta_the_update_is_orthogonal_and_at_most_the_radius():
     assert (update.norm(dim=1) > 0).all()
 
 
-def test_an_output_of_zero_has_no_direction_and_stays_finite():
+def test_output_of_zero_gives_a_finite_result():
     d_cond, d_ref, _ = outputs(2)
     guided = guide(APG(), torch.zeros_like(d_cond), torch.zeros_like(d_ref))
     assert torch.equal(guided, torch.zeros_like(d_cond))
 
 
-def test_both_stages_add_to_the_average_of_the_step_before():
+def test_both_stages_add_to_the_average_of_the_previous_step():
     rule, state = APG(APGKnobs(eta=1.0, beta=-0.5, threshold=None)), {}
     updates = {}
     for seed, (step, stage) in enumerate([(3, 0), (3, 1), (4, 0), (4, 1), (7, 0)]):
@@ -71,8 +71,8 @@ def test_both_stages_add_to_the_average_of_the_step_before():
 
 
 @pytest.mark.parametrize("name", ["apg", "interval+apg"])
-def test_a_trajectory_against_numpy(name):
-    """Momentum, threshold and projection inside, D_c outside, by a loop of its own."""
+def test_trajectory_against_numpy(name):
+    """An independent loop: APG inside the interval, D_c outside."""
     beta, eta, radius, g = -0.75, 0.2, 0.3 * np.sqrt(2), 3.0
     low, high = (0.28, 8.0) if name == "interval+apg" else (0.0, np.inf)
     average = np.zeros((4, 2))

@@ -1,4 +1,4 @@
-"""PAG and SEG on U-Nets: attention computed again in numpy, where it is changed, and restored."""
+"""PAG and SEG on U-Nets: changed attention against numpy, changed blocks, and restoring."""
 
 import math
 
@@ -30,7 +30,7 @@ def inputs(batch=2):
 
 
 def queries_keys_values(block, x):
-    """(B, heads, H * W, C / heads) each, by the published layout (head, channel, [q, k, v])."""
+    """Each (B, heads, H * W, C / heads), from the published layout (head, channel, [q, k, v])."""
     b, c, h, w = x.shape
     qkv = block.qkv(block.norm2(x)).numpy().reshape(b, block.heads, c // block.heads, 3, h * w)
     return [qkv[:, :, :, i].swapaxes(-1, -2).astype(np.float64) for i in range(3)]
@@ -43,7 +43,7 @@ def attention(q, k, v):
 
 
 def blurred(q, size, sigma):
-    """By the definition, place by place."""
+    """The blur from its definition, position by position."""
     h, w = size
     out = np.zeros_like(q)
     for i in range(h):
@@ -77,7 +77,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("arch", ["ddpmpp", "ncsnpp", "adm"])
-def test_a_changed_block_is_what_numpy_makes_of_it(arch, case):
+def test_changed_block_against_numpy(arch, case):
     rule, changed = CASES[case]
     net = unet(arch)
     for block in attention_blocks(net).values():
@@ -94,7 +94,7 @@ def test_a_changed_block_is_what_numpy_makes_of_it(arch, case):
             assert float((got - plain).abs().max()) > 1e-3
 
 
-def test_every_place_asks_for_the_same_under_an_infinite_blur():
+def test_infinite_blur_gives_every_position_the_mean_query():
     q, k, v = torch.randn(3, 2, 2, 12, 4, generator=torch.Generator().manual_seed(0))
     got = SEG().attend(q, k, v, (3, 4))
     torch.testing.assert_close(got, got[:, :, :1].expand_as(got))
@@ -105,7 +105,7 @@ def test_every_place_asks_for_the_same_under_an_infinite_blur():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_only_the_blocks_that_are_named_change(rule):
+def test_only_named_blocks_are_changed(rule):
     net = unet("adm")
     x, c_noise, labels = inputs()
     attend = make_rule(rule).attend
@@ -131,7 +131,7 @@ def test_only_the_blocks_that_are_named_change(rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_attention_is_itself_again_after_an_error(rule):
+def test_attention_is_restored_after_an_error(rule):
     net = unet("ddpmpp")
 
     def main(x, sigma, labels):
@@ -147,7 +147,7 @@ def test_attention_is_itself_again_after_an_error(rule):
     assert torch.equal(net(x, c_noise, labels), before)
 
 
-def test_a_layer_that_does_not_exist_is_named_with_those_that_do():
+def test_unknown_layer_is_refused_with_the_known_layers():
     with (
         pytest.raises(ValueError, match=r"named mid; this network has: enc\.8x8_block0, dec\."),
         changed_attention(unet("adm"), ("mid",), PAG().attend),
@@ -160,7 +160,7 @@ def test_a_layer_that_does_not_exist_is_named_with_those_that_do():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_edm_is_guided_by_its_own_changed_attention(rule):
+def test_edm_with_changed_attention_as_reference(rule):
     method, nets = tiny_edm()
     guidance = Guidance(3.0, make_rule(rule))
     assert method.supports(guidance, 3) is None

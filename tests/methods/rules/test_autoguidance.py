@@ -1,4 +1,4 @@
-"""Away from a weaker network: against the formula, and where both networks are one."""
+"""Autoguidance against the formula, and with two equal networks."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,12 @@ NULL = {"autoguidance": {"labels": "null"}}
 
 
 def numpy_denoised(x, sigma, c, std):
-    """D of class c of three single modes at -2, 0 and 2."""
+    """The denoiser of class c for classes with one mode each at -2, 0 and 2."""
     mean = np.array([-2.0, 0.0, 2.0])[c][:, None]
     return mean + std**2 / (std**2 + sigma**2) * (x - mean)
 
 
-def test_a_trajectory_is_that_of_the_formula():
+def test_trajectory_against_the_formula():
     std, weak_std, g = 0.5, 1.5, 2.5
     c = np.array([0, 1, 2])
     sigmas = karras_sigmas(6)
@@ -56,7 +56,7 @@ def test_a_trajectory_is_that_of_the_formula():
 
 
 @pytest.mark.parametrize("g", [0.5, 2.0, 9.0])
-def test_a_network_that_is_no_weaker_guides_nowhere(g):
+def test_equal_networks_give_no_guidance(g):
     networks = exact()
     same = Networks(networks.main, networks.null, networks.main)
     plain = trajectory(networks, Guidance(1.0))
@@ -64,14 +64,14 @@ def test_a_network_that_is_no_weaker_guides_nowhere(g):
     assert not torch.equal(trajectory(networks, Guidance(g, make_rule("autoguidance"))), plain)
 
 
-def test_without_labels_and_with_one_network_it_is_cfg():
+def test_equal_networks_with_null_labels_give_cfg():
     networks = exact()
     same = Networks(networks.main, networks.null, networks.main)
     neutral = Guidance(3.0, Autoguidance(Autoguidance.knobs_type(**Autoguidance.neutral)))
     assert torch.equal(trajectory(same, neutral), trajectory(same, Guidance(3.0, CFG())))
 
 
-def test_edm_leads_away_from_its_weaker_network():
+def test_edm_with_a_weaker_network_as_reference():
     method, nets = tiny_edm()
     paired = method.with_weak(method.config)
     both = paired.build()
@@ -87,7 +87,7 @@ def test_edm_leads_away_from_its_weaker_network():
     assert paired.supports(Guidance(4.0, rule), 3) is None
 
 
-def test_evaluations_of_a_smaller_network_cost_less():
+def test_evaluations_of_a_smaller_network_have_less_weight():
     method, _ = tiny_edm()
     small = method.config.net.model_copy(update={"channels": 4})
     paired = method.with_weak(method.config.model_copy(update={"net": small}))
@@ -99,7 +99,7 @@ def test_evaluations_of_a_smaller_network_cost_less():
     assert weak < main
 
 
-def test_a_network_without_classes_is_no_weaker_one():
+def test_weaker_network_without_classes_is_refused():
     method, _ = tiny_edm()
     blind = method.config.net.model_copy(update={"conditional": False})
     with pytest.raises(ValueError, match="--null-checkpoint"):

@@ -1,4 +1,4 @@
-"""Annealed labels: the schedule, the statistics of labels, and CFG where nothing is annealed."""
+"""Annealed labels: the schedule, the statistics of labels, and CFG without annealing."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_gamma_is_linear_between_its_ends(time, gamma):
     assert make_rule("cads").gamma(time) == pytest.approx(gamma)
 
 
-def test_gamma_of_equal_ends_is_a_step():
+def test_gamma_with_equal_ends_is_a_step():
     rule = CADS(CADSKnobs(tau1=0.5, tau2=0.5))
     assert (rule.gamma(0.5), rule.gamma(0.51)) == (1, 0)
     with pytest.raises(ValidationError, match="tau1 must not exceed tau2"):
@@ -35,7 +35,7 @@ def test_gamma_of_equal_ends_is_a_step():
 
 @pytest.mark.parametrize("psi", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
-def test_labels_are_annealed_as_the_paper_writes(gamma, psi):
+def test_annealed_labels_against_the_paper(gamma, psi):
     labels = one_hot(0, 3, 7, of=10).double()
     noise = torch.randn(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     got = anneal(labels, noise, gamma, 0.25, psi).numpy()
@@ -61,7 +61,7 @@ def test_without_noise_labels_fade_to_null():
     assert torch.equal(anneal(labels, torch.ones(2, 10), 0.0, 0.0, 1.0), torch.zeros(2, 10))
 
 
-def test_late_labels_are_left_alone_and_draw_nothing():
+def test_late_labels_are_unchanged_without_random_draws():
     labels = one_hot(0, 1)
     call = make_call(exact(), torch.zeros(2, 2), 1.0, labels, step=3, steps=5)
     assert make_rule("cads").condition(labels, call) is labels
@@ -70,7 +70,7 @@ def test_late_labels_are_left_alone_and_draw_nothing():
     assert not torch.equal(make_rule("cads").condition(labels, early), labels)
 
 
-def test_without_annealing_it_is_cfg():
+def test_equals_cfg_without_annealing():
     neutral = Guidance(3.0, CADS(CADSKnobs(**CADS.neutral)))
     plain = trajectory(exact(), Guidance(3.0, CFG()))
     assert torch.equal(trajectory(exact(), neutral), plain)
@@ -79,7 +79,7 @@ def test_without_annealing_it_is_cfg():
     assert not torch.equal(annealed, plain)
 
 
-def test_the_exact_denoiser_takes_labels_as_weights():
+def test_exact_denoiser_uses_labels_as_class_weights():
     x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor(1.3, dtype=torch.float64)
     labels = torch.tensor([[0.2, 0, 0.6], [-0.3, 2, -1], [-1, -2, -0.1], [0, 0, 0]]).double()
@@ -97,7 +97,7 @@ def test_the_exact_denoiser_takes_labels_as_weights():
         np.testing.assert_allclose(got[row], value / total, rtol=1e-12)
 
 
-def test_the_scale_of_weights_means_nothing_to_it():
+def test_exact_denoiser_ignores_the_scale_of_class_weights():
     x = torch.zeros(3, 2, dtype=torch.float64)
     sigma, labels = torch.tensor(0.9), torch.tensor([[0.2, 0.3, 0.5]]).expand(3, 3)
     one = exact_denoised(x, sigma, labels, MIXTURE)

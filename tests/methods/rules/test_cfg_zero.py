@@ -23,14 +23,14 @@ def test_against_numpy_in_slopes(shape):
         np.testing.assert_allclose(got, state - 0.7 * slope, rtol=1e-9)
 
 
-def test_equal_branches_need_no_guidance():
+def test_equal_branches_give_no_guidance():
     d_cond, _, x = outputs(3, 4, 4)
     assert torch.allclose(guide(CFGZero(), d_cond, d_cond, x, g=9.0), d_cond, rtol=1e-12)
     assert torch.equal(guide(CFGZero(), d_cond, d_cond, d_cond, g=9.0), d_cond)
 
 
 @pytest.mark.parametrize(("steps", "zeros"), [(8, 1), (18, 1), (50, 2), (100, 4)])
-def test_the_first_share_of_the_steps_has_no_velocity(steps, zeros):
+def test_first_steps_have_zero_velocity(steps, zeros):
     d_cond, d_ref, x = outputs(2)
     for stage in (0, 1):
         rest = []
@@ -41,9 +41,9 @@ def test_the_first_share_of_the_steps_has_no_velocity(steps, zeros):
         assert rest == [step < zeros for step in range(steps)]
 
 
-def test_a_flow_at_rest_ends_where_it_began():
-    # All steps lie in the share. In flow matching's coordinates x / (1 + sigma) nothing moves, and
-    # at level 0 they are the sample.
+def test_zero_velocity_in_all_steps_returns_the_scaled_noise():
+    # All steps have zero velocity, so the coordinate of flow matching, x / (1 + sigma), is
+    # constant. At level 0 it equals the sample.
     rest = sample(CFGZero(CFGZeroKnobs(zero_share=0.99)))
     noise = SampleRNG(0, range(4)).randn((2,))
     assert torch.allclose(rest, 80 / 81 * noise, rtol=1e-6)

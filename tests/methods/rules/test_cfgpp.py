@@ -16,7 +16,7 @@ def sample(g, **knobs):
 
 
 def euler(step):
-    """Independent Euler loop; `step` maps x, both outputs and levels to the next x."""
+    """An independent Euler loop; `step` maps x, both outputs and both levels to the next x."""
     x, sigmas, labels, _ = toy.start()
     x, label = x.numpy(), labels.argmax(1).numpy()
     for s, t in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
@@ -34,13 +34,13 @@ def plus_plus(lam):
 
 
 @pytest.mark.parametrize("g", [2.5, 7.5, 25.0])
-def test_agrees_with_the_algorithm(g):
-    # Beyond g = 12.5 the interpolation goes on as an extrapolation.
+def test_against_the_published_algorithm(g):
+    # Above g = 12.5 the interpolation becomes an extrapolation.
     np.testing.assert_allclose(sample(g), euler(plus_plus(g / 12.5)), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("g", [3.0, 8.0])
-def test_neutral_knobs_are_cfg_under_euler(g):
+def test_neutral_knobs_give_cfg_with_euler_steps(g):
     def cfg(x, d_c, d_u, s, t):
         return x + (t - s) * (x - (d_u + g * (d_c - d_u))) / s
 
@@ -48,7 +48,7 @@ def test_neutral_knobs_are_cfg_under_euler(g):
     np.testing.assert_allclose(sample(g, **rule.neutral), euler(cfg), rtol=1e-9, atol=1e-9)
 
 
-def test_a_step_is_cfg_at_a_scale_that_depends_on_the_step():
+def test_step_equals_cfg_at_a_scale_that_depends_on_the_step():
     def cfg(x, d_c, d_u, s, t):
         w = 0.6 / (1 - t / s)
         return x + (t - s) * (x - (d_u + w * (d_c - d_u))) / s
@@ -56,7 +56,7 @@ def test_a_step_is_cfg_at_a_scale_that_depends_on_the_step():
     np.testing.assert_allclose(sample(7.5), euler(cfg), rtol=1e-9, atol=1e-9)
 
 
-def test_the_last_step_gives_the_interpolation_itself():
+def test_last_step_returns_the_interpolation():
     x, _, labels, rng = toy.start()
     sigmas = torch.tensor([20.0, 0.0], dtype=torch.float64)
     rule = make_rule("cfgpp")
@@ -66,7 +66,7 @@ def test_the_last_step_gives_the_interpolation_itself():
     np.testing.assert_allclose(found.numpy(), d_u + 0.4 * (d_c - d_u), rtol=1e-9)
 
 
-def test_at_lambda_one_a_step_ends_in_the_class_with_the_unconditional_noise():
+def test_step_at_lambda_one_adds_unconditional_noise_to_the_conditional_output():
     x, _, labels, rng = toy.start()
     sigmas = torch.tensor([20.0, 5.0, 0.0], dtype=torch.float64)
     seen = []
@@ -83,7 +83,7 @@ def test_at_lambda_one_a_step_ends_in_the_class_with_the_unconditional_noise():
     np.testing.assert_allclose(seen[1].numpy(), d_c + (x.numpy() - d_u) / 4, rtol=1e-9)
 
 
-def test_costs_two_calls_a_step():
+def test_two_calls_per_step():
     _, sigmas, _, _ = toy.start(steps=9)
     found = evaluations(make_rule("cfgpp"), Guidance(4.0), sigmas)
     assert found == {"main": 9, "null": 9}
@@ -105,7 +105,7 @@ def test_composes_with_a_rule_that_turns_guidance_off():
     np.testing.assert_allclose(found.numpy(), conditional, rtol=1e-9, atol=1e-9)
 
 
-def test_knobs_are_checked():
+def test_invalid_knobs_are_refused():
     with pytest.raises(ValueError, match="ratio"):
         make_rule("cfgpp", {"cfgpp": {"ratio": 0.0}})
     assert make_rule("cfgpp").settings() == {"cfgpp.ratio": 12.5, "cfgpp.noise": "null"}

@@ -6,17 +6,17 @@ from tests.methods.rules.calls import guide, outputs
 
 
 @pytest.mark.parametrize("name", ["apg+cfg-zero", "fdg+interval+apg"])
-def test_two_rules_with_a_combination_of_their_own_do_not_compose(name):
+def test_two_rules_that_override_combine_do_not_compose(name):
     with pytest.raises(ValueError, match=r"(apg and cfg-zero|fdg and apg) do not compose.*combine"):
         make_rule(name)
 
 
-def test_a_rule_is_named_once():
+def test_repeated_rule_is_refused():
     with pytest.raises(ValueError, match="names a rule twice"):
         make_rule("interval+apg+interval")
 
 
-def test_knobs_go_to_their_rule_and_are_recorded_under_its_name():
+def test_knobs_are_passed_to_their_rule_and_recorded_under_its_name():
     rule = make_rule("interval+rescale", {"interval": {"low": 0.1}, "rescale": {"phi": 0.5}})
     assert rule.settings() == {"interval.low": 0.1, "interval.high": 2.9, "rescale.phi": 0.5}
     assert rule.name == "interval+rescale"
@@ -24,7 +24,7 @@ def test_knobs_go_to_their_rule_and_are_recorded_under_its_name():
         make_rule("interval+rescale", {"interval": {"phi": 0.5}})
 
 
-def test_corrections_follow_their_order():
+def test_corrections_are_applied_in_order():
     d_cond, d_ref, _ = outputs(3, 8, 8)
     rescaled = guide(make_rule("rescale"), d_cond, d_ref, g=9.0)
     both = guide(make_rule("rescale+dynamic-threshold"), d_cond, d_ref, g=9.0)

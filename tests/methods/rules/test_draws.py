@@ -1,4 +1,4 @@
-"""What rules draw: by index alone, once a step; and what they evaluate, as announced."""
+"""Random draws of rules, per index and once per step, and their number of evaluations."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from tests.methods.rules.references import (
 DRAWING = ["icg", "cads", "tsg"]
 
 
-def test_both_stages_of_a_step_share_a_draw():
+def test_both_stages_of_a_step_share_one_draw():
     rng, state = SampleRNG(0, range(3)), {}
     x, labels = torch.zeros(3, 2), one_hot(0, 1, 2)
     seen = []
@@ -36,17 +36,17 @@ def test_both_stages_of_a_step_share_a_draw():
 
 
 @pytest.mark.parametrize("name", DRAWING)
-def test_a_sample_depends_on_its_index_alone(name):
+def test_sample_depends_on_its_index_only(name):
     guidance = Guidance(2.0, make_rule(name))
     whole = trajectory(exact(), guidance, range(7))
     parts = [trajectory(exact(), guidance, part) for part in ([0, 1, 2], [3], [6, 5, 4])]
-    # Sums over the modes of a batch may be taken in another order.
+    # Sums over the modes may be taken in a different order for another batch size.
     torch.testing.assert_close(torch.cat(parts[:2]), whole[:4], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(parts[2].flip(0), whole[4:], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["autoguidance", "cads", "icg", "pag", "seg", "tsg"])
-def test_announced_evaluations_are_those_that_happen(name):
+def test_nfe_equals_the_number_of_evaluations(name):
     method, _ = tiny_edm()
     method = method.with_weak(method.config)
     nets = method.build().eval()

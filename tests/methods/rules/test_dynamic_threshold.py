@@ -19,7 +19,7 @@ def test_against_numpy(percentile, limit):
         np.testing.assert_allclose(got, np.clip(cfg, -s, s) / s * limit, rtol=1e-12)
 
 
-def test_all_is_within_the_range_and_what_was_stays():
+def test_output_is_limited_to_the_range_and_unchanged_within_it():
     d_cond, d_ref, _ = outputs(3, 8, 8)
     d_cond[0], d_ref[0] = d_cond[0].clamp(-0.1, 0.1), d_ref[0].clamp(-0.1, 0.1)
     guided = guide(DynamicThreshold(), d_cond, d_ref)
@@ -27,13 +27,13 @@ def test_all_is_within_the_range_and_what_was_stays():
     assert guided.abs().amax() == 1.0
 
 
-def test_at_percentile_0_it_is_a_plain_clip():
+def test_percentile_0_is_a_plain_clip():
     d_cond, d_ref, _ = outputs(3, 8, 8)
     guided = guide(DynamicThreshold(DynamicThresholdKnobs(percentile=0.0)), d_cond, d_ref)
     assert torch.equal(guided, (d_ref + 3.0 * (d_cond - d_ref)).clamp(-1, 1))
 
 
-def test_vectors_are_refused_where_the_rule_acts():
+def test_vectors_are_refused_above_scale_1():
     for name in ("dynamic-threshold", "interval+dynamic-threshold"):
         rule = make_rule(name)
         assert "needs images" in oracle().supports(Guidance(3.0, rule), 18)

@@ -32,7 +32,7 @@ def sample(chosen, g, steps=9, watch=None):
 
 
 def reference(g, steps, pi=0.999, t0=0.556, t1=0.429, ceiling=3.0):
-    """The published update, written for numpy, around Heun's method."""
+    """The published update with Heun's method in numpy."""
     x, sigmas, labels, _ = toy.start(steps=steps)
     x, label, s = x.numpy(), labels.argmax(1).numpy(), sigmas.tolist()
     none = -np.ones(len(x))
@@ -60,40 +60,40 @@ def reference(g, steps, pi=0.999, t0=0.556, t1=0.429, ceiling=3.0):
 
 
 @pytest.mark.parametrize(("g", "steps"), [(2.0, 9), (10.0, 18)])
-def test_agrees_with_the_published_update(g, steps):
+def test_against_the_published_update(g, steps):
     seen = []
     x = sample(rule(), g, steps, seen)
     expected, weights = reference(g, steps)
     np.testing.assert_allclose(x, expected, rtol=1e-8, atol=1e-8)
-    # Of both stages, which share a weight; the last step has one.
+    # Both stages of a step share a weight; the last step has one stage.
     ours = np.array([w.numpy() for w in seen])
     np.testing.assert_allclose(ours[::2], weights, rtol=1e-8)
     np.testing.assert_array_equal(ours[1::2], ours[:-1:2])
     assert np.ptp(weights) > 0.1
 
 
-def test_weights_stay_between_one_and_the_scale():
+def test_weights_are_between_one_and_the_scale():
     seen = []
     sample(rule(pi=0.9), 7.0, 18, seen)
     weights = torch.stack(seen)
-    # Rounding of the exponential of a logarithm.
+    # The tolerance covers the rounding of exp(log(...)).
     assert weights.min() >= 1
     assert weights.max() <= 7 * (1 + 1e-9)
     assert weights.max() == pytest.approx(7.0)
 
 
-def test_neutral_knobs_are_cfg():
+def test_neutral_knobs_give_cfg():
     neutral = rule(**rule().neutral)
     expected = sample(make_rule("cfg"), 6.0)
     np.testing.assert_allclose(sample(neutral, 6.0), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("g", [0.0, 0.5])
-def test_scales_below_one_are_left_alone(g):
+def test_scales_below_one_are_unchanged(g):
     np.testing.assert_allclose(sample(rule(), g), sample(make_rule("cfg"), g), rtol=1e-12)
 
 
-def test_the_update_is_the_log_ratio_of_the_transitions():
+def test_update_is_the_log_ratio_of_the_transitions():
     rng = np.random.default_rng(0)
     x, x_next, d_c, d_u = rng.normal(size=(4, 5, 3))
     s, e = 2.0, 0.7
@@ -105,7 +105,7 @@ def test_the_update_is_the_log_ratio_of_the_transitions():
     np.testing.assert_allclose(ours.numpy(), one - other, rtol=1e-10)
 
 
-def test_the_transition_is_the_posterior_of_gaussian_noise():
+def test_transition_is_the_posterior_of_gaussian_noise():
     # x' given x and x0, by conditioning the joint normal of (x', x) on x.
     s, e, x0, x = 3.0, 1.2, 0.4, 2.5
     joint = np.array([[e**2, e**2], [e**2, s**2]])
@@ -116,7 +116,7 @@ def test_the_transition_is_the_posterior_of_gaussian_noise():
     assert transition_variance(s, e) == pytest.approx(variance)
 
 
-def test_without_evidence_the_weight_is_three_at_t0():
+def test_weight_without_evidence_is_three_at_t0():
     levels = toy.start(steps=36)[1].tolist()
     point = Point(0, 36, 0, levels[0], levels[0], levels[1], levels[0], tuple(levels))
     chosen = rule(t0=0.5)
@@ -125,14 +125,14 @@ def test_without_evidence_the_weight_is_three_at_t0():
     assert math.exp(posterior) / (math.exp(posterior) - 0.001) == pytest.approx(3.0)
 
 
-def test_evidence_at_t1_weighs_a_tenth_of_the_offset():
+def test_weight_of_evidence_at_t1_is_a_tenth_of_the_offset():
     levels = toy.start(steps=20)[1].tolist()
     point = Point(0, 20, 0, levels[0], levels[0], levels[1], levels[0], tuple(levels))
     tau, delta = rule(t1=0.4).rates(point)
     assert tau / (2 * transition_variance(levels[12], levels[13])) == pytest.approx(-delta / 10)
 
 
-def test_at_the_least_posterior_the_weight_is_the_scale():
+def test_weight_at_the_lowest_posterior_is_the_scale():
     call = Call(
         torch.zeros(2, 1, dtype=torch.float64),
         torch.tensor(1.0),

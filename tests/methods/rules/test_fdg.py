@@ -13,7 +13,7 @@ def halve(x):
 
 
 def double(x):
-    """Bilinear, between the centres of pixels, by two products with a matrix."""
+    """Bilinear upsampling between pixel centres, as two matrix products."""
     height = len(x)
     matrix = np.zeros((2 * height, height))
     for i in range(2 * height):
@@ -42,13 +42,13 @@ def test_against_numpy():
             np.testing.assert_allclose(guided[sample, channel], want, rtol=1e-9, atol=1e-9)
 
 
-def test_the_defaults_are_the_published_scales():
+def test_default_knobs_give_the_published_scales():
     k = FDGKnobs()
     assert 1 + 9 * k.low == pytest.approx(5.0)
     assert 1 + 9 * k.high == pytest.approx(10.0)
 
 
-def test_brightness_has_the_low_scale_and_a_checkerboard_the_high_one():
+def test_brightness_gets_the_low_scale_and_a_checkerboard_the_high_scale():
     d_ref = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
     rule = FDG(FDGKnobs(low=0.25, high=1.5))
     flat = torch.ones_like(d_ref)
@@ -60,7 +60,7 @@ def test_brightness_has_the_low_scale_and_a_checkerboard_the_high_one():
 
 @pytest.mark.parametrize("size", [1, 2, 5, 7, 8])
 @pytest.mark.parametrize("levels", [2, 3, 5])
-def test_bands_of_any_size_add_up_to_the_image(size, levels):
+def test_bands_of_any_size_sum_to_the_image(size, levels):
     x = outputs(2, size, size)[0]
     assert torch.allclose(weigh_bands(x, [1.0] * levels), x, rtol=1e-12, atol=1e-12)
     coarse = weigh_bands(x, [0.0] * (levels - 1) + [1.0])

@@ -1,4 +1,4 @@
-"""Away from a random class: what is drawn, and what it is on average."""
+"""Independent condition guidance: the drawn conditions and their average."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def reference(rule, x, sigma=1.5, **more):
     return rule.reference(make_call(exact(), x, sigma, labels, **more))
 
 
-def test_the_average_over_draws_is_that_over_classes():
+def test_average_over_draws_equals_the_average_over_classes():
     x = torch.tensor([[0.3, -0.4]], dtype=torch.float64).expand(MANY, 2)
     got = reference(make_rule("icg"), x).numpy()
     one = x[:1].expand(CLASSES, 2)
@@ -37,25 +37,25 @@ def test_the_average_over_draws_is_that_over_classes():
     drawn = distance.argmin(1)
     assert distance.min(1).max() == 0
     counts = np.bincount(drawn, minlength=CLASSES)
-    # Five standard deviations of a binomial count.
+    # The tolerance is five standard deviations of a binomial count.
     assert np.abs(counts - MANY / CLASSES).max() < 5 * np.sqrt(MANY * 2 / 9)
     error = per_class.std(0) / np.sqrt(MANY)
     assert (np.abs(got.mean(0) - per_class.mean(0)) < 5 * error).all()
-    # The class drawn has nothing to do with the sample's own.
+    # The drawn class is independent of the class of the sample.
     own = np.arange(MANY) % CLASSES
     assert abs((drawn == own).mean() - 1 / CLASSES) < 5 * np.sqrt(2 / 9 / MANY)
 
 
-def test_in_pure_noise_a_random_class_is_no_class_on_average():
+def test_average_over_classes_is_the_null_output_in_pure_noise():
     sigma = torch.tensor(1e4, dtype=torch.float64)
     x = sigma * torch.tensor([[0.5, -1.0]], dtype=torch.float64).expand(CLASSES, 2)
     average = exact_denoised(x, sigma, one_hot(*range(CLASSES)), MIXTURE).mean(0)
     null = exact_denoised(x, sigma, torch.zeros(CLASSES, CLASSES), MIXTURE)[0]
-    # The posterior of a class still leans by means / sigma times x / sigma.
+    # The posterior of a class still depends on x by means / sigma times x / sigma.
     torch.testing.assert_close(average, null, rtol=0, atol=3e-3)
 
 
-def test_the_guided_output_is_the_formula():
+def test_guided_output_against_the_formula():
     rule, g = make_rule("icg"), 2.5
     x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     labels = one_hot(0, 1, 2, 0, 1)
@@ -70,7 +70,7 @@ def test_the_guided_output_is_the_formula():
     np.testing.assert_allclose(guided, expected + g * (d_cond.numpy() - expected), rtol=1e-12)
 
 
-def test_noise_has_the_mean_and_deviation_of_a_label():
+def test_noise_has_the_mean_and_standard_deviation_of_a_label():
     rule = ICG(ICGKnobs(source="gaussian"))
     seen = []
     networks = Networks(main=lambda x, sigma, c: (seen.append(c), x)[1])
@@ -83,14 +83,14 @@ def test_noise_has_the_mean_and_deviation_of_a_label():
 
 
 @pytest.mark.parametrize("source", ["class", "gaussian"])
-def test_the_oracle_takes_what_is_drawn(source):
+def test_oracle_accepts_drawn_labels(source):
     rule = make_rule("icg", {"icg": {"source": source}})
     got = trajectory(exact(), Guidance(3.0, rule), range(12))
     assert torch.isfinite(got).all()
     assert not torch.equal(got, trajectory(exact(), Guidance(3.0), range(12)))
 
 
-def test_the_null_source_is_cfg_evaluation_for_evaluation():
+def test_null_source_equals_cfg():
     rule = ICG(ICGKnobs(**ICG.neutral))
     assert (rule.branch(), ICG().branch()) == ("null", "main")
     assert torch.equal(
@@ -98,7 +98,7 @@ def test_the_null_source_is_cfg_evaluation_for_evaluation():
     )
 
 
-def test_networks_trained_with_labels_always_are_guided():
+def test_network_without_null_label_is_guided():
     method, nets = tiny_edm("digits", "null_label=false")
     assert method.supports(Guidance(3.0), 3) is not None
     guidance = Guidance(3.0, make_rule("icg"))

@@ -17,18 +17,18 @@ def interval(low, high):
 @pytest.mark.parametrize(
     ("start", "inside"), [(0.9, False), (1.0, False), (1.1, True), (4.0, True), (4.1, False)]
 )
-def test_the_low_end_is_outside_and_the_high_end_inside(start, inside):
+def test_low_end_is_excluded_and_high_end_included(start, inside):
     at = point(start=start, end=0.5)
     assert interval(1.0, 4.0).scale(7.0, at) == (7.0 if inside else 1.0)
 
 
-def test_both_stages_follow_the_start_of_the_step():
+def test_start_of_the_step_decides_for_both_stages():
     rule = interval(1.0, 4.0)
     assert rule.scale(7.0, point(stage=1, start=1.2, end=0.8)) == 7.0
     assert rule.scale(7.0, point(stage=1, start=4.5, end=3.5)) == 1.0
 
 
-def test_the_published_interval_covers_the_published_steps():
+def test_published_interval_covers_the_published_steps():
     # EDM2-XXL: steps 17 to 22 of 32, from sigma 1.609 down to 0.283, the last of them to 0.189.
     sigmas = karras_sigmas(32)
     rule = interval(0.19, 1.61)
@@ -37,12 +37,12 @@ def test_the_published_interval_covers_the_published_steps():
     assert evaluations(rule, Guidance(2.0, rule), sigmas) == {"main": 63, "null": 12}
 
 
-def test_everywhere_it_is_cfg_and_nowhere_it_is_off():
+def test_full_interval_is_cfg_and_interval_outside_the_grid_is_off():
     assert torch.equal(sample(interval(0.0, 1e9)), sample(CFG()))
     assert torch.equal(sample(interval(100.0, 200.0)), sample(CFG(), g=1.0))
 
 
 @pytest.mark.parametrize(("low", "high"), [(2.0, 1.0), (1.0, 1.0)])
-def test_an_empty_interval_is_refused(low, high):
+def test_empty_interval_is_refused(low, high):
     with pytest.raises(ValidationError, match="must ascend"):
         interval(low, high)

@@ -18,7 +18,7 @@ def test_against_numpy(shape):
         np.testing.assert_allclose(got, u + w * (c - u), rtol=1e-12)
 
 
-def test_far_branches_are_not_guided_and_near_ones_as_by_cfg():
+def test_distant_branches_are_unguided_and_close_branches_get_cfg():
     d_cond, d_ref, _ = outputs(3, 4, 4)
     far = guide(MamboG(), 1e4 * d_cond, d_ref)
     assert torch.allclose(far, 1e4 * d_cond, rtol=1e-12)
@@ -27,14 +27,14 @@ def test_far_branches_are_not_guided_and_near_ones_as_by_cfg():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 8.0])
-def test_a_reference_of_zero_stays_finite(alpha):
+def test_reference_of_zero_gives_a_finite_result(alpha):
     d_cond, d_ref, _ = outputs(2)
     rule = MamboG(MamboGKnobs(alpha=alpha))
     guided = guide(rule, d_cond, torch.zeros_like(d_ref))
     assert torch.allclose(guided, d_cond * (1.0 if alpha else 3.0), rtol=1e-12)
 
 
-def test_apg_takes_the_weight_of_every_sample():
+def test_apg_accepts_a_weight_per_sample():
     d_cond, d_ref, _ = outputs(2)
     d_ref = d_cond + 0.1 * d_ref
     together = guide(make_rule("mambo-g+apg"), d_cond, d_ref) - d_cond

@@ -9,7 +9,7 @@ from tests.methods.rules.calls import point, sample
 
 
 def excesses(steps, stage=0, **knobs):
-    """What a scale of 2 exceeds 1 by at every step."""
+    """g(t) - 1 at every step for g = 2."""
     rule = Monotone(MonotoneKnobs(**knobs))
     return np.array([rule.scale(2.0, point(i, steps, stage)) - 1 for i in range(steps)])
 
@@ -27,7 +27,7 @@ def test_schedules_against_numpy(stage):
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 18])
-def test_the_mean_excess_is_that_of_cfg(kind, steps):
+def test_mean_of_g_minus_1_equals_that_of_cfg(kind, steps):
     assert excesses(steps, kind=kind).mean() == pytest.approx(1.0, abs=1e-12)
 
 
@@ -36,12 +36,12 @@ def test_guidance_increases(kind):
     assert (np.diff(excesses(18, kind=kind)) > 0).all()
 
 
-def test_off_stays_off():
+def test_scale_1_stays_off():
     rule = Monotone(MonotoneKnobs(clamp=0.5))
     assert [rule.scale(1.0, point(i)) for i in range(10)] == [1.0] * 10
 
 
-def test_with_an_interval_it_acts_inside_in_either_order():
+def test_composes_with_an_interval_in_either_order():
     one, other = make_rule("interval+monotone"), make_rule("monotone+interval")
     for start, inside in ((3.0, False), (2.0, True), (0.3, True), (0.2, False)):
         at = point(start=start, end=0.1)
@@ -51,6 +51,6 @@ def test_with_an_interval_it_acts_inside_in_either_order():
     assert not torch.equal(sample(one), sample(make_rule("interval")))
 
 
-def test_a_schedule_that_does_not_exist_is_refused():
+def test_unknown_schedule_is_refused():
     with pytest.raises(ValidationError, match=r"linear.*cosine"):
         MonotoneKnobs(kind="quadratic")

@@ -1,4 +1,4 @@
-"""A reference that is told another noise level: what is shifted, and what is not."""
+"""Time-step guidance: the perturbed noise level of the reference."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def factors(seed, count, scale, time, alpha):
     return np.exp(scale * time**alpha * noise)
 
 
-def test_the_closed_form_is_evaluated_at_the_wrong_level():
+def test_closed_form_is_evaluated_at_the_perturbed_level():
     rule = TSG(TSGKnobs(scale=0.8, alpha=2.0))
     x = torch.tensor([[0.3, -0.4], [1.0, 2.0], [0.0, 0.5]], dtype=torch.float64)
     labels = one_hot(0, 1, 2)
@@ -35,7 +35,7 @@ def test_the_closed_form_is_evaluated_at_the_wrong_level():
 
 
 @pytest.mark.parametrize("data", ["digits", "modes1d"])
-def test_a_network_gets_the_wrong_level_and_the_right_scalings(data):
+def test_network_gets_the_perturbed_level_and_unperturbed_scalings(data):
     method, nets = tiny_edm(data)
     rule, sigma, sigma_data = make_rule("tsg"), 0.9, method.config.sigma_data
     labels = one_hot(0, 1, 1, of=method.data.num_classes)
@@ -48,14 +48,14 @@ def test_a_network_gets_the_wrong_level_and_the_right_scalings(data):
     c_noise = torch.from_numpy(wrong).float()
     raw = nets.model(x / total**0.5, c_noise, labels, None)
     expected = sigma_data**2 / total * x + sigma * sigma_data / total**0.5 * raw
-    # float32 scalings, once in another order.
+    # The scalings are float32 and once computed in a different order.
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     true = nets(x, torch.tensor(sigma), labels)
     assert torch.equal(call.denoise(), true)
     assert float((got - true).abs().max()) > 1e-3
 
 
-def test_the_network_is_itself_again_after_an_error():
+def test_network_is_restored_after_an_error():
     method, nets = tiny_edm()
     x, labels = torch.zeros(2, *method.data.shape), one_hot(0, 1, of=10)
 
@@ -71,7 +71,7 @@ def test_the_network_is_itself_again_after_an_error():
 
 
 @pytest.mark.parametrize("g", [0.5, 4.0])
-def test_a_right_level_guides_nowhere(g):
+def test_unperturbed_level_gives_no_guidance(g):
     rule = TSG(TSGKnobs(scale=0.0))
     plain = trajectory(exact(), Guidance(1.0))
     assert torch.equal(trajectory(exact(), Guidance(g, rule)), plain)
@@ -81,7 +81,7 @@ def test_a_right_level_guides_nowhere(g):
     assert not torch.equal(edm_samples(method, nets, Guidance(g, TSG())), own)
 
 
-def test_a_right_level_without_labels_is_cfg():
+def test_unperturbed_level_with_null_labels_gives_cfg():
     neutral = Guidance(3.0, TSG(TSGKnobs(**TSG.neutral)))
     assert torch.equal(trajectory(exact(), neutral), trajectory(exact(), Guidance(3.0, CFG())))
     method, nets = tiny_edm()

@@ -1,4 +1,4 @@
-"""Closed-form denoisers of two Gaussian classes in the plane, for torch and for numpy."""
+"""Closed-form denoisers of two Gaussian classes in the plane, in torch and numpy."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ def networks():
 
 
 def start(n=6, steps=9):
-    """Noisy state, noise levels, labels and generators of n samples."""
+    """Noisy state, noise levels, labels and random generator for n samples."""
     sigmas = karras_sigmas(steps, 0.01, 20.0)
     rng = SampleRNG(3, range(n))
     labels = torch.eye(2)[torch.arange(n) % 2]
@@ -29,7 +29,7 @@ def start(n=6, steps=9):
 
 
 def denoised(x, sigma, label):
-    """Posterior mean (n, 2) by Bayes' rule, of the class (n,) or, with -1, of both."""
+    """Posterior mean (n, 2) by Bayes' rule for class (n,); class -1 means both classes."""
     means = np.array([modes[0] for modes in MIXTURE.means])
     variance = MIXTURE.std**2 + sigma**2
     if label[0] >= 0:

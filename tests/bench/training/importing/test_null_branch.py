@@ -149,7 +149,7 @@ def test_files_of_weights_serve_too(tmp_path):
 @pytest.mark.parametrize(
     ("null", "message"),
     [
-        ("official", "trained with labels always"),
+        ("official", "always trained with labels"),
         ("nothing", "no edm run of this experiment (it has: blind, modes1d-edm-s0, official)"),
         ("modes1d-ct-s0", "is a run of ct"),
         ("modes1d-edm-s0", "of the data set 'modes1d', and run"),
