@@ -183,4 +183,4 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
 def _npz_labels(file: zipfile.ZipFile, n: int) -> Tensor | None:
     if "arr_1.npy" not in file.NameToInfo:
         return None
-    return torch.from_numpy(whole_numbers(read_member(file, "arr_1.npy", 8 * n), n))
+    return torch.from_numpy(whole_numbers(read_member(file, "arr_1.npy", 8 * n + 4096), n))
