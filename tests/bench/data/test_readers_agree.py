@@ -10,7 +10,7 @@ import pytest
 
 from bench.data.decode import FORMATS, SUFFIXES
 from bench.data.labels import CLASSES_MOST
-from bench.evaluation.sides import file_side
+from bench.evaluation.sides import file_source
 from bench.inversion.files import read_images
 from bench.system.errors import UserError
 from methods.spec import DataSpec
@@ -52,7 +52,7 @@ def by_prepare(prepared):
 def by_evaluate(path):
     return sorted(
         (image.tobytes(), label)
-        for x, y in file_side(path).batches()
+        for x, y in file_source(path).batches()
         for image, label in zip(x.numpy(), y.tolist(), strict=True)
     )
 
@@ -83,7 +83,7 @@ def test_a_folder_a_zip_and_a_tar_hold_the_same(tmp_path, by_prepare, kind):
 
 def test_a_tar_keeps_its_order_in_names_and_batches(tmp_path):
     files = classes()
-    side = file_side(write_tar(tmp_path / "t.tar", files))
+    side = file_source(write_tar(tmp_path / "t.tar", files))
     assert list(side.files) == list(reversed(files))
     labels = [label for _, y in side.batches() for label in y.tolist()]
     assert labels == [2] * 12 + [1] * 12 + [0] * 12
@@ -261,11 +261,11 @@ def test_class_numbers_have_one_limit(tmp_path, prepared):
     images = pixels(2).transpose(0, 2, 3, 1)
     np.savez(tmp_path / "a.npz", arr_0=images, arr_1=np.array([0, CLASSES_MOST]))
     with pytest.raises(UserError, match="from 0 to 100000, not from 0 to 99,999"):
-        file_side(tmp_path / "a.npz")
+        file_source(tmp_path / "a.npz")
     (tmp_path / "l.txt").write_text(f"0 {CLASSES_MOST}")
     np.savez(tmp_path / "b.npz", arr_0=images)
     with pytest.raises(UserError, match="from 0 to 100000, not from 0 to 99,999"):
-        file_side(tmp_path / "b.npz", labels=tmp_path / "l.txt")
+        file_source(tmp_path / "b.npz", labels=tmp_path / "l.txt")
     files = imagenet_files(npz=False)[0]
     batch = {"data": np.zeros((1, 192), np.uint8), "labels": [1 << 30]}
     files["train_data_batch_2"] = pickle.dumps(batch)
