@@ -25,10 +25,10 @@ from bench.evaluation.compare import (
 from bench.evaluation.makers import Makers
 from bench.evaluation.result import Report, check_out, table, write_report
 from bench.evaluation.sides import (
-    Side,
+    SampleSource,
     check_exists,
-    dataset_side,
-    file_side,
+    dataset_source,
+    file_source,
     is_vectors,
     names_dataset,
 )
@@ -182,21 +182,21 @@ def evaluate(console: Console, place: Experiment, request: Request, makers: Make
     return report
 
 
-def read_sides(console: Console, request: Request) -> tuple[Reference, Side]:
+def read_sides(console: Console, request: Request) -> tuple[Reference, SampleSource]:
     """Both sides, read through once, so that damage is found before anything slow."""
     found, side = request.statistics, None
     most = request.protocol.reference_most if request.protocol else None
     if names_dataset(request.reference):
-        side = dataset_side(request.reference, most)
+        side = dataset_source(request.reference, most)
     elif found is None or found.images:
         with progress(console, f"reading {request.reference}") as tell:
-            side = file_side(Path(request.reference), most, tell=tell)
+            side = file_source(Path(request.reference), most, tell=tell)
     if names_dataset(request.samples):
-        fake = dataset_side(request.samples, request.limit)
+        fake = dataset_source(request.samples, request.limit)
     else:
         colour = side is not None and side.is_image and side.shape[0] == 3
         with progress(console, f"reading {request.samples}") as tell:
-            fake = file_side(
+            fake = file_source(
                 Path(request.samples),
                 request.limit,
                 labels=request.labels,
@@ -231,7 +231,11 @@ def progress(console: Console, title: str) -> Iterator[Tell]:
 
 
 def _show(
-    console: Console, report: Report, fake: Side, reference: Reference, protocol: Protocol | None
+    console: Console,
+    report: Report,
+    fake: SampleSource,
+    reference: Reference,
+    protocol: Protocol | None,
 ) -> None:
     say(console, f"Samples: {fake.name}, {fake.n:,} (SHA-256 {fake.hash[:12]}).")
     say(console, f"Reference: {reference.name} (SHA-256 {reference.hash[:12]}).")

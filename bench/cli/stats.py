@@ -11,7 +11,7 @@ from bench.cli.evaluate import progress
 from bench.data.find import find_dataset
 from bench.evaluation.compare import SPATIAL, feed_side
 from bench.evaluation.makers import Makers
-from bench.evaluation.sides import check_exists, dataset_side, file_side, names_dataset
+from bench.evaluation.sides import check_exists, dataset_source, file_source, names_dataset
 from bench.evaluation.statistics.base import StatisticsCard
 from bench.evaluation.statistics.read import read_statistics, split_section
 from bench.evaluation.statistics.write import (
@@ -57,11 +57,11 @@ def make_all(
     makers = Makers(place.cache, weights, download, resolve_device(device), partial(say, console))
     made = makers.networks(names)
     if names_dataset(source):
-        side, data = dataset_side(source), find_dataset(source.partition(":")[0])
+        side, data = dataset_source(source), find_dataset(source.partition(":")[0])
     else:
         data = None
         with progress(console, f"reading {source}") as tell:
-            side = file_side(Path(source), tell=tell)
+            side = file_source(Path(source), tell=tell)
     made |= makers.of_data(names, data, side.shape)
     keep_features = kind == "clean-fid"
     accumulator = Accumulator(made, {"moments", "features"} if keep_features else {"moments"})

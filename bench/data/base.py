@@ -1,4 +1,4 @@
-"""What a data set is: two splits, labels, class names and a hash of the content."""
+"""What a data set is: two splits, labels, class names and a hash; and which are registered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -82,3 +83,19 @@ class Dataset(ABC):
     @abstractmethod
     def reference(self) -> Split:
         """What generated samples are compared with."""
+
+
+DATASETS: dict[str, type[Dataset]] = {}
+D = TypeVar("D", bound=type[Dataset])
+
+
+def register(cls: D) -> D:
+    """Class decorator that enters a data set under its `name`; a taken name is an error."""
+    taken = DATASETS.get(cls.name)
+    if taken is not None and (taken.__module__, taken.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise ValueError(f"a data set named {cls.name!r} is registered by {taken.__module__}")
+    DATASETS[cls.name] = cls
+    return cls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -40,11 +40,8 @@ PIXELS_MOST = 1 << 26
 """Pixels of one image; three quarters of what Pillow warns of."""
 GREY = ("1", "L")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr", "HSV", "LAB")
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 _FILTERS = {"box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
-
-
-class NeedsColour(Exception):
-    """A colour image is asked for in grey."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +69,6 @@ class Decoded:
     format: str
 
 
-@contextmanager
-def bombs_refused() -> Iterator[None]:
-    """Make an error of Pillow's warning about images that declare too many pixels.
-
-    It changes the filters of all threads, so it goes around a pool of threads and not into it.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
 def is_image(name: str) -> bool:
     """Whether a file is an image by its suffix."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
@@ -92,6 +78,19 @@ def read_head(content: bytes, where: Path | str) -> tuple[bool, tuple[int, int]]
     """Whether an image is grey, and its (width, height), told by its header alone."""
     with _opened(content, where) as image:
         return image.mode in GREY, image.size
+
+
+def channels_of(images: Iterable[tuple[bytes | npt.NDArray[np.uint8], Path | str]]) -> int:
+    """1 if all images are grey, otherwise 3, told by headers up to the first image in colour.
+
+    Arrays (C, H, W) are of one kind all.
+    """
+    for content, where in images:
+        if isinstance(content, np.ndarray):
+            return len(content)
+        if not read_head(content, where)[0]:
+            return 3
+    return 1
 
 
 def decode(
@@ -104,8 +103,8 @@ def decode(
 ) -> Decoded:
     """One image with 1 or 3 `channels`, from a file's bytes or from uint8 (C, H, W).
 
-    Grey becomes colour; colour becomes grey with `to_grey` and is NeedsColour without. Transparency
-    is dropped. An image that cannot be used is a UserError that calls it `where`.
+    Grey becomes colour, and colour becomes grey with `to_grey`; transparency is dropped. An image
+    that cannot be used is a UserError that calls it `where`.
     """
     if isinstance(content, np.ndarray):
         if geometry.size is None or content.shape[1:] == (geometry.size, geometry.size):
@@ -116,7 +115,7 @@ def decode(
     with _opened(content, where) as image:
         mode, kind = image.mode, image.format or ""
         if channels == 1 and mode not in GREY and not to_grey:
-            raise NeedsColour
+            raise UserError(f"{where} is in colour, and grey images are asked for.")
         wanted = "L" if channels == 1 else "RGB"
         # A palette with transparency has to be resolved before it can be dropped.
         whole = image.convert("RGBA") if mode in ("P", "PA") else image

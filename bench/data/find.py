@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bench.data.base import Dataset
+from bench.data.base import DATASETS, Dataset
 from bench.data.card import data_root, prepared_names
 from bench.data.prepared import PreparedDataset
-from bench.data.registry import DATASETS
 from bench.system.errors import UserError, unknown
 from methods import METHODS
 

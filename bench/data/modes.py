@@ -12,8 +12,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from bench.data.base import Dataset, Split
-from bench.data.registry import register
+from bench.data.base import Dataset, Split, register
 from methods.rng import derive_seed
 from methods.spec import DataSpec, Mixture
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bench.data.base import DATASETS
 from bench.data.card import CIFAR10_CLASSES, CIFAR10_SHAPE
 from bench.data.decode import LOSSY, Decoded, Geometry
-from bench.data.registry import DATASETS
 from bench.data.sources import Listing
 from bench.system.errors import UserError, check_name
 

@@ -1,11 +1,10 @@
-"""From a source on disk to a prepared data set, in one pass over its pixels."""
+"""From a source on disk to a prepared data set."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +16,7 @@ from rich.console import Console
 
 from bench.data.arrange import arrange
 from bench.data.base import Split
-from bench.data.card import (
-    CARD,
-    IMAGES,
-    LABELS,
-    DataCard,
-    title_of,
-)
+from bench.data.card import CARD, IMAGES, LABELS, DataCard, title_of
 from bench.data.checksum import sha256
 from bench.data.decode import Geometry
 from bench.data.names import check_data_name, check_reserved
@@ -32,7 +25,7 @@ from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
 from bench.system import places
-from bench.system.files import make_folder, write_text
+from bench.system.files import make_folder, sync_folder, write_text
 
 
 def prepare(
@@ -122,23 +115,15 @@ def _staging(root: Path, name: str) -> Iterator[Path]:
     try:
         places.check()
         yield temporary
-        for path in (*temporary.iterdir(), temporary):
-            _sync(path)
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(temporary)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)  # mkdtemp keeps others out until it is whole
         temporary.rename(root / name)
-        _sync(root)
+        sync_folder(root)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and sys.platform == "win32":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,11 +15,11 @@ import os
 import tarfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from bench.data.untrusted import DAMAGE, unfolds
 from bench.system.errors import UserError, said
@@ -30,6 +30,12 @@ FILE_MOST = 256 << 20
 """Bytes of a file that is read as a whole, such as an image."""
 HEADER_MOST = 1 << 20
 """Bytes of a tar header: of a long name, or attributes, which tarfile reads as a whole."""
+_PACKED: Mapping[bytes, Callable[[Path, str], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x5d\0\0": lzma.open,
+}
 
 
 @dataclass(frozen=True)
@@ -239,21 +245,13 @@ class _Bounded:
             self.most = None
 
 
-@contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+def _unpacked(path: Path) -> IO[bytes]:
     """A tar's own bytes, whatever packs them, told by its first bytes."""
     with path.open("rb") as file:
         start = file.read(6)
-        file.seek(0)
-        packed: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile = file
-        if start.startswith(b"\x1f\x8b"):
-            packed = gzip.GzipFile(fileobj=file)
-        elif start.startswith(b"BZh"):
-            packed = bz2.BZ2File(file)
-        elif start == b"\xfd7zXZ\0" or start.startswith(b"\x5d\0\0"):
-            packed = lzma.LZMAFile(file)  # noqa: SIM115 - closed below, as the others
-        with packed:
-            yield cast("IO[bytes]", packed)
+    found = (unpack for magic, unpack in _PACKED.items() if start.startswith(magic))
+    unpacked: IO[bytes] = next(found, open)(path, "rb")
+    return unpacked
 
 
 def open_tree(path: Path) -> Tree:

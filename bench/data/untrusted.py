@@ -65,6 +65,15 @@ def open_array(
     return stream, shape, dtype
 
 
+def read_member(file: zipfile.ZipFile, name: str, most: int) -> npt.NDArray[Any]:
+    """An entry's array of at most `most` bytes; ValueError or UserError, with the reason."""
+    stream, shape, dtype = open_array(file, name)
+    with stream:
+        if math.prod(shape) * dtype.itemsize > most:
+            raise ValueError(f"{name} is {dtype} {shape}, which has more than {most:,} bytes")
+        return take(stream, shape, dtype, name)
+
+
 def read_array(path: Path, most: int) -> npt.NDArray[Any]:
     """The array of an .npy file of at most `most` bytes.
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bench.data.arrange import Arrangement
 from bench.data.card import IMAGES
-from bench.data.decode import LOSSY, Decoded, Geometry, NeedsColour, bombs_refused, decode
+from bench.data.decode import LOSSY, Decoded, Geometry, channels_of, decode
 from bench.data.names import check_original
 from bench.data.sources import Source
 from bench.system.errors import UserError
@@ -49,30 +49,15 @@ def write_images(
     name: str,
     console: Console | None,
 ) -> Written:
-    """Write images.npy in `folder`, one row after the other at the places of `arrangement`."""
-    try:
-        return _write(source, arrangement, geometry, folder, name, console, channels=1)
-    except NeedsColour:  # grey only if all are: one colour image makes a set of RGB images
-        return _write(source, arrangement, geometry, folder, name, console, channels=3)
+    """Write images.npy in `folder`, one row after the other at the places of `arrangement`.
 
-
-def _write(
-    source: Source,
-    arrangement: Arrangement,
-    geometry: Geometry,
-    folder: Path,
-    name: str,
-    console: Console | None,
-    channels: int,
-) -> Written:
+    Images are grey if all are, and otherwise RGB.
+    """
+    channels = channels_of((image, repr(what)) for _, what, image in source.images())
     n = len(arrangement.rows)
     seen = np.zeros(n, dtype=np.bool_)
     written = Written((0, 0, 0))
-    with (
-        bombs_refused(),
-        (folder / IMAGES).open("wb", buffering=0) as file,
-        Bar(name, n, 0, console) as bar,
-    ):
+    with (folder / IMAGES).open("wb", buffering=0) as file, Bar(name, n, 0, console) as bar:
         rows: _Rows | None = None
         for done, (index, what, image) in enumerate(_decoded(source, geometry, channels), 1):
             check_original(name, what, image)

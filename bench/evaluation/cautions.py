@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.evaluation.compare import Plan, Reference
-from bench.evaluation.sides import Side
+from bench.evaluation.sides import SampleSource
 from bench.experiment.protocols import Protocol
 from bench.system.errors import UserError
 
@@ -11,7 +11,9 @@ FEW = 10_000
 """Images below which a Frechet distance of Inception features is mostly its own bias."""
 
 
-def cautions(plan: Plan, fake: Side, reference: Reference, protocol: Protocol | None) -> list[str]:
+def cautions(
+    plan: Plan, fake: SampleSource, reference: Reference, protocol: Protocol | None
+) -> list[str]:
     """One sentence each; UserError where the two sides cannot be compared at all."""
     side = reference.side
     found = []
@@ -45,7 +47,7 @@ def cautions(plan: Plan, fake: Side, reference: Reference, protocol: Protocol | 
     return found
 
 
-def _sizes(fake: Side, real: Side) -> list[str]:
+def _sizes(fake: SampleSource, real: SampleSource) -> list[str]:
     if fake.is_image != real.is_image or (not fake.is_image and fake.shape != real.shape):
         kinds = [f"{'images' if s.is_image else 'vectors'} {s.shape}" for s in (fake, real)]
         raise UserError(
@@ -63,11 +65,11 @@ def _sizes(fake: Side, real: Side) -> list[str]:
     return found
 
 
-def _copies(side: Side) -> str:
+def _copies(side: SampleSource) -> str:
     if side.copies == side.n - 1:
         return f"all {side.n:,} samples of {side.name} are equal: numbers of them mean nothing."
     return f"{side.copies:,} of the {side.n:,} samples of {side.name} are copies of others in it."
 
 
-def _pixels(side: Side) -> str:
+def _pixels(side: SampleSource) -> str:
     return f"{side.shape[2]} x {side.shape[1]} pixels"

@@ -15,7 +15,7 @@ from bench.evaluation.plan import Planned, fitting_plan, measure, plan_metric
 from bench.evaluation.prepare import exact_mixture
 from bench.evaluation.reference import reference_set
 from bench.evaluation.result import MeasuredValue, NotMeasured
-from bench.evaluation.sides import Side
+from bench.evaluation.sides import SampleSource
 from bench.evaluation.statistics.base import Statistics
 from bench.experiment.protocols import Protocol, title
 from bench.experiment.rows import Value
@@ -35,7 +35,7 @@ class Reference:
 
     name: str
     hash: str
-    side: Side | None
+    side: SampleSource | None
     statistics: Statistics | None
 
     @property
@@ -45,7 +45,9 @@ class Reference:
         return None if data is None else exact_mixture(data)
 
 
-def make_reference(name: str, side: Side | None, statistics: Statistics | None) -> Reference:
+def make_reference(
+    name: str, side: SampleSource | None, statistics: Statistics | None
+) -> Reference:
     """A reference with the hash of what it holds: of the file where that is one of statistics."""
     if statistics is not None:
         return Reference(name, sha256(statistics.path), side, statistics)
@@ -140,7 +142,7 @@ def make_plan(
     metrics: Sequence[str],
     extractors: Mapping[str, Extractor],
     reference: Reference,
-    fake: Side,
+    fake: SampleSource,
     protocol: Protocol | None,
     *,
     asked: bool = True,
@@ -260,7 +262,7 @@ def _set_of(found: Statistics, planned: Iterable[Planned], cache: Path) -> Sampl
     return made
 
 
-def feed_side(accumulator: Accumulator, side: Side, tell: Tell) -> None:
+def feed_side(accumulator: Accumulator, side: SampleSource, tell: Tell) -> None:
     """All samples of a side; UserError, with the sample's file, where features are not finite."""
     done = 0
     try:
@@ -274,7 +276,7 @@ def feed_side(accumulator: Accumulator, side: Side, tell: Tell) -> None:
         raise UserError(f"{side.name} cannot be measured: {error}.") from None
 
 
-def fake_set(plan: Plan, fake: Side, tell: Tell) -> SampleSet:
+def fake_set(plan: Plan, fake: SampleSource, tell: Tell) -> SampleSet:
     """The generated side."""
     accumulator = Accumulator(
         plan.extractors(plan.planned), plan_needs(p.metric for p in plan.planned)
@@ -288,7 +290,7 @@ def compute(
     real: RealSets,
     fake_samples: SampleSet,
     *,
-    fake: Side,
+    fake: SampleSource,
     reference: Reference,
     protocol: str,
 ) -> list[MeasuredValue]:
@@ -309,7 +311,7 @@ def _row(
     metric: Metric,
     value: Value,
     against: SampleSet,
-    fake: Side,
+    fake: SampleSource,
     reference: Reference,
     protocol: str,
 ) -> MeasuredValue:

@@ -27,7 +27,7 @@ Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Side:
+class SampleSource:
     """Samples uint8 (n, C, H, W) or float32 (n, D), which have been read through once.
 
     `batches` reads them again, with int64 labels, 0 where there are none. `hash` is of samples and
@@ -77,7 +77,7 @@ def check_exists(text: str) -> None:
         raise UserError(f"There is no file, folder or data set {text!r}.{known}", code=2)
 
 
-def dataset_side(text: str, most: int | None = None) -> Side:
+def dataset_source(text: str, most: int | None = None) -> SampleSource:
     """A split of a data set, by default the reference one; at most `most` samples of it."""
     name, _, which = text.partition(":")
     data = find_dataset(name)
@@ -93,20 +93,20 @@ def dataset_side(text: str, most: int | None = None) -> Side:
     content = split.hash
     if chosen is not None:
         content = hashlib.sha256(f"{split.hash} {len(rows)} {SEED}".encode()).hexdigest()
-    return Side(
+    return SampleSource(
         f"{name}/{which or SPLITS[0]}", len(rows), tuple(split.samples.shape[1:]), content,
         batches, data=data,
     )  # fmt: skip
 
 
-def file_side(
+def file_source(
     path: Path,
     most: int | None = None,
     *,
     labels: Path | None = None,
     channels: int | None = None,
     tell: Tell = lambda _done, _total: None,
-) -> Side:
+) -> SampleSource:
     """Samples in a folder, ZIP or npz, all of which are read once: a damaged one is found now.
 
     At most `most` of them. `labels` is a file of one class a sample, which replaces those of the
@@ -153,7 +153,9 @@ def file_side(
     if names is not None and chosen is not None:
         names = [names[index] for index in chosen]
     files = None if names is None else tuple(names)
-    return Side(str(path), n, shape, digest.hexdigest(), batches, files, copies=n - len(different))
+    return SampleSource(
+        str(path), n, shape, digest.hexdigest(), batches, files, copies=n - len(different)
+    )
 
 
 def is_vectors(path: Path) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.data import Dataset
-from bench.data.decode import bombs_refused, decode, read_head
+from bench.data.decode import decode, read_head
 from bench.data.trees import FILE_MOST
 from bench.inversion.grid import png
 from bench.system.errors import UserError, unknown
@@ -32,14 +32,13 @@ def read_images(files: Sequence[Path], data: Dataset) -> Tensor:
     for file in files:
         try:
             content = read_whole(file, FILE_MOST)
-            with bombs_refused():
-                _, size = read_head(content, file)
-                if size != (width, height):
-                    raise UserError(
-                        f"{file} has {size[0]}x{size[1]} pixels; a model of {data.name} takes "
-                        f"{width}x{height}: resize it first."
-                    )
-                images.append(decode(content, file, channels=channels, to_grey=True).pixels)
+            _, size = read_head(content, file)
+            if size != (width, height):
+                raise UserError(
+                    f"{file} has {size[0]}x{size[1]} pixels; a model of {data.name} takes "
+                    f"{width}x{height}: resize it first."
+                )
+            images.append(decode(content, file, channels=channels, to_grey=True).pixels)
         except UserError as error:
             raise UserError(str(error), code=2) from None
         except OSError as error:

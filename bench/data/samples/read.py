@@ -18,19 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.data.decode import (
-    PIXELS_MOST,
-    SUFFIXES,
-    NeedsColour,
-    bombs_refused,
-    decode,
-    is_image,
-    read_head,
-)
+from bench.data.decode import PIXELS_MOST, SUFFIXES, channels_of, decode, is_image
 from bench.data.labels import INDEX, folder_labels, index_labels, whole_numbers
 from bench.data.samples.card import SAMPLES_JSON, SampleCard, parse_sample_card
 from bench.data.trees import Tree, Zip, open_tree
-from bench.data.untrusted import DAMAGE, open_array, take
+from bench.data.untrusted import DAMAGE, open_array, read_member, take
 from bench.system.errors import UserError, said
 
 BATCH = 256
@@ -123,17 +115,13 @@ def _images(
     channels: int | None,
 ) -> Batches:
     if channels is None:
-        channels = 1 if _all_grey(tree, names) else 3
+        channels = channels_of((text, tree.path / name) for name, text in tree.contents(names))
     decoded: list[npt.NDArray[np.uint8]] = []
     classes: list[int | None] = []
     shape: tuple[int, ...] = ()
     for done, (name, content) in enumerate(tree.contents(names), 1):
         where = tree.path / name
-        try:
-            with bombs_refused():
-                image = decode(content, where, channels=channels).pixels
-        except NeedsColour:
-            raise UserError(f"{where} is in colour, and grey images are asked for.") from None
+        image = decode(content, where, channels=channels).pixels
         shape = shape or image.shape
         if image.shape != shape:
             raise UserError(
@@ -149,15 +137,6 @@ def _images(
                 torch.tensor(known) if len(known) == len(classes) else None,
             )
             decoded, classes = [], []
-
-
-def _all_grey(tree: Tree, names: Sequence[str]) -> bool:
-    """Whether all images are grey, by their headers up to that of the first in colour."""
-    for name, content in tree.contents(names):
-        with bombs_refused():
-            if not read_head(content, tree.path / name)[0]:
-                return False
-    return True
 
 
 def fitting(batch: int, size: int) -> int:
@@ -204,8 +183,4 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
 def _npz_labels(file: zipfile.ZipFile, n: int) -> Tensor | None:
     if "arr_1.npy" not in file.NameToInfo:
         return None
-    stream, shape, dtype = open_array(file, "arr_1.npy")
-    with closing(stream):
-        if shape != (n,):
-            raise ValueError(f"arr_1 is {dtype} {shape}, not one whole number for each of {n}")
-        return torch.from_numpy(whole_numbers(take(stream, shape, dtype, "arr_1"), n))
+    return torch.from_numpy(whole_numbers(read_member(file, "arr_1.npy", 8 * n + 4096), n))

@@ -7,7 +7,7 @@ import math
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from bench.data.decode import is_image
 from bench.data.samples.card import SAMPLES_JSON, SampleCard, differences, parse_sample_card
 from bench.data.samples.read import CARD_MOST
-from bench.data.untrusted import DAMAGE, open_array, take
+from bench.data.trees import Zip
+from bench.data.untrusted import DAMAGE, read_member
 from bench.system import places
 from bench.system.errors import UserError, said
 from bench.system.files import atomic_path, check_regular, make_folder, read_whole, tidy, write_text
@@ -273,7 +274,7 @@ def first_missing(path: Path, kind: str, card: SampleCard) -> int:
         return 0
     try:
         there = _card_of(path, kind)
-    except DAMAGE as error:
+    except (UserError, *DAMAGE) as error:
         raise UserError(
             f"{path} is already there and says not what samples it holds ({said(error)}); choose "
             "another place for the samples, or remove it."
@@ -320,17 +321,13 @@ def _card_of(path: Path, kind: str) -> SampleCard | None:
         with Image.open(path, formats=("PNG",)) as picture:
             return parse_sample_card(str(picture.info[ABOUT]))
     if kind == "zip":
-        with zipfile.ZipFile(path) as file:
-            entry = file.getinfo(SAMPLES_JSON)
-            if entry.file_size > CARD_MOST:
-                raise ValueError(f"its {SAMPLES_JSON} has {entry.file_size:,} bytes")
-            return parse_sample_card(file.read(entry))
+        ((_, text),) = Zip(path).contents([SAMPLES_JSON], CARD_MOST)
+        return parse_sample_card(text)
     with zipfile.ZipFile(path) as file:
-        stream, shape, dtype = open_array(file, f"{ABOUT}.npy")
-        with closing(stream):
-            if dtype.kind != "U" or shape != () or dtype.itemsize > CARD_MOST:
-                raise ValueError(f"its {ABOUT} is {dtype} {shape}")
-            return parse_sample_card(str(take(stream, shape, dtype, path)[()]))
+        about = read_member(file, f"{ABOUT}.npy", CARD_MOST)
+    if about.dtype.kind != "U" or about.shape != ():
+        raise ValueError(f"its {ABOUT} is {about.dtype} {about.shape}")
+    return parse_sample_card(str(about[()]))
 
 
 def arrays(samples: Tensor) -> npt.NDArray[Any]:

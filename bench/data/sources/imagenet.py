@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from bench.data.batches import batch_labels, batch_pixels, planes, read_batch
 from bench.data.labels import Labels, check_labels
 from bench.data.sources.base import Batches, Listing, Pixels
-from bench.data.trees import File, damage_named
-from bench.data.untrusted import open_array, rows, take
+from bench.data.trees import FILE_MOST, File, damage_named
+from bench.data.untrusted import open_array, read_member, rows
 from bench.system.errors import UserError, said
 
 _NAME = re.compile(r"(?:.*/)?(train_data_batch_(\d+)|train_data|val_data)(\.npz)?")
@@ -73,25 +73,15 @@ class ImageNetBatches(Batches):
             shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
             return shape, batch_labels(path, name, batch.get("labels"), len(pixels))
         with damage_named(path, name), zipfile.ZipFile(file) as archive:
-            stream, size, dtype = self._array(archive, name, "data")
-            stream.close()
-            if dtype != np.uint8 or len(size) != 2:
-                raise UserError(f"{path}: {name!r} has no 'data' of uint8 (n, 3 * H * W).")
-            n, columns = size
-            stream, size, dtype = self._array(archive, name, "labels")
-            with stream:
-                if dtype.kind not in "iu" or len(size) != 1:
-                    raise UserError(f"{path}: {name!r} has no 'labels' that are whole numbers.")
-                labels = take(stream, size, dtype, f"{path / name}: labels")
-        return planes(path, name, columns), batch_labels(path, name, labels, n)
-
-    def _array(
-        self, archive: zipfile.ZipFile, name: str, key: str
-    ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
-        try:
-            return open_array(archive, f"{key}.npy")
-        except ValueError as error:
-            raise UserError(f"{self.tree.path}: {name!r} cannot be used: {said(error)}.") from None
+            try:
+                stream, size, dtype = open_array(archive, "data.npy")
+                stream.close()
+                labels = read_member(archive, "labels.npy", FILE_MOST)
+            except (ValueError, UserError) as error:
+                raise UserError(f"{path}: {name!r} cannot be used: {said(error)}.") from None
+        if dtype != np.uint8 or len(size) != 2:
+            raise UserError(f"{path}: {name!r} has no 'data' of uint8 (n, 3 * H * W).")
+        return planes(path, name, size[1]), batch_labels(path, name, labels, size[0])
 
     def _blocks(self, name: str, file: IO[bytes]) -> Iterator[Pixels]:
         path = self.tree.path
@@ -99,7 +89,7 @@ class ImageNetBatches(Batches):
             yield batch_pixels(path, name, read_batch(path, file, name))
             return
         with zipfile.ZipFile(file) as archive:
-            stream, (n, columns), _ = self._array(archive, name, "data")
+            stream, (n, columns), _ = open_array(archive, "data.npy")
             with stream:
                 shape = planes(path, name, columns)
                 for block in rows(stream, n, columns, f"{path / name}: data"):

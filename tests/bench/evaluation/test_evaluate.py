@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.evaluation.result import shown
-from bench.evaluation.sides import draw, file_side
+from bench.evaluation.sides import draw, file_source
 from bench.system.devices import resolve_device
 from metrics import EXTRACTORS, METRICS
 from metrics.accumulate import Accumulator
@@ -190,12 +190,12 @@ def test_max_samples_is_a_fixed_random_subset(folders):
 def test_labels_of_a_file_replace_the_folders(folders, tmp_path):
     (tmp_path / "l.txt").write_text("\n".join("01" * 20))
     np.save("l.npy", np.array([0, 1] * 20))
-    text = file_side(tmp_path / "fake", labels=tmp_path / "l.txt")
-    array = file_side(tmp_path / "fake", labels=tmp_path / "l.npy")
+    text = file_source(tmp_path / "fake", labels=tmp_path / "l.txt")
+    array = file_source(tmp_path / "fake", labels=tmp_path / "l.npy")
     labels = torch.cat([y for _, y in text.batches()])
     assert labels.tolist() == [0, 1] * 20
     assert text.hash == array.hash
-    own = file_side(tmp_path / "fake")
+    own = file_source(tmp_path / "fake")
     assert torch.cat([y for _, y in own.batches()]).tolist() == [0] * 20 + [1] * 20
     assert own.hash != text.hash
     assert bench("evaluate", "fake", "-r", "real", *USUAL, "--labels", "l.txt").code == 0
