@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.formatting import decimals, error_decimals, number, with_error
+from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
 from bench.report.document import DASH, Text
 from metrics.base import Estimate
