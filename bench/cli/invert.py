@@ -30,8 +30,8 @@ from bench.inversion.measure import (
     share,
 )
 from bench.inversion.plan import make_editor
+from bench.report.document import DASH
 from bench.report.numbers.names import slug
-from bench.report.pages.tables import DASH
 from bench.sweep.cells import Target
 from bench.sweep.run import Diverged
 from bench.system.devices import resolve_device
@@ -211,15 +211,15 @@ def _grid(
 
 
 def _write_figure(path: Path, grid: EditGrid, title: str) -> None:
+    from bench.report.figures.edit_grids import grid_figure
     from bench.report.figures.style import look, render
-    from bench.report.pages.inversion_section import grid_figure
 
     with look():
         write_bytes(path, render(grid_figure(grid, title))[0])
 
 
 def _print_scores(console: Console, inverted: Inverted, editor: Editor, data: Dataset) -> None:
-    from bench.report.pages.inversion_tables import AUTHORS, score_text
+    from bench.report.pages.inversions import AUTHORS, score_text
 
     found, exact = scores(inverted, AUTHORS_BATCH, *lpips_or_reason(data.spec.shape[1:]))
     table = Table("measure", f"mean ± standard error of {len(inverted.split)} images")

@@ -12,11 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench import report
 from bench.experiment.inversion_rows import EditGrid, InversionRow, Pair, Score, Share
 from bench.experiment.rows import Row
-from bench.report import write_report
-from bench.report.pages.page import Picture
+from bench.report import build, write_report
 from bench.system.errors import UserError
 from tests.bench.report.factory import demo, images, row, value
 from tests.hostile.values import BAD, MARKUP, broken
@@ -61,7 +59,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def tables_only(monkeypatch):
     """Figures are drawn by tests of their own; here their plans, and so captions, are enough."""
-    monkeypatch.setattr(report, "_draw", lambda plans, out, bar: ([Picture(p) for p in plans], []))
+    monkeypatch.setattr(build, "draw", lambda plan, folder: [])
 
 
 def rows_of(text: str) -> list[Row]:
@@ -208,7 +206,7 @@ def test_rows_of_any_values_are_refused_or_reported(data):
         return
     others = [Row(**known) for known in ROWS if known["key"] != changed.key]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(report, "_draw", lambda plans, out, bar: ([Picture(p) for p in plans], []))
+        patch.setattr(build, "draw", lambda plan, folder: [])
         place = Path(folder)
         try:
             found = write_report([changed, *others], place / "r", published=None)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pandas as pd
+
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
 from bench.report.figures.style import method_order
@@ -99,3 +101,42 @@ def _facts(row: InversionRow) -> dict[str, object]:
         "judge hash": row.judge_hash,
         "images a batch": row.authors_batch,
     }
+
+
+_BASE = (
+    *("experiment", "dataset", "method", "run", "train_seed", "guidance", "n", "status", "reason"),
+    *("inversion_nfe", "reconstruction_nfe", "edit_nfe", "inversion_seconds", "edit_seconds"),
+)
+_LAST = ("authors_batch", "judge", "judge_hash", "reference", "reference_hash")
+
+
+def inversion_summary(data: Inversions) -> pd.DataFrame:
+    """One line a row: costs, every score with its standard error, edits, latents, hashes."""
+    records: list[dict[str, object]] = []
+    for row in data.rows:
+        record: dict[str, object] = {name: getattr(row, name) for name in _BASE}
+        for score in row.scores:
+            record[score.name] = score.value
+            if score.se is not None:
+                record[f"{score.name}_se"] = score.se
+        record["exact"] = row.exact if row.status == "ok" else None
+        for name, share in (("edits", row.edits), ("real", row.real)):
+            if share is not None:
+                values = {"right": share.right, "n": share.n, "low": share.low, "high": share.high}
+                record |= {f"{name}_{k}": v for k, v in values.items()}
+        if row.latents is not None:
+            record |= {f"latent_{k}": v for k, v in row.latents.model_dump().items()}
+        record |= {name: getattr(row, name) for name in _LAST}
+        records.append(record | {"checkpoint": row.checkpoint, "key": row.key})
+    return pd.DataFrame.from_records(records)
+
+
+def edit_summary(data: Inversions) -> pd.DataFrame:
+    """One line a row and pair of classes."""
+    names = ["experiment", "dataset", "method", "run", "guidance"]
+    records = [
+        {**{n: getattr(row, n) for n in names}, **pair.model_dump()}
+        for row in data.rows
+        for pair in row.pairs
+    ]
+    return pd.DataFrame.from_records(records, columns=[*names, "source", "target", "n", "right"])

@@ -14,17 +14,13 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 
-from bench.experiment.formatting import decimals, error_decimals, number, with_error
 from bench.experiment.rows import Z95, Density, Points, Preview
 from bench.report.numbers.cells import Cell, pair
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.pages.sheets import Sheet, SheetLine
-from bench.report.pages.tables import Text
 from metrics.base import Estimate, ExactMixture
 from metrics.errors import paired_difference, seeds_se
 from metrics.tilt import tilt_distance
 
-TITLE = "The rule's error and the network's"
 EXACT = "oracle"
 """The method with the closed-form denoiser."""
 METRIC = "w1"
@@ -34,21 +30,6 @@ CFG = "cfg"
 FIELDS = (
     *("dataset", "rule", "method", "steps", "guidance", "n", "rule_error", "rule_error_se"),
     *("total", "total_se", "network", "network_se", "low", "high", "seeds", "error_of", "tilt"),
-)
-TILT = "g-tilted density, exactly"
-NOTES = (
-    "Wasserstein-1 distance to the exact density of the class, in data units. Rule: of the "
-    "closed-form denoiser under the rule. Total: of the trained network under the same rule, with "
-    "as many steps. Network: the total less the rule's error, at the same sampling seeds; below 0 "
-    "the network's error makes up for some of the rule's.",
-    "Every distance is of a finite sample, and is not 0 for samples of the density itself.",
-    "± is one standard error; of the network's share it is the paired jackknife's, for these "
-    "weights, or that over training runs. *: significant at 5%, not corrected for many "
-    "comparisons.",
-)
-TILTED = (
-    "The g-tilted density is p(x|c)^g p(x)^(1-g), normalised: its own distance to the target, "
-    "without samples. A rule that sampled it would have this error."
 )
 
 
@@ -182,64 +163,6 @@ def known_density(previews: Iterator[Preview | None]) -> ExactMixture | None:
     return None
 
 
-def yardstick_sheet(found: Yardstick) -> Sheet:
-    """The table of a data set: rule by rule its own error, the total and the network's share."""
-    values = [c.mean for (s, _), c in found.cells.items() if s in found.exact]
-    digits = decimals(values + list(found.tilt.values()))
-    lines = []
-    steps = {s.steps for s in found.exact}
-    for line in found.exact:
-        name = rule_of(line) + (f", {line.steps} steps" if len(steps) > 1 else "")
-        name += f" [{line.run}]" if line.run else ""
-        own = [found.cells.get((line, g)) for g in found.guidance]
-        lines.append(SheetLine(f"{name}: rule", tuple(_value(cell, digits) for cell in own)))
-        for other in partners(line, [s.series for s in found.shares]):
-            by_scale = {s.guidance: s for s in found.shares if (s.series, s.exact) == (other, line)}
-            totals = [found.cells.get((other, g)) if g in by_scale else None
-                      for g in found.guidance]  # fmt: skip
-            label = _named(other)
-            lines += [
-                SheetLine(f"{name}: total, {label}", tuple(_value(c, digits) for c in totals)),
-                SheetLine(
-                    f"{name}: network, {label}",
-                    tuple(_share(by_scale.get(g), digits) for g in found.guidance),
-                ),
-            ]
-    if found.tilt:
-        exact = (found.tilt.get(g) for g in found.guidance)
-        cells = tuple(Text("" if v is None else number(v, digits)) for v in exact)
-        lines.append(SheetLine(TILT, cells, reference=True))
-    notes = [*(NOTES if found.shares else NOTES[:2]), *([TILTED] if found.tilt else [])]
-    return Sheet(
-        dataset=found.column.dataset,
-        title=f"{TITLE}: {found.column.dataset}, {found.column.title}",
-        first="rule",
-        names=tuple(f"g = {g:g}" for g in found.guidance),
-        lines=tuple(lines),
-        notes=tuple(("", note) for note in notes),
-    )
-
-
-def _value(cell: Cell | None, digits: int) -> Text:
-    if cell is None or not cell.found:
-        return Text("")
-    text, error = with_error(cell.estimate, digits)
-    return Text(text, error=error)
-
-
-def _share(share: Share | None, digits: int) -> Text:
-    if share is None:
-        return Text("")
-    value, se = share.network.value, share.network.se
-    shown = error_decimals(se) if se else digits
-    text = ("+" if value > 0 else "") + number(value, shown)
-    return Text(
-        text,
-        "*" if is_significant(share.network) else "",
-        error=f"± {number(se, shown)}" if se is not None else "",
-    )
-
-
 def is_significant(found: Estimate) -> bool:
     """Whether 0 is outside the 95% interval; False where there is no error."""
     low, high = interval(found)
@@ -272,13 +195,14 @@ def yardstick_frame(yardsticks: Sequence[Yardstick]) -> pd.DataFrame:
                     nothing = (None,) * 7 + ("",)
                     records.append((*place, EXACT, line.steps, g, column.n, *error, *nothing, tilt))
                 for share in some:
-                    name = _named(share.series)
+                    name = named(share.series)
                     head = (*place, name, line.steps, g, column.n)
                     records.append((*head, *error, *_record(share), tilt))
     return pd.DataFrame.from_records(records, columns=list(FIELDS))
 
 
-def _named(series: Series) -> str:
+def named(series: Series) -> str:
+    """The method of a line, and its run where several are told apart."""
     return series.method + (f" [{series.run}]" if series.run else "")
 
 

@@ -1,11 +1,11 @@
-"""Tables as TeX."""
+"""The document as TeX: its tables as floats."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from bench.report.pages.tables import DASH, Table, Text, headed
+from bench.report.document import DASH, Document, Form, Heading, Table, Text
 
 _TEX = {
     **{c: rf"\{c}" for c in "&%$#_{}"},
@@ -25,6 +25,27 @@ _TEX = {
         "\N{MULTIPLICATION SIGN}": r"$\times$",
     },
 }
+_WIDTH = 345.0
+"""Points that LaTeX's article class has for a line."""
+
+
+def tex(document: Document) -> str:
+    """All tables as floats to be included; wide ones are split so that 8 pt type fits the page."""
+    out = [
+        *map(_comment, (document.title, *document.remarks)),
+        r"% Needs \usepackage{booktabs}. To see them alone:",
+        r"% pdflatex '\documentclass{article}\usepackage{booktabs}"
+        r"\begin{document}\input{tables}\end{document}'",
+    ]
+    for block in document.shown(Form.TEX):
+        match block:
+            case Table():
+                out += _floats(block)
+            case Heading():
+                out += ["", _comment(block.text)]
+            case _:
+                raise TypeError(f"TeX has tables and headings, not {type(block).__name__}")
+    return "\n".join(out) + "\n"
 
 
 def escape_tex(text: str) -> str:
@@ -35,85 +56,73 @@ def escape_tex(text: str) -> str:
     return head + "".join(_TEX.get(c, c) for c in body)
 
 
-def tex(tables: Sequence[Table], head: Sequence[str]) -> str:
-    """All tables as floats to be included; wide ones are split so that 8 pt type fits the page."""
-    out = [
-        *(f"% {' '.join(line.split())}" for line in head),
-        r"% Needs \usepackage{booktabs}. To see them alone:",
-        r"% pdflatex '\documentclass{article}\usepackage{booktabs}"
-        r"\begin{document}\input{tables}\end{document}'",
-    ]
-    for table in tables:
-        blocks = list(_blocks(table))
-        for i, block in enumerate(blocks):
-            part = f" (part {i + 1} of {len(blocks)})" if len(blocks) > 1 else ""
-            caption = f"{escape_tex(table.column.dataset)}: {escape_tex(table.title)}{part}."
-            out += ["", *_tex_float(table, block, caption)]
-    return "\n".join(out) + "\n"
+def _comment(text: str) -> str:
+    return f"% {' '.join(text.split())}"
+
+
+def _floats(table: Table) -> Iterator[str]:
+    blocks = list(_blocks(table))
+    for i, block in enumerate(blocks):
+        part = f" (part {i + 1} of {len(blocks)})" if len(blocks) > 1 else ""
+        yield ""
+        yield from _float(table, block, f"{escape_tex(table.caption or table.title)}{part}.")
 
 
 def _blocks(table: Table) -> Iterator[range]:
-    """Return runs of guidance columns that fit the 345 pt of LaTeX's article class at 8 pt."""
-    widths = [
-        max(len(t) for t in (f"g = {g}", *(_shown(line.cells[j]) for line in table.lines)))
-        for j, g in enumerate(table.guidance)
-    ]
+    """Runs of columns that fit the page at 8 pt, beside the labels and the repeated columns."""
     label = max((len(line.label) for line in table.lines), default=0)
-    yield from fitting(widths, label + 14)
-
-
-def fitting(widths: Sequence[int], label: int) -> Iterator[range]:
-    """Runs of columns of `widths` characters that fit the page beside `label` characters."""
-    room = 345 - 4.3 * label - 20
-    start, used = 0, 0.0
-    for j, width in enumerate(widths):
-        needed = 4.3 * width + 6
+    room = _WIDTH - 4.3 * (label + 7 * table.repeated) - 20
+    start, used = table.repeated, 0.0
+    for j in range(start, len(table.names)):
+        cells = [line.cells[j] for line in table.lines]
+        texts = [table.names[j], *(f"{c.text} {c.error}".rstrip() for c in cells)]
+        needed = 4.3 * max(map(len, texts)) + 6
         if j > start and used + needed > room:
             yield range(start, j)
             start, used = j, 0.0
         used += needed
-    yield range(start, len(widths))
+    yield range(start, len(table.names))
 
 
-def _tex_float(table: Table, block: range, caption: str) -> list[str]:
-    names = ["method", "NFE", "s/image", *(f"$g = {table.guidance[j]}$" for j in block)]
-    rows = []
-    for heading, line in headed(table.lines):
+def _float(table: Table, block: range, caption: str) -> Iterator[str]:
+    columns = [*range(table.repeated), *block]
+    names = [table.first, *(table.names[j] for j in columns)]
+    yield from (
+        r"\begin{table}",
+        rf"\caption{{{caption}}}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        r"\toprule",
+        " & ".join(map(_name, names)) + r" \\",
+        r"\midrule",
+    )
+    used = {m for line in table.lines for j in columns for m in line.cells[j].marks.split(",")}
+    for heading, line in table.grouped:
         if heading:
-            wide = rf"\multicolumn{{{len(names)}}}{{l}}{{\itshape {escape_tex(heading)}}} \\"
-            rows += [r"\midrule", wide]
-        cells = [line.label, line.nfe, line.seconds]
-        shown = [*(escape_tex(c) for c in cells), *(tex_cell(line.cells[j]) for j in block)]
-        rows += [r"\midrule"] * line.floor + [" & ".join(shown) + r" \\"]
-    used = set(",".join(line.cells[j].marks for line in table.lines for j in block).split(","))
+            yield r"\midrule"
+            yield rf"\multicolumn{{{len(names)}}}{{l}}{{\itshape {escape_tex(heading)}}} \\"
+        if line.kind == "floor":
+            yield r"\midrule"
+        cells = (_cell(line.cells[j]) for j in columns)
+        yield " & ".join([escape_tex(line.label), *cells]) + r" \\"
     notes = [
         (f"$^{{{mark}}}$ " if mark else "") + escape_tex(text)
         for mark, text in table.notes
         if not mark or mark in used
     ]
-    return [
-        r"\begin{table}",
-        rf"\caption{{{caption}}}",
-        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-        rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
-        r"\toprule",
-        " & ".join(names) + r" \\",
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-        *([r"\par\smallskip\raggedright", r" \\ ".join(notes)] if notes else []),
-        r"\end{table}",
-    ]
+    yield from (r"\bottomrule", r"\end{tabular}")
+    if notes:
+        yield from (r"\par\smallskip\raggedright", r" \\ ".join(notes))
+    yield r"\end{table}"
 
 
-def tex_cell(cell: Text) -> str:
-    """A cell as TeX."""
+def _name(text: str) -> str:
+    """The name of a column; a guidance scale is math."""
+    return f"${text}$" if re.fullmatch(r"g = [\d.e+-]+", text) else escape_tex(text)
+
+
+def _cell(cell: Text) -> str:
     text = escape_tex(cell.text)
     text = rf"\textbf{{{text}}}" if cell.bold else text
     text = f"{text}$^{{{cell.marks}}}$" if cell.marks else text
     return rf"{text}\,{{\scriptsize {escape_tex(cell.error)}}}" if cell.error else text
-
-
-def _shown(cell: Text) -> str:
-    return f"{cell.text} {cell.error}" if cell.error else cell.text

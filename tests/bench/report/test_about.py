@@ -12,7 +12,7 @@ from bench.report.numbers.comparison import cost_columns
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.hypervolume import precision_pairs
 from bench.report.numbers.pairs import headline_differences
-from bench.report.pages.tables import make_table
+from bench.report.pages.measures import measure_table
 from metrics import METRICS
 from metrics.about import About
 from tests.bench.report.factory import row, value
@@ -69,12 +69,12 @@ def test_a_plugins_metric_is_ordered_compared_and_drawn_as_it_says():
 
 def test_a_plugins_metric_is_described_as_it_says():
     data = prepare([r for r in rows() if r.seed == 0])
-    notes = [text for _, text in make_table(data, column_of(data, "novel")).notes]
+    notes = [text for _, text in measure_table(data, column_of(data, "novel")).notes]
     said = (
         "± of a single run is its standard error (jackknife), counting the sampling of both sets."
     )
     assert said in notes
-    several = make_table(prepare(rows()), column_of(prepare(rows()), "novel"))
+    several = measure_table(prepare(rows()), column_of(prepare(rows()), "novel"))
     assert any(line.label.endswith("min of 3 seeds") for line in several.lines)
 
 

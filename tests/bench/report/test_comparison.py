@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 
 from bench.report import write_report
+from bench.report.document import Document
 from bench.report.numbers.comparison import FILES, compare, comparison_frames, cost_columns
 from bench.report.numbers.frame import prepare
-from bench.report.pages.tables import make_table, markdown
+from bench.report.pages.markdown import markdown
+from bench.report.pages.measures import measure_table
 from bench.report.pages.tex import tex
 from tests.bench.report.factory import row, value
 from tests.bench.report.rules_factory import sweep
@@ -70,7 +72,7 @@ def test_rankings_stand_behind_their_measures(report):
 
 def test_tables_group_rules_below_their_method():
     data = prepare(rows())
-    table = make_table(data, next(c for c in data.columns if c.metric == "fd"))
+    table = measure_table(data, next(c for c in data.columns if c.metric == "fd"))
     assert [(line.group, line.label) for line in table.lines] == [
         ("", "edm, 18 steps"),
         ("", "ct, 1 step"),
@@ -79,9 +81,10 @@ def test_tables_group_rules_below_their_method():
         ("edm, 18 steps: guidance rules", "edm + cads, 18 steps"),
         ("", "real vs. real (floor)"),
     ]
+    document = Document("x", (), (table,))
     heading = "| **edm, 18 steps: guidance rules** | | | | | |"
-    assert markdown([table], ["x"]).splitlines().count(heading) == 1
-    text = tex([table], ["x"])
+    assert markdown(document).splitlines().count(heading) == 1
+    text = tex(document)
     assert text.count(r"{\itshape edm, 18 steps: guidance rules}") == text.count("begin{tabular}")
 
 

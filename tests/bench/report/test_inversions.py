@@ -11,13 +11,12 @@ from PIL import Image
 
 from bench.experiment.inversion_rows import EditGrid, InversionRow, Latents, Pair, Score, Share
 from bench.report import write_report
+from bench.report.document import DASH, Text
+from bench.report.figures.edit_grids import grid_figure, plan_grids
 from bench.report.figures.grids import NARROWEST
 from bench.report.figures.style import look
-from bench.report.numbers.inversions import prepare_inversions
-from bench.report.pages.inversion_section import grid_figure, inversion_summary, plan_grids
-from bench.report.pages.inversion_tables import make_sheets, with_error
-from bench.report.pages.sheets import Sheet, SheetLine, sheet_html, sheet_markdown, sheet_tex
-from bench.report.pages.tables import DASH, Text
+from bench.report.numbers.inversions import inversion_summary, prepare_inversions
+from bench.report.pages.inversions import inversion_tables, with_error
 from bench.system.errors import UserError
 from tests.bench.report.factory import row, value
 from tests.bench.report.test_report import Page
@@ -103,57 +102,58 @@ def few():
     return [inversion("igct"), skipped()]
 
 
-def sheets(rows):
-    return {s.title.split()[0]: s for s in make_sheets(prepare_inversions(rows), "digits")}
+def tables(rows):
+    found = inversion_tables(prepare_inversions(rows), "digits")
+    return {table.title.split()[0]: table for table in found}
 
 
-def cells(sheet, label):
-    (line,) = [line for line in sheet.lines if line.label == label]
-    return dict(zip(sheet.names, line.cells, strict=True))
+def cells(table, label):
+    (line,) = [line for line in table.lines if line.label == label]
+    return dict(zip(table.names, line.cells, strict=True))
 
 
 def test_reconstruction_has_one_line_a_run_with_errors_and_the_best_in_bold():
-    sheet = sheets(demo())["Reconstruction"]
-    assert [line.label for line in sheet.lines] == ["edm", "igct"]
-    assert sheet.names == (
+    table = tables(demo())["Reconstruction"]
+    assert [line.label for line in table.lines] == ["edm", "igct"]
+    assert table.names == (
         *("NFE", "s/image", "MSE ↓", "PSNR, dB ↑"),
         "SSIM/batch (authors') ↑",
     )
-    edm, igct = cells(sheet, "edm"), cells(sheet, "igct")
+    edm, igct = cells(table, "edm"), cells(table, "igct")
     assert edm["NFE"].text == "34 + 35"
     assert edm["MSE ↓"] == Text("0.0010 ± 0.0004", bold=True)
     assert igct["MSE ↓"] == Text("0.0230 ± 0.0004")
     assert edm["PSNR, dB ↑"].bold
     assert igct["PSNR, dB ↑"].text == "22.99 ± 0.16"
     assert igct["SSIM/batch (authors') ↑"].text == "0.9700"
-    notes = " ".join(text for _, text in sheet.notes)
+    notes = " ".join(text for _, text in table.notes)
     assert f"all methods: LPIPS is not measured: {NO_LPIPS}." in notes
     assert "50 images" in notes
     assert "batches of 128" in notes
 
 
 def test_edits_have_one_column_a_scale_their_ceiling_and_reasons():
-    sheet = sheets(demo())["Edits"]
-    assert [line.label for line in sheet.lines] == [
+    table = tables(demo())["Edits"]
+    assert [line.label for line in table.lines] == [
         *("edm", "ct", "igct", "real images, unedited (ceiling)")
     ]
-    edm = cells(sheet, "edm")
+    edm = cells(table, "edm")
     assert edm["NFE"].text == "35–70"
     assert edm["s/image"].text == "0.02–0.04"
     assert edm["g = 7"].text == f"0.978 (0.960{DASH}0.987)"
-    notes = dict(sheet.notes)
-    assert notes[cells(sheet, "ct")["g = 1"].marks] == "skipped: ct maps no image to a latent"
-    assert cells(sheet, "ct")["g = 7"].text == ""
-    over = cells(sheet, "igct")["g = 13"]
+    notes = dict(table.notes)
+    assert notes[cells(table, "ct")["g = 1"].marks] == "skipped: ct maps no image to a latent"
+    assert cells(table, "ct")["g = 7"].text == ""
+    over = cells(table, "igct")["g = 13"]
     assert (over.text, notes[over.marks]) == (DASH, "skipped: trained for guidance 1 to 7, not 13")
-    assert sheet.lines[-1].reference
-    assert {c.text for c in sheet.lines[-1].cells[2:]} == {f"0.980 (0.890{DASH}0.996)"}
+    assert table.lines[-1].kind == "floor"
+    assert {c.text for c in table.lines[-1].cells[2:]} == {f"0.980 (0.890{DASH}0.996)"}
 
 
 def test_latents_stand_beside_what_noise_would_give():
-    sheet = sheets(demo())["Latents"]
-    assert cells(sheet, "edm")["std"].text == "0.900"
-    noise = cells(sheet, "N(0, 1)")
+    table = tables(demo())["Latents"]
+    assert cells(table, "edm")["std"].text == "0.900"
+    noise = cells(table, "N(0, 1)")
     assert [noise[n].text for n in ("mean", "std", "std of the means", "std of the stds")] == [
         *("0.000", "1.000", f"{50**-0.5:.3f}", f"{100**-0.5:.3f}")
     ]
@@ -161,7 +161,7 @@ def test_latents_stand_beside_what_noise_would_give():
 
 def test_runs_of_one_method_are_told_apart():
     rows = [inversion("igct"), inversion("igct", train_seed=1), inversion("edm")]
-    labels = [line.label for line in sheets(rows)["Reconstruction"].lines]
+    labels = [line.label for line in tables(rows)["Reconstruction"].lines]
     assert labels == ["edm", "igct [digits-igct-s0]", "igct [digits-igct-s1]"]
 
 
@@ -298,28 +298,3 @@ def test_the_page_escapes_and_links_to_its_own_files(tmp_path):
 )
 def test_values_are_shown_to_the_digits_of_their_error(value, se, shown):
     assert with_error(value, se) == shown
-
-
-def test_a_sheet_in_three_forms():
-    sheet = Sheet(
-        "d_1", "A & b", "method", ("x ↓", "y"),
-        (SheetLine("m<1>", (Text("0.5", bold=True), Text("–", "a"))),
-         SheetLine("ref", (Text("1"), Text("2")), reference=True)),
-        (("a", "why & how"), ("", "in general")),
-    )  # fmt: skip
-    text = sheet_markdown(sheet)
-    assert "| m&lt;1> | **0.5** | –<sup>a</sup> |" in text
-    assert "| *ref* | 1 | 2 |" in text
-    html = sheet_html(sheet)
-    assert "<h3>A &amp; b</h3>" in html
-    assert '<th scope="row">m&lt;1&gt;</th><td><strong>0.5</strong></td>' in html
-    assert "<sup>a</sup> why &amp; how" in html
-    tex = sheet_tex(sheet)
-    assert r"\caption{A \& b.}" in tex
-    assert r"m\textless{}1\textgreater{} & \textbf{0.5} & --$^{a}$ \\" in tex
-    assert r"\midrule" + "\nref & 1 & 2" in tex
-    wide = Sheet("d", "t", "method", tuple(f"c{i}" * 6 for i in range(12)),
-                 (SheetLine("m", tuple(Text(f"{i}.0 ± 0.1") for i in range(12))),))  # fmt: skip
-    parts = sheet_tex(wide)
-    assert parts.count(r"\begin{table}") == parts.count(" of ") > 1
-    assert all(f"{i}.0" in parts for i in range(12))

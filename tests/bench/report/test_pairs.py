@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.report import write_report
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.pairs import FIELDS, difference_frame, differences, headline_differences
-from bench.report.pages.tables import make_table, markdown
+from bench.report.pages.measures import difference_table, measure_table
 from tests.bench.report.factory import row, value
 
 
@@ -36,19 +37,21 @@ def test_what_methods_share_cancels():
     assert not found["igct"].is_significant
 
 
-def test_all_that_are_not_told_from_the_best_are_bold():
+def test_all_that_are_not_told_from_the_best_are_bold(tmp_path):
     data = prepare(rows())
-    table = make_table(data, data.columns[0])
-    bold = {line.label: line.cells[0].bold for line in table.lines}
+    table = measure_table(data, data.columns[0])
+    bold = {line.label: line.cells[2].bold for line in table.lines}
     assert bold == {"edm, 18 steps": True, "igct, 1 step": True, "ct, 1 step": False}
     assert any("not significant at 5%" in text for _, text in table.notes)
-    shown = {line.label: line.cells[0] for line in table.differences}
+    less = difference_table(data, data.columns[0], differences(data, data.columns[0]))
+    shown = {line.label: line.cells[0] for line in less.lines}
     assert shown["edm, 18 steps"].text == "best"
     assert (shown["ct, 1 step"].text[:2], shown["ct, 1 step"].marks) == ("+2", "*")
     assert shown["igct, 1 step"].marks == ""
-    text = markdown([table], ["Results"])
-    assert "<details><summary>Paired differences at the same seeds: FD" in text
-    assert text.count("<details>") == text.count("</details>") == 1
+    write_report(rows(), tmp_path, published=None)
+    text = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert text.count("<details><summary>Paired differences at the same seeds: FD") == 1
+    assert text.count("<details>") == text.count("</details>")
 
 
 def test_other_seeds_or_no_replicates_give_no_difference():
@@ -56,9 +59,9 @@ def test_other_seeds_or_no_replicates_give_no_difference():
     kept = [r for r in rows() if r.method == "edm"]
     data = prepare(kept + other)
     assert differences(data, data.columns[0]) == ()
-    table = make_table(data, data.columns[0])
-    assert [line.cells[0].bold for line in table.lines] == [True, False]
-    assert table.differences == ()
+    table = measure_table(data, data.columns[0])
+    assert [line.cells[2].bold for line in table.lines] == [True, False]
+    assert headline_differences(data) == {}
     bare = prepare([row("digits", m, 1.0, value("fd", 1.0)) for m in ("edm", "ct")])
     assert headline_differences(bare) == {}
 

@@ -3,11 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.report.document import Document
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.operating import best_point, common_range
 from bench.report.numbers.ranking import make_ranking
-from bench.report.pages.comparison_tables import HELD_OUT, OPTIMISTIC, UNTESTED, ranking_sheet
-from bench.report.pages.sheets import sheet_html, sheet_markdown, sheet_tex
+from bench.report.pages.comparison import HELD_OUT, OPTIMISTIC, UNTESTED, ranking_table
+from bench.report.pages.html import html
+from bench.report.pages.markdown import markdown
+from bench.report.pages.tex import tex
 from tests.bench.report.factory import row, value
 
 
@@ -83,7 +86,7 @@ def test_values_without_errors_are_ranked_but_not_grouped():
         rows({"edm": [0.0], "igct": [0.0]}), (5.0, 9.0), strict=True)]  # fmt: skip
     found = ranking(bare)
     assert [(p.group, p.against) for p in found.best] == [(1, None), (0, None)]
-    assert UNTESTED in [text for _, text in ranking_sheet(found).notes]
+    assert UNTESTED in [text for _, text in ranking_table(found).notes]
 
 
 def test_with_several_seeds_one_half_chooses_and_the_other_reports():
@@ -97,7 +100,7 @@ def test_with_several_seeds_one_half_chooses_and_the_other_reports():
     assert (point.guidance, point.held_out, point.is_optimistic) == (2.0, True, False)
     assert point.estimate.value == 4.0
     assert best_point(data, data.columns[0], igct).estimate.value == 5.0
-    notes = [text for _, text in ranking_sheet(make_ranking(data, data.columns[0])).notes]
+    notes = [text for _, text in ranking_table(make_ranking(data, data.columns[0])).notes]
     assert HELD_OUT in notes
     assert OPTIMISTIC not in notes
 
@@ -108,7 +111,7 @@ def test_one_seed_is_optimistic_and_a_single_scale_is_not():
     column = data.columns[0]
     assert best_point(data, column, edm).is_optimistic
     assert not best_point(data, column, ct).is_optimistic
-    assert OPTIMISTIC in [text for _, text in ranking_sheet(make_ranking(data, column)).notes]
+    assert OPTIMISTIC in [text for _, text in ranking_table(make_ranking(data, column)).notes]
 
 
 def test_a_scale_at_which_a_seed_diverged_is_no_operating_point():
@@ -133,15 +136,16 @@ def test_without_a_rival_or_a_direction_there_is_no_ranking():
 
 def test_the_table_says_what_was_compared():
     found = ranking(rows({"edm": [9.0, 3.0], "igct": [7.0, 7.0], "ct": [8.0]}))
-    text = sheet_markdown(ranking_sheet(found))
+    document = Document("Results", (), (ranking_table(found),))
+    text = markdown(document)
     (edm,) = [x for x in text.splitlines() if x.startswith("| edm, 18 steps")]
     assert [part.strip() for part in edm.split("|")][2:9] == [
         *("1", "1", "2", "**3.0** ± 1.0", "36", "0.018", "leader"),
     ]
     (ct,) = [x for x in text.splitlines() if x.startswith("| ct, 1 step")]
     assert ct.rstrip(" |").endswith("– | – | –")
-    assert "< 0.001" in sheet_html(ranking_sheet(found)).replace("&lt;", "<")
-    assert r"edm, 18 steps & 1 & 1" in sheet_tex(ranking_sheet(found))
+    assert "< 0.001" in html(document, {}).replace("&lt;", "<")
+    assert r"edm, 18 steps & 1 & 1" in tex(document)
 
 
 def test_among_equal_lines_one_is_rarely_called_worse():

@@ -15,8 +15,8 @@ from bench.report.numbers.yardstick import (
     known_density,
     make_yardsticks,
     yardstick_frame,
-    yardstick_sheet,
 )
+from bench.report.pages.yardstick import yardstick_table
 from metrics.base import ExactMixture
 from metrics.errors import paired_difference, seeds_se
 from metrics.tilt import tilt_distance
@@ -102,7 +102,7 @@ def test_without_replicates_there_is_no_error():
     found = share_of(only(plain), "", 4.0)
     assert found.network.value == pytest.approx(0.2)
     assert (found.network.se, found.error_of) == (None, "")
-    assert yardstick_sheet(only(plain)).lines[2].cells[0].text == "+0.200"
+    assert yardstick_table(only(plain)).lines[2].cells[0].text == "+0.200"
 
 
 def test_only_common_seeds_are_compared():
@@ -117,7 +117,7 @@ def test_networks_of_other_steps_or_rules_are_not_compared():
     found += [r for r in rows(steps=9) if r.method == "edm"]
     found += [row("modes1d", "igct", 4.0, w1(0.1)), row("modes1d", "edm", 4.0, w1(1), rule="apg")]
     assert only(found).shares == ()
-    labels = [line.label for line in yardstick_sheet(only(found)).lines]
+    labels = [line.label for line in yardstick_table(only(found)).lines]
     assert labels == ["cfg: rule", "fbg: rule", "g-tilted density, exactly"]
 
 
@@ -126,28 +126,28 @@ def test_no_section_without_the_exact_denoiser():
 
 
 def test_the_table():
-    sheet = yardstick_sheet(only(rows()))
-    assert sheet.names == ("g = 1", "g = 4", "g = 13")
+    table = yardstick_table(only(rows()))
+    assert table.names == ("g = 1", "g = 4", "g = 13")
     kinds = ("rule", "total, edm", "network, edm")
     labels = [f"{rule}: {kind}" for rule in ("cfg", "fbg") for kind in kinds]
-    assert [line.label for line in sheet.lines] == [*labels, "g-tilted density, exactly"]
-    share = sheet.lines[2].cells
+    assert [line.label for line in table.lines] == [*labels, "g-tilted density, exactly"]
+    share = table.lines[2].cells
     assert share[1].text.startswith("+0.32")
     assert share[1].marks == "*"
     se = share_of(only(rows()), "", 4.0).network.se
     assert float(share[1].error.removeprefix("± ")) == pytest.approx(se, rel=0.05)
     # Classes 20 std apart are not tilted at all.
-    assert [float(cell.text) for cell in sheet.lines[-1].cells] == [0, 0, 0]
-    assert sheet.lines[-1].reference
+    assert [float(cell.text) for cell in table.lines[-1].cells] == [0, 0, 0]
+    assert table.lines[-1].kind == "floor"
 
 
 def test_a_cell_without_a_result_is_empty():
     found = [r for r in rows() if (r.method, r.rule, r.guidance) != ("edm", "fbg", 13.0)]
     found.append(row("modes1d", "edm", 13.0, rule="fbg", status="diverged", reason="NaN", key="d"))
-    sheet = yardstick_sheet(only(found))
-    assert sheet.lines[4].label == "fbg: total, edm"
-    assert [bool(cell.text) for cell in sheet.lines[4].cells] == [True, True, False]
-    assert [bool(cell.text) for cell in sheet.lines[5].cells] == [True, True, False]
+    table = yardstick_table(only(found))
+    assert table.lines[4].label == "fbg: total, edm"
+    assert [bool(cell.text) for cell in table.lines[4].cells] == [True, True, False]
+    assert [bool(cell.text) for cell in table.lines[5].cells] == [True, True, False]
 
 
 def test_the_frame():
@@ -194,7 +194,7 @@ def test_the_report_has_the_section(tmp_path):
     write_report(rows(), tmp_path, published=None)
     page = (tmp_path / "index.html").read_text()
     heading = "The rule's error and the network's"
-    assert page.count("<h2>The rule&#x27;s error and the network&#x27;s</h2>") == 1
+    assert page.count("<h2>The rule&#39;s error and the network&#39;s</h2>") == 1
     assert 'src="figures/modes1d-yardstick.png"' in page
     assert 'href="yardstick.csv"' in page
     assert f"## {heading}" in (tmp_path / "tables.md").read_text()

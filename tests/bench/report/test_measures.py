@@ -2,20 +2,32 @@ from __future__ import annotations
 
 import re
 
+from bench.report.document import DASH, Document
 from bench.report.numbers.frame import prepare
-from bench.report.pages.tables import DASH, make_table, markdown
+from bench.report.pages.markdown import markdown
+from bench.report.pages.measures import measure_table
 from bench.report.pages.tex import escape_tex, tex
 from tests.bench.report.factory import NO_GUIDANCE, TOO_HIGH, demo, digits, row, toy, value
 
 
 def tables(rows):
     data = prepare(rows)
-    return {(c.dataset, c.metric): make_table(data, c) for c in data.columns}
+    return {(c.dataset, c.metric): measure_table(data, c) for c in data.columns}
+
+
+def document(*tables):
+    return Document("Results", (), tables)
 
 
 def cells(table, label):
+    """Cells of a line by guidance scale, as text."""
     (line,) = [line for line in table.lines if line.label == label]
-    return dict(zip(table.guidance, line.cells, strict=True))
+    return dict(zip((n.removeprefix("g = ") for n in table.names), line.cells, strict=True))
+
+
+def scales(line):
+    """The cells of a line without its costs."""
+    return line.cells[2:]
 
 
 def markdown_row(text, title, label):
@@ -34,17 +46,17 @@ def test_the_best_of_a_column_is_bold_by_direction():
     recall = found["digits", "recall"]
     assert cells(recall, "ct, 1 step")["1"].bold
     contrast = found["digits", "contrast"]
-    assert not any(cell.bold for line in contrast.lines for cell in line.cells)
+    assert not any(cell.bold for line in contrast.lines for cell in scales(line))
 
 
 def test_the_floor_is_a_row_of_its_own_and_never_best():
     found = tables(digits())
     fd, precision = found["digits", "fd"], found["digits", "precision"]
-    assert fd.lines[-1].floor
-    assert [line.floor for line in fd.lines].count(True) == 1
-    assert {cell.text for cell in fd.lines[-1].cells} == {"3.4"}
-    assert not any(cell.bold for cell in precision.lines[-1].cells)
-    assert precision.lines[-1].cells[0].text == "0.910"
+    assert fd.lines[-1].kind == "floor"
+    assert [line.kind for line in fd.lines].count("floor") == 1
+    assert {cell.text for cell in scales(fd.lines[-1])} == {"3.4"}
+    assert not any(cell.bold for cell in scales(precision.lines[-1]))
+    assert scales(precision.lines[-1])[0].text == "0.910"
 
 
 def test_skips_and_divergence_carry_their_reasons():
@@ -88,14 +100,14 @@ def test_single_runs_state_their_error_and_where_it_is_from():
         row("digits", "ct", 1.0, value("fd", 4.0)),
     ]
     table = tables(rows)["digits", "fd"]
-    shown = {line.label: (line.cells[0].text, line.cells[0].error) for line in table.lines}
+    shown = {line.label: (scales(line)[0].text, scales(line)[0].error) for line in table.lines}
     assert shown["edm, 18 steps"] == ("3.00", "± 0.12")
     assert shown["igct, 1 step"] == ("234", "± 12")
     assert shown["ct, 1 step"] == ("4.0", "")
     (note,) = [text for _, text in table.notes if "±" in text]
     assert "(jackknife, 20 groups), conditional on the reference set" in note
-    assert "| **3.00** ± 0.12 |" in markdown([table], ["Results"])
-    assert r"\textbf{3.00}\,{\scriptsize $\pm$ 0.12}" in tex([table], ["Results"])
+    assert "| **3.00** ± 0.12 |" in markdown(document(table))
+    assert r"\textbf{3.00}\,{\scriptsize $\pm$ 0.12}" in tex(document(table))
 
 
 def test_single_runs_are_told_from_means_over_seeds():
@@ -103,13 +115,13 @@ def test_single_runs_are_told_from_means_over_seeds():
     floor = row("digits", "real", 1.0, value("fd", 1.0, **known))
     several = [row("digits", "edm", 1.0, value("fd", x, **known), seed=int(x)) for x in (3.0, 4.0)]
     fd = tables([*several, floor])["digits", "fd"]
-    assert [line.cells[0].error for line in fd.lines] == ["± 0.50", "± 0.10"]
+    assert [scales(line)[0].error for line in fd.lines] == ["± 0.50", "± 0.10"]
     notes = [text for _, text in fd.notes if text.startswith("±")]
     assert "over 2 sampling seeds:" in notes[0]
     assert notes[1].startswith("± of a single run is its standard error (jackknife)")
     one = row("digits", "ct", 1.0, value("fd", 9.0, **known))
     mixed = tables([*several, one, floor])["digits", "fd"]
-    assert [line.cells[0].error for line in mixed.lines] == ["± 0.50 (2)", "± 0.10", "± 0.10"]
+    assert [scales(line)[0].error for line in mixed.lines] == ["± 0.50 (2)", "± 0.10", "± 0.10"]
     assert any("over sampling seeds, their number behind:" in text for _, text in mixed.notes)
 
 
@@ -121,11 +133,11 @@ def test_shares_at_both_ends_show_the_end_of_their_interval():
         row("digits", "ct", 1.0, value("recall", 1.0, **top)),
     ]
     table = tables(rows)["digits", "recall"]
-    shown = {line.label: (line.cells[0].text, line.cells[0].error) for line in table.lines}
+    shown = {line.label: (scales(line)[0].text, scales(line)[0].error) for line in table.lines}
     assert shown == {"edm, 18 steps": ("0.000", "≤ 0.013"), "ct, 1 step": ("1.000", "≥ 0.987")}
     assert cells(table, "ct, 1 step")["1"].bold
     assert any(text.startswith("≤ and ≥") for _, text in table.notes)
-    assert r"{\scriptsize $\geq$ 0.987}" in tex([table], ["Results"])
+    assert r"{\scriptsize $\geq$ 0.987}" in tex(document(table))
 
 
 def test_the_minimum_over_seeds_is_a_line_of_its_own():
@@ -165,12 +177,12 @@ def test_survivors_of_divergence_are_not_best():
 
 def test_ties_are_all_bold():
     rows = [row("digits", m, 1.0, value("fd", 2.0)) for m in ("edm", "igct")]
-    assert [line.cells[0].bold for line in tables(rows)["digits", "fd"].lines] == [True, True]
+    assert [scales(line)[0].bold for line in tables(rows)["digits", "fd"].lines] == [True, True]
 
 
 def test_markdown_shows_titles_costs_and_bold():
     data = prepare(demo())
-    text = markdown([make_table(data, c) for c in data.columns], ["Results"])
+    text = markdown(document(*(measure_table(data, c) for c in data.columns)))
     edm = markdown_row(text, "FD classifier @300 ↓", "edm, 18 steps")
     assert edm[1:4] == [f"18{DASH}36", "0.018", "**3.0**"]
     assert markdown_row(text, "RMS contrast @300", "igct, 1 step")[3] == "0.300"
@@ -182,12 +194,12 @@ def test_markdown_shows_titles_costs_and_bold():
 
 def test_markdown_keeps_a_pipe_in_a_name_in_its_cell():
     found = tables([row("digits", "a|b", 1.0, value("fd", 1.0))])
-    assert "| a\\|b, 4 steps | 4 |" in markdown(list(found.values()), ["Results"])
+    assert "| a\\|b, 4 steps | 4 |" in markdown(document(*found.values()))
 
 
 def test_tex_escapes_names_and_balances():
     rows = [*digits(), row("digits", "my_method", 1.0, value("fd", 0.5, label="FD 100%"))]
-    text = tex(list(tables(rows).values()), ["Results"])
+    text = tex(document(*tables(rows).values()))
     assert r"my\_method, 4 steps & 4 & 0.004 & \textbf{0.5}" in text
     assert not re.search(r"(?<!\\)_", "".join(x for x in text.splitlines() if x[:1] != "%"))
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule")
@@ -199,7 +211,7 @@ def test_tex_escapes_names_and_balances():
 
 def test_wide_tex_tables_are_split_without_losing_columns():
     rows = [row("digits", "edm", 1 + g / 2, value("fd", 10.0 + g)) for g in range(30)]
-    text = tex(list(tables(rows).values()), ["Results"])
+    text = tex(document(*tables(rows).values()))
     assert text.count(r"\begin{table}") > 1
     assert f"(part 1 of {text.count(r'begin{table}')})" in text
     for g in range(30):

@@ -1,0 +1,144 @@
+"""Write a report: from rows to numbers, figures and a document in three forms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+
+import pandas as pd
+from rich.console import Console
+
+from bench.experiment.inversion_rows import InversionRow
+from bench.experiment.rows import Row
+from bench.report.figures.comparison_figures import plan_comparison
+from bench.report.figures.edit_grids import plan_grids
+from bench.report.figures.figures import Plan, plan_figures
+from bench.report.figures.style import look, render
+from bench.report.figures.yardstick_figure import plan_yardsticks
+from bench.report.numbers.comparison import compare, comparison_frames
+from bench.report.numbers.frame import prepare
+from bench.report.numbers.inversions import edit_summary, inversion_summary, prepare_inversions
+from bench.report.numbers.pairs import difference_frame, headline_differences
+from bench.report.numbers.published import read_published
+from bench.report.numbers.summary import provenance, summary
+from bench.report.numbers.yardstick import make_yardsticks, yardstick_frame
+from bench.report.pages.contents import Findings, make_document
+from bench.report.pages.html import html
+from bench.report.pages.markdown import markdown
+from bench.report.pages.spreadsheet import csv_text
+from bench.report.pages.tex import tex
+from bench.system.failures import explain_failure
+from bench.system.files import read_whole, write_bytes, write_text
+from bench.system.progress import Bar
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The files of a report; `problems` has a sentence for every figure that failed."""
+
+    summary: Path
+    markdown: Path
+    tex: Path
+    page: Path
+    figures: tuple[Path, ...]
+    problems: tuple[str, ...]
+
+
+def write_report(
+    rows: Sequence[Row],
+    out: Path,
+    *,
+    published: Path | None,
+    note: Mapping[str, str] = MappingProxyType({}),
+    inversions: Sequence[InversionRow] = (),
+    console: Console | None = None,
+) -> ReportPaths:
+    """Write the report of `rows` below `out`, replacing an older one file by file.
+
+    `published` is a CSV of published numbers to draw in grey, `note` facts to state on the page;
+    `inversions` adds a section of its own and changes nothing else. Figures take most of the time:
+    their number is shown on `console`.
+    The same arguments give the same bytes. Raises `UserError`, before anything is written, if
+    rows are not comparable; a figure that fails costs that figure alone.
+    """
+    data = prepare(rows)
+    inverted = prepare_inversions(inversions, rows) if inversions else None
+    numbers = read_published(published) if published is not None else ()
+    found = Findings(
+        data, compare(data), headline_differences(data), make_yardsticks(data), inverted
+    )
+    plans = (
+        [*plan_figures(data, numbers), *plan_comparison(data, found.lines)],
+        list(plan_yardsticks(data)),
+        list(plan_grids(inverted)) if inverted else [],
+    )
+    document = make_document(found, note, *plans)
+    md_path = write_text(out / "tables.md", markdown(document))
+    tex_path = write_text(out / "tables.tex", tex(document))
+    for name, frame in _frames(found).items():
+        if frame is None:
+            (out / name).unlink(missing_ok=True)
+        else:
+            write_text(out / name, csv_text(frame))
+    problems: dict[str, str] = {}
+    figures: list[Path] = []
+    with Bar("figures", sum(map(len, plans)), 0, console) as bar:
+        for plan in chain(*plans):
+            try:
+                figures += draw(plan, out / "figures")
+            except Exception as error:  # Whatever goes wrong in a drawing, the numbers come out.
+                why = explain_failure(error) or f"{type(error).__name__}: {error}"
+                problems[plan.name] = f"Figure {plan.name} failed: {why}"
+            bar.update(bar.done + 1, plan.name)
+    # The figures of an older report would pass for those of this one.
+    old = _figures_of(out / "index.html") - set(figures)
+    page_path = write_text(out / "index.html", html(document, problems))
+    for path in old:
+        path.unlink(missing_ok=True)
+    return ReportPaths(
+        summary=out / "summary.csv",
+        markdown=md_path,
+        tex=tex_path,
+        page=page_path,
+        figures=tuple(figures),
+        problems=tuple(problems.values()),
+    )
+
+
+def _frames(found: Findings) -> dict[str, pd.DataFrame | None]:
+    """The CSV files by name; None for one that has nothing in it."""
+    rows, inverted = found.data.rows, found.inversions
+    compared, yardsticks = found.differences, found.yardsticks
+    return {
+        "summary.csv": summary(rows),
+        "provenance.csv": provenance(rows),
+        **comparison_frames(found.lines),
+        "differences.csv": difference_frame(compared.items()) if compared else None,
+        "yardstick.csv": yardstick_frame(yardsticks) if yardsticks else None,
+        "inversions.csv": inversion_summary(inverted) if inverted else None,
+        "edits.csv": edit_summary(inverted) if inverted else None,
+    }
+
+
+def draw(plan: Plan, folder: Path) -> list[Path]:
+    """Draw a figure and write its files below `folder`."""
+    with look():
+        files = render(plan.draw())
+    return [
+        write_bytes(folder / f"{plan.name}.{kind}", content)
+        for kind, content in zip(("png", "pdf"), files, strict=True)
+    ]
+
+
+def _figures_of(page: Path) -> set[Path]:
+    """The figures of the report that is replaced."""
+    try:
+        text = read_whole(page).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return set()
+    found = re.findall(r'"figures/([\w.-]+\.(?:png|pdf))"', text)
+    return {page.parent / "figures" / name for name in found}

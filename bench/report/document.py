@@ -1,0 +1,182 @@
+"""What a report says, as a tree of blocks that HTML, Markdown and TeX are written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import ClassVar, Literal
+
+DASH = "\N{EN DASH}"
+
+
+class Form(Flag):
+    """The files that a document is written to."""
+
+    PAGE = auto()
+    MARKDOWN = auto()
+    TEX = auto()
+
+
+EVERYWHERE = Form.PAGE | Form.MARKDOWN | Form.TEX
+TEXTS = Form.PAGE | Form.MARKDOWN
+
+
+@dataclass(frozen=True)
+class Inline:
+    """A part of a paragraph: a link to a file beside the report, or code."""
+
+    text: str
+    kind: Literal["link", "code"]
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text; `kind` says how the page sets it. TeX shows it as a comment."""
+
+    parts: tuple[str | Inline, ...]
+    forms: Form = EVERYWHERE
+    kind: Literal["", "verdict", "notes"] = ""
+    block: ClassVar[str] = "paragraph"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of level 2 or 3. TeX shows it as a comment."""
+
+    text: str
+    level: int = 2
+    forms: Form = EVERYWHERE
+    block: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Text:
+    """One table cell: its text, error, marks of its footnotes, and whether it is among the best.
+
+    `error` is shown behind the text in small print, such as "± 0.12".
+    """
+
+    text: str
+    marks: str = ""
+    bold: bool = False
+    error: str = ""
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One table row.
+
+    `kind` is "floor" for a reference below the others and "aside" for a line that restates the
+    one above it. `group` is the heading of the lines that it stands with, '' without one.
+    """
+
+    label: str
+    cells: tuple[Text, ...]
+    kind: Literal["", "floor", "aside"] = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table below its title, '' for none; `first` heads the labels, `names` the other columns.
+
+    `notes` are footnotes as (mark, text), with '' as the mark of general ones. TeX takes `caption`
+    in place of the title, and repeats the first `repeated` columns in every part of a wide table.
+    Tables of `words` are for long text, the others for numbers.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[tuple[str, str], ...] = ()
+    first: str = "method"
+    caption: str = ""
+    repeated: int = 0
+    words: bool = False
+    forms: Form = EVERYWHERE
+    block: ClassVar[str] = "table"
+
+    @property
+    def grouped(self) -> Iterator[tuple[str, Line]]:
+        """Lines with the heading to stand before them, '' within a group and without one."""
+        group = ""
+        for line in self.lines:
+            yield line.group if line.group != group else "", line
+            group = line.group
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure by the stem of its files."""
+
+    name: str
+    caption: str
+    forms: ClassVar[Form] = Form.PAGE
+    block: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Problems:
+    """The place for what is wrong with figures, which is known once they are drawn."""
+
+    forms: ClassVar[Form] = Form.PAGE
+    block: ClassVar[str] = "problems"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values."""
+
+    facts: tuple[tuple[str, str], ...]
+    forms: ClassVar[Form] = Form.PAGE
+    block: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that open when their title is clicked."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    forms: Form = TEXTS
+    block: ClassVar[str] = "details"
+
+
+Block = Heading | Paragraph | Table | Figure | Problems | Facts | Details
+
+
+@dataclass(frozen=True)
+class Document:
+    """A title and blocks; `remarks` open the forms that have tables alone."""
+
+    title: str
+    remarks: tuple[str, ...]
+    blocks: tuple[Block, ...]
+
+    def shown(self, form: Form) -> list[Block]:
+        """The blocks of one form, in order."""
+        return [block for block in self.blocks if form in block.forms]
+
+
+def paragraph(
+    *parts: str | Inline, forms: Form = Form.PAGE, kind: Literal["", "verdict", "notes"] = ""
+) -> Paragraph:
+    """A paragraph of these parts."""
+    return Paragraph(parts, forms, kind)
+
+
+def link(file: str) -> Inline:
+    """A link to a file beside the report, by its name."""
+    return Inline(file, "link")
+
+
+def words_table(names: Sequence[str], lines: Sequence[Sequence[str]], code: bool = False) -> Table:
+    """A table of text for the page; with `code`, long hashes may break anywhere."""
+
+    def cell(text: str) -> Text:
+        return Text(text, code=code and len(text) >= 32 and " " not in text)
+
+    shown = tuple(Line(label, tuple(cell(t) for t in cells)) for label, *cells in lines)
+    return Table("", tuple(names[1:]), shown, first=names[0], words=True, forms=Form.PAGE)

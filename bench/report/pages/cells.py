@@ -1,0 +1,63 @@
+"""Content of table cells: values with errors, differences, ranges, and rows without a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.experiment.formatting import decimals, error_decimals, number, with_error
+from bench.experiment.inversion_rows import InversionRow
+from bench.experiment.rows import Row
+from bench.report.document import DASH, Text
+from metrics.base import Estimate
+
+
+def value_text(found: Estimate, digits: int, bold: bool = False, marks: str = "") -> Text:
+    """A value with its error, to `digits` decimals where it has no error."""
+    text, error = with_error(found, digits)
+    return Text(text, marks, bold, error)
+
+
+def difference_text(value: float, se: float | None, star: bool, digits: int | None = None) -> Text:
+    """A signed difference with its standard error; the star says that it is significant.
+
+    Without an error above 0 it has `digits` decimals, or as many as it needs.
+    """
+    if se:
+        digits = error_decimals(se)
+    elif digits is None:
+        digits = decimals([value])
+    sign = "+" if value > 0 else ""
+    error = "" if se is None else f"± {number(se, digits)}"
+    return Text(f"{sign}{number(value, digits)}", "*" if star else "", error=error)
+
+
+def span(shown: Sequence[str]) -> str:
+    """The first and the last of ascending numbers, one where they agree, a dash for none."""
+    if not shown:
+        return DASH
+    return shown[0] if shown[0] == shown[-1] else f"{shown[0]}{DASH}{shown[-1]}"
+
+
+class Footnotes:
+    """Footnotes of one table on rows without a value: equal texts share a mark."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """Every mark with its text, in order."""
+        return tuple((mark, text) for text, mark in self._marks.items())
+
+    def events(self, rows: Sequence[Row | InversionRow]) -> Text:
+        """What became of rows without a value, with a mark for each reason."""
+        marks = dict.fromkeys(self._mark(row) for row in rows)
+        events = dict.fromkeys(DASH if row.status == "skip" else row.status for row in rows)
+        return Text("/".join(events), ",".join(marks))
+
+    def _mark(self, row: Row | InversionRow) -> str:
+        reason = " ".join(row.reason.split()) or "no reason given"
+        text = f"{'skipped' if row.status == 'skip' else row.status}: {reason}"
+        count = len(self._marks)
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return self._marks.setdefault(text, letters[count % 26] * (count // 26 + 1))

@@ -1,0 +1,193 @@
+"""What compares the lines of a data set: a paragraph, rankings and hypervolumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from bench.experiment.formatting import decimals
+from bench.report.document import (
+    DASH,
+    TEXTS,
+    Block,
+    Details,
+    Form,
+    Line,
+    Table,
+    Text,
+    link,
+    paragraph,
+)
+from bench.report.numbers.comparison import FILES, Comparison
+from bench.report.numbers.frame import Column, Data
+from bench.report.numbers.ranking import Place, Ranking
+from bench.report.numbers.verdict import verdict
+from bench.report.numbers.words import numbers
+from bench.report.pages.cells import difference_text, value_text
+from bench.report.pages.measures import measure_title
+
+RANKING = "Ranking of lines"
+GROUPS = (
+    "Group: 1 holds the best line and all that cannot be told from it at 5%, 2 the best of the "
+    "others and all that cannot be told from that one, and so on; p is adjusted for the number of "
+    "pairs of lines (Holm), since the same values choose the leader."
+)
+PAIRED = (
+    "Differences are paired: of the same sampling seeds, hence noise and labels, with the "
+    "jackknife's standard error, for these weights."
+)
+UNPAIRED = (
+    "Where values have no replicates in common, differences count as those of independent values."
+)
+OPTIMISTIC = (
+    "The best scale is chosen by the values that are reported: the best of several, optimistic."
+)
+HELD_OUT = (
+    "The best scale is chosen by the first half of the sampling seeds; the value is that of the "
+    "other half."
+)
+AREA = (
+    "Area of precision and recall that is reached at some guidance scale, from (0, 0); 1 is the "
+    "most. A line with more scales has more to choose from, and a maximum over noisy values is "
+    "optimistic."
+)
+UNTESTED = "Lines without a group have no error to compare them by."
+_NONE = (Text(DASH), Text(DASH), Text(DASH))
+
+
+def opening(data: Data, found: Mapping[str, Comparison], dataset: str) -> Iterator[Block]:
+    """The paragraph of a data set, its files, and its hypervolumes."""
+    if dataset not in found:
+        return
+    yield paragraph(verdict(data, found[dataset]), forms=TEXTS, kind="verdict")
+    links = [part for name in _written(found) for part in (", ", link(name))][1:]
+    yield paragraph("All lines compared: ", *links, ".")
+    for table in area_tables(found[dataset]):
+        yield folded(table, Form.PAGE)
+        yield replace(table, forms=Form.MARKDOWN)
+
+
+def floats(found: Mapping[str, Comparison]) -> Iterator[Block]:
+    """All hypervolumes and rankings for TeX, which has them behind the tables of measures."""
+    for comparison in found.values():
+        rankings = map(ranking_table, comparison.rankings.values())
+        for table in (*area_tables(comparison), *rankings):
+            yield replace(table, forms=Form.TEX)
+
+
+def folded(table: Table, forms: Form = TEXTS) -> Details:
+    """A table that opens when its title is clicked."""
+    return Details(table.title, (replace(table, title=""),), forms)
+
+
+def _written(found: Mapping[str, Comparison]) -> list[str]:
+    """The CSV files that there is something for."""
+    parts = {
+        "pareto.csv": any(c.fronts for c in found.values()),
+        "hypervolume.csv": any(any(c.areas.values()) for c in found.values()),
+    }
+    return [name for name in FILES if parts.get(name, True)]
+
+
+def ranking_table(ranking: Ranking) -> Table:
+    """The lines of a measure by their best operating point, and beside it by their mean."""
+    means = {p.series: p for p in ranking.mean}
+    # What the first half of the seeds chooses from is what is optimistic, or not.
+    marks = {
+        s: "" if point.scales == 1 else "h" if point.held_out else "o"
+        for s, point in ranking.points.items()
+    }
+    mixed = len(set(marks.values()) - {""}) > 1
+    digits = _digits(*ranking.best, *ranking.mean)
+    lines = []
+    for place in ranking.best:
+        point = ranking.points[place.series]
+        mean = means.get(place.series)
+        best = _value(place, digits)
+        cells = (
+            Text(str(place.rank)),
+            _group(place),
+            Text(f"{point.guidance:g}"),
+            replace(best, marks=marks[place.series]) if mixed else best,
+            Text(str(point.nfe)),
+            Text(f"{point.seconds:.2g}" if point.seconds > 0 else DASH),
+            *_behind(place),
+            *((Text(str(mean.rank)), _group(mean), _value(mean, digits)) if mean else _NONE),
+        )
+        lines.append(Line(place.series.label, cells))
+    names = (
+        *("rank", "group", "best g", "value", "NFE", "s/image", "less the leader", "p (Holm)"),
+        *("rank by mean", "group by mean", "mean"),
+    )
+    notes = [
+        (mark if mixed else "", text)
+        for mark, text in (("o", OPTIMISTIC), ("h", HELD_OUT))
+        if mark in marks.values()
+    ]
+    notes += [("", GROUPS), ("", PAIRED if ranking.is_paired else f"{PAIRED} {UNPAIRED}")]
+    if any(p.group == 0 for p in (*ranking.best, *ranking.mean)):
+        notes.append(("", UNTESTED))
+    if ranking.mean:
+        over = f"g = {numbers(ranking.scales)}"
+        notes.append(("", f"Mean: over {over}, for lines that have a value at all of these."))
+    title = f"{RANKING}: {measure_title(ranking.column)}"
+    return Table(title, names, tuple(lines), tuple(notes), first="line")
+
+
+def area_tables(comparison: Comparison) -> list[Table]:
+    """The tables of hypervolumes that have lines to compare."""
+    return [
+        _area_table(p, r, places) for (p, r), places in comparison.areas.items() if len(places) > 1
+    ]
+
+
+def _area_table(precision: Column, recall: Column, places: tuple[Place, ...]) -> Table:
+    digits = _digits(*places)
+    lines = tuple(
+        Line(
+            p.series.label,
+            (
+                Text(str(p.rank)),
+                _group(p),
+                Text(str(len(p.entry.sides[0]))),
+                _value(p, digits),
+                *_behind(p),
+            ),
+        )
+        for p in places
+    )
+    methods = sorted({p.entry.estimate.se_method for p in places} - {""})
+    notes = [
+        AREA,
+        *([f"± is one standard error ({'; '.join(methods)})."] if methods else []),
+        GROUPS,
+        PAIRED if all(p.against is None or p.against.paired for p in places) else UNPAIRED,
+    ]
+    title = f"Hypervolume: {precision.title} and {recall.title} ↑"
+    names = ("rank", "group", "scales", "hypervolume", "less the leader", "p (Holm)")
+    return Table(title, names, lines, tuple(("", text) for text in notes), first="line")
+
+
+def _digits(*places: Place) -> int:
+    return decimals([p.entry.estimate.value for p in places])
+
+
+def _group(place: Place) -> Text:
+    return Text(str(place.group) if place.group else DASH)
+
+
+def _value(place: Place, digits: int) -> Text:
+    """The value of a line, bold in the first group."""
+    return value_text(place.entry.estimate, digits, bold=place.group == 1)
+
+
+def _behind(place: Place) -> tuple[Text, Text]:
+    """A line less the leader, and the probability of that by chance."""
+    leads = place.rank == 1
+    c = place.against
+    less = Text("leader" if leads else DASH)
+    if c is not None:
+        less = difference_text(c.value, c.se, place.is_behind)
+    if place.p is None:
+        return less, Text("" if leads else DASH)
+    return less, Text("< 0.001" if place.p < 0.001 else f"{place.p:.3f}")

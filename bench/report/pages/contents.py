@@ -1,0 +1,142 @@
+"""What a report holds, in order: an opening, data sets, sections of their own, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.report.document import (
+    TEXTS,
+    Block,
+    Details,
+    Document,
+    Facts,
+    Figure,
+    Form,
+    Heading,
+    Problems,
+    link,
+    paragraph,
+    words_table,
+)
+from bench.report.figures.figures import Plan
+from bench.report.numbers.comparison import Comparison
+from bench.report.numbers.frame import Column, Data
+from bench.report.numbers.inversions import Inversions
+from bench.report.numbers.pairs import Difference
+from bench.report.numbers.words import (
+    COMPARED,
+    DIFFERENCES,
+    left_out,
+    not_measured,
+    numbers,
+    reading,
+    title,
+    unmeasured,
+)
+from bench.report.numbers.yardstick import Yardstick
+from bench.report.pages.comparison import floats, folded, opening, ranking_table
+from bench.report.pages.inversions import inversion_section
+from bench.report.pages.measures import difference_table, measure_table, measure_title
+from bench.report.pages.provenance import OUTCOMES, provenance_section, without_result
+from bench.report.pages.yardstick import yardstick_section
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is computed from the rows for a report."""
+
+    data: Data
+    lines: Mapping[str, Comparison]
+    differences: Mapping[Column, tuple[Difference, ...]]
+    yardsticks: tuple[Yardstick, ...]
+    inversions: Inversions | None
+
+
+def make_document(
+    found: Findings,
+    note: Mapping[str, str],
+    figures: Sequence[Plan],
+    exact: Sequence[Plan],
+    edits: Sequence[Plan],
+) -> Document:
+    """The report with its figures: of methods, of the exact denoiser, and of edits."""
+    data = found.data
+    lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
+    blocks = [
+        *_opening(data, note),
+        *(block for dataset in data.datasets for block in _dataset(found, dataset, figures)),
+        *floats(found.lines),
+        *yardstick_section(found.yardsticks, _by_dataset(exact)),
+        *(inversion_section(found.inversions, _by_dataset(edits)) if found.inversions else ()),
+        *without_result(data),
+        *provenance_section(data),
+    ]
+    remarks = (reading(), *left_out(data), *unmeasured(data), *lacking)
+    return Document(title(data), remarks, tuple(blocks))
+
+
+def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
+    count = {w: sum(r.status == status for r in data.rows) for status, w in OUTCOMES.items()}
+    counts = ", ".join(f"{n} {word}" for word, n in count.items() if n)
+    yield paragraph(
+        f"{len(data.rows)} cell{'' if len(data.rows) == 1 else 's'} ({counts}); a cell is a "
+        "method at a guidance scale, a number of steps and a sampling seed. "
+        f"{reading()} The same numbers: ",
+        *(link("summary.csv"), " (hashes: ", link("provenance.csv"), "), "),
+        *(link("tables.md"), ", ", link("tables.tex"), "."),
+    )
+    yield from map(paragraph, left_out(data))
+    yield Problems()
+    if note:
+        yield Facts(tuple(note.items()))
+    yield Heading("What was run", forms=Form.PAGE)
+    lines = []
+    for dataset in data.datasets:
+        for series in data.series(dataset):
+            rows = data.rows_of(series)
+            scales = numbers(r.guidance for r in rows)
+            train = numbers(r.train_seed for r in rows)
+            lines.append((dataset, series.label, scales, train, numbers(r.seed for r in rows)))
+    head = ("data set", "method", "guidance g", "training seeds", "sampling seeds")
+    yield words_table(head, lines)
+
+
+def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator[Block]:
+    """What compares all lines, every measure as table and curve, then the other figures."""
+    own = [column for column in found.data.columns if column.dataset == dataset]
+    plans = [plan for plan in figures if plan.dataset == dataset]
+    yield Heading(dataset, forms=TEXTS if own else Form.PAGE)
+    if not own:
+        yield paragraph("Nothing was measured; the reasons are below.")
+    yield from opening(found.data, found.lines, dataset)
+    yield from map(paragraph, not_measured(found.data, dataset))
+    yield from (_figure(plan) for plan in plans if plan.first)
+    for column in own:
+        yield measure_table(found.data, column)
+        if column in found.differences:
+            yield from _differences(found, column)
+        if dataset in found.lines and column in found.lines[dataset].rankings:
+            yield folded(ranking_table(found.lines[dataset].rankings[column]))
+        yield from (_figure(plan) for plan in plans if plan.column == column)
+    yield from (_figure(p) for p in plans if p.column is None and not p.first)
+
+
+def _differences(found: Findings, column: Column) -> Iterator[Block]:
+    """The paired differences; in Markdown their title stands alone and names the measure."""
+    table = difference_table(found.data, column, found.differences[column])
+    source = paragraph(f"{COMPARED} ", link("differences.csv"), kind="notes")
+    yield Details(DIFFERENCES, (table, source), Form.PAGE)
+    whole = f"{DIFFERENCES}: {measure_title(column)}"
+    yield Details(whole, (table, paragraph(COMPARED, forms=Form.MARKDOWN)), Form.MARKDOWN)
+
+
+def _figure(plan: Plan) -> Figure:
+    return Figure(plan.name, plan.caption)
+
+
+def _by_dataset(plans: Sequence[Plan]) -> dict[str, list[Figure]]:
+    found: dict[str, list[Figure]] = {}
+    for plan in plans:
+        found.setdefault(plan.dataset, []).append(_figure(plan))
+    return found

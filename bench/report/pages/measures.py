@@ -1,0 +1,163 @@
+"""The tables of one measure of a data set: methods by guidance, and differences from the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+
+from bench.experiment.formatting import decimals, error_decimals, number
+from bench.report.document import DASH, Line, Table, Text
+from bench.report.numbers.cells import Cell
+from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.lines import base_of
+from bench.report.numbers.pairs import Difference, best_of, differences
+from bench.report.numbers.words import BOLD, MINIMUM, error_notes
+from bench.report.pages.cells import Footnotes, difference_text, span, value_text
+
+FEWEST_SEEDS = 3
+"""Of one checkpoint, for the minimum over them to be shown: EDM's number."""
+
+
+def measure_title(column: Column) -> str:
+    """Name of the measure with its extractor, n and arrow."""
+    return f"{column.title} {column.arrow}".strip()
+
+
+def measure_table(data: Data, column: Column) -> Table:
+    """The table of one measure: the best of every guidance scale in bold, the floor last."""
+    guidances = data.guidances(column.dataset)
+    lines = [(s, [data.cell(column, s, g) for g in guidances]) for s in data.series(column.dataset)]
+    # A line without a single value or event would be empty: its metric does not apply.
+    lines = [(s, cells) for s, cells in lines if any(c.values or c.troubles for c in cells)]
+    floor = data.floor(column)
+    valued = [c for c in (floor, *chain.from_iterable(cells for _, cells in lines)) if c.values]
+    digits = decimals([v for c in valued for v in c.values])
+    notes = Footnotes()
+    counts = {len(c.blocks) for c in valued if len(c.blocks) > 1 or c.estimate.se is not None}
+    # The floor is told apart by its name, single runs among others by having no number behind.
+    counts -= {1} if not any(_is_single(c) for _, cells in lines for c in cells) else set()
+    count = counts.pop() if len(counts) == 1 else 0
+    texts = [[_text(cell, digits, count, notes) for cell in cells] for _, cells in lines]
+    found = differences(data, column)
+    for j, g in enumerate(guidances):
+        against = {d.series: d for d in found if d.guidance == g}
+        for i in _best(lines, j, column.direction, digits, against):
+            texts[i][j] = replace(texts[i][j], bold=True)
+    # The least number of seeds that a line with a minimum has, so that all are of as many.
+    seeds = [c.seeds for _, cells in lines for c in cells if c.seeds >= FEWEST_SEEDS]
+    done, minima = [], False
+    for (series, cells), shown in zip(lines, texts, strict=True):
+        group = f"{base_of(series).label}: guidance rules" if series.rule else ""
+        done.append(Line(series.label, (*_costs(data, series), *shown), group=group))
+        if column.about.minimum and any(c.seeds >= FEWEST_SEEDS for c in cells):
+            minima = True
+            label = f"{series.label}: min of {min(seeds)} seeds"
+            least = (_minimum(cell, min(seeds), digits) for cell in cells)
+            done.append(Line(label, (Text(""), Text(""), *least), "aside", group))
+    if floor.values:
+        real = _text(floor, digits, count, notes)
+        repeated = (Text(DASH), Text(DASH), *[real] * len(guidances))
+        done.append(Line("real vs. real (floor)", repeated, "floor"))
+    general = [
+        *error_notes(column.about, valued, count),
+        *([MINIMUM] if minima else []),
+        *([BOLD] if found else []),
+    ]
+    if floor.values and guidances:
+        general.append("The floor takes no guidance and repeats in every column.")
+    general += [text for noted, text in data.notes if noted == column]
+    title = measure_title(column)
+    return Table(
+        title=title,
+        names=("NFE", "s/image", *(f"g = {g:g}" for g in guidances)),
+        lines=tuple(done),
+        notes=(*notes.notes, *(("", text) for text in general)),
+        caption=f"{column.dataset}: {title}",
+        repeated=2,
+    )
+
+
+def difference_table(data: Data, column: Column, found: Sequence[Difference]) -> Table:
+    """The methods less the best of each guidance scale, which says so."""
+    guidances = data.guidances(column.dataset)
+    best = {d.guidance: d.best for d in found}
+    by_place = {(d.series, d.guidance): d for d in found}
+
+    def show(line: Series, g: float) -> Text:
+        d = by_place.get((line, g))
+        if d is None:
+            return Text("best" if best.get(g) == line else "")
+        return difference_text(d.value, d.se, d.is_significant)
+
+    compared = {s for d in found for s in (d.series, d.best)}
+    return Table(
+        title="",
+        names=tuple(f"g = {g:g}" for g in guidances),
+        lines=tuple(
+            Line(s.label, tuple(show(s, g) for g in guidances))
+            for s in data.series(column.dataset)
+            if s in compared
+        ),
+    )
+
+
+def _costs(data: Data, series: Series) -> tuple[Text, Text]:
+    """NFE and seconds per image of a line; a range where they depend on guidance."""
+    rows = [row for row in data.rows_of(series) if row.status == "ok"]
+    nfe = sorted({row.nfe for row in rows})
+    # 0.0 is what a row says when nothing was timed.
+    seconds = sorted(row.seconds_per_image for row in rows if row.seconds_per_image > 0)
+    return Text(span([str(v) for v in nfe])), Text(span([f"{v:.2g}" for v in seconds]))
+
+
+def _text(cell: Cell, digits: int, count: int, notes: Footnotes) -> Text:
+    """A cell with the number of its seeds, unless that is 1 or `count`, which a footnote states."""
+    events = notes.events(cell.troubles)
+    if not cell.values:
+        return events
+    text = value_text(cell.estimate, digits, marks=events.marks)
+    seeds = f" ({len(cell.blocks)})" if len(cell.blocks) not in (1, count) else ""
+    return replace(text, error=f"{text.error}{seeds}".strip())
+
+
+def _minimum(cell: Cell, count: int, digits: int) -> Text:
+    """The least value of so many seeds, with the decimals of the mean above it."""
+    least = cell.minimum(count)
+    if least is None:
+        return Text("")
+    se = cell.estimate.se
+    return Text(number(least, error_decimals(se) if se else digits))
+
+
+def _is_single(cell: Cell) -> bool:
+    return len(cell.blocks) == 1 and cell.estimate.se is not None
+
+
+def _best(
+    lines: Sequence[tuple[Series, Sequence[Cell]]],
+    place: int,
+    direction: str,
+    digits: int,
+    against: Mapping[Series, Difference],
+) -> list[int]:
+    """Indices of the lines to print bold in a column.
+
+    They are the best and those that do not differ significantly from it, by `against`; without
+    differences, ties as displayed.
+    """
+    cells = [row[place] for _, row in lines]
+    best = best_of(cells, direction)
+    if best is None:
+        return []
+    top = number(cells[best].mean, digits)
+
+    def ties(i: int) -> bool:
+        if i == best:
+            return True
+        if lines[i][0] in against:
+            return not against[lines[i][0]].is_significant
+        in_running = bool(cells[i].values) and not cells[i].troubles
+        return in_running and number(cells[i].mean, digits) == top
+
+    return [i for i in range(len(lines)) if ties(i)]
