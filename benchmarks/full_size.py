@@ -23,12 +23,12 @@ import torch
 
 from bench.data.stand_in import RandomImages
 from bench.experiment.place import Experiment
-from bench.sweep.cells import target
-from bench.sweep.run import generate, load_nets
+from bench.sweep.run import generate
 from bench.system.devices import make_fabric
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.loop import train
 from bench.training.price import parameters
+from bench.training.run import load_nets, open_run
 from bench.training.runs import make_card
 from methods import METHODS, Guidance
 from methods.settings import CIFAR10, IMAGENET64
@@ -60,7 +60,7 @@ def run(name: str, preset: str) -> dict[str, float]:
         )  # fmt: skip
         trained, memory = time.monotonic(), peak()
         del teacher
-        found = target(card, data, place)
+        found = open_run(card, data, place)
         assert found is not None
         nets = load_nets(found, cpu)
         (batch,) = generate(

@@ -32,12 +32,12 @@ from bench.inversion.measure import (
 from bench.inversion.plan import make_editor
 from bench.report.document import DASH
 from bench.report.numbers.names import slug
-from bench.sweep.cells import Target
 from bench.sweep.run import Diverged
 from bench.system.devices import resolve_device
 from bench.system.errors import UserError
 from bench.system.files import write_bytes
 from bench.system.progress import Bar
+from bench.training.run import Run
 from methods import Guidance
 from metrics.base import Extractor
 
@@ -170,7 +170,7 @@ def _targets(asked: Sequence[str], source: int, data: Dataset) -> list[int]:
 
 
 def _write_inverted(
-    folder: Path, found: Target, editor: Editor, images: Images, inverted: Inverted
+    folder: Path, found: Run, editor: Editor, images: Images, inverted: Inverted
 ) -> None:
     """Latents in one file, sources and reconstructions as a PNG each."""
     facts = {

@@ -14,8 +14,8 @@ from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experime
 from bench.inversion.files import class_index, read_images
 from bench.inversion.plan import cannot_invert
 from bench.report.numbers.names import slug
-from bench.sweep.cells import Target, target
 from bench.system.errors import UserError, unknown
+from bench.training.run import Run, open_run
 from bench.training.runs import RunCard, method_class, trained_runs, unregistered
 from methods import METHODS, Inverts
 
@@ -30,7 +30,7 @@ class Images:
 
 def find_run(
     place: Experiment, run: str | None, method: str | None, dataset_name: str | None
-) -> Target:
+) -> Run:
     """The run asked for, or the only one that inverts images and fits; otherwise a UserError."""
     if method is not None:
         method_class(method)
@@ -84,7 +84,7 @@ def _no_run(place: Experiment, method: str | None) -> UserError:
     )
 
 
-def _ready(card: RunCard, place: Experiment) -> Target:
+def _ready(card: RunCard, place: Experiment) -> Run:
     reason = unregistered(card)
     if reason is not None:
         raise UserError(f"Run {card.name!r} cannot be used: {reason}.")
@@ -99,7 +99,7 @@ def _ready(card: RunCard, place: Experiment) -> Target:
             f"Run {card.name!r} was trained on other content of {data.name!r} than is here now; "
             "train it again under another --name, or restore the data."
         )
-    found = target(card, data, place)
+    found = open_run(card, data, place)
     if found is None:
         raise UserError(f"Run {card.name!r} is unfinished: train it to its end first.")
     why = cannot_invert(found)

@@ -17,15 +17,16 @@ from bench.data.samples.write import FORMATS, check_format, first_missing, guess
 from bench.experiment.place import Experiment
 from bench.experiment.rules import parse_knobs, parse_rules, study_rules
 from bench.experiment.suite import Study
-from bench.sweep.cells import Cell, Target, expand, target
+from bench.sweep.cells import Cell, expand
 from bench.sweep.plan import UNFINISHED
-from bench.sweep.run import Diverged, generate, load_nets
+from bench.sweep.run import Diverged, generate
 from bench.sweep.saving import batch_start, make_sample_card, sample_path
-from bench.sweep.second_network import find_seconds, refuse_unused
 from bench.system.devices import resolve_device
 from bench.system.errors import UserError, unknown
 from bench.system.failures import explain_failure
 from bench.system.progress import Bar
+from bench.training.extra_network import find_extra_networks
+from bench.training.run import Run, load_nets, open_run, refuse_unused
 from bench.training.runs import (
     RunCard,
     dataset_or_stand_in,
@@ -71,13 +72,12 @@ def sample_all(
     where = resolve_device(device)
     card = find_run(place, run, method, dataset_name)
     data = dataset_or_stand_in(card)
-    ready = target(card, data, place)
+    ready = open_run(card, data, place)
     if ready is None:
         raise UserError(f"Run {card.name!r} cannot be sampled: {UNFINISHED}.")
-    seconds = find_seconds(place, null=null_checkpoint, weak=weak_checkpoint)
+    seconds = find_extra_networks(place, null=null_checkpoint, weak=weak_checkpoint)
     refuse_unused(seconds, [ready])
-    for second in seconds:
-        ready = second.join(ready)
+    ready = ready.join(*seconds)
     chosen = parse_classes(classes, data) if classes else None
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     study = Study(
@@ -106,7 +106,7 @@ def sample_all(
     say(f"{n:,} samples of {card.name} at {how}, {cell.nfe} NFE each: {path}")
 
 
-def _check_rule(study: Study, ready: Target, guidance: float) -> None:
+def _check_rule(study: Study, ready: Run, guidance: float) -> None:
     """UserError where the rule of --rule does not exist, is not one, or would do nothing."""
     study_rules(study)
     if len(study.rules) > 1:
@@ -128,7 +128,7 @@ def _check_rule(study: Study, ready: Target, guidance: float) -> None:
 
 def _write(
     console: Console,
-    ready: Target,
+    ready: Run,
     cell: Cell,
     chosen: Sequence[int] | None,
     path: Path,
@@ -139,7 +139,7 @@ def _write(
     device: torch.device,
 ) -> None:
     about = make_sample_card(cell, ready.data, chosen)
-    title = f"sample {cell.card.name}"
+    title = f"sample {cell.run.name}"
     with (
         open_sink(path, kind, about, start) as sink,
         Bar(title, cell.n, start, console) as bar,
@@ -155,14 +155,14 @@ def _write(
         except Diverged as error:
             sink.discard()
             raise UserError(
-                f"Sampling {cell.card.name} at guidance {cell.guidance.scale:g} diverged: {error}; "
+                f"Sampling {cell.run.name} at guidance {cell.guidance.scale:g} diverged: {error}; "
                 "nothing was kept."
             ) from None
         except (UserError, OSError):
             raise
         except Exception as error:  # the code of a method may fail in any way
             why = explain_failure(error) or f"{type(error).__name__}: {error}."
-            raise UserError(f"Sampling {cell.card.name} failed: {why}") from None
+            raise UserError(f"Sampling {cell.run.name} failed: {why}") from None
 
 
 def find_run(

@@ -32,10 +32,11 @@ from bench.sweep.plan import Equipment, Sweep, plan_experiment, plan_study
 from bench.sweep.price import price_cells
 from bench.sweep.run import floor_row
 from bench.sweep.saving import Saver, make_saver
-from bench.sweep.second_network import find_seconds, refuse_unused
 from bench.system.devices import resolve_device
 from bench.system.errors import UserError, unknown
 from bench.system.progress import duration, say
+from bench.training.extra_network import find_extra_networks
+from bench.training.run import refuse_unused
 from bench.training.runs import method_class, trained_runs
 from bench.tuning.subject import rules_for
 
@@ -76,7 +77,7 @@ def sweep_all(
         make_saver(place, save_samples)
 
     def equip(place: Experiment) -> Equipment:
-        seconds = find_seconds(place, null=null_checkpoint, weak=weak_checkpoint)
+        seconds = find_extra_networks(place, null=null_checkpoint, weak=weak_checkpoint)
         tell = partial(say, console)
         return Equipment(weights, download, where, tell, seconds, not dry_run, rules=rules_for)
 
@@ -150,7 +151,7 @@ def sweep_all(
                 + (f" of {', '.join(methods)}" if methods else "")
                 + f": bench train{'' if suite else f' --method {asked}'}{flags(place, suite)}."
             )
-        seconds = find_seconds(place, null=null_checkpoint, weak=weak_checkpoint)
+        seconds = find_extra_networks(place, null=null_checkpoint, weak=weak_checkpoint)
         refuse_unused(seconds, [found for s in sweeps for found, _ in s.targets])
         if weak_checkpoint and not any(c.weak_checkpoint for s in sweeps for c in s.cells):
             say(console, "No rule here leads away from a weaker network, as autoguidance does.")
@@ -196,7 +197,7 @@ def _execute(
             f"samples; there are {len(data.train)}.",
         )
     outcome = sweep(
-        planned.targets, evaluation, place,
+        planned.cells, evaluation, place,
         batch=batch, device=device, console=console, saver=saver, tell=partial(say, console),
     )  # fmt: skip
     say(

@@ -21,11 +21,11 @@ from bench.experiment.rules import parse_rules, study_rules
 from bench.experiment.suite import Study
 from bench.plugins.load import FILES
 from bench.sweep.plan import Equipment, Sweep, plan_experiment, plan_study
-from bench.sweep.run import load_nets
-from bench.sweep.second_network import find_seconds
 from bench.system.devices import resolve_device
 from bench.system.errors import UserError
 from bench.system.progress import say
+from bench.training.extra_network import find_extra_networks
+from bench.training.run import load_nets
 from bench.training.runs import method_class
 from bench.tuning.aim import check_scales, choose_metric, make_aim, shown
 from bench.tuning.price import price
@@ -126,7 +126,9 @@ def _planned(
     """What is to be tuned, and the experiment it is in."""
 
     def equip(place: Experiment) -> Equipment:
-        seconds = find_seconds(place, null=wanted.null_checkpoint, weak=wanted.weak_checkpoint)
+        seconds = find_extra_networks(
+            place, null=wanted.null_checkpoint, weak=wanted.weak_checkpoint
+        )
         tell = partial(say, console)
         return Equipment(wanted.weights, wanted.download, device, tell, seconds, patient, TrainSide)
 

@@ -22,14 +22,15 @@ from bench.experiment.inversion_rows import InversionRow, read_inversion
 from bench.experiment.place import Experiment
 from bench.experiment.rows import Changed, Row, Value, read_row
 from bench.experiment.rules import ChosenRule
-from bench.sweep.cells import Cell, Target, expand, target
-from bench.sweep.run import FLOOR, floor_key, floor_row, load_nets, run_cell
-from bench.sweep.second_network import of_run
+from bench.sweep.cells import Cell, expand
+from bench.sweep.run import FLOOR, floor_key, floor_row, run_cell
 from bench.system import places
 from bench.system.devices import resolve_device
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256
 from bench.system.progress import Bar, say
+from bench.training.extra_network import extra_network_of_run
+from bench.training.run import Run, load_nets, open_run
 from bench.training.runs import CARD, WEIGHTS, make_card, read_card, trained_runs, unregistered
 from bench.tuning.space import nested
 from methods import METHODS
@@ -148,7 +149,7 @@ def _cell_again(
         scratch = Experiment(Path(folder), place.name)
         scratch.root.mkdir()
         fresh = run_cell(
-            cell, ready, load_nets(ready, device), evaluation, scratch, batch=batch, device=device
+            cell, load_nets(ready, device), evaluation, scratch, batch=batch, device=device
         )
     return _compare(path, row, fresh)
 
@@ -196,17 +197,17 @@ def _gap(old: Value, new: Value) -> float:
     return max(relative_gap(a, b) for a, b in pairs)
 
 
-def _target(row: Row, place: Experiment) -> Target:
+def _target(row: Row, place: Experiment) -> Run:
     """The run behind a row, with the second networks it names; UserError if it is not here."""
     ready = _run(row, place)
     if row.null_checkpoint:
-        ready = of_run("null", *_run_of(row.null_checkpoint, place)).join(ready)
+        ready = ready.join(extra_network_of_run("null", *_run_of(row.null_checkpoint, place)))
     if row.weak_checkpoint:
-        ready = of_run("weak", *_run_of(row.weak_checkpoint, place)).join(ready)
+        ready = ready.join(extra_network_of_run("weak", *_run_of(row.weak_checkpoint, place)))
     return ready
 
 
-def _run(row: Stored, place: Experiment) -> Target:
+def _run(row: Stored, place: Experiment) -> Run:
     """The run behind a row; UserError if it is not here."""
     if row.method not in METHODS:
         raise UserError(f"its method {row.method!r} is not registered")
@@ -221,7 +222,7 @@ def _run(row: Stored, place: Experiment) -> Target:
             raise UserError(reason)
     else:
         card = make_card(row.method, data=data, seed=row.train_seed)
-    ready = target(card, data, place)
+    ready = open_run(card, data, place)
     if ready is None:
         raise UserError(f"its run {row.run!r} has no weights")
     return ready
@@ -236,7 +237,7 @@ def _run_of(checkpoint: str, place: Experiment) -> tuple[str, Path]:
     raise UserError("its second network is not among the runs here")
 
 
-def _cell(row: Row, ready: Target) -> Cell:
+def _cell(row: Row, ready: Run) -> Cell:
     """The cell that a row says it is."""
     try:
         rule = make_rule(row.rule, nested(row.knobs)) if row.rule else CFG()
@@ -252,7 +253,7 @@ def _cell(row: Row, ready: Target) -> Cell:
     return replace(cell, knobs_from=row.knobs_from)
 
 
-def _reason(row: Row, ready: Target) -> str:
+def _reason(row: Row, ready: Run) -> str:
     """Why a row is not that of its cell any more."""
     if row.checkpoint != ready.checkpoint:
         return f"the weights of {row.run!r} have changed since"

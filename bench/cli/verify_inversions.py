@@ -13,8 +13,8 @@ from bench.experiment.place import Experiment
 from bench.inversion.plan import Bench as Prepared
 from bench.inversion.plan import Planned, plan_inversions, prepare_bench
 from bench.inversion.sweep import sweep_inversions
-from bench.sweep.cells import Target
 from bench.system import places
+from bench.training.run import Run
 
 Numbers = dict[str, tuple[float | None, float]]
 """By name: a number, None where there is none, and the least size that differences are held to."""
@@ -24,7 +24,7 @@ TINY = 1e-9
 def invert_again(
     path: Path,
     row: InversionRow,
-    ready: Target,
+    ready: Run,
     place: Experiment,
     device: torch.device,
     batch: int,

@@ -14,9 +14,8 @@ from bench.experiment.inversion_rows import inversion_path, read_inversion
 from bench.experiment.place import Experiment
 from bench.inversion.choose import balanced, edit_targets
 from bench.inversion.measure import AUTHORS_BATCH, Editor, lpips_or_reason
-from bench.sweep.cells import Target
-from bench.sweep.run import load_nets
 from bench.system.errors import UserError
+from bench.training.run import Run, load_nets
 from methods import Guidance, Inverts
 from metrics.base import Extractor
 from metrics.perceptual import LPIPS
@@ -41,7 +40,7 @@ class Bench:
 class Planned:
     """One row: a run at one guidance scale of editing; `skip` is a reason or ''."""
 
-    target: Target
+    target: Run
     guidance: Guidance
     skip: str
     key: str
@@ -56,7 +55,7 @@ def prepare_bench(data: Dataset, samples: int, experiment: Experiment) -> Bench:
     return Bench(data, split, judge, lpips, why_not)
 
 
-def cannot_invert(target: Target) -> str:
+def cannot_invert(target: Run) -> str:
     """Why a run is not inverted, '' where it is."""
     if not isinstance(target.method, Inverts):
         return f"{target.card.method} maps no image to a latent"
@@ -64,7 +63,7 @@ def cannot_invert(target: Target) -> str:
 
 
 def plan_inversions(
-    target: Target, guidance: Sequence[float], bench: Bench, *, batch: int = AUTHORS_BATCH
+    target: Run, guidance: Sequence[float], bench: Bench, *, batch: int = AUTHORS_BATCH
 ) -> list[Planned]:
     """The rows of a run, skipped ones included."""
     found = []
@@ -115,7 +114,7 @@ def nfe_missing(rows: Sequence[Planned], bench: Bench, experiment: Experiment) -
     return len(missing), total
 
 
-def make_editor(target: Target, batch: int, device: torch.device) -> Editor:
+def make_editor(target: Run, batch: int, device: torch.device) -> Editor:
     """The run ready for inverting; a UserError for one that does not."""
     reason = cannot_invert(target)
     if reason or not isinstance(target.method, Inverts):

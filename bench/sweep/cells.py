@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from bench.data import Dataset
 from bench.experiment.identity import code_hash, digest, module_hash
-from bench.experiment.place import Experiment
 from bench.experiment.rows import KnobsFrom
 from bench.experiment.rules import ChosenRule
 from bench.sweep.generate import generate
 from bench.system.errors import UserError
-from bench.system.files import sha256
-from bench.training.runs import WEIGHTS, RunCard, make_method
-from methods import Guidance, Method
+from bench.training.run import Run
+from methods import Guidance
 from methods.rules import CFG
 
 
@@ -27,8 +23,7 @@ class Cell:
     `skip` is the method's reason for not being able to, or ''.
     """
 
-    card: RunCard
-    checkpoint: str
+    run: Run
     guidance: Guidance
     steps: int
     seed: int
@@ -41,7 +36,7 @@ class Cell:
     rule_code: str = ""
     """The same of the rule, '' where it is CFG, or where nothing chooses one."""
     null_checkpoint: str = ""
-    """SHA-256 of the weights of a second network that this cell's guidance uses, or ''."""
+    """SHA-256 of the weights of an extra network that this cell's guidance uses, or ''."""
     weak_checkpoint: str = ""
     """The same of a weaker network that this cell's rule leads away from."""
     nfe_weighted: float = 0.0
@@ -57,39 +52,11 @@ class Cell:
     def what(self) -> str:
         """The cell in a line of progress or of an error."""
         rule = f" {self.rule}" if self.rule else ""
-        return f"{self.card.name}{rule} g={self.guidance.scale:g} steps={self.steps}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A run that can be sampled: its card, its method, and the file and hash of its weights."""
-
-    card: RunCard
-    data: Dataset
-    method: Method[Any]
-    weights: Path | None
-    checkpoint: str
-    null_weights: Path | None = None
-    null_checkpoint: str = ""
-    """File and hash of a second network, the unconditional branch, where there is one."""
-    weak_weights: Path | None = None
-    weak_checkpoint: str = ""
-    """The same of a weaker network to lead away from."""
-
-
-def target(card: RunCard, data: Dataset, experiment: Experiment) -> Target | None:
-    """The run ready for sampling, or None while its training is unfinished."""
-    method = make_method(card, data)
-    if not method.trains:
-        return Target(card, data, method, None, "")
-    weights = experiment.runs / card.name / WEIGHTS
-    if not weights.exists():
-        return None
-    return Target(card, data, method, weights, sha256(weights))
+        return f"{self.run.name}{rule} g={self.guidance.scale:g} steps={self.steps}"
 
 
 def expand(
-    found: Target,
+    run: Run,
     guidance: Sequence[float],
     steps: Sequence[int] | None,
     seeds: Sequence[int],
@@ -101,13 +68,13 @@ def expand(
     `rules` are for methods that take them, CFG if there are none; a scale of 1, where no rule
     acts, has one cell.
     """
-    chosen = rules if rules and found.method.takes_rules else (ChosenRule(CFG()),)
+    chosen = rules if rules and run.method.takes_rules else (ChosenRule(CFG()),)
     cells: dict[str, Cell] = {}
     for seed in seeds:
-        for count in steps or found.card.steps:
+        for count in steps or run.card.steps:
             for choice in chosen:
                 for scale in guidance:
-                    cell = _cell(found, Guidance(scale, choice.rule), count, seed, samples)
+                    cell = _cell(run, Guidance(scale, choice.rule), count, seed, samples)
                     cell = replace(cell, knobs_from=choice.knobs_from if cell.rule else "")
                     cells.setdefault(cell.key, cell)
     return list(cells.values())
@@ -118,21 +85,21 @@ def rule_name(guidance: Guidance) -> str:
     return "" if guidance.is_off or guidance.rule.name == CFG.name else guidance.rule.name
 
 
-def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
+def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
     try:
-        reason = found.method.supports(guidance, steps) or ""
-        nfe = 0 if reason else int(found.method.nfe(guidance, steps))
-        cost = 0.0 if reason else float(found.method.nfe_weighted(guidance, steps))
+        reason = run.method.supports(guidance, steps) or ""
+        nfe = 0 if reason else int(run.method.nfe(guidance, steps))
+        cost = 0.0 if reason else float(run.method.nfe_weighted(guidance, steps))
         branch = "main" if guidance.is_off else guidance.rule.branch()
     except Exception as error:  # the code of a plugin may fail in any way
         rule = f" under the rule {guidance.rule.name!r}" if rule_name(guidance) else ""
         raise UserError(
-            f"Method {found.card.method!r} cannot say what it does{rule} at guidance "
+            f"Method {run.card.method!r} cannot say what it does{rule} at guidance "
             f"{guidance.scale:g} with {steps} steps: {type(error).__name__}: {error}."
         ) from None
     # Where a branch is not evaluated the row is the same with and without its network.
-    null_checkpoint = found.null_checkpoint if branch == "null" else ""
-    weak_checkpoint = found.weak_checkpoint if branch == "weak" else ""
+    null_checkpoint = run.extra_checkpoint("null") if branch == "null" else ""
+    weak_checkpoint = run.extra_checkpoint("weak") if branch == "weak" else ""
     extra: dict[str, Any] = {}
     if null_checkpoint:
         extra["null_checkpoint"] = null_checkpoint
@@ -148,15 +115,15 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
             "code": parts,
         }
     code = {
-        "code": code_hash(type(found.method)),
+        "code": code_hash(type(run.method)),
         "sampling": module_hash(generate.__module__),
     }
     key = digest(
         {
-            "method": found.card.method,
-            "config": found.card.config,
-            "data": found.card.data_hash,
-            "checkpoint": found.checkpoint,
+            "method": run.card.method,
+            "config": run.card.config,
+            "data": run.card.data_hash,
+            "checkpoint": run.checkpoint,
             "guidance": guidance.scale,
             "steps": steps,
             "seed": seed,
@@ -166,8 +133,7 @@ def _cell(found: Target, guidance: Guidance, steps: int, seed: int, n: int) -> C
         | extra
     )
     return Cell(
-        card=found.card,
-        checkpoint=found.checkpoint,
+        run=run,
         guidance=guidance,
         steps=steps,
         seed=seed,

@@ -15,8 +15,8 @@ from bench.data import Dataset
 from bench.evaluation.prepare import Evaluation, Tell
 from bench.experiment.place import Experiment
 from bench.experiment.rows import Row, read_row, row_path, write_row
-from bench.sweep.cells import Cell, Target
-from bench.sweep.run import FLOOR_RUN, Outcome, generate, is_done, load_nets, make_row, run_cell
+from bench.sweep.cells import Cell
+from bench.sweep.run import FLOOR_RUN, Outcome, generate, is_done, make_row, run_cell
 from bench.sweep.saving import Keep, Saver
 from bench.sweep.sharing import claim_path, in_turn
 from bench.system import places
@@ -27,10 +27,11 @@ from bench.system.files import make_folder, tidy
 from bench.system.holder import Holder
 from bench.system.memory import Batches
 from bench.system.progress import Bar
+from bench.training.run import Run, load_nets
 
 
 def sweep(
-    targets: Sequence[tuple[Target, Sequence[Cell]]],
+    cells: Sequence[Cell],
     evaluation: Evaluation,
     experiment: Experiment,
     *,
@@ -49,23 +50,23 @@ def sweep(
     make_folder(experiment.root)
     places.hold(experiment.root)
     _tidy_up(
-        experiment, [FLOOR_RUN.format(evaluation.data.name), *(t.card.name for t, _ in targets)]
+        experiment, [FLOOR_RUN.format(evaluation.data.name), *(cell.run.name for cell in cells)]
     )
     work = _Work(evaluation, experiment, Batches(batch, tell), device, saver)
     outcome = work.outcome
-    able = [(target, cell) for target, cells in targets for cell in cells if not cell.skip]
-    for cell in (c for _, cells in targets for c in cells if c.skip):
+    able = [cell for cell in cells if not cell.skip]
+    for cell in (cell for cell in cells if cell.skip):
         outcome.skipped += 1
         _write_once(experiment, make_row(cell, evaluation, experiment, "skip", reason=cell.skip))
-    with Bar(f"sweep {evaluation.data.name}", sum(c.n for _, c in able), 0, console) as bar:
+    with Bar(f"sweep {evaluation.data.name}", sum(cell.n for cell in able), 0, console) as bar:
         done = 0
 
-        def waiting(item: tuple[Target, Cell], holder: Holder | None) -> None:
-            bar.update(done, f"{item[1].what}: waiting for {holder or 'another process'}")
+        def waiting(cell: Cell, holder: Holder | None) -> None:
+            bar.update(done, f"{cell.what}: waiting for {holder or 'another process'}")
 
-        for target, cell in in_turn(able, work.claim, work.has_nothing_to_do, waiting):
+        for cell in in_turn(able, work.claim, work.has_nothing_to_do, waiting):
             try:
-                work.do(target, cell, partial(_ticker, bar, done, cell.what))
+                work.do(cell, partial(_ticker, bar, done, cell.what))
             except UserError:
                 raise
             except Exception as error:  # the code of a method or metric may fail in any way
@@ -97,45 +98,41 @@ class _Work:
         self.evaluation, self.experiment, self.device = evaluation, experiment, device
         self.batches, self.saver = batches, saver
         self.outcome = Outcome()
-        self._loaded: tuple[Target, nn.Module] | None = None
+        self._loaded: tuple[Run, nn.Module] | None = None
 
-    def claim(self, item: tuple[Target, Cell]) -> Path:
-        cell = item[1]
-        return claim_path(row_path(self.experiment.cells, cell.card.name, cell.key))
+    def claim(self, cell: Cell) -> Path:
+        return claim_path(row_path(self.experiment.cells, cell.run.name, cell.key))
 
-    def has_nothing_to_do(self, item: tuple[Target, Cell]) -> bool:
-        cell = item[1]
+    def has_nothing_to_do(self, cell: Cell) -> bool:
         row = is_done(cell, self.evaluation, self.experiment)
         return row is not None and self._unsaved(cell, row, self.batches.size) >= cell.n
 
-    def do(self, target: Target, cell: Cell, ticker: Callable[[], Tick]) -> None:
+    def do(self, cell: Cell, ticker: Callable[[], Tick]) -> None:
         """Compute a cell, or only its samples' files where its row is there; counts the outcome."""
         kept = is_done(cell, self.evaluation, self.experiment)
         if kept is not None:
-            self.batches.run(
-                cell.what, lambda size: self._save_only(kept, cell, target, size, ticker())
-            )
+            self.batches.run(cell.what, lambda size: self._save_only(kept, cell, size, ticker()))
             self.outcome.kept += 1
             return
-        row = self.batches.run(cell.what, lambda size: self._measure(cell, target, size, ticker()))
+        row = self.batches.run(cell.what, lambda size: self._measure(cell, size, ticker()))
         self.outcome.computed += 1
         self.outcome.diverged += row.status == "diverged"
 
-    def _measure(self, cell: Cell, target: Target, size: int, tick: Tick) -> Row:
-        nets = self._nets(target)
+    def _measure(self, cell: Cell, size: int, tick: Tick) -> Row:
+        nets = self._nets(cell.run)
         with self._keep(cell) as keep:
             return run_cell(
-                cell, target, nets, self.evaluation, self.experiment,
+                cell, nets, self.evaluation, self.experiment,
                 batch=size, device=self.device, tick=tick, keep=keep,
             )  # fmt: skip
 
-    def _save_only(self, row: Row, cell: Cell, target: Target, size: int, tick: Tick) -> None:
+    def _save_only(self, row: Row, cell: Cell, size: int, tick: Tick) -> None:
         """Sample a cell that is measured already for its files alone."""
         start = self._unsaved(cell, row, size)
         if self.saver is None or start >= cell.n:
             return
         stream = generate(
-            target.method, self._nets(target), cell.guidance, cell.steps, cell.seed, cell.n,
+            cell.run.method, self._nets(cell.run), cell.guidance, cell.steps, cell.seed, cell.n,
             batch=size, device=self.device, start=start,
         )  # fmt: skip
         tick(start)
@@ -159,11 +156,11 @@ class _Work:
             return nullcontext(lambda *_: None)
         return self.saver.keep(cell, self._data)
 
-    def _nets(self, target: Target) -> nn.Module:
+    def _nets(self, run: Run) -> nn.Module:
         """The networks of a run, held until another is asked for."""
-        if self._loaded is None or self._loaded[0] is not target:
+        if self._loaded is None or self._loaded[0] is not run:
             self._loaded = None
-            self._loaded = (target, load_nets(target, self.device))
+            self._loaded = (run, load_nets(run, self.device))
         return self._loaded[1]
 
 

@@ -16,9 +16,10 @@ from bench.experiment.protocols import find_protocol
 from bench.experiment.rules import ChosenRule, study_rules
 from bench.experiment.seeds import check_seeds
 from bench.experiment.suite import Study
-from bench.sweep.cells import Cell, Target, expand, target
-from bench.sweep.second_network import SecondNetwork, of_run
+from bench.sweep.cells import Cell, expand
 from bench.system.errors import UserError
+from bench.training.extra_network import ExtraNetwork, extra_network_of_run
+from bench.training.run import Run, open_run
 from bench.training.runs import (
     make_card,
     method_class,
@@ -37,7 +38,7 @@ def identical(data: Dataset) -> Dataset:
     return data
 
 
-ChooseRules = Callable[[Study, Target, Experiment, Tell], Sequence[ChosenRule]]
+ChooseRules = Callable[[Study, Run, Experiment, Tell], Sequence[ChosenRule]]
 
 
 def untuned(study: Study, *_: object) -> Sequence[ChosenRule]:
@@ -55,7 +56,7 @@ class Equipment:
     device: torch.device | str = "cpu"
     tell: Tell = lambda _: None
     """Gets a sentence before and during what takes long."""
-    seconds: tuple[SecondNetwork, ...] = ()
+    seconds: tuple[ExtraNetwork, ...] = ()
     """Networks that edm runs have beside their own."""
     patient: bool = True
     """False for a plan only, which is then made without what takes long to prepare."""
@@ -64,19 +65,13 @@ class Equipment:
     rules: ChooseRules = untuned
     """Gives the rules of a run, with tuned knobs where the study asks for them."""
 
-    def join(self, found: Target) -> Target:
-        """`found` with the second networks that serve it, if any."""
-        for second in self.seconds:
-            found = second.join(found)
-        return found
-
 
 @dataclass(frozen=True)
 class Sweep:
     """All cells of one data set, run by run, and what evaluates them."""
 
     evaluation: Evaluation
-    targets: tuple[tuple[Target, tuple[Cell, ...]], ...]
+    targets: tuple[tuple[Run, tuple[Cell, ...]], ...]
     samples: int
     study: Study
 
@@ -99,7 +94,7 @@ def plan_study(
             if trained_as_asked(weaker, experiment) is None:
                 missing.append(f"{weaker.name}: {UNFINISHED}")
             else:
-                second = of_run("weak", weaker.name, experiment.runs / weaker.name)
+                second = extra_network_of_run("weak", weaker.name, experiment.runs / weaker.name)
                 own = replace(own, seconds=(*own.seconds, second))
         for method in study.methods:
             cls = method_class(method)
@@ -118,9 +113,9 @@ def plan_study(
                 card = trained
             elif seed != study.seeds[0]:
                 continue  # without training there is nothing that a training seed could change
-            ready = target(card, data, experiment)
+            ready = open_run(card, data, experiment)
             if ready is not None:
-                found.append(own.join(ready))
+                found.append(ready.join(*own.seconds))
     return _sweep(study, data, found, experiment, equipment), missing
 
 
@@ -157,11 +152,11 @@ def plan_experiment(
                     f"Run {card.name!r} was trained on other content of {name!r} than is here "
                     f"now; train it again under another --name, or restore the data."
                 )
-            ready = target(card, data, experiment)
+            ready = open_run(card, data, experiment)
             if ready is None:
                 left_out.append(f"{card.name}: {UNFINISHED}")
             else:
-                found.append(equipment.join(ready))
+                found.append(ready.join(*equipment.seconds))
         if found:
             sweeps.append(_sweep(study, data, found, experiment, equipment))
     return sweeps, left_out
@@ -170,7 +165,7 @@ def plan_experiment(
 def _sweep(
     study: Study,
     data: Dataset,
-    found: Sequence[Target],
+    found: Sequence[Run],
     experiment: Experiment,
     equipment: Equipment,
 ) -> Sweep:

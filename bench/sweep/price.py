@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from bench.experiment.place import Experiment
-from bench.sweep.cells import Cell, Target
+from bench.sweep.cells import Cell
 from bench.sweep.plan import Sweep
-from bench.sweep.run import generate, is_done, load_nets
+from bench.sweep.run import generate, is_done
+from bench.training.run import Run, load_nets
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def price_cells(
     return lines
 
 
-def _seconds_per_nfe(target: Target, cell: Cell, device: torch.device, batch: int) -> float:
+def _seconds_per_nfe(target: Run, cell: Cell, device: torch.device, batch: int) -> float:
     nets = load_nets(target, device)
     n = min(batch, cell.n, 64)
     started = time.perf_counter()

@@ -18,17 +18,14 @@ from bench.experiment.identity import digest
 from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
 from bench.experiment.rows import Row, Status, read_row, row_path, write_row
-from bench.sweep.cells import Cell, Target
+from bench.sweep.cells import Cell
 from bench.sweep.divergence import Diverged as Diverged
 from bench.sweep.divergence import refuse_constant
 from bench.sweep.generate import generate as generate
 from bench.sweep.preview import TILES, preview
 from bench.sweep.saving import Keep
 from bench.sweep.sharing import claim_path, in_turn
-from bench.system.errors import UserError
-from bench.system.files import sha256
 from bench.system.holder import Holder
-from bench.training.checkpoint import check_size, load_into, load_weights
 
 FLOOR = "real"
 FLOOR_RUN = "{}-" + FLOOR
@@ -49,45 +46,9 @@ class MetricsFailed(Exception):
     """Some metrics of a cell failed; the values of the others are stored."""
 
 
-def load_nets(target: Target, device: torch.device) -> nn.Module:
-    """The networks of a run with their averaged weights, ready for sampling.
-
-    UserError if a file is no longer the one that the target was planned with.
-    """
-    with torch.random.fork_rng(devices=[]):
-        if target.weights is not None:
-            files = (target.weights, target.null_weights, target.weak_weights)
-            check_size(target.method.build, [file for file in files if file is not None])
-        nets = target.method.build()
-    if target.weights is not None:
-        weights = _load_planned(target.weights, target.checkpoint)
-        source = str(target.weights)
-        for name, file, planned in (
-            ("null", target.null_weights, target.null_checkpoint),
-            ("weak", target.weak_weights, target.weak_checkpoint),
-        ):
-            if file is not None:
-                found = _load_planned(file, planned)
-                weights |= {f"{name}.{key}": value for key, value in found.items()}
-                source += f" and {file}"
-        load_into(nets, weights, source)
-    return nets.to(device).eval().requires_grad_(False)
-
-
-def _load_planned(path: Path, planned: str) -> dict[str, Tensor]:
-    # Rows carry the hash of the plan, which may be days old; a run trained anew is another one.
-    weights = load_weights(path)
-    if sha256(path) != planned:
-        raise UserError(
-            f"{path} was replaced since this command looked at it, as by a new training: the same "
-            "command goes on with what is there now."
-        )
-    return weights
-
-
 def is_done(cell: Cell, evaluation: Evaluation, experiment: Experiment) -> Row | None:
     """The stored row of a cell if it holds every planned value, else None."""
-    path = row_path(experiment.cells, cell.card.name, cell.key)
+    path = row_path(experiment.cells, cell.run.name, cell.key)
     if not path.exists():
         return None
     row = read_row(path)
@@ -115,12 +76,12 @@ def make_row(
         status=status,
         reason=reason,
         experiment=experiment.name,
-        dataset=cell.card.dataset,
-        data_hash=cell.card.data_hash or evaluation.data.train.hash,
-        method=cell.card.method,
-        run=cell.card.name,
-        train_seed=cell.card.seed,
-        checkpoint=cell.checkpoint,
+        dataset=cell.run.card.dataset,
+        data_hash=cell.run.card.data_hash or evaluation.data.train.hash,
+        method=cell.run.card.method,
+        run=cell.run.name,
+        train_seed=cell.run.card.seed,
+        checkpoint=cell.run.checkpoint,
         null_checkpoint=cell.null_checkpoint,
         weak_checkpoint=cell.weak_checkpoint,
         code=cell.code,
@@ -145,7 +106,6 @@ def make_row(
 
 def run_cell(
     cell: Cell,
-    target: Target,
     nets: nn.Module,
     evaluation: Evaluation,
     experiment: Experiment,
@@ -163,7 +123,7 @@ def run_cell(
     whole = not evaluation.data.spec.is_image  # a vector's preview needs every sample
     seconds = 0.0
     stream = generate(
-        target.method, nets, cell.guidance, cell.steps, cell.seed, cell.n,
+        cell.run.method, nets, cell.guidance, cell.steps, cell.seed, cell.n,
         batch=batch, device=device,
     )  # fmt: skip
     try:
@@ -189,7 +149,7 @@ def run_cell(
         evaluation,
         experiment,
         "ok",
-        **_merged(cell.card.name, cell.key, evaluation, experiment, found),
+        **_merged(cell.run.name, cell.key, evaluation, experiment, found),
         preview=picture,
         seconds_per_image=seconds / cell.n,
     )

@@ -70,7 +70,7 @@ def sample_path(experiment: Experiment, cell: Cell, kind: str) -> Path:
     """Where the samples of a cell go by default."""
     rule = f"{rule_folder(cell.guidance.rule)}-" if cell.rule else ""
     name = f"g{cell.guidance.scale:g}-{rule}steps{cell.steps}-seed{cell.seed}{SUFFIX[kind]}"
-    return experiment.samples / cell.card.name / name
+    return experiment.samples / cell.run.name / name
 
 
 def rule_folder(rule: Rule[Any]) -> str:
@@ -94,10 +94,10 @@ def make_sample_card(cell: Cell, data: Dataset, classes: Sequence[int] | None = 
     """The card of a cell's samples, or of the samples of some classes only."""
     spec = data.spec
     return SampleCard(
-        run=cell.card.name,
-        method=cell.card.method,
-        dataset=cell.card.dataset,
-        checkpoint=cell.checkpoint,
+        run=cell.run.name,
+        method=cell.run.card.method,
+        dataset=cell.run.card.dataset,
+        checkpoint=cell.run.checkpoint,
         guidance=cell.guidance.scale,
         rule=cell.rule,
         knobs=cell.guidance.rule.settings() if cell.rule else {},

@@ -7,8 +7,9 @@ import time
 import torch
 
 from bench.experiment.place import Experiment
-from bench.sweep.run import generate, load_nets
+from bench.sweep.run import generate
 from bench.system.progress import duration
+from bench.training.run import load_nets
 from bench.tuning.store import read_trials
 from bench.tuning.tune import Job
 from methods import Guidance

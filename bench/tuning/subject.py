@@ -11,14 +11,14 @@ from bench.experiment.identity import code_hash, digest, module_hash
 from bench.experiment.place import Experiment
 from bench.experiment.rules import ChosenRule, study_rules
 from bench.experiment.suite import Study
-from bench.sweep.cells import Target
 from bench.system.errors import UserError
+from bench.training.run import Run
 from bench.tuning.space import Space, nested
 from bench.tuning.store import Tuned, read_result, result_path
 from methods.rules import Rule, make_rule
 
 
-def subject_of(found: Target, rule: Rule[Any]) -> dict[str, str]:
+def subject_of(found: Run, rule: Rule[Any]) -> dict[str, str]:
     """Hashes of all that decides samples beside knobs, scale, steps and seed."""
     branch = rule.branch()
     return {
@@ -27,8 +27,8 @@ def subject_of(found: Target, rule: Rule[Any]) -> dict[str, str]:
         "settings": digest(found.card.config),
         "data": found.card.data_hash,
         "checkpoint": found.checkpoint,
-        "null checkpoint": found.null_checkpoint if branch == "null" else "",
-        "weak checkpoint": found.weak_checkpoint if branch == "weak" else "",
+        "null checkpoint": found.extra_checkpoint("null") if branch == "null" else "",
+        "weak checkpoint": found.extra_checkpoint("weak") if branch == "weak" else "",
         "code of the rule": digest(
             {part.name: module_hash(type(part).__module__) for part in rule.parts()}
         ),
@@ -36,7 +36,7 @@ def subject_of(found: Target, rule: Rule[Any]) -> dict[str, str]:
 
 
 def rules_for(
-    study: Study, found: Target, place: Experiment, tell: Callable[[str], None]
+    study: Study, found: Run, place: Experiment, tell: Callable[[str], None]
 ) -> Sequence[ChosenRule]:
     """The rules of a study for one of its runs, tuned where the study asks for that.
 
@@ -52,7 +52,7 @@ def rules_for(
 
 
 def tuned_rules(
-    chosen: Sequence[ChosenRule], found: Target, place: Experiment
+    chosen: Sequence[ChosenRule], found: Run, place: Experiment
 ) -> tuple[list[ChosenRule], list[str]]:
     """The rules with their tuned knobs where there are valid ones, and a sentence for each other.
 
@@ -70,7 +70,7 @@ def tuned_rules(
     return rules, untuned
 
 
-def _look_up(rule: Rule[Any], found: Target, place: Experiment) -> tuple[Rule[Any] | None, str]:
+def _look_up(rule: Rule[Any], found: Run, place: Experiment) -> tuple[Rule[Any] | None, str]:
     path = result_path(place.tuned, found.card.name, rule.name)
     if not path.exists():
         return None, "since bench tune has not finished for it"

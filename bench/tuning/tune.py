@@ -15,12 +15,12 @@ from bench.evaluation.prepare import Evaluation, accumulate
 from bench.experiment.identity import digest
 from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
-from bench.sweep.cells import Target
 from bench.sweep.divergence import refuse_constant
 from bench.sweep.run import Diverged, generate
 from bench.system.errors import UserError
 from bench.system.failures import system_error
 from bench.system.progress import Bar
+from bench.training.run import Run
 from bench.tuning.aim import score, shown
 from bench.tuning.search import Proposal, best_trial, propose
 from bench.tuning.space import Space
@@ -45,7 +45,7 @@ Tick = Callable[[int], None]
 class Job:
     """A rule to be tuned for a run."""
 
-    target: Target
+    target: Run
     space: Space
     evaluation: Evaluation
     aim: Aim

@@ -10,10 +10,10 @@ from bench.data.convert import from_model, one_hot, to_model
 from bench.evaluation.prepare import prepare
 from bench.experiment.place import Experiment
 from bench.experiment.rows import read_rows
-from bench.sweep.cells import expand, target
+from bench.sweep.cells import expand
 from bench.sweep.execute import sweep
-from bench.sweep.run import load_nets
 from bench.system.devices import make_fabric
+from bench.training.run import load_nets, open_run
 from bench.training.study import Trainer, train_run
 from methods import Guidance
 
@@ -45,7 +45,7 @@ def targets(data, place):
     cards = [
         train_run(method, data, Trainer(place, fabric), preset=PRESET) for method in ("igct", "edm")
     ]
-    return {card.method: target(card, data, place) for card in cards}
+    return {card.method: open_run(card, data, place) for card in cards}
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from scipy.stats import norm
 
 from bench.data import Modes1d
 from bench.experiment.place import Experiment
-from bench.sweep.cells import target
-from bench.sweep.run import generate, load_nets
+from bench.sweep.run import generate
 from bench.system.devices import make_fabric
+from bench.training.run import load_nets, open_run
 from bench.training.runs import make_card
 from bench.training.study import Trainer, train_run
 from methods import Guidance
@@ -41,7 +41,7 @@ def draw(tmp_path_factory):
                 method, data, Trainer(place, fabric), seed=seed, overrides=settings,
                 name=f"{method}-{seed}-{len(settings)}",
             )  # fmt: skip
-        found = target(card, data, place)
+        found = open_run(card, data, place)
         return found.method, load_nets(found, torch.device("cpu"))
 
     @cache

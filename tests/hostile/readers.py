@@ -61,10 +61,10 @@ from bench.inversion.files import read_images
 from bench.report import _figures_of
 from bench.report.figures.grids import strip_pixels
 from bench.report.numbers.published import read_published
-from bench.sweep.second_network import find_second
 from bench.system import files
 from bench.system.errors import UserError
 from bench.training.checkpoint import check_weights, load_state, load_weights
+from bench.training.extra_network import find_extra_network
 from bench.training.importing.source import read_source
 from bench.training.initial import find_weights
 from bench.training.log import Log
@@ -168,7 +168,9 @@ READERS: dict[str, Reader] = {
     "init file": Reader(
         "x.safetensors", lambda p: find_weights("--init-from", str(p), experiment(p))
     ),
-    "null file": Reader("x.safetensors", lambda p: find_second("null", str(p), experiment(p))),
+    "null file": Reader(
+        "x.safetensors", lambda p: find_extra_network("null", str(p), experiment(p))
+    ),
     "state": Reader("state.safetensors", load_state),
     "log": Reader("log.jsonl", log),
     "row": Reader("x.json", read_row),

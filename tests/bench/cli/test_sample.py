@@ -14,9 +14,10 @@ from bench.data.samples.read import read_samples
 from bench.evaluation.prepare import make_extractor
 from bench.experiment.place import Experiment
 from bench.sweep import run as sweep_module
-from bench.sweep.cells import expand, target
-from bench.sweep.run import generate, load_nets
+from bench.sweep.cells import expand
+from bench.sweep.run import generate
 from bench.system.files import sha256
+from bench.training.run import load_nets, open_run
 from bench.training.runs import read_card
 from tests.bench.helpers import TINY_IMAGES, TOY_METRICS, bench, contents, rows_of, sets
 
@@ -54,7 +55,7 @@ def read(path):
 def expected(results, guidance, steps, n, seed=0, run=RUN, **more):
     place = Experiment(results, "default")
     card = read_card(place.runs / run)
-    found = target(card, find_dataset(card.dataset), place)
+    found = open_run(card, find_dataset(card.dataset), place)
     (cell,) = expand(found, [guidance], [steps], [seed], n)
     device = torch.device("cpu")
     nets = load_nets(found, device)

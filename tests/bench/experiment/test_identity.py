@@ -13,13 +13,14 @@ from bench.experiment import identity
 from bench.experiment.identity import code_hash
 from bench.experiment.place import Experiment
 from bench.plugins.load import load_plugins
-from bench.sweep.cells import expand, target
+from bench.sweep.cells import expand
+from bench.training.run import open_run
 from bench.training.runs import read_card
 from methods import METHODS
 
 
 def keys(card, experiment, data=None, **changes):
-    found = target(card, data or find_dataset("modes1d"), experiment)
+    found = open_run(card, data or find_dataset("modes1d"), experiment)
     options = {"guidance": (1.0, 2.0), "steps": None, "seeds": (0,), "samples": 9, **changes}
     return [cell.key for cell in expand(found, **options)]
 

@@ -9,8 +9,7 @@ from safetensors import safe_open
 from bench.data.convert import one_hot, to_model
 from bench.data.find import find_dataset
 from bench.experiment.place import Experiment
-from bench.sweep.cells import target
-from bench.sweep.run import load_nets
+from bench.training.run import load_nets, open_run
 from bench.training.runs import trained_runs
 from methods import Guidance
 from metrics.reconstruction import mse
@@ -28,7 +27,7 @@ def picture(folder, name="a.png", size=(8, 8), mode="L", value=100):
 def run_of(results, method):
     place = Experiment(results, "default")
     (card,) = [c for c in trained_runs(place) if c.method == method]
-    found = target(card, find_dataset("digits"), place)
+    found = open_run(card, find_dataset("digits"), place)
     return found.method, load_nets(found, torch.device("cpu")), found
 
 

@@ -13,7 +13,7 @@ from bench.experiment.place import Experiment
 from bench.inversion.choose import balanced
 from bench.inversion.plan import Bench, plan_inversions
 from bench.inversion.sweep import sweep_inversions
-from bench.sweep.cells import Target
+from bench.training.run import Run
 from methods import IGCT
 from methods.spec import DataSpec
 from metrics.extractors import train_classifier
@@ -55,7 +55,7 @@ def test_each_image_is_edited_to_the_next_class(tmp_path):
     split = Split(data.reference.samples[index], data.reference.labels[index])
     bench = Bench(data, split, judge, None, "too small")
     place = Experiment(tmp_path, "mine")
-    planned = plan_inversions(Target(card, data, method, None, ""), (1.0, 3.0), bench)
+    planned = plan_inversions(Run(card, data, method, None, ""), (1.0, 3.0), bench)
     outcome = sweep_inversions(planned, bench, place, batch=7, device=torch.device("cpu"))
     assert (outcome.computed, outcome.failed) == (2, [])
     for row in read_inversions(place.inversions):

@@ -226,7 +226,7 @@ def test_weights_that_were_replaced_since_the_plan_get_no_row(
         patch.setattr(execute, "_tidy_up", train_anew)
         ran = bench(*arguments)
     assert ran.code == 1
-    assert ran.err.startswith(f"Error: {weights} was replaced since this command looked at it")
+    assert ran.err.startswith(f"Error: {weights} was replaced since this command read it")
     assert rows_of(trained, "edm") == []
     assert bench(*arguments).code == 0
     (row,) = rows_of(trained, "edm")

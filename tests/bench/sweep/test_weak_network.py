@@ -7,10 +7,11 @@ from bench.experiment.place import Experiment
 from bench.experiment.rows import read_rows
 from bench.experiment.suite import read_suite
 from bench.report.numbers.frame import prepare
-from bench.sweep.cells import expand, target
-from bench.sweep.second_network import find_second
+from bench.sweep.cells import expand
 from bench.system.errors import UserError
 from bench.system.files import sha256
+from bench.training.extra_network import find_extra_network
+from bench.training.run import open_run
 from bench.training.runs import make_card, read_card
 from tests.bench.helpers import TINY, TOY_METRICS, bench, rows_of, sets
 
@@ -100,13 +101,14 @@ def test_no_run_leads_away_from_itself(trained, weaker, tmp_path):
 
 def test_keys_of_other_rules_do_not_depend_on_it(trained, weaker):
     place = Experiment(trained, "default")
-    plain = target(read_card(folder_of(trained, OWN)), find_dataset("modes1d"), place)
-    joined = find_second("weak", weaker, place).join(plain)
+    plain = open_run(read_card(folder_of(trained, OWN)), find_dataset("modes1d"), place)
+    joined = plain.join(find_extra_network("weak", weaker, place))
     old, new = (expand(t, (1.0, 2.0), (3,), (0,), 5) for t in (plain, joined))
     assert [c.key for c in old] == [c.key for c in new]
-    both = find_second("null", weaker, place).join(joined)
+    both = joined.join(find_extra_network("null", weaker, place))
     assert both.method.weak == joined.method.weak
-    assert (both.null_checkpoint, both.weak_checkpoint) == (joined.weak_checkpoint,) * 2
+    second = joined.extra_checkpoint("weak")
+    assert (both.extra_checkpoint("null"), both.extra_checkpoint("weak")) == (second, second)
 
 
 def test_it_says_where_no_rule_needs_it(trained, weaker):

@@ -10,11 +10,12 @@ from bench.data.find import find_dataset
 from bench.experiment.place import Experiment
 from bench.experiment.rows import read_rows
 from bench.report.numbers.frame import prepare
-from bench.sweep.cells import expand, target
-from bench.sweep.run import generate, load_nets
-from bench.sweep.second_network import find_second
+from bench.sweep.cells import expand
+from bench.sweep.run import generate
 from bench.system.files import sha256
 from bench.training.checkpoint import load_weights
+from bench.training.extra_network import find_extra_network
+from bench.training.run import load_nets, open_run
 from bench.training.runs import make_method, read_card
 from methods import METHODS, Guidance, SampleRNG
 from methods.edm import EDM
@@ -44,11 +45,11 @@ def sweep(tmp_path, *more, guidance="1,3"):
 
 def samples(tmp_path, run, guidance, null=None):
     place = Experiment(tmp_path / "results", "default")
-    found = target(
+    found = open_run(
         read_card(place.runs / run), find_dataset(read_card(place.runs / run).dataset), place
     )
     if null is not None:
-        found = find_second("null", null, place).join(found)
+        found = found.join(find_extra_network("null", null, place))
     nets = load_nets(found, torch.device("cpu"))
     cpu = torch.device("cpu")
     batches = generate(found.method, nets, Guidance(guidance), 3, 0, 5, batch=5, device=cpu)
@@ -95,7 +96,7 @@ def test_guidance_with_an_unconditional_network_is_the_rule(tmp_path):
     place = Experiment(tmp_path / "results", "default")
     data, cpu = find_dataset("digits"), torch.device("cpu")
     nets, blind = (
-        load_nets(target(read_card(place.runs / name), data, place), cpu)
+        load_nets(open_run(read_card(place.runs / name), data, place), cpu)
         for name in ("official", "blind")
     )
     labels = one_hot(torch.arange(5), 10)
@@ -130,8 +131,8 @@ def test_the_own_null_label_as_second_network_changes_no_sample(trained, tmp_pat
 def test_keys_without_a_second_network_are_as_they_were(trained, tmp_path):
     (folder,) = [f for f in (trained / "default/runs").iterdir() if "-edm-" in f.name]
     place = Experiment(trained, "default")
-    found = target(read_card(folder), find_dataset("modes1d"), place)
-    joined = find_second("null", folder.name, place).join(found)
+    found = open_run(read_card(folder), find_dataset("modes1d"), place)
+    joined = found.join(find_extra_network("null", folder.name, place))
     old, new = (expand(t, (1.0, 2.0), (3,), (0,), 5) for t in (found, joined))
     assert old[0].key == new[0].key
     assert old[1].key != new[1].key
