@@ -1,48 +1,28 @@
-"""The command line: parse, call one function, print. Heavy imports wait inside the commands."""
+"""The command line: registers the commands, and turns errors into one sentence each."""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bench.cli.doctor_options import doctor_command
-from bench.cli.files import data_app, import_command
-from bench.cli.images import edit_command, invert_command, sample_command
-from bench.cli.measure import evaluate_command, stats_app
-from bench.cli.options import (
-    UNTIL_THE_END,
-    DeviceOption,
-    DownloadOption,
-    DryRunOption,
-    ExperimentOption,
-    KnobOption,
-    NullOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    RulesOption,
-    SuiteOption,
-    TunedOption,
-    WeakOption,
-    WeightsOption,
-    begin,
-)
-from bench.cli.tune_options import tune_command
-from bench.cli.verify_options import verify_command
-from bench.experiment.place import (
-    DEFAULT_DATASET,
-    DEFAULT_EXPERIMENT,
-    DEFAULT_GUIDANCE,
-    DEFAULT_INVERSIONS,
-    DEFAULT_PRECISION,
-    DEFAULT_RESULTS,
-    DEFAULT_SEEDS,
-)
+from bench.cli.data import data_app
+from bench.cli.doctor import doctor_command
+from bench.cli.evaluate import evaluate_command
+from bench.cli.importing import import_command
+from bench.cli.invert import edit_command, invert_command
+from bench.cli.listing import list_command
+from bench.cli.options import UNTIL_THE_END
+from bench.cli.report import report_command
+from bench.cli.sample import sample_command
+from bench.cli.stats import stats_app
+from bench.cli.sweep import sweep_command
+from bench.cli.train import train_command
+from bench.cli.tune import tune_command
+from bench.cli.verify import verify_command
 from bench.system.errors import UserError
 from bench.system.signals import StopFlag, signals_as_interrupts
 
@@ -56,7 +36,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
-STOPPED = "Stopped. What was finished is kept; the same command goes on."
+STOPPED = "Stopped. Finished work is kept. Run the same command to continue."
 
 
 def _show_version(asked: bool) -> None:
@@ -76,205 +56,11 @@ def root(
     """Benchmark of guidance methods for diffusion and consistency models."""
 
 
-@app.command("train")
-def train_command(
-    method: Annotated[
-        list[str] | None, typer.Option("--method", "-m", help="Method; repeat for several.")
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset", "-d", help=f"Data set; by default the preset's, or {DEFAULT_DATASET}."
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Archive or folder of images to train on; prepared first if needed."),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Settings by name; by default those of the data set.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and all draws.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
-    ] = None,
-    init_from: Annotated[
-        str | None, typer.Option(help="Run, folder or .safetensors to start from, or 'none'.")
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
-    ] = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    precision: Annotated[
-        str, typer.Option(help="32-true, tf32 or bf16-mixed.")
-    ] = DEFAULT_PRECISION,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the networks with torch.compile.")
-    ] = False,
-    on_nan: Annotated[
-        str,
-        typer.Option(help="If losses or weights are unusable: stop, or rollback and go on."),
-    ] = "stop",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Train methods; run the same command again to go on after a stop."""
-    from bench.cli.train import train_all
-
-    console, place = begin(plugin, results, experiment)
-    train_all(
-        console,
-        place,
-        methods=method,
-        dataset_name=dataset,
-        data=data,
-        preset=preset,
-        seed=seed,
-        name=name,
-        settings=setting or [],
-        init_from=init_from,
-        teacher=teacher,
-        suite=suite,
-        device=device,
-        precision=precision,
-        compiled=compiled,
-        on_nan=on_nan,
-        dry_run=dry_run,
-    )
-
-
-@app.command("sweep")
-def sweep_command(
-    context: typer.Context,
-    guidance: Annotated[
-        str, typer.Option("--guidance", "-g", help="Scales: 1..13, 1..13:2 or 1,1.5,2; 1 is off.")
-    ] = DEFAULT_GUIDANCE,
-    steps: Annotated[
-        str | None, typer.Option(help="Sampling steps, a range; by default the preset's.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=2, help="Samples a cell.")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = DEFAULT_SEEDS,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", "-m", help="Only these methods.")
-    ] = None,
-    run: Annotated[
-        list[str] | None, typer.Option("--run", help="Only these runs, by name; repeatable.")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", help="Only these metrics, of bench list metrics; repeatable."),
-    ] = None,
-    extractor: Annotated[
-        list[str] | None, typer.Option(help="Features for the metrics; repeatable.")
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Instead of both, such as offline: bench list protocols.")
-    ] = None,
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")] = 256,
-    rule: RulesOption = None,
-    knob: KnobOption = None,
-    tuned: TunedOption = False,
-    null_checkpoint: NullOption = None,
-    weak_checkpoint: WeakOption = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
-    save_samples: Annotated[
-        str | None,
-        typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),
-    ] = None,
-    inversion: Annotated[
-        bool, typer.Option("--inversion", help="Also invert, reconstruct and edit real images.")
-    ] = False,
-    inversion_samples: Annotated[
-        int, typer.Option(min=2, help="Images to invert, balanced over the classes.")
-    ] = DEFAULT_INVERSIONS,
-    inversion_guidance: Annotated[
-        str | None, typer.Option(help="Scales of edits, a range; by default those of --guidance.")
-    ] = None,
-) -> None:
-    """Sample all trained runs over guidance scales and measure; computes only what is missing."""
-    from bench.cli.sweep import sweep_all
-    from bench.system.offline import network
-
-    console, place = begin(plugin, results, experiment)
-    context.with_resource(network(offline=offline, download=download))
-    sweep_all(
-        console,
-        place,
-        guidance=guidance,
-        steps=steps,
-        samples=samples,
-        seeds=seeds,
-        methods=method,
-        runs=run,
-        datasets=dataset,
-        metrics=metric,
-        extractors=extractor,
-        protocol=protocol,
-        weights=weights,
-        download=download,
-        batch=batch,
-        suite=suite,
-        device=device,
-        dry_run=dry_run,
-        rules=rule,
-        knobs=knob,
-        tuned=tuned,
-        null_checkpoint=null_checkpoint,
-        weak_checkpoint=weak_checkpoint,
-        save_samples=save_samples,
-        inversion=inversion,
-        inversion_samples=inversion_samples,
-        inversion_guidance=inversion_guidance,
-    )
-
-
-@app.command("report")
-def report_command(
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-) -> None:
-    """Render tables, figures and a page from the rows of an experiment."""
-    from bench.cli.report import report_all
-
-    console, place = begin(None, results, experiment)
-    report_all(console, place, suite=suite)
-
-
-@app.command("list")
-def list_command(
-    what: Annotated[
-        str,
-        typer.Argument(help="methods, rules, metrics, datasets, extractors, protocols or suites."),
-    ],
-    plugin: PluginOption = None,
-) -> None:
-    """List what is registered, one line each, with its origin."""
-    from bench.cli.report import list_all
-
-    console, _ = begin(plugin, DEFAULT_RESULTS, DEFAULT_EXPERIMENT)
-    list_all(console, what)
-
-
 for _name, _command in (
+    ("train", train_command),
+    ("sweep", sweep_command),
+    ("report", report_command),
+    ("list", list_command),
     ("import", import_command),
     ("sample", sample_command),
     ("invert", invert_command),
@@ -298,7 +84,7 @@ def main() -> None:
         with signals_as_interrupts() as stop, UNTIL_THE_END:
             code = get_command(app)(prog_name="bench", standalone_mode=False)
         sys.stdout.flush()  # what cannot be printed must not wait for the end of the interpreter
-        if code == INTERRUPTED:  # newer versions of typer turn Ctrl-C into an exit status
+        if code == INTERRUPTED:  # as newer versions of typer turn Ctrl-C into
             _complain(STOPPED, INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
@@ -311,14 +97,46 @@ def main() -> None:
     except Exception as error:
         if stop.asked:
             _complain(STOPPED, INTERRUPTED)
-        from bench.cli.usage import usage_error
         from bench.system.failures import explain_failure
 
-        trouble = explain_failure(error)
-        found = usage_error(error) if trouble is None else (trouble, 1)
+        failure = explain_failure(error)
+        found = _usage_error(error) if failure is None else (failure, 1)
         if found is None:
             raise
         _complain(*found)
+
+
+def _usage_error(error: Exception) -> tuple[str, int] | None:
+    """Message and exit code of a command-line parser's error, None for any other exception.
+
+    Recognised by attributes and not by class: typer carries its own copy of click in newer
+    versions, and uses the package in older ones.
+    """
+    if type(error).__name__ == "Abort":
+        return "Stopped.", 130
+    parsed: Any = error
+    if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
+        return None
+    message = str(parsed.format_message()).strip()
+    context = getattr(error, "ctx", None)
+    kind = type(error).__name__
+    if kind == "NoArgsIsHelpError":
+        # Its help is printed already in newer versions, and is its message in older ones.
+        return message or "Name a command.", int(parsed.exit_code)
+    if context is None:
+        return message, int(parsed.exit_code)
+    if kind in ("NoSuchOption", "NoSuchOptionError"):
+        options = sorted(o for p in context.command.params for o in p.opts if o.startswith("--"))
+        message = f"{_sentence(message)} Available: {', '.join(options)}."
+    elif "No such command" in message:
+        message = f"{_sentence(message)} Available: {', '.join(sorted(context.command.commands))}."
+    else:
+        message = f"{_sentence(message)} See: {context.command_path} --help"
+    return " ".join(message.split()), int(parsed.exit_code)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _complain(message: str, code: int) -> None:

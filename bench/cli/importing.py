@@ -3,78 +3,93 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
+import typer
 
-from bench.cli.console import flags
-from bench.experiment.place import Experiment
-from bench.system.claims import tidy_claims
-from bench.system.files import tidy
-from bench.system.progress import say
-from bench.training.checkpoint import save_weights
-from bench.training.importing.plan import Import, plan_import
-from bench.training.lock import lock_folder
-from bench.training.runs import CARD, WEIGHTS, check_claim, write_card
+from bench.cli.options import DryRunOption, ExperimentOption, PluginOption, ResultsOption, begin
+from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+
+if TYPE_CHECKING:
+    from bench.system.progress import Reporter
+    from bench.training.importing.plan import Import
 
 
-def import_file(
-    console: Console,
-    place: Experiment,
-    path: Path,
-    name: str,
-    *,
-    method: str | None,
-    dataset: str | None,
-    null_label: bool | None,
-    dry_run: bool,
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Official .pkl, or .pt or .safetensors weights.")],
+    name: Annotated[str, typer.Option("--as", help="Name of the run's folder.")],
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Method; by default by the file's class.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Data set; by default by its size.")
+    ] = None,
+    null_label: Annotated[
+        bool | None,
+        typer.Option(
+            "--null-label/--no-null-label",
+            help="Whether an edm network was trained with labels dropped; by default by the file.",
+        ),
+    ] = None,
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
+    plugin: PluginOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Import `path` as the run `name`; the same command again changes nothing."""
-    planned = plan_import(path, name, method=method, dataset=dataset, null_label=null_label)
-    folder = place.runs / name
+    """Make a run of a checkpoint of another program, without running anything in it."""
+    from bench.experiment.suite import flags
+    from bench.system.claims import tidy_claims
+    from bench.system.files import tidy
+    from bench.training.checkpoint import save_weights
+    from bench.training.importing.plan import plan_import
+    from bench.training.lock import lock_folder
+    from bench.training.runs import CARD, WEIGHTS, check_claim, write_card
+
+    reporter, found = begin(plugin, results, experiment)
+    planned = plan_import(file, name, method=method, dataset=dataset, null_label=null_label)
+    folder = found.runs / name
     check_claim(folder, planned.card)
-    _describe(console, planned, path)
+    _describe(reporter, planned, file)
     if dry_run:
-        say(console, "Nothing was written.")
+        reporter.say("Nothing was written.")
         return
     tidy(folder)
     tidy_claims(folder)
     if (folder / CARD).exists() and (folder / WEIGHTS).exists():
-        say(console, f"It is imported already, in {folder}.")
+        reporter.say(f"It is imported already, in {folder}.")
     else:
         with lock_folder(folder, name):
             check_claim(folder, planned.card)  # another process may have come first
             # The card comes last: a folder without one is no run.
             save_weights(folder / WEIGHTS, planned.found.tensors)
             write_card(folder, planned.card)
-        say(console, f"Imported into {folder}.")
-    say(console, f"Next: bench sweep --method {planned.card.method}{flags(place)}")
+        reporter.say(f"Imported into {folder}.")
+    reporter.say(f"Next: bench sweep --method {planned.card.method}{flags(found)}")
 
 
-def _describe(console: Console, planned: Import, path: Path) -> None:
+def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
     card, found, net = planned.card, planned.found, planned.architecture.net
     held = f"class {found.class_name}" if found.class_name else "a state dict"
     entry = f" under {found.key!r}" if found.key else ""
-    say(console, f"{path}: {held}{entry}, SHA-256 {card.init_checkpoint}")
-    say(console, f"run {card.name}: method {card.method}, data set {card.dataset}")
+    reporter.say(f"{path}: {held}{entry}, SHA-256 {card.init_checkpoint}")
+    reporter.say(f"run {card.name}: method {card.method}, data set {card.dataset}")
     shape, classes = planned.architecture.shape, planned.architecture.num_classes
     guided = planned.architecture.guidance_dim
-    say(
-        console,
+    reporter.say(
         f"network: {net.arch}, {net.channels} channels x {list(net.channel_mult)}, "
         f"{net.num_blocks} blocks, attention at {list(net.attn_resolutions)}, images {shape}, "
         + (f"{classes} classes" if classes else "unconditional")
         + (f", guidance embedding of {guided}" if guided else "")
         + (f", {net.augment_dim} augmentation labels" if net.augment_dim else ""),
     )
-    say(
-        console,
+    reporter.say(
         f"{planned.parameters:,} parameters; all {len(found.tensors)} tensors match by name and "
         "shape.",
     )
     if card.config.get("null_label") is False:
-        say(
-            console,
-            "The file does not say that labels were dropped in its training, as EDM's own were not:"
-            " it is taken to know no label of no class and takes no guidance by itself. Sweep it "
-            "with --null-checkpoint or, if labels were dropped, import it with --null-label.",
+        reporter.say(
+            "The file does not say that labels were dropped in its training, as in EDM's own "
+            "files they were not: this run has no null label and takes no guidance by itself. "
+            "Sweep it with --null-checkpoint or, if labels were dropped, import it with "
+            "--null-label."
         )

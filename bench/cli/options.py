@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
+from bench.system.errors import UserError
 
-    from bench.experiment.place import Experiment
+if TYPE_CHECKING:
+    from bench.system.progress import Reporter
 
 UNTIL_THE_END = ExitStack()
-"""Left once a command has ended, before its errors are told."""
+"""Left once a command has ended, before its errors are reported."""
 UNBOUND = 1000
 """Columns where no terminal wraps: a file and the next command of a pipe want whole lines."""
 
@@ -68,27 +69,54 @@ OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Refuse every connection to another machine.")
 ]
 
+MethodsOption = Annotated[
+    list[str] | None, typer.Option("--method", "-m", help="Only these methods.")
+]
+DatasetsOption = Annotated[
+    list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")]
+
 
 def begin(
-    plugins: list[Path] | None, results: Path, experiment: str, out: Path | None = None
-) -> tuple[Console, Experiment]:
-    """Console and experiment, after plugins are loaded; a plugin's failure is a warning.
+    plugins: list[Path] | None = None,
+    results: Path = DEFAULT_RESULTS,
+    experiment: str = DEFAULT_EXPERIMENT,
+    *,
+    out: Path | None = None,
+    offline: bool = False,
+    download: bool = False,
+) -> tuple[Reporter, Experiment]:
+    """Reporter and experiment, after plugins are loaded; a plugin's failure is a warning.
 
     If the folder of the results, or that of `out`, goes away before `UNTIL_THE_END` is left,
-    nothing more is written, and the command fails.
+    nothing more is written, and the command fails. With `offline` no connection is made until
+    then.
     """
     from rich.console import Console
 
-    from bench.experiment.place import Experiment
     from bench.plugins.load import load_plugins
+    from bench.system.offline import network
     from bench.system.places import holding
+    from bench.system.progress import Reporter
 
-    warnings = Console(stderr=True)
-    for problem in load_plugins(plugins or ()):
-        warnings.print(f"Warning: {problem}", style="yellow", markup=False, soft_wrap=True)
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = UNBOUND
-    place = Experiment(results, experiment)
-    UNTIL_THE_END.enter_context(holding(results, place.root, *([] if out is None else [out])))
-    return console, place
+    reporter = Reporter(console)
+    UNTIL_THE_END.enter_context(network(offline=offline, download=download))
+    for problem in load_plugins(plugins or ()):
+        reporter.warn(problem)
+    found = Experiment(results, experiment)
+    UNTIL_THE_END.enter_context(holding(results, found.root, *([] if out is None else [out])))
+    return reporter, found
+
+
+def refuse_beside_suite(**options: object) -> None:
+    """UserError for options that were given although a suite decides what they set."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if given:
+        raise UserError(
+            f"--suite sets this itself: drop {', '.join(given)}, or write your own suite file.",
+            code=2,
+        )

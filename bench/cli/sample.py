@@ -4,110 +4,168 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from rich.console import Console
+import typer
 
-from bench.data import Dataset
-from bench.data.find import find_dataset
-from bench.data.samples.card import class_names
-from bench.data.samples.write import FORMATS, check_format, first_missing, guess_format, open_sink
-from bench.experiment.place import Experiment
-from bench.experiment.rules import parse_knobs, parse_rules, study_rules
-from bench.experiment.suite import Study
-from bench.sweep.cells import Cell, expand
-from bench.sweep.plan import UNFINISHED
-from bench.sweep.run import Diverged, generate
-from bench.sweep.saving import batch_start, make_sample_card, sample_path
-from bench.system.devices import resolve_device
-from bench.system.errors import UserError, unknown
-from bench.system.failures import explain_failure
-from bench.system.progress import Bar
-from bench.training.extra_network import find_extra_networks
-from bench.training.run import Run, load_nets, open_run, refuse_unused
-from bench.training.runs import (
-    RunCard,
-    dataset_or_stand_in,
-    make_card,
-    method_class,
-    trained_runs,
-    unregistered,
+from bench.cli.options import (
+    BatchOption,
+    DeviceOption,
+    ExperimentOption,
+    KnobOption,
+    NullOption,
+    PluginOption,
+    ResultsOption,
+    RuleOption,
+    TunedOption,
+    WeakOption,
+    begin,
 )
-from bench.tuning.subject import rules_for
-from methods import METHODS
-from methods.rules import CFG
+from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+from bench.system.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from bench.data import Dataset
+    from bench.experiment.suite import Study
+    from bench.training.run import Run
 
 LISTED = 20
+"""Classes that a message lists."""
 
 
-def sample_all(
-    console: Console,
-    place: Experiment,
-    *,
-    run: str | None,
-    method: str | None,
-    dataset_name: str | None,
-    guidance: float,
-    steps: int | None,
-    seed: int,
-    n: int,
-    classes: Sequence[str],
-    out: Path | None,
-    kind: str | None,
-    batch: int,
-    device: str,
-    rule: str | None = None,
-    knobs: Sequence[str] = (),
-    tuned: bool = False,
-    null_checkpoint: str | None = None,
-    weak_checkpoint: str | None = None,
+def sample_command(
+    run: Annotated[str | None, typer.Option(help="Run of the experiment, by its name.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Instead: the only run of a method.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Instead: the only run on a data set.")
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option("--guidance", "-g", help="Guidance scale; 1 is off.")
+    ] = 1.0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Sampling steps; by default the preset's first.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many.")] = 64,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option("--class", "-c", help="Only this class, by name or index; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder, .zip, .npz or .png (a grid); by default below the experiment.",
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="png, zip, npz or grid; by default from --out.")
+    ] = None,
+    batch: BatchOption = 256,
+    rule: RuleOption = None,
+    knob: KnobOption = None,
+    tuned: TunedOption = False,
+    null_checkpoint: NullOption = None,
+    weak_checkpoint: WeakOption = None,
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
 ) -> None:
-    """`bench sample`: the samples of a sweep's cell, or some classes only, to `out`."""
-    if kind is not None and kind not in FORMATS:
-        raise unknown("format", kind, FORMATS)
+    """Write the samples of one run to files: exactly those that a sweep measures."""
+    from bench.data.samples.write import (
+        FORMATS,
+        check_format,
+        first_missing,
+        guess_format,
+        open_sink,
+    )
+    from bench.experiment.rules import parse_knobs, parse_rules
+    from bench.experiment.suite import Study
+    from bench.sweep.cells import expand
+    from bench.sweep.plan import UNFINISHED
+    from bench.sweep.run import Diverged, generate
+    from bench.sweep.saving import batch_start, make_sample_card, sample_path
+    from bench.system.devices import resolve_device
+    from bench.system.failures import explain_failure
+    from bench.training.extra_network import find_extra_networks
+    from bench.training.find import find_run
+    from bench.training.run import load_nets, open_run, refuse_unused
+    from bench.training.runs import dataset_or_stand_in
+    from bench.tuning.subject import rules_for
+
+    reporter, found = begin(plugin, results, experiment, out=out)
+    if format_ is not None and format_ not in FORMATS:
+        raise unknown("format", format_, FORMATS)
     if not math.isfinite(guidance):
         raise UserError(f"--guidance must be a finite number, got {guidance}.", code=2)
     where = resolve_device(device)
-    card = find_run(place, run, method, dataset_name)
+    card = find_run(found, run, method, dataset)
     data = dataset_or_stand_in(card)
-    ready = open_run(card, data, place)
+    ready = open_run(card, data, found)
     if ready is None:
         raise UserError(f"Run {card.name!r} cannot be sampled: {UNFINISHED}.")
-    seconds = find_extra_networks(place, null=null_checkpoint, weak=weak_checkpoint)
-    refuse_unused(seconds, [ready])
-    ready = ready.join(*seconds)
-    chosen = parse_classes(classes, data) if classes else None
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    networks = find_extra_networks(found, null=null_checkpoint, weak=weak_checkpoint)
+    refuse_unused(networks, [ready])
+    ready = ready.join(*networks)
+    chosen = parse_classes(class_, data) if class_ else None
     study = Study(
         dataset="",
         methods=(),
         rules=parse_rules(None if rule is None else [rule]),
-        knobs=parse_knobs(knobs),
+        knobs=parse_knobs(knob or ()),
         tuned=tuned,
     )
     _check_rule(study, ready, guidance)
-    rules = rules_for(study, ready, place, say)
-    (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], n, rules)
+    rules = rules_for(study, ready, found, reporter.say)
+    (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], samples, rules)
     if cell.skip:
         raise UserError(f"{card.name} cannot be sampled so: {cell.skip}.", code=2)
-    if kind is None:
-        kind = ("png" if data.spec.is_image else "npz") if out is None else guess_format(out)
-    path = sample_path(place, cell, kind) if out is None else out
+    usual = "png" if data.spec.is_image else "npz"
+    kind = format_ or (usual if out is None else guess_format(out))
+    path = sample_path(found, cell, kind) if out is None else out
     about = make_sample_card(cell, data, chosen)
     check_format(kind, about)
-    start = batch_start(first_missing(path, kind, about), n, batch)
-    if start >= n:
-        say(f"{n:,} samples of {card.name} are already there: {path}")
+    start = batch_start(first_missing(path, kind, about), samples, batch)
+    if start >= samples:
+        reporter.say(f"{samples:,} samples of {card.name} are already there: {path}")
         return
-    _write(console, ready, cell, chosen, path, kind, start, batch=batch, device=where)
+    with (
+        open_sink(path, kind, about, start) as sink,
+        reporter.bar(f"sample {card.name}", samples, start) as bar,
+    ):
+        try:
+            stream = generate(
+                ready.method, load_nets(ready, where), cell.guidance, cell.steps,
+                seed, samples, batch=batch, device=where, start=start, classes=chosen,
+            )  # fmt: skip
+            for x, labels in stream:
+                sink.add(x, labels)
+                bar.update(sink.seen)
+        except Diverged as error:
+            sink.discard()
+            raise UserError(
+                f"Sampling {card.name} at guidance {guidance:g} diverged: {error}; "
+                "nothing was kept."
+            ) from None
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # the code of a method may fail in any way
+            why = explain_failure(error) or f"{type(error).__name__}: {error}."
+            raise UserError(f"Sampling {card.name} failed: {why}") from None
     how = f"guidance {guidance:g}" + (f" by {cell.rule}" if cell.rule else "")
-    say(f"{n:,} samples of {card.name} at {how}, {cell.nfe} NFE each: {path}")
+    reporter.say(f"{samples:,} samples of {card.name} at {how}, {cell.nfe} NFE each: {path}")
 
 
 def _check_rule(study: Study, ready: Run, guidance: float) -> None:
     """UserError where the rule of --rule does not exist, is not one, or would do nothing."""
+    from bench.experiment.rules import study_rules
+    from methods.rules import CFG
+
     study_rules(study)
     if len(study.rules) > 1:
         raise UserError(f"bench sample takes one --rule, got {', '.join(study.rules)}.", code=2)
@@ -122,109 +180,14 @@ def _check_rule(study: Study, ready: Run, guidance: float) -> None:
         )
     if guidance == 1:
         raise UserError(
-            f"At guidance 1 no rule acts: give --guidance a scale for {name!r}.", code=2
+            f"At guidance 1 no rule acts: give another --guidance for {name!r}.", code=2
         )
-
-
-def _write(
-    console: Console,
-    ready: Run,
-    cell: Cell,
-    chosen: Sequence[int] | None,
-    path: Path,
-    kind: str,
-    start: int,
-    *,
-    batch: int,
-    device: torch.device,
-) -> None:
-    about = make_sample_card(cell, ready.data, chosen)
-    title = f"sample {cell.run.name}"
-    with (
-        open_sink(path, kind, about, start) as sink,
-        Bar(title, cell.n, start, console) as bar,
-    ):
-        try:
-            stream = generate(
-                ready.method, load_nets(ready, device), cell.guidance, cell.steps, cell.seed,
-                cell.n, batch=batch, device=device, start=start, classes=chosen,
-            )  # fmt: skip
-            for x, labels in stream:
-                sink.add(x, labels)
-                bar.update(sink.seen)
-        except Diverged as error:
-            sink.discard()
-            raise UserError(
-                f"Sampling {cell.run.name} at guidance {cell.guidance.scale:g} diverged: {error}; "
-                "nothing was kept."
-            ) from None
-        except (UserError, OSError):
-            raise
-        except Exception as error:  # the code of a method may fail in any way
-            why = explain_failure(error) or f"{type(error).__name__}: {error}."
-            raise UserError(f"Sampling {cell.run.name} failed: {why}") from None
-
-
-def find_run(
-    place: Experiment, run: str | None, method: str | None, dataset_name: str | None
-) -> RunCard:
-    """The run by name, or the only one that fits method and data set; UserError otherwise."""
-    cards = trained_runs(place)
-    if run is not None:
-        found = [card for card in cards if card.name == run]
-        if not found:
-            if not cards:
-                raise UserError(f"There is no run in {place.runs}: bench train --method igct.")
-            raise unknown("run", run, [card.name for card in cards])
-        (card,) = found
-        for option, given, own in (
-            ("--method", method, card.method),
-            ("--dataset", dataset_name, card.dataset),
-        ):
-            if given not in (None, own):
-                raise UserError(f"Run {run!r} has {own!r}, not {option} {given!r}.", code=2)
-        return _usable(card)
-    if method is not None and not method_class(method).trains:
-        return _untrained(method, dataset_name)
-    if dataset_name is not None and not any(card.dataset == dataset_name for card in cards):
-        find_dataset(dataset_name)
-    found = [
-        card
-        for card in cards
-        if method in (None, card.method) and dataset_name in (None, card.dataset)
-    ]
-    if len(found) == 1:
-        return _usable(found[0])
-    if not found:
-        asked = f" of {method}" if method else ""
-        asked += f" on {dataset_name}" if dataset_name else ""
-        raise UserError(
-            f"There is no run{asked} in {place.runs}: bench train --method {method or 'igct'}."
-        )
-    names = ", ".join(card.name for card in found)
-    raise UserError(f"Several runs fit; name one with --run: {names}.", code=2)
-
-
-def _usable(card: RunCard) -> RunCard:
-    reason = None if card.shape and card.method in METHODS else unregistered(card)
-    if reason is not None:
-        raise UserError(f"Run {card.name!r} cannot be sampled: {reason}.")
-    return card
-
-
-def _untrained(method: str, dataset_name: str | None) -> RunCard:
-    presets = method_class(method).presets
-    names = sorted({preset.dataset for preset in presets.values()})
-    if dataset_name is None and len(names) != 1:
-        raise UserError(
-            f"{method} is for several data sets; name one with --dataset: {', '.join(names)}.",
-            code=2,
-        )
-    return make_card(method, data=find_dataset(dataset_name or names[0]))
 
 
 def parse_classes(asked: Sequence[str], data: Dataset) -> tuple[int, ...]:
     """Class names or indices to indices, in their order; UserError for one that does not exist."""
+    from bench.data.samples.card import class_names
+
     names = class_names(data, data.spec)
     found = []
     for text in asked:

@@ -1,72 +1,87 @@
-"""`bench stats`, once its options are parsed."""
+"""`bench stats`: statistics files as other programs write and read them."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-from bench.cli.evaluate import progress
-from bench.data.find import find_dataset
-from bench.evaluation.compare import SPATIAL, feed_side
-from bench.evaluation.makers import Makers
-from bench.evaluation.sides import check_exists, dataset_source, file_source, names_dataset
-from bench.evaluation.statistics.base import StatisticsCard
-from bench.evaluation.statistics.read import read_statistics, split_section
-from bench.evaluation.statistics.write import (
-    FORMATS,
-    SUFFIX,
-    clean_fid_name,
-    torch_fidelity_name,
-    write_statistics,
+from bench.cli.options import (
+    DeviceOption,
+    DownloadOption,
+    OfflineOption,
+    PluginOption,
+    ResultsOption,
+    WeightsOption,
+    begin,
 )
-from bench.experiment.place import Experiment
-from bench.experiment.provenance import now
-from bench.system.devices import resolve_device
+from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError, unknown
-from bench.system.progress import say
-from metrics import Accumulator
 
 CLEAN_FID_MODES = {"inception-clean": "clean", "inception": "legacy_tensorflow"}
 """What clean-fid calls the resize of an extractor."""
 
+stats_app = typer.Typer(
+    help="Make and look at statistics files of EDM, ADM, clean-fid and others.",
+    no_args_is_help=True,
+)
 
-def make_all(
-    console: Console,
-    place: Experiment,
-    source: str,
-    *,
-    extractor: str,
-    out: Path,
-    kind: str,
-    weights: Path | None,
-    download: bool,
-    device: str,
+
+@stats_app.command("make")
+def stats_make_command(
+    source: Annotated[
+        str, typer.Argument(help="Folder, .zip or .npz of images, or a data set's name.")
+    ],
+    extractor: Annotated[str, typer.Option("--extractor", "-x", help="Features.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file, or a folder, where it gets its name.")
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help="edm, adm, clean-fid or torch-fidelity.")
+    ] = "edm",
+    weights: WeightsOption = None,
+    download: DownloadOption = False,
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    results: ResultsOption = DEFAULT_RESULTS,
+    plugin: PluginOption = None,
 ) -> None:
-    """`bench stats make`."""
+    """Write the mean and covariance of features, as others' programs read them."""
+    from bench.data.find import find_dataset
+    from bench.evaluation.compare import SPATIAL, feed_side
+    from bench.evaluation.makers import Makers
+    from bench.evaluation.sides import check_exists, dataset_source, file_source, names_dataset
+    from bench.evaluation.statistics.base import StatisticsCard
+    from bench.evaluation.statistics.write import FORMATS, write_statistics
+    from bench.experiment.provenance import now
+    from bench.system.devices import resolve_device
+    from metrics import Accumulator
+
+    reporter, experiment = begin(plugin, results, out=out, offline=offline, download=download)
+    kind = format_
     if kind not in FORMATS:
         raise unknown("format", kind, FORMATS)
     check_exists(source)
-    path = place_of(out, kind, source, extractor)
+    path = _file(out, kind, source, extractor)
     if kind == "adm" and extractor != "inception":
         raise UserError(
             "ADM's file has spatial statistics too, which only --extractor inception has.", code=2
         )
     names = [extractor, SPATIAL] if kind == "adm" else [extractor]
-    makers = Makers(place.cache, weights, download, resolve_device(device), partial(say, console))
+    makers = Makers(experiment.cache, weights, download, resolve_device(device), reporter.say)
     made = makers.networks(names)
     if names_dataset(source):
         side, data = dataset_source(source), find_dataset(source.partition(":")[0])
     else:
         data = None
-        with progress(console, f"reading {source}") as tell:
-            side = file_source(Path(source), tell=tell)
+        with reporter.counting(f"reading {source}") as count:
+            side = file_source(Path(source), tell=count)
     made |= makers.of_data(names, data, side.shape)
     keep_features = kind == "clean-fid"
     accumulator = Accumulator(made, {"moments", "features"} if keep_features else {"moments"})
-    with progress(console, f"features of {side.name}") as tell:
-        feed_side(accumulator, side, tell)
+    with reporter.counting(f"features of {side.name}") as count:
+        feed_side(accumulator, side, count)
     found = accumulator.finish()
     card = StatisticsCard(
         extractor=extractor,
@@ -86,36 +101,21 @@ def make_all(
         features=found.features.get(extractor),
     )
     dim = len(found.moments[extractor].mean)
-    say(console, f"Moments of {side.n:,} samples in {dim:,} dimensions of {extractor}.")
+    reporter.say(f"Moments of {side.n:,} samples in {dim:,} dimensions of {extractor}.")
     for file in written:
-        say(console, f"Written to {file}.")
+        reporter.say(f"Written to {file}.")
     if kind != "torch-fidelity":
-        say(console, f"Next: bench evaluate SAMPLES --reference {path}")
+        reporter.say(f"Next: bench evaluate SAMPLES --reference {path}")
 
 
-def place_of(out: Path, kind: str, source: str, extractor: str) -> Path:
-    """The file that `out` names, or its usual name within a folder."""
-    suffix = SUFFIX[kind]
-    if out.suffix == suffix and not out.is_dir():
-        return out
-    if out.suffix in (".npz", ".pt", ".pkl", ".json"):
-        raise UserError(f"--out of --format {kind} is a {suffix} file or a folder.", code=2)
-    name = Path(source.replace(":", "-")).stem
-    if kind == "clean-fid":
-        return out / clean_fid_name(name, CLEAN_FID_MODES.get(extractor, extractor))
-    if kind == "torch-fidelity":
-        if extractor != "inception":
-            raise UserError(
-                f"In its cache torch-fidelity looks for its own Inception features, not for those "
-                f"of {extractor}: for these, name a .pt file with --out.",
-                code=2,
-            )
-        return out / torch_fidelity_name(name)
-    return out / f"{name}-{extractor}.npz"
+@stats_app.command("show")
+def stats_show_command(
+    file: Annotated[str, typer.Argument(help="Statistics file; FILE.pkl#fid of EDM2.")],
+) -> None:
+    """Check a statistics file and say what is in it."""
+    from bench.evaluation.statistics.read import read_statistics, split_section
 
-
-def show_all(console: Console, file: str) -> None:
-    """`bench stats show`."""
+    reporter, _ = begin()
     path, section = split_section(file)
     found = read_statistics(path, section)
     lines = [("file", file), ("form", found.kind)]
@@ -142,4 +142,27 @@ def show_all(console: Console, file: str) -> None:
             ("made of", f"{card.source} (SHA-256 {card.source_hash[:12]})"),
         ]
     for name, value in lines:
-        say(console, f"{name}: {value}")
+        reporter.say(f"{name}: {value}")
+
+
+def _file(out: Path, kind: str, source: str, extractor: str) -> Path:
+    """The file that `out` names, or its usual name within a folder."""
+    from bench.evaluation.statistics.write import SUFFIX, clean_fid_name, torch_fidelity_name
+
+    suffix = SUFFIX[kind]
+    if out.suffix == suffix and not out.is_dir():
+        return out
+    if out.suffix in (".npz", ".pt", ".pkl", ".json"):
+        raise UserError(f"--out of --format {kind} is a {suffix} file or a folder.", code=2)
+    name = Path(source.replace(":", "-")).stem
+    if kind == "clean-fid":
+        return out / clean_fid_name(name, CLEAN_FID_MODES.get(extractor, extractor))
+    if kind == "torch-fidelity":
+        if extractor != "inception":
+            raise UserError(
+                f"In its cache torch-fidelity looks for its own Inception features, not for those "
+                f"of {extractor}: for these, name a .pt file with --out.",
+                code=2,
+            )
+        return out / torch_fidelity_name(name)
+    return out / f"{name}-{extractor}.npz"

@@ -1,141 +1,190 @@
-"""`bench train`, once its options are parsed."""
+"""`bench train`: what is trained, and on what."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from rich.console import Console
+import typer
 
-from bench.cli.console import flags, refuse_beside_suite, suite_place
-from bench.cli.data import prepare_if_missing
-from bench.cli.describe import describe
-from bench.data.find import find_dataset
+from bench.cli.options import (
+    DeviceOption,
+    DryRunOption,
+    ExperimentOption,
+    PluginOption,
+    ResultsOption,
+    SuiteOption,
+    begin,
+    refuse_beside_suite,
+)
 from bench.experiment.place import (
     DEFAULT_DATASET,
-    Experiment,
+    DEFAULT_EXPERIMENT,
+    DEFAULT_GUIDANCE,
+    DEFAULT_PRECISION,
+    DEFAULT_RESULTS,
 )
-from bench.experiment.suite import Study
-from bench.plugins.load import FILES
-from bench.system.compiling import DEFAULT_BACKEND, compiler_problem
-from bench.system.devices import make_fabric, resolve_device
 from bench.system.errors import UserError, unknown
-from bench.system.precision import PRECISIONS
-from bench.system.progress import say
-from bench.training.loop import Stopped
-from bench.training.runs import method_class, parse_overrides
-from bench.training.study import Trainer, preset_for, train_run, train_study
-from bench.training.watch import parse_on_nan
-from methods import METHODS
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.experiment.suite import Study
+    from bench.system.progress import Reporter
 
 
-def train_all(
-    console: Console,
-    place: Experiment,
-    *,
-    methods: Sequence[str] | None,
-    dataset_name: str | None,
-    preset: str | None,
-    seed: int,
-    name: str | None,
-    settings: Sequence[str],
-    init_from: str | None,
-    teacher: str | None,
-    suite: str | None,
-    device: str,
-    precision: str,
-    compiled: bool,
-    dry_run: bool,
-    data: Path | None = None,
-    on_nan: str = "stop",
+def train_command(
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Method; repeat for several.")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", "-d", help=f"Data set; by default the preset's, or {DEFAULT_DATASET}."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Archive or folder of images to train on; prepared first if needed."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings by name; by default those of the data set.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and all draws.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
+    ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Run, folder or .safetensors to start from, or 'none'.")
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
+    ] = None,
+    suite: SuiteOption = None,
+    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    precision: Annotated[
+        str, typer.Option(help="32-true, tf32 or bf16-mixed.")
+    ] = DEFAULT_PRECISION,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the networks with torch.compile.")
+    ] = False,
+    on_nan: Annotated[
+        str,
+        typer.Option(help="If losses or weights are unusable: stop or rollback."),
+    ] = "stop",
+    plugin: PluginOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """`bench train`; `data` is a source on disk that is prepared first where it is not."""
+    """Train methods; run the same command again to continue after a stop."""
+    from bench.data.ensure import prepare_if_missing
+    from bench.data.find import find_dataset
+    from bench.experiment.suite import flags, suite_studies
+    from bench.plugins.load import FILES
+    from bench.system.devices import make_fabric, resolve_device
+    from bench.system.precision import PRECISIONS
+    from bench.system.progress import SILENT
+    from bench.training.describe import describe
+    from bench.training.loop import Stopped
+    from bench.training.runs import method_class
+    from bench.training.study import Trainer, preset_for, train_run, train_study
+    from bench.training.watch import parse_on_nan
+
+    reporter, found = begin(plugin, results, experiment)
     policy = parse_on_nan(on_nan)
     if suite is not None:
         refuse_beside_suite(
-            method=methods, preset=preset, name=name, set=settings, init_from=init_from,
-            teacher=teacher, dataset=dataset_name, seed=seed, data=data,
+            method=method, preset=preset, name=name, set=setting, init_from=init_from,
+            teacher=teacher, dataset=dataset, seed=seed, data=data,
         )  # fmt: skip
-        studies, place = suite_place(suite, place)
+        studies, found = suite_studies(suite, found)
     else:
-        if not methods:
-            raise UserError(
-                f"Name a method: bench train --method igct. Available: "
-                f"{', '.join(sorted(METHODS))}.",
-                code=2,
-            )
-        if name and len(methods) > 1:
+        if name and len(method or ()) > 1:
             raise UserError("--name is for one method at a time.", code=2)
-        overrides = parse_overrides(settings)
-        for method in methods:
-            method_class(method)
+        base = _study(method or (), dataset, preset, seed, setting or ())
         if data is not None:
-            dataset_name = prepare_if_missing(console, data, dataset_name, dry_run=dry_run)
-        studies = (
-            Study(
-                dataset=dataset_name or _dataset_of(preset, methods),
-                methods=tuple(methods),
-                preset=preset,
-                seeds=(seed,),
-                set=overrides,
-            ),
-        )
+            named = prepare_if_missing(reporter, data, dataset, dry_run=dry_run)
+            base = base.model_copy(update={"dataset": named})
+        studies = (base,)
     for study in studies:
-        for method in study.methods:
-            method_class(method)
+        for wanted in study.methods:
+            method_class(wanted)
     if dry_run:
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         for study in studies:
             for line in describe(study, resolve_device(device), precision):
-                say(console, line)
-        say(console, "Nothing was written.")
+                reporter.say(line)
+        reporter.say("Nothing was written.")
         return
-    if suite is None and not any(method_class(m).trains for m in methods or ()):
-        asked = "".join(f" --method {m}" for m in methods or ())
-        say(console, f"{', '.join(methods or ())}: nothing to train.")
-        say(console, f"Next: bench sweep{asked}{flags(place)}")
+    if suite is None and not any(method_class(m).trains for m in studies[0].methods):
+        asked = "".join(f" --method {m}" for m in studies[0].methods)
+        reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
+        reporter.say(f"Next: bench sweep{asked}{flags(found)}")
         return
     fabric = make_fabric(device, precision)
-    own = console if fabric.is_global_zero else None
+    own = reporter if fabric.is_global_zero else SILENT
     compiler = _compiler(own, fabric.device) if compiled else None
-    trainer = Trainer(place, fabric, own, precision, compiler, policy)
+    trainer = Trainer(found, fabric, own.console, precision, compiler, policy)
     try:
         for study in studies:
             if suite is not None:
                 train_study(study, trainer)
                 continue
-            for method in study.methods:
-                if method_class(method).trains:
+            for wanted in study.methods:
+                if method_class(wanted).trains:
                     train_run(
-                        method, find_dataset(study.dataset), trainer,
-                        preset=preset_for(study, method), seed=seed, name=name,
+                        wanted, find_dataset(study.dataset), trainer,
+                        preset=preset_for(study, wanted), seed=seed, name=name,
                         overrides=study.set, init_from=init_from, teacher=teacher,
                     )  # fmt: skip
     except Stopped as stopped:
         raise UserError(str(stopped), code=130) from None
-    if own is not None:
-        say(own, f"Trained runs are in {place.runs}.")
-        plugins = "".join(f" --plugin {file}" for file in FILES)
-        say(
-            own,
-            f"Next: bench sweep{flags(place, suite)}{plugins}"
-            + ("" if suite else " --guidance 1..13"),
+    own.say(f"Trained runs are in {found.runs}.")
+    plugins = "".join(f" --plugin {file}" for file in FILES)
+    scales = "" if suite else f" --guidance {DEFAULT_GUIDANCE}"
+    own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{scales}")
+
+
+def _study(
+    methods: Sequence[str],
+    dataset: str | None,
+    preset: str | None,
+    seed: int,
+    settings: Sequence[str],
+) -> Study:
+    """The study of the options: its data set is by default that of the preset, or digits."""
+    from bench.experiment.suite import Study
+    from bench.training.runs import method_class, parse_overrides
+    from methods import METHODS
+
+    if not methods:
+        raise UserError(
+            f"Name a method: bench train --method igct. Available: {', '.join(sorted(METHODS))}.",
+            code=2,
         )
+    overrides = parse_overrides(settings)
+    presets = [method_class(method).presets for method in methods]
+    made_for = [own[preset].dataset for own in presets if preset and preset in own]
+    return Study(
+        dataset=dataset or next(iter(made_for), DEFAULT_DATASET),
+        methods=tuple(methods),
+        preset=preset,
+        seeds=(seed,),
+        set=overrides,
+    )
 
 
-def _compiler(console: Console | None, device: torch.device) -> str | None:
+def _compiler(reporter: Reporter, device: torch.device) -> str | None:
     """The compiler's backend if it works here; otherwise None, and a sentence why."""
-    problem = compiler_problem(device)
+    from bench.system import compiling
+
+    problem = compiling.compiler_problem(device)
     if problem is None:
-        return DEFAULT_BACKEND
-    if console is not None:
-        say(console, f"No compiler works on {device} ({problem}): training goes on without.")
+        return compiling.DEFAULT_BACKEND
+    reporter.say(f"No compiler works on {device} ({problem}): training continues without it.")
     return None
-
-
-def _dataset_of(preset: str | None, methods: Sequence[str]) -> str:
-    """The data set that a preset is made for, or the default one."""
-    owners = [m for m in methods if m in METHODS and preset in METHODS[m].presets]
-    return METHODS[owners[0]].presets[preset].dataset if preset and owners else DEFAULT_DATASET

@@ -138,3 +138,9 @@ def name_of(source: Path) -> str:
     while (shorter := _ARCHIVE.sub("", name)) != name:
         name = shorter
     return _OFFICIAL.get(name, name)
+
+
+def prepared_cards(root: Path | None = None) -> list[DataCard]:
+    """The cards of all prepared data sets, by name."""
+    place = data_root() if root is None else root
+    return [read_data_card(place / name) for name in prepared_names(place)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,3 +91,12 @@ def _check_knobs(name: str, study: Study) -> None:
             if not have:
                 raise UserError(f"Rule {part!r} has no knobs, got {knob!r}.", code=2)
             raise unknown(f"knob of {part}", knob, have)
+
+
+def nested(knobs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{"rule.knob": value} as {rule: {knob: value}}."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in knobs.items():
+        rule, _, knob = key.partition(".")
+        found.setdefault(rule, {})[knob] = value
+    return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,12 @@ from pydantic import (
     model_validator,
 )
 
-from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_INVERSIONS
+from bench.experiment.place import (
+    DEFAULT_EXPERIMENT,
+    DEFAULT_INVERSIONS,
+    DEFAULT_RESULTS,
+    Experiment,
+)
 from bench.experiment.protocols import find_protocol
 from bench.experiment.ranges import parse_range
 from bench.system.errors import UserError, explain
@@ -141,3 +148,26 @@ def read_suite(name: str) -> Suite:
     except (ValueError, RecursionError) as error:  # numbers of very many digits are a ValueError
         why = "it nests too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"Suite {path} is not TOML: {why}.", code=2) from None
+
+
+def suite_studies(name: str, experiment: Experiment) -> tuple[tuple[Study, ...], Experiment]:
+    """The studies of a suite, and the experiment to put them in.
+
+    That is the one the suite names, unless --experiment gives another.
+    """
+    suite = read_suite(name)
+    if experiment.name == DEFAULT_EXPERIMENT:
+        experiment = replace(experiment, name=suite.experiment)
+    return suite.study, experiment
+
+
+def flags(experiment: Experiment, suite: str | None = None) -> str:
+    """The options with which the next command finds the same experiment: " --suite demo"."""
+    found, usual = "", DEFAULT_EXPERIMENT
+    if suite is not None:
+        found, usual = f" --suite {shlex.quote(suite)}", read_suite(suite).experiment
+    if experiment.name != usual:
+        found += f" --experiment {experiment.name}"
+    if experiment.results != DEFAULT_RESULTS:
+        found += f" --results {shlex.quote(str(experiment.results))}"
+    return found

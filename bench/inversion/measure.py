@@ -17,6 +17,7 @@ from bench.data.convert import from_model, one_hot, to_model
 from bench.evaluation.weights import find_files, verified, weights_folders
 from bench.experiment.inversion_rows import Latents, Pair, Score, Share
 from bench.sweep.run import Diverged
+from bench.system.progress import Tick
 from methods import Guidance, Inverts, Method
 from metrics.base import Extractor
 from metrics.extractors.weights_table import ALEXNET
@@ -27,7 +28,6 @@ from metrics.reconstruction import ssim_gaussian as gaussian
 
 AUTHORS_BATCH = 128
 JUDGE_BATCH = 256
-Tick = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Planned:
+class InversionCell:
     """One row: a run at one guidance scale of editing; `skip` is a reason or ''."""
 
     target: Run
@@ -64,7 +64,7 @@ def cannot_invert(target: Run) -> str:
 
 def plan_inversions(
     target: Run, guidance: Sequence[float], bench: Bench, *, batch: int = AUTHORS_BATCH
-) -> list[Planned]:
+) -> list[InversionCell]:
     """The rows of a run, skipped ones included."""
     found = []
     measure = [VERSION, *(module_hash(name) for name in MEASURES)]
@@ -87,17 +87,19 @@ def plan_inversions(
                 "batch": batch,
             }
         )
-        found.append(Planned(target, g, skip, key))
+        found.append(InversionCell(target, g, skip, key))
     return found
 
 
-def kept(planned: Planned, experiment: Experiment) -> bool:
+def kept(planned: InversionCell, experiment: Experiment) -> bool:
     """Whether the row is there and is a result."""
     path = inversion_path(experiment.inversions, planned.target.card.name, planned.key)
     return path.exists() and read_inversion(path).status in ("ok", "diverged")
 
 
-def nfe_missing(rows: Sequence[Planned], bench: Bench, experiment: Experiment) -> tuple[int, int]:
+def nfe_missing(
+    rows: Sequence[InversionCell], bench: Bench, experiment: Experiment
+) -> tuple[int, int]:
     """Number of rows still to compute, and their network evaluations."""
     missing = [p for p in rows if not p.skip and not kept(p, experiment)]
     edits = len(bench.split) * len(edit_targets(bench.split.labels, bench.data.spec.num_classes))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from rich.console import Console
 
 from bench.data import Split
 from bench.experiment.place import Experiment
-from bench.experiment.suite import Study
 from bench.inversion.measure import invert_split
 from bench.inversion.plan import (
     Bench,
-    Planned,
+    InversionCell,
     kept,
     make_editor,
     nfe_missing,
@@ -23,66 +21,56 @@ from bench.inversion.plan import (
 )
 from bench.inversion.sweep import sweep_inversions
 from bench.sweep.plan import Sweep
-from bench.system.progress import duration
+from bench.sweep.request import SweepRequest
+from bench.system.progress import Reporter, Say, duration
 from methods import Guidance, Inverts
 
-Say = Callable[[str], None]
 PROBE = 8
 
 
 def planned_rows(
-    planned: Sweep, study: Study, place: Experiment, say: Say
-) -> tuple[Bench, list[Planned]] | None:
-    """The rows of a data set, or None, and why is said, where its samples are no images."""
-    data = planned.evaluation.data
+    planned: Sweep, experiment: Experiment, say: Say
+) -> tuple[Bench, list[InversionCell]] | None:
+    """The rows of a data set; None, after saying why, if its samples are not images."""
+    data, study = planned.evaluation.data, planned.study
     if not data.spec.is_image:
         say(f"{data.name}: no inversions, which are measured on images.")
         return None
-    bench = prepare_bench(data, study.inversion_samples, place)
+    bench = prepare_bench(data, study.inversion_samples, experiment)
     scales = study.inversion_guidance or study.guidance
     return bench, [row for t, _ in planned.targets for row in plan_inversions(t, scales, bench)]
 
 
 def invert_runs(
-    planned: Sweep,
-    study: Study,
-    place: Experiment,
-    *,
-    batch: int,
-    device: torch.device,
-    console: Console,
-    say: Say,
+    planned: Sweep, request: SweepRequest, experiment: Experiment, reporter: Reporter
 ) -> list[str]:
     """Compute the missing rows of a data set; returns one sentence a failed row."""
-    found = planned_rows(planned, study, place, say)
+    found = planned_rows(planned, experiment, reporter.say)
     if found is None:
         return []
     bench, rows = found
-    outcome = sweep_inversions(rows, bench, place, batch=batch, device=device, console=console)
-    say(
-        f"{bench.data.name}: {outcome.computed} inversions computed"
-        + (f" ({outcome.diverged} diverged)" if outcome.diverged else "")
-        + f", {outcome.kept} kept, {outcome.skipped} skipped with a reason, "
-        f"{len(outcome.failed)} failed."
+    outcome = sweep_inversions(
+        rows, bench, experiment, batch=request.batch, device=request.device, reporter=reporter
     )
+    reporter.say(f"{bench.data.name}: {outcome.summary('inversions')}")
     return outcome.failed
 
 
 def price_inversions(
-    planned: Sweep, study: Study, place: Experiment, device: torch.device, say: Say
+    planned: Sweep, request: SweepRequest, experiment: Experiment, say: Say
 ) -> None:
     """Say how many rows are missing and what they would take."""
-    found = planned_rows(planned, study, place, say)
+    found = planned_rows(planned, experiment, say)
     if found is None:
         return
     bench, rows = found
     missing, nfe, seconds = 0, 0, 0.0
     for target in dict.fromkeys(id(row.target) for row in rows):
         own = [row for row in rows if id(row.target) == target]
-        count, evaluations = nfe_missing(own, bench, place)
+        count, evaluations = nfe_missing(own, bench, experiment)
         missing, nfe = missing + count, nfe + evaluations
         if count:
-            seconds += evaluations * _seconds_per_nfe(own, bench, place, device)
+            seconds += evaluations * _seconds_per_nfe(own, bench, experiment, request.device)
     say(
         f"{bench.data.name}, {len(bench.split)} images inverted and edited: {missing} of "
         f"{len(rows)} rows to compute, {nfe:,} network evaluations, about {duration(seconds)}."
@@ -90,9 +78,9 @@ def price_inversions(
 
 
 def _seconds_per_nfe(
-    rows: Sequence[Planned], bench: Bench, place: Experiment, device: torch.device
+    rows: Sequence[InversionCell], bench: Bench, experiment: Experiment, device: torch.device
 ) -> float:
-    target = next(row.target for row in rows if not row.skip and not kept(row, place))
+    target = next(row.target for row in rows if not row.skip and not kept(row, experiment))
     assert isinstance(target.method, Inverts)
     few = Split(bench.split.samples[:PROBE], bench.split.labels[:PROBE])
     editor = make_editor(target, PROBE, device)

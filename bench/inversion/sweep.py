@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from bench.data import Dataset
@@ -28,7 +27,6 @@ from bench.inversion.measure import (
     AUTHORS_BATCH,
     Editor,
     Inverted,
-    Tick,
     invert_split,
     judged,
     latent_row,
@@ -36,28 +34,28 @@ from bench.inversion.measure import (
     scores,
     share,
 )
-from bench.inversion.plan import Bench, Planned, kept, make_editor
+from bench.inversion.plan import Bench, InversionCell, kept, make_editor
 from bench.sweep.run import Diverged, Outcome
 from bench.system import places
 from bench.system.errors import UserError
 from bench.system.failures import system_error
 from bench.system.files import make_folder
-from bench.system.progress import Bar
+from bench.system.progress import SILENT, Reporter, Tick
 from methods import Guidance
 
 SHOWN = 10
 
 
 def sweep_inversions(
-    rows: Sequence[Planned],
+    rows: Sequence[InversionCell],
     bench: Bench,
     experiment: Experiment,
     *,
     batch: int,
     device: torch.device,
-    console: Console | None = None,
+    reporter: Reporter = SILENT,
 ) -> Outcome:
-    """Compute the missing rows; a failed one is told of and does not stop the others.
+    """Compute the missing rows; a failed one is reported and does not stop the others.
 
     The rows of one run share its latents and reconstructions, which are made once.
     """
@@ -69,7 +67,7 @@ def sweep_inversions(
     runs = {p.target.card.name for p in open_rows}
     total = len(open_rows) * edits + 2 * len(bench.split) * len(runs)
     held: tuple[str, Editor, Inverted] | None = None
-    with Bar(f"inversion {bench.data.name}", total, 0, console) as bar:
+    with reporter.bar(f"inversion {bench.data.name}", total) as bar:
         done = 0
         for planned in rows:
             name = planned.target.card.name
@@ -112,7 +110,7 @@ def sweep_inversions(
 
 
 def make_row(
-    planned: Planned,
+    planned: InversionCell,
     bench: Bench,
     experiment: Experiment,
     status: Status,
@@ -146,7 +144,7 @@ def make_row(
 
 
 def _measure(
-    planned: Planned,
+    planned: InversionCell,
     editor: Editor,
     inverted: Inverted,
     bench: Bench,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import torch
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bench.data import Dataset
-from bench.data.find import find_dataset
-from bench.evaluation.prepare import Evaluation, TakesLong, Tell, nothing_measured, prepare
+from bench.data.find import find_dataset, has_dataset
+from bench.evaluation.prepare import Evaluation, TakesLong, nothing_measured, prepare
 from bench.experiment.place import Experiment
 from bench.experiment.protocols import find_protocol
-from bench.experiment.rules import ChosenRule, study_rules
 from bench.experiment.seeds import check_seeds
 from bench.experiment.suite import Study
 from bench.sweep.cells import Cell, expand
-from bench.system.errors import UserError
-from bench.training.extra_network import ExtraNetwork, extra_network_of_run
+from bench.sweep.request import SweepRequest
+from bench.system.errors import UserError, unknown
+from bench.system.progress import Say
+from bench.training.extra_network import (
+    ExtraNetwork,
+    extra_network_of_run,
+    find_extra_networks,
+)
+from bench.training.find import no_run
 from bench.training.run import Run, open_run
 from bench.training.runs import (
     make_card,
@@ -31,39 +34,6 @@ from bench.training.study import preset_for, weak_card
 from methods import METHODS
 
 UNFINISHED = "it is not trained to its end; bench train does that"
-
-
-def identical(data: Dataset) -> Dataset:
-    """The data set itself."""
-    return data
-
-
-ChooseRules = Callable[[Study, Run, Experiment, Tell], Sequence[ChosenRule]]
-
-
-def untuned(study: Study, *_: object) -> Sequence[ChosenRule]:
-    """The rules of a study as it names them."""
-    return study_rules(study)
-
-
-@dataclass(frozen=True)
-class Equipment:
-    """What a sweep works with beside its runs: for extractors, and for the branches of guidance."""
-
-    weights: Path | None = None
-    """File or folder of an extractor's weights."""
-    download: bool = False
-    device: torch.device | str = "cpu"
-    tell: Tell = lambda _: None
-    """Gets a sentence before and during what takes long."""
-    seconds: tuple[ExtraNetwork, ...] = ()
-    """Networks that edm runs have beside their own."""
-    patient: bool = True
-    """False for a plan only, which is then made without what takes long to prepare."""
-    side: Callable[[Dataset], Dataset] = identical
-    """What samples are compared with, for a data set: itself, but for the tuner."""
-    rules: ChooseRules = untuned
-    """Gives the rules of a run, with tuned knobs where the study asks for them."""
 
 
 @dataclass(frozen=True)
@@ -81,21 +51,43 @@ class Sweep:
         return [cell for _, cells in self.targets for cell in cells]
 
 
-def plan_study(
-    study: Study, experiment: Experiment, equipment: Equipment
-) -> tuple[Sweep, list[str]]:
-    """The sweep of a study, and a sentence for each of its runs that is left out."""
-    data = find_dataset(study.dataset)
+def plan_sweeps(
+    request: SweepRequest, experiment: Experiment, say: Say
+) -> tuple[list[Sweep], list[str]]:
+    """The sweeps that are asked for, one a data set, and a sentence for each run left out."""
+    networks = find_extra_networks(
+        experiment, null=request.null_checkpoint, weak=request.weak_checkpoint
+    )
+    planned: list[tuple[Study, Dataset, list[Run]]] = []
+    if request.suite is not None:
+        left_out = []
+        for study in request.studies:
+            data = find_dataset(study.dataset)
+            found, missing = _runs_of_study(study, data, experiment, networks)
+            planned.append((study, data, found))
+            left_out += missing
+    else:
+        planned, left_out = _runs_here(request, experiment, networks)
+    for line in left_out:
+        say(f"Left out {line}.")
+    if not any(found for _, _, found in planned):  # nothing needs to be prepared
+        return [], left_out
+    return [_sweep(*each, request, experiment, say) for each in planned], left_out
+
+
+def _runs_of_study(
+    study: Study, data: Dataset, experiment: Experiment, networks: Sequence[ExtraNetwork]
+) -> tuple[list[Run], list[str]]:
+    """The runs that a suite's study names, and a sentence for each that is left out."""
     found, missing = [], []
     for seed in study.seeds:
-        own = equipment
+        own = list(networks)
         weaker = weak_card(study, data, seed)
-        if weaker is not None and not any(s.role == "weak" for s in own.seconds):
+        if weaker is not None and not any(network.role == "weak" for network in own):
             if trained_as_asked(weaker, experiment) is None:
                 missing.append(f"{weaker.name}: {UNFINISHED}")
             else:
-                second = extra_network_of_run("weak", weaker.name, experiment.runs / weaker.name)
-                own = replace(own, seconds=(*own.seconds, second))
+                own.append(extra_network_of_run("weak", weaker.name, experiment.runs / weaker.name))
         for method in study.methods:
             cls = method_class(method)
             card = make_card(
@@ -115,81 +107,99 @@ def plan_study(
                 continue  # without training there is nothing that a training seed could change
             ready = open_run(card, data, experiment)
             if ready is not None:
-                found.append(ready.join(*own.seconds))
-    return _sweep(study, data, found, experiment, equipment), missing
+                found.append(ready.join(*own))
+    return found, missing
 
 
-def plan_experiment(
-    studies: Mapping[str, Study],
-    experiment: Experiment,
-    equipment: Equipment,
-    *,
-    methods: Sequence[str] | None = None,
-    runs: Sequence[str] | None = None,
-) -> tuple[list[Sweep], list[str]]:
-    """Sweeps of all runs of an experiment, a data set each, and a sentence a run left out.
+def _runs_here(
+    request: SweepRequest, experiment: Experiment, networks: Sequence[ExtraNetwork]
+) -> tuple[list[tuple[Study, Dataset, list[Run]]], list[str]]:
+    """The runs of an experiment on the data set of each study, and a sentence a run left out.
 
-    `studies` gives the settings by data set name; its keys limit the data sets. Methods without
-    training join in where they have a preset, unless `runs` names the runs to sweep.
+    Methods without training join in where they have a preset, unless the request names runs.
     """
-    cards = [card for card in trained_runs(experiment) if runs is None or card.name in runs]
+    cards = [c for c in trained_runs(experiment) if not request.runs or c.name in request.runs]
     reasons = {card.name: unregistered(card) for card in cards}
     left_out = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
-    sweeps = []
-    for name, study in studies.items():
-        data = find_dataset(name)
-        own = [c for c in cards if c.dataset == name and reasons[c.name] is None]
+    planned = []
+    for study in request.studies:
+        data = find_dataset(study.dataset)
+        own = [c for c in cards if c.dataset == study.dataset and reasons[c.name] is None]
         for method in sorted(METHODS):
             cls = METHODS[method]
-            if runs is None and not cls.trains and name in cls.presets:
+            if not request.runs and not cls.trains and study.dataset in cls.presets:
                 own.append(make_card(method, data=data))
         found = []
         for card in own:
-            if methods is not None and card.method not in methods:
+            if request.methods and card.method not in request.methods:
                 continue
             if card.data_hash not in ("", data.train.hash):
                 raise UserError(
-                    f"Run {card.name!r} was trained on other content of {name!r} than is here "
-                    f"now; train it again under another --name, or restore the data."
+                    f"Run {card.name!r} was trained on other content of {study.dataset!r} than is "
+                    "here now: train it again under another --name, or restore the data."
                 )
             ready = open_run(card, data, experiment)
             if ready is None:
                 left_out.append(f"{card.name}: {UNFINISHED}")
             else:
-                found.append(ready.join(*equipment.seconds))
+                found.append(ready.join(*networks))
         if found:
-            sweeps.append(_sweep(study, data, found, experiment, equipment))
-    return sweeps, left_out
+            planned.append((study, data, found))
+    return planned, left_out
 
 
 def _sweep(
     study: Study,
     data: Dataset,
     found: Sequence[Run],
+    request: SweepRequest,
     experiment: Experiment,
-    equipment: Equipment,
+    say: Say,
 ) -> Sweep:
     try:
         evaluation = prepare(
-            equipment.side(data),
+            request.reference(data),
             experiment.cache,
             metrics=study.metrics,
             extractors=study.extractors,
             protocol=study.protocol,
-            weights=equipment.weights,
-            download=equipment.download,
-            device=equipment.device,
-            tell=equipment.tell,
-            patient=equipment.patient,
+            weights=request.weights,
+            download=request.download,
+            device=request.device,
+            tell=say,
+            patient=not request.dry_run,
         )
     except TakesLong:
-        equipment.tell(f"{data.name}: features of real images are to be computed first, once.")
-        evaluation = nothing_measured(equipment.side(data))
+        say(f"{data.name}: features of real images are to be computed first, once.")
+        evaluation = nothing_measured(request.reference(data))
     of_protocol = find_protocol(study.protocol).samples if study.protocol else None
     samples = study.samples or of_protocol or data.default_samples
     seeds = check_seeds(study.sampling_seeds)
     targets = []
     for t in found:
-        rules = equipment.rules(study, t, experiment, equipment.tell)
+        rules = request.rules(study, t, experiment, say)
         targets.append((t, tuple(expand(t, study.guidance, study.steps, seeds, samples, rules))))
     return Sweep(evaluation, tuple(targets), samples, study)
+
+
+def swept_datasets(
+    experiment: Experiment, methods: Sequence[str], runs: Sequence[str] = ()
+) -> list[str]:
+    """The data sets of all trained runs, and of the presets of methods that need no training.
+
+    With `runs`, only those of these runs; UserError for a run that is not there.
+    """
+    for method in methods:
+        method_class(method)
+    cards = trained_runs(experiment)
+    if runs and not cards:
+        raise no_run(experiment)
+    for name in runs:
+        if name not in [card.name for card in cards]:
+            raise unknown("run", name, [card.name for card in cards])
+    names = [c.dataset for c in cards if (not runs or c.name in runs) and has_dataset(c.dataset)]
+    for method in () if runs else methods:
+        cls = method_class(method)
+        if not cls.trains:
+            names += [preset.dataset for preset in cls.presets.values()]
+    return list(dict.fromkeys(names))

@@ -41,6 +41,14 @@ class Outcome:
     diverged: int = 0
     failed: list[str] = field(default_factory=list)
 
+    def summary(self, what: str) -> str:
+        """The counts in a sentence, where `what` is computed: "cells"."""
+        diverged = f" ({self.diverged} diverged)" if self.diverged else ""
+        return (
+            f"{self.computed} {what} computed{diverged}, {self.kept} kept, {self.skipped} skipped "
+            f"with a reason, {len(self.failed)} failed."
+        )
+
 
 class MetricsFailed(Exception):
     """Some metrics of a cell failed; the values of the others are stored."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +19,62 @@ from rich.progress import (
 )
 
 LINE_EVERY = 15.0
+"""Seconds between two lines of a bar that no terminal shows."""
+
+Say = Callable[[str], None]
+"""Takes one line of text for the user."""
+Tick = Callable[[int], None]
+"""Counts that many further images as done."""
+Count = Callable[[int, int], None]
+"""Takes how many samples are done, of how many."""
+
+
+class Reporter:
+    """How a command speaks: lines, tables, warnings and bars; silent without a console."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """One line, unwrapped, as it is."""
+        if self.console is not None:
+            say(self.console, text)
+
+    def show(self, table: RenderableType) -> None:
+        """A table."""
+        if self.console is not None:
+            self.console.print(table)
+
+    def warn(self, text: str) -> None:
+        """A warning on stderr, unwrapped."""
+        if self.console is not None:
+            Console(stderr=True).print(
+                f"Warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True
+            )
+
+    def bar(self, title: str, total: int, done: int = 0) -> Bar:
+        """A progress bar, to be used in a `with` statement."""
+        return Bar(title, total, done, self.console)
+
+    @contextmanager
+    def counting(self, title: str) -> Iterator[Count]:
+        """A bar whose total becomes known with the first count."""
+        bar: Bar | None = None
+
+        def count(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = self.bar(title, total).__enter__()
+            bar.update(done)
+
+        try:
+            yield count
+        finally:
+            if bar is not None:
+                bar.__exit__(None, None, None)
+
+
+SILENT = Reporter()
 
 
 def say(console: Console, text: str) -> None:

@@ -18,12 +18,12 @@ FEW = 64
 """Samples that are measured on."""
 
 
-def price(job: Job, place: Experiment, budget: int, batch: int, device: torch.device) -> str:
+def price(job: Job, experiment: Experiment, budget: int, batch: int, device: torch.device) -> str:
     """Trials, evaluations and time of a search that are left, in a sentence.
 
     Knobs may change how often a network is evaluated; this counts with the default ones.
     """
-    trials = read_trials(place.tuned, job.target.card.name, job.rule.name, job.key)
+    trials = read_trials(experiment.tuned, job.target.card.name, job.rule.name, job.key)
     done = sum(trial.status != "failed" for trial in trials)
     left = max(budget - done, 0)
     method, aim = job.target.method, job.aim

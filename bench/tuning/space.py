@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -106,12 +106,3 @@ def _sobol(dimensions: int, seed: int) -> list[list[float]]:
     draws = qmc.Sobol(dimensions, scramble=True, seed=np.random.default_rng(seed))
     points: list[list[float]] = draws.random_base2(SOBOL_BITS).tolist()
     return points
-
-
-def nested(knobs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{"rule.knob": value} as {rule: {knob: value}}."""
-    found: dict[str, dict[str, Any]] = {}
-    for key, value in knobs.items():
-        rule, _, knob = key.partition(".")
-        found.setdefault(rule, {})[knob] = value
-    return found

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from bench.experiment.identity import code_hash, digest, module_hash
 from bench.experiment.place import Experiment
-from bench.experiment.rules import ChosenRule, study_rules
+from bench.experiment.rules import ChosenRule, nested, study_rules
 from bench.experiment.suite import Study
 from bench.system.errors import UserError
+from bench.system.progress import Say
 from bench.training.run import Run
-from bench.tuning.space import Space, nested
+from bench.tuning.space import Space
 from bench.tuning.store import Tuned, read_result, result_path
 from methods.rules import Rule, make_rule
 
@@ -35,24 +36,22 @@ def subject_of(found: Run, rule: Rule[Any]) -> dict[str, str]:
     }
 
 
-def rules_for(
-    study: Study, found: Run, place: Experiment, tell: Callable[[str], None]
-) -> Sequence[ChosenRule]:
+def rules_for(study: Study, found: Run, experiment: Experiment, say: Say) -> Sequence[ChosenRule]:
     """The rules of a study for one of its runs, tuned where the study asks for that.
 
-    `tell` gets a sentence for each that stays untuned.
+    `say` gets a sentence for each that stays untuned.
     """
     chosen = study_rules(study)
     if not study.tuned or not found.method.takes_rules:
         return chosen
-    rules, untuned = tuned_rules(chosen, found, place)
+    rules, untuned = tuned_rules(chosen, found, experiment)
     for line in untuned:
-        tell(line)
+        say(line)
     return rules
 
 
 def tuned_rules(
-    chosen: Sequence[ChosenRule], found: Run, place: Experiment
+    chosen: Sequence[ChosenRule], found: Run, experiment: Experiment
 ) -> tuple[list[ChosenRule], list[str]]:
     """The rules with their tuned knobs where there are valid ones, and a sentence for each other.
 
@@ -63,15 +62,15 @@ def tuned_rules(
         if choice.knobs_from != "default" or not Space(choice.rule).axes:
             rules.append(choice)
             continue
-        rule, reason = _look_up(choice.rule, found, place)
+        rule, reason = _look_up(choice.rule, found, experiment)
         rules.append(choice if rule is None else ChosenRule(rule, "tuned"))
         if rule is None:
             untuned.append(f"{found.card.name}: rule {choice.rule.name} runs untuned, {reason}.")
     return rules, untuned
 
 
-def _look_up(rule: Rule[Any], found: Run, place: Experiment) -> tuple[Rule[Any] | None, str]:
-    path = result_path(place.tuned, found.card.name, rule.name)
+def _look_up(rule: Rule[Any], found: Run, experiment: Experiment) -> tuple[Rule[Any] | None, str]:
+    path = result_path(experiment.tuned, found.card.name, rule.name)
     if not path.exists():
         return None, "since bench tune has not finished for it"
     try:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from bench.evaluation.prepare import Evaluation, accumulate
@@ -19,7 +18,7 @@ from bench.sweep.divergence import refuse_constant
 from bench.sweep.run import Diverged, generate
 from bench.system.errors import UserError
 from bench.system.failures import system_error
-from bench.system.progress import Bar
+from bench.system.progress import SILENT, Reporter, Tick
 from bench.training.run import Run
 from bench.tuning.aim import score, shown
 from bench.tuning.search import Proposal, best_trial, propose
@@ -37,8 +36,6 @@ from bench.tuning.store import (
 from bench.tuning.subject import subject_of
 from methods import Guidance
 from methods.rules import Rule
-
-Tick = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -85,12 +82,12 @@ class Job:
 def tune(
     job: Job,
     nets: Callable[[], nn.Module],
-    place: Experiment,
+    experiment: Experiment,
     budget: int,
     *,
     batch: int,
     device: torch.device,
-    console: Console | None = None,
+    reporter: Reporter = SILENT,
 ) -> Tuned:
     """Make the trials that are missing up to `budget` and write the result, of all there are.
 
@@ -98,12 +95,12 @@ def tune(
     diverged counts as worse than all others. UserError if none could be measured.
     """
     card, key = job.target.card, job.key
-    trials = read_trials(place.tuned, card.name, job.rule.name, key)
+    trials = read_trials(experiment.tuned, card.name, job.rule.name, key)
     budget = max(budget, len(trials))
     images = len(job.aim.guidance) * job.aim.samples
     redo = [trial for trial in trials if trial.status == "failed"]
     title = f"tune {job.name}"
-    with Bar(title, budget * images, (len(trials) - len(redo)) * images, console) as bar:
+    with reporter.bar(title, budget * images, (len(trials) - len(redo)) * images) as bar:
         done = len(trials) - len(redo)
 
         def make(index: int, proposal: Proposal) -> Trial:
@@ -119,7 +116,7 @@ def tune(
                 bar.update(before, message)
 
             trial = run_trial(job, index, proposal, nets(), batch=batch, device=device, tick=tick)
-            path = trial_path(place.tuned, card.name, job.rule.name, key, index)
+            path = trial_path(experiment.tuned, card.name, job.rule.name, key, index)
             write_entry(path, trial)
             done += 1
             bar.update(done * images, message)
@@ -134,7 +131,7 @@ def tune(
             if proposal is None:
                 break
             trials.append(make(len(trials), proposal))
-    return _result(job, trials, budget, place)
+    return _result(job, trials, budget, experiment)
 
 
 def run_trial(
@@ -198,12 +195,12 @@ def _measure(
     return ScaleValue(guidance=guidance.scale, value=value.value, se=value.se)
 
 
-def _result(job: Job, trials: list[Trial], budget: int, place: Experiment) -> Tuned:
+def _result(job: Job, trials: list[Trial], budget: int, experiment: Experiment) -> Tuned:
     card, best = job.target.card, best_trial(trials)
     if best is None or best.score is None:
         raise UserError(
-            f"No trial of {job.name} could be measured; the first: {trials[0].reason}. The same "
-            "command tries those that failed again."
+            f"No trial of {job.name} could be measured; the first: {trials[0].reason}. Run "
+            "the same command to try the failed ones again."
         )
     result = Tuned(
         run=card.name,
@@ -222,5 +219,5 @@ def _result(job: Job, trials: list[Trial], budget: int, place: Experiment) -> Tu
         created=now(),
         provenance=provenance(),
     )
-    write_entry(result_path(place.tuned, card.name, job.rule.name), result)
+    write_entry(result_path(experiment.tuned, card.name, job.rule.name), result)
     return result

@@ -30,8 +30,8 @@ MOST = 4
 """Kills of one command before it is left alone."""
 AT_EVENTS = 0.7
 """Share of kills at a file operation; the others are at any time."""
-STOPPED = "Stopped. What was finished is kept; the same command goes on."
-NOTHING_KEPT = "Stopped. Nothing was kept; the same command prepares it anew."
+STOPPED = "Stopped. Finished work is kept. Run the same command to continue."
+NOTHING_KEPT = "Stopped. Nothing was kept. Run the same command to start again."
 CHECKPOINT = re.compile(r"Stopped \S+ at step (\d+) of \d+; its checkpoint is written")
 FINISHED = re.compile(r"Stopped after the last step of \S+: its weights are written")
 

@@ -259,7 +259,7 @@ def test_interruption_is_told_with_its_own_code(trained, monkeypatch):
     monkeypatch.setattr("bench.sweep.execute.run_cell", interrupt)
     ran = bench("sweep", "-g", "1", "-n", "4", "--metric", "w1", "--results", trained)
     assert ran.code == 130
-    assert ran.err == "Stopped. What was finished is kept; the same command goes on.\n"
+    assert ran.err == "Stopped. Finished work is kept. Run the same command to continue.\n"
 
 
 def test_published_numbers_are_found():

@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from bench.cli import doctor
 from bench.data.card import CARD
+from bench.evaluation import check
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
 from metrics.extractors import dinov2
 from metrics.extractors.weights_table import FILES, INCEPTION, VGG16
@@ -71,7 +71,7 @@ def test_the_published_hash_makes_a_file_whole(folder, monkeypatch):
     path = folder / VGG16.file
     path.write_bytes(b"as published")
     digest = hashlib.sha256(b"as published").hexdigest()
-    monkeypatch.setattr(doctor, "FILES", (replace(VGG16, sha256=digest[:8]),))
+    monkeypatch.setattr(check, "FILES", (replace(VGG16, sha256=digest[:8]),))
     ran = bench("doctor")
     assert ran.code == 0
     assert f"{VGG16.file}: whole, SHA-256 begins {digest[:8]}, {path}\n" in ran.out

@@ -96,9 +96,9 @@ def test_a_plan_has_a_column_of_rules_where_there_are_several(options):
         (("--rule", "share", "--knob", "share.share=2"), "Rule 'share': share: input should be"),
         (("--rule", "share", "--knob", "share.share=NaN"), "Rule 'share': share: input should be"),
         (("--rule", "share", "--knob", "early.last=2"), "There are knobs for the rule 'early'"),
-        (("--rule", "share", "--suite", "demo"), "--suite decides this itself: leave --rule"),
-        (("--knob", "share.share=1", "--suite", "demo"), "leave --knob away"),
-        (("--tuned", "--suite", "demo"), "leave --tuned away"),
+        (("--rule", "share", "--suite", "demo"), "--suite sets this itself: drop --rule"),
+        (("--knob", "share.share=1", "--suite", "demo"), "drop --knob"),
+        (("--tuned", "--suite", "demo"), "drop --tuned"),
     ],
 )
 def test_a_mistake_is_one_sentence_before_anything_is_done(options, tmp_path, given, error):
@@ -193,7 +193,7 @@ def test_a_file_of_another_rule_is_not_overwritten(options, tmp_path):
     ("given", "error"),
     [
         (("-g", "3", "--rule", "cfg,share"), "bench sample takes one --rule, got cfg, share."),
-        (("--rule", "share"), "At guidance 1 no rule acts: give --guidance a scale for 'share'."),
+        (("--rule", "share"), "At guidance 1 no rule acts: give another --guidance for 'share'."),
         (("-g", "3", "--rule", "shore"), "Unknown guidance rule 'shore'."),
         (("-g", "3", "--knob", "share.share=1"), "There are knobs for the rule 'share'"),
     ],

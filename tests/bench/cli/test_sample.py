@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cli import sample as sampling
+from bench.cli.sample import parse_classes
 from bench.data.find import find_dataset
 from bench.data.samples.card import class_names
 from bench.data.samples.read import read_samples
@@ -100,7 +100,7 @@ def test_some_classes_share_the_noise_of_all(drawn, tmp_path):
 def test_goes_on_where_a_folder_stopped(drawn, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert sample(drawn, *SHORT, "-o", whole).code == 0
-    real, starts = sampling.generate, []
+    real, starts = sweep_module.generate, []
 
     def stopped(*arguments, **options):
         stream = real(*arguments, **options)
@@ -108,16 +108,16 @@ def test_goes_on_where_a_folder_stopped(drawn, tmp_path, monkeypatch):
         yield next(stream)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sampling, "generate", stopped)
+    monkeypatch.setattr(sweep_module, "generate", stopped)
     for _ in range(2):
         ran = sample(drawn, *SHORT, "-o", tmp_path / "part")
-        assert (ran.code, ran.err) == (130, "Stopped. What was finished is kept; the same command "
-                                            "goes on.\n")  # fmt: skip
+        assert (ran.code, ran.err) == (130, "Stopped. Finished work is kept. Run the "
+                                            "same command to continue.\n")  # fmt: skip
     assert starts == [0, 8]
     # Half a batch is made again as a whole one.
     next((tmp_path / "part").glob("*/000015.png")).unlink()
     monkeypatch.setattr(
-        sampling, "generate", lambda *a, **o: starts.append(o["start"]) or real(*a, **o)
+        sweep_module, "generate", lambda *a, **o: starts.append(o["start"]) or real(*a, **o)
     )
     assert sample(drawn, *SHORT, "-o", tmp_path / "part").code == 0
     assert starts == [0, 8, 8]
@@ -160,7 +160,7 @@ def test_vectors_and_methods_without_training(tmp_path):
     [
         (["--run", "digits-edm-s1"], "Unknown run 'digits-edm-s1'. Did you mean 'digits-edm-s0'?"),
         (["--run", RUN, "-m", "igct"], f"Run '{RUN}' has 'edm', not --method 'igct'."),
-        (["-m", "igct"], "There is no run of igct in "),
+        (["-m", "igct"], "There is no trained run of igct in "),
         (["-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'?"),
         (["-d", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?"),
         (["-m", "oracle"], "name one with --dataset: modes1d, modes2d."),
@@ -189,7 +189,7 @@ def test_wrong_input_is_one_sentence(drawn, arguments, said):
 def test_what_cannot_be_sampled_is_said(drawn, tmp_path, trained):
     ran = bench("sample", "--results", tmp_path / "none")
     assert ran.code == 1
-    assert "There is no run in " in ran.err
+    assert "There is no trained run in " in ran.err
     ran = bench("sample", "--results", trained)
     assert "name one with --run: modes1d-ct-s0, modes1d-edm-s0, modes1d-igct-s0." in ran.err
     ran = bench("sample", "-m", "ct", "-g", "2", "--results", trained)
@@ -202,10 +202,10 @@ def test_what_cannot_be_sampled_is_said(drawn, tmp_path, trained):
 def test_divergence_keeps_nothing(drawn, tmp_path, monkeypatch):
     def diverging(*arguments, **options):
         yield next(real(*arguments, **options))
-        raise sampling.Diverged("3 of samples 8 to 15 are not finite")
+        raise sweep_module.Diverged("3 of samples 8 to 15 are not finite")
 
-    real = sampling.generate
-    monkeypatch.setattr(sampling, "generate", diverging)
+    real = sweep_module.generate
+    monkeypatch.setattr(sweep_module, "generate", diverging)
     for out in ("a", "a.zip", "a.npz"):
         ran = sample(drawn, *SHORT, "-o", tmp_path / "out" / out)
         assert ran.code == 1
@@ -303,10 +303,10 @@ def test_sweep_of_vectors_keeps_npz_and_no_diverged_samples(trained, monkeypatch
 def test_classes_without_names_are_named_by_their_index():
     data = find_dataset("modes1d")
     assert class_names(data, data.spec) == ("+2", "-2")
-    assert sampling.parse_classes(["-2", "0", "1"], data) == (1, 0)
+    assert parse_classes(["-2", "0", "1"], data) == (1, 0)
     data.class_names = ()
     assert class_names(data, data.spec) == ("0", "1")
-    assert sampling.parse_classes(["1"], data) == (1,)
+    assert parse_classes(["1"], data) == (1,)
 
 
 def test_other_image_formats_are_no_folders(tmp_path):

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from bench.cli.data import ensure
 from bench.data.card import CARD, IMAGES
 from bench.data.decode import Geometry
+from bench.data.ensure import ensure
+from bench.system.progress import SILENT
 from bench.training.runs import read_card
 from methods import METHODS
 from tests.bench.data.makers import image_tree, write_folder, write_tar
@@ -178,8 +179,8 @@ def test_wrong_use_of_data_prepares_nothing(source, root, tmp_path):
     for arguments, said in (
         (("-m", "emd"), "Did you mean 'edm'?"),
         (("-m", "edm", "--set", "x"), "--set takes key=value"),
-        (("-m", "edm", "--dry-run"), "is not prepared yet, which --dry-run leaves so"),
-        (("--suite", "demo"), "leave --data away"),
+        (("-m", "edm", "--dry-run"), "is not prepared yet, and --dry-run prepares nothing"),
+        (("--suite", "demo"), "drop --data"),
     ):
         ran = bench("train", "--data", source, *arguments, "--results", tmp_path / "r")
         assert ran.code != 0
@@ -201,7 +202,7 @@ def test_a_run_whose_data_set_is_gone_is_left_out_with_the_reason(source, tmp_pa
 
 
 def _ensure(source, root, queue):
-    card = ensure(None, source, "pets", Geometry(), root)
+    card = ensure(SILENT, source, "pets", Geometry(), root)
     queue.put((os.getpid(), card.images_sha256, (root / "pets" / CARD).stat().st_mtime_ns))
 
 
@@ -242,5 +243,5 @@ def test_a_stop_says_that_nothing_was_kept(source, root, monkeypatch):
 
     monkeypatch.setattr("bench.data.prepare.write_images", stop)
     ran = bench("data", "prepare", source)
-    assert (ran.code, ran.err[:26]) == (130, "Stopped. Nothing was kept;")
+    assert (ran.code, ran.err[:26]) == (130, "Stopped. Nothing was kept.")
     assert list(root.iterdir()) == []

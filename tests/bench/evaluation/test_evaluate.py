@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.evaluation import evaluate as evaluating
 from bench.evaluation.result import shown
 from bench.evaluation.sides import draw, file_source
 from bench.system.devices import resolve_device
@@ -259,7 +260,7 @@ REFUSED = {
     "metric": (("fake", "-r", "real", "--metric", "fdd"), 2, "Unknown metric 'fdd'"),
     "extractor": (("fake", "-r", "real", "-x", "smal"), 2, "Did you mean 'small'"),
     "protocol": (("fake", "-r", "real", "-p", "edm"), 2, "Unknown protocol 'edm'"),
-    "both": (("fake", "-r", "real", "-p", "adm", "-x", "small"), 2, "leave --extractor"),
+    "both": (("fake", "-r", "real", "-p", "adm", "-x", "small"), 2, "drop --extractor"),
     "out": (("fake", "-r", "real", "-o", "x.txt"), 2, "a .json or .csv file"),
     "one image": (("one", "-r", "real", "-x", "small"), 1, "at least 2"),
     "classifier": (("fake", "-r", "real", "-x", "classifier"), 2, "trained on a data set"),
@@ -285,7 +286,7 @@ def test_what_cannot_be_is_told_before_any_feature(folders, tmp_path, arguments,
 def test_missing_weights_come_before_any_reading(folders, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDANCE_BENCH_WEIGHTS", str(tmp_path / "none"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("bench.cli.evaluate.read_sides", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr(evaluating, "read_sides", lambda *_: pytest.fail("images were read"))
     ran = bench("evaluate", "fake", "-r", "real", "-p", "edm-fid50k")
     assert ran.code == 1
     for part in ("weights-inception-2015-12-05-6726825d.pth", "6726825d", "none", "--download"):
@@ -356,9 +357,7 @@ def test_what_the_real_images_lack_is_told_before_generated_ones_are_seen(monkey
     (missing,) = report["not_measured"]
     assert (missing["metric"], missing["reason"]) == ("chroma_ratio", reason)
     assert f"Not measured: chroma_ratio: {reason}." in " ".join(ran.out.split())
-    monkeypatch.setattr(
-        "bench.cli.evaluate.fake_set", lambda *_: pytest.fail("samples were measured")
-    )
+    monkeypatch.setattr(evaluating, "fake_set", lambda *_: pytest.fail("samples were measured"))
     ran = bench("evaluate", *grey, "--metric", "chroma_ratio")
     assert (ran.code, ran.err) == (2, f"Error: No metric can be computed: {reason}.\n")
 

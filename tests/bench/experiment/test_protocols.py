@@ -80,8 +80,8 @@ def test_a_protocol_decides_what_a_sweep_measures(tmp_path, monkeypatch):
     assert found == {(m.metric, m.extractor) for m in PROTOCOLS["offline"].measures}
     for more, why in (
         (("--protocol", "offlin"), "Did you mean 'offline'"),
-        (("--protocol", "offline", "--metric", "fd"), "leave --extractor and --metric away"),
-        (("--protocol", "offline", "--suite", "demo"), "leave --protocol away"),
+        (("--protocol", "offline", "--metric", "fd"), "drop --extractor and --metric"),
+        (("--protocol", "offline", "--suite", "demo"), "drop --protocol"),
     ):
         ran = bench("sweep", *more, "--results", tmp_path)
         assert ran.code == 2

@@ -126,7 +126,7 @@ def test_names_in_a_suite_are_checked(tmp_path, text, message):
 def test_options_that_the_suite_decides_are_refused(tmp_path, command, options, named):
     ran = bench(command, "--suite", "demo", *options, "--results", tmp_path / "results")
     assert ran.code == 2
-    assert ran.err.startswith(f"Error: --suite decides this itself: leave {named} away")
+    assert ran.err.startswith(f"Error: --suite sets this itself: drop {named}")
     assert not (tmp_path / "results").exists()
 
 

@@ -96,10 +96,10 @@ def test_a_report_of_rows_that_vanish_while_they_are_read(disk, sound, monkeypat
 
 def test_rows_that_vanish_before_they_are_listed(disk, sound, monkeypatch):
     from bench.cli import report as report_command
-    from bench.cli import verify
+    from bench.system import devices
 
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
-    for module, command in ((report_command, "report"), (verify, "verify")):
+    for module, command in ((report_command, "report"), (devices, "verify")):
         name = "published_file" if command == "report" else "resolve_device"
         real = getattr(module, name)
 

@@ -132,7 +132,7 @@ def test_the_same_command_gives_the_same_files(digits, tmp_path):
         (["invert", "--run", "digits-igct-s1"],
          "Unknown run 'digits-igct-s1'. Did you mean 'digits-igct-s0'? Available: "),
         (["invert", "--run", "digits-igct-s0", "-m", "edm"],
-         "Run 'digits-igct-s0' is of 'igct', not --method 'edm'."),
+         "Run 'digits-igct-s0' has 'igct', not --method 'edm'."),
         (["invert", "-m", "igct", "--class", "x"],
          "Unknown class of digits for --class 'x'. Available: 0, 1, 2"),
         (["edit", "-m", "igct", "--source-class", "3", "--target-class", "10"],
@@ -193,7 +193,7 @@ def test_a_transparent_palette_becomes_grey(digits, tmp_path):
 def test_runs_of_vectors_and_experiments_without_runs(trained, tmp_path):
     ran = bench("invert", "-m", "igct", "--results", trained)
     assert ran.code == 2
-    assert "Run 'modes1d-igct-s0' is of 'modes1d', which has vectors; images" in ran.err
+    assert "Run 'modes1d-igct-s0' is of 'modes1d', which has vectors: only images" in ran.err
     ran = bench("invert", "--results", tmp_path / "none")
     assert ran.code == 1
     assert ran.err == (

@@ -8,7 +8,7 @@ from PIL import Image
 from bench.data.find import find_dataset
 from bench.experiment.inversion_rows import read_inversions
 from bench.experiment.place import Experiment
-from bench.inversion import sweep as inversion_sweep
+from bench.system import progress
 from bench.system.progress import Bar
 from tests.bench.helpers import bench, contents
 from tests.bench.inversion.conftest import INVERSION
@@ -143,7 +143,7 @@ def test_what_another_process_made_meanwhile_is_kept(inverted, monkeypatch, fail
     if fails:
         monkeypatch.setattr("methods.igct.IGCT.edit", edit)
     else:
-        monkeypatch.setattr(inversion_sweep, "Bar", begin)
+        monkeypatch.setattr(progress, "Bar", begin)
     ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == int(fails), ran.err
     assert ("0 inversions computed, 3 kept" in ran.out) is not fails

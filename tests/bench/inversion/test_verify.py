@@ -91,4 +91,4 @@ def test_a_row_under_another_name_is_found(inverted):
     path.rename(path.with_name("0" * 24 + ".json"))
     ran = verify(inverted, "--seed", "1")
     assert ran.code == 1
-    assert "it is named as another cell than its own" in ran.out
+    assert "its name is that of another cell; its own is" in ran.out

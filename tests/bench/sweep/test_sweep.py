@@ -182,7 +182,7 @@ def test_a_failing_cell_is_told_stored_and_tried_again(tmp_path, monkeypatch):
         assert ran.code == 1
         assert f"Failed: modes1d-brittle-s0 g=2 steps=3: ArithmeticError: {trouble}" in ran.out
         assert ran.err == (
-            "Error: 1 cells failed; the same command tries them again and keeps the others.\n"
+            "Error: 1 cells failed. Run the same command to try them again; the others are kept.\n"
         )
         found = {r.guidance: (r.status, r.reason) for r in rows_of(tmp_path, "brittle")}
         assert found[1.0] == found[3.0] == ("ok", "")

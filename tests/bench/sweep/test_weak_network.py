@@ -115,7 +115,7 @@ def test_it_says_where_no_rule_needs_it(trained, weaker):
     more = ("-g", "1,2", "-n", "20", *TOY_METRICS, "--results", trained, "--dry-run")
     ran = bench("sweep", *more, "--weak-checkpoint", weaker)
     assert ran.code == 0, ran.err
-    assert "No rule here leads away from a weaker network" in ran.out
+    assert "No rule here uses a weaker network" in ran.out
     ran = bench("sweep", "-m", "ct", *more, "--weak-checkpoint", weaker)
     assert ran.code == 2
     assert "--weak-checkpoint is for runs of edm, and those here are of ct" in ran.err

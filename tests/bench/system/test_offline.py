@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from bench.evaluation.weights import find_weights
+from bench.experiment import ranges
 from bench.system.errors import UserError
 from bench.system.offline import network, no_network
 from metrics.extractors.weights_table import INCEPTION
@@ -111,7 +112,7 @@ def test_an_attempt_within_a_sweep_ends_it_in_one_sentence(trained, monkeypatch)
     def curious(*arguments, **options):
         socket.create_connection(ELSEWHERE, timeout=0.1)
 
-    monkeypatch.setattr("bench.cli.sweep.parse_range", curious)
+    monkeypatch.setattr(ranges, "parse_range", curious)
     ran = bench("sweep", "--offline", "--results", trained)
     assert ran.code == 1
     assert ran.err.startswith("Error: --offline forbids the connection to 192.0.2.1 ")

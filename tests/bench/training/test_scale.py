@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cli import train as train_command
 from bench.data.find import find_dataset
 from bench.system import compiling
 from bench.system.compiling import compile_nets, compiler_problem
@@ -161,15 +160,15 @@ def test_without_a_compiler_training_goes_on_with_a_sentence(tmp_path, monkeypat
     arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     ran = bench(*arguments, "--compile")
     assert ran.code == 0, ran.err
-    assert "No compiler works on cpu (no C++ compiler): training goes on without." in ran.out
+    assert "No compiler works on cpu (no C++ compiler): training continues without it." in ran.out
     folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"
     assert "compile" not in read_card(folder).provenance
 
 
 def test_the_compiler_is_in_the_provenance_and_makes_no_other_run(tmp_path, monkeypatch):
     torch.compiler.reset()
-    monkeypatch.setattr(train_command, "compiler_problem", lambda device: None)
-    monkeypatch.setattr(train_command, "DEFAULT_BACKEND", "eager")
+    monkeypatch.setattr(compiling, "compiler_problem", lambda device: None)
+    monkeypatch.setattr(compiling, "DEFAULT_BACKEND", "eager")
     arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     assert bench(*arguments, "--compile").code == 0
     folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"

@@ -4,7 +4,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from bench.tuning.space import Axis, Space, nested
+from bench.experiment.rules import nested
+from bench.tuning.space import Axis, Space
 from methods import Settings
 from methods.rules import Between, OneOf, Rule, register_rule
 

@@ -12,7 +12,7 @@ from bench.experiment.seeds import TUNING_SEEDS
 from bench.sweep.run import generate
 from bench.training.runs import make_card, make_method
 from bench.tuning import tune as tune_module
-from bench.tuning.side import TrainSide
+from bench.tuning.reference import TuningReference
 from bench.tuning.store import read_result
 from methods import Guidance
 from methods.rules import RULES, make_rule
@@ -64,7 +64,7 @@ def test_a_trial_measures_samples_of_the_reserved_seeds(share, place):
     data = find_dataset("modes1d")
     # Nothing that a report measures against has a say.
     assert found.aim.reference == "modes1d/train"
-    assert found.aim.reference_hash == TrainSide(data).reference.hash
+    assert found.aim.reference_hash == TuningReference(data).reference.hash
     method = make_method(make_card("oracle", data=data), data)
     mixture = data.spec.mixture
     exact = ExactMixture(tuple(np.asarray(m, dtype=float) for m in mixture.means), mixture.std)
@@ -238,7 +238,7 @@ def test_a_suite_is_tuned_and_swept(tmp_path, place):
     assert set(both.search) == {"share.share", "early.last"}
     assert len(both.trials) == 4
     assert len(early.trials) == 3  # of three values
-    assert "there are no more knobs to try than these" in ran.out
+    assert "there are no further settings to try" in ran.out
     swept = bench("sweep", "--suite", suite, *options)
     assert swept.code == 0
     rows = {row.rule: row for row in rows_of(place, "oracle")}
@@ -256,7 +256,7 @@ def test_a_suite_is_tuned_and_swept(tmp_path, place):
         (("--rule", "share", "--metric", "shift"), "Neither high nor low is better of shift"),
         (("--rule", "share", "-m", "igct"), "only methods that are guided at sampling take rules"),
         ((), "Say what to tune: --rule NAME (bench list rules) or --suite."),
-        (("--rule", "share", "--suite", "demo"), "--suite decides this itself: leave --rule"),
+        (("--rule", "share", "--suite", "demo"), "--suite sets this itself: drop --rule"),
         (("--suite", "demo"), "No rule of the suite 'demo' has knobs to tune"),
         (("--rule", "share", "--budget", "0"), "--budget"),
     ],
@@ -302,7 +302,7 @@ def test_no_sweep_and_no_report_has_the_tuners_seeds(share, place, tmp_path):
     write_row(cells, other)
     ran = bench("report", "--results", place)
     assert ran.code == 0
-    assert "Left out 1 rows of sampling seeds that knobs are chosen by." in ran.out
+    assert "Left out 1 rows whose sampling seeds are reserved for tuning." in ran.out
     tree = json.loads((cells / row.run / f"{'f' * 24}.json").read_text())
     assert tree["seed"] == TUNING_SEEDS
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bench.cli.describe import RandomImages
 from bench.data.find import find_dataset
+from bench.data.stand_in import RandomImages
 from bench.training import price
 from bench.training.price import NoRoom, Rate, parameters, train_rate
 from bench.training.runs import make_card

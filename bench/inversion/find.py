@@ -1,4 +1,4 @@
-"""What `bench invert` and `bench edit` are asked for: a run, and images with their classes."""
+"""Which run is inverted, and which images: those of files, or of the reference split."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import torch
 
 from bench.data import Dataset, Split
 from bench.data.find import find_dataset
-from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
+from bench.experiment.place import Experiment
 from bench.inversion.files import class_index, read_images
 from bench.inversion.plan import cannot_invert
 from bench.report.numbers.names import slug
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError
+from bench.training.find import fitting_runs
 from bench.training.run import Run, open_run
-from bench.training.runs import RunCard, method_class, trained_runs, unregistered
+from bench.training.runs import RunCard, unregistered
 from methods import METHODS, Inverts
+
+ALL = "all"
+"""Every class but the source's."""
 
 
 @dataclass(frozen=True)
@@ -29,43 +33,18 @@ class Images:
 
 
 def find_run(
-    place: Experiment, run: str | None, method: str | None, dataset_name: str | None
+    experiment: Experiment, run: str | None, method: str | None, dataset: str | None
 ) -> Run:
     """The run asked for, or the only one that inverts images and fits; otherwise a UserError."""
-    if method is not None:
-        method_class(method)
-    if dataset_name is not None:
-        find_dataset(dataset_name)
-    cards = trained_runs(place)
-    if run is not None:
-        named = [card for card in cards if card.name == run]
-        if not named:
-            if not cards:
-                raise _no_run(place, method)
-            raise unknown("run", run, [card.name for card in cards])
-        for what, asked, has in (
-            ("--method", method, named[0].method),
-            ("--dataset", dataset_name, named[0].dataset),
-        ):
-            if asked not in (None, has):
-                raise UserError(f"Run {run!r} is of {has!r}, not {what} {asked!r}.", code=2)
-        return _ready(named[0], place)
-    fitting = [
-        card
-        for card in cards
-        if (method is None or card.method == method)
-        and (dataset_name is None or card.dataset == dataset_name)
-    ]
-    if not fitting:
-        raise _no_run(place, method)
+    fitting = fitting_runs(experiment, run, method, dataset)
     able = [card for card in fitting if _able(card)]
     if len(able) > 1:
         raise UserError(
-            f"Several runs of {place.root} invert images: name one with --run, of "
+            f"Several runs of {experiment.root} invert images: name one with --run, of "
             f"{', '.join(card.name for card in able)}.",
             code=2,
         )
-    return _ready((able or fitting)[0], place)
+    return _ready((able or fitting)[0], experiment)
 
 
 def _able(card: RunCard) -> bool:
@@ -74,24 +53,14 @@ def _able(card: RunCard) -> bool:
     return issubclass(METHODS[card.method], Inverts) and find_dataset(card.dataset).spec.is_image
 
 
-def _no_run(place: Experiment, method: str | None) -> UserError:
-    more = "" if place.name == DEFAULT_EXPERIMENT else f" --experiment {place.name}"
-    more += "" if place.results == DEFAULT_RESULTS else f" --results {place.results}"
-    return UserError(
-        f"There is no trained run in {place.runs}"
-        + (f" of {method}" if method else "")
-        + f": bench train --method {method or 'igct'}{more}."
-    )
-
-
-def _ready(card: RunCard, place: Experiment) -> Run:
+def _ready(card: RunCard, experiment: Experiment) -> Run:
     reason = unregistered(card)
     if reason is not None:
         raise UserError(f"Run {card.name!r} cannot be used: {reason}.")
     data = find_dataset(card.dataset)
     if not data.spec.is_image:
         raise UserError(
-            f"Run {card.name!r} is of {data.name!r}, which has vectors; images are inverted.",
+            f"Run {card.name!r} is of {data.name!r}, which has vectors: only images are inverted.",
             code=2,
         )
     if card.data_hash != data.train.hash:
@@ -99,9 +68,9 @@ def _ready(card: RunCard, place: Experiment) -> Run:
             f"Run {card.name!r} was trained on other content of {data.name!r} than is here now; "
             "train it again under another --name, or restore the data."
         )
-    found = open_run(card, data, place)
+    found = open_run(card, data, experiment)
     if found is None:
-        raise UserError(f"Run {card.name!r} is unfinished: train it to its end first.")
+        raise UserError(f"Run {card.name!r} is unfinished: train it to the end first.")
     why = cannot_invert(found)
     if why:
         able = [name for name, cls in sorted(METHODS.items()) if issubclass(cls, Inverts)]
@@ -146,3 +115,14 @@ def find_images(
 
 def _some(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def edit_classes(asked: Sequence[str], source: int, data: Dataset) -> list[int]:
+    """Run classes in the order asked for, each once; 'all' is every one but the source."""
+    found: list[int] = []
+    for text in asked:
+        if text == ALL and ALL not in data.class_names:
+            found += [k for k in range(data.spec.num_classes) if k != source]
+        else:
+            found.append(class_index(text, data, "--target-class"))
+    return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""A row of inversions computed again, and what differs."""
+"""Stored rows of inversions computed again, and what differs."""
 
 from __future__ import annotations
 
@@ -7,37 +7,44 @@ from pathlib import Path
 
 import torch
 
-from bench.cli.findings import TOLERANCE, Finding, relative_gap
+from bench.data.rows import Unreadable
 from bench.experiment.inversion_rows import InversionRow, Share, inversion_path, read_inversion
 from bench.experiment.place import Experiment
-from bench.inversion.plan import Bench as Prepared
-from bench.inversion.plan import Planned, plan_inversions, prepare_bench
+from bench.inversion.plan import Bench, InversionCell, plan_inversions, prepare_bench
 from bench.inversion.sweep import sweep_inversions
+from bench.sweep.verify import TOLERANCE, Finding, relative_gap, run_of
 from bench.system import places
-from bench.training.run import Run
+from bench.system.errors import UserError
 
 Numbers = dict[str, tuple[float | None, float]]
 """By name: a number, None where there is none, and the least size that differences are held to."""
 TINY = 1e-9
 
 
-def invert_again(
-    path: Path,
-    row: InversionRow,
-    ready: Run,
-    place: Experiment,
-    device: torch.device,
-    batch: int,
+def verify_inversion(
+    path: Path, row: InversionRow, experiment: Experiment, device: torch.device, batch: int
 ) -> Finding:
-    """The verdict on one row; `ready` is its run."""
-    bench = prepare_bench(ready.data, row.n, place)
+    """The verdict on one row."""
+    try:
+        return _again(path, row, experiment, device, batch)
+    except Unreadable:  # which says nothing about the row
+        raise
+    except UserError as error:
+        return Finding(path, "stale", str(error).rstrip("."))
+
+
+def _again(
+    path: Path, row: InversionRow, experiment: Experiment, device: torch.device, batch: int
+) -> Finding:
+    ready = run_of(row, experiment)
+    bench = prepare_bench(ready.data, row.n, experiment)
     (planned,) = plan_inversions(ready, [row.guidance], bench, batch=row.authors_batch)
     if planned.key != row.key:
         return Finding(path, "stale", _reason(row, planned, bench))
     if planned.skip:
         return Finding(path, "differs", f"now it is a skip: {planned.skip}")
     with tempfile.TemporaryDirectory() as folder, places.holding():
-        scratch = Experiment(Path(folder), place.name)
+        scratch = Experiment(Path(folder), experiment.name)
         outcome = sweep_inversions([planned], bench, scratch, batch=batch, device=device)
         if outcome.failed:
             return Finding(path, "differs", f"now it fails: {outcome.failed[0]}")
@@ -71,7 +78,7 @@ def _numbers(row: InversionRow) -> Numbers:
     for field in ("exact", "inversion_nfe", "reconstruction_nfe", "edit_nfe"):
         found[field] = (getattr(row, field), TINY)
     if row.latents is not None:
-        # They are of what should be N(0, 1): a mean near 0 has no size of its own.
+        # Statistics of what should be N(0, 1): the size of a mean near 0 is no scale.
         for field, value in row.latents.model_dump().items():
             found[f"latents.{field}"] = (value, 1.0)
     for pair in row.pairs:
@@ -83,8 +90,8 @@ def _numbers(row: InversionRow) -> Numbers:
     return found
 
 
-def _reason(row: InversionRow, planned: Planned, bench: Prepared) -> str:
-    """Why a row is not the one that its run and images give any more."""
+def _reason(row: InversionRow, planned: InversionCell, bench: Bench) -> str:
+    """What has changed since a row was written."""
     card = planned.target.card
     if row.checkpoint != planned.target.checkpoint:
         return f"the weights of {row.run!r} have changed since"

@@ -6,7 +6,7 @@ from bench.data import Dataset, Split
 from methods.spec import DataSpec
 
 
-class TrainSide(Dataset):
+class TuningReference(Dataset):
     """A data set whose `reference` is of its training split.
 
     It has as many samples as the real reference where there are as many, so that distances that

@@ -7,7 +7,7 @@ import numpy as np
 from bench.data import Split
 from bench.data.find import find_dataset
 from bench.evaluation.prepare import accumulate, prepare
-from bench.tuning.side import TrainSide
+from bench.tuning.reference import TuningReference
 
 
 def rows(split):
@@ -16,7 +16,7 @@ def rows(split):
 
 def test_it_shares_no_image_with_the_reference_and_is_as_large():
     data = find_dataset("digits")
-    side = TrainSide(data)
+    side = TuningReference(data)
     assert rows(side.reference) <= rows(data.train)
     assert not rows(side.reference) & rows(data.reference)
     assert len(side.reference) == len(data.reference)
@@ -26,7 +26,7 @@ def test_it_shares_no_image_with_the_reference_and_is_as_large():
 def test_a_smaller_training_split_is_taken_whole():
     data = find_dataset("digits")
 
-    class Small(TrainSide):
+    class Small(TuningReference):
         train = Split(data.train.samples[:30], data.train.labels[:30])
 
     assert len(Small(Small(data)).reference) == 30
@@ -35,7 +35,7 @@ def test_a_smaller_training_split_is_taken_whole():
 def test_distances_are_to_the_training_images(tmp_path):
     data = find_dataset("digits")
     found = {}
-    for side in (data, TrainSide(data)):
+    for side in (data, TuningReference(data)):
         evaluation = prepare(side, tmp_path, metrics=("fd",), extractors=("classifier",))
         for split in (data.train, data.reference):
             accumulator = evaluation.accumulator()

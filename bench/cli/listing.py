@@ -1,0 +1,96 @@
+"""`bench list`: what is registered, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.options import PluginOption, begin
+from bench.system.errors import unknown
+
+if TYPE_CHECKING:
+    from methods.rules import Rule
+
+
+def list_command(
+    what: Annotated[
+        str,
+        typer.Argument(help="methods, rules, metrics, datasets, extractors, protocols or suites."),
+    ],
+    plugin: PluginOption = None,
+) -> None:
+    """List what is registered, one line each, with its origin."""
+    from rich.table import Table
+
+    from bench.data import DATASETS
+    from bench.data.card import prepared_cards
+    from bench.experiment.protocols import PROTOCOLS
+    from bench.experiment.suite import builtin_suites
+    from bench.plugins.load import ORIGINS
+    from methods import METHODS
+    from methods.rules import RULES
+    from metrics import METRICS
+
+    reporter, _ = begin(plugin)
+
+    def origin(name: str) -> str:
+        return f"({ORIGINS[what, name]})"
+
+    kinds: dict[str, Callable[[], Iterable[tuple[str, ...]]]] = {
+        "methods": lambda: ((n, c.summary, origin(n)) for n, c in METHODS.items()),
+        "rules": lambda: ((n, c.summary, rule_knobs(c), origin(n)) for n, c in RULES.items()),
+        "metrics": lambda: (
+            (n, "by default" if c.default else "on request", c.summary, origin(n))
+            for n, c in METRICS.items()
+        ),
+        "datasets": lambda: (
+            *((n, c.summary, origin(n)) for n, c in DATASETS.items()),
+            *((card.name, card.summary, "(prepared)") for card in prepared_cards()),
+        ),
+        "extractors": _extractors,
+        "protocols": lambda: ((n, p.summary) for n, p in PROTOCOLS.items()),
+        "suites": lambda: ((n, str(path)) for n, path in builtin_suites().items()),
+    }
+    if what not in kinds:
+        raise unknown("list", what, kinds)
+    table = Table.grid(padding=(0, 2))
+    # The metrics that a sweep measures by default come first.
+    for line in sorted(kinds[what](), key=lambda line: (what == "metrics" and line[1], line)):
+        table.add_row(*line)
+    reporter.show(table)
+
+
+def _extractors() -> Iterator[tuple[str, ...]]:
+    from metrics import EXTRACTORS
+    from metrics.extractors.catalogue import ABOUT
+
+    for name in EXTRACTORS:
+        about = ABOUT.get(name)
+        if about is None:
+            yield name, "", "(of a plugin)"
+            continue
+        features = f", {about.dim} features" if about.dim else ""
+        yield name, f"{about.summary}{features}", f"({_weights(name)})"
+
+
+def _weights(name: str) -> str:
+    from bench.evaluation.weights import find_files
+    from metrics.extractors.weights_table import WEIGHTS
+
+    wanted = WEIGHTS.get(name)
+    if wanted is None:
+        return "needs no file"
+    found = find_files(wanted)
+    return f"weights in {found[0].path.parent}" if found else f"weights missing: {wanted.file}"
+
+
+def rule_knobs(rule: type[Rule[Any]]) -> str:
+    """The knobs of a rule with their defaults: "eta=0.5, momentum=0"; '' if it has none."""
+    found = []
+    for name, field in rule.knobs_type.model_fields.items():
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        value = f"{default:.6g}" if isinstance(default, float) else f"{default}"
+        found.append(name if field.is_required() else f"{name}={value}")
+    return ", ".join(found)

@@ -1,0 +1,56 @@
+"""What a sweep is asked for: one object that the command line fills and everything below takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bench.data import Dataset
+from bench.experiment.place import Experiment
+from bench.experiment.rules import ChosenRule, study_rules
+from bench.experiment.suite import Study
+from bench.system.progress import Say
+from bench.training.run import Run
+
+ChooseRules = Callable[[Study, Run, Experiment, Say], Sequence[ChosenRule]]
+
+
+def as_named(study: Study, *_: object) -> Sequence[ChosenRule]:
+    """The rules of a study as it names them, untuned."""
+    return study_rules(study)
+
+
+def itself(data: Dataset) -> Dataset:
+    """The data set itself."""
+    return data
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What is sampled and measured, with what and where; an empty choice leaves out nothing."""
+
+    studies: tuple[Study, ...]
+    """Those of `suite`; without one, the settings of each data set to sweep."""
+    device: torch.device
+    suite: str | None = None
+    methods: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    weights: Path | None = None
+    """File or folder of an extractor's weights."""
+    download: bool = False
+    null_checkpoint: str | None = None
+    """Run, folder or file: the unconditional branch of every edm run."""
+    weak_checkpoint: str | None = None
+    """Run, folder or file: what rules such as autoguidance lead every edm run away from."""
+    batch: int = 256
+    save_samples: str | None = None
+    """Format in which the samples of each cell are kept as well."""
+    dry_run: bool = False
+    """Only plan, and without what takes long to prepare."""
+    reference: Callable[[Dataset], Dataset] = itself
+    """Gives the data set that samples are compared with; another one for the tuner."""
+    rules: ChooseRules = as_named
+    """Gives the rules of a run, with tuned knobs where the study asks for them."""
