@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,11 +21,11 @@ from bench.experiment.protocols import Protocol, title
 from bench.experiment.rows import Value
 from bench.system.errors import UserError
 from bench.system.files import sha256
+from bench.system.progress import Count
 from metrics import METRICS, Accumulator, NonFiniteFeatures, plan_needs
 from metrics.base import Domain, ExactMixture, Extractor, Metric, Moments, SampleSet
 from metrics.memo import keep_in
 
-Tell = Callable[[int, int], None]
 SPATIAL = "inception-spatial"
 
 
@@ -205,7 +205,7 @@ def _from_statistics(
     return f"it needs {wants} of the real samples, and {reference.name} holds {has} alone", False
 
 
-def real_sets(plan: Plan, reference: Reference, cache: Path, tell: Tell) -> RealSets:
+def real_sets(plan: Plan, reference: Reference, cache: Path, tell: Count) -> RealSets:
     """The real side; what it lacks something for leaves the plan, and a UserError if that is all.
 
     Real images without colour, for one, are known only now.
@@ -262,7 +262,7 @@ def _set_of(found: Statistics, planned: Iterable[Planned], cache: Path) -> Sampl
     return made
 
 
-def feed_side(accumulator: Accumulator, side: SampleSource, tell: Tell) -> None:
+def feed_side(accumulator: Accumulator, side: SampleSource, tell: Count) -> None:
     """All samples of a side; UserError, with the sample's file, where features are not finite."""
     done = 0
     try:
@@ -276,7 +276,7 @@ def feed_side(accumulator: Accumulator, side: SampleSource, tell: Tell) -> None:
         raise UserError(f"{side.name} cannot be measured: {error}.") from None
 
 
-def fake_set(plan: Plan, fake: SampleSource, tell: Tell) -> SampleSet:
+def fake_set(plan: Plan, fake: SampleSource, tell: Count) -> SampleSet:
     """The generated side."""
     accumulator = Accumulator(
         plan.extractors(plan.planned), plan_needs(p.metric for p in plan.planned)

@@ -10,9 +10,10 @@ import torch
 
 from bench.data import Dataset
 from bench.data.stand_in import RandomImages
-from bench.evaluation.prepare import Tell, make_extractor
+from bench.evaluation.prepare import make_extractor
 from bench.evaluation.weights import check_weights
 from bench.system.errors import UserError, unknown
+from bench.system.progress import Say
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 from metrics.base import Extractor
@@ -29,7 +30,7 @@ class Makers:
     weights: Path | None
     download: bool
     device: torch.device
-    tell: Tell
+    tell: Say
 
     def networks(self, names: Sequence[str]) -> dict[str, Extractor]:
         """Those that need weights alone; a UserError, before anything is read, if some lack.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from bench.evaluation.weights import check_weights, find_weights, not_loaded, ve
 from bench.experiment.protocols import find_protocol
 from bench.system.errors import UserError, unknown
 from bench.system.failures import system_error
+from bench.system.progress import Say
 from metrics import (
     EXTRACTORS,
     METRICS,
@@ -39,8 +40,6 @@ from metrics.tilt import at_guidance
 
 BATCH = 256
 TELL_EVERY = 15.0
-
-Tell = Callable[[str], None]
 
 
 class TakesLong(Exception):
@@ -83,7 +82,7 @@ def make_extractor(
     download: bool,
     *,
     device: torch.device | str = "cpu",
-    tell: Tell = lambda _: None,
+    tell: Say = lambda _: None,
 ) -> Extractor:
     """The extractor ready for use; missing weights are a UserError that says what to do.
 
@@ -139,7 +138,7 @@ def prepare(
     weights: Path | None = None,
     download: bool = False,
     device: torch.device | str = "cpu",
-    tell: Tell = lambda _: None,
+    tell: Say = lambda _: None,
     patient: bool = True,
 ) -> Evaluation:
     """Extractors, plan and real side for a data set.
@@ -240,7 +239,7 @@ def exact_mixture(data: Dataset) -> ExactMixture | None:
 
 
 def accumulate(
-    accumulator: Accumulator, samples: Rows, labels: Tensor, tell: Tell = lambda _: None
+    accumulator: Accumulator, samples: Rows, labels: Tensor, tell: Say = lambda _: None
 ) -> None:
     """Feed a whole set in batches; `tell` gets a sentence whenever it has taken long."""
     last = time.monotonic()
@@ -258,7 +257,7 @@ def _real_side(
     plan: Sequence[Planned],
     cache: Path,
     exact: ExactMixture | None,
-    tell: Tell,
+    tell: Say,
 ) -> SampleSet:
     reference = data.reference
 

@@ -17,13 +17,13 @@ from bench.data.find import find_dataset, has_dataset
 from bench.data.labels import read_labels
 from bench.data.samples.read import open_samples
 from bench.system.errors import UserError
+from bench.system.progress import Count
 
 BATCH = 256
 SEED = 2020
 SPLITS = ("reference", "train")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
-Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def file_source(
     *,
     labels: Path | None = None,
     channels: int | None = None,
-    tell: Tell = lambda _done, _total: None,
+    tell: Count = lambda _done, _total: None,
 ) -> SampleSource:
     """Samples in a folder, ZIP or npz, all of which are read once: a damaged one is found now.
 

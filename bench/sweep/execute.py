@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from bench.data import Dataset
-from bench.evaluation.prepare import Evaluation, Tell
+from bench.evaluation.prepare import Evaluation
 from bench.experiment.place import Experiment
 from bench.experiment.rows import Row, read_row, row_path, write_row
 from bench.sweep.cells import Cell
@@ -26,7 +26,7 @@ from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
 from bench.system.holder import Holder
 from bench.system.memory import Batches
-from bench.system.progress import Bar
+from bench.system.progress import Bar, Say, Tick
 from bench.training.run import Run, load_nets
 
 
@@ -39,7 +39,7 @@ def sweep(
     device: torch.device,
     console: Console | None = None,
     saver: Saver | None = None,
-    tell: Tell = lambda _: None,
+    tell: Say = lambda _: None,
 ) -> Outcome:
     """Execute the missing cells of one data set; a `saver` also keeps the samples of each.
 
@@ -79,9 +79,6 @@ def sweep(
             done += cell.n
             bar.update(done, cell.what)
     return outcome
-
-
-Tick = Callable[[int], None]
 
 
 class _Work:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.data import Dataset, Split
 from bench.evaluation.plan import Measured
-from bench.evaluation.prepare import Evaluation, Tell, accumulate, floor_split
+from bench.evaluation.prepare import Evaluation, accumulate, floor_split
 from bench.experiment.identity import digest
 from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
@@ -26,6 +26,7 @@ from bench.sweep.preview import TILES, preview
 from bench.sweep.saving import Keep
 from bench.sweep.sharing import claim_path, in_turn
 from bench.system.holder import Holder
+from bench.system.progress import Say
 
 FLOOR = "real"
 FLOOR_RUN = "{}-" + FLOOR
@@ -194,7 +195,7 @@ def floor_row(
     evaluation: Evaluation,
     experiment: Experiment,
     n: int,
-    tell: Tell = lambda _: None,
+    tell: Say = lambda _: None,
 ) -> Row | None:
     """Real samples measured like a generated set, stored; None if there are not n of them.
 
@@ -233,7 +234,7 @@ def _measure_floor(
     experiment: Experiment,
     split: Split,
     key: str,
-    tell: Tell,
+    tell: Say,
 ) -> Row:
     n, run = len(split), FLOOR_RUN.format(data.name)
     accumulator = evaluation.accumulator()
