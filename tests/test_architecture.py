@@ -159,6 +159,34 @@ print("HEAVY", [name for name in {heavy!r} if name in sys.modules])
     assert all(command in done.stdout for command in ("train", "sweep", "report", "list"))
 
 
+def test_help_of_every_command_answers_without_the_heavy_packages():
+    heavy = ("torch", "pandas", "matplotlib", "seaborn", "scipy", "sklearn", "numpy")
+    code = f"""
+import sys
+from typer.main import get_command
+from bench.cli.app import app, main
+seen = 0
+def visit(command, path):
+    global seen
+    below = getattr(command, "commands", {{}})
+    for name, entry in below.items():
+        visit(entry, [*path, name])
+    if not below:
+        sys.argv = ["bench", *path, "--help"]
+        try:
+            main()
+        except SystemExit as stop:
+            assert stop.code == 0, (path, stop.code)
+        seen += 1
+visit(get_command(app), [])
+assert seen > 12, seen
+print("HEAVY", [name for name in {heavy!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+
+
 def test_public_names_stay():
     code = """
 from bench.conformance import MethodConformance
