@@ -32,22 +32,20 @@ class Inline:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text; `kind` says how the page sets it. TeX shows it as a comment."""
+    """Running text; `kind` says how the page sets it."""
 
     parts: tuple[str | Inline, ...]
-    forms: Form = EVERYWHERE
+    forms: Form = Form.PAGE
     kind: Literal["", "verdict", "notes"] = ""
-    block: ClassVar[str] = "paragraph"
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading of level 2 or 3. TeX shows it as a comment."""
+    """A heading of level 2 or 3; a comment in TeX."""
 
     text: str
     level: int = 2
-    forms: Form = EVERYWHERE
-    block: ClassVar[str] = "heading"
+    forms: Form = Form.PAGE
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,6 @@ class Table:
     repeated: int = 0
     words: bool = False
     forms: Form = EVERYWHERE
-    block: ClassVar[str] = "table"
 
     @property
     def grouped(self) -> Iterator[tuple[str, Line]]:
@@ -114,7 +111,6 @@ class Figure:
     name: str
     caption: str
     forms: ClassVar[Form] = Form.PAGE
-    block: ClassVar[str] = "figure"
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,6 @@ class Problems:
     """The place for what is wrong with figures, which is known once they are drawn."""
 
     forms: ClassVar[Form] = Form.PAGE
-    block: ClassVar[str] = "problems"
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,6 @@ class Facts:
 
     facts: tuple[tuple[str, str], ...]
     forms: ClassVar[Form] = Form.PAGE
-    block: ClassVar[str] = "facts"
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,6 @@ class Details:
     title: str
     blocks: tuple[Block, ...]
     forms: Form = TEXTS
-    block: ClassVar[str] = "details"
 
 
 Block = Heading | Paragraph | Table | Figure | Problems | Facts | Details
@@ -160,11 +153,9 @@ class Document:
         return [block for block in self.blocks if form in block.forms]
 
 
-def paragraph(
-    *parts: str | Inline, forms: Form = Form.PAGE, kind: Literal["", "verdict", "notes"] = ""
-) -> Paragraph:
-    """A paragraph of these parts."""
-    return Paragraph(parts, forms, kind)
+def paragraph(*parts: str | Inline) -> Paragraph:
+    """A paragraph of the page alone."""
+    return Paragraph(parts)
 
 
 def link(file: str) -> Inline:

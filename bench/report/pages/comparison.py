@@ -13,12 +13,13 @@ from bench.report.document import (
     Details,
     Form,
     Line,
+    Paragraph,
     Table,
     Text,
     link,
     paragraph,
 )
-from bench.report.numbers.comparison import FILES, Comparison
+from bench.report.numbers.comparison import Comparison, comparison_frames
 from bench.report.numbers.frame import Column, Data
 from bench.report.numbers.ranking import Place, Ranking
 from bench.report.numbers.verdict import verdict
@@ -59,8 +60,9 @@ def opening(data: Data, found: Mapping[str, Comparison], dataset: str) -> Iterat
     """The paragraph of a data set, its files, and its hypervolumes."""
     if dataset not in found:
         return
-    yield paragraph(verdict(data, found[dataset]), forms=TEXTS, kind="verdict")
-    links = [part for name in _written(found) for part in (", ", link(name))][1:]
+    yield Paragraph((verdict(data, found[dataset]),), TEXTS, "verdict")
+    files = [name for name, frame in comparison_frames(found).items() if frame is not None]
+    links = [part for name in files for part in (", ", link(name))][1:]
     yield paragraph("All lines compared: ", *links, ".")
     for table in area_tables(found[dataset]):
         yield folded(table, Form.PAGE)
@@ -78,15 +80,6 @@ def floats(found: Mapping[str, Comparison]) -> Iterator[Block]:
 def folded(table: Table, forms: Form = TEXTS) -> Details:
     """A table that opens when its title is clicked."""
     return Details(table.title, (replace(table, title=""),), forms)
-
-
-def _written(found: Mapping[str, Comparison]) -> list[str]:
-    """The CSV files that there is something for."""
-    parts = {
-        "pareto.csv": any(c.fronts for c in found.values()),
-        "hypervolume.csv": any(any(c.areas.values()) for c in found.values()),
-    }
-    return [name for name in FILES if parts.get(name, True)]
 
 
 def ranking_table(ranking: Ranking) -> Table:

@@ -14,6 +14,7 @@ from bench.report.document import (
     Figure,
     Form,
     Heading,
+    Paragraph,
     Problems,
     link,
     paragraph,
@@ -90,7 +91,7 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
     yield Problems()
     if note:
         yield Facts(tuple(note.items()))
-    yield Heading("What was run", forms=Form.PAGE)
+    yield Heading("What was run")
     lines = []
     for dataset in data.datasets:
         for series in data.series(dataset):
@@ -125,10 +126,10 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
 def _differences(found: Findings, column: Column) -> Iterator[Block]:
     """The paired differences; in Markdown their title stands alone and names the measure."""
     table = difference_table(found.data, column, found.differences[column])
-    source = paragraph(f"{COMPARED} ", link("differences.csv"), kind="notes")
+    source = Paragraph((f"{COMPARED} ", link("differences.csv")), kind="notes")
     yield Details(DIFFERENCES, (table, source), Form.PAGE)
     whole = f"{DIFFERENCES}: {measure_title(column)}"
-    yield Details(whole, (table, paragraph(COMPARED, forms=Form.MARKDOWN)), Form.MARKDOWN)
+    yield Details(whole, (table, paragraph(COMPARED)), Form.MARKDOWN)
 
 
 def _figure(plan: Plan) -> Figure:

@@ -21,5 +21,8 @@ def html(document: Document, problems: Mapping[str, str]) -> str:
         keep_trailing_newline=True,
     ).get_template("page.html")
     return template.render(
-        title=document.title, blocks=document.shown(Form.PAGE), problems=problems
+        title=document.title,
+        blocks=document.shown(Form.PAGE),
+        problems=problems,
+        kind_of=lambda block: type(block).__name__,
     )

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from bench.experiment.inversion_rows import InversionRow, Score, Share
 from bench.report.document import (
     DASH,
+    EVERYWHERE,
     TEXTS,
     Block,
     Figure,
     Heading,
     Inline,
     Line,
+    Paragraph,
     Table,
     Text,
     link,
@@ -44,11 +46,11 @@ _LATENTS = {
 
 def inversion_section(data: Inversions, figures: Mapping[str, Sequence[Figure]]) -> Iterator[Block]:
     """The section with the figures of every data set."""
-    yield Heading(TITLE)
+    yield Heading(TITLE, forms=EVERYWHERE)
     if data.left_out:
         rows = f"{data.left_out} row{'' if data.left_out == 1 else 's'}"
         text = f"{rows} left out: of older weights, or measured again since."
-        yield paragraph(text, forms=TEXTS)
+        yield Paragraph((text,), TEXTS)
     yield paragraph(
         *("The same numbers: ", link("inversions.csv"), "; by pair of classes: "),
         *(link("edits.csv"), "."),
@@ -64,40 +66,32 @@ def inversion_section(data: Inversions, figures: Mapping[str, Sequence[Figure]])
 def inversion_tables(data: Inversions, dataset: str) -> list[Table]:
     """Reconstruction, edits and latents of a data set; a table without a line is left out."""
     made = (make(data, dataset) for make in (_reconstruction, _edits, _latents))
-    return [table for table in made if table.lines]
+    return [table for table in made if table is not None and table.lines]
 
 
 def _first_ok(rows: Sequence[InversionRow]) -> InversionRow | None:
     return next((row for row in rows if row.status == "ok"), None)
 
 
-def _reconstruction(data: Inversions, dataset: str) -> Table:
+def _reconstruction(data: Inversions, dataset: str) -> Table | None:
     """One line a run: reconstruction is at g = 1, so that every row of a run has the same."""
-    lines = {
-        label: row
-        for label, rows in data.runs(dataset).items()
-        if (row := _first_ok(rows)) is not None
-    }
+    found = {label: _first_ok(rows) for label, rows in data.runs(dataset).items()}
+    lines = {label: row for label, row in found.items() if row is not None}
+    if not lines:
+        return None
+    any_row = next(iter(lines.values()))
     by_name = {label: {s.name: s for s in row.scores} for label, row in lines.items()}
     shown = [name for name in ARROWS if any(_value(s, name) is not None for s in by_name.values())]
     notes = [
-        f"{label}: {score.label} is not measured: {score.reason}."
-        for label, score in _reasons(by_name)
+        f"{any_row.n} images of the reference split, balanced over the classes, inverted under "
+        "their class and reconstructed at g = 1. ± is the standard error over images. MSE is of "
+        "values in [-1, 1], the rest of uint8 images. NFE: inversion + reconstruction; s/image: "
+        "inversion.",
+        *_unmeasured(by_name),
+        "The columns (authors') follow the evaluation of iGCT's authors: one PSNR of the mean "
+        "error of a batch, and an SSIM whose window also slides from image to image; batches of "
+        f"{any_row.authors_batch}, mean over batches. Not comparable with the columns beside them.",
     ]
-    for rows in list(lines.values())[:1]:
-        notes.insert(
-            0,
-            f"{rows.n} images of the reference split, balanced over the classes, inverted "
-            "under their class and reconstructed at g = 1. ± is the standard error over "
-            "images. MSE is of values in [-1, 1], the rest of uint8 images. NFE: inversion + "
-            "reconstruction; s/image: inversion.",
-        )
-        notes.append(
-            "The columns (authors') follow the evaluation of iGCT's authors: one PSNR of the "
-            "mean error of a batch, and an SSIM whose window also slides from image to image; "
-            f"batches of {rows.authors_batch}, mean over batches. Not comparable with "
-            "the columns beside them."
-        )
     exact = [f"{label} {row.exact}" for label, row in lines.items() if row.exact]
     if exact:
         notes.append(f"Exact in uint8, counted as one value off by one level: {', '.join(exact)}.")
@@ -156,18 +150,17 @@ def _best(by_name: Scores, name: str) -> set[str]:
     return {k for k in values if score_text(by_name[k][name]) == score_text(by_name[top][name])}
 
 
-def _reasons(by_name: Scores) -> list[tuple[str, Score]]:
-    """Scores without a value, each reason once: for all runs, or by the runs it is of."""
+def _unmeasured(by_name: Scores) -> list[str]:
+    """Why scores have no value, each reason once: for all runs, or by the runs it is of."""
     found: dict[tuple[str, str], list[str]] = {}
-    scores: dict[tuple[str, str], Score] = {}
-    for label, own in by_name.items():
+    for run, own in by_name.items():
         for score in own.values():
             if score.value is None:
-                found.setdefault((score.name, score.reason), []).append(label)
-                scores[score.name, score.reason] = score
+                found.setdefault((score.label, score.reason), []).append(run)
     return [
-        ("all methods" if len(labels) == len(by_name) else ", ".join(labels), scores[key])
-        for key, labels in found.items()
+        f"{'all methods' if len(runs) == len(by_name) else ', '.join(runs)}: {label} is not "
+        f"measured: {reason}."
+        for (label, reason), runs in found.items()
     ]
 
 

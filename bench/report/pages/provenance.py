@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bench.experiment.rows import Row
-from bench.report.document import DASH, Block, Form, Heading, paragraph, words_table
+from bench.report.document import DASH, Block, Heading, paragraph, words_table
 from bench.report.numbers.frame import Data
 from bench.report.numbers.words import numbers
 
@@ -21,7 +21,7 @@ def without_result(data: Data) -> Iterator[Block]:
             label = data.series_of(row).label
             groups.setdefault((row.dataset, label, row.status, row.reason), []).append(row)
     if groups:
-        yield _heading("Cells without a result")
+        yield Heading("Cells without a result")
         lines = [
             (dataset, label, numbers(r.guidance for r in rows), OUTCOMES[status], reason)
             for (dataset, label, status, reason), rows in groups.items()
@@ -31,8 +31,8 @@ def without_result(data: Data) -> Iterator[Block]:
 
 def provenance_section(data: Data) -> Iterator[Block]:
     """Hashes of weights, measures and data sets, and facts of software and machine."""
-    yield _heading("Provenance")
-    yield _heading("Weights", 3)
+    yield Heading("Provenance")
+    yield Heading("Weights", 3)
     weights = {(r.dataset, r.run, r.method, str(r.train_seed), r.checkpoint) for r in data.rows}
     lines = sorted(w for w in weights if w[-1])
     if lines:
@@ -40,7 +40,7 @@ def provenance_section(data: Data) -> Iterator[Block]:
         yield words_table(head, lines, code=True)
     else:
         yield paragraph("No row has weights.")
-    yield _heading("Measures", 3)
+    yield Heading("Measures", 3)
     yield words_table(
         ("data set", "measure", "version", "extractor hash", "reference set", "reference hash"),
         [
@@ -52,10 +52,10 @@ def provenance_section(data: Data) -> Iterator[Block]:
         ],
         code=True,
     )
-    yield _heading("Data sets", 3)
+    yield Heading("Data sets", 3)
     hashes = sorted({(r.dataset, r.data_hash) for r in data.rows})
     yield words_table(("data set", "hash"), hashes, code=True)
-    yield _heading("Software and machine", 3)
+    yield Heading("Software and machine", 3)
     facts: dict[str, Counter[str]] = {}
     for row in data.rows:
         for name, text in row.provenance.items():
@@ -72,7 +72,3 @@ def provenance_section(data: Data) -> Iterator[Block]:
         for name, some in sorted(facts.items())
     ]
     yield words_table(("", "in the rows"), shown)
-
-
-def _heading(text: str, level: int = 2) -> Heading:
-    return Heading(text, level, Form.PAGE)

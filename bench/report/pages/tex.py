@@ -7,24 +7,14 @@ from collections.abc import Iterator
 
 from bench.report.document import DASH, Document, Form, Heading, Table, Text
 
-_TEX = {
-    **{c: rf"\{c}" for c in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{
-        "↓": r"$\downarrow$",
-        "↑": r"$\uparrow$",
-        "±": r"$\pm$",
-        DASH: "--",
-        "\N{MINUS SIGN}": "$-$",
-    },
-    **{
-        "\N{GREEK SMALL LETTER SIGMA}": r"$\sigma$",
-        "≥": r"$\geq$",
-        "≤": r"$\leq$",
-        "\N{MULTIPLICATION SIGN}": r"$\times$",
-    },
-}
+_TEX = str.maketrans(
+    {c: rf"\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    | {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$"}
+    | {"\N{GREEK SMALL LETTER SIGMA}": r"$\sigma$", "\N{MULTIPLICATION SIGN}": r"$\times$"}
+    | {"\N{MINUS SIGN}": "$-$", DASH: "--"}
+)
 _WIDTH = 345.0
 """Points that LaTeX's article class has for a line."""
 
@@ -53,7 +43,7 @@ def escape_tex(text: str) -> str:
     # A leading minus is one only in math mode.
     number = re.fullmatch(r"-(\d.*)", text)
     head, body = ("$-$", number[1]) if number else ("", " ".join(text.split()))
-    return head + "".join(_TEX.get(c, c) for c in body)
+    return head + body.translate(_TEX)
 
 
 def _comment(text: str) -> str:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.experiment.formatting import decimals, number
-from bench.report.document import Block, Figure, Form, Heading, Line, Table, Text, link, paragraph
+from bench.report.document import (
+    EVERYWHERE,
+    Block,
+    Figure,
+    Form,
+    Heading,
+    Line,
+    Table,
+    Text,
+    link,
+    paragraph,
+)
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.yardstick import (
     Share,
@@ -39,11 +50,10 @@ def yardstick_section(
     found: Sequence[Yardstick], figures: Mapping[str, Sequence[Figure]]
 ) -> Iterator[Block]:
     """The section with the figures of every data set; nothing without content."""
+    if found or figures:
+        yield Heading(TITLE, forms=EVERYWHERE if found else Form.PAGE)
     if found:
-        yield Heading(TITLE)
         yield paragraph("The same numbers: ", link("yardstick.csv"), ".")
-    elif figures:
-        yield Heading(TITLE, forms=Form.PAGE)
     for dataset in dict.fromkeys([*(one.column.dataset for one in found), *figures]):
         yield from (yardstick_table(one) for one in found if one.column.dataset == dataset)
         yield from figures.get(dataset, ())

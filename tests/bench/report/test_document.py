@@ -11,6 +11,7 @@ from bench.report.document import (
     Heading,
     Inline,
     Line,
+    Paragraph,
     Problems,
     Table,
     Text,
@@ -84,7 +85,7 @@ def test_every_block_of_the_page_is_escaped():
     blocks = [
         Problems(),
         Heading(ODD),
-        paragraph(ODD, Inline(ODD, "code"), kind="notes"),
+        Paragraph((ODD, Inline(ODD, "code")), kind="notes"),
         Facts(((ODD, ODD),)),
         Figure("one", ODD),
         Figure("two", ODD),
@@ -105,7 +106,7 @@ def test_every_block_of_the_page_is_escaped():
 
 def test_blocks_are_shown_in_their_forms_alone():
     blocks = [Heading(form.name, forms=form) for form in Form]
-    found = document(*blocks, paragraph("see ", link("a.csv"), forms=Form.MARKDOWN), Problems())
+    found = document(*blocks, Paragraph(("see ", link("a.csv")), Form.MARKDOWN), Problems())
     shown = {"PAGE": html(found, {}), "MARKDOWN": markdown(found), "TEX": tex(found)}
     for name, text in shown.items():
         assert [form.name for form in Form if form.name in text] == [name]
