@@ -1,4 +1,4 @@
-"""What makes a number less than it looks: too few samples, other numbers, other sizes."""
+"""Warnings about a comparison: too few samples, other sample counts or sizes than usual."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEW = 10_000
 def cautions(
     plan: Plan, fake: SampleSource, reference: Reference, protocol: Protocol | None
 ) -> list[str]:
-    """One sentence each; UserError where the two sides cannot be compared at all."""
+    """One sentence for each warning; UserError if the two sides cannot be compared at all."""
     side = reference.side
     found = []
     if side is not None:
@@ -27,13 +27,13 @@ def cautions(
         if fake.n <= dim:
             found.append(
                 f"{fake.n:,} samples do not exceed the {dim:,} dimensions of {p.extractor}, so "
-                f"{p.metric.name} is mostly bias, which no jackknife removes there either "
-                "(fd_corrected): compare it at this n alone, or see kid."
+                f"{p.metric.name} is mostly bias, and fd_corrected does not remove it here: "
+                "compare it only at this n, or use kid."
             )
         elif fake.n < FEW and p.extractor.startswith("inception"):
             found.append(
                 f"{p.metric.name} of {fake.n:,} samples is well above that of {FEW:,} or 50,000: "
-                "compare it at this n alone, or see fd_corrected and kid."
+                "compare it only at this n, or use fd_corrected or kid."
             )
     if protocol is None:
         return found
@@ -43,7 +43,7 @@ def cautions(
         ("real", real, protocol.reference),
     ):
         if n and wanted is not None and n != wanted:
-            found.append(f"{protocol.name} is of {wanted:,} {what} images, and there are {n:,}.")
+            found.append(f"{protocol.name} uses {wanted:,} {what} images; here are {n:,}.")
     return found
 
 
@@ -51,14 +51,14 @@ def _sizes(fake: SampleSource, real: SampleSource) -> list[str]:
     if fake.is_image != real.is_image or (not fake.is_image and fake.shape != real.shape):
         kinds = [f"{'images' if s.is_image else 'vectors'} {s.shape}" for s in (fake, real)]
         raise UserError(
-            f"{fake.name} holds {kinds[0]} and {real.name} {kinds[1]}: they do not compare.",
+            f"{fake.name} holds {kinds[0]} and {real.name} {kinds[1]}: they cannot be compared.",
             code=2,
         )
     found = []
     if fake.shape[1:] != real.shape[1:]:
         found.append(
-            f"samples have {_pixels(fake)} and the reference {_pixels(real)}: each is resized by "
-            "itself, which decides part of the distance."
+            f"samples have {_pixels(fake)} and the reference {_pixels(real)}: each is resized "
+            "separately, and that changes the distance."
         )
     if fake.shape[0] != real.shape[0] and fake.is_image:
         found.append("one side is grey and the other in colour.")
@@ -67,7 +67,7 @@ def _sizes(fake: SampleSource, real: SampleSource) -> list[str]:
 
 def _copies(side: SampleSource) -> str:
     if side.copies == side.n - 1:
-        return f"all {side.n:,} samples of {side.name} are equal: numbers of them mean nothing."
+        return f"all {side.n:,} samples of {side.name} are equal: metrics of them mean nothing."
     return f"{side.copies:,} of the {side.n:,} samples of {side.name} are copies of others in it."
 
 

@@ -1,8 +1,8 @@
 """What the tuner minimises: one metric, averaged over guidance scales.
 
-Where the metric is a distance, its logarithm is averaged: an FD of 100 at g = 13 would otherwise
-decide alone over one of 3 at g = 4. Metrics that can be 0 or negative, such as KID, and those for
-which higher is better are averaged themselves.
+Distances are averaged as logarithms: otherwise an FD of 100 at g = 13 would outweigh one of 3 at
+g = 4. Metrics that can be 0 or negative, such as KID, and metrics where higher is better are
+averaged as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.tuning.store import Aim
 from metrics import METRICS
 
 LEAST = 1e-12
-"""Of what a logarithm is taken."""
+"""Smallest value that a logarithm is taken of."""
 
 
 def choose_metric(name: str | None, data: Dataset) -> str:
@@ -38,17 +38,17 @@ def choose_metric(name: str | None, data: Dataset) -> str:
     if METRICS[name].direction == "none":
         able = sorted(n for n, metric in METRICS.items() if metric.direction != "none")
         raise UserError(
-            f"Neither high nor low is better of {name}, so nothing can be tuned by it; these "
-            f"have a direction: {', '.join(able)}.",
+            f"{name} has no better direction, so nothing can be tuned by it. These metrics have "
+            f"one: {', '.join(able)}.",
             code=2,
         )
     return name
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """UserError for g = 1, where no rule acts."""
+    """UserError for g = 1: no rule acts there."""
     if 1.0 in scales:
-        raise UserError("At guidance 1 no rule acts: leave 1 out of --guidance.", code=2)
+        raise UserError("No rule acts at guidance 1: drop 1 from --guidance.", code=2)
 
 
 def make_aim(

@@ -12,20 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
-from matplotlib.ticker import MaxNLocator
 from scipy.stats import norm
 
 from bench.experiment.rows import Density, Points
+from bench.report.figures.panels import finish, frame_plane, heights, lay_out, pale, positions
 from bench.report.figures.previews import P, pick, previews, trouble
-from bench.report.figures.style import new_figure, palette, plain
+from bench.report.figures.style import DOTS, HATCHES, RINGS, TARGET, palette, plain
 from bench.report.numbers.frame import Data, Series
 
 MOST_COLUMNS = 5
 RULE_HEIGHT = 0.9
 """Inches that a row has where there is one a rule, which it is then named by."""
 MOST_PEAKS = 3.0  # height of a density panel, in peaks of the exact density
-_HATCHES = ("/////", "\\\\\\\\\\", "....", "xxxx")
-_DOTS = ("o", "^", "s", "D")
 
 
 def densities(
@@ -40,32 +38,20 @@ def densities(
     By default of all lines, at scales spread over all; a row is `height` inches.
     """
     shown, scales = _shown(data, lines or data.series(dataset), scales, Density)
-    figure, panels = _panels(data, shown, scales, height=height, sharey=True)
-    colours = palette()
+    figure, panels = _panels(data, shown, scales, height)
     span = _span([p for some in shown.values() for p in some.values()])
     x = np.linspace(*span, 600)
     classes, tallest, highest = 0, 0.0, 0.0
     for (series, g), axes in panels.items():
         preview = shown[series][g]
-        edges, width = np.asarray(preview.edges), np.diff(preview.edges)
         axes.set_xlim(*span)
         classes = max(classes, len(preview.counts))
-        for k, (counts, means) in enumerate(zip(preview.counts, preview.means, strict=True)):
-            heights = np.asarray(counts) / (max(sum(counts), 1) * width)
-            # The outermost bins count what lies beyond them too: as bars they would be spikes.
-            heights[[0, -1]] = 0.0
-            highest = max(highest, float(heights.max()))
-            axes.stairs(
-                heights,
-                edges,
-                fill=True,
-                facecolor=_pale(colours[k % 10]),
-                edgecolor=colours[k % 10],
-                hatch=_HATCHES[k % len(_HATCHES)],
-                lw=0.4,
-            )
+        for k, means in enumerate(preview.means):
+            bars, edges = heights(preview, k)
+            highest = max(highest, float(bars.max()))
+            axes.stairs(bars, edges, fill=True, lw=0.4, **_bar(k))
             exact = np.mean([norm.pdf(x, mean, preview.std) for mean in means], axis=0)
-            axes.plot(x, exact, color="black", lw=1.0)
+            axes.plot(x, exact, color=TARGET, lw=1.0)
             tallest = max(tallest, float(exact.max()))
         beyond = _beyond(preview)
         if beyond >= 0.005:
@@ -74,19 +60,9 @@ def densities(
     # A method that collapses to a point must not flatten all others.
     for axes in panels.values():
         axes.set_ylim(0, 1.05 * min(highest, MOST_PEAKS * tallest))
-    handles: list[Any] = [
-        Patch(
-            facecolor=_pale(colours[k % 10]),
-            edgecolor=colours[k % 10],
-            hatch=_HATCHES[k % len(_HATCHES)],
-            label=f"samples of class {k}",
-        )
-        for k in range(classes)
-    ]
-    handles.append(Line2D([], [], color="black", lw=1.0, label="exact density"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    _finish(figure, dataset)
-    figure.supylabel("density by class (1 / data units)", fontsize=9)
+    handles: list[Any] = [Patch(**_bar(k), label=f"samples of class {k}") for k in range(classes)]
+    handles.append(Line2D([], [], color=TARGET, lw=1.0, label="exact density"))
+    finish(figure, plain(dataset), "density by class (1 / data units)", handles, 4)
     return figure
 
 
@@ -104,57 +80,43 @@ def clouds(
     """
     shown, scales = _shown(data, lines or data.series(dataset), scales, Points)
     columns = max(len(scales), 3)
-    figure, panels = _panels(data, shown, scales, height=height or 5.7 / columns, sharey=True)
-    colours = palette()
+    figure, panels = _panels(data, shown, scales, height or 5.7 / columns)
     limits = _limits([p for some in shown.values() for p in some.values()])
     classes = 0
     for (series, g), axes in panels.items():
         preview = shown[series][g]
-        xy, labels = np.asarray(preview.xy).reshape(-1, 2), np.asarray(preview.labels)
+        xy, labels = positions(preview), np.asarray(preview.labels)
         classes = max(classes, len(preview.means))
         for k, modes in enumerate(preview.means):
             own = xy[labels == k]
-            colour = colours[k % 10]
-            dot = _DOTS[k % len(_DOTS)]
-            axes.scatter(own[:, 0], own[:, 1], s=5, color=colour, marker=dot, alpha=0.55, lw=0)
+            axes.scatter(own[:, 0], own[:, 1], s=5, alpha=0.55, lw=0, **_dot(k))
             for mode in modes:
-                for radius, line in ((1, "-"), (3, "--")):
+                for radius, line in RINGS.items():
                     circle = Circle(mode, radius * preview.std, fill=False, ls=line, lw=0.8)
                     axes.add_patch(circle)
-        outside = int(np.sum(np.any((xy < limits[0]) | (xy > limits[1]), axis=1)))
-        if outside:
-            axes.text(0.03, 0.03, f"{outside} outside", transform=axes.transAxes, fontsize=8)
-        axes.set(xlim=(limits[0][0], limits[1][0]), ylim=(limits[0][1], limits[1][1]))
-        axes.set_aspect("equal")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+        frame_plane(axes, *limits, [xy])
     handles: list[Any] = [
-        Line2D([], [], color=colours[k % 10], marker=_DOTS[k % len(_DOTS)], ls="none", label=str(k))
-        for k in range(classes)
+        Line2D([], [], ls="none", label=f"class {k}", **_dot(k)) for k in range(classes)
     ]
-    for handle in handles:
-        handle.set_label(f"class {handle.get_label()}")
-    handles.append(
-        Line2D([], [], color="black", lw=0.8, label="1\N{GREEK SMALL LETTER SIGMA} of a mode")
-    )
-    handles.append(
-        Line2D(
-            [], [], color="black", lw=0.8, ls="--", label="3\N{GREEK SMALL LETTER SIGMA} of a mode"
-        )
-    )
-    figure.legend(handles=handles, loc="outside lower center", ncols=6)
-    _finish(figure, dataset)
-    figure.supylabel("y (data units)", fontsize=9)
+    handles += [
+        Line2D([], [], color=TARGET, lw=0.8, ls=line,
+               label=f"{radius}\N{GREEK SMALL LETTER SIGMA} of a mode")
+        for radius, line in RINGS.items()
+    ]  # fmt: skip
+    finish(figure, plain(dataset), "y (data units)", handles, 6)
     return figure
 
 
-def _finish(figure: Figure, dataset: str) -> None:
-    """Name the data set and the x axes, each below its column: a common name meets the legend."""
-    figure.suptitle(plain(dataset), fontsize=9.5)
-    for axes in figure.axes:
-        grid = axes.get_subplotspec()
-        if grid is not None and grid.is_last_row():
-            axes.set_xlabel("x (data units)", fontsize=8)
+def _bar(k: int) -> dict[str, Any]:
+    """How the bars of a class look."""
+    colour = palette()[k % 10]
+    hatch = HATCHES[k % len(HATCHES)]
+    return {"facecolor": pale(colour, 0.45), "edgecolor": colour, "hatch": hatch}
+
+
+def _dot(k: int) -> dict[str, Any]:
+    """How the points of a class look."""
+    return {"color": palette()[k % 10], "marker": DOTS[k % len(DOTS)]}
 
 
 def _beyond(preview: Density) -> float:
@@ -176,12 +138,6 @@ def _span(found: list[Density]) -> tuple[float, float]:
     return float(min(low)) - pad, float(max(high)) + pad
 
 
-def _pale(colour: str) -> tuple[float, float, float]:
-    """Return the colour mixed with white, so that hatching and the exact curve stand out on it."""
-    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return (0.45 + 0.55 * r, 0.45 + 0.55 * g, 0.45 + 0.55 * b)
-
-
 def _shown(
     data: Data, lines: Sequence[Series], scales: Sequence[float], kind: type[P]
 ) -> tuple[dict[Series, dict[float, P]], Sequence[float]]:
@@ -193,29 +149,18 @@ def _shown(
 
 
 def _panels(
-    data: Data,
-    shown: dict[Series, dict[float, P]],
-    scales: Sequence[float],
-    height: float,
-    sharey: bool,
+    data: Data, shown: dict[Series, dict[float, P]], scales: Sequence[float], height: float
 ) -> tuple[Figure, dict[tuple[Series, float], Axes]]:
     """Lay out one row a line and one column a scale; return the panels that have samples."""
-    by_rule = height <= RULE_HEIGHT
-    figure = new_figure(height * len(shown) + 1.1)
-    grid = figure.subplots(len(shown), len(scales), squeeze=False, sharex=True, sharey=sharey)
+    figure, grid = lay_out(len(shown), scales, height, 1.1)
     panels: dict[tuple[Series, float], Axes] = {}
-    for i, (series, found) in enumerate(shown.items()):
-        for j, g in enumerate(scales):
-            axes = grid[i][j]
-            axes.grid(visible=False)
-            if i == 0:
-                axes.set_title(f"g = {g:g}", fontsize=9)
-            if j == 0 and by_rule:
-                name = plain(series.rule or "cfg")
-                axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
-            elif j == 0:
-                label = textwrap.fill(plain(series.label), 18)
-                axes.set_ylabel(label, fontsize=8)
+    for row, (series, found) in zip(grid, shown.items(), strict=True):
+        if height <= RULE_HEIGHT:
+            name = plain(series.rule or "cfg")
+            row[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+        else:
+            row[0].set_ylabel(textwrap.fill(plain(series.label), 18), fontsize=8)
+        for axes, g in zip(row, scales, strict=True):
             if g in found:
                 panels[series, g] = axes
             else:
@@ -238,7 +183,7 @@ def _limits(found: list[Points]) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
     std = max(p.std for p in found)
     low, high = modes.min(axis=0) - 4 * std, modes.max(axis=0) + 4 * std
     room = (high - low) / 2
-    xy = np.concatenate([np.asarray(p.xy, dtype=float).reshape(-1, 2) for p in found])
+    xy = np.concatenate([positions(p) for p in found])
     pad = 0.06 * (high - low)
     return (
         np.minimum(low, np.maximum(xy.min(axis=0) - pad, low - room)),

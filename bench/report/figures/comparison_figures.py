@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterator
 from bench.experiment.rows import Density, Images, Points
 from bench.report.figures.clouds import RULE_HEIGHT, clouds, densities
 from bench.report.figures.figures import Plan, size_of
+from bench.report.figures.grids import chosen_scales, rule_grid
 from bench.report.figures.pareto_figures import cost_fronts, quality_front
 from bench.report.figures.previews import previews
-from bench.report.figures.rule_grids import chosen_scales, rule_grid
 from bench.report.figures.rule_panels import rule_panels
 from bench.report.numbers.comparison import cost_columns
 from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.hypervolume import precision_pairs
 from bench.report.numbers.lines import ruled
 from bench.report.numbers.names import slug
-from bench.report.numbers.pareto import cost_points
+from bench.report.numbers.pareto import placed_cost
 
 _FRONT = (
     "Every line at every guidance scale. Coloured: lines that are on the front (black), which no "
@@ -42,12 +42,12 @@ def _fronts(data: Data, dataset: str) -> Iterator[Plan]:
         yield Plan(
             slug(dataset, "front", *parts),
             dataset,
-            f"Precision against recall: up and right is better. {_FRONT}",
+            f"{precision.label} against {recall.label}: up and right is better. {_FRONT}",
             lambda p=precision, r=recall: quality_front(data, p, r),  # type: ignore[misc]
             first=True,
         )
     for column in cost_columns(data, dataset):
-        if not cost_points(data, column, "nfe"):
+        if not placed_cost(data, column, "nfe"):
             continue
         yield Plan(
             slug(dataset, "front", column.metric, column.extractor, size_of(data, column), "cost"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,10 +10,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
+from bench.report.figures.axes import GUIDANCE, axis_label, band, bars, legend_below, value_axis
 from bench.report.figures.style import (
+    DIVERGED,
+    FLOOR_LINE,
+    FLOOR_POINT,
     GREY,
+    PUBLISHED,
     MethodStyle,
     marker_fill,
     new_figure,
@@ -23,40 +27,10 @@ from bench.report.figures.style import (
 from bench.report.numbers import lines
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.names import FLOOR_LABEL
 from bench.report.numbers.published import Curve, Published, curves, legend_names
-from metrics.about import Scale
 
-GUIDANCE = "guidance g (1 = off)"
-_GREYS = (("x", "#8a8a8a"), ("+", "#a8a8a8"), ("1", "#707070"), ("2", "#b8b8b8"), ("|", "#989898"))
-LOG_DECADES = 1.5
-DIVERGED = "diverged (no value)"
-
-
-def axis_label(column: Column, width: int = 60) -> str:
-    """Such as "FD ↓ (classifier features, n = 300)", in lines of at most `width` characters."""
-    features = f"{column.extractor} features, " if column.extractor else ""
-    name = f"{column.label} {column.arrow}".strip()
-    measured = f"({features}n = {column.n})"
-    if len(name) + len(measured) < width:
-        return plain(f"{name} {measured}")
-    return "\n".join(plain(line) for line in (*textwrap.wrap(name, width), measured))
-
-
-def value_scale(
-    values: Sequence[float], decades: float = LOG_DECADES, wanted: Scale = "auto"
-) -> tuple[str, float]:
-    """Scale of a value axis and, for symlog, where it becomes linear.
-
-    Logarithmic where the metric wants it or, by default, where positive values span more than so
-    many `decades`; symmetric-logarithmic where there are zeros too, since a logarithm would drop
-    them. Linear where there are negative values.
-    """
-    positive = [v for v in values if v > 0]
-    if wanted == "linear" or not positive or min(values) < 0:
-        return "linear", 0.0
-    if wanted == "auto" and np.log10(max(positive)) - np.log10(min(positive)) <= decades:
-        return "linear", 0.0
-    return ("log", 0.0) if min(values) > 0 else ("symlog", min(positive))
+LOST = "diverged (no value)"
 
 
 def metric_curve(
@@ -81,17 +55,11 @@ def metric_curve(
     floor = data.floor(column)
     if floor.found:
         mean = floor.mean
-        axes.axhline(mean, color=GREY, ls="--", lw=1.2, zorder=1.5, label="real vs. real (floor)")
+        axes.axhline(mean, **FLOOR_LINE, lw=1.2, zorder=1.5, label=FLOOR_LABEL)
         drawn.append(mean)
-    scale, linear_below = value_scale(drawn, wanted=column.about.scale)
-    if scale == "symlog":
-        axes.set_yscale("symlog", linthresh=linear_below)
-    else:
-        axes.set_yscale(scale)
-    if scale != "linear":
-        _plain_ticks(axes)
+    value_axis(axes, column, drawn)
     for series in lines.plain(data, column.dataset):
-        _band(axes, data, column, series, styles[series.method].color)
+        band(axes, data.cells(column, series), styles[series.method].color, 0.18, 2)
     _guidance_axis(axes, data.guidances(column.dataset))
     axes.set_ylabel(axis_label(column, width=44))
     axes.set_title(plain(column.dataset), loc="left")
@@ -103,60 +71,32 @@ def _line(
     axes: Axes, data: Data, column: Column, series: Series, style: MethodStyle
 ) -> list[float]:
     """Draw one line; return what was drawn."""
-    cells = {g: data.cell(column, series, g) for g in data.guidances(column.dataset)}
-    ok = {g: cell for g, cell in cells.items() if cell.found}
-    lost = [g for g, c in cells.items() if any(r.status == "diverged" for r in c.troubles)]
+    scales = data.guidances(column.dataset)
+    troubles = {g: data.cell(column, series, g).troubles for g in scales}
+    lost = [g for g, rows in troubles.items() if any(r.status == "diverged" for r in rows)]
     if lost:
         # At the upper edge, since there is no value to put them at.
         axes.plot(
-            lost,
-            [0.985] * len(lost),
-            transform=axes.get_xaxis_transform(),
-            ls="none",
-            marker="X",
-            ms=6,
-            color=style.color,
-            label=DIVERGED,
-        )
-    if not ok:
-        return []
+            lost, [0.985] * len(lost), transform=axes.get_xaxis_transform(),
+            **DIVERGED, ms=6, color=style.color, label=LOST,
+        )  # fmt: skip
+    ok = data.cells(column, series)
     means = [cell.mean for cell in ok.values()]
-    axes.plot(
-        list(ok),
-        means,
-        color=style.color,
-        marker=style.marker,
-        ls=style.linestyle,
-        fillstyle=marker_fill(data.variant(series)),
-        label=plain(series.label),
-        zorder=3,
-        clip_on=False,
-    )
+    if means:
+        axes.plot(list(ok), means, clip_on=False, **_look(data, series, style))
     return means
 
 
-def _band(axes: Axes, data: Data, column: Column, series: Series, colour: str) -> None:
-    """Shade the intervals of one line; a point between two without one gets a bar."""
-    cells = {g: data.cell(column, series, g) for g in data.guidances(column.dataset)}
-    bands = {g: cell.band for g, cell in cells.items() if cell.found}
-    if not any(bands.values()):
-        return
-    ends = [band or (np.nan, np.nan) for band in bands.values()]
-    low, high = (np.array(side, float) for side in zip(*ends, strict=True))
-    if axes.get_yscale() == "log":
-        # Where an interval reaches below 0 there is no end to draw: half the least value is.
-        drawn = [cell.mean for cell in cells.values() if cell.found]
-        low = np.maximum(low, min(drawn) / 2)
-    x = list(bands)
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0, zorder=2)
-    known = [False, *np.isfinite(low), False]
-    alone = [i for i in range(len(x)) if known[i + 1] and not known[i] and not known[i + 2]]
-    if alone:
-        axes.vlines([x[i] for i in alone], low[alone], high[alone], color=colour, lw=1.2, zorder=2)
+def _look(data: Data, series: Series, style: MethodStyle) -> dict[str, Any]:
+    """How a line of a method is drawn, whatever it shows."""
+    return {
+        **{"color": style.color, "marker": style.marker, "ls": style.linestyle, "zorder": 3},
+        **{"fillstyle": marker_fill(data.variant(series)), "label": plain(series.label)},
+    }
 
 
 def _grey(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, i: int) -> None:
-    marker, colour = _GREYS[i % len(_GREYS)]
+    marker, colour = PUBLISHED[i % len(PUBLISHED)]
     axes.plot(x, y, color=colour, marker=marker, ms=4, lw=1.0, label=plain(label), zorder=1)
 
 
@@ -170,25 +110,12 @@ def _guidance_axis(axes: Axes, guidances: Sequence[float]) -> None:
         axes.set_xlim(guidances[0] - 0.5, guidances[0] + 0.5)
 
 
-def _plain_ticks(axes: Axes) -> None:
-    """Numbers such as 0.01 and 200 in place of powers of ten."""
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
 def _legend(figure: Figure, axes: Axes) -> None:
     """Below the axes, where it can cover no data."""
     entries = list(zip(*axes.get_legend_handles_labels(), strict=True))
-    lost = [entry for entry in entries if entry[1] == DIVERGED]
+    lost = [entry for entry in entries if entry[1] == LOST]
     # One entry for all methods, the last: its colours are those of the lines.
-    entries = [entry for entry in entries if entry[1] != DIVERGED] + lost[:1]
-    if entries:
-        handles, labels = zip(*entries, strict=True)
-        longest = max(len(label) for label in labels)
-        columns = max(1, min(4, len(labels), int(100 / (longest + 8))))
-        rows = -(-len(labels) // columns)
-        figure.set_figheight(figure.get_figheight() + 0.17 * max(0, rows - 2))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    legend_below(figure, [entry for entry in entries if entry[1] != LOST] + lost[:1], 4)
 
 
 def precision_recall(
@@ -208,33 +135,19 @@ def precision_recall(
         _ends(axes, x, y, curve.guidance, GREY)
     for series in lines.plain(data, precision.dataset):
         style = styles[series.method]
-        x, y, at = [], [], []
-        for g in data.guidances(precision.dataset):
-            pair = data.cell(recall, series, g), data.cell(precision, series, g)
-            if all(cell.found for cell in pair):
-                x.append(pair[0].mean)
-                y.append(pair[1].mean)
-                at.append(g)
-                _error_bars(axes, *pair, style.color)
-        if not at:
-            continue
-        axes.plot(
-            x,
-            y,
-            color=style.color,
-            marker=style.marker,
-            ls=style.linestyle,
-            fillstyle=marker_fill(data.variant(series)),
-            label=plain(series.label),
-            zorder=3,
-        )
-        _ends(axes, x, y, at, style.color)
+        across, up = data.cells(recall, series), data.cells(precision, series)
+        at = [g for g in across if g in up]
+        for g in at:
+            _bars(axes, across[g], up[g], style.color)
+        if at:
+            x, y = [across[g].mean for g in at], [up[g].mean for g in at]
+            axes.plot(x, y, **_look(data, series, style))
+            _ends(axes, x, y, at, style.color)
     floor = data.floor(recall), data.floor(precision)
     if all(cell.found for cell in floor):
         x0, y0 = (cell.mean for cell in floor)
-        _error_bars(axes, *floor, GREY)
-        label = "real vs. real (floor)"
-        axes.plot([x0], [y0], color=GREY, marker="*", ms=10, ls="none", label=label, zorder=2)
+        _bars(axes, *floor, GREY)
+        axes.plot([x0], [y0], ms=10, **FLOOR_POINT, label=FLOOR_LABEL, zorder=2)
     axes.margins(0.13)
     axes.set_xlabel(axis_label(recall))
     axes.set_ylabel(axis_label(precision))
@@ -243,14 +156,9 @@ def precision_recall(
     return figure
 
 
-def _error_bars(axes: Axes, across: Cell, up: Cell, colour: str) -> None:
-    """Bars of the intervals of a point, in both directions as far as they are known."""
-    x, y = across.mean, up.mean
-    line: dict[str, Any] = {"color": colour, "lw": 0.8, "alpha": 0.6, "zorder": 2.5}
-    if across.band is not None:
-        axes.hlines([y], [across.band[0]], [across.band[1]], **line)
-    if up.band is not None:
-        axes.vlines([x], [up.band[0]], [up.band[1]], **line)
+def _bars(axes: Axes, across: Cell, up: Cell, colour: str) -> None:
+    look = {"color": colour, "lw": 0.8, "alpha": 0.6, "zorder": 2.5}
+    bars(axes, (across.mean, up.mean), across.band, up.band, **look)
 
 
 def _published_paths(

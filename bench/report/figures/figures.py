@@ -12,12 +12,12 @@ from bench.report.figures.clouds import clouds, densities
 from bench.report.figures.curves import metric_curve, precision_recall
 from bench.report.figures.grids import sample_grid
 from bench.report.figures.previews import previews
-from bench.report.figures.style import FLOOR, method_styles
+from bench.report.figures.style import method_styles
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.hypervolume import precision_pairs
 from bench.report.numbers.lines import plain
-from bench.report.numbers.names import slug
+from bench.report.numbers.names import FLOOR, slug
 from bench.report.numbers.published import Published, curves
 
 
@@ -73,8 +73,8 @@ def _pairs(data: Data, dataset: str, published: tuple[Published, ...]) -> Iterat
         yield Plan(
             slug(dataset, *parts),
             dataset,
-            "Precision (share of samples that look real) against recall (share of the real "
-            "set that is covered) along guidance, both without unit; up and right is better. "
+            f"{precision.label} (how many samples look real) against {recall.label} (how much of "
+            "the real set is covered) along guidance, both without unit; up and right is better. "
             "One path per method and number of steps, its ends marked with their g"
             + (
                 "; bars are 95% intervals, or the range of two seeds or runs"

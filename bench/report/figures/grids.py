@@ -1,4 +1,4 @@
-"""Grids of sample images: one row a guidance scale, one column a fixed sample index."""
+"""Grids of sample images: by guidance scale of one line, and by guidance rule of one method."""
 
 from __future__ import annotations
 
@@ -8,22 +8,34 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.experiment.rows import Images
 from bench.report.figures.previews import pick, previews
-from bench.report.figures.style import FLOOR, WIDTH, new_figure, plain
+from bench.report.figures.style import WIDTH, new_figure, plain
 from bench.report.numbers.frame import Data, Series
+from bench.report.numbers.lines import ruled
+from bench.report.numbers.names import FLOOR
 
 MOST_TILES = 12
 MOST_ROWS = 14
 MOST_PIXELS = 1 << 25
 NARROWEST = 4.0  # inches, which leaves room for a title
 TILE_PIXELS = 96  # about what a tile has at 6.5 inches and print resolution
+RULE_SCALES = (1.0, 4.0, 7.0, 13.0)
+RULE_TILES = 16
+"""In one row of rules, over all scales."""
+RULE_TOP = 0.5
+"""Inches above those, for the title and the scales."""
+Tiles = npt.NDArray[np.uint8]
+"""Pixels, (..., 3)."""
+Blocks = Sequence[Sequence[Tiles | None]]
+"""Rows of blocks of tiles (N, side, side, 3)."""
 
 
-def tiles(preview: Images) -> npt.NDArray[np.uint8]:
+def tiles(preview: Images) -> Tiles:
     """Return the tiles of a strip, (N, side, side, 3) uint8."""
     strip = strip_pixels(preview.png)
     side, width, _ = strip.shape
@@ -34,7 +46,7 @@ def tiles(preview: Images) -> npt.NDArray[np.uint8]:
     return strip.reshape(side, -1, side, 3).swapaxes(0, 1)
 
 
-def strip_pixels(png: str) -> npt.NDArray[np.uint8]:
+def strip_pixels(png: str) -> Tiles:
     """Return the pixels (H, W, 3) uint8 of a PNG in base64."""
     # No other format: Pillow would hand PostScript to an interpreter.
     with Image.open(io.BytesIO(base64.b64decode(png)), formats=("PNG",)) as image:
@@ -59,7 +71,7 @@ def sample_grid(data: Data, series: Series) -> Figure:
 
 
 def mosaic_figure(
-    rows: list[npt.NDArray[np.uint8]],
+    rows: list[Tiles],
     columns: Sequence[str],
     labels: Sequence[str],
     title: str,
@@ -70,23 +82,52 @@ def mosaic_figure(
     Tiles share the width of the page, but none is wider than `largest` inches.
     """
     count = len(columns)
-    canvas = _mosaic(rows, count)
     names = [plain(name) for name in columns]
     room = min((WIDTH - 0.9) / count, largest)
     tilted = max(len(name) for name in names) * 0.07 > room
     tilt_height = 0.2 + 0.075 * max(len(name) for name in names) if tilted else 0.0
     figure = new_figure(room * len(rows) + 0.5 + tilt_height, max(room * count + 0.9, NARROWEST))
     axes = figure.add_subplot()
-    axes.imshow(canvas, interpolation="nearest")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
-    axes.set_xticks(_centres(rows, count), names)
+    blocks = [[row] for row in rows]
+    x = _centres(blocks, count)
+    _show(axes, _canvas(blocks, count), x, names, _centres(blocks, len(rows)), labels, title)
     if tilted:
         for label in axes.get_xticklabels():
             label.set(rotation=45, ha="left", rotation_mode="anchor")
-    axes.set_yticks(_centres(rows, len(rows)), [plain(label) for label in labels])
-    axes.set_title(plain(title), loc="left")
+    return figure
+
+
+def chosen_scales(scales: Sequence[float]) -> list[float]:
+    """1, 4, 7 and 13 where there are most of them, else four evenly spread."""
+    found = [g for g in RULE_SCALES if g in scales]
+    return found if len(found) >= min(3, len(scales)) else pick(list(scales), len(RULE_SCALES))
+
+
+def rule_grid(data: Data, base: Series) -> Figure:
+    """The first samples of all rules of a method, in blocks of one scale each."""
+    found = {s: previews(data, s, Images) for s in (base, *ruled(data, base.dataset).get(base, ()))}
+    shown = {s: some for s, some in found.items() if some}
+    every = [preview for some in shown.values() for preview in some.values()]
+    scales = chosen_scales(sorted({g for some in shown.values() for g in some}))
+    each = max(1, min(RULE_TILES // len(scales), *(len(p.labels) for p in every)))
+    if len({p.labels[:each] for p in every}) > 1:
+        raise ValueError("the samples of rules or scales are of different classes")
+    rows = [
+        [tiles(some[g])[:each] if g in some else None for g in scales] for some in shown.values()
+    ]
+    canvas = _canvas(rows, each)
+    names = [s.rule or "cfg" for s in shown]
+    left = 0.07 * max(map(len, names)) + 0.12
+    height = (WIDTH - left - 0.05) * canvas.shape[0] / canvas.shape[1]
+    whole = height + RULE_TOP + 0.05
+    figure = new_figure(whole)
+    # Placed by hand: constrained layout leaves too little for names beside axes of fixed aspect.
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((left / WIDTH, 0.05 / whole, 1 - (left + 0.05) / WIDTH, height / whole))
+    block, between = _block(rows, each)
+    x = [j * (block + between) + (block - 1) / 2 for j in range(len(scales))]
+    title = f"{base.dataset}: {base.label}, by rule"
+    _show(axes, canvas, x, [f"g = {g:g}" for g in scales], _centres(rows, len(rows)), names, title)
     return figure
 
 
@@ -94,27 +135,58 @@ def _name(series: Series) -> str:
     return "real samples" if series.method == FLOOR else series.label
 
 
-def _scale(rows: list[npt.NDArray[np.uint8]]) -> tuple[int, int]:
-    """Side of an upscaled tile and of the gap beside it, in pixels of the mosaic."""
-    side = max(row.shape[1] for row in rows)
-    factor = max(1, TILE_PIXELS // side)
-    return side * factor, max(2, side * factor // 24)
+def _show(
+    axes: Axes,
+    canvas: Tiles,
+    x: Sequence[float],
+    above: Sequence[str],
+    y: Sequence[float],
+    beside: Sequence[str],
+    title: str,
+) -> None:
+    """Draw a canvas with names of its columns above it and of its rows beside it."""
+    axes.imshow(canvas, interpolation="nearest")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    axes.set_xticks(x, above)
+    axes.set_yticks(y, [plain(name) for name in beside])
+    axes.set_title(plain(title), loc="left")
 
 
-def _centres(rows: list[npt.NDArray[np.uint8]], count: int) -> list[float]:
-    side, gap = _scale(rows)
-    return [i * (side + gap) + (side - 1) / 2 for i in range(count)]
+def _sizes(rows: Blocks) -> tuple[int, int]:
+    """Side of an upscaled tile and of the gap beside it, in pixels of the canvas."""
+    side = max(tile.shape[1] for row in rows for tile in row if tile is not None)
+    large = side * max(1, TILE_PIXELS // side)
+    return large, max(2, large // 24)
 
 
-def _mosaic(rows: list[npt.NDArray[np.uint8]], count: int) -> npt.NDArray[np.uint8]:
-    """All tiles on white, upscaled by repetition."""
-    side, gap = _scale(rows)
-    shape = (len(rows) * (side + gap) - gap, count * (side + gap) - gap, 3)
-    canvas = np.full(shape, 255, dtype=np.uint8)
+def _block(rows: Blocks, each: int) -> tuple[int, int]:
+    """Width of a block of `each` tiles, and of the space between blocks."""
+    large, gap = _sizes(rows)
+    return each * (large + gap) - gap, large // 4
+
+
+def _centres(rows: Blocks, count: int) -> list[float]:
+    """Centres of so many tiles in a row or a column."""
+    large, gap = _sizes(rows)
+    return [i * (large + gap) + (large - 1) / 2 for i in range(count)]
+
+
+def _canvas(rows: Blocks, each: int) -> Tiles:
+    """Rows of blocks of `each` tiles on white, upscaled by repetition; a missing block is grey."""
+    large, gap = _sizes(rows)
+    block, between = _block(rows, each)
+    width = len(rows[0]) * (block + between) - between
+    canvas = np.full((len(rows) * (large + gap) - gap, width, 3), 255, dtype=np.uint8)
     for i, row in enumerate(rows):
-        for j, tile in enumerate(row):
-            factor = side // tile.shape[0]
-            large = tile.repeat(factor, axis=0).repeat(factor, axis=1)
-            y, x = i * (side + gap), j * (side + gap)
-            canvas[y : y + large.shape[0], x : x + large.shape[1]] = large
+        for j, found in enumerate(row):
+            y, x = i * (large + gap), j * (block + between)
+            if found is None:
+                canvas[y : y + large, x : x + block] = 235
+                continue
+            for k, tile in enumerate(found):
+                scaled = tile.repeat(large // tile.shape[0], 0).repeat(large // tile.shape[1], 1)
+                left = x + k * (large + gap)
+                canvas[y : y + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     return canvas

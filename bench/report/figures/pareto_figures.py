@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,29 +12,15 @@ from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.figures.curves import axis_label, value_scale
+from bench.report.figures.axes import axis_label, bars, legend_below, plain_numbers, value_axis
 from bench.report.figures.direct_labels import Label, put_labels
-from bench.report.figures.rule_styles import line_styles, short_name
-from bench.report.figures.style import MethodStyle, new_figure, plain, plain_numbers
+from bench.report.figures.style import FRONT, OFF_FRONT, MethodStyle, line_styles, new_figure, plain
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.pareto import Placed, cost_points, measured_points, place
+from bench.report.numbers.pareto import COSTS, Placed, placed_cost, placed_quality
 
-PALE = "#c4c4c4"
-FRONT = "front"
+ON_FRONT = "front"
 MOST_LABELS = 6
 """Above which labels are short."""
-COSTS = {"nfe": "network evaluations per image", "seconds": "seconds per image"}
-
-
-def placed_quality(data: Data, precision: Column, recall: Column) -> tuple[Placed, ...]:
-    """All operating points by recall and precision."""
-    return place(measured_points(data, recall, precision), (False, False))
-
-
-def placed_cost(data: Data, column: Column, what: str) -> tuple[Placed, ...]:
-    """All operating points by a cost and a measure."""
-    lower = column.direction == "lower"
-    return place(cost_points(data, column, what), (True, lower))
 
 
 def quality_front(data: Data, precision: Column, recall: Column) -> Figure:
@@ -61,9 +48,7 @@ def cost_fronts(data: Data, column: Column) -> Figure:
     figure = new_figure(2.6 * len(found) + 0.8)
     panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axes, (what, placed) in zip(panels, found.items(), strict=True):
-        values = [p.point.y for p in placed]
-        scale, linear_below = value_scale(values, 0.6, column.about.scale)
-        axes.set_yscale(scale, **({"linthresh": linear_below} if scale == "symlog" else {}))
+        value_axis(axes, column, [p.point.y for p in placed], 0.6, fine=True)
         axes.set_xscale("log")
         plain_numbers(axes.xaxis, [p.point.x for p in placed])
         if len({p.point.x for p in placed}) == 1:
@@ -71,8 +56,6 @@ def cost_fronts(data: Data, column: Column) -> Figure:
         _scatter(axes, placed, styles)
         _front(axes, placed, "steps-post")
         axes.margins(0.12)
-        if scale != "linear":
-            plain_numbers(axes.yaxis, values)
         axes.set_xlabel(COSTS[what])
         axes.set_ylabel(axis_label(column, width=30))
     panels[0].set_title(plain(column.dataset), loc="left")
@@ -91,7 +74,7 @@ def _styles(data: Data, placed: Sequence[Placed]) -> dict[Series, MethodStyle]:
 def _scatter(axes: Axes, placed: Sequence[Placed], styles: dict[Series, MethodStyle]) -> None:
     """Points in the colours of their lines, those of lines that are nowhere on the front grey."""
     grey = [p.point for p in placed if p.point.series not in styles]
-    axes.scatter([p.x for p in grey], [p.y for p in grey], s=7, color=PALE, lw=0, zorder=1)
+    axes.scatter([p.x for p in grey], [p.y for p in grey], s=7, color=OFF_FRONT, lw=0, zorder=1)
     for series, style in styles.items():
         own = [p for p in placed if p.point.series == series]
         off = [p.point for p in own if not p.on_front]
@@ -101,7 +84,8 @@ def _scatter(axes: Axes, placed: Sequence[Placed], styles: dict[Series, MethodSt
         )  # fmt: skip
         for p in own:
             if p.on_front:
-                _bars(axes, p, style.color)
+                look: dict[str, Any] = {"color": style.color, "lw": 0.7, "alpha": 0.5, "zorder": 3}
+                bars(axes, (p.point.x, p.point.y), p.point.x_span, p.point.y_span, **look)
                 axes.plot(
                     [p.point.x], [p.point.y],
                     color=style.color, marker=style.marker, ms=6, zorder=4,
@@ -109,37 +93,22 @@ def _scatter(axes: Axes, placed: Sequence[Placed], styles: dict[Series, MethodSt
                 )  # fmt: skip
 
 
-def _bars(axes: Axes, placed: Placed, colour: str) -> None:
-    p = placed.point
-    if p.x_span is not None and p.x_span[0] < p.x_span[1]:
-        axes.hlines([p.y], [p.x_span[0]], [p.x_span[1]], color=colour, lw=0.7, alpha=0.5, zorder=3)
-    if p.y_span is not None:
-        low = p.y_span[0]
-        if axes.get_yscale() == "log":
-            low = max(low, p.y / 2)
-        axes.vlines([p.x], [low], [p.y_span[1]], color=colour, lw=0.7, alpha=0.5, zorder=3)
-
-
 def _front(axes: Axes, placed: Sequence[Placed], kind: str) -> None:
     on = sorted({(p.point.x, p.point.y) for p in placed if p.on_front})
     x, y = zip(*on, strict=True)
-    axes.plot(x, y, drawstyle=kind, color="#303030", lw=0.9, label=FRONT, zorder=1.5)
+    axes.plot(x, y, drawstyle=kind, color=FRONT, lw=0.9, label=ON_FRONT, zorder=1.5)
 
 
 def _key(figure: Figure, data: Data, styles: dict[Series, MethodStyle]) -> None:
     handles = [
-        Line2D([], [], color=s.color, marker=s.marker, ls="none", label=plain(short_name(data, k)))
+        Line2D([], [], color=s.color, marker=s.marker, ls="none", label=plain(data.short_name(k)))
         for k, s in styles.items()
     ]
     handles += [
-        Line2D([], [], color="#303030", lw=0.9, label=FRONT),
-        Line2D([], [], color=PALE, marker="o", ms=3, ls="none", label="all other lines"),
+        Line2D([], [], color=FRONT, lw=0.9, label=ON_FRONT),
+        Line2D([], [], color=OFF_FRONT, marker="o", ms=3, ls="none", label="all other lines"),
     ]
-    longest = max(len(str(h.get_label())) for h in handles)
-    columns = max(1, min(5, int(100 / (longest + 8))))
-    lines = -(-len(handles) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, lines - 2))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    legend_below(figure, [(handle, handle.get_label()) for handle in handles], 5)
 
 
 def _label(
@@ -162,7 +131,7 @@ def _label(
         Label(
             f"g = {_scales(run, known)}"
             if crowded
-            else f"{short_name(data, middle.series)}, g = {_scales(run, known)}",
+            else f"{data.short_name(middle.series)}, g = {_scales(run, known)}",
             (middle.x, middle.y),
             styles[middle.series].color,
         )
@@ -175,7 +144,7 @@ def _label(
 
 def _along(axes: Axes) -> list[tuple[float, float]]:
     """Points along the corners of the front, which labels are to keep off too."""
-    (line,) = [x for x in axes.lines if x.get_label() == FRONT]
+    (line,) = [x for x in axes.lines if x.get_label() == ON_FRONT]
     corners = STEP_LOOKUP_MAP[line.get_drawstyle()](*line.get_data())
     path = axes.transData.transform(np.transpose(corners))
     steps = [np.linspace(a, b, 12) for a, b in pairwise(path)]

@@ -5,29 +5,32 @@ from __future__ import annotations
 import math
 import textwrap
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.figures.curves import GUIDANCE, axis_label, value_scale
-from bench.report.figures.rule_styles import line_styles
-from bench.report.figures.style import GREY, WIDTH, new_figure, plain, plain_numbers
-from bench.report.numbers.cells import Cell
+from bench.report.figures.axes import GUIDANCE, axis_label, band, value_axis
+from bench.report.figures.style import (
+    CFG_IN_PANEL,
+    FLOOR_IN_PANEL,
+    OTHERS,
+    WIDTH,
+    line_styles,
+    new_figure,
+    plain,
+)
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.lines import ruled
+from bench.report.numbers.names import FLOOR_LABEL
 
 MOST_COLUMNS = 5
 ROW = {1: 2.6, 2: 1.6}
 """Inches of a row of panels by the number of rows, where those are few."""
 LEFT, TOP, BOTTOM = 0.8, 0.5, 0.62
 """Inches beside the panels: for values, for the title, for scales and legend."""
-PALE = "#d4d4d4"
 DECADES = 1.0
 """Fewer than a single curve has: what holds at high scales would lie flat at the bottom."""
-REFERENCE = "#3c3c3c"
 SMALL = 6.0
 """Points of a title in two lines."""
 WIDE = 0.62
@@ -37,7 +40,7 @@ WIDE = 0.62
 def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     """A panel per rule of the method of `base`, whose line under CFG is dashed in all of them."""
     lines = ruled(data, column.dataset)[base]
-    cells = {s: _cells(data, column, s) for s in (base, *lines)}
+    cells = {s: data.cells(column, s) for s in (base, *lines)}
     shown = [s for s in lines if cells[s]]
     columns = min(MOST_COLUMNS, len(shown))
     count = math.ceil(len(shown) / columns)
@@ -60,18 +63,18 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     values = [c.mean for found in cells.values() for c in found.values()]
     floor = data.floor(column)
     values += [floor.mean] if floor.found else []
-    scale, linear_below = value_scale(values, DECADES, column.about.scale)
-    _axis(grid[0][0], scale, linear_below, values)
+    scale = value_axis(grid[0][0], column, values, DECADES, fine=True)
+    grid[0][0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     paths = {s: [(g, c.mean) for g, c in found.items()] for s, found in cells.items()}
     for axes, series in zip(grid.flat, shown, strict=False):
         others = [paths[s] for s in shown if s != series]
-        axes.add_collection(LineCollection(others, colors=PALE, linewidths=0.7, zorder=1))
+        axes.add_collection(LineCollection(others, colors=OTHERS, linewidths=0.7, zorder=1))
         if floor.found:
-            axes.axhline(floor.mean, color=GREY, ls=":", lw=1.0, zorder=1.5)
+            axes.axhline(floor.mean, **FLOOR_IN_PANEL, lw=1.0, zorder=1.5)
         if paths[base]:
-            axes.plot(*zip(*paths[base], strict=True), color=REFERENCE, ls="--", lw=1.1, zorder=2)
+            axes.plot(*zip(*paths[base], strict=True), **CFG_IN_PANEL, zorder=2)
         style = styles[series]
-        _band(axes, cells[series], style.color, scale)
+        band(axes, cells[series], style.color, 0.2, 1.8)
         axes.plot(
             *zip(*paths[series], strict=True),
             color=style.color, marker=style.marker, ms=3, lw=1.4, zorder=3,
@@ -107,22 +110,6 @@ def _title(rule: str, columns: int) -> tuple[str, float]:
     return "\n".join(plain(line) for line in lines), SMALL
 
 
-def _cells(data: Data, column: Column, series: Series) -> dict[float, Cell]:
-    cells = {g: data.cell(column, series, g) for g in data.guidances(column.dataset)}
-    return {g: cell for g, cell in cells.items() if cell.found}
-
-
-def _axis(axes: Axes, scale: str, linear_below: float, values: list[float]) -> None:
-    """Set what all panels share."""
-    if scale == "symlog":
-        axes.set_yscale("symlog", linthresh=linear_below)
-    else:
-        axes.set_yscale(scale)
-    if scale != "linear":
-        plain_numbers(axes.yaxis, values)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-
-
 def _limits(values: list[float], scale: str) -> tuple[float, float]:
     """Room for all means: an interval that is wider than everything must not flatten them."""
     low, high = min(values), max(values)
@@ -133,24 +120,14 @@ def _limits(values: list[float], scale: str) -> tuple[float, float]:
     return (low - pad if scale == "linear" or low < 0 else 0.0), high + pad
 
 
-def _band(axes: Axes, cells: dict[float, Cell], colour: str, scale: str) -> None:
-    bands = {g: cell.band for g, cell in cells.items()}
-    if any(bands.values()):
-        ends = [band or (np.nan, np.nan) for band in bands.values()]
-        low, high = (np.array(side, float) for side in zip(*ends, strict=True))
-        if scale == "log":
-            low = np.maximum(low, min(cell.mean for cell in cells.values()) / 2)
-        axes.fill_between(list(bands), low, high, color=colour, alpha=0.2, lw=0, zorder=1.8)
-
-
 def _key(figure: Figure, base: Series, reference: bool, several: bool, floor: bool) -> None:
     name = f"{base.method} [{base.run}]" if base.run else base.method
     handles = []
     if reference:
         label = plain(f"{name} + cfg")
-        handles.append(Line2D([], [], color=REFERENCE, ls="--", lw=1.1, label=label))
+        handles.append(Line2D([], [], **CFG_IN_PANEL, label=label))
     if several:
-        handles.append(Line2D([], [], color=PALE, lw=1.2, label="the other rules"))
+        handles.append(Line2D([], [], color=OTHERS, lw=1.2, label="the other rules"))
     if floor:
-        handles.append(Line2D([], [], color=GREY, ls=":", label="real vs. real (floor)"))
+        handles.append(Line2D([], [], **FLOOR_IN_PANEL, label=FLOOR_LABEL))
     figure.legend(handles=handles, loc="lower center", ncols=3)

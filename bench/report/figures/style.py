@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from bench.report.numbers.frame import Data, Series
+from bench.report.numbers.names import FLOOR
 from bench.system.errors import visible
 
-FLOOR = "real"
 WIDTH = 6.5  # inches: the text width of a US letter or A4 page
 GREY = "#6b6b6b"
+FLOOR_LINE: dict[str, Any] = {"color": GREY, "ls": "--"}
+FLOOR_IN_PANEL: dict[str, Any] = {"color": GREY, "ls": ":"}
+FLOOR_POINT: dict[str, Any] = {"color": GREY, "marker": "*", "ls": "none"}
+DIVERGED: dict[str, Any] = {"marker": "X", "ls": "none"}
+"""Where a line has no value since sampling diverged."""
+FRONT, OFF_FRONT = "#303030", "#c4c4c4"
+"""A front, and points of lines that are nowhere on it."""
+CFG_IN_PANEL: dict[str, Any] = {"color": "#3c3c3c", "ls": "--", "lw": 1.1}
+OTHERS = "#d4d4d4"
+"""In a panel of one rule: plain CFG, and the colour of the other rules."""
+PUBLISHED = (
+    ("x", "#8a8a8a"),
+    ("+", "#a8a8a8"),
+    ("1", "#707070"),
+    ("2", "#b8b8b8"),
+    ("|", "#989898"),
+)
+"""Marker and colour of published curves."""
+TARGET, TILTED = "black", 1
+"""The exact density, and the place in the palette of the tilted one's colour."""
+TILTED_DASHES, TILTED_CONTOUR = (0, (3.0, 2.0)), "--"
+SAMPLED, LEARNT = "o", "x"
+"""Samples of the exact denoiser and of networks, as points in the plane."""
+HATCHES, DOTS = ("/////", "\\\\\\\\\\", "....", "xxxx"), ("o", "^", "s", "D")
+"""Of classes: in bars, and as points."""
+RINGS = {1: "-", 3: "--"}
+"""Around modes, by their radius in standard deviations."""
 
 LineStyle = str | tuple[int, tuple[float, ...]]
 
+# Method: index in seaborn's "colorblind" palette, marker, line.
 _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
-    # method: index in seaborn's "colorblind" palette, marker, line
     "oracle": (4, "D", ":"),
     "edm": (0, "o", "-"),
     "ct": (2, "s", "-."),
@@ -45,6 +72,9 @@ _NEXT_LINES: tuple[LineStyle, ...] = (
     (0, (3.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
     "-",
 )
+# Of rules: of seaborn's "colorblind" palette, without its grey and its pale yellow and pink.
+_RULE_COLOURS = (0, 1, 2, 3, 4, 5, 9)
+_RULE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _FILLS = ("full", "none", "left", "bottom", "right", "top")
 
 _RC: Any = {
@@ -99,12 +129,48 @@ def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     return styles
 
 
-def method_order(method: str) -> tuple[int, str]:
-    """Sort key of methods: the known ones first, then plugins by name, the floor last."""
-    if method == FLOOR:
-        return (len(_KNOWN) + 1, method)
-    known = list(_KNOWN)
-    return (known.index(method) if method in _KNOWN else len(known), method)
+def rule_styles(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MethodStyle]:
+    """The style of every (method, rule): a colour by the rule, a marker by both.
+
+    Both follow from names, so that a rule looks alike in all reports; a marker that is taken in
+    its colour moves on, in the order of names.
+    """
+    colours = palette()
+    styles: dict[tuple[str, str], MethodStyle] = {}
+    taken: set[tuple[int, int]] = set()
+    for method, rule in sorted(set(pairs)):
+        colour = _RULE_COLOURS[_number(rule) % len(_RULE_COLOURS)]
+        marker = _number(f"{method} + {rule}") % len(_RULE_MARKERS)
+        for _ in _RULE_MARKERS:
+            if (colour, marker) not in taken:
+                break
+            marker = (marker + 1) % len(_RULE_MARKERS)
+        taken.add((colour, marker))
+        styles[method, rule] = MethodStyle(colours[colour], _RULE_MARKERS[marker], "-")
+    return styles
+
+
+def line_styles(data: Data) -> dict[Series, MethodStyle]:
+    """The style of every line: its rule's, under CFG or without a rule its method's."""
+    lines = [s for dataset in data.datasets for s in data.series(dataset)]
+    methods = method_styles(data.methods)
+    rules = rule_styles((s.method, s.rule) for s in lines if s.rule)
+    return {
+        s: rules[s.method, s.rule] if s.rule else _varied(methods[s.method], data.variant(s))
+        for s in lines
+    }
+
+
+def _varied(style: MethodStyle, variant: int) -> MethodStyle:
+    """The style with another marker for further numbers of steps or runs of a method."""
+    if variant == 0:
+        return style
+    others = [marker for marker in _RULE_MARKERS if marker != style.marker]
+    return replace(style, marker=others[(2 * variant) % len(others)])
+
+
+def _number(name: str) -> int:
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
 
 
 def marker_fill(variant: int) -> Any:
@@ -120,14 +186,6 @@ def plain(text: str) -> str:
     """
     escaped = visible(text).replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
-
-
-def plain_numbers(axis: Axis, values: Sequence[float]) -> None:
-    """Numbers such as 0.01 and 200 in place of powers of ten, and 2 and 5 where decades are few."""
-    if min(values) > 0 and max(values) < 1000 * min(values):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,8 +15,28 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.experiment.rows import Density, Points, Preview
 from bench.report.figures.figures import Plan
+from bench.report.figures.panels import (
+    Array,
+    Grid,
+    finish,
+    frame_plane,
+    heights,
+    lay_out,
+    pale,
+    positions,
+)
 from bench.report.figures.previews import P, pick, previews
-from bench.report.figures.style import method_styles, new_figure, palette, plain
+from bench.report.figures.style import (
+    LEARNT,
+    SAMPLED,
+    TARGET,
+    TILTED,
+    TILTED_CONTOUR,
+    TILTED_DASHES,
+    method_styles,
+    palette,
+    plain,
+)
 from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import slug
 from bench.report.numbers.yardstick import CFG, EXACT, known_density, partners, rule_of
@@ -28,10 +47,8 @@ COLUMNS = 4
 MOST_PEAKS = 2.2
 """Height of a panel in peaks of the target: a rule that collapses must not flatten the others."""
 CLASS = 0
-TILT_COLOUR = 1
 MASSES = (0.3935, 0.9889)
 """Of a round Gaussian in the plane within one and three standard deviations."""
-Grid = npt.NDArray[np.float64]
 
 
 def plan_yardsticks(data: Data) -> Iterator[Plan]:
@@ -71,53 +88,42 @@ def densities(data: Data, dataset: str) -> Figure:
     rows, scales, others = _shown(data, dataset, Density)
     exact = _exact(rows)
     figure, grid = _grid(rows, scales, 1.15)
-    colours = palette()
     targets = {g: tilted(exact, CLASS, g) for g in {1.0, *scales}}
     span = _span(_framing(rows, others, scales), exact)
     peak = float(np.exp(targets[1.0].log_density).max())
     tallest = max(float(np.exp(t.log_density).max()) for t in targets.values())
     highest = 0.0
-    styles = method_styles(data.methods)
-    for i, (series, found) in enumerate(rows.items()):
-        for j, g in enumerate(scales):
-            axes = grid[i][j]
+    colours = {m: style.color for m, style in method_styles(data.methods).items()}
+    for row, (series, found) in zip(grid, rows.items(), strict=True):
+        for axes, g in zip(row, scales, strict=True):
             axes.set_xlim(*span)
             axes.yaxis.set_major_locator(MaxNLocator(2))
             axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
             if g in found:
-                heights, edges = _heights(found[g])
-                highest = max(highest, float(heights.max()))
-                axes.stairs(heights, edges, fill=True, color=_pale(_colour(styles)), lw=0)
+                bars, edges = heights(found[g], CLASS)
+                highest = max(highest, float(bars.max()))
+                axes.stairs(bars, edges, fill=True, color=pale(colours[EXACT], 0.4), lw=0)
             for other, seen in others[series].items():
                 if g in seen:
-                    style = styles[other.method]
-                    axes.stairs(*_heights(seen[g]), color=style.color, lw=0.9)
-            beyond = [
-                (_colour(styles), found),
-                *((styles[o.method].color, f) for o, f in others[series].items()),
-            ]
-            for place, (colour, seen) in enumerate(beyond):
+                    axes.stairs(*heights(seen[g], CLASS), color=colours[other.method], lw=0.9)
+            beyond = [(EXACT, found), *((o.method, seen) for o, seen in others[series].items())]
+            for place, (method, seen) in enumerate(beyond):
                 if g in seen:
-                    _outside(axes, seen[g], span, colour, place)
-            axes.plot(targets[1.0].axes[0], np.exp(targets[1.0].log_density), color="black", lw=1.1)
-            axes.plot(
-                targets[g].axes[0], np.exp(targets[g].log_density),
-                color=colours[TILT_COLOUR], lw=1.3, ls=(0, (3.0, 2.0)),
-            )  # fmt: skip
+                    _outside(axes, seen[g], span, colours[method], place)
+            for density, look in ((targets[1.0], {"color": TARGET, "lw": 1.1}),
+                                  (targets[g], _tilted(1.3))):  # fmt: skip
+                axes.plot(density.axes[0], np.exp(density.log_density), **look)
     for axes in grid.flat:
         axes.set_ylim(0, 1.05 * max(tallest, min(highest, MOST_PEAKS * peak)))
     handles: list[Any] = [
-        Line2D([], [], color="black", lw=1.1, label="target p(x|c)"),
-        Line2D([], [], color=colours[TILT_COLOUR], lw=1.3, ls=(0, (3.0, 2.0)),
-               label="g-tilted density"),
-        Patch(color=_pale(_colour(styles)), label="exact denoiser + rule"),
-    ]  # fmt: skip
-    handles += [
-        Line2D([], [], color=styles[m].color, lw=0.8, label=label)
-        for m, label in _lines(others).items()
+        Line2D([], [], color=TARGET, lw=1.1, label="target p(x|c)"),
+        Line2D([], [], **_tilted(1.3), label="g-tilted density"),
+        Patch(color=pale(colours[EXACT], 0.4), label="exact denoiser + rule"),
     ]
-    _finish(figure, grid, dataset, handles)
-    figure.supylabel("density (1 / data units)", fontsize=9)
+    handles += [
+        Line2D([], [], color=colours[m], lw=0.8, label=label) for m, label in _lines(others).items()
+    ]
+    _finish(figure, dataset, "density (1 / data units)", handles)
     return figure
 
 
@@ -126,48 +132,40 @@ def planes(data: Data, dataset: str) -> Figure:
     rows, scales, others = _shown(data, dataset, Points)
     exact = _exact(rows)
     figure, grid = _grid(rows, scales, 1.45)
-    colours = palette()
-    styles = method_styles(data.methods)
+    colours = {m: style.color for m, style in method_styles(data.methods).items()}
     targets = {g: tilted(exact, CLASS, g) for g in {1.0, *scales}}
     low, high = _square(_framing(rows, others, scales), exact)
-    for i, (series, found) in enumerate(rows.items()):
-        for j, g in enumerate(scales):
-            axes = grid[i][j]
+    for row, (series, found) in zip(grid, rows.items(), strict=True):
+        for axes, g in zip(row, scales, strict=True):
             clouds: list[tuple[Mapping[float, Points], str, str, float]] = [
-                (found, _colour(styles), "o", 5.0)
+                (found, EXACT, SAMPLED, 5.0),
+                *((seen, other.method, LEARNT, 6.0) for other, seen in others[series].items()),
             ]
-            clouds += [
-                (seen, styles[m.method].color, "x", 6.0) for m, seen in others[series].items()
-            ]
-            outside = 0
-            for seen, colour, mark, size in clouds:
-                if g in seen:
-                    xy = _own(seen[g])
-                    outside += int(np.any((xy < low) | (xy > high), axis=1).sum())
-                    axes.scatter(xy[:, 0], xy[:, 1], s=size, color=colour, marker=mark, lw=0.5,
-                                 alpha=0.7)  # fmt: skip
-            if outside:
-                axes.text(0.03, 0.03, f"{outside} outside", transform=axes.transAxes, fontsize=8)
-            _contours(axes, targets[1.0], "black", "solid", 0.9)
-            _contours(axes, targets[g], colours[TILT_COLOUR], "dashed", 1.1)
-            axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-            axes.set_aspect("equal")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            clouds = [cloud for cloud in clouds if g in cloud[0]]
+            for seen, method, mark, size in clouds:
+                axes.scatter(*_own(seen[g]).T, s=size, color=colours[method], marker=mark, lw=0.5,
+                             alpha=0.7)  # fmt: skip
+            _contours(axes, targets[1.0], TARGET, "solid", 0.9)
+            _contours(axes, targets[g], palette()[TILTED], TILTED_CONTOUR, 1.1)
+            frame_plane(axes, low, high, [_own(seen[g]) for seen, *_ in clouds])
     handles: list[Any] = [
-        Line2D([], [], color="black", lw=0.9, label="target p(x|c)"),
-        Line2D([], [], color=colours[TILT_COLOUR], lw=1.1, ls="--", label="g-tilted density"),
-        Line2D([], [], color=_colour(styles), marker="o", ms=3, ls="none",
+        Line2D([], [], color=TARGET, lw=0.9, label="target p(x|c)"),
+        Line2D([], [], color=palette()[TILTED], lw=1.1, ls=TILTED_CONTOUR,
+               label="g-tilted density"),
+        Line2D([], [], color=colours[EXACT], marker=SAMPLED, ms=3, ls="none",
                label="exact denoiser + rule"),
     ]  # fmt: skip
     handles += [
-        Line2D([], [], color=styles[m].color, marker="x", ms=4, ls="none",
-               label=label)
+        Line2D([], [], color=colours[m], marker=LEARNT, ms=4, ls="none", label=label)
         for m, label in _lines(others).items()
-    ]  # fmt: skip
-    _finish(figure, grid, dataset, handles)
-    figure.supylabel("y (data units)", fontsize=9)
+    ]
+    _finish(figure, dataset, "y (data units)", handles)
     return figure
+
+
+def _tilted(width: float) -> dict[str, Any]:
+    """How the line of the tilted density looks."""
+    return {"color": palette()[TILTED], "lw": width, "ls": TILTED_DASHES}
 
 
 def _shown(
@@ -215,37 +213,18 @@ def _lines(others: Mapping[Series, Mapping[Series, object]]) -> dict[str, str]:
     return {m: f"{plain(m)} + rule" if m in ruled else plain(m) for m in methods}
 
 
-def _colour(styles: Mapping[str, Any]) -> str:
-    return str(styles[EXACT].color)
-
-
 def _grid(
-    rows: Mapping[Series, object], scales: list[float], height: float
-) -> tuple[Figure, npt.NDArray[Any]]:
-    figure = new_figure(height * len(rows) + 1.0)
-    grid = figure.subplots(len(rows), len(scales), squeeze=False, sharex=True, sharey=True)
-    for j, g in enumerate(scales):
-        grid[0][j].set_title(f"g = {g:g}", fontsize=9)
-    for i, series in enumerate(rows):
-        grid[i][0].set_ylabel(textwrap.fill(plain(rule_of(series)), 14), fontsize=9)
-    for axes in grid.flat:
-        axes.grid(visible=False)
+    rows: Mapping[Series, object], scales: Sequence[float], height: float
+) -> tuple[Figure, Grid]:
+    figure, grid = lay_out(len(rows), scales, height, 1.0)
+    for row, series in zip(grid, rows, strict=True):
+        row[0].set_ylabel(textwrap.fill(plain(rule_of(series)), 14), fontsize=9)
     return figure, grid
 
 
-def _finish(figure: Figure, grid: npt.NDArray[Any], dataset: str, handles: list[Any]) -> None:
-    for axes in grid[-1]:
-        axes.set_xlabel("x (data units)", fontsize=8)
-    figure.suptitle(f"{plain(dataset)}, class {CLASS}", fontsize=9.5)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
-
-
-def _heights(preview: Density) -> tuple[Grid, Grid]:
-    edges, counts = np.asarray(preview.edges), np.asarray(preview.counts[CLASS], dtype=float)
-    heights = counts / (max(counts.sum(), 1.0) * np.diff(edges))
-    # The outermost bins count what lies beyond them too: as bars they would be spikes.
-    heights[[0, -1]] = 0.0
-    return heights, edges
+def _finish(figure: Figure, dataset: str, up: str, handles: Sequence[Any]) -> None:
+    title = f"{plain(dataset)}, class {CLASS}"
+    finish(figure, title, up, handles, min(len(handles), 4))
 
 
 def _outside(
@@ -273,7 +252,7 @@ def _span(found: Iterable[Density], exact: ExactMixture) -> tuple[float, float]:
     return min(a for a, _ in ends), max(b for _, b in ends)
 
 
-def _square(found: Iterable[Points], exact: ExactMixture) -> tuple[Grid, Grid]:
+def _square(found: Iterable[Points], exact: ExactMixture) -> tuple[Array, Array]:
     """Corners of a square with the class of the target, and most of its samples."""
     low, high = _reach(exact)
     xy = np.concatenate([_own(p) for p in found])
@@ -283,14 +262,13 @@ def _square(found: Iterable[Points], exact: ExactMixture) -> tuple[Grid, Grid]:
     return centre - half, centre + half
 
 
-def _reach(exact: ExactMixture) -> tuple[Grid, Grid]:
+def _reach(exact: ExactMixture) -> tuple[Array, Array]:
     modes = exact.means[CLASS]
     return modes.min(axis=0) - 4 * exact.std, modes.max(axis=0) + 4 * exact.std
 
 
-def _own(preview: Points) -> Grid:
-    xy = np.asarray(preview.xy, dtype=float).reshape(-1, 2)
-    own: Grid = xy[np.asarray(preview.labels) == CLASS]
+def _own(preview: Points) -> Array:
+    own: Array = positions(preview)[np.asarray(preview.labels) == CLASS]
     return own
 
 
@@ -303,9 +281,3 @@ def _contours(axes: Axes, density: Tilted, colour: Any, line: str, width: float)
     x, y = density.axes
     axes.contour(x, y, values.T, levels=levels, colors=[colour], linestyles=line,
                  linewidths=width)  # fmt: skip
-
-
-def _pale(colour: str) -> tuple[float, float, float]:
-    """The colour mixed with white, so that lines stand out on it."""
-    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return (0.4 + 0.6 * r, 0.4 + 0.6 * g, 0.4 + 0.6 * b)

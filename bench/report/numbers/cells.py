@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
@@ -93,20 +93,26 @@ def pair(a: Cell, b: Cell) -> tuple[Estimate, Estimate, int] | None:
     Replicates are averaged group by group: samples of one seed are common to training runs, real
     samples to all. None unless all values have replicates, as many of one kind.
     """
-    ours, theirs = _by_seed(a), _by_seed(b)
-    shared = sorted(ours.keys() & theirs.keys())
-    sides = [[values for seed in shared for values in side[seed]] for side in (ours, theirs)]
-    lengths = {len(v.replicates) for side in sides for v in side}
-    if not shared or len(lengths) != 1 or lengths.pop() < 2:
+    shared = {row.seed for row, _ in a.found} & {row.seed for row, _ in b.found}
+    ours, theirs = (averaged(restricted(cell, shared)) for cell in (a, b))
+    if ours is None or theirs is None or len(ours.replicates) != len(theirs.replicates):
         return None
-    return _average(sides[0]), _average(sides[1]), len(shared)
+    return ours, theirs, len(shared)
+
+
+def restricted(cell: Cell, seeds: Set[int]) -> Cell:
+    """A cell without the values of other sampling seeds."""
+    return Cell(tuple((r, v) for r, v in cell.found if r.seed in seeds), cell.troubles)
 
 
 def averaged(cell: Cell) -> Estimate | None:
     """Mean of all values of a cell with replicates; None unless all have as many of one kind."""
     values = [value for _, value in cell.found]
     lengths = {len(v.replicates) for v in values}
-    return _average(values) if len(lengths) == 1 and lengths.pop() > 1 else None
+    if len(lengths) != 1 or lengths.pop() < 2:
+        return None
+    replicates = zip(*(v.replicates for v in values), strict=True)
+    return Estimate(fmean(v.value for v in values), replicates=tuple(map(fmean, replicates)))
 
 
 def _within_shares(found: Estimate) -> Estimate:
@@ -115,15 +121,3 @@ def _within_shares(found: Estimate) -> Estimate:
         None if end is None else min(max(end, 0.0), 1.0) for end in (found.low, found.high)
     )
     return replace(found, low=low, high=high)
-
-
-def _by_seed(cell: Cell) -> dict[int, list[Value]]:
-    seeds: dict[int, list[Value]] = {}
-    for row, value in cell.found:
-        seeds.setdefault(row.seed, []).append(value)
-    return seeds
-
-
-def _average(values: Sequence[Value]) -> Estimate:
-    replicates = zip(*(v.replicates for v in values), strict=True)
-    return Estimate(fmean(v.value for v in values), replicates=tuple(map(fmean, replicates)))

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.report.figures.pareto_figures import COSTS, placed_cost, placed_quality
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.hypervolume import hypervolumes, precision_pairs
-from bench.report.numbers.pareto import Placed
+from bench.report.numbers.pareto import COSTS, Placed, placed_cost, placed_quality
 from bench.report.numbers.ranking import Place, Ranking, make_ranking, rank
 
 

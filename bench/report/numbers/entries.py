@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import ndtr, stdtr
 
-from bench.report.numbers.cells import Cell, averaged
+from bench.report.numbers.cells import Cell, averaged, restricted
 from bench.report.numbers.frame import Series
 from metrics.base import Estimate
 from metrics.errors import jackknife, seeds_se
@@ -125,11 +125,6 @@ class Entry:
             self.of([[float(cell[i]) for cell in side] for side in drawn]) for i in range(DRAWS)
         ]
         return float(np.std(found, ddof=1))
-
-
-def restricted(cell: Cell, seeds: frozenset[int]) -> Cell:
-    """A cell without the values of other sampling seeds."""
-    return Cell(tuple((r, v) for r, v in cell.found if r.seed in seeds), cell.troubles)
 
 
 def replicates(entry: Entry, seeds: frozenset[int]) -> tuple[tuple[float, ...], ...]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 
 from bench.experiment.rows import Row, Value
-from bench.report.figures.style import FLOOR, method_order
 from bench.report.numbers.cells import Cell
+from bench.report.numbers.counting import (
+    age,
+    newest,
+    of_newest_code,
+    of_newest_weights,
+    place,
+    variant,
+)
+from bench.report.numbers.names import FLOOR, FLOOR_LABEL, method_order
 from bench.system.errors import UserError
 from metrics import METRICS
 from metrics.about import About
@@ -65,7 +72,7 @@ class Series:
     def label(self) -> str:
         """What a table or legend shows."""
         if self.method == FLOOR:
-            return "real vs. real (floor)"
+            return FLOOR_LABEL
         name = f"{self.method} [{self.run}]" if self.run else self.method
         name += f" + {self.rule}" if self.rule else ""
         if self.steps < 1:
@@ -98,7 +105,7 @@ class Data:
     def series_of(self, row: Row) -> Series:
         """Return the line that a row belongs to."""
         steps = 0 if row.method == FLOOR else row.steps
-        rule = self._variants.get((row.dataset, row.method, row.rule, _variant(row)), row.rule)
+        rule = self._variants.get((row.dataset, row.method, row.rule, variant(row)), row.rule)
         return Series(row.dataset, row.method, steps, self._names[row.key], rule)
 
     @cached_property
@@ -107,7 +114,7 @@ class Data:
         found: dict[tuple[str, str, str], set[str]] = {}
         for row in self.rows:
             if row.rule:
-                found.setdefault((row.dataset, row.method, row.rule), set()).add(_variant(row))
+                found.setdefault((row.dataset, row.method, row.rule), set()).add(variant(row))
         return {
             (*owner, variant): f"{owner[2]} ({variant})" if variant else owner[2]
             for owner, variants in found.items()
@@ -158,6 +165,11 @@ class Data:
         same = [s for s in self.series(series.dataset) if (s.method, s.rule) == key]
         return same.index(series) if series in same else 0
 
+    def short_name(self, series: Series) -> str:
+        """The label of a line, without steps where its method has one number of them."""
+        steps = {s.steps for s in self.series(series.dataset) if s.method == series.method}
+        return (series if len(steps) > 1 else replace(series, steps=0)).label
+
     def guidances(self, dataset: str) -> tuple[float, ...]:
         """Return the guidance scales of a data set, ascending."""
         return tuple(sorted({g for s in self.series(dataset) for g in self._cells[s]}))
@@ -174,6 +186,11 @@ class Data:
         found = [(r, v) for r in rows for v in measured(r) if _is(column, v)]
         return Cell(tuple(found), tuple(r for r in rows if r.status != "ok" and r.n == column.n))
 
+    def cells(self, column: Column, series: Series) -> dict[float, Cell]:
+        """Return the cells of a line that have values, by guidance scale, ascending."""
+        cells = {g: self.cell(column, series, g) for g in self.guidances(column.dataset)}
+        return {g: cell for g, cell in cells.items() if cell.found}
+
     def floor(self, column: Column) -> Cell:
         """Real against real, over all its runs; empty where it was not measured comparably."""
         rows = [r for r in self.rows if r.dataset == column.dataset and r.method == FLOOR]
@@ -189,14 +206,11 @@ def prepare(rows: Sequence[Row]) -> Data:
     """
     if not rows:
         raise UserError("There are no rows to report: run the sweep first.")
-    ordered = sorted(
-        {(row.run, row.key): row for row in sorted(rows, key=_age)}.values(),
-        key=_place,
-    )
-    trained = _current(ordered)
-    current = _of_newest_code(trained)
+    ordered = sorted({(r.run, r.key): r for r in sorted(rows, key=age)}.values(), key=place)
+    trained = of_newest_weights(ordered)
+    current = of_newest_code(trained)
     columns, notes = _columns(current)
-    kept = _newest(current)
+    kept = newest(current)
     return Data(
         rows=tuple(kept),
         columns=columns,
@@ -214,73 +228,6 @@ def measured(row: Row) -> tuple[Value, ...]:
 
 def _is(column: Column, value: Value) -> bool:
     return (value.metric, value.extractor, value.n) == (column.metric, column.extractor, column.n)
-
-
-def _place(row: Row) -> tuple[object, ...]:
-    """Order the rows by what they are, so that nothing depends on the order they come in."""
-    line = (row.dataset, method_order(row.method), row.steps, row.guidance)
-    return (*line, row.train_seed, row.seed, row.run, row.experiment, row.key)
-
-
-def _age(row: Row) -> tuple[datetime, str]:
-    created = datetime.fromisoformat(row.created)
-    return (created if created.tzinfo else created.replace(tzinfo=UTC), row.key)
-
-
-def _current(rows: Sequence[Row]) -> list[Row]:
-    """Without the rows of weights that were trained again since under the same run name."""
-    newest: dict[tuple[str, str], str] = {}
-    for row in sorted(rows, key=_age):
-        if row.checkpoint:
-            newest[row.experiment, row.run] = row.checkpoint
-    # A cell skipped before there were weights has no checkpoint and is not a stale one.
-    return [r for r in rows if r.checkpoint in ("", newest.get((r.experiment, r.run), ""))]
-
-
-def _of_newest_code(rows: Sequence[Row]) -> list[Row]:
-    """Without the rows of a run, or of a rule with it, whose code is not that of the newest row.
-
-    One curve of two programs is a number of neither. Rows from before rows told their code stay
-    while there are no others.
-    """
-    newest: dict[tuple[str, ...], str] = {}
-    for row in sorted(rows, key=_age):
-        newest[row.experiment, row.run] = row.code or newest.get((row.experiment, row.run), "")
-        of_rule = (row.experiment, row.run, row.rule)
-        newest[of_rule] = row.rule_code or newest.get(of_rule, "")
-    return [
-        row
-        for row in rows
-        if row.code == newest[row.experiment, row.run]
-        and row.rule_code == newest[row.experiment, row.run, row.rule]
-    ]
-
-
-def _has_second(row: Row) -> bool:
-    return bool(row.null_checkpoint or row.weak_checkpoint)
-
-
-def _variant(row: Row) -> str:
-    """Which settings a rule had: '' for its defaults, 'tuned', or those that somebody chose.
-
-    Runs are tuned one by one, so that tuned settings differ among the runs of one line.
-    """
-    if row.knobs_from in ("", "default", "tuned"):
-        return "tuned" if row.knobs_from == "tuned" else ""
-    return ", ".join(f"{knob.partition('.')[2]}={value}" for knob, value in row.knobs.items())
-
-
-def _newest(rows: Sequence[Row]) -> list[Row]:
-    """One row a cell, the newest: a cell done twice is not a second seed. A failure gives way.
-
-    So does a cell without a second network to the same one with it.
-    """
-    best: dict[tuple[object, ...], Row] = {}
-    for row in sorted(rows, key=lambda r: (r.status != "failed", _has_second(r), *_age(r))):
-        line = (row.experiment, row.dataset, row.method, row.run)
-        best[*line, row.rule, _variant(row), row.guidance, row.steps, row.seed, row.n] = row
-    keys = {(row.run, row.key) for row in best.values()}
-    return [row for row in rows if (row.run, row.key) in keys]
 
 
 def _facts(row: Row, value: Value) -> dict[str, object]:
@@ -321,9 +268,9 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Colum
             if row.method == FLOOR != first.method:
                 notes[column] = f"The floor is left out, since it is not comparable: {difference}."
                 continue
-            advice = "report them apart or measure them alike"
+            advice = "report them separately or measure them in the same way"
             if wrong == MEASURED_BY:
-                advice = "the sweep that made the older ones measures them anew, given again"
+                advice = "run the sweep of the older rows again to measure them with today's code"
             raise UserError(
                 f"These rows cannot share the column {column.title!r} of {row.dataset}: "
                 f"{difference}; {advice}."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.report.numbers.entries import Entry, Sides, holm, restricted
+from bench.report.numbers.cells import restricted
+from bench.report.numbers.entries import Entry, Sides, holm
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.operating import average, running
 from bench.report.numbers.ranking import LEVEL

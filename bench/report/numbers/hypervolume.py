@@ -33,13 +33,10 @@ def hypervolumes(data: Data, precision: Column, recall: Column) -> list[Entry]:
     """The hypervolume of every line that has both, over all its guidance scales."""
     entries = []
     for series in data.series(precision.dataset):
-        both = [
-            (data.cell(precision, series, g), data.cell(recall, series, g))
-            for g in data.guidances(precision.dataset)
-        ]
-        both = [pair for pair in both if all(cell.found for cell in pair)]
+        good, varied = data.cells(precision, series), data.cells(recall, series)
+        both = [g for g in good if g in varied]
         if both:
-            sides = tuple(p for p, _ in both), tuple(r for _, r in both)
+            sides = tuple(good[g] for g in both), tuple(varied[g] for g in both)
             entries.append(Entry(series, sides, _of))
     return entries
 

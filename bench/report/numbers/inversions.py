@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pandas as pd
 
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
-from bench.report.figures.style import method_order
+from bench.report.numbers.counting import age
+from bench.report.numbers.names import method_order
 from bench.system.errors import UserError
 
 
@@ -57,9 +58,9 @@ def prepare_inversions(rows: Sequence[InversionRow], cells: Sequence[Row] = ()) 
     for row in every:
         place = (row.experiment, row.run)
         if row.checkpoint:
-            newest[place] = max(newest.get(place, (_age(row), "")), (_age(row), row.checkpoint))
+            newest[place] = max(newest.get(place, (age(row)[0], "")), (age(row)[0], row.checkpoint))
     best: dict[tuple[object, ...], InversionRow] = {}
-    for one in sorted(rows, key=lambda r: (r.status != "failed", _age(r), r.key)):
+    for one in sorted(rows, key=lambda r: (r.status != "failed", *age(r))):
         checkpoint = newest.get((one.experiment, one.run), (None, ""))[1]
         if one.checkpoint in ("", checkpoint):
             best[one.experiment, one.dataset, one.run, one.guidance] = one
@@ -69,11 +70,6 @@ def prepare_inversions(rows: Sequence[InversionRow], cells: Sequence[Row] = ()) 
     )
     _check(found)
     return Inversions(tuple(found), len({row.key for row in rows}) - len(found))
-
-
-def _age(row: InversionRow | Row) -> datetime:
-    created = datetime.fromisoformat(row.created)
-    return created if created.tzinfo else created.replace(tzinfo=UTC)
 
 
 def _check(rows: Sequence[InversionRow]) -> None:
@@ -88,7 +84,8 @@ def _check(rows: Sequence[InversionRow]) -> None:
                 raise UserError(
                     f"These inversions cannot share a table of {row.dataset}: {name} is "
                     f"{there[name]!r} for run {other.run} and {here[name]!r} for run {row.run} "
-                    f"(g = {row.guidance:g}); report them apart or measure them alike."
+                    f"(g = {row.guidance:g}); report them separately or measure them in the "
+                    "same way."
                 )
 
 

@@ -1,9 +1,22 @@
-"""Names of files from names in rows."""
+"""Names in rows: the order of methods, and names of files."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+
+FLOOR = "real"
+"""The method of rows that measure real samples like generated ones."""
+FLOOR_LABEL = "real vs. real (floor)"
+METHODS = ("oracle", "edm", "ct", "igct", "guided-cd", "mg-ct", "mg", "gft", "meanflow")
+"""Built-in methods in the order of tables and legends."""
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """Sort key of methods: the built-in ones first, then plugins by name, the floor last."""
+    if method == FLOOR:
+        return (len(METHODS) + 1, method)
+    return (METHODS.index(method) if method in METHODS else len(METHODS), method)
 
 
 def slug(*parts: str) -> str:

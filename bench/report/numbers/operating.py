@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from bench.report.numbers.cells import Cell
-from bench.report.numbers.entries import Entry, first, restricted
+from bench.report.numbers.cells import Cell, restricted
+from bench.report.numbers.entries import Entry, first
 from bench.report.numbers.frame import Column, Data, Series
 from metrics.base import Estimate
 
@@ -51,8 +51,7 @@ def average(sides: Sequence[Sequence[float]]) -> float:
 
 def running(data: Data, column: Column, series: Series) -> dict[float, Cell]:
     """Cells of a line by guidance that have values and no seed that diverged or failed."""
-    cells = {g: data.cell(column, series, g) for g in data.guidances(column.dataset)}
-    return {g: cell for g, cell in cells.items() if cell.found and not cell.troubles}
+    return {g: cell for g, cell in data.cells(column, series).items() if not cell.troubles}
 
 
 def best_point(data: Data, column: Column, series: Series) -> Operating | None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.operating import cost, running
 
+COSTS = {"nfe": "network evaluations per image", "seconds": "seconds per image"}
 Flags = npt.NDArray[np.bool_]
 Span = tuple[float, float]
 
@@ -86,19 +87,19 @@ def _ends(
     return ends.min(axis=1), ends.max(axis=1)
 
 
-def measured_points(data: Data, x: Column, y: Column) -> tuple[Point, ...]:
-    """The points of two measures, such as recall and precision."""
+def placed_quality(data: Data, y: Column, x: Column) -> tuple[Placed, ...]:
+    """All operating points of two measures of which higher is better: precision and recall."""
     points = []
     for series in data.series(x.dataset):
         across, up = running(data, x, series), running(data, y, series)
         for g in [g for g in across if g in up and not _borrowed(data, series, g)]:
             a, b = across[g], up[g]
             points.append(Point(series, g, a.mean, b.mean, a.band, b.band))
-    return tuple(points)
+    return place(points, (False, False))
 
 
-def cost_points(data: Data, column: Column, what: str) -> tuple[Point, ...]:
-    """The points of a cost and a measure: `what` is "nfe" or "seconds"; untimed ones left out.
+def placed_cost(data: Data, column: Column, what: str) -> tuple[Placed, ...]:
+    """All operating points by one of COSTS and a measure; those without a cost are left out.
 
     Costs count as exact.
     """
@@ -109,7 +110,7 @@ def cost_points(data: Data, column: Column, what: str) -> tuple[Point, ...]:
             x = float(nfe) if what == "nfe" else seconds
             if x > 0 and not _borrowed(data, series, g):
                 points.append(Point(series, g, x, cell.mean, (x, x), cell.band))
-    return tuple(points)
+    return place(points, (True, column.direction == "lower"))
 
 
 def _borrowed(data: Data, series: Series, guidance: float) -> bool:

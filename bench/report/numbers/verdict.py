@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.experiment.formatting import decimals, with_error
-from bench.report.numbers.cells import Cell
+from bench.report.numbers.cells import Cell, restricted
 from bench.report.numbers.comparison import Comparison, cost_columns
-from bench.report.numbers.entries import Entry, Sides, holm, restricted
+from bench.report.numbers.entries import Entry, Sides, holm
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.guiding import risen
 from bench.report.numbers.operating import running
@@ -26,10 +26,11 @@ def verdict(data: Data, comparison: Comparison) -> str:
     first = comparison.rankings[columns[0]]
     sentences = [_best(first), *_cost(first), *_mean(first), *_highest(data, first)]
     sentences += [_best(comparison.rankings[column]) for column in columns[1:]]
-    for (precision, _), places in list(comparison.areas.items())[:1]:
+    for (precision, recall), places in list(comparison.areas.items())[:1]:
         if len(places) > 1:
-            name = f"By the area of precision and recall ({precision.extractor or 'no'} features)"
-            sentences.append(_leading(name, places))
+            name = f"By the area of {precision.label} and {recall.label}"
+            features = f"({precision.extractor or 'no'} features)"
+            sentences.append(_leading(f"{name} {features}", places))
         sentences += _rise(data, precision)
     sentences.append(
         "Significant means at 5% for these weights, adjusted for the number of lines or of their "

@@ -68,12 +68,8 @@ def make_yardsticks(data: Data) -> tuple[Yardstick, ...]:
     for column in data.columns:
         if column.metric != METRIC:
             continue
-        cells = {
-            (s, g): data.cell(column, s, g)
-            for s in data.series(column.dataset)
-            for g in data.guidances(column.dataset)
-        }
-        cells = {place: cell for place, cell in cells.items() if cell.found}
+        lines = data.series(column.dataset)
+        cells = {(s, g): cell for s in lines for g, cell in data.cells(column, s).items()}
         exact = tuple(dict.fromkeys(s for s, _ in cells if s.method == EXACT))
         if exact:
             guidance = tuple(sorted({g for s, g in cells if s in exact}))

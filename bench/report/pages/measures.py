@@ -11,6 +11,7 @@ from bench.report.document import DASH, Line, Table, Text
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.lines import base_of
+from bench.report.numbers.names import FLOOR_LABEL
 from bench.report.numbers.pairs import Difference, best_of, differences
 from bench.report.numbers.words import BOLD, MINIMUM, error_notes
 from bench.report.pages.cells import Footnotes, difference_text, span, value_text
@@ -58,7 +59,7 @@ def measure_table(data: Data, column: Column) -> Table:
     if floor.values:
         real = _text(floor, digits, count, notes)
         repeated = (Text(DASH), Text(DASH), *[real] * len(guidances))
-        done.append(Line("real vs. real (floor)", repeated, "floor"))
+        done.append(Line(FLOOR_LABEL, repeated, "floor"))
     general = [
         *error_notes(column.about, valued, count),
         *([MINIMUM] if minima else []),

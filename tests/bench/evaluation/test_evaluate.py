@@ -232,7 +232,7 @@ def test_copies_are_warned_of(folders, tmp_path):
     write_folder(tmp_path / "same", [*pictures(1)] * 9)
     write_folder(tmp_path / "some", [*pictures(9), *pictures(9)[:6]])
     report, _ = evaluate("same", "-r", "some", *USUAL)
-    assert "all 9 samples of same are equal: numbers of them mean nothing." in report["warnings"]
+    assert "all 9 samples of same are equal: metrics of them mean nothing." in report["warnings"]
     assert "6 of the 15 samples of some are copies of others in it." in report["warnings"]
 
 
@@ -264,7 +264,7 @@ REFUSED = {
     "out": (("fake", "-r", "real", "-o", "x.txt"), 2, "a .json or .csv file"),
     "one image": (("one", "-r", "real", "-x", "small"), 1, "at least 2"),
     "classifier": (("fake", "-r", "real", "-x", "classifier"), 2, "trained on a data set"),
-    "vectors": (("fake", "-r", "modes1d", "-x", "small"), 2, "they do not compare"),
+    "vectors": (("fake", "-r", "modes1d", "-x", "small"), 2, "they cannot be compared"),
     "labels": (("digits", "-r", "digits", "--labels", "l"), 2, "--labels is for files"),
     "damaged": (("broken", "-r", "real", "-x", "small"), 1, "broken/c0/000.png is damaged"),
     "exact": (("fake", "-r", "real", "-x", "small", "--metric", "w1"), 2, "No metric can be"),

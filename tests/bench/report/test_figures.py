@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from bench.experiment.rows import Density
+from bench.report.figures.axes import value_scale
 from bench.report.figures.clouds import clouds, densities
-from bench.report.figures.curves import metric_curve, precision_recall, value_scale
+from bench.report.figures.curves import metric_curve, precision_recall
 from bench.report.figures.grids import sample_grid
 from bench.report.figures.style import look, method_styles, plain
 from bench.report.numbers.frame import prepare

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.report.numbers.frame import Series, prepare
-from bench.report.numbers.pareto import Point, cost_points, front, measured_points, place
+from bench.report.numbers.pareto import Point, front, place, placed_cost, placed_quality
 from tests.bench.report.factory import row, value
 from tests.bench.report.rules_factory import sweep
 
@@ -79,7 +79,8 @@ def test_what_is_shared_without_guidance_is_one_point():
     rows = sweep("digits", rules=("apg", "cads"), scales=(1.0, 2.0), methods=("edm",))
     data = prepare(rows)
     columns = {c.metric: c for c in data.columns}
-    found = measured_points(data, columns["recall"], columns["precision"])
+    placed = placed_quality(data, columns["precision"], columns["recall"])
+    found = [p.point for p in placed]
     assert [(p.series.rule, p.guidance) for p in found] == [
         ("", 1.0),
         ("", 2.0),
@@ -96,6 +97,9 @@ def test_costs_are_those_of_the_scale_and_untimed_rows_are_left_out():
     ]
     data = prepare(rows)
     (column,) = data.columns
-    assert [(p.x, p.y) for p in cost_points(data, column, "nfe")] == [(18, 3.0), (36, 2.0)]
-    (timed,) = cost_points(data, column, "seconds")
-    assert (timed.x, timed.guidance) == (pytest.approx(0.018), 1.0)
+    assert [(p.point.x, p.point.y) for p in placed_cost(data, column, "nfe")] == [
+        (18, 3.0),
+        (36, 2.0),
+    ]
+    (timed,) = placed_cost(data, column, "seconds")
+    assert (timed.point.x, timed.point.guidance) == (pytest.approx(0.018), 1.0)

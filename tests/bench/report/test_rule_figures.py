@@ -9,22 +9,26 @@ from bench.report.figures.comparison_figures import plan_comparison
 from bench.report.figures.curves import metric_curve, precision_recall
 from bench.report.figures.direct_labels import Label, put_labels
 from bench.report.figures.figures import plan_figures
-from bench.report.figures.grids import tiles
+from bench.report.figures.grids import chosen_scales, rule_grid, tiles
 from bench.report.figures.pareto_figures import (
-    FRONT,
     MOST_LABELS,
-    PALE,
+    ON_FRONT,
     cost_fronts,
-    placed_quality,
     quality_front,
 )
-from bench.report.figures.rule_grids import chosen_scales, rule_grid
 from bench.report.figures.rule_panels import rule_panels
-from bench.report.figures.rule_styles import line_styles, rule_styles, short_name
-from bench.report.figures.style import look, method_styles, new_figure
+from bench.report.figures.style import (
+    OFF_FRONT,
+    line_styles,
+    look,
+    method_styles,
+    new_figure,
+    rule_styles,
+)
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.hypervolume import precision_pairs
 from bench.report.numbers.lines import base_of, plain, ruled
+from bench.report.numbers.pareto import placed_quality
 from tests.bench.report.factory import images, row, value
 from tests.bench.report.rules_factory import sweep
 
@@ -119,12 +123,12 @@ def test_every_front_point_is_on_the_figure_and_named(data):
         figure = quality_front(data, precision, recall)
     axes = figure.axes[0]
     on = [p for p in placed_quality(data, precision, recall) if p.on_front]
-    (line,) = [x for x in axes.lines if x.get_label() == FRONT]
+    (line,) = [x for x in axes.lines if x.get_label() == ON_FRONT]
     assert set(zip(*line.get_data(), strict=True)) == {(p.point.x, p.point.y) for p in on}
     (key,) = figure.legends
     names = [t.get_text() for t in key.get_texts()]
     for p in on:
-        assert short_name(data, p.point.series) in names
+        assert data.short_name(p.point.series) in names
     # There are more of them than have room for names.
     written = [t.get_text() for t in axes.texts]
     lines = {p.point.series for p in on}
@@ -141,7 +145,7 @@ def test_few_points_of_a_front_are_named_beside_them():
     on = [p for p in placed_quality(few, precision, recall) if p.on_front]
     text = " ".join(t.get_text() for t in axes.texts)
     for p in on:
-        assert short_name(few, p.point.series) in text
+        assert few.short_name(p.point.series) in text
 
 
 def test_certain_points_of_a_front_are_filled(data):
@@ -152,7 +156,7 @@ def test_certain_points_of_a_front_are_filled(data):
     markers = {
         (x.get_xdata()[0], x.get_ydata()[0]): x.get_fillstyle()
         for x in axes.lines
-        if x.get_label() != FRONT
+        if x.get_label() != ON_FRONT
     }
     assert markers == {(p.point.x, p.point.y): "full" if p.certain else "none" for p in on}
 
@@ -173,7 +177,7 @@ def test_labels_stay_inside_and_do_not_overlap():
         figure = new_figure(4.0)
         axes = figure.add_subplot()
         points = np.column_stack([np.linspace(0, 1, 12), np.linspace(1, 0.2, 12)])
-        axes.plot(*points.T, "o", color=PALE)
+        axes.plot(*points.T, "o", color=OFF_FRONT)
         axes.margins(0.1)
         labels = [Label(f"edm + rule {i}, g = {i}", (x, y), "k") for i, (x, y) in enumerate(points)]
         put_labels(figure, axes, labels, points)

@@ -88,7 +88,7 @@ def test_the_highest_scale_is_judged_by_the_error_of_the_excess():
 
 def test_precision_with_recall_is_judged_by_the_area():
     text = paragraph(sweep("digits", rules=(), scales=(1.0, 3.0), methods=("edm", "igct")))
-    assert "By the area of precision and recall (classifier features): " in text
+    assert "By the area of Precision and Recall (classifier features): " in text
 
 
 def test_several_seeds_are_said_to_choose_and_report_apart():

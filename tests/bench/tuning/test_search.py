@@ -91,7 +91,7 @@ def test_metrics_by_default_and_by_name():
     digits, modes = DATASETS["digits"](), DATASETS["modes2d"]()
     assert (choose_metric(None, digits), choose_metric(None, modes)) == ("fd", "w1")
     assert choose_metric("kid", digits) == "kid"
-    with pytest.raises(UserError, match="Neither high nor low is better of shift"):
+    with pytest.raises(UserError, match="shift has no better direction"):
         choose_metric("shift", modes)
     with pytest.raises(UserError, match="Unknown metric 'fdd'"):
         choose_metric("fdd", digits)

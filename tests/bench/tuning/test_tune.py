@@ -253,7 +253,7 @@ def test_a_suite_is_tuned_and_swept(tmp_path, place):
         (("--rule", "cfg"), "Rule 'cfg' has no knobs to tune; these have: "),
         (("--rule", "shore"), "Unknown guidance rule 'shore'. Did you mean 'share'?"),
         (("--rule", "share", "-g", "1..3"), "At guidance 1 no rule acts"),
-        (("--rule", "share", "--metric", "shift"), "Neither high nor low is better of shift"),
+        (("--rule", "share", "--metric", "shift"), "shift has no better direction"),
         (("--rule", "share", "-m", "igct"), "only methods that are guided at sampling take rules"),
         ((), "Say what to tune: --rule NAME (bench list rules) or --suite."),
         (("--rule", "share", "--suite", "demo"), "--suite sets this itself: drop --rule"),

@@ -1,0 +1,115 @@
+"""Axes that figures share: labels, scales, intervals and legends."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from bench.report.figures.style import plain
+from bench.report.numbers.cells import Cell
+from bench.report.numbers.frame import Column
+from metrics.about import Scale
+
+GUIDANCE = "guidance g (1 = off)"
+LOG_DECADES = 1.5
+Span = tuple[float, float]
+
+
+def axis_label(column: Column, width: int = 60) -> str:
+    """Such as "FD ↓ (classifier features, n = 300)", in lines of at most `width` characters."""
+    features = f"{column.extractor} features, " if column.extractor else ""
+    name = f"{column.label} {column.arrow}".strip()
+    measured = f"({features}n = {column.n})"
+    if len(name) + len(measured) < width:
+        return plain(f"{name} {measured}")
+    return "\n".join(plain(line) for line in (*textwrap.wrap(name, width), measured))
+
+
+def value_scale(
+    values: Sequence[float], decades: float = LOG_DECADES, wanted: Scale = "auto"
+) -> tuple[str, float]:
+    """Scale of a value axis and, for symlog, where it becomes linear.
+
+    Logarithmic where the metric wants it or, by default, where positive values span more than so
+    many `decades`; symmetric-logarithmic where there are zeros too, since a logarithm would drop
+    them. Linear where there are negative values.
+    """
+    positive = [v for v in values if v > 0]
+    if wanted == "linear" or not positive or min(values) < 0:
+        return "linear", 0.0
+    if wanted == "auto" and np.log10(max(positive)) - np.log10(min(positive)) <= decades:
+        return "linear", 0.0
+    return ("log", 0.0) if min(values) > 0 else ("symlog", min(positive))
+
+
+def value_axis(
+    axes: Axes,
+    column: Column,
+    values: Sequence[float],
+    decades: float = LOG_DECADES,
+    fine: bool = False,
+) -> str:
+    """Set the scale of a measure's axis and return it; `fine` has numbers within decades too."""
+    scale, linear_below = value_scale(values, decades, column.about.scale)
+    axes.set_yscale(scale, **({"linthresh": linear_below} if scale == "symlog" else {}))
+    if scale != "linear":
+        plain_numbers(axes.yaxis, values if fine else ())
+    return scale
+
+
+def plain_numbers(axis: Axis, values: Sequence[float] = ()) -> None:
+    """Numbers such as 0.01 and 200 for powers of ten, and 2 and 5 where `values` span few."""
+    if values and min(values) > 0 and max(values) < 1000 * min(values):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def band(axes: Axes, cells: Mapping[float, Cell], colour: str, alpha: float, zorder: float) -> None:
+    """Shade the intervals of a line by guidance; a point between two without one gets a bar."""
+    bands = {g: cell.band for g, cell in cells.items()}
+    if not any(bands.values()):
+        return
+    ends = [band or (np.nan, np.nan) for band in bands.values()]
+    low, high = (np.array(side, float) for side in zip(*ends, strict=True))
+    if axes.get_yscale() == "log":
+        # Where an interval reaches below 0 there is no end to draw: half the least value is.
+        low = np.maximum(low, min(cell.mean for cell in cells.values()) / 2)
+    x = list(bands)
+    axes.fill_between(x, low, high, color=colour, alpha=alpha, lw=0, zorder=zorder)
+    known = [False, *np.isfinite(low), False]
+    alone = [i for i in range(len(x)) if known[i + 1] and not known[i] and not known[i + 2]]
+    if alone:
+        at = [x[i] for i in alone]
+        axes.vlines(at, low[alone], high[alone], color=colour, lw=1.2, zorder=zorder)
+
+
+def bars(
+    axes: Axes, at: tuple[float, float], across: Span | None, up: Span | None, **look: Any
+) -> None:
+    """Bars of the intervals of a point, in both directions as far as they are known."""
+    x, y = at
+    if across is not None and across[0] < across[1]:
+        axes.hlines([y], [across[0]], [across[1]], **look)
+    if up is not None:
+        low = max(up[0], y / 2) if axes.get_yscale() == "log" else up[0]
+        axes.vlines([x], [low], [up[1]], **look)
+
+
+def legend_below(figure: Figure, entries: Sequence[tuple[Any, Any]], most: int) -> None:
+    """A legend of (handle, label) in at most so many columns, for which the figure grows."""
+    if not entries:
+        return
+    handles, labels = zip(*entries, strict=True)
+    longest = max(map(len, labels))
+    columns = max(1, min(most, len(labels), int(100 / (longest + 8))))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, rows - 2))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
