@@ -24,7 +24,7 @@ def evaluate_command(
     samples: Annotated[
         str,
         typer.Argument(
-            help="Folder, .zip or .npz of images, or a data set's name, as in digits or "
+            help="Folder, zip, tar or npz of images, or a data set's name, as in digits or "
             "digits:train."
         ),
     ],
@@ -94,7 +94,7 @@ stats_app = typer.Typer(
 def stats_make_command(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="Folder, .zip or .npz of images, or a data set's name.")
+        str, typer.Argument(help="Folder, zip, tar or npz of images, or a data set's name.")
     ],
     extractor: Annotated[str, typer.Option("--extractor", "-x", help="Features.")],
     out: Annotated[
