@@ -31,7 +31,7 @@ def evaluate_command(
     samples: Annotated[
         str,
         typer.Argument(
-            help="Folder, .zip or .npz of images, or a data set's name, as in digits or "
+            help="Folder, zip, tar or npz of images, or a data set's name, as in digits or "
             "digits:train."
         ),
     ],

@@ -39,7 +39,7 @@ OneDatasetOption = Annotated[
 ]
 FilesArgument = Annotated[
     list[Path] | None,
-    typer.Argument(help="PNG or JPEG files of the model's size; none: the reference split."),
+    typer.Argument(help="Image files of the model's size; none: the reference split."),
 ]
 OutOption = Annotated[
     Path | None, typer.Option(help="Folder of the results; by default the experiment's.")

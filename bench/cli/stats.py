@@ -31,7 +31,7 @@ stats_app = typer.Typer(
 @stats_app.command("make")
 def stats_make_command(
     source: Annotated[
-        str, typer.Argument(help="Folder, .zip or .npz of images, or a data set's name.")
+        str, typer.Argument(help="Folder, zip, tar or npz of images, or a data set's name.")
     ],
     extractor: Annotated[str, typer.Option("--extractor", "-x", help="Features.")],
     out: Annotated[

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bench.data import Dataset
 from bench.data.decode import decode, read_head
+from bench.data.samples.write import png_bytes
 from bench.data.trees import FILE_MOST
-from bench.inversion.grid import png
 from bench.system.errors import UserError, unknown
 from bench.system.files import read_whole, write_bytes
 from bench.system.tensor_files import write_tensors
@@ -64,7 +64,7 @@ def class_index(text: str, data: Dataset, option: str) -> int:
 
 def write_image(path: Path, image: Tensor) -> None:
     """Write a uint8 image (C, H, W) as PNG, atomically."""
-    write_bytes(path, png(image.permute(1, 2, 0).contiguous().numpy()))
+    write_bytes(path, png_bytes(image.permute(1, 2, 0).numpy(), optimize=True))
 
 
 def write_latents(path: Path, latents: Tensor, labels: Tensor, facts: Mapping[str, object]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from bench.data.samples.write import png_bytes
 from bench.experiment.inversion_rows import EditGrid
 
 REACH = 2.5
@@ -33,13 +31,7 @@ def edit_grid(
     ]  # fmt: skip
     canvas = torch.cat(lines, dim=1).permute(1, 2, 0).numpy()
     return EditGrid(
-        png=base64.b64encode(png(canvas)).decode(), columns=tuple(columns), rows=tuple(names)
+        png=base64.b64encode(png_bytes(canvas, optimize=True)).decode(),
+        columns=tuple(columns),
+        rows=tuple(names),
     )
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG of uint8 pixels (H, W, 1 or 3)."""
-    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
