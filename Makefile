@@ -1,5 +1,5 @@
-# make demo: everything from training to a page of results, on two CPU cores.
-# make test: the whole test suite. Both install into .venv first.
+# make demo: train, sweep and report on two CPU cores.
+# make test: run the whole test suite. Both first install into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-# Two processes of one thread each: two threads beside other work fall to a tenth of their speed.
+# Two processes with one thread each: on a busy machine two threads run at a tenth of their speed.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -25,8 +25,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Kill every command at 200 random points and compare with undisturbed runs (about ten minutes);
-# then hostile files with 5,000 examples a test instead of 60 (a quarter of an hour).
+# Kill every command at 200 random points and compare with undisturbed runs (about ten minutes).
+# Then test hostile files with 5,000 examples per test instead of 60 (a quarter of an hour).
 torture: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills 200
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/hostile
@@ -36,7 +36,7 @@ demo: $(STAMP)
 	$(BIN)/bench sweep --suite demo
 	$(BIN)/bench report --suite demo
 
-# The committed results under results/reference (about two hours on two cores).
+# Make the committed results under results/reference (about two hours on two cores).
 REFERENCE := results/reference/embedded
 reference: $(STAMP)
 	$(BIN)/bench train --suite reference
@@ -48,8 +48,8 @@ reference: $(STAMP)
 	cp results/embedded/report/*.csv results/embedded/report/tables.md $(REFERENCE)/
 	cp results/embedded/report/figures/*.png $(REFERENCE)/figures/
 
-# All methods on CIFAR-10 (JPEG) at the small preset, on one GPU (an hour or less on an H100 is
-# expected, not measured): make reference-cifar10 DATA=cifar10-jpeg.tar.xz
+# All methods on CIFAR-10 (JPEG) with the small preset on one GPU (expected, not measured: at most an
+# hour on an H100): make reference-cifar10 DATA=cifar10-jpeg.tar.xz
 CIFAR := results/reference/cifar10-jpeg-small
 DATA ?= cifar10-jpeg.tar.xz
 reference-cifar10: $(STAMP)

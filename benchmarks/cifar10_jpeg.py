@@ -1,11 +1,11 @@
-"""What the metrics say of CIFAR-10 (JPEG) against itself and of images spoilt on purpose.
+"""Metrics of CIFAR-10 (JPEG) against itself and against degraded images.
 
     bench data prepare cifar10-jpeg.tar.xz --dataset cifar10-jpeg
     python benchmarks/cifar10_jpeg.py --n 5000 --out results/reference/cifar10-jpeg
 
 Every set of n images is compared with the same n training images, in efficientnet-lite0 features.
-"train B" (other training images) is the floor that a perfect generator would reach; "test" must
-agree with it, and everything below must be worse in the way that its name says.
+"train B" (other training images) is the best value that a perfect generator could reach. "test"
+must agree with it. All other sets must be worse in the way that their names say.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def _uint8(x: Tensor) -> Tensor:
 
 
 def contrast(factor: float) -> Spoil:
-    """Values spread about mid-grey, clipped: what strong guidance does."""
+    """Increase the contrast around mid-grey and clip, as strong guidance does."""
     return lambda x: _uint8((x.float() - 127.5) * factor + 127.5)
 
 
 def saturation(factor: float) -> Spoil:
-    """Colours spread about the grey of their pixel, clipped."""
+    """Increase the colour saturation around the grey of each pixel, and clip."""
 
     def spoil(x: Tensor) -> Tensor:
         grey = x.float().mean(1, keepdim=True)
@@ -54,7 +54,7 @@ def saturation(factor: float) -> Spoil:
 
 
 def noise(std: float) -> Spoil:
-    """Gaussian noise of `std` grey levels."""
+    """Add Gaussian noise of `std` grey levels."""
 
     def spoil(x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(int(x[0].long().sum()))
@@ -64,12 +64,12 @@ def noise(std: float) -> Spoil:
 
 
 def blur(x: Tensor) -> Tensor:
-    """A 2 x 2 box."""
+    """Blur with a 2 x 2 box filter."""
     return _uint8(F.avg_pool2d(F.pad(x.float(), (0, 1, 0, 1), "replicate"), 2, stride=1))
 
 
 def variants(data: Dataset, n: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(name, images uint8 (n, 3, H, W), labels) of every set."""
+    """Yield (name, images uint8 (n, 3, H, W), labels) for every set."""
     train, test = data.train, data.reference
     x, y = train.samples[n : 2 * n], train.labels[n : 2 * n]
     yield "train B", x, y
@@ -97,21 +97,21 @@ def variants(data: Dataset, n: int) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def measure(accumulator: Accumulator, images: Tensor, labels: Tensor) -> SampleSet:
-    """One pass."""
+    """Measure the images in one pass."""
     for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
         accumulator.update(x.clone(), y)
     return accumulator.finish()
 
 
 def shown(value: float | Estimate) -> str:
-    """Value and standard error."""
+    """Value and standard error as text."""
     if not isinstance(value, Estimate):
         return f"{value:.4g}"
     return f"{value.value:.4g}" + ("" if value.se is None else f" ± {value.se:.1g}")
 
 
 def main() -> None:
-    """Print the table as it grows, and write it."""
+    """Print each row when it is done, then the table, and write it to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="cifar10-jpeg")
     parser.add_argument("--n", type=int, default=5000)

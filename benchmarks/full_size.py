@@ -1,11 +1,11 @@
-"""One full-size preset after the other on a CPU: two training steps, all checkpoints, one sample.
+"""Run the full-size presets on a CPU: two training steps, all checkpoints, one sample.
 
     python benchmarks/full_size.py                        # all eight, some minutes each
     python benchmarks/full_size.py igct imagenet64        # one
 
-Each runs in its own process on random images at a batch of 1. Memory is the largest resident set
-of the process (ru_maxrss), which the weights, their average, gradients, the optimiser's state, the
-training state's file after the first step, the weights' file and the sample all have passed.
+Each preset runs in its own process on random images with batch 1. Memory is the peak resident set
+of the process (ru_maxrss). It covers the weights, EMA, gradients, optimiser state, writing the
+training state and the weights, and sampling.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def run(name: str, preset: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run what is asked for, each in a process of its own."""
+    """Run the selected presets, each in its own process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("method", nargs="?", choices=NAMES)
     parser.add_argument("preset", nargs="?", choices=sorted(SPECS))

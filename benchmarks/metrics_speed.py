@@ -1,18 +1,19 @@
-"""Speed and memory of the metrics beside other packages, on the same features and one thread.
+"""Speed and memory of the metrics and of other packages, on the same features and one thread.
 
-    python benchmarks/metrics_speed.py            # 2,000 samples a set, a minute
+    python benchmarks/metrics_speed.py            # 2,000 samples per set, one minute
     python benchmarks/metrics_speed.py --full     # 20,000
     python benchmarks/metrics_speed.py --n 5000 --copies 0.5 --only ours floor
 
-Neighbour scores (precision, recall, density, coverage; k = 3): `ours`, `prdc` (it holds all pairs,
-so up to 10,000 samples), `torch-fidelity` (precision and recall alone), and `floor`: two bare
-matrix products of the same size, which is what half a product for each set's own pairs and one
-across allow. The last step of the Frechet distance, from mean and covariance: `ours` with the real
-side's square root at hand, `scipy.linalg.sqrtm`, and `numpy.linalg.eigvals` of the product.
+Neighbour scores (precision, recall, density, coverage; k = 3): `ours`, `prdc` (stores all pairs, so
+only up to 10,000 samples), `torch-fidelity` (precision and recall only), and `floor`, a lower
+bound: two plain matrix products of the same size, which stand for half a product within each set
+and one product across the sets. The last step of the Frechet distance, from mean and covariance:
+`ours` with the cached square root of the real covariance, `scipy.linalg.sqrtm`, and
+`numpy.linalg.eigvals` of the product.
 
-Each contender runs in its own process, so that the peak of its resident memory over what the
-features take is its own; floors run before and after ours in one process, since the speed of a
-shared machine drifts. Seconds are of the clock and, in brackets, of the processor.
+Each implementation runs in its own process, so that peak memory beyond the features is measured
+separately. The floor runs before and after `ours` in the same process, since the speed of a shared
+machine drifts. Times are wall-clock seconds, with CPU seconds in brackets.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SQRTM_SAMPLES = 4096
 
 
 def features(n: int, dim: int, seed: int, spread: float = 1.0) -> Features:
-    """Like those after a ReLU, (n, dim): many zeros, few effective dimensions, full rank."""
+    """Features (n, dim) as after a ReLU: many zeros, few effective dimensions, full rank."""
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(LATENT, dim)).astype(np.float32) / 8
     rng = np.random.default_rng(seed)
@@ -67,7 +68,7 @@ def sets(n: int, dim: int, copies: float) -> tuple[Features, Features]:
 
 
 def gemm(real: Features, fake: Features) -> None:
-    """One product of all pairs of rows, in blocks of the size that is fastest here."""
+    """One matrix product over all pairs of rows, in blocks of the fastest size."""
     x, y = torch.from_numpy(real), torch.from_numpy(fake)
     block = torch.empty(1024 * 4096)
     for rows in slices(0, len(x), 1024):
@@ -77,19 +78,19 @@ def gemm(real: Features, fake: Features) -> None:
 
 
 def floor(real: Features, fake: Features) -> str:
-    """Two products: half of one for each set by symmetry, and one across."""
+    """Two products: by symmetry half a product within each set, and one across."""
     for _ in range(2):
         gemm(real, fake)
     return ""
 
 
 def ours(real: Features, fake: Features) -> str:
-    """All four, for a real set not met before."""
+    """All four scores, for a real set that is not cached."""
     return show(**neighbour_scores(real, fake)._asdict())
 
 
 def by_prdc(real: Features, fake: Features) -> str:
-    """The reference of density and coverage; balls without their edges."""
+    """The reference implementation of density and coverage, with open balls."""
     from prdc import compute_prdc
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -120,7 +121,7 @@ NEIGHBOURS: dict[str, Callable[[Features, Features], str]] = {
 
 
 def frechet_by_ours(a: Moments, b: Moments) -> float:
-    """The second call of this project's, as for every further generated set."""
+    """The second call of this project's code, as for every further generated set."""
     return frechet_distance(a, b)
 
 
@@ -146,7 +147,7 @@ FRECHET: dict[str, Callable[[Moments, Moments], float]] = {
 
 
 def moments(x: Features) -> Moments:
-    """Mean and covariance in float64, of read-only arrays as a sample set has them."""
+    """Mean and covariance in float64, as read-only arrays like those of a sample set."""
     found = Moments(len(x), x.mean(0, dtype=np.float64), np.cov(x.astype(np.float64).T))
     for array in (found.mean, found.cov):
         array.setflags(write=False)
@@ -155,8 +156,8 @@ def moments(x: Features) -> Moments:
 
 @contextlib.contextmanager
 def measured(found: dict[str, Any]) -> Iterator[None]:
-    """Note in `found` the peak of resident memory over that at the start, in bytes (Linux)."""
-    # Forget the peak of what came before.
+    """Store in `found` the increase of peak resident memory, in bytes (Linux)."""
+    # Reset the peak.
     Path("/proc/self/clear_refs").write_text("5")
     start = resident("VmRSS")
     yield
@@ -164,20 +165,20 @@ def measured(found: dict[str, Any]) -> Iterator[None]:
 
 
 def resident(field: str) -> int:
-    """Bytes of a memory field of this process's status."""
+    """A memory field of the status of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Result, seconds of the clock, seconds of the processor."""
+    """Result, wall-clock seconds, CPU seconds."""
     clock, processor = time.perf_counter(), time.process_time()
     result = function()
     return result, time.perf_counter() - clock, time.process_time() - processor
 
 
 def run_neighbours(name: str, n: int, dim: int, copies: float) -> dict[str, Any]:
-    """One contender; for ours also a floor, the mean of one before and one after it."""
+    """Run one implementation; for `ours` also the floor, averaged over before and after."""
     real, fake = sets(n, dim, copies)
     gemm(real[:1024], fake[:1024])
     floors = [timed(lambda: floor(real, fake))[1:]] if name == "ours" else []
@@ -191,7 +192,7 @@ def run_neighbours(name: str, n: int, dim: int, copies: float) -> dict[str, Any]
 
 
 def run_frechet(name: str, dim: int) -> dict[str, Any]:
-    """One contender, on enough samples for covariances of full rank."""
+    """Run one implementation, with enough samples for covariances of full rank."""
     real, fake, warm = (
         moments(features(max(SQRTM_SAMPLES, 2 * dim), dim, seed, spread))
         for seed, spread in ((1, 1.0), (2, 1.05), (3, 1.0))
@@ -205,7 +206,7 @@ def run_frechet(name: str, dim: int) -> dict[str, Any]:
 
 
 def apart(*arguments: str) -> dict[str, Any]:
-    """Run one contender in a process of its own, on one thread."""
+    """Run one implementation in its own process with one thread."""
     single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     root = str(Path(__file__).resolve().parent.parent)
     done = subprocess.run(
@@ -220,7 +221,7 @@ def apart(*arguments: str) -> dict[str, Any]:
 
 
 def table(title: str, results: dict[str, dict[str, Any]]) -> None:
-    """Print contenders, each beside ours."""
+    """Print the results of all implementations, relative to `ours`."""
     print(f"\n{title}")
     print(f"{'':16}{'seconds':>18}{'x ours':>9}{'extra GB':>10}  result")
     reference = results["ours"]["times"][1] if "ours" in results else None
@@ -232,15 +233,17 @@ def table(title: str, results: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Run every contender and print the tables."""
+    """Run every implementation and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n", type=int, default=2000, help="samples a set")
-    parser.add_argument("--dim", type=int, default=2048, help="features a sample")
-    parser.add_argument("--full", action="store_true", help="20,000 samples a set")
+    parser.add_argument("--n", type=int, default=2000, help="samples per set")
+    parser.add_argument("--dim", type=int, default=2048, help="features per sample")
+    parser.add_argument("--full", action="store_true", help="20,000 samples per set")
     parser.add_argument("--copies", type=float, default=0.0, help="share of copied real samples")
-    parser.add_argument("--only", nargs="+", choices=[*NEIGHBOURS, *FRECHET], help="contenders")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*NEIGHBOURS, *FRECHET], help="implementations"
+    )
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     n = 20_000 if options.full else options.n

@@ -55,7 +55,7 @@ class CTConfig(Settings):
     first_stage: int = Field(0, ge=0)
     last_stage: int = Field(7, ge=0)
     c_h: float = Field(0.0, ge=0, description="pseudo-Huber constant; 0 is the plain norm")
-    middle_sigma: tuple[float, ...] = Field((0.821,), description="levels after the first step")
+    middle_sigma: tuple[float, ...] = Field((0.821,), description="noise levels after the first")
     clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
 
     @model_validator(mode="after")

@@ -49,10 +49,12 @@ class GuidedCDConfig(Settings):
     sigma_min: float = Field(0.002, gt=0)
     sigma_max: float = Field(80.0, gt=0)
     rho: float = Field(7.0, gt=0)
-    levels: int = Field(18, ge=2, description="noise levels of the grid; training has levels - 1")
+    levels: int = Field(
+        18, ge=2, description="noise levels of the grid; training uses levels - 1 pairs"
+    )
     w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
     c_h: float = Field(0.03, gt=0)
-    middle_sigma: tuple[float, ...] = Field((1.0882,), description="levels after the first step")
+    middle_sigma: tuple[float, ...] = Field((1.0882,), description="noise levels after the first")
     clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
 
     @model_validator(mode="after")

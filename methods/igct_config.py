@@ -36,30 +36,32 @@ class IGCTConfig(Settings):
     sigma_max: float = Field(80.0, gt=0)
     p_mean: float = -1.1
     p_std: float = Field(2.0, gt=0)
-    inverse_p_mean: float | None = Field(None, description="of the noiser; None: p_mean")
-    inverse_p_std: float | None = Field(None, description="of the noiser; None: p_std")
+    inverse_p_mean: float | None = Field(None, description="p_mean of the noiser; None: same")
+    inverse_p_std: float | None = Field(None, description="p_std of the noiser; None: same")
     q: float = Field(2.0, gt=1)
     k: float = Field(8.0, ge=0)
     b: float = Field(1.0, gt=0)
     first_stage: int = Field(0, ge=0)
     last_stage: int = Field(8, ge=0)
     stage_iterations: int | None = Field(
-        None, ge=1, description="steps of a stage, the last lasting; None: equal parts of training"
+        None, ge=1, description="steps per stage; the last is open-ended; None: equally long stages"
     )
     c_h: float = Field(0.03, gt=0)
     w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
-    window: tuple[float, float] = Field((11.0, 14.3), description="sigma where guidance sets in")
+    window: tuple[float, float] = Field(
+        (11.0, 14.3), description="sigma range of the guidance ramp"
+    )
     window_power: float = 2.0
     p_max: float = Field(0.9, ge=0, le=1)
     reconstruction_weight: float = Field(2e-5, ge=0)
     reconstruction_schedule: tuple[tuple[int, float], ...] | None = Field(
-        None, description="(step, weight) pairs, ascending: the weight from that step on"
+        None, description="ascending (step, weight) pairs; each weight holds from its step on"
     )
     reconstruction_every: int = Field(10, ge=1)
     noiser_form: Literal["train", "eval"] = Field(
-        "eval", description="noiser at inference; the authors drop its skip there: 'eval'"
+        "eval", description="form of the noiser at inference; the authors drop the skip: 'eval'"
     )
-    middle_sigma: tuple[float, ...] = Field((0.821,), description="levels after the first step")
+    middle_sigma: tuple[float, ...] = Field((0.821,), description="noise levels after the first")
     clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
 
     @model_validator(mode="after")

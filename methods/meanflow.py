@@ -41,29 +41,29 @@ class MeanFlowConfig(Settings):
 
     net: NetConfig
     guidance_dim: int = Field(
-        64, ge=4, multiple_of=2, description="features of g, and as many of t - r"
+        64, ge=4, multiple_of=2, description="number of features of g, and of t - r"
     )
     guidance_scale: float = Field(1.0, gt=0, description="factor of w before its embedding")
-    sigma_data: float = Field(0.5, gt=0, description="data are divided by it")
+    sigma_data: float = Field(0.5, gt=0, description="divisor of the data")
     time_mean: float = Field(-0.4, description="mean of logit(t)")
     time_std: float = Field(1.0, gt=0, description="standard deviation of logit(t)")
     same_time: float = Field(0.75, ge=0, lt=1, description="probability that r = t")
     g_max: float = Field(15.0, gt=1, description="training draws ln g from [0, ln g_max]")
     label_dropout: float = Field(0.1, gt=0, lt=1)
-    power: float = Field(1.0, ge=0, le=1, description="p of the adaptive weight; 0 weighs alike")
+    power: float = Field(1.0, ge=0, le=1, description="p of the adaptive weight; 0: equal weights")
     floor: float = Field(1e-3, gt=0, description="c of the adaptive weight")
     per_scale: bool = Field(False, description="divide errors by g, the size of guided velocities")
     mixing: float = Field(
         1.0, ge=0, le=1, description="guided target: 1 is iMF's, 0 MeanFlow's g v + (1 - g) u_null"
     )
     tangent: Literal["sample", "network"] = Field(
-        "sample", description="dz/dt of the derivative: the sample's velocity, or iMF's own u(t, t)"
+        "sample", description="dz/dt of the derivative: the sample's velocity, or u(t, t) as in iMF"
     )
     predict: Literal["velocity", "data"] = Field(
         "velocity", description="the network's output: u, or z - t u"
     )
     time_scale: float = Field(
-        2.7, gt=0, description="factor of t in the network's input: less is smoother"
+        2.7, gt=0, description="factor of t in the network's input; smaller is smoother"
     )
     clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
 

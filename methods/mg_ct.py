@@ -47,12 +47,13 @@ class MGCTConfig(CTConfig):
     guidance_scale: float = Field(1000.0, gt=0, description="factor of w before its embedding")
     w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
     estimate: Estimate = Field(
-        "teacher", description="of both branches: the teacher's, or iGCT's pair of single images"
+        "teacher",
+        description="source of both branches: the teacher, or iGCT's pair of single images",
     )
     interval: tuple[float, float] | None = Field(
-        None, description="sigma within which steps are guided; None: everywhere"
+        None, description="sigma range of guided steps; None: all"
     )
-    window: float = Field(11.0, ge=0, description="sigma above which 'decoupled' guides")
+    window: float = Field(11.0, ge=0, description="sigma above which 'decoupled' guides steps")
 
     @model_validator(mode="after")
     def _interval_ordered(self) -> Self:

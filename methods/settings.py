@@ -31,7 +31,9 @@ class TrainSettings(Settings):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    decay_from: float = Field(1.0, ge=0, le=1, description="fraction of training where lr decays")
+    decay_from: float = Field(
+        1.0, ge=0, le=1, description="fraction of training after which lr decays"
+    )
     final_lr: float = Field(1.0, gt=0, le=1, description="last lr as a fraction of lr")
     ema: float = Field(0.999, ge=0, lt=1)
     ema_ramp: bool = Field(True, description="limit the EMA to (1 + n) / (10 + n) after n steps")
@@ -49,7 +51,9 @@ class Preset(Settings):
     config: SerializeAsAny[Settings]
     train: TrainSettings | None = Field(description="None: nothing to train")
     steps: tuple[int, ...] = Field(description="sampling steps that a sweep uses")
-    init_from: str | None = Field(None, description="method whose run the weights start from")
+    init_from: str | None = Field(
+        None, description="method of the run that gives the initial weights"
+    )
     expected: Mapping[str, str] = Field(default_factory=dict)
 
     def fits(self, spec: DataSpec) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def denoiser_weights(
     source: Mapping[str, Tensor], build: Callable[[], nn.Module], part: str
 ) -> dict[str, Tensor]:
-    """Rename the weights under `model` in `source` to the network `part` of what `build` returns.
+    """Rename the weights under `model` in `source` to the network `part` of the built module.
 
     An unguided source has no layer for guidance. That layer starts at zero, so that guidance has no
     effect at first. The input for augmentation labels, which are zero in sampling, is dropped if

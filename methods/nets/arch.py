@@ -25,25 +25,25 @@ class Arch:
     noise_width: int
     """Width of the noise embedding, as a multiple of `channels`."""
     label_last: bool
-    """Label and guidance join after both mapping layers; otherwise before them."""
+    """Labels and guidance are added after both mapping layers; otherwise before them."""
     wide_first: bool
-    """The first convolution widens by `channel_mult[0]` already."""
+    """The first convolution has `channel_mult[0]` times the width."""
     head_in_decoder: bool
     """The head is the decoder's `<size>_aux_norm/conv`; otherwise `out_norm/conv`."""
     residual_encoder: bool
-    """Every level of the encoder also sees the downsampled input (`aux_residual`)."""
+    """Every level of the encoder also gets the downsampled input (`aux_residual`)."""
     resample_filter: tuple[int, ...]
     scale_shift: bool
     """The embedding scales and shifts after norm1; otherwise it shifts before it."""
     project_resampled: bool
-    """The skip of a resampling block is projected even where the channels agree."""
+    """The skip of a resampling block is projected even if the channels are equal."""
     skip_scale: float
     eps: float
-    """Of every GroupNorm."""
+    """Epsilon of every GroupNorm."""
     channels_per_head: int | None
     """Width of an attention head; None is one head."""
     attend_all_decoder: bool
-    """All decoder blocks at an attention resolution attend; otherwise each level's last."""
+    """All decoder blocks at an attention resolution attend; otherwise only the last of a level."""
     init: Init
 
 

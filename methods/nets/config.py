@@ -36,18 +36,20 @@ class UNetConfig(Settings):
 
     kind: Literal["unet"] = "unet"
     arch: ArchName = "ncsnpp"
-    channels: int = Field(128, ge=4, description="width that channel_mult multiplies")
+    channels: int = Field(128, ge=4, description="base width, multiplied by channel_mult")
     channel_mult: tuple[Positive, ...] = Field(
-        (2, 2, 2), min_length=1, description="width of every level, from full resolution down"
+        (2, 2, 2), min_length=1, description="width factor per level, from full resolution down"
     )
-    num_blocks: int = Field(4, ge=1, description="residual blocks of a level in the encoder")
+    num_blocks: int = Field(4, ge=1, description="residual blocks per encoder level")
     attn_resolutions: tuple[Positive, ...] = Field(
         (16,), description="sizes with self-attention; the innermost block always has it"
     )
     dropout: float = Field(0.0, ge=0, lt=1)
-    fourier_scale: float = Field(0.02, gt=0, description="of ncsnpp's noise features; EDM has 16")
-    augment_dim: int = Field(0, ge=0, description="augmentation labels; EDM's checkpoints have 9")
-    conditional: bool = Field(True, description="whether it has an input for class labels")
+    fourier_scale: float = Field(
+        0.02, gt=0, description="scale of ncsnpp's noise features; EDM: 16"
+    )
+    augment_dim: int = Field(0, ge=0, description="number of augmentation labels; EDM: 9")
+    conditional: bool = Field(True, description="whether the network takes class labels")
 
 
 NetConfig = Annotated[MLPConfig | UNetConfig, Field(discriminator="kind")]

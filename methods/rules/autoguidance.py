@@ -31,7 +31,7 @@ class Autoguidance(Rule[AutoguidanceKnobs]):
     """
 
     name = "autoguidance"
-    summary = "away from a weaker network with the same class (Karras 2024)"
+    summary = "reference: a weaker network with the same class (Karras 2024)"
     knobs_type = AutoguidanceKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"labels": "null"}
     search: ClassVar[Mapping[str, Between | OneOf]] = {}

@@ -20,7 +20,7 @@ class Composite(Rule[NoKnobs]):
     Raises ValueError if two of them override the same part, such as the reference branch.
     """
 
-    summary = "several rules at once"
+    summary = "several rules combined"
 
     def __init__(self, rules: Sequence[Rule[Any]]) -> None:
         super().__init__()

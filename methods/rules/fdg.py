@@ -34,7 +34,7 @@ class FDG(Rule[FDGKnobs]):
     """
 
     name = "fdg"
-    summary = "a scale for every frequency band, for images (Sadat 2025)"
+    summary = "a separate scale per frequency band, for images (Sadat 2025)"
     knobs_type = FDGKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"low": 1.0, "high": 1.0}
     search: ClassVar[Mapping[str, Between | OneOf]] = {

@@ -38,7 +38,7 @@ class ICG(Rule[ICGKnobs]):
     """
 
     name = "icg"
-    summary = "away from the same network with a random class (Sadat 2024)"
+    summary = "reference: the same network with a random class (Sadat 2024)"
     knobs_type = ICGKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"source": "null"}
     search: ClassVar[Mapping[str, Between | OneOf]] = {"source": OneOf(("class", "gaussian"))}

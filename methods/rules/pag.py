@@ -21,7 +21,7 @@ class PAG(AttentionRule[AttentionKnobs]):
     """
 
     name = "pag"
-    summary = "away from the network with identity for attention maps (Ahn 2024)"
+    summary = "reference: the same network with identity attention maps (Ahn 2024)"
     knobs_type = AttentionKnobs
     search: ClassVar[Mapping[str, Between | OneOf]] = {"layers": OneOf(("innermost", "all"))}
 

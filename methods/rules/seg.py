@@ -49,7 +49,7 @@ class SEG(AttentionRule[SEGKnobs]):
     """
 
     name = "seg"
-    summary = "away from the network with blurred attention queries (Hong 2024)"
+    summary = "reference: the same network with blurred attention queries (Hong 2024)"
     knobs_type = SEGKnobs
     search: ClassVar[Mapping[str, Between | OneOf]] = {
         "layers": OneOf(("innermost", "all")),

@@ -53,7 +53,7 @@ class TSG(Rule[TSGKnobs]):
     """
 
     name = "tsg"
-    summary = "away from the same network told another noise level (after Sadat 2024, own form)"
+    summary = "reference: the same network at a perturbed noise level (after Sadat 2024, own form)"
     knobs_type = TSGKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"scale": 0.0, "labels": "null"}
     search: ClassVar[Mapping[str, Between | OneOf]] = {
