@@ -121,7 +121,7 @@ class _Parsed:
 
 
 class _WithoutImports(ast.NodeTransformer):
-    """Removes import lines, and collects them."""
+    """Removes docstrings and import lines, and collects the latter."""
 
     def __init__(self) -> None:
         self.found: list[ast.Import | ast.ImportFrom] = []
@@ -131,6 +131,11 @@ class _WithoutImports(ast.NodeTransformer):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         self.found.append(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        value = node.value
+        is_text = isinstance(value, ast.Constant) and isinstance(value.value, str)
+        return None if is_text else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -184,10 +189,7 @@ def _tree(name: str) -> ast.Module | None:
         tree = ast.parse(b"" if file is None else file.read_bytes())
     except (OSError, SyntaxError, ValueError):  # no source, as of a compiled module
         return None
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
         if isinstance(node, ast.ClassDef):
             node.body = [part for part in node.body if not _describes(part)] or [ast.Pass()]
     return tree

@@ -93,6 +93,7 @@ def test_code_is_known_by_what_it_does(tmp_path):
         PLUGIN,
         PLUGIN.replace("# one each", ""),
         PLUGIN.replace('"""Documented."""', '"""Better documented."""'),
+        PLUGIN.replace('name = "mine"', 'name = "mine"\n    """What it is called."""'),
         PLUGIN.replace("presets = {}", "presets = {**Oracle.presets}"),
         PLUGIN.replace("(self, guidance, steps)", "(\n        self, guidance, steps\n    )"),
     ]
