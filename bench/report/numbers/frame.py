@@ -249,12 +249,14 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Colum
     columns: dict[tuple[str, str, str, int], tuple[Column, Row, Value]] = {}
     notes: dict[Column, str] = {}
     of_floor: set[tuple[str, str, str, int]] = set()
+    told = {v.metric: v.about for row in sorted(rows, key=age) for v in measured(row) if v.about}
     # The floor comes last in the order of methods, so generated rows set the terms.
     for row in sorted(rows, key=lambda r: r.method == FLOOR):
         for value in measured(row):
             key = (row.dataset, value.metric, value.extractor, value.n)
             if key not in columns:
-                columns[key] = (_column(row, value), row, value)
+                about = told.get(value.metric) or _about(value.metric)
+                columns[key] = (_column(row, value, about), row, value)
                 continue
             column, first, other = columns[key]
             there, here = _facts(first, other), _facts(row, value)
@@ -298,7 +300,7 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Colum
     return tuple(found), tuple(notes.items())
 
 
-def _column(row: Row, value: Value) -> Column:
+def _column(row: Row, value: Value, about: About) -> Column:
     return Column(
         dataset=row.dataset,
         metric=value.metric,
@@ -311,20 +313,19 @@ def _column(row: Row, value: Value) -> Column:
         reference=row.reference,
         reference_hash=row.reference_hash,
         reference_n=row.reference_n,
-        about=_about(value),
+        about=about,
     )
 
 
-def _about(value: Value) -> About:
-    """The facts in a value, or for a row from before it had any those of the metric of its name.
+def _about(metric: str) -> About:
+    """The facts of a metric that no row states, since all are from before rows did.
 
-    Precision and its like by another number of neighbours than those registered are no different.
+    Those of the registered metric of that name. Precision and its like by another number of
+    neighbours than those registered have the same ones.
     """
-    if value.about is not None:
-        return value.about
-    if value.metric in METRICS:
-        return METRICS[value.metric].about
-    stem, by_k, k = value.metric.partition("_k")
+    if metric in METRICS:
+        return METRICS[metric].about
+    stem, by_k, k = metric.partition("_k")
     if f"{stem}_k3" not in METRICS:
         return About()
     known = METRICS[f"{stem}_k3"].about

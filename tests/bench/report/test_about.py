@@ -87,6 +87,20 @@ def test_without_facts_a_metric_that_nobody_knows_comes_last_and_is_drawn_by_its
     assert scale_of(data, "novel") == "linear"
 
 
+def test_the_newest_row_that_states_facts_decides():
+    def dated(method, g, day, about):
+        created = f"2025-01-0{day}T00:00:00"
+        return row("digits", method, g, value("novel", 1.0, about=about), created=created)
+
+    found = [
+        dated("edm", 1.0, 1, None),
+        dated("edm", 2.0, 2, TRUE),
+        dated("igct", 1.0, 3, NOVEL),
+        dated("igct", 2.0, 4, None),
+    ]
+    assert [c.about for c in prepare(found).columns] == [NOVEL]
+
+
 @pytest.mark.parametrize(
     "metric", ["fd", "precision_k3", "w1", "saturation", "precision_k5_strict"]
 )
