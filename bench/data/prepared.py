@@ -126,8 +126,8 @@ def check_files(folder: Path, card: DataCard) -> None:
     for name, expected in ((IMAGES, card.images_sha256), (LABELS, card.labels_sha256)):
         if sha256(folder / name, console) != expected:
             raise UserError(
-                f"{folder / name} has changed since it was prepared (its SHA-256 is another): "
-                f"{_again(folder)}."
+                f"{folder / name} has changed since it was prepared (its SHA-256 differs from "
+                f"the card): {_again(folder)}."
             )
 
 

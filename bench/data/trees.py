@@ -1,4 +1,4 @@
-"""Folders, tar and zip archives as one thing: files by name, read as a stream.
+"""Folders, tar and zip archives behind one interface: files by name, read as a stream.
 
 Nothing is extracted to disk. One guard serves all readers: no name and no link leads out of the
 tree, no link makes a loop, no archive has a name twice or a member that unfolds into far more than

@@ -23,7 +23,7 @@ from bench.system.files import check_regular
 
 HEADER_MOST = 10_000
 BOMB, RATIO = 64 << 20, 200
-"""A file of at least as many bytes, compressed this much, is no data but a way to fill memory."""
+"""A file of at least BOMB bytes, packed by more than RATIO, is taken for a decompression bomb."""
 ROWS = 1024
 
 HEADERS = (
@@ -36,11 +36,11 @@ DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
-"""What decoders raise on bytes that are not what they say."""
+"""What decoders raise on damaged bytes and on headers that lie."""
 
 
 def unfolds(size: int, packed: int) -> bool:
-    """Whether `size` bytes are so many, and packed into so few, that nobody's data are in them."""
+    """Whether `size` bytes out of `packed` ones are taken for a decompression bomb."""
     return size >= BOMB and size > RATIO * packed
 
 

@@ -90,7 +90,7 @@ class Sink(ABC):
         if not self._complete:
             if error[0] is None:
                 self.discard()
-            # Tells the temporary file that it is not to get its name.
+            # Leaves the temporary file without its final name, so that it is removed.
             with suppress(_Incomplete):
                 self._stack.__exit__(_Incomplete, _Incomplete(), None)
 
@@ -276,8 +276,8 @@ def first_missing(path: Path, kind: str, card: SampleCard) -> int:
         there = _card_of(path, kind)
     except (UserError, *DAMAGE) as error:
         raise UserError(
-            f"{path} is already there and says not what samples it holds ({said(error)}); choose "
-            "another place for the samples, or remove it."
+            f"{path} is already there and does not say which samples it holds ({said(error)}); "
+            "choose another place for the samples, or remove it."
         ) from None
     if there is None:
         return 0

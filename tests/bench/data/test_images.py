@@ -198,7 +198,7 @@ def test_what_is_there_from_other_settings_is_refused(tmp_path, kind):
         (other / "note.txt").write_text("mine")
     else:
         other.write_text("mine")
-    with pytest.raises(UserError, match="says not what samples it holds"):
+    with pytest.raises(UserError, match="does not say which samples it holds"):
         first_missing(other, kind, make_card())
     wrong = tmp_path / "wrong"
     wrong.write_text("") if kind == "png" else wrong.mkdir()
