@@ -1,4 +1,4 @@
-"""What a report says, as a tree of blocks that HTML, Markdown and TeX are written from."""
+"""The content of a report: a tree of blocks that HTML, Markdown and TeX are written from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DASH = "\N{EN DASH}"
 
 
 class Form(Flag):
-    """The files that a document is written to."""
+    """The forms that a document is written in; each block names its own."""
 
     PAGE = auto()
     MARKDOWN = auto()
@@ -19,7 +19,7 @@ class Form(Flag):
 
 
 EVERYWHERE = Form.PAGE | Form.MARKDOWN | Form.TEX
-TEXTS = Form.PAGE | Form.MARKDOWN
+ON_SCREEN = Form.PAGE | Form.MARKDOWN
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Problems:
-    """The place for what is wrong with figures, which is known once they are drawn."""
+    """The place where the page lists the figures that failed, which is known after drawing."""
 
     forms: ClassVar[Form] = Form.PAGE
 
@@ -134,7 +134,7 @@ class Details:
 
     title: str
     blocks: tuple[Block, ...]
-    forms: Form = TEXTS
+    forms: Form = ON_SCREEN
 
 
 Block = Heading | Paragraph | Table | Figure | Problems | Facts | Details
@@ -142,7 +142,7 @@ Block = Heading | Paragraph | Table | Figure | Problems | Facts | Details
 
 @dataclass(frozen=True)
 class Document:
-    """A title and blocks; `remarks` open the forms that have tables alone."""
+    """A title and blocks; in Markdown and TeX the `remarks` stand below the title."""
 
     title: str
     remarks: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Rows of somebody: the report shows their text as text, in every form, and writes nowhere else."""
+"""Untrusted rows: the report shows their text as text in every form and writes nowhere else."""
 
 import csv
 import json

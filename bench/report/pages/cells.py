@@ -50,7 +50,7 @@ class Footnotes:
         return tuple((mark, text) for text, mark in self._marks.items())
 
     def events(self, rows: Sequence[Row | InversionRow]) -> Text:
-        """What became of rows without a value, with a mark for each reason."""
+        """The outcomes of rows without a value, with the mark of each reason."""
         marks = dict.fromkeys(self._mark(row) for row in rows)
         events = dict.fromkeys(DASH if row.status == "skip" else row.status for row in rows)
         return Text("/".join(events), ",".join(marks))

@@ -1,4 +1,4 @@
-"""What compares the lines of a data set: a paragraph, rankings and hypervolumes."""
+"""The comparison of the lines of a data set: a paragraph, rankings and hypervolumes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from bench.experiment.formatting import decimals
 from bench.report.document import (
     DASH,
-    TEXTS,
+    ON_SCREEN,
     Block,
     Details,
     Form,
@@ -60,7 +60,7 @@ def opening(data: Data, found: Mapping[str, Comparison], dataset: str) -> Iterat
     """The paragraph of a data set, its files, and its hypervolumes."""
     if dataset not in found:
         return
-    yield Paragraph((verdict(data, found[dataset]),), TEXTS, "verdict")
+    yield Paragraph((verdict(data, found[dataset]),), ON_SCREEN, "verdict")
     files = [name for name, frame in comparison_frames(found).items() if frame is not None]
     links = [part for name in files for part in (", ", link(name))][1:]
     yield paragraph("All lines compared: ", *links, ".")
@@ -69,15 +69,15 @@ def opening(data: Data, found: Mapping[str, Comparison], dataset: str) -> Iterat
         yield replace(table, forms=Form.MARKDOWN)
 
 
-def floats(found: Mapping[str, Comparison]) -> Iterator[Block]:
-    """All hypervolumes and rankings for TeX, which has them behind the tables of measures."""
+def tex_tables(found: Mapping[str, Comparison]) -> Iterator[Block]:
+    """All hypervolumes and rankings for TeX, where they follow the tables of measures."""
     for comparison in found.values():
         rankings = map(ranking_table, comparison.rankings.values())
         for table in (*area_tables(comparison), *rankings):
             yield replace(table, forms=Form.TEX)
 
 
-def folded(table: Table, forms: Form = TEXTS) -> Details:
+def folded(table: Table, forms: Form = ON_SCREEN) -> Details:
     """A table that opens when its title is clicked."""
     return Details(table.title, (replace(table, title=""),), forms)
 

@@ -1,4 +1,4 @@
-"""What a report holds, in order: an opening, data sets, sections of their own, provenance."""
+"""The contents of a report in order: opening, data sets, further sections, provenance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.report.document import (
-    TEXTS,
+    ON_SCREEN,
     Block,
     Details,
     Document,
@@ -36,7 +36,7 @@ from bench.report.numbers.words import (
     unmeasured,
 )
 from bench.report.numbers.yardstick import Yardstick
-from bench.report.pages.comparison import floats, folded, opening, ranking_table
+from bench.report.pages.comparison import folded, opening, ranking_table, tex_tables
 from bench.report.pages.inversions import inversion_section
 from bench.report.pages.measures import difference_table, measure_table, measure_title
 from bench.report.pages.provenance import OUTCOMES, provenance_section, without_result
@@ -45,7 +45,7 @@ from bench.report.pages.yardstick import yardstick_section
 
 @dataclass(frozen=True)
 class Findings:
-    """What is computed from the rows for a report."""
+    """All that is computed from the rows for one report; `lines` are comparisons by data set."""
 
     data: Data
     lines: Mapping[str, Comparison]
@@ -61,13 +61,13 @@ def make_document(
     exact: Sequence[Plan],
     edits: Sequence[Plan],
 ) -> Document:
-    """The report with its figures: of methods, of the exact denoiser, and of edits."""
+    """The report with the figures of methods, of the exact denoiser (`exact`) and of edits."""
     data = found.data
     lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
     blocks = [
         *_opening(data, note),
         *(block for dataset in data.datasets for block in _dataset(found, dataset, figures)),
-        *floats(found.lines),
+        *tex_tables(found.lines),
         *yardstick_section(found.yardsticks, _by_dataset(exact)),
         *(inversion_section(found.inversions, _by_dataset(edits)) if found.inversions else ()),
         *without_result(data),
@@ -104,10 +104,10 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
 
 
 def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator[Block]:
-    """What compares all lines, every measure as table and curve, then the other figures."""
+    """The comparison of all lines, a table and a curve per measure, then the other figures."""
     own = [column for column in found.data.columns if column.dataset == dataset]
     plans = [plan for plan in figures if plan.dataset == dataset]
-    yield Heading(dataset, forms=TEXTS if own else Form.PAGE)
+    yield Heading(dataset, forms=ON_SCREEN if own else Form.PAGE)
     if not own:
         yield paragraph("Nothing was measured; the reasons are below.")
     yield from opening(found.data, found.lines, dataset)
@@ -124,7 +124,7 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
 
 
 def _differences(found: Findings, column: Column) -> Iterator[Block]:
-    """The paired differences; in Markdown their title stands alone and names the measure."""
+    """The paired differences. In Markdown their title also names the measure."""
     table = difference_table(found.data, column, found.differences[column])
     source = Paragraph((f"{COMPARED} ", link("differences.csv")), kind="notes")
     yield Details(DIFFERENCES, (table, source), Form.PAGE)

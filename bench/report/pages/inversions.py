@@ -9,7 +9,7 @@ from bench.experiment.inversion_rows import InversionRow, Score, Share
 from bench.report.document import (
     DASH,
     EVERYWHERE,
-    TEXTS,
+    ON_SCREEN,
     Block,
     Figure,
     Heading,
@@ -50,7 +50,7 @@ def inversion_section(data: Inversions, figures: Mapping[str, Sequence[Figure]])
     if data.left_out:
         rows = f"{data.left_out} row{'' if data.left_out == 1 else 's'}"
         text = f"{rows} left out: of older weights, or measured again since."
-        yield Paragraph((text,), TEXTS)
+        yield Paragraph((text,), ON_SCREEN)
     yield paragraph(
         *("The same numbers: ", link("inversions.csv"), "; by pair of classes: "),
         *(link("edits.csv"), "."),

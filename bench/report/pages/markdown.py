@@ -36,7 +36,7 @@ def _block(block: Block) -> str:
             summary = f"<details><summary>{escape(' '.join(block.title.split()))}</summary>"
             return "\n\n".join([summary, *map(_block, block.blocks), "</details>"])
         case _:
-            raise TypeError(f"{type(block).__name__} stands on the page alone")
+            raise TypeError(f"Markdown cannot show {type(block).__name__}")
 
 
 def _table(table: Table) -> str:
@@ -57,7 +57,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _cell(cell: Text) -> str:
-    """A cell; its text is a number or a word of the report's own."""
+    """A cell; its text is a number or a word of the report, so it needs no escaping."""
     text = f"**{cell.text}**" if cell.bold else cell.text
     text = f"{text}<sup>{verbatim(cell.marks)}</sup>" if cell.marks else text
     return f"{text} {cell.error}" if cell.error else text

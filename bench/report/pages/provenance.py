@@ -1,4 +1,4 @@
-"""Where the numbers of the page come from, and the cells that have none."""
+"""The end of the page: cells without a result, and where the numbers come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long tables as CSV that a spreadsheet takes for what they are."""
+"""Tables as CSV in which a spreadsheet finds no formula."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """The table as CSV; text that a spreadsheet would compute gets an apostrophe in front.
+    """The table as CSV; text that a spreadsheet would run as a formula starts with an apostrophe.
 
-    Names and reasons come out of files that may be somebody's. Numbers are no text here and stay.
+    Names and reasons come from untrusted files. Numbers are not text, so they stay as they are.
     """
     safe = frame.map(_plain).rename(columns=_plain)
     return safe.to_csv(index=False, lineterminator="\n")

@@ -34,7 +34,7 @@ def tex(document: Document) -> str:
             case Heading():
                 out += ["", _comment(block.text)]
             case _:
-                raise TypeError(f"TeX has tables and headings, not {type(block).__name__}")
+                raise TypeError(f"TeX cannot show {type(block).__name__}")
     return "\n".join(out) + "\n"
 
 

@@ -60,7 +60,7 @@ def test_the_paragraph_opens_the_data_set_on_the_page_and_in_the_tables(report):
     assert lines[lines.index("## digits") + 1].startswith("FD classifier @300, every line")
 
 
-def test_rankings_stand_behind_their_measures(report):
+def test_rankings_follow_their_measures(report):
     text = report.markdown.read_text(encoding="utf-8")
     for title in ("FD classifier @300 ↓", "Recall classifier @300 ↑"):
         assert f"<details><summary>Ranking of lines: {title}</summary>" in text
@@ -88,7 +88,7 @@ def test_tables_group_rules_below_their_method():
     assert text.count(r"{\itshape edm, 18 steps: guidance rules}") == text.count("begin{tabular}")
 
 
-def test_files_hold_a_line_a_point(report):
+def test_files_have_one_line_per_point(report):
     points = read(report, "pareto.csv")
     # edm and igct at three scales, two rules at two of their own, ct at one.
     assert points.groupby(["metric", "against"]).size().to_dict() == {
@@ -116,7 +116,7 @@ def test_files_hold_a_line_a_point(report):
     assert fd.value.is_monotonic_increasing
 
 
-def test_hashes_stand_once_a_row(report):
+def test_hashes_are_written_once_per_row(report):
     values, origin = read(report, "summary.csv"), read(report, "provenance.csv")
     assert {"rule", "knobs_from", "nfe_weighted"} <= set(values)
     assert not [name for name in values if "hash" in name or name in ("checkpoint", "key")]

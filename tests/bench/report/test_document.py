@@ -113,5 +113,5 @@ def test_blocks_are_shown_in_their_forms_alone():
     assert "<h2>PAGE</h2>\n</body>" in shown["PAGE"]
     assert shown["MARKDOWN"].endswith("## MARKDOWN\n\nsee a.csv\n")
     assert shown["TEX"].endswith("\n\n% TEX\n")
-    with pytest.raises(TypeError, match="not Details"):
+    with pytest.raises(TypeError, match="TeX cannot show Details"):
         tex(document(Details("a", (), Form.TEX)))

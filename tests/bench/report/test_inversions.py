@@ -112,7 +112,7 @@ def cells(table, label):
     return dict(zip(table.names, line.cells, strict=True))
 
 
-def test_reconstruction_has_one_line_a_run_with_errors_and_the_best_in_bold():
+def test_reconstruction_has_one_line_per_run_with_errors_and_the_best_in_bold():
     table = tables(demo())["Reconstruction"]
     assert [line.label for line in table.lines] == ["edm", "igct"]
     assert table.names == (
@@ -132,7 +132,7 @@ def test_reconstruction_has_one_line_a_run_with_errors_and_the_best_in_bold():
     assert "batches of 128" in notes
 
 
-def test_edits_have_one_column_a_scale_their_ceiling_and_reasons():
+def test_edits_have_one_column_per_scale_a_ceiling_and_reasons():
     table = tables(demo())["Edits"]
     assert [line.label for line in table.lines] == [
         *("edm", "ct", "igct", "real images, unedited (ceiling)")
@@ -150,7 +150,7 @@ def test_edits_have_one_column_a_scale_their_ceiling_and_reasons():
     assert {c.text for c in table.lines[-1].cells[2:]} == {f"0.980 (0.890{DASH}0.996)"}
 
 
-def test_latents_stand_beside_what_noise_would_give():
+def test_latents_are_compared_with_noise():
     table = tables(demo())["Latents"]
     assert cells(table, "edm")["std"].text == "0.900"
     noise = cells(table, "N(0, 1)")
@@ -159,7 +159,7 @@ def test_latents_stand_beside_what_noise_would_give():
     ]
 
 
-def test_runs_of_one_method_are_told_apart():
+def test_each_run_of_a_method_has_its_own_label():
     rows = [inversion("igct"), inversion("igct", train_seed=1), inversion("edm")]
     labels = [line.label for line in tables(rows)["Reconstruction"].lines]
     assert labels == ["edm", "igct [digits-igct-s0]", "igct [digits-igct-s1]"]
@@ -223,7 +223,7 @@ def test_the_grid_names_rows_and_columns():
         grid_figure(wrong, "t")
 
 
-def test_the_summary_has_a_line_a_row():
+def test_the_summary_has_one_line_per_row():
     frame = inversion_summary(prepare_inversions(demo()))
     assert len(frame) == 7
     edm = frame[(frame.method == "edm") & (frame.guidance == 7)].iloc[0]
@@ -233,7 +233,7 @@ def test_the_summary_has_a_line_a_row():
     assert frame[frame.status == "skip"].mse.isna().all()
 
 
-def test_a_report_without_inversions_is_what_it_was(tmp_path):
+def test_inversions_add_a_section_and_change_nothing_else(tmp_path):
     plain = write_report(cells_alone(), tmp_path / "plain", published=None)
     both = write_report(cells_alone(), tmp_path / "both", published=None, inversions=few())
     assert not list((tmp_path / "plain").glob("inversions.csv"))

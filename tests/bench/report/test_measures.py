@@ -110,7 +110,7 @@ def test_single_runs_state_their_error_and_where_it_is_from():
     assert r"\textbf{3.00}\,{\scriptsize $\pm$ 0.12}" in tex(document(table))
 
 
-def test_single_runs_are_told_from_means_over_seeds():
+def test_footnotes_separate_single_runs_from_means_over_seeds():
     known = {"se": 0.1, "se_method": "jackknife"}
     floor = row("digits", "real", 1.0, value("fd", 1.0, **known))
     several = [row("digits", "edm", 1.0, value("fd", x, **known), seed=int(x)) for x in (3.0, 4.0)]
@@ -125,7 +125,7 @@ def test_single_runs_are_told_from_means_over_seeds():
     assert any("over sampling seeds, their number behind:" in text for _, text in mixed.notes)
 
 
-def test_shares_at_both_ends_show_the_end_of_their_interval():
+def test_a_share_of_0_or_1_shows_the_end_of_its_interval():
     ends = {"low": 0.0, "high": 0.0126, "se": 0.0, "se_method": "binomial, Wilson interval"}
     top = {**ends, "low": 0.9874, "high": 1.0}
     rows = [

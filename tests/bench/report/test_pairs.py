@@ -37,7 +37,7 @@ def test_what_methods_share_cancels():
     assert not found["igct"].is_significant
 
 
-def test_all_that_are_not_told_from_the_best_are_bold(tmp_path):
+def test_methods_not_significantly_behind_the_best_are_bold(tmp_path):
     data = prepare(rows())
     table = measure_table(data, data.columns[0])
     bold = {line.label: line.cells[2].bold for line in table.lines}
@@ -72,7 +72,7 @@ def test_a_method_that_diverged_at_some_seed_is_not_compared():
     assert {d.series.method for d in differences(data, data.columns[0])} == {"igct"}
 
 
-def test_the_file_has_a_line_a_difference():
+def test_the_file_has_one_line_per_difference():
     frame = difference_frame(headline_differences(prepare(rows())).items())
     assert tuple(frame.columns) == FIELDS
     assert frame["method"].tolist() == ["ct, 1 step", "igct, 1 step"]

@@ -81,7 +81,7 @@ def test_the_page_links_only_to_its_own_files(report):
         assert (report.page.parent / link).is_file()
 
 
-def test_the_page_tells_reasons_provenance_and_what_is_left_out(report):
+def test_the_page_gives_reasons_provenance_and_the_rows_left_out(report):
     page = Page(report.page.read_text(encoding="utf-8"))
     text = " ".join(page.words)
     assert "1 row of older checkpoints left out" in text
@@ -132,7 +132,7 @@ def test_nothing_is_written_when_rows_are_refused(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
-def test_differences_and_reasons_are_told(tmp_path):
+def test_differences_and_reasons_are_reported(tmp_path):
     lacking = {"kid": "kid needs a < b"}
     rows = [
         row("digits", m, 1.0, value("fd", x, se=0.1, replicates=(x, x + own)), unmeasured=lacking)
