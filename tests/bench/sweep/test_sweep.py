@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from bench.evaluation.plan import Planned
+from bench.evaluation.plan import Measurement
 from bench.experiment.rows import read_row
 from methods import METHODS, Preset
 from methods.oracle import Oracle, OracleConfig
@@ -344,7 +344,7 @@ def test_planned_signatures_differ_by_reference():
     from bench.evaluation.plan import plan_metric
 
     made = [plan_metric(Wasserstein1(), None, reference) for reference in ("a", "b")]
-    assert all(isinstance(p, Planned) for p in made)
+    assert all(isinstance(p, Measurement) for p in made)
     assert made[0].signature != made[1].signature
 
 
