@@ -75,7 +75,7 @@ def real_sets(plan: Plan, reference: Reference, cache: Path, tell: Count) -> tup
 
 
 def _set_of(found: Statistics, measurements: Sequence[Measurement], cache: Path) -> SampleSet:
-    """What a file holds, as the real side; what is computed of it is kept in `cache`."""
+    """What a file holds, as the real set; what is computed of it is kept in `cache`."""
     moments: dict[str, Moments] = {}
     features = {}
     for m in measurements:

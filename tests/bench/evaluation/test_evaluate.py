@@ -103,7 +103,7 @@ def test_a_folder_a_zip_and_an_npz_are_one(folders, kind, tmp_path):
     ]
 
 
-def test_the_real_side_is_extracted_once_and_never_stale(folders, tmp_path):
+def test_the_reference_is_extracted_once_and_never_stale(folders, tmp_path):
     first, _ = evaluate("fake", "-r", "real", *USUAL)
     assert Small.seen == 100
     again, _ = evaluate("fake", "-r", "real", *USUAL)
