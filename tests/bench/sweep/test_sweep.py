@@ -260,10 +260,11 @@ def test_the_real_side_is_made_once_and_again_if_it_is_damaged(trained, monkeypa
     whole = cached.read_bytes()
     (values,) = [row.values for row in rows_of(trained, "ct")]
     assert real_samples() == 0
+    half = len(whole) // 2
     for damage in (
-        whole[: len(whole) // 2],
+        whole[:half],
         b"",
-        whole[:-500] + bytes([whole[-500] ^ 1]) + whole[-499:],
+        whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :],
     ):
         cached.write_bytes(damage)
         for path in (trained / "default" / "cells").rglob("*.json"):
