@@ -20,7 +20,7 @@ from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.evaluation.compare import Reference
+    from bench.evaluation.reference import Reference
     from bench.evaluation.result import Report
     from bench.evaluation.sides import SampleSource
     from bench.experiment.protocols import Protocol

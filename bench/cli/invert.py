@@ -113,7 +113,7 @@ def edit_command(
     import torch
 
     from bench.data.convert import from_model
-    from bench.evaluation.prepare import make_extractor
+    from bench.evaluation.makers import Makers
     from bench.experiment.ranges import parse_range
     from bench.inversion.files import class_index, write_image
     from bench.inversion.find import edit_classes, find_images, find_run
@@ -135,7 +135,7 @@ def edit_command(
         if reason:
             raise UserError(f"Run {ready.card.name!r} cannot be edited with: {reason}.", code=2)
     images = find_images(files or (), data, source_class, samples, "--source-class")
-    judge = make_extractor("classifier", data, found.cache, None, False)
+    judge = Makers(found.cache).make("classifier", data)
     folder = out or found.root / "edited" / ready.card.name
     editor = make_editor(ready, batch, where)
     edits = len(targets) * len(scales)

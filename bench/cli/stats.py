@@ -49,8 +49,9 @@ def stats_make_command(
 ) -> None:
     """Write the mean and covariance of features, as others' programs read them."""
     from bench.data.find import find_dataset
-    from bench.evaluation.compare import SPATIAL, feed_side
+    from bench.evaluation.compare import feed_side
     from bench.evaluation.makers import Makers
+    from bench.evaluation.reference import SPATIAL
     from bench.evaluation.sides import check_exists, dataset_source, file_source, names_dataset
     from bench.evaluation.statistics.base import StatisticsCard
     from bench.evaluation.statistics.write import FORMATS, write_statistics

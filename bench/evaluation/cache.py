@@ -1,26 +1,23 @@
-"""Costly results and trained extractors on disk, named by what they depend on."""
+"""Costly results on disk, named by what they depend on: reference sets, sums, trained networks."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-import safetensors
-from torch import Tensor
 
 import metrics
-from bench.evaluation.archive import DAMAGE, load_arrays
+from bench.data.untrusted import DAMAGE
 from bench.experiment.identity import digest
-from bench.system.files import atomic_file, tell_damaged
-from bench.system.tensor_files import write_tensors
-from metrics.extractors.weights import weights_digest
+from bench.system.files import atomic_file, check_regular, tell_damaged
 from metrics.memo import Arrays, content_digest
 
 LIBRARIES = ("numpy", "scipy", "torch")
@@ -29,15 +26,23 @@ LIBRARIES = ("numpy", "scipy", "torch")
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """The store of `metrics.memo.keep_in` that keeps every result in a file of `folder`."""
+    """A store (`metrics.memo.Store`) that keeps every result in a file of `folder`.
+
+    `code` stands for the code that computes them, by default all estimators (`code_version`).
+    """
 
     folder: Path
+    code: str | None = None
 
     def __call__(
         self, name: str, arguments: Sequence[str], compute: Callable[[], Arrays]
     ) -> Arrays:
         """What `compute` returns, computed by this code once."""
-        parts = {"function": name, "code": code_version(), "arguments": list(arguments)}
+        parts = {
+            "function": name,
+            "code": code_version() if self.code is None else self.code,
+            "arguments": list(arguments),
+        }
         return remembered_on_disk(self.folder, name, parts, compute)
 
 
@@ -54,27 +59,42 @@ def remembered_on_disk(
     path = folder / f"{name}-{key[:24]}.npz"
     arrays = _load(path, key)
     if arrays is None:
-        arrays = compute()
-        checksum = np.array([content_digest(arrays, {"key": key})])
+        made = compute()
+        checksum = np.array([content_digest(made, {"key": key})])
         with atomic_file(path) as file:
-            np.savez(file, allow_pickle=False, checksum=checksum, **arrays)
+            np.savez(file, allow_pickle=False, checksum=checksum, **made)
+        # Read back, so that the first run sees exactly what later ones see.
+        arrays = _read(path)
+        del arrays["checksum"]
     for array in arrays.values():
         array.setflags(write=False)
     return arrays
 
 
 def _load(path: Path, key: str) -> Arrays | None:
+    """The arrays of a file; None if there is none, or its checksum is not of its content."""
     try:
-        arrays = load_arrays(path)
+        arrays = _read(path)
         stored = str(arrays.pop("checksum")[0])
         if stored == content_digest(arrays, {"key": key}):
             return arrays
     except FileNotFoundError:
         return None
-    except DAMAGE:
+    except (*DAMAGE, TokenError):
         pass
     tell_damaged(path)
     return None
+
+
+def _read(path: Path) -> Arrays:
+    """Copies own their data, without which no result for them would be remembered."""
+    check_regular(path)
+    with zipfile.ZipFile(path) as archive:
+        # What is compressed may unfold into more than there is memory for.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed")
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name].copy() for name in file.files}
 
 
 @functools.cache
@@ -84,38 +104,3 @@ def code_version() -> str:
     for path in sorted(Path(metrics.__file__).parent.glob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()
-
-
-@dataclass(frozen=True)
-class ClassifierFiles:
-    """The store of trained classifiers: a safetensors file in `folder` for each training."""
-
-    folder: Path
-
-    def save(self, key: str, about: str, weights: Mapping[str, Tensor]) -> None:
-        """Write the weights atomically, with the key of their training."""
-        # One entry, since the format keeps no order of several and equal weights make equal files.
-        metadata = {"about": json.dumps([key, weights_digest(about, weights)])}
-        write_tensors(self._path(key), weights, metadata)
-
-    def load(self, key: str, about: str) -> dict[str, Tensor] | None:
-        """The weights, or None if the file is missing, damaged or of other arguments."""
-        path = self._path(key)
-        try:
-            if not path.is_file():
-                return None
-            with safetensors.safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            # The format finds a truncated file, not a changed byte in the weights.
-            if metadata.get("about") == json.dumps([key, weights_digest(about, weights)]):
-                return weights
-        except FileNotFoundError:
-            return None
-        except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError):
-            pass
-        tell_damaged(path)
-        return None
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"classifier-{key[:16]}.safetensors"

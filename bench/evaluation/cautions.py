@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.evaluation.compare import Plan, Reference
+from bench.evaluation.plan import Plan
+from bench.evaluation.reference import Reference
 from bench.evaluation.sides import SampleSource
 from bench.experiment.protocols import Protocol
 from bench.system.errors import UserError
@@ -20,7 +21,7 @@ def cautions(
     if side is not None:
         found += _sizes(fake, side)
     found += [_copies(each) for each in (fake, side) if each is not None and each.copies]
-    for p in plan.planned:
+    for p in plan.measurements:
         if not p.metric.about.plug_in or not p.extractor:
             continue
         dim = plan.made[p.extractor].dim

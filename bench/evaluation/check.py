@@ -14,7 +14,7 @@ from bench.data import Dataset
 from bench.data.checksum import sha256
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
-from bench.evaluation.prepare import make_extractor
+from bench.evaluation.makers import Makers
 from bench.evaluation.weights import find_files, weights_folders
 from bench.system.errors import UserError
 from bench.system.progress import SILENT, Reporter, Say
@@ -89,9 +89,7 @@ def try_extractor(
     """What an extractor makes of a few random samples, in a sentence; UserError if unusable."""
     data = _trial_data(name)
     with tempfile.TemporaryDirectory() as cache:
-        extractor = make_extractor(
-            name, data, Path(cache), weights, download, device=device, tell=say
-        )
+        extractor = Makers(Path(cache), weights, download, device, say).make(name, data)
     return _trial(extractor, data)
 
 

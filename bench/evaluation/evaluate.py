@@ -8,16 +8,10 @@ from pathlib import Path
 
 from bench.data.find import find_dataset
 from bench.evaluation.cautions import cautions
-from bench.evaluation.compare import (
-    Reference,
-    check_statistics,
-    compute,
-    fake_set,
-    make_plan,
-    make_reference,
-    real_sets,
-)
+from bench.evaluation.compare import compute, feed_side, real_sets
 from bench.evaluation.makers import Makers
+from bench.evaluation.plan import plan_measurements
+from bench.evaluation.reference import Reference, check_statistics, make_reference
 from bench.evaluation.result import Report
 from bench.evaluation.sides import (
     SampleSource,
@@ -117,25 +111,24 @@ def evaluate(
     data = reference.side.data if reference.side is not None else None
     made |= makers.of_data(request.extractors, data, fake.shape)
     warnings = check_statistics(reference, made)
-    defaults = sorted(name for name, metric in METRICS.items() if metric.default)
-    plan = make_plan(
-        request.metrics or defaults, made, reference, fake, request.protocol,
-        asked=bool(request.metrics),
+    plan = plan_measurements(
+        request.metrics, made.values(), reference,
+        image=fake.is_image, n=fake.n, protocol=request.protocol,
     )  # fmt: skip
     warnings += cautions(plan, fake, reference, request.protocol)
     for line in warnings:
         reporter.warn(line)
     with reporter.counting(f"features of {reference.name}") as count:
-        real = real_sets(plan, reference, cache, count)
+        plan, real = real_sets(plan, reference, cache, count)
     with reporter.counting(f"features of {fake.name}") as count:
-        seen = fake_set(plan, fake, count)
+        accumulator = plan.accumulator()
+        feed_side(accumulator, fake, count)
     protocol = request.protocol
-    rows = compute(
-        plan, real, seen, fake=fake, reference=reference, protocol=protocol.name if protocol else ""
-    )
+    name = protocol.name if protocol else ""
+    rows, missing = compute(plan, real, accumulator.finish(), fake=fake, protocol=name)
     report = Report(
         rows=tuple(rows),
-        not_measured=tuple(plan.unmeasured),
+        not_measured=tuple(missing),
         warnings=tuple(warnings),
         notes=protocol.notes if protocol else (),
         created=now(),

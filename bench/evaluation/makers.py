@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import torch
 
 from bench.data import Dataset
 from bench.data.stand_in import RandomImages
-from bench.evaluation.prepare import make_extractor
-from bench.evaluation.weights import check_weights
+from bench.evaluation.cache import ResultFiles
+from bench.evaluation.weights import check_weights, find_weights, not_loaded, verified
 from bench.system.errors import UserError, unknown
+from bench.system.failures import system_error
 from bench.system.progress import Say
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 from metrics.base import Extractor
+from metrics.extractors import EfficientNetExtractor, train_classifier, train_head
+from metrics.extractors.weights_table import WEIGHTS
 
 OF_DATA = ("classifier", "identity")
 """Extractors that depend on the data, and are made once that is known."""
@@ -24,25 +28,27 @@ OF_DATA = ("classifier", "identity")
 
 @dataclass(frozen=True)
 class Makers:
-    """What extractors are made with."""
+    """What extractors are made with; `tell` gets a sentence before and during what takes long."""
 
     cache: Path
-    weights: Path | None
-    download: bool
-    device: torch.device
-    tell: Say
+    weights: Path | None = None
+    download: bool = False
+    device: torch.device | str = "cpu"
+    tell: Say = lambda _: None
 
-    def networks(self, names: Sequence[str]) -> dict[str, Extractor]:
-        """Those that need weights alone; a UserError, before anything is read, if some lack.
-
-        All names and weights are looked for before the first network is built.
-        """
+    def check(self, names: Iterable[str]) -> None:
+        """UserError unless there are such extractors, with their weights; nothing is built."""
+        names = tuple(names)
         for name in names:
             if name not in EXTRACTORS:
                 raise unknown("extractor", name, EXTRACTORS)
         check_weights(names, self.weights, self.download)
+
+    def networks(self, names: Sequence[str]) -> dict[str, Extractor]:
+        """Those that need weights alone; a UserError, before anything is read, if some lack."""
+        self.check(names)
         stand_in = RandomImages(DataSpec("images", (3, 64, 64), 1))
-        return {name: self._make(name, stand_in) for name in names if name not in OF_DATA}
+        return {name: self.make(name, stand_in) for name in names if name not in OF_DATA}
 
     def of_data(
         self, names: Sequence[str], data: Dataset | None, shape: tuple[int, ...]
@@ -57,12 +63,53 @@ class Makers:
                         "(bench list datasets), or take another extractor.",
                         code=2,
                     )
-                found[name] = self._make(name, data)
+                found[name] = self.make(name, data)
             elif name == "identity":
-                found[name] = self._make(name, RandomImages(DataSpec("vectors", shape, 1)))
+                found[name] = self.make(name, RandomImages(DataSpec("vectors", shape, 1)))
         return found
 
-    def _make(self, name: str, data: Dataset) -> Extractor:
-        return make_extractor(
-            name, data, self.cache, self.weights, self.download, device=self.device, tell=self.tell
-        )
+    def make(self, name: str, data: Dataset) -> Extractor:
+        """One extractor ready for use; missing weights are a UserError that says what to do.
+
+        `classifier` is a small network of its own, or a head on efficientnet-lite0's features where
+        that can see enough: colour images from 32x32.
+        """
+        if name not in EXTRACTORS:
+            raise unknown("extractor", name, EXTRACTORS)
+        try:
+            if name == "identity":
+                return EXTRACTORS[name](data.spec.shape[0])
+            if name == "classifier":
+                samples, labels = data.train.samples, data.train.labels
+                # A training says itself what decides its weights.
+                store = ResultFiles(self.cache, code="")
+                if not is_photographic(data):
+                    return train_classifier(samples, labels, store=store)
+                network = _efficientnet(str(self.device))
+                return train_head(samples, labels, network=network, store=store, tell=self.tell)
+            if name == EfficientNetExtractor.name:
+                return _efficientnet(str(self.device))
+            if name in WEIGHTS:
+                found = find_weights(WEIGHTS[name], self.weights, download=self.download)
+                return EXTRACTORS[name](verified(found, WEIGHTS[name]), device=self.device)
+            return EXTRACTORS[name](self.weights, download=self.download)
+        except (OSError, RuntimeError) as error:
+            if system_error(error) is not None:
+                raise
+            raise not_loaded(name, error) from None
+        except ValueError as error:
+            raise UserError(
+                f"Extractor {name!r} cannot be used on {data.name!r}: {error}."
+            ) from None
+
+
+def is_photographic(data: Dataset) -> bool:
+    """Whether a network trained on photographs can see enough: colour images from 32x32."""
+    shape = data.spec.shape
+    return data.spec.is_image and shape[0] == 3 and min(shape[1:]) >= 32
+
+
+@functools.lru_cache(maxsize=1)
+def _efficientnet(device: str) -> EfficientNetExtractor:
+    # One for all who ask: it remembers its last batch, which the classifier then gets for nothing.
+    return EfficientNetExtractor(device=device)

@@ -1,20 +1,24 @@
-"""The metrics of a plan on one generated set: values with their errors, as rows store them."""
+"""The planner of metric x extractor, and values with their errors of what it planned."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from bench.evaluation.reference import Reference
+from bench.evaluation.result import NotMeasured
 from bench.experiment.identity import code_hash, digest
+from bench.experiment.protocols import Protocol
 from bench.experiment.rows import Value
+from bench.system.errors import UserError, unknown
 from bench.system.failures import system_error
-from metrics import Accumulator
+from metrics import METRICS, Accumulator, plan_needs
 from metrics.base import Estimate, Extractor, Metric, SampleSet
 
 
 @dataclass(frozen=True)
-class Planned:
+class Measurement:
     """One metric with its extractor ('' where it uses none) and a hash of what it depends on."""
 
     metric: Metric
@@ -29,6 +33,45 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What is measured with the extractors that were made, and why the rest is not."""
+
+    measurements: tuple[Measurement, ...]
+    unmeasured: tuple[NotMeasured, ...]
+    made: Mapping[str, Extractor]
+
+    def extractors(self) -> dict[str, Extractor]:
+        """Every extractor that a measurement uses, by its name."""
+        used = {m.extractor for m in self.measurements if m.extractor}
+        # Metrics of known densities name no extractor and look into the features of vectors.
+        if any(m.metric.needs - {"pixels"} for m in self.measurements if not m.extractor):
+            used.add("identity")
+        return {name: extractor for name, extractor in self.made.items() if name in used}
+
+    def accumulator(self) -> Accumulator:
+        """A fresh pass over one set, which keeps what the measurements need."""
+        return Accumulator(self.extractors(), plan_needs(m.metric for m in self.measurements))
+
+    def part(self, measurements: Iterable[Measurement]) -> Plan:
+        """The plan of some of the measurements."""
+        return replace(self, measurements=tuple(measurements))
+
+    def fitting(self, real: Callable[[Metric], SampleSet]) -> Plan:
+        """The part for which the `real` set of a metric has everything, and why not the rest."""
+        refused = {
+            m: m.metric.refuses(real=real(m.metric), extractor=m.extractor)
+            for m in self.measurements
+        }
+        lacking = tuple(
+            NotMeasured(metric=m.metric.name, extractor=m.extractor, reason=reason)
+            for m, reason in refused.items()
+            if reason is not None
+        )
+        fitting = tuple(m for m, reason in refused.items() if reason is None)
+        return Plan(fitting, (*self.unmeasured, *lacking), self.made)
+
+
+@dataclass(frozen=True)
 class Measured:
     """What one generated set gave: values, a sentence a failed metric, reasons for those left out.
 
@@ -40,7 +83,58 @@ class Measured:
     unmeasured: Mapping[str, str]
 
 
-def plan_metric(metric: Metric, extractor: Extractor | None, reference_hash: str) -> Planned:
+def plan_measurements(
+    metrics: Sequence[str],
+    extractors: Iterable[Extractor],
+    reference: Reference,
+    *,
+    image: bool,
+    n: int | None = None,
+    protocol: Protocol | None = None,
+) -> Plan:
+    """Every metric on every extractor that fits the data, or those of the protocol.
+
+    `image` says whether the samples are images, `n` how many generated ones there are, where that
+    is known already. Without `metrics` all default ones are planned, and nothing is told of those
+    that are not for such data. UserError with all reasons if nothing is left.
+    """
+    made = {extractor.name: extractor for extractor in extractors}
+    planned: list[Measurement] = []
+    refused: list[NotMeasured] = []
+    unfit: list[str] = []
+    for name in metrics or sorted(name for name, metric in METRICS.items() if metric.default):
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+        metric = METRICS[name]()
+        for extractor in made.values() if metric.uses_extractor else (None,):
+            where = "" if extractor is None else extractor.name
+            if protocol is not None and not protocol.has(name, where):
+                continue
+            reason = metric.supports(
+                domain="image" if image else "vector", extractor=extractor, exact=reference.exact
+            )
+            if reason is not None and not metrics:
+                unfit.append(reason)
+                continue
+            if reason is None and n is not None and n < metric.minimum_n:
+                reason = f"it needs {metric.minimum_n:,} samples and there are {n:,}"
+            reason = reason or reference.lacks(metric, where)
+            if reason is None:
+                planned.append(plan_metric(metric, extractor, reference.hash))
+            else:
+                refused.append(NotMeasured(metric=name, extractor=where, reason=reason))
+    if not planned:
+        raise nothing_fits(reference, [*unfit, *(lacking.reason for lacking in refused)])
+    return Plan(tuple(planned), tuple(refused), made)
+
+
+def nothing_fits(reference: Reference, reasons: Iterable[str]) -> UserError:
+    """The error where nothing is left of a plan."""
+    why = "; ".join(dict.fromkeys(reasons))
+    return UserError(f"No metric can be computed against {reference.name}: {why}.", code=2)
+
+
+def plan_metric(metric: Metric, extractor: Extractor | None, reference_hash: str) -> Measurement:
     """A metric with its extractor and the signature of its values."""
     name, hashed = ("", "") if extractor is None else (extractor.name, extractor.hash)
     signature = digest(
@@ -54,20 +148,11 @@ def plan_metric(metric: Metric, extractor: Extractor | None, reference_hash: str
             "reference": reference_hash,
         }
     )
-    return Planned(metric, name, hashed, signature)
-
-
-def fitting_plan(
-    plan: Sequence[Planned], real: SampleSet
-) -> tuple[tuple[Planned, ...], dict[str, str]]:
-    """The part of a plan that a real side has everything for, and why not the rest."""
-    refused = {p.key: p.metric.refuses(real=real, extractor=p.extractor) for p in plan}
-    fitting = tuple(p for p in plan if refused[p.key] is None)
-    return fitting, {key: reason for key, reason in refused.items() if reason is not None}
+    return Measurement(metric, name, hashed, signature)
 
 
 def measure(
-    plan: Sequence[Planned], real: SampleSet, fake: SampleSet, unmeasured: Mapping[str, str]
+    plan: Sequence[Measurement], real: SampleSet, fake: SampleSet, unmeasured: Mapping[str, str]
 ) -> Measured:
     """Every planned metric whose minimum of samples is met, each with its error.
 
@@ -76,21 +161,21 @@ def measure(
     values: list[Value] = []
     problems: list[str] = []
     reasons = dict(unmeasured)
-    for p in plan:
-        if fake.n < p.metric.minimum_n:
-            reasons[p.key] = f"{p.metric.name} needs {p.metric.minimum_n} samples"
+    for m in plan:
+        if fake.n < m.metric.minimum_n:
+            reasons[m.key] = f"{m.metric.name} needs {m.metric.minimum_n} samples"
             continue
         try:
-            found = p.metric.compute(real=real, fake=fake, extractor=p.extractor)
-            values.append(_value(p, fake.n, found))
+            found = m.metric.compute(real=real, fake=fake, extractor=m.extractor)
+            values.append(_value(m, fake.n, found))
         except Exception as error:  # a metric may be a plugin's and fail in any way
             if system_error(error) is not None:  # no fault of the metric
                 raise
-            problems.append(f"metric {p.metric.name} failed: {type(error).__name__}: {error}")
+            problems.append(f"metric {m.metric.name} failed: {type(error).__name__}: {error}")
     return Measured(tuple(values), tuple(problems), reasons)
 
 
-def _value(planned: Planned, n: int, found: Estimate | float) -> Value:
+def _value(measurement: Measurement, n: int, found: Estimate | float) -> Value:
     """A value as it is stored; ValueError if it is not finite.
 
     An error that is not finite is left out whole, rather than the value with it.
@@ -103,12 +188,12 @@ def _value(planned: Planned, n: int, found: Estimate | float) -> Value:
     if not all(map(math.isfinite, numbers)) or (estimate.se or 0.0) < 0:
         estimate = Estimate(estimate.value)
     return Value(
-        metric=planned.metric.name,
-        label=planned.metric.label,
-        version=planned.metric.version,
-        direction=planned.metric.direction,
-        extractor=planned.extractor,
-        extractor_hash=planned.extractor_hash,
+        metric=measurement.metric.name,
+        label=measurement.metric.label,
+        version=measurement.metric.version,
+        direction=measurement.metric.direction,
+        extractor=measurement.extractor,
+        extractor_hash=measurement.extractor_hash,
         n=n,
         value=estimate.value,
         se=estimate.se,
@@ -117,6 +202,6 @@ def _value(planned: Planned, n: int, found: Estimate | float) -> Value:
         high=estimate.high,
         # Ten digits are far below any sampling error, and half of what a double takes as text.
         replicates=tuple(float(f"{value:.10g}") for value in estimate.replicates),
-        signature=planned.signature,
-        about=planned.metric.about,
+        signature=measurement.signature,
+        about=measurement.metric.about,
     )

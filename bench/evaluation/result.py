@@ -54,6 +54,11 @@ class NotMeasured(Frozen):
     reason: str
     failed: bool = Field(False, description="an error of the metric, rather than of the request")
 
+    @property
+    def key(self) -> str:
+        """As `Measurement.key`."""
+        return f"{self.metric} {self.extractor}".strip()
+
 
 class Report(Frozen):
     """Everything that one evaluation says."""

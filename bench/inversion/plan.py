@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.data import Dataset, Split
-from bench.evaluation.prepare import make_extractor
+from bench.evaluation.makers import Makers
 from bench.experiment.identity import code_hash, digest, module_hash
 from bench.experiment.inversion_rows import inversion_path, read_inversion
 from bench.experiment.place import Experiment
@@ -48,7 +48,7 @@ class InversionCell:
 
 def prepare_bench(data: Dataset, samples: int, experiment: Experiment) -> Bench:
     """Images, judge and LPIPS for a data set of images."""
-    judge = make_extractor("classifier", data, experiment.cache, None, False)
+    judge = Makers(experiment.cache).make("classifier", data)
     index = balanced(data.reference.labels, samples)
     split = Split(data.reference.samples[index], data.reference.labels[index])
     lpips, why_not = lpips_or_reason(data.spec.shape[1:])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
-from metrics.extractors.weights import WeightsStore, training_key, weights_digest
+from metrics.extractors.weights import stored_weights, training_key, weights_digest
+from metrics.memo import Store
 from metrics.rows import Rows
 
 PREPROCESSING = "uint8 / 127.5 - 1"
@@ -86,7 +89,7 @@ def train_classifier(
     images: Rows,
     labels: Tensor,
     *,
-    store: WeightsStore | None = None,
+    store: Store | None = None,
     seed: int = 0,
     steps: int = STEPS,
     name: str = "classifier",
@@ -111,16 +114,13 @@ def train_classifier(
     shape = (found.shape[1], found.shape[2], found.shape[3])
     generator = torch.Generator().manual_seed(seed)
     net = SmallCNN(shape, classes, generator)
-    if store is None:
-        _fit(net, found, labels, steps, generator)
-        return ClassifierExtractor(net, shape, name)
     key = training_key([RECIPE, list(found.shape), seed, steps], found, labels)
-    weights = store.load(key, PREPROCESSING)
-    if weights is not None:
-        net.load_state_dict(weights)
-    else:
+
+    def train() -> Mapping[str, Tensor]:
         _fit(net, found, labels, steps, generator)
-        store.save(key, PREPROCESSING, net.state_dict())
+        return net.state_dict()
+
+    net.load_state_dict(stored_weights(store, key, PREPROCESSING, train))
     return ClassifierExtractor(net, shape, name)
 
 

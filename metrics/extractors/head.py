@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from metrics.base import Extracted, Extractor
 from metrics.extractors.classifier import check_training_set
 from metrics.extractors.efficientnet import EfficientNetExtractor
-from metrics.extractors.weights import WeightsStore, training_key, weights_digest
+from metrics.extractors.weights import stored_weights, training_key, weights_digest
+from metrics.memo import Store
 from metrics.rows import Rows
 
 FEATURES = 128
@@ -100,7 +101,7 @@ def train_head(
     labels: Tensor,
     *,
     network: Extractor | None = None,
-    store: WeightsStore | None = None,
+    store: Store | None = None,
     seed: int = 0,
     tell: Tell = lambda _: None,
 ) -> HeadExtractor:
@@ -123,18 +124,17 @@ def train_head(
         found = images[:]
     found, labels = found.detach().cpu().contiguous(), labels.detach().cpu().long()
     key = training_key([RECIPE, network.hash, list(found.shape), classes, seed], found, labels)
-    weights = None if store is None else store.load(key, network.hash)
     head = Head(network.dim, classes, generator)
-    if weights is not None:
-        head.load_state_dict(weights)
-        return HeadExtractor(network, head, shape)
-    tell(
-        f"Training the classifier that judges the classes, on {network.name} features of "
-        f"{len(found):,} training images" + (": once, then kept." if store is not None else ".")
-    )
-    _fit(head, _features(network, found, tell), labels, generator)
-    if store is not None:
-        store.save(key, network.hash, head.state_dict())
+
+    def train() -> Mapping[str, Tensor]:
+        tell(
+            f"Training the classifier that judges the classes, on {network.name} features of "
+            f"{len(found):,} training images" + (": once, then kept." if store is not None else ".")
+        )
+        _fit(head, _features(network, found, tell), labels, generator)
+        return head.state_dict()
+
+    head.load_state_dict(stored_weights(store, key, network.hash, train))
     return HeadExtractor(network, head, shape)
 
 

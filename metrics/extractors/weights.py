@@ -1,23 +1,15 @@
-"""Weights that are trained here: their hash, and the store that keeps them between processes."""
+"""Weights that are trained here: their hash, and how a store keeps them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
-
-class WeightsStore(Protocol):
-    """Keeps trained weights; `key` is of their training, `about` of how inputs are prepared."""
-
-    def load(self, key: str, about: str) -> dict[str, Tensor] | None:
-        """The weights that were saved for these arguments, None if there are none or damaged."""
-
-    def save(self, key: str, about: str, weights: Mapping[str, Tensor]) -> None:
-        """Keep weights for later processes."""
+from metrics.memo import Arrays, Store
 
 
 def training_key(about: list[object], images: Tensor, labels: Tensor) -> str:
@@ -35,3 +27,15 @@ def weights_digest(about: str, weights: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def stored_weights(
+    store: Store | None, key: str, about: str, train: Callable[[], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The weights that `train` returns, perhaps in an earlier process with this key and `about`."""
+
+    def compute() -> Arrays:
+        return {name: tensor.detach().numpy() for name, tensor in train().items()}
+
+    found = compute() if store is None else store("classifier", [key, about], compute)
+    return {name: torch.from_numpy(array.copy()) for name, array in found.items()}

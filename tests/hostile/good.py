@@ -7,8 +7,9 @@ import pickle
 import numpy as np
 import torch
 
-from bench.evaluation.archive import save_sample_set
+from bench.evaluation.archive import to_arrays
 from metrics.base import SampleSet
+from metrics.memo import content_digest
 from tests.bench.data.makers import edm_files, idx_files, image_tree, imagenet_files, old_pickle
 from tests.bench.report.factory import demo
 from tests.hostile import makers
@@ -45,14 +46,9 @@ def npz(**arrays: np.ndarray) -> bytes:
 
 
 def sample_set() -> bytes:
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.npz"
-        features = {"f": np.ones((4, 3), np.float32)}
-        save_sample_set(path, SampleSet(n=4, labels=np.zeros(4, np.int64), features=features))
-        return path.read_bytes()
+    features = {"f": np.ones((4, 3), np.float32)}
+    arrays = to_arrays(SampleSet(n=4, labels=np.zeros(4, np.int64), features=features))
+    return npz(checksum=np.array([content_digest(arrays, {"key": "key"})]), **arrays)
 
 
 def row() -> bytes:
@@ -100,7 +96,6 @@ GOOD: dict[str, Maker] = {
     "image to edit": makers.png,
     "cached set": sample_set,
     "cached result": lambda: npz(checksum=np.array(["a"]), a=np.zeros(3)),
-    "cached classifier": makers.weights,
     "extractor pth": lambda: makers.torch_file({"a": torch.zeros(2, 3)}),
     "extractor pt": lambda: makers.torch_file({"a": torch.zeros(2, 3)}, new=False),
     "extractor safetensors": makers.weights,

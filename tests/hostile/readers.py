@@ -49,8 +49,6 @@ from bench.data.samples.read import read_samples
 from bench.data.samples.write import first_missing
 from bench.data.sources import find_source as find_form
 from bench.data.trees import open_tree
-from bench.evaluation.archive import load_sample_set
-from bench.evaluation.cache import ClassifierFiles
 from bench.evaluation.cache import _load as load_cached
 from bench.evaluation.statistics.read import is_statistics, read_statistics
 from bench.experiment.inversion_rows import read_inversion
@@ -226,13 +224,8 @@ READERS: dict[str, Reader] = {
             [p], SimpleNamespace(name="d", spec=DataSpec("d", (3, 8, 8), 2), class_names=("a", "b"))
         ),
     ),
-    "cached set": Reader("x.npz", load_sample_set, refusals=(ValueError, FileNotFoundError)),
+    "cached set": Reader("x.npz", lambda p: load_cached(p, "key"), refusals=()),
     "cached result": Reader("x.npz", lambda p: load_cached(p, "key"), refusals=()),
-    "cached classifier": Reader(
-        "classifier-key.safetensors",
-        lambda p: ClassifierFiles(p.parent).load("key", ""),
-        refusals=(),
-    ),
     **{
         f"extractor {kind}": Reader(f"x.{kind}", read_tensors, refusals=EXTRACTOR)
         for kind in ("pth", "pt", "safetensors")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from bench.evaluation.cache import ClassifierFiles
+from bench.evaluation.cache import ResultFiles
 from metrics.extractors import classifier
 from metrics.extractors.classifier import SmallCNN, train_classifier
 from metrics.frechet import frechet_distance
@@ -27,14 +27,14 @@ def trained(digits, tmp_path_factory):
     images, labels = digits
     cache = tmp_path_factory.mktemp("classifier")
     before = torch.get_rng_state()
-    extractor = train_classifier(images[:900], labels[:900], store=ClassifierFiles(cache))
+    extractor = train_classifier(images[:900], labels[:900], store=ResultFiles(cache))
     assert torch.equal(torch.get_rng_state(), before)
     return extractor, cache
 
 
 def quick(cache=None, **changes):
     images, labels = uint8_images(40), torch.arange(40) % 4
-    store = None if cache is None else ClassifierFiles(cache)
+    store = None if cache is None else ResultFiles(cache)
     return train_classifier(images, labels, store=store, **{"steps": 3, **changes})
 
 
@@ -82,7 +82,7 @@ def test_loads_from_the_cache_what_it_trained(digits, trained):
     images, labels = digits
     files = list(cache.iterdir())
     again = train_classifier(
-        images[:900], labels[:900], store=ClassifierFiles(cache), name="digits-cnn"
+        images[:900], labels[:900], store=ResultFiles(cache), name="digits-cnn"
     )
     assert list(cache.iterdir()) == files
     assert again.name == "digits-cnn"
@@ -153,14 +153,13 @@ def test_of_many_images_a_fixed_part_is_trained_on(tmp_path, monkeypatch):
     images, labels = uint8_images(40), torch.arange(40) % 4
     monkeypatch.setattr(classifier, "MAX_IMAGES", 30)
     drawn = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:30].sort().values
-    limited = train_classifier(images, labels, steps=3, store=ClassifierFiles(tmp_path))
+    limited = train_classifier(images, labels, steps=3, store=ResultFiles(tmp_path))
     assert limited.hash == train_classifier(images[drawn], labels[drawn], steps=3).hash
     # What was not drawn is not looked at, not even for the cache.
     other = images.clone()
     other[sorted(set(range(40)) - set(drawn.tolist()))] = 0
     assert (
-        train_classifier(other, labels, steps=3, store=ClassifierFiles(tmp_path)).hash
-        == limited.hash
+        train_classifier(other, labels, steps=3, store=ResultFiles(tmp_path)).hash == limited.hash
     )
     assert len(list(tmp_path.iterdir())) == 1
     monkeypatch.setattr(classifier, "MAX_IMAGES", 40)

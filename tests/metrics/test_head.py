@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bench.evaluation.cache import ClassifierFiles
+from bench.evaluation.cache import ResultFiles
 from metrics.extractors import head as module
 from metrics.extractors.efficientnet import EfficientNetExtractor
 from metrics.extractors.head import train_head
@@ -30,7 +30,7 @@ def trained(network, tmp_path_factory):
     said = []
     before = torch.get_rng_state()
     extractor = train_head(
-        *stripes(300, 0), network=network, store=ClassifierFiles(cache), tell=said.append
+        *stripes(300, 0), network=network, store=ResultFiles(cache), tell=said.append
     )
     assert torch.equal(torch.get_rng_state(), before)
     return extractor, cache, said
@@ -53,7 +53,7 @@ def test_says_what_takes_long_and_only_then(trained, network):
     assert "300 of 300" in said[-1]
     again = []
     loaded = train_head(
-        *stripes(300, 0), network=network, store=ClassifierFiles(cache), tell=again.append
+        *stripes(300, 0), network=network, store=ResultFiles(cache), tell=again.append
     )
     assert again == []
     assert loaded.hash == extractor.hash
@@ -75,13 +75,13 @@ def test_hash_covers_weights_network_and_seed(network, tmp_path):
 
 
 def test_damaged_cache_is_trained_again(network, tmp_path):
-    expected = train_head(*stripes(60, 0), network=network, store=ClassifierFiles(tmp_path)).hash
+    expected = train_head(*stripes(60, 0), network=network, store=ResultFiles(tmp_path)).hash
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     path.write_bytes(whole[:-10] + bytes([whole[-10] ^ 1]) + whole[-9:])
     said = []
     again = train_head(
-        *stripes(60, 0), network=network, store=ClassifierFiles(tmp_path), tell=said.append
+        *stripes(60, 0), network=network, store=ResultFiles(tmp_path), tell=said.append
     )
     assert said
     assert again.hash == expected

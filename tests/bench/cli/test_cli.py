@@ -136,7 +136,7 @@ def test_unknown_metric_and_extractor(trained):
         assert ran.err.startswith(f"Error: {start}")
     ran = bench("sweep", "--metric", "class_accuracy", "--results", trained)
     assert ran.code == 2
-    assert ran.err.startswith("Error: None of the metrics asked for fits 'modes1d': ")
+    assert ran.err.startswith("Error: No metric can be computed against modes1d/reference: ")
     assert contents(trained) == before
 
 

@@ -11,7 +11,7 @@ from bench.cli.sample import parse_classes
 from bench.data.find import find_dataset
 from bench.data.samples.card import class_names
 from bench.data.samples.read import read_samples
-from bench.evaluation.prepare import make_extractor
+from bench.evaluation.makers import Makers
 from bench.experiment.place import Experiment
 from bench.sweep import run as sweep_module
 from bench.sweep.cells import expand
@@ -31,9 +31,7 @@ def _drawn(tmp_path_factory):
     ran = bench("train", "-m", "edm", "-d", "digits", *sets(*TINY_IMAGES), "--results", results)
     assert ran.code == 0, ran.err
     # Every sweep needs it, and it takes longer than all else here.
-    make_extractor(
-        "classifier", find_dataset("digits"), Experiment(results, "x").cache, None, False
-    )
+    Makers(Experiment(results, "x").cache).make("classifier", find_dataset("digits"))
     return results
 
 

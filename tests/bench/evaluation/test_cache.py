@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from bench.evaluation import cache
-from bench.evaluation.archive import load_sample_set, save_sample_set
+from bench.evaluation.archive import from_arrays, to_arrays
 from bench.evaluation.cache import ResultFiles, remembered_on_disk
 from metrics import METRICS, memo
 from metrics.base import SampleSet
 from metrics.errors import jackknife_groups
-from metrics.memo import keep_in
+from metrics.memo import content_digest, keep_in
 from metrics.mmd import PolynomialKernel, kernel_sums
 from metrics.neighbours import squared_radii
 from tests.metrics.helpers import vectors
@@ -31,8 +31,9 @@ def draws(n=60, dim=4, seed=0, shift=0.0):
 
 def reopened(samples: SampleSet, folder) -> SampleSet:
     """The same set as another process would have it: in other arrays, with nothing remembered."""
-    save_sample_set(folder / "set.npz", samples)
-    again = load_sample_set(folder / "set.npz")
+    arrays = to_arrays(samples)
+    parts = {"content": content_digest(arrays, {})}
+    again = from_arrays(remembered_on_disk(folder, "set", parts, lambda: arrays))
     keep_in(ResultFiles(folder / "kept"), again)
     return again
 

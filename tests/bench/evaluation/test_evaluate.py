@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from bench.evaluation import evaluate as evaluating
+from bench.evaluation import makers
+from bench.evaluation.plan import Plan
 from bench.evaluation.result import shown
 from bench.evaluation.sides import draw, file_source
 from bench.system.devices import resolve_device
@@ -101,7 +103,7 @@ def test_a_folder_a_zip_and_an_npz_are_one(folders, kind, tmp_path):
     ]
 
 
-def test_the_real_side_is_extracted_once_and_never_stale(folders, tmp_path):
+def test_the_reference_is_extracted_once_and_never_stale(folders, tmp_path):
     first, _ = evaluate("fake", "-r", "real", *USUAL)
     assert Small.seen == 100
     again, _ = evaluate("fake", "-r", "real", *USUAL)
@@ -308,9 +310,7 @@ def test_a_failing_metric_costs_no_other_value(folders, monkeypatch):
 
 def test_a_protocol_names_all_it_measures(folders, monkeypatch):
     monkeypatch.setitem(EXTRACTORS, "efficientnet-lite0", Small)
-    monkeypatch.setattr(
-        "bench.evaluation.prepare._efficientnet", lambda device: EXTRACTORS["efficientnet-lite0"]()
-    )
+    monkeypatch.setattr(makers, "_efficientnet", lambda device: EXTRACTORS["efficientnet-lite0"]())
     monkeypatch.setattr(Small, "name", "efficientnet-lite0")
     report, ran = evaluate("fake", "-r", "real")
     assert "Protocol: offline, no download" in ran.out
@@ -357,9 +357,10 @@ def test_what_the_real_images_lack_is_told_before_generated_ones_are_seen(monkey
     (missing,) = report["not_measured"]
     assert (missing["metric"], missing["reason"]) == ("chroma_ratio", reason)
     assert f"Not measured: chroma_ratio: {reason}." in " ".join(ran.out.split())
-    monkeypatch.setattr(evaluating, "fake_set", lambda *_: pytest.fail("samples were measured"))
+    monkeypatch.setattr(Plan, "accumulator", lambda self: pytest.fail("samples were measured"))
     ran = bench("evaluate", *grey, "--metric", "chroma_ratio")
-    assert (ran.code, ran.err) == (2, f"Error: No metric can be computed: {reason}.\n")
+    refusal = f"Error: No metric can be computed against digits/reference: {reason}.\n"
+    assert (ran.code, ran.err) == (2, refusal)
 
 
 @pytest.mark.parametrize(

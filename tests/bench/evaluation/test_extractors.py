@@ -5,14 +5,9 @@ import torch
 
 from bench.data import Dataset, Split
 from bench.data.find import find_dataset
-from bench.evaluation import prepare as evaluate
-from bench.evaluation.prepare import (
-    TakesLong,
-    is_photographic,
-    make_extractor,
-    nothing_measured,
-    prepare,
-)
+from bench.evaluation import makers
+from bench.evaluation.makers import Makers, is_photographic
+from bench.evaluation.prepare import TakesLong, nothing_measured, prepare
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
 from bench.system.errors import UserError
 from methods.spec import DataSpec
@@ -67,18 +62,18 @@ def test_only_colour_images_from_32_pixels_are_photographs(shape, expected):
 def test_colour_images_are_judged_by_a_head(tmp_path):
     said = []
     data = Coloured()
-    head = make_extractor("classifier", data, tmp_path, None, False, tell=said.append)
+    head = Makers(tmp_path, tell=said.append).make("classifier", data)
     assert isinstance(head, HeadExtractor)
     assert "efficientnet-lite0 features of 24 training images" in said[0]
     x, y = data.reference.samples, data.reference.labels
     assert torch.equal(head(x).logits.argmax(1), y)
-    small = make_extractor("classifier", Coloured((3, 4, 4)), tmp_path, None, False)
+    small = Makers(tmp_path).make("classifier", Coloured((3, 4, 4)))
     assert isinstance(small, ClassifierExtractor)
     assert head.name == small.name == "classifier"
 
 
 def test_images_pass_the_shared_network_once(tmp_path, monkeypatch):
-    evaluate._efficientnet.cache_clear()
+    makers._efficientnet.cache_clear()
     seen = []
 
     def counting(images, size):
@@ -99,8 +94,8 @@ def test_images_pass_the_shared_network_once(tmp_path, monkeypatch):
 
 
 def test_networks_run_on_the_device_of_the_sweep(tmp_path, monkeypatch):
-    evaluate._efficientnet.cache_clear()
-    plain = make_extractor("efficientnet-lite0", Coloured(), tmp_path, None, False)
+    makers._efficientnet.cache_clear()
+    plain = Makers(tmp_path).make("efficientnet-lite0", Coloured())
     assert plain.device == torch.device("cpu")
     given = []
 
@@ -111,7 +106,7 @@ def test_networks_run_on_the_device_of_the_sweep(tmp_path, monkeypatch):
     monkeypatch.setitem(EXTRACTORS, "inception", inception)
     device = torch.device("cuda")
     (tmp_path / "w.pth").touch()
-    make_extractor("inception", Coloured(), tmp_path, tmp_path / "w.pth", False, device=device)
+    Makers(tmp_path, tmp_path / "w.pth", device=device).make("inception", Coloured())
     assert given == [{"device": device}]
 
 
@@ -140,7 +135,7 @@ def test_rows_name_the_extractor_that_the_weights_made(tmp_path, monkeypatch):
         moments = evaluation.real.moments["dinov2"]
         assert moments.mean.shape == (WIDTH,)
     assert len({p.signature for p in found.values()}) == 1
-    with pytest.raises(UserError, match=r"None of the metrics .*not for those of dinov2"):
+    with pytest.raises(UserError, match=r"No metric can be .*not for those of dinov2"):
         prepare(Coloured(), tmp_path, metrics=("cmmd",), extractors=("dinov2",), weights=path)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.evaluation import plan as measuring
-from bench.evaluation.plan import Planned, fitting_plan, measure, plan_metric
+from bench.evaluation.plan import Measurement, Plan, measure, plan_metric
 from bench.experiment import identity
 from bench.experiment.rows import Value
 from bench.plugins.load import load_plugins
@@ -18,6 +18,11 @@ from metrics.extractors import IdentityExtractor
 
 def plan(*names):
     return [plan_metric(METRICS[n](), IdentityExtractor(2), "r") for n in names]
+
+
+def fitting_plan(measurements, real):
+    found = Plan(tuple(measurements), (), {}).fitting(lambda metric: real)
+    return found.measurements, {lacking.key: lacking.reason for lacking in found.unmeasured}
 
 
 def vectors(seed, n=60):
@@ -46,7 +51,7 @@ def stubbed(found):
     stub = Stub()
     stub.found = found
     sides = SampleSet(n=5, labels=np.zeros(5, np.int64))
-    return measure([Planned(stub, "", "", "s")], sides, sides, {})
+    return measure([Measurement(stub, "", "", "s")], sides, sides, {})
 
 
 def test_errors_and_replicates_reach_the_value():

@@ -1,6 +1,7 @@
 import pytest
 
 from bench.data import DATASETS
+from bench.evaluation.makers import Makers
 from bench.evaluation.prepare import prepare
 from bench.experiment.protocols import PROTOCOLS
 from bench.system.errors import UserError
@@ -42,7 +43,9 @@ def test_a_metric_that_was_asked_for_and_does_not_fit_is_told_with_the_reason(tm
         "w1": "w1 is for vector data, not image data",
     }
     assert sorted(told) == sorted(f"Not measured: {r}." for r in found.unmeasured.values())
-    with pytest.raises(UserError, match="fits 'digits': chroma_ratio needs real images with colou"):
+    with pytest.raises(
+        UserError, match="against digits/reference: chroma_ratio needs real images with colou"
+    ):
         prepare(data, tmp_path, metrics=["chroma_ratio"], extractors=["identity"])
 
 
@@ -65,10 +68,8 @@ class Named(Extractor):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_a_protocol_is_planned_as_it_is_written(tmp_path, monkeypatch, protocol):
-    monkeypatch.setattr("bench.evaluation.prepare.check_weights", lambda *_: None)
-    monkeypatch.setattr(
-        "bench.evaluation.prepare.make_extractor", lambda name, *_, **__: Named(name)
-    )
+    monkeypatch.setattr(Makers, "check", lambda self, names: None)
+    monkeypatch.setattr(Makers, "make", lambda self, name, data: Named(name))
     evaluation = prepare(DATASETS["digits"](), tmp_path, protocol=protocol.name)
     assert evaluation.unmeasured == {}
     planned = evaluation.plan
@@ -78,5 +79,5 @@ def test_a_protocol_is_planned_as_it_is_written(tmp_path, monkeypatch, protocol)
 
 
 def test_a_protocol_of_images_does_not_fit_vectors(tmp_path):
-    with pytest.raises(UserError, match="None of the metrics asked for fits 'modes1d'"):
+    with pytest.raises(UserError, match="No metric can be computed against modes1d/reference"):
         prepare(DATASETS["modes1d"](), tmp_path, protocol="offline")

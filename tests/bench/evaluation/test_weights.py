@@ -8,7 +8,7 @@ from torch_fidelity.feature_extractor_clip import MODEL_URLS
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 from bench.data.find import find_dataset
-from bench.evaluation.prepare import make_extractor
+from bench.evaluation.makers import Makers
 from bench.evaluation.weights import (
     WEIGHTS_FOLDER_VARIABLE,
     Found,
@@ -120,4 +120,4 @@ def test_a_file_that_is_found_must_be_the_published_one(tmp_path):
     begins = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     refused = pytest.raises(UserError, match=f"its SHA-256 begins {begins}, that of .* 6726825d")
     with refused:
-        make_extractor("inception", find_dataset("digits"), tmp_path, tmp_path, False)
+        Makers(tmp_path, tmp_path).make("inception", find_dataset("digits"))

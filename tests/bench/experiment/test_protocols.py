@@ -1,5 +1,6 @@
 import pytest
 
+from bench.evaluation.makers import Makers
 from bench.experiment.protocols import PROTOCOLS, find_protocol, title
 from bench.system.errors import UserError
 from metrics import EXTRACTORS, METRICS
@@ -65,7 +66,7 @@ def test_they_are_listed():
 
 
 def test_a_protocol_decides_what_a_sweep_measures(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.evaluation.prepare.make_extractor", lambda *_, **__: Small())
+    monkeypatch.setattr(Makers, "make", lambda *_: Small())
     monkeypatch.setattr(Small, "name", "efficientnet-lite0")
     ran = bench(
         "train", "-m", "ct", "-d", "digits", *sets(*TINY_IMAGES), "--init-from", "none",

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from bench.data.find import find_dataset
-from bench.evaluation.prepare import make_extractor
+from bench.evaluation.makers import Makers
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import failing, no_file_larger
@@ -26,7 +26,7 @@ def start(tmp_path_factory):
     )  # fmt: skip
     assert ran.code == 0, ran.err
     # The judge is trained once for all copies.
-    make_extractor("classifier", find_dataset("digits"), folder / "results" / "cache", None, False)
+    Makers(folder / "results" / "cache").make("classifier", find_dataset("digits"))
     write_folder(folder / "pets", image_tree())
     for seed, name in enumerate(("fake", "real")):
         ran = bench(

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from bench.data.find import find_dataset
-from bench.evaluation.prepare import make_extractor
+from bench.evaluation.makers import Makers
 from tests.bench.helpers import TINY_IMAGES, bench, sets
 
 
@@ -19,7 +19,7 @@ def _digits(tmp_path_factory):
         )  # fmt: skip
         assert ran.code == 0, ran.err
     # The judge is trained once for all copies.
-    make_extractor("classifier", find_dataset("digits"), results / "cache", None, False)
+    Makers(results / "cache").make("classifier", find_dataset("digits"))
     return results
 
 

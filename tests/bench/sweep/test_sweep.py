@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from bench.evaluation.plan import Planned
+from bench.evaluation.plan import Measurement
 from bench.experiment.rows import read_row
 from methods import METHODS, Preset
 from methods.oracle import Oracle, OracleConfig
@@ -260,10 +260,11 @@ def test_the_real_side_is_made_once_and_again_if_it_is_damaged(trained, monkeypa
     whole = cached.read_bytes()
     (values,) = [row.values for row in rows_of(trained, "ct")]
     assert real_samples() == 0
+    half = len(whole) // 2
     for damage in (
-        whole[: len(whole) // 2],
+        whole[:half],
         b"",
-        whole[:-500] + bytes([whole[-500] ^ 1]) + whole[-499:],
+        whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :],
     ):
         cached.write_bytes(damage)
         for path in (trained / "default" / "cells").rglob("*.json"):
@@ -344,7 +345,7 @@ def test_planned_signatures_differ_by_reference():
     from bench.evaluation.plan import plan_metric
 
     made = [plan_metric(Wasserstein1(), None, reference) for reference in ("a", "b")]
-    assert all(isinstance(p, Planned) for p in made)
+    assert all(isinstance(p, Measurement) for p in made)
     assert made[0].signature != made[1].signature
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.evaluation.cache import ClassifierFiles, remembered_on_disk
+from bench.evaluation.cache import ResultFiles, remembered_on_disk
 from bench.evaluation.reference import reference_set
 from bench.system.errors import UserError
 from bench.training.checkpoint import (
@@ -19,6 +19,7 @@ from bench.training.checkpoint import (
     save_state,
     save_weights,
 )
+from metrics.extractors.weights import stored_weights
 
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHTS = {
@@ -159,17 +160,24 @@ def test_a_flipped_bit_in_cached_results_is_said_and_mended(tmp_path, caplog):
     assert said > 10
 
 
-def test_a_flipped_bit_in_an_extractors_weights_is_said(tmp_path, caplog):
-    files, path = ClassifierFiles(tmp_path), tmp_path / "classifier-key.safetensors"
-    weights = {"w": torch.arange(5.0)}
-    assert files.load("key", "about") is None
-    files.save("key", "about", weights)
-    assert same(files.load("key", "about"), weights)
-    assert caplog.messages == []
+def test_a_flipped_bit_in_an_extractors_weights_is_said_and_mended(tmp_path, caplog):
+    trained = []
+
+    def train():
+        trained.append(1)
+        return {"w": torch.arange(5.0)}
+
+    def ask():
+        return stored_weights(ResultFiles(tmp_path), "key", "about", train)
+
+    assert same(ask(), ask())
+    assert (len(trained), caplog.messages) == (1, [])
+    (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
-    content[-3] ^= 4
+    content[content.index(torch.arange(5.0).numpy().tobytes()) + 3] ^= 4
     path.write_bytes(content)
-    assert files.load("key", "about") is None
+    assert same(ask(), {"w": torch.arange(5.0)})
+    assert len(trained) == 2
     assert [m.startswith(f"{path} is cut short or damaged") for m in caplog.messages] == [True]
 
 
