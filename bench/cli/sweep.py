@@ -263,7 +263,7 @@ def _execute(
         )
     outcome = sweep(
         planned.cells, evaluation, experiment, batch=request.batch, device=request.device,
-        console=reporter.console, saver=saver, tell=reporter.say,
+        reporter=reporter, saver=saver,
     )  # fmt: skip
     reporter.say(f"{data.name}: {outcome.summary('cells')}")
     for reason, count in Counter(c.skip for c in planned.cells if c.skip).items():

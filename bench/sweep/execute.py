@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from bench.data import Dataset
@@ -26,7 +25,7 @@ from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
 from bench.system.holder import Holder
 from bench.system.memory import Batches
-from bench.system.progress import Bar, Say, Tick
+from bench.system.progress import SILENT, Bar, Reporter, Tick
 from bench.training.run import Run, load_nets
 
 
@@ -37,14 +36,13 @@ def sweep(
     *,
     batch: int,
     device: torch.device,
-    console: Console | None = None,
+    reporter: Reporter = SILENT,
     saver: Saver | None = None,
-    tell: Say = lambda _: None,
 ) -> Outcome:
     """Execute the missing cells of one data set; a `saver` also keeps the samples of each.
 
     Other processes may do the same in this folder: a cell is computed by one of them. A failed
-    cell is told of and tried again next time; it does not stop the others. A batch that does not
+    cell is reported and tried again next time; it does not stop the others. A batch that does not
     fit into memory is halved, which changes no sample by more than rounding.
     """
     make_folder(experiment.root)
@@ -52,13 +50,13 @@ def sweep(
     _tidy_up(
         experiment, [FLOOR_RUN.format(evaluation.data.name), *(cell.run.name for cell in cells)]
     )
-    work = _Work(evaluation, experiment, Batches(batch, tell), device, saver)
+    work = _Work(evaluation, experiment, Batches(batch, reporter.say), device, saver)
     outcome = work.outcome
     able = [cell for cell in cells if not cell.skip]
     for cell in (cell for cell in cells if cell.skip):
         outcome.skipped += 1
         _write_once(experiment, make_row(cell, evaluation, experiment, "skip", reason=cell.skip))
-    with Bar(f"sweep {evaluation.data.name}", sum(cell.n for cell in able), 0, console) as bar:
+    with reporter.bar(f"sweep {evaluation.data.name}", sum(cell.n for cell in able)) as bar:
         done = 0
 
         def waiting(cell: Cell, holder: Holder | None) -> None:

@@ -143,7 +143,7 @@ def test_a_figure_that_cannot_be_written_costs_no_table(undisturbed, tmp_path, m
 
     monkeypatch.setattr(report, "write_bytes", write)
     ran = bench("report", "--results", folder)
-    check_sentence(ran, "figures failed", "the tables are there")
+    check_sentence(ran, "figures failed", "The tables are complete")
     assert "No space left on device" in ran.out
     made = folder / "default" / "report"
     assert {p.name for p in made.iterdir()} >= {"tables.md", "tables.tex", "index.html"}

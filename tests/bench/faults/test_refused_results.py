@@ -49,7 +49,7 @@ def test_a_report_goes_on_without_the_figures_that_find_no_room(disk, sound, mon
 
     monkeypatch.setattr(report, "write_bytes", write)
     ran = bench("report", "--results", disk.folder)
-    check_sentence(ran, "2 figures failed", "the tables are there")
+    check_sentence(ran, "2 figures failed", "The tables are complete")
     assert "No space left on device" in ran.out
     made = disk.folder / "default" / "report"
     assert {path.name for path in made.iterdir()} >= {"tables.md", "tables.tex", "index.html"}
