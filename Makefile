@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint demo torture reference reference-cifar10 clean
+.PHONY: install test coverage lint demo torture reference reference-cifar10 clean
 
 install: $(STAMP)
 
@@ -19,6 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 # Two processes with one thread each: on a busy machine two threads run at a tenth of their speed.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The same with the coverage of the three packages (in 3.11 about half as long again).
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=bench --cov=methods --cov=metrics
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
