@@ -54,6 +54,32 @@ class Cell:
         rule = f" {self.rule}" if self.rule else ""
         return f"{self.run.name}{rule} g={self.guidance.scale:g} steps={self.steps}"
 
+    def about(self) -> dict[str, Any]:
+        """What a row says of its samples; a new field of that kind belongs here and in `Row`."""
+        run, card = self.run, self.run.card
+        return {
+            "key": self.key,
+            "dataset": card.dataset,
+            "data_hash": card.data_hash or run.data.train.hash,
+            "method": card.method,
+            "run": run.name,
+            "train_seed": card.seed,
+            "checkpoint": run.checkpoint,
+            "null_checkpoint": self.null_checkpoint,
+            "weak_checkpoint": self.weak_checkpoint,
+            "code": self.code,
+            "rule_code": self.rule_code,
+            "guidance": self.guidance.scale,
+            "rule": self.rule,
+            "knobs": self.guidance.rule.settings() if self.rule else {},
+            "knobs_from": self.knobs_from,
+            "steps": self.steps,
+            "nfe": self.nfe,
+            "nfe_weighted": self.nfe_weighted,
+            "seed": self.seed,
+            "n": self.n,
+        }
+
 
 def expand(
     run: Run,

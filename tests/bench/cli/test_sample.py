@@ -15,7 +15,7 @@ from bench.evaluation.prepare import make_extractor
 from bench.experiment.place import Experiment
 from bench.sweep import run as sweep_module
 from bench.sweep.cells import expand
-from bench.sweep.run import generate
+from bench.sweep.generate import generate
 from bench.system.files import sha256
 from bench.training.run import load_nets, open_run
 from bench.training.runs import read_card
