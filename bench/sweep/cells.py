@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.experiment.identity import code_hash, digest, module_hash
+from bench.experiment.identity import code_hash, digest
 from bench.experiment.rows import KnobsFrom
 from bench.experiment.rules import ChosenRule
 from bench.sweep.generate import generate
@@ -133,7 +133,8 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         extra["weak_checkpoint"] = weak_checkpoint
     rule_code = ""
     if rule_name(guidance):
-        parts = [module_hash(type(part).__module__) for part in guidance.rule.parts()]
+        kinds: list[type] = [type(part) for part in guidance.rule.parts()]
+        parts = [code_hash(kind) for kind in kinds]
         rule_code = digest({"parts": parts})
         extra["rule"] = {
             "name": guidance.rule.name,
@@ -142,7 +143,7 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         }
     code = {
         "code": code_hash(type(run.method)),
-        "sampling": module_hash(generate.__module__),
+        "sampling": code_hash(generate),
     }
     key = digest(
         {
