@@ -23,7 +23,7 @@ import torch
 
 from bench.data.stand_in import RandomImages
 from bench.experiment.place import Experiment
-from bench.sweep.run import generate
+from bench.sweep.generate import generate
 from bench.system.devices import make_fabric
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.loop import train

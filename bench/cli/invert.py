@@ -167,7 +167,7 @@ def edit_command(
 def _invert(reporter: Reporter, editor: Editor, split: Split, title: str) -> Inverted:
     """Invert and reconstruct with a progress bar; UserError for values that are not finite."""
     from bench.inversion.measure import invert_split
-    from bench.sweep.run import Diverged
+    from bench.sweep.generate import Diverged
 
     done = 0
     with reporter.bar(title, 2 * len(split)) as bar:
@@ -184,7 +184,7 @@ def _invert(reporter: Reporter, editor: Editor, split: Split, title: str) -> Inv
 
 
 def _edit(editor: Editor, latents: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
-    from bench.sweep.run import Diverged
+    from bench.sweep.generate import Diverged
 
     try:
         return editor.edit(latents, labels, guidance)

@@ -82,13 +82,13 @@ def sample_command(
         check_format,
         first_missing,
         guess_format,
-        open_sink,
+        open_samples,
     )
     from bench.experiment.rules import parse_knobs, parse_rules
     from bench.experiment.suite import Study
     from bench.sweep.cells import expand
+    from bench.sweep.generate import Diverged, generate
     from bench.sweep.plan import UNFINISHED
-    from bench.sweep.run import Diverged, generate
     from bench.sweep.saving import batch_start, make_sample_card, sample_path
     from bench.system.devices import resolve_device
     from bench.system.failures import explain_failure
@@ -135,7 +135,7 @@ def sample_command(
         reporter.say(f"{samples:,} samples of {card.name} are already there: {path}")
         return
     with (
-        open_sink(path, kind, about, start) as sink,
+        open_samples(path, kind, about, start) as sink,
         reporter.bar(f"sample {card.name}", samples, start) as bar,
     ):
         try:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from bench.experiment.suite import Study
     from bench.sweep.plan import Sweep
     from bench.sweep.request import SweepRequest
-    from bench.sweep.saving import Saver
+    from bench.sweep.saving import SampleFiles
     from bench.system.progress import Reporter
 
 
@@ -110,14 +110,14 @@ def sweep_command(
     from bench.experiment.suite import Study, suite_studies
     from bench.sweep.plan import swept_datasets
     from bench.sweep.request import SweepRequest
-    from bench.sweep.saving import make_saver
+    from bench.sweep.saving import SampleFiles
     from bench.system.devices import resolve_device
     from bench.tuning.subject import rules_for
 
     reporter, found = begin(plugin, results, experiment, offline=offline, download=download)
     where = resolve_device(device)
     if save_samples is not None:
-        make_saver(found, save_samples)
+        SampleFiles(found, save_samples)
     if suite is not None:
         refuse_beside_suite(
             guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
@@ -195,7 +195,7 @@ def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None
     from bench.experiment.place import without_writing
     from bench.experiment.suite import flags
     from bench.sweep.plan import plan_sweeps
-    from bench.sweep.saving import make_saver
+    from bench.sweep.saving import SampleFiles
     from bench.training.extra_network import find_extra_networks
     from bench.training.find import no_run
     from bench.training.run import refuse_unused
@@ -223,7 +223,7 @@ def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None
             return
         saver = None
         if request.save_samples is not None:
-            saver = make_saver(experiment, request.save_samples)
+            saver = SampleFiles(experiment, request.save_samples)
             for planned in sweeps:
                 saver.check([c for c in planned.cells if not c.skip], planned.evaluation.data)
         failed = [
@@ -246,13 +246,12 @@ def _execute(
     planned: Sweep,
     request: SweepRequest,
     experiment: Experiment,
-    saver: Saver | None,
+    saver: SampleFiles | None,
     reporter: Reporter,
 ) -> list[str]:
     """Floor and cells of one data set; returns one sentence a failed cell."""
     from bench.inversion.study import invert_runs
-    from bench.sweep.execute import sweep
-    from bench.sweep.run import floor_row
+    from bench.sweep.execute import floor_row, sweep
 
     evaluation = planned.evaluation
     data = evaluation.data
@@ -263,7 +262,7 @@ def _execute(
         )
     outcome = sweep(
         planned.cells, evaluation, experiment, batch=request.batch, device=request.device,
-        reporter=reporter, saver=saver,
+        reporter=reporter, files=saver,
     )  # fmt: skip
     reporter.say(f"{data.name}: {outcome.summary('cells')}")
     for reason, count in Counter(c.skip for c in planned.cells if c.skip).items():

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 PACKAGES = ("bench", "methods", "metrics")
@@ -26,8 +27,8 @@ def digest(parts: Mapping[str, Any]) -> str:
 
 
 @cache
-def code_hash(cls: type) -> str:
-    """SHA-256 of the syntax trees of the code behind `cls`.
+def code_hash(code: type | FunctionType) -> str:
+    """SHA-256 of the syntax trees of the code behind a class or function.
 
     That is the module that defines it and all modules of this project, of its own package or, for
     a plugin that is a single file, of its folder, that this one imports from, directly or not.
@@ -35,7 +36,7 @@ def code_hash(cls: type) -> str:
     their own) and what classes say about themselves (`about`, and `label` and `summary` in quotes)
     may change without making results old. What an imported name stands for counts.
     """
-    return module_hash(cls.__module__)
+    return module_hash(code.__module__)
 
 
 def module_hash(module: str) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from bench.experiment.rows import Frozen, Moment, Sealed, Status, seal, unseal
+from bench.experiment.rows import Frozen, StoredRow, read_as
 from bench.system.bounds import Count, Name, Number, Text
-from bench.system.errors import UserError, explain
-from bench.system.files import read_whole, write_text
 
 
 class Score(Frozen):
@@ -68,7 +65,7 @@ class EditGrid(Frozen):
     rows: tuple[Name, ...] = Field(description="class of every source")
 
 
-class InversionRow(Sealed):
+class InversionRow(StoredRow):
     """A run inverting, reconstructing and editing real images at one guidance scale of editing.
 
     Images are the first of the reference split, balanced over its classes. Reconstruction is at
@@ -76,20 +73,6 @@ class InversionRow(Sealed):
     images, as a file would hold them.
     """
 
-    key: Name
-    status: Status
-    reason: Text = ""
-    experiment: Name
-    dataset: Name
-    data_hash: Name
-    method: Name
-    run: Name
-    train_seed: Count
-    checkpoint: Name
-    guidance: Number = Field(description="of editing; 1 is off")
-    n: Count = Field(description="images inverted")
-    reference: Name
-    reference_hash: Name
     judge: Name = ""
     judge_hash: Name = ""
     authors_batch: Count = Field(description="images a batch of the scores counted by batch")
@@ -105,31 +88,11 @@ class InversionRow(Sealed):
     edits: Share | None = Field(None, description="edits recognised, over all pairs")
     real: Share | None = Field(None, description="the same images, unedited: the judge's ceiling")
     preview: EditGrid | None = None
-    created: Moment
-    provenance: Mapping[Name, Text] = Field(default_factory=dict)
-
-
-def inversion_path(folder: Path, run: str, key: str) -> Path:
-    """The file of a row."""
-    return folder / run / f"{key[:24]}.json"
-
-
-def write_inversion(folder: Path, row: InversionRow) -> Path:
-    """Write one row atomically; returns its file."""
-    path = inversion_path(folder, row.run, row.key)
-    return write_text(path, seal(row))
 
 
 def read_inversion(path: Path) -> InversionRow:
-    """Read one row; a damaged file is a UserError that names it."""
-    try:
-        return unseal(InversionRow, read_whole(path), path)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not a row of inversions ({explain(error)}); remove it and sweep again."
-        ) from None
+    """Read the row of an inversion."""
+    return read_as(InversionRow, path)
 
 
 def read_inversions(folder: Path) -> list[InversionRow]:

@@ -138,12 +138,8 @@ class Images(Frozen):
 Preview = Density | Points | Images
 
 
-class Row(Sealed):
-    """One cell: a checkpoint at a guidance scale, a number of steps and a sampling seed.
-
-    `method` 'real' is the floor: real samples that are not the reference, measured like a
-    generated set.
-    """
+class StoredRow(Sealed):
+    """What rows of cells and of inversions share: whose they are, and what they are measured on."""
 
     key: Name
     status: Status
@@ -155,13 +151,27 @@ class Row(Sealed):
     run: Name = Field(description="name of the training run; rows of one run share a checkpoint")
     train_seed: Count
     checkpoint: Name = Field(description="SHA-256 of the weights, '' where there are none")
-    null_checkpoint: Name = Field("", description="SHA-256 of a second, unconditional network's")
+    guidance: Number = Field(description="of sampling or editing; 1 is off")
+    n: Count = Field(description="samples, or images inverted")
+    reference: Name = Field(description="name of the real set compared with")
+    reference_hash: Name
+    created: Moment = Field(description="UTC, ISO 8601")
+    provenance: Mapping[Name, Text] = Field(default_factory=dict)
+
+
+class Row(StoredRow):
+    """One cell: a checkpoint at a guidance scale, a number of steps and a sampling seed.
+
+    `method` 'real' is the floor: real samples that are not the reference, measured like a
+    generated set.
+    """
+
+    null_checkpoint: Name = Field("", description="SHA-256 of an extra, unconditional network's")
     weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's, led away from")
     code: Name = Field(
         "", description="SHA-256 of the code of method and sampling; '' before it was"
     )
     rule_code: Name = Field("", description="SHA-256 of the code of the rule, likewise")
-    guidance: Number
     rule: Name = Field("", description="guidance rule; '' is CFG, the method's own, or off")
     knobs: Mapping[Name, Scalar] = Field(
         default_factory=dict, description="settings of the rule, by rule.knob"
@@ -173,9 +183,6 @@ class Row(Sealed):
         None, description="nfe, weighted by the parameters of the network called"
     )
     seed: Count = Field(description="sampling seed")
-    n: Count
-    reference: Name = Field(description="name of the real set compared with")
-    reference_hash: Name
     reference_n: Count
     seconds_per_image: Number = 0.0
     values: tuple[Value, ...] = ()
@@ -183,32 +190,52 @@ class Row(Sealed):
         default_factory=dict, description="why there is no value, by metric and extractor"
     )
     preview: Preview | None = Field(None, discriminator="kind")
-    created: Moment = Field(description="UTC, ISO 8601")
-    provenance: Mapping[Name, Text] = Field(default_factory=dict)
 
 
-def row_path(cells: Path, row_run: str, key: str) -> Path:
-    """The file of a cell."""
-    return cells / row_run / f"{key[:24]}.json"
+R = TypeVar("R", bound=StoredRow)
 
 
-def write_row(cells: Path, row: Row) -> Path:
+def row_path(folder: Path, run: str, key: str) -> Path:
+    """The file of a row."""
+    return folder / run / f"{key[:24]}.json"
+
+
+def write_row(folder: Path, row: StoredRow) -> Path:
     """Write one row atomically; returns its file."""
-    path = row_path(cells, row.run, row.key)
-    write_text(path, seal(row))
-    return path
+    return write_text(row_path(folder, row.run, row.key), seal(row))
 
 
-def read_row(path: Path) -> Row:
+def write_reason(folder: Path, row: StoredRow) -> None:
+    """Write the row of a skip or a failure: it never replaces a result, and nothing by the same."""
+    path = row_path(folder, row.run, row.key)
+    old = read_as(type(row), path) if path.exists() else None
+    if old is None or (old.status in ("skip", "failed") and old.reason != row.reason):
+        write_row(folder, row)
+
+
+def read_as(kind: type[R], path: Path) -> R:
     """Read one row; a damaged file is a UserError that names it."""
     try:
-        return unseal(Row, read_whole(path), path)
+        return unseal(kind, read_whole(path), path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except ValidationError as error:
         raise UserError(
             f"{path} is not a row of results ({explain(error)}); remove it and sweep again."
         ) from None
+
+
+def read_row(path: Path) -> Row:
+    """Read the row of a cell."""
+    return read_as(Row, path)
+
+
+def stored_row(folder: Path, run: str, key: str) -> Row | None:
+    """The stored row of a cell, or None."""
+    path = row_path(folder, run, key)
+    row = read_row(path) if path.exists() else None
+    # The file's name has only the start of the key.
+    return row if row is not None and row.key == key else None
 
 
 def read_rows(cells: Path) -> list[Row]:

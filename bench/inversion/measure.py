@@ -16,7 +16,7 @@ from bench.data import Split
 from bench.data.convert import from_model, one_hot, to_model
 from bench.evaluation.weights import find_files, verified, weights_folders
 from bench.experiment.inversion_rows import Latents, Pair, Score, Share
-from bench.sweep.run import Diverged
+from bench.sweep.generate import Diverged
 from bench.system.progress import Tick
 from methods import Guidance, Inverts, Method
 from metrics.base import Extractor

@@ -10,8 +10,9 @@ import torch
 from bench.data import Dataset, Split
 from bench.evaluation.makers import Makers
 from bench.experiment.identity import code_hash, digest, module_hash
-from bench.experiment.inversion_rows import inversion_path, read_inversion
+from bench.experiment.inversion_rows import read_inversion
 from bench.experiment.place import Experiment
+from bench.experiment.rows import row_path
 from bench.inversion.choose import balanced, edit_targets
 from bench.inversion.measure import AUTHORS_BATCH, Editor, lpips_or_reason
 from bench.system.errors import UserError
@@ -93,7 +94,7 @@ def plan_inversions(
 
 def kept(planned: InversionCell, experiment: Experiment) -> bool:
     """Whether the row is there and is a result."""
-    path = inversion_path(experiment.inversions, planned.target.card.name, planned.key)
+    path = row_path(experiment.inversions, planned.target.card.name, planned.key)
     return path.exists() and read_inversion(path).status in ("ok", "diverged")
 
 

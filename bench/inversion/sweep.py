@@ -11,16 +11,10 @@ from torch import Tensor
 
 from bench.data import Dataset
 from bench.data.convert import from_model
-from bench.experiment.inversion_rows import (
-    EditGrid,
-    InversionRow,
-    inversion_path,
-    read_inversion,
-    write_inversion,
-)
+from bench.experiment.inversion_rows import EditGrid, InversionRow
 from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
-from bench.experiment.rows import Status
+from bench.experiment.rows import Status, write_reason, write_row
 from bench.inversion.choose import EVERY_CLASS, edit_targets
 from bench.inversion.grid import edit_grid, latent_image
 from bench.inversion.measure import (
@@ -35,7 +29,8 @@ from bench.inversion.measure import (
     share,
 )
 from bench.inversion.plan import Bench, InversionCell, kept, make_editor
-from bench.sweep.run import Diverged, Outcome
+from bench.sweep.execute import Outcome
+from bench.sweep.generate import Diverged
 from bench.system import places
 from bench.system.errors import UserError
 from bench.system.failures import system_error
@@ -74,7 +69,8 @@ def sweep_inversions(
             what = f"{name} g={planned.guidance.scale:g}"
             if planned.skip:
                 outcome.skipped += 1
-                _write_once(experiment, make_row(planned, bench, experiment, "skip", planned.skip))
+                row = make_row(planned, bench, experiment, "skip", planned.skip)
+                write_reason(experiment.inversions, row)
                 continue
             # Another process may have made it meanwhile.
             if planned not in open_rows or kept(planned, experiment):
@@ -104,8 +100,8 @@ def sweep_inversions(
                 reason = f"{type(error).__name__}: {error}"
                 outcome.failed.append(f"inversion {what}: {reason}")
                 row = make_row(planned, bench, experiment, "failed", reason)
-            if row.status != "failed" or not kept(planned, experiment):
-                write_inversion(experiment.inversions, row)
+            write = write_reason if row.status == "failed" else write_row
+            write(experiment.inversions, row)
     return outcome
 
 
@@ -210,10 +206,3 @@ def _preview(
         titles.append(title)
     columns = ["source", "latent", "reconstruction", *(names if every else ["edit"] * bool(edits))]
     return edit_grid(rows, columns, titles)
-
-
-def _write_once(experiment: Experiment, row: InversionRow) -> None:
-    # A skip is decided anew each time; its row changes only if the reason does.
-    path = inversion_path(experiment.inversions, row.run, row.key)
-    if not path.exists() or read_inversion(path).reason != row.reason:
-        write_inversion(experiment.inversions, row)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from bench.data.rows import Unreadable
-from bench.experiment.inversion_rows import InversionRow, Share, inversion_path, read_inversion
+from bench.experiment.inversion_rows import InversionRow, Share, read_inversion
 from bench.experiment.place import Experiment
+from bench.experiment.rows import row_path
 from bench.inversion.plan import Bench, InversionCell, plan_inversions, prepare_bench
 from bench.inversion.sweep import sweep_inversions
 from bench.sweep.verify import TOLERANCE, Finding, relative_gap, run_of
@@ -48,7 +49,7 @@ def _again(
         outcome = sweep_inversions([planned], bench, scratch, batch=batch, device=device)
         if outcome.failed:
             return Finding(path, "differs", f"now it fails: {outcome.failed[0]}")
-        fresh = read_inversion(inversion_path(scratch.inversions, row.run, row.key))
+        fresh = read_inversion(row_path(scratch.inversions, row.run, row.key))
     if fresh.status != "ok":
         return Finding(path, "differs", f"now it is {fresh.status}: {fresh.reason}")
     return _compare(path, row, fresh)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.experiment.identity import code_hash, digest, module_hash
+from bench.experiment.identity import code_hash, digest
 from bench.experiment.rows import KnobsFrom
 from bench.experiment.rules import ChosenRule
 from bench.sweep.generate import generate
@@ -53,6 +53,32 @@ class Cell:
         """The cell in a line of progress or of an error."""
         rule = f" {self.rule}" if self.rule else ""
         return f"{self.run.name}{rule} g={self.guidance.scale:g} steps={self.steps}"
+
+    def about(self) -> dict[str, Any]:
+        """What a row says of its samples; a new field of that kind belongs here and in `Row`."""
+        run, card = self.run, self.run.card
+        return {
+            "key": self.key,
+            "dataset": card.dataset,
+            "data_hash": card.data_hash or run.data.train.hash,
+            "method": card.method,
+            "run": run.name,
+            "train_seed": card.seed,
+            "checkpoint": run.checkpoint,
+            "null_checkpoint": self.null_checkpoint,
+            "weak_checkpoint": self.weak_checkpoint,
+            "code": self.code,
+            "rule_code": self.rule_code,
+            "guidance": self.guidance.scale,
+            "rule": self.rule,
+            "knobs": self.guidance.rule.settings() if self.rule else {},
+            "knobs_from": self.knobs_from,
+            "steps": self.steps,
+            "nfe": self.nfe,
+            "nfe_weighted": self.nfe_weighted,
+            "seed": self.seed,
+            "n": self.n,
+        }
 
 
 def expand(
@@ -107,7 +133,8 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         extra["weak_checkpoint"] = weak_checkpoint
     rule_code = ""
     if rule_name(guidance):
-        parts = [module_hash(type(part).__module__) for part in guidance.rule.parts()]
+        kinds: list[type] = [type(part) for part in guidance.rule.parts()]
+        parts = [code_hash(kind) for kind in kinds]
         rule_code = digest({"parts": parts})
         extra["rule"] = {
             "name": guidance.rule.name,
@@ -116,7 +143,7 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         }
     code = {
         "code": code_hash(type(run.method)),
-        "sampling": module_hash(generate.__module__),
+        "sampling": code_hash(generate),
     }
     key = digest(
         {

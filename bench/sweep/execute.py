@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from bench.data import Dataset
-from bench.evaluation.prepare import Evaluation
+from bench.data.samples.write import SampleWriter
+from bench.evaluation.prepare import Evaluation, floor_split
 from bench.experiment.place import Experiment
-from bench.experiment.rows import Row, read_row, row_path, write_row
+from bench.experiment.rows import Row, row_path, write_reason
 from bench.sweep.cells import Cell
-from bench.sweep.run import FLOOR_RUN, Outcome, generate, is_done, make_row, run_cell
-from bench.sweep.saving import Keep, Saver
-from bench.sweep.sharing import claim_path, in_turn
+from bench.sweep.generate import generate
+from bench.sweep.run import (
+    FLOOR_RUN,
+    floor_key,
+    is_done,
+    make_row,
+    measure_floor,
+    run_cell,
+    stored_floor,
+)
+from bench.sweep.saving import SampleFiles
 from bench.system import places
-from bench.system.claims import tidy_claims
+from bench.system.claims import read_holder, tidy_claims, try_claim
 from bench.system.errors import UserError
 from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
 from bench.system.holder import Holder
 from bench.system.memory import Batches
-from bench.system.progress import SILENT, Bar, Reporter, Tick
+from bench.system.progress import SILENT, Bar, Reporter, Say, Tick
 from bench.training.run import Run, load_nets
+
+POLL = 0.5
+"""Seconds between two looks at what other processes hold."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Outcome:
+    """What a sweep did; `failed` holds one sentence a failed cell."""
+
+    computed: int = 0
+    kept: int = 0
+    skipped: int = 0
+    diverged: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    def summary(self, what: str) -> str:
+        """The counts in a sentence, where `what` is computed: "cells"."""
+        diverged = f" ({self.diverged} diverged)" if self.diverged else ""
+        return (
+            f"{self.computed} {what} computed{diverged}, {self.kept} kept, {self.skipped} skipped "
+            f"with a reason, {len(self.failed)} failed."
+        )
 
 
 def sweep(
@@ -37,9 +73,9 @@ def sweep(
     batch: int,
     device: torch.device,
     reporter: Reporter = SILENT,
-    saver: Saver | None = None,
+    files: SampleFiles | None = None,
 ) -> Outcome:
-    """Execute the missing cells of one data set; a `saver` also keeps the samples of each.
+    """Execute the missing cells of one data set; `files` also get the samples of each.
 
     Other processes may do the same in this folder: a cell is computed by one of them. A failed
     cell is reported and tried again next time; it does not stop the others. A batch that does not
@@ -50,12 +86,13 @@ def sweep(
     _tidy_up(
         experiment, [FLOOR_RUN.format(evaluation.data.name), *(cell.run.name for cell in cells)]
     )
-    work = _Work(evaluation, experiment, Batches(batch, reporter.say), device, saver)
+    work = _Work(evaluation, experiment, Batches(batch, reporter.say), device, files)
     outcome = work.outcome
     able = [cell for cell in cells if not cell.skip]
     for cell in (cell for cell in cells if cell.skip):
         outcome.skipped += 1
-        _write_once(experiment, make_row(cell, evaluation, experiment, "skip", reason=cell.skip))
+        row = make_row(cell.about(), evaluation, experiment, "skip", reason=cell.skip)
+        write_reason(experiment.cells, row)
     with reporter.bar(f"sweep {evaluation.data.name}", sum(cell.n for cell in able)) as bar:
         done = 0
 
@@ -72,8 +109,8 @@ def sweep(
                     raise
                 reason = f"{type(error).__name__}: {error}"
                 outcome.failed.append(f"{cell.what}: {reason}")
-                row = make_row(cell, evaluation, experiment, "failed", reason=reason)
-                _write_failure(experiment, row)
+                row = make_row(cell.about(), evaluation, experiment, "failed", reason=reason)
+                write_reason(experiment.cells, row)
             done += cell.n
             bar.update(done, cell.what)
     return outcome
@@ -88,10 +125,10 @@ class _Work:
         experiment: Experiment,
         batches: Batches,
         device: torch.device,
-        saver: Saver | None,
+        files: SampleFiles | None,
     ) -> None:
         self.evaluation, self.experiment, self.device = evaluation, experiment, device
-        self.batches, self.saver = batches, saver
+        self.batches, self.files = batches, files
         self.outcome = Outcome()
         self._loaded: tuple[Run, nn.Module] | None = None
 
@@ -115,41 +152,35 @@ class _Work:
 
     def _measure(self, cell: Cell, size: int, tick: Tick) -> Row:
         nets = self._nets(cell.run)
-        with self._keep(cell) as keep:
+        with self._writer(cell) as writer:
             return run_cell(
                 cell, nets, self.evaluation, self.experiment,
-                batch=size, device=self.device, tick=tick, keep=keep,
+                batch=size, device=self.device, tick=tick, writer=writer,
             )  # fmt: skip
 
     def _save_only(self, row: Row, cell: Cell, size: int, tick: Tick) -> None:
         """Sample a cell that is measured already for its files alone."""
         start = self._unsaved(cell, row, size)
-        if self.saver is None or start >= cell.n:
+        if self.files is None or start >= cell.n:
             return
         stream = generate(
             cell.run.method, self._nets(cell.run), cell.guidance, cell.steps, cell.seed, cell.n,
             batch=size, device=self.device, start=start,
         )  # fmt: skip
         tick(start)
-        with self.saver.keep(cell, self._data, start) as keep:
+        with self.files.open(cell, self.evaluation.data, start) as writer:
             for x, y in stream:
-                keep(x, y)
+                writer.add(x, y)
                 tick(len(y))
 
-    @property
-    def _data(self) -> Dataset:
-        return self.evaluation.data
-
     def _unsaved(self, cell: Cell, row: Row, size: int) -> int:
-        """The first sample of a measured cell that is still to be kept as a file."""
-        if self.saver is None or row.status != "ok":
+        """The first sample of a measured cell that has no file yet; `cell.n` if none is wanted."""
+        if self.files is None or row.status != "ok":
             return cell.n
-        return self.saver.start(cell, self._data, size)
+        return self.files.start(cell, self.evaluation.data, size)
 
-    def _keep(self, cell: Cell) -> AbstractContextManager[Keep]:
-        if self.saver is None:
-            return nullcontext(lambda *_: None)
-        return self.saver.keep(cell, self._data)
+    def _writer(self, cell: Cell) -> AbstractContextManager[SampleWriter | None]:
+        return nullcontext() if self.files is None else self.files.open(cell, self.evaluation.data)
 
     def _nets(self, run: Run) -> nn.Module:
         """The networks of a run, held until another is asked for."""
@@ -171,11 +202,74 @@ def _ticker(bar: Bar, done: int, what: str) -> Tick:
     return tick
 
 
-def _write_failure(experiment: Experiment, row: Row) -> None:
-    # Values that are stored already stay: a failure never replaces a result.
-    path = row_path(experiment.cells, row.run, row.key)
-    if not path.exists() or read_row(path).status == "failed":
-        write_row(experiment.cells, row)
+def floor_row(
+    data: Dataset,
+    evaluation: Evaluation,
+    experiment: Experiment,
+    n: int,
+    tell: Say = lambda _: None,
+) -> Row | None:
+    """Real samples measured like a generated set, stored; None if there are not n of them.
+
+    One process at a time measures them, since values of other metrics are kept.
+    """
+    split = floor_split(data, n)
+    if split is None:
+        return None
+    path = row_path(experiment.cells, FLOOR_RUN.format(data.name), floor_key(split, evaluation))
+    said = False
+
+    def waiting(_: Path, holder: Holder | None) -> None:
+        nonlocal said
+        if not said:
+            tell(f"{data.name}: {holder or 'another process'} measures real samples; waiting.")
+        said = True
+
+    def stored(_: Path) -> Row | None:
+        return stored_floor(split, evaluation, experiment)
+
+    row = None
+    for _ in in_turn([path], claim_path, lambda path: stored(path) is not None, waiting):
+        row = stored(path) or measure_floor(data, evaluation, experiment, split, tell)
+    return row
+
+
+def claim_path(row: Path) -> Path:
+    """The claim of the process that makes a row, beside it."""
+    return row.with_name(f".{row.stem}.claim")
+
+
+def in_turn(
+    items: Sequence[T],
+    claim: Callable[[T], Path],
+    is_done: Callable[[T], bool],
+    waiting: Callable[[T, Holder | None], None],
+) -> Iterator[T]:
+    """Yield every item once: under its claim while the loop's body runs, those of others last.
+
+    An item that is done is yielded without a claim. Another process may have done an item just
+    before it was claimed, so that the body has to look again. `waiting` is called while only items
+    that others hold are left; their claims expire with them.
+    """
+    todo = list(items)
+    while todo:
+        held: list[T] = []
+        for item in todo:
+            if is_done(item):
+                yield item
+                continue
+            mine = try_claim(claim(item))
+            if mine is None:
+                held.append(item)
+                continue
+            try:
+                yield item
+            finally:
+                mine.release()
+        if len(held) == len(todo):
+            waiting(held[0], read_holder(claim(held[0])))
+            time.sleep(POLL)
+        todo = held
 
 
 def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
@@ -185,10 +279,3 @@ def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
         tidy_claims(experiment.cells / run)
         for folder in (experiment.cells, experiment.samples, experiment.inversions):
             tidy(folder / run)
-
-
-def _write_once(experiment: Experiment, row: Row) -> None:
-    # A skip is decided anew each time; its row changes only if the reason does.
-    path = row_path(experiment.cells, row.run, row.key)
-    if not path.exists() or read_row(path).reason != row.reason:
-        write_row(experiment.cells, row)

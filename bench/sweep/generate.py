@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.convert import from_model, one_hot, sampling_labels
-from bench.sweep.divergence import Diverged
 from methods import Guidance, Method, SampleRNG
+
+
+class Diverged(Exception):
+    """A sampler gave NaN or infinity, or the same sample whatever noise and class it was given."""
 
 
 def generate(
@@ -46,3 +49,26 @@ def generate(
             bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
             raise Diverged(f"{bad} of samples {first} to {first + len(x) - 1} are not finite")
         yield from_model(x).cpu(), labels
+
+
+def refuse_constant(stream: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pass on batches (samples (B, ...), labels (B,)) of a cell.
+
+    Raises `Diverged` in place of the last batch if there were several samples, all of them equal:
+    metrics of such a set are numbers that mean nothing. Files of it are incomplete, like those of
+    samples that are not finite.
+    """
+    first: Tensor | None = None
+    waiting: tuple[Tensor, Tensor] | None = None
+    n, same = 0, True
+    for x, labels in stream:
+        if waiting is not None:
+            yield waiting
+        waiting = x, labels
+        first = x[0] if first is None and len(x) else first
+        same = same and first is not None and torch.equal(x, first.expand_as(x))
+        n += len(x)
+    if n > 1 and same:
+        raise Diverged(f"all {n} samples are equal: the network's output is constant")
+    if waiting is not None:
+        yield waiting

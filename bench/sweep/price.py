@@ -9,8 +9,9 @@ import torch
 
 from bench.experiment.place import Experiment
 from bench.sweep.cells import Cell
+from bench.sweep.generate import generate
 from bench.sweep.plan import Sweep
-from bench.sweep.run import generate, is_done
+from bench.sweep.run import is_done
 from bench.training.run import Run, load_nets
 
 

@@ -5,17 +5,14 @@ The name carries the guidance rule where it is not CFG, as in `g4-apg-steps18-se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from bench.data import Dataset
 from bench.data.samples.card import SampleCard, class_names
-from bench.data.samples.write import check_format, first_missing, open_sink
+from bench.data.samples.write import SampleWriter, check_format, first_missing, open_samples
 from bench.experiment.identity import digest
 from bench.experiment.place import Experiment
 from bench.sweep.cells import Cell
@@ -24,15 +21,18 @@ from methods.rules import Rule, make_rule
 
 KINDS = ("png", "zip", "npz")
 SUFFIX = {"png": "", "zip": ".zip", "npz": ".npz", "grid": ".png"}
-Keep = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Saver:
-    """Where samples go, and in which format; vectors always go to npz."""
+class SampleFiles:
+    """Where the samples of cells go, in one of three formats; vectors always go to npz."""
 
     experiment: Experiment
     kind: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"--save-samples is {', '.join(KINDS)}, got {self.kind!r}.", code=2)
 
     def place(self, cell: Cell, data: Dataset) -> tuple[Path, str]:
         """File or folder of a cell, and the format it has there."""
@@ -51,19 +51,10 @@ class Saver:
         check_format(kind, card)
         return batch_start(first_missing(path, kind, card), cell.n, batch)
 
-    @contextmanager
-    def keep(self, cell: Cell, data: Dataset, start: int = 0) -> Iterator[Keep]:
-        """What takes the batches of a cell from `start` on."""
+    def open(self, cell: Cell, data: Dataset, start: int = 0) -> SampleWriter:
+        """Takes the batches of a cell from `start` on."""
         path, kind = self.place(cell, data)
-        with open_sink(path, kind, make_sample_card(cell, data), start) as sink:
-            yield sink.add
-
-
-def make_saver(experiment: Experiment, kind: str) -> Saver:
-    """A saver of one of the three formats; UserError for another."""
-    if kind not in KINDS:
-        raise UserError(f"--save-samples is {', '.join(KINDS)}, got {kind!r}.", code=2)
-    return Saver(experiment, kind)
+        return open_samples(path, kind, make_sample_card(cell, data), start)
 
 
 def sample_path(experiment: Experiment, cell: Cell, kind: str) -> Path:
@@ -82,10 +73,9 @@ def rule_folder(rule: Rule[Any]) -> str:
 
 
 def batch_start(have: int, n: int, batch: int) -> int:
-    """Where to go on with `have` of n samples: at the batch in which the first missing one is.
+    """Where to continue with `have` of n samples: at the batch of the first missing one.
 
-    Rounding may differ between batches of different composition; a whole batch is made again as it
-    was.
+    Rounding may differ between batches of different composition, so that batches stay whole.
     """
     return have if have >= n else have // batch * batch
 

@@ -19,7 +19,8 @@ from bench.experiment.place import Experiment
 from bench.experiment.rows import Row, Value
 from bench.experiment.rules import ChosenRule, nested
 from bench.sweep.cells import Cell, expand
-from bench.sweep.run import FLOOR, floor_key, floor_row, run_cell
+from bench.sweep.execute import floor_row
+from bench.sweep.run import FLOOR, floor_key, run_cell
 from bench.system import places
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256

@@ -7,7 +7,7 @@ import time
 import torch
 
 from bench.experiment.place import Experiment
-from bench.sweep.run import generate
+from bench.sweep.generate import generate
 from bench.system.progress import duration
 from bench.training.run import load_nets
 from bench.tuning.store import read_trials

@@ -14,8 +14,7 @@ from bench.evaluation.prepare import Evaluation, accumulate
 from bench.experiment.identity import digest
 from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
-from bench.sweep.divergence import refuse_constant
-from bench.sweep.run import Diverged, generate
+from bench.sweep.generate import Diverged, generate, refuse_constant
 from bench.system.errors import UserError
 from bench.system.failures import system_error
 from bench.system.progress import SILENT, Reporter, Tick

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from bench.data import Modes1d
 from bench.experiment.place import Experiment
-from bench.sweep.run import generate
+from bench.sweep.generate import generate
 from bench.system.devices import make_fabric
 from bench.training.run import load_nets, open_run
 from bench.training.runs import make_card

@@ -52,7 +52,7 @@ def guess_format(path: Path) -> str:
     return SUFFIXES.get(path.suffix.lower(), "png")
 
 
-class Sink(ABC):
+class SampleWriter(ABC):
     """Takes samples in order and is complete, under its final name, once it has them all.
 
     Leaving it as a context before that discards what a file cannot be gone on with.
@@ -83,7 +83,7 @@ class Sink(ABC):
     def discard(self) -> None:  # noqa: B027 - a temporary file goes by itself
         """Remove what was written of samples that cannot be completed."""
 
-    def __enter__(self) -> Sink:
+    def __enter__(self) -> SampleWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -99,7 +99,7 @@ class _Incomplete(Exception):
     """Leaves a temporary file behind without its taking the final name."""
 
 
-class PngFolder(Sink):
+class PngFolder(SampleWriter):
     """`<class>/<index>.png` and samples.json, which comes first: the same card can go on."""
 
     def _write(self, samples: Tensor, labels: list[int]) -> None:
@@ -136,7 +136,7 @@ class PngFolder(Sink):
                 self.path.rmdir()
 
 
-class _Zip(Sink):
+class _Zip(SampleWriter):
     """What is written into one ZIP container under a temporary name."""
 
     _file: zipfile.ZipFile | None = None
@@ -204,7 +204,7 @@ class Npz(_Zip):
         super().__exit__(*error)
 
 
-class Grid(Sink):
+class Grid(SampleWriter):
     """One PNG with a tile an image; a column a class where that fits."""
 
     def __init__(self, path: Path, card: SampleCard, start: int = 0) -> None:
@@ -235,7 +235,7 @@ class Grid(Sink):
             _image(picture).save(temporary, format="PNG", pnginfo=about, optimize=True)
 
 
-SINKS: dict[str, Callable[[Path, SampleCard, int], Sink]] = {
+SINKS: dict[str, Callable[[Path, SampleCard, int], SampleWriter]] = {
     "png": PngFolder,
     "zip": PngZip,
     "npz": Npz,
@@ -243,7 +243,7 @@ SINKS: dict[str, Callable[[Path, SampleCard, int], Sink]] = {
 }
 
 
-def open_sink(path: Path, kind: str, card: SampleCard, start: int = 0) -> Sink:
+def open_samples(path: Path, kind: str, card: SampleCard, start: int = 0) -> SampleWriter:
     """A sink of a format for the samples from `start` on, which only a folder can have above 0."""
     return SINKS[kind](path, card, start)
 

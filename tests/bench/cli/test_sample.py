@@ -13,9 +13,10 @@ from bench.data.samples.card import class_names
 from bench.data.samples.read import read_samples
 from bench.evaluation.makers import Makers
 from bench.experiment.place import Experiment
+from bench.sweep import generate as samples_module
 from bench.sweep import run as sweep_module
 from bench.sweep.cells import expand
-from bench.sweep.run import generate
+from bench.sweep.generate import generate
 from bench.system.files import sha256
 from bench.training.run import load_nets, open_run
 from bench.training.runs import read_card
@@ -98,7 +99,7 @@ def test_some_classes_share_the_noise_of_all(drawn, tmp_path):
 def test_goes_on_where_a_folder_stopped(drawn, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert sample(drawn, *SHORT, "-o", whole).code == 0
-    real, starts = sweep_module.generate, []
+    real, starts = samples_module.generate, []
 
     def stopped(*arguments, **options):
         stream = real(*arguments, **options)
@@ -106,7 +107,7 @@ def test_goes_on_where_a_folder_stopped(drawn, tmp_path, monkeypatch):
         yield next(stream)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep_module, "generate", stopped)
+    monkeypatch.setattr(samples_module, "generate", stopped)
     for _ in range(2):
         ran = sample(drawn, *SHORT, "-o", tmp_path / "part")
         assert (ran.code, ran.err) == (130, "Stopped. Finished work is kept. Run the "
@@ -115,7 +116,7 @@ def test_goes_on_where_a_folder_stopped(drawn, tmp_path, monkeypatch):
     # Half a batch is made again as a whole one.
     next((tmp_path / "part").glob("*/000015.png")).unlink()
     monkeypatch.setattr(
-        sweep_module, "generate", lambda *a, **o: starts.append(o["start"]) or real(*a, **o)
+        samples_module, "generate", lambda *a, **o: starts.append(o["start"]) or real(*a, **o)
     )
     assert sample(drawn, *SHORT, "-o", tmp_path / "part").code == 0
     assert starts == [0, 8, 8]
@@ -200,10 +201,10 @@ def test_what_cannot_be_sampled_is_said(drawn, tmp_path, trained):
 def test_divergence_keeps_nothing(drawn, tmp_path, monkeypatch):
     def diverging(*arguments, **options):
         yield next(real(*arguments, **options))
-        raise sweep_module.Diverged("3 of samples 8 to 15 are not finite")
+        raise samples_module.Diverged("3 of samples 8 to 15 are not finite")
 
-    real = sweep_module.generate
-    monkeypatch.setattr(sweep_module, "generate", diverging)
+    real = samples_module.generate
+    monkeypatch.setattr(samples_module, "generate", diverging)
     for out in ("a", "a.zip", "a.npz"):
         ran = sample(drawn, *SHORT, "-o", tmp_path / "out" / out)
         assert ran.code == 1

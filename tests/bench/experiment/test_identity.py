@@ -13,6 +13,7 @@ from bench.experiment import identity
 from bench.experiment.identity import code_hash
 from bench.experiment.place import Experiment
 from bench.plugins.load import load_plugins
+from bench.sweep import cells
 from bench.sweep.cells import expand
 from bench.training.run import open_run
 from bench.training.runs import read_card
@@ -58,7 +59,7 @@ def test_a_key_names_the_code_that_makes_samples(trained, monkeypatch, module):
     parsed = identity._parsed
     place = Experiment(trained, "default")
     card = read_card(place.runs / "modes1d-edm-s0")
-    monkeypatch.setattr("bench.sweep.cells.code_hash", identity.code_hash.__wrapped__)
+    monkeypatch.setattr(cells, "code_hash", identity.code_hash.__wrapped__)
     before = keys(card, place)
     assert before == keys(card, place)
     monkeypatch.setattr(identity, "_parsed", edited)

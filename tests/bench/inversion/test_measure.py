@@ -18,7 +18,7 @@ from bench.inversion.measure import (
     scores,
     share,
 )
-from bench.sweep.run import Diverged
+from bench.sweep.generate import Diverged
 from bench.training.runs import make_method
 from methods import EDM, Guidance
 from methods.spec import DataSpec

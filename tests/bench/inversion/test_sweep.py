@@ -209,7 +209,7 @@ def test_a_damaged_row_is_named(inverted):
     for command in (SWEEP, ("report",)):
         ran = bench(*command, "--results", inverted)
         assert ran.code == 1
-        assert ran.err.startswith(f"Error: {path} is not a row of inversions (")
+        assert ran.err.startswith(f"Error: {path} is not a row of results (")
 
 
 def test_the_report_has_the_section(inverted):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.sweep.run import generate
+from bench.sweep.generate import generate
 from methods import Guidance
 from methods.oracle import Oracle, OracleConfig
 from methods.rules import make_rule

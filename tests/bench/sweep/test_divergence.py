@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bench.sweep.divergence import Diverged, refuse_constant
+from bench.sweep.generate import Diverged, refuse_constant
 from methods import METHODS
 from methods.oracle import Oracle
 from tests.bench.helpers import TOY_METRICS, bench, rows_of

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.data.find import find_dataset
-from bench.sweep.run import Diverged, generate
+from bench.sweep.generate import Diverged, generate
 from bench.training.runs import make_card, make_method
 from methods import Guidance, SampleRNG
 from methods import oracle as oracle_module

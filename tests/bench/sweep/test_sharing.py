@@ -17,9 +17,9 @@ from bench.data.find import find_dataset
 from bench.evaluation.prepare import prepare
 from bench.experiment.place import Experiment
 from bench.experiment.rows import Row, read_rows, row_path
-from bench.sweep import execute, sharing
-from bench.sweep import run as sweep
-from bench.sweep.sharing import claim_path, in_turn
+from bench.sweep import execute
+from bench.sweep import run as run_module
+from bench.sweep.execute import claim_path, in_turn
 from bench.system.claims import Claim, read_holder, try_claim
 from bench.system.failures import is_out_of_memory
 from bench.system.files import sha256
@@ -62,7 +62,7 @@ def test_processes_do_every_item_exactly_once(tmp_path: Path) -> None:
 def test_what_another_holds_comes_last_and_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "POLL", 0.0)
+    monkeypatch.setattr(execute, "POLL", 0.0)
     held = try_claim(tmp_path / "0.claim")
     assert held is not None
     told = []
@@ -101,7 +101,7 @@ def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
 ) -> None:
     data, place = find_dataset("modes1d"), Experiment(tmp_path, "x")
     mine, other = (prepare(data, place.cache, metrics=[name]) for name in ("w1", "shift"))
-    write_row = sweep.write_row
+    write_row = run_module.write_row
 
     def write(cells: Path, row: Row) -> Path:
         """A look at the claim between the reading of the stored values and the writing."""
@@ -109,22 +109,22 @@ def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
         assert str(os.getpid()) in str(read_holder(claim))
         return write_row(cells, row)
 
-    monkeypatch.setattr(sweep, "write_row", write)
+    monkeypatch.setattr(run_module, "write_row", write)
     held: list[Claim] = []
 
     def let_go(_: float) -> None:
         held.pop().release()
         monkeypatch.undo()
-        assert sweep.floor_row(data, other, place, 64) is not None
+        assert execute.floor_row(data, other, place, 64) is not None
 
-    assert sweep.floor_row(data, mine, Experiment(tmp_path, "y"), 64) is not None
+    assert execute.floor_row(data, mine, Experiment(tmp_path, "y"), 64) is not None
     (row,) = read_rows(Experiment(tmp_path, "y").cells)
     claim = try_claim(claim_path(row_path(place.cells, row.run, row.key)))
     assert claim is not None
     held.append(claim)
-    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
+    monkeypatch.setattr(execute, "time", SimpleNamespace(sleep=let_go))
     told: list[str] = []
-    assert sweep.floor_row(data, mine, place, 64, told.append) is not None
+    assert execute.floor_row(data, mine, place, 64, told.append) is not None
     assert told == [f"modes1d: {claim.holder} measures real samples; waiting."]
     (row,) = read_rows(place.cells)
     assert {value.metric for value in row.values} == {"w1", "shift"}

@@ -11,7 +11,7 @@ from bench.experiment.place import Experiment
 from bench.experiment.rows import read_rows
 from bench.report.numbers.frame import prepare
 from bench.sweep.cells import expand
-from bench.sweep.run import generate
+from bench.sweep.generate import generate
 from bench.system.files import sha256
 from bench.training.checkpoint import load_weights
 from bench.training.extra_network import find_extra_network
