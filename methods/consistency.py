@@ -5,6 +5,8 @@ Sources: Song & Dhariwal (2023, iCT), Geng et al. (2024, ECT), Hsu, Kao, Balestr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -52,3 +54,15 @@ def pseudo_huber(delta: Tensor, c: float) -> Tensor:
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """(B,) => (B, 1, ..., 1), to broadcast over the samples of `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def consistency_target(denoise: Callable[[], Tensor], r: Tensor, clean: Tensor) -> Tensor:
+    """(B, ...) `denoise()` at the smaller levels r (B,) without gradient, or `clean` where r = 0.
+
+    The network is not evaluated if all r are 0, as in stage 0.
+    """
+    noisy = r > 0
+    if not bool(noisy.any()):
+        return clean
+    with torch.no_grad():
+        return torch.where(per_sample(noisy, clean), denoise(), clean)

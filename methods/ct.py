@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from methods.base import Batch, Method, Progress
 from methods.consistency import (
+    consistency_target,
     per_sample,
     pseudo_huber,
     smaller_sigma,
@@ -187,8 +187,7 @@ class CT(Method[CTConfig]):
             )
             return out
 
-        with torch.no_grad():
-            target = torch.where(per_sample(r, x0) > 0, denoise(r), x0)
+        target = consistency_target(lambda: denoise(r), r, x0)
         return {"consistency": pseudo_huber(denoise(t) - target, c.c_h) / (t - r)}
 
     def sample(

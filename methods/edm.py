@@ -257,6 +257,8 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
     def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
         """`nfe` with the evaluations of other networks weighted by their parameter counts."""
+        if self.null is None and self.weak is None:
+            return float(self.nfe(guidance, steps))
         counts = evaluations(guidance.rule, guidance, self._grid(steps))
         own = self._parameters(self.config)
         costs: dict[Branch, float] = {}

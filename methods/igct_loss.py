@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.consistency import per_sample, pseudo_huber
+from methods.consistency import consistency_target, per_sample, pseudo_huber
 
 DenoiseLW = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(x (B, ...), sigma (B,), labels (B, K), w (B,)) -> denoised (B, ...)."""
@@ -54,8 +54,7 @@ def guided_consistency_loss(
     y = torch.where(guided, decoupled, x0)
     x_t = y + t * draws.eps
     x_r = y + r * draws.eps + (r - t) * (1.0 + w) * (y - x0) / t
-    with torch.no_grad():
-        target = torch.where(r > 0, denoise(x_r, draws.r, labels, draws.w), y)
+    target = consistency_target(lambda: denoise(x_r, draws.r, labels, draws.w), draws.r, y)
     delta = denoise(x_t, draws.t, labels, draws.w) - target
     return pseudo_huber(delta, c) / (draws.t - draws.r)
 

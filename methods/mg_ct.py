@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Method, Progress
 from methods.consistency import (
+    consistency_target,
     per_sample,
     pseudo_huber,
     smaller_sigma,
@@ -236,8 +237,7 @@ class MGCT(Method[MGCTConfig]):
             )
             return out
 
-        with torch.no_grad():
-            target = torch.where(per_sample(r, batch.x0) > 0, student(pair.x_r, r), pair.clean)
+        target = consistency_target(lambda: student(pair.x_r, r), r, pair.clean)
         return {"guided": pseudo_huber(student(pair.x_t, t) - target, c.c_h) / (t - r)}
 
     def sample(

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from methods.base import Progress
-from methods.consistency import pseudo_huber, smaller_sigma, stage_at, training_sigma
+from methods.consistency import (
+    consistency_target,
+    pseudo_huber,
+    smaller_sigma,
+    stage_at,
+    training_sigma,
+)
 from methods.guidance_embedding import embed_guidance
 from methods.igct_loss import (
     GuidedDraws,
@@ -161,3 +167,19 @@ def test_stages_with_a_fixed_number_of_steps_and_an_open_last_stage():
     stages = [stage_at(Progress(step, 260), 0, 6, 40) for step in range(260)]
     assert [stages.count(s) for s in range(7)] == [40] * 6 + [20]
     assert stage_at(Progress(900, 1000), 0, 6, 40) == 6
+
+
+@pytest.mark.parametrize("levels", [[0.0, 0.0], [0.0, 0.7]])
+def test_consistency_target_is_clean_at_zero_and_evaluated_only_if_needed(levels):
+    clean, noisy, calls = torch.randn(2, 3), torch.randn(2, 3, requires_grad=True), []
+
+    def denoise():
+        calls.append(1)
+        return 2 * noisy
+
+    r = torch.tensor(levels)
+    found = consistency_target(denoise, r, clean)
+    expected = torch.where(r[:, None] > 0, 2 * noisy.detach(), clean)
+    assert torch.equal(found, expected)
+    assert not found.requires_grad
+    assert len(calls) == int(max(levels) > 0)
