@@ -38,8 +38,8 @@ def import_command(
 ) -> None:
     """Make a run of a checkpoint of another program, without running anything in it."""
     from bench.experiment.suite import flags
-    from bench.system.claims import tidy_claims
     from bench.system.files import tidy
+    from bench.system.leases import tidy_leases
     from bench.training.checkpoint import save_weights
     from bench.training.importing.plan import plan_import
     from bench.training.lock import lock_folder
@@ -54,7 +54,7 @@ def import_command(
         reporter.say("Nothing was written.")
         return
     tidy(folder)
-    tidy_claims(folder)
+    tidy_leases(folder)
     if (folder / CARD).exists() and (folder / WEIGHTS).exists():
         reporter.say(f"It is imported already, in {folder}.")
     else:

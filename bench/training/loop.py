@@ -13,10 +13,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bench.data import Dataset
-from bench.system.claims import tidy_claims
 from bench.system.compiling import compile_nets
 from bench.system.errors import UserError
 from bench.system.files import tidy
+from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
 from bench.system.precision import matmul_precision
 from bench.system.progress import Bar, say
@@ -358,7 +358,7 @@ def _finished(card: RunCard, folder: Path, leader: bool, console: Console | None
     if leader:  # a process may have been killed between the weights and this
         remove_states(folder)
         tidy(folder)
-        tidy_claims(folder)
+        tidy_leases(folder)
     if console is not None:
         say(console, f"{card.name} is trained already.")
     return folder / WEIGHTS

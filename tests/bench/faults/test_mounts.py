@@ -101,7 +101,7 @@ def test_a_disk_that_became_read_only(disk, stages):
 @pytest.mark.parametrize("moment", [4, 8, 12])
 def test_a_mount_that_vanishes_from_under_a_training(disk, stages, moment):
     place = disk.folder / "results"
-    with at_synchronisation(moment, disk.vanish):  # the claim's, the log's and a checkpoint's
+    with at_synchronisation(moment, disk.vanish):  # the card's, the log's and a checkpoint's
         ran = bench(*TRAIN, "--results", place)
     below = contents(disk.folder)
     disk.come_back()
