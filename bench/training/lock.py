@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,11 +33,7 @@ class RunLock:
 
         All have to call it at the same step. To be called before anything is written.
         """
-        problem = "" if self.lease is None else _loss(self.lease, self.name)
-        if self.fabric.world_size > 1:
-            problem = self.fabric.broadcast(problem)
-        if problem:
-            raise UserError(problem)
+        _raise_in_all("" if self.lease is None else _loss(self.lease, self.name), self.fabric)
 
 
 @contextmanager
@@ -47,44 +43,41 @@ def lock_run(folder: Path, name: str, fabric: Fabric) -> Iterator[RunLock]:
     UserError in all of them if a process outside holds it.
     """
     lease, problem = None, ""
-    with leader_first(fabric) as leads:
-        if leads:
-            lease, problem = _try(folder, name)
-    if fabric.world_size > 1:
-        problem = fabric.broadcast(problem)
-    if problem:
-        raise UserError(problem)
-    try:
+    with ExitStack() as stack:
+        with leader_first(fabric) as leads:
+            if leads:
+                try:
+                    lease = stack.enter_context(lock_folder(folder, name))
+                except UserError as error:
+                    problem = str(error)
+        _raise_in_all(problem, fabric)
         yield RunLock(name, lease, fabric)
-    finally:
-        if lease is not None:
-            lease.release()
 
 
 @contextmanager
-def lock_folder(folder: Path, name: str) -> Iterator[None]:
+def lock_folder(folder: Path, name: str) -> Iterator[Lease]:
     """Lock a run's folder during the block; UserError if another process does."""
-    lease, problem = _try(folder, name)
+    path = folder / LEASE
+    lease = try_lease(path)
     if lease is None:
-        raise UserError(problem)
+        raise UserError(
+            f"Run {name!r} is being made by {read_holder(path) or 'another process'}: wait for it "
+            "or stop it, then run the same command again (the lock of a process that is gone ends "
+            f"after at most {PATIENCE:.0f} seconds)."
+        )
     try:
-        yield
+        tidy_leases(folder)
+        yield lease
     finally:
         lease.release()
 
 
-def _try(folder: Path, name: str) -> tuple[Lease | None, str]:
-    """The lease, or why there is none."""
-    path = folder / LEASE
-    lease = try_lease(path)
-    if lease is not None:
-        tidy_leases(folder)
-        return lease, ""
-    return None, (
-        f"Run {name!r} is being made by {read_holder(path) or 'another process'}: wait for it or "
-        "stop it, then run the same command again (the lock of a process that is gone ends after "
-        f"at most {PATIENCE:.0f} seconds)."
-    )
+def _raise_in_all(problem: str, fabric: Fabric) -> None:
+    """UserError in all processes if there is a problem in the first."""
+    if fabric.world_size > 1:
+        problem = fabric.broadcast(problem)
+    if problem:
+        raise UserError(problem)
 
 
 def _loss(lease: Lease, name: str) -> str:
