@@ -58,7 +58,7 @@ def ensure(
     def waiting(_: Path, holder: str) -> None:
         reporter.say(f"{name!r} is being prepared by {holder}: waiting for it.")
 
-    for lease in in_turn([root / f".{name}{LEASE}"], Path, is_done, waiting):
+    for lease in in_turn([root / f".{name}{LEASE}"], lambda lease: lease, is_done, waiting):
         if not is_done(lease):
             if folder.exists():
                 raise UserError(f"{folder} is in the way and is no prepared data set: remove it.")
