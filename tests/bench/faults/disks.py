@@ -48,7 +48,8 @@ class Injected:
         self.folder.mkdir()
 
     def full(self, room: int) -> AbstractContextManager[object]:
-        return failing(self.folder, 1 + 7 * room)
+        # A cell takes seven operations: with room for 3, the third cell fails.
+        return failing(self.folder, 1 + 5 * room)
 
     def read_only(self) -> AbstractContextManager[object]:
         return failing(self.folder, 1, errno.EROFS)
