@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DownloadOption,
-    OfflineOption,
-    PluginOption,
-    WeightsOption,
-    begin,
-)
+from bench.cli import options
+from bench.cli.options import begin
 from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -30,11 +24,11 @@ def doctor_command(
     extractor: Annotated[
         list[str] | None, typer.Option(help="Try it on a few images; repeatable.")
     ] = None,
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
 ) -> None:
     """Say what works here: versions, data, weights files and whether they are whole."""
     from bench.evaluation.check import try_extractor

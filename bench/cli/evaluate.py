@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DownloadOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    WeightsOption,
-    begin,
-)
+from bench.cli import options
+from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -51,7 +44,7 @@ def evaluate_command(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Metric; repeatable.")
     ] = None,
-    weights: WeightsOption = None,
+    weights: options.Weights = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Classes of the samples: .npy, or text with one number a line."),
@@ -59,14 +52,14 @@ def evaluate_command(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write .json (everything) or .csv.")
     ] = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
+    download: options.Download = False,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
     max_samples: Annotated[
         int | None, typer.Option(min=2, help="At most so many samples, drawn with a fixed seed.")
     ] = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    plugin: PluginOption = None,
+    results: options.Results = DEFAULT_RESULTS,
+    plugin: options.Plugins = None,
 ) -> None:
     """Measure the images of any model against a reference; no method and no run is involved."""
     from bench.evaluation.evaluate import evaluate, make_request

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import DryRunOption, ExperimentOption, PluginOption, ResultsOption, begin
+from bench.cli import options
+from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ def import_command(
             help="Whether an edm network was trained with labels dropped; by default by the file.",
         ),
     ] = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Make a run of a checkpoint of another program, without running anything in it."""
     from bench.experiment.suite import flags

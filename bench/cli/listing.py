@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import PluginOption, begin
+from bench.cli import options
+from bench.cli.options import begin
 from bench.system.errors import unknown
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def list_command(
         str,
         typer.Argument(help="methods, rules, metrics, datasets, extractors, protocols or suites."),
     ],
-    plugin: PluginOption = None,
+    plugin: options.Plugins = None,
 ) -> None:
     """List what is registered, one line each, with its origin."""
     from rich.table import Table

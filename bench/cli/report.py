@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import bench
-from bench.cli.options import ExperimentOption, ResultsOption, SuiteOption, begin
+from bench.cli import options
+from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError
 
 
 def report_command(
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Render tables, figures and a page from the rows of an experiment."""
     from bench.experiment.inversion_rows import read_inversions

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    BatchOption,
-    DeviceOption,
-    ExperimentOption,
-    KnobOption,
-    NullOption,
-    PluginOption,
-    ResultsOption,
-    RuleOption,
-    TunedOption,
-    WeakOption,
-    begin,
-)
+from bench.cli import options
+from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError, unknown
 
@@ -65,16 +54,16 @@ def sample_command(
     format_: Annotated[
         str | None, typer.Option("--format", help="png, zip, npz or grid; by default from --out.")
     ] = None,
-    batch: BatchOption = 256,
-    rule: RuleOption = None,
-    knob: KnobOption = None,
-    tuned: TunedOption = False,
-    null_checkpoint: NullOption = None,
-    weak_checkpoint: WeakOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
+    batch: options.Batch = 256,
+    rule: options.OneRule = None,
+    knob: options.Knobs = None,
+    tuned: options.Tuned = False,
+    null_checkpoint: options.NullCheckpoint = None,
+    weak_checkpoint: options.WeakCheckpoint = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
 ) -> None:
     """Write the samples of one run to files: exactly those that a sweep measures."""
     from bench.data.samples.write import (

@@ -9,27 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    BatchOption,
-    DatasetsOption,
-    DeviceOption,
-    DownloadOption,
-    DryRunOption,
-    ExperimentOption,
-    KnobOption,
-    MethodsOption,
-    NullOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    RulesOption,
-    SuiteOption,
-    TunedOption,
-    WeakOption,
-    WeightsOption,
-    begin,
-    refuse_beside_suite,
-)
+from bench.cli import options
+from bench.cli.options import begin, refuse_beside_suite
 from bench.experiment.place import (
     DEFAULT_EXPERIMENT,
     DEFAULT_GUIDANCE,
@@ -59,11 +40,11 @@ def sweep_command(
         int | None, typer.Option("--samples", "-n", min=2, help="Samples a cell.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = DEFAULT_SEEDS,
-    method: MethodsOption = None,
+    method: options.Methods = None,
     run: Annotated[
         list[str] | None, typer.Option("--run", help="Only these runs, by name; repeatable.")
     ] = None,
-    dataset: DatasetsOption = None,
+    dataset: options.Datasets = None,
     metric: Annotated[
         list[str] | None,
         typer.Option("--metric", help="Only these metrics, of bench list metrics; repeatable."),
@@ -74,21 +55,21 @@ def sweep_command(
     protocol: Annotated[
         str | None, typer.Option(help="Instead of both, such as offline: bench list protocols.")
     ] = None,
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    batch: BatchOption = 256,
-    rule: RulesOption = None,
-    knob: KnobOption = None,
-    tuned: TunedOption = False,
-    null_checkpoint: NullOption = None,
-    weak_checkpoint: WeakOption = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    batch: options.Batch = 256,
+    rule: options.Rules = None,
+    knob: options.Knobs = None,
+    tuned: options.Tuned = False,
+    null_checkpoint: options.NullCheckpoint = None,
+    weak_checkpoint: options.WeakCheckpoint = None,
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
     save_samples: Annotated[
         str | None,
         typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),

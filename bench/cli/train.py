@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DryRunOption,
-    ExperimentOption,
-    PluginOption,
-    ResultsOption,
-    SuiteOption,
-    begin,
-    refuse_beside_suite,
-)
+from bench.cli import options
+from bench.cli.options import begin, refuse_beside_suite
 from bench.experiment.place import (
     DEFAULT_DATASET,
     DEFAULT_EXPERIMENT,
@@ -63,10 +55,10 @@ def train_command(
         str | None,
         typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
     ] = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
     precision: Annotated[
         str, typer.Option(help="32-true, tf32 or bf16-mixed.")
     ] = DEFAULT_PRECISION,
@@ -77,8 +69,8 @@ def train_command(
         str,
         typer.Option(help="If losses or weights are unusable: stop or rollback."),
     ] = "stop",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Train methods; run the same command again to continue after a stop."""
     from bench.data.ensure import prepare_if_missing

@@ -8,25 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import (
-    BatchOption,
-    DatasetsOption,
-    DeviceOption,
-    DownloadOption,
-    DryRunOption,
-    ExperimentOption,
-    MethodsOption,
-    NullOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    RulesOption,
-    SuiteOption,
-    WeakOption,
-    WeightsOption,
-    begin,
-    refuse_beside_suite,
-)
+from bench.cli import options
+from bench.cli.options import begin, refuse_beside_suite
 from bench.experiment.place import (
     DEFAULT_EXPERIMENT,
     DEFAULT_RESULTS,
@@ -46,12 +29,12 @@ MOST_TRIALS = 1000
 
 
 def tune_command(
-    rule: RulesOption = None,
+    rule: options.Rules = None,
     budget: Annotated[
         int, typer.Option(min=1, max=MOST_TRIALS, help="Trials a run and rule, old ones counted.")
     ] = 20,
-    method: MethodsOption = None,
-    dataset: DatasetsOption = None,
+    method: options.Methods = None,
+    dataset: options.Datasets = None,
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales to average over, a range without 1.")
     ] = "4,8,13",
@@ -70,18 +53,18 @@ def tune_command(
     seed_block: Annotated[
         int, typer.Option(min=0, help="Which of the sampling seeds that no sweep may use.")
     ] = 0,
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    batch: BatchOption = 256,
-    null_checkpoint: NullOption = None,
-    weak_checkpoint: WeakOption = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    batch: options.Batch = 256,
+    null_checkpoint: options.NullCheckpoint = None,
+    weak_checkpoint: options.WeakCheckpoint = None,
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Search the knobs of guidance rules, on seeds that no sweep uses; continues after a stop."""
     from bench.experiment.ranges import parse_range

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import DeviceOption, ExperimentOption, PluginOption, ResultsOption, begin
+from bench.cli import options
+from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -23,10 +24,10 @@ def verify_command(
     cells: Annotated[int, typer.Option(min=1, help="Rows to compute again.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time, as the sweep had.")] = 256,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
 ) -> None:
     """Compute a few stored rows again and compare; exit status 1 if one differs."""
     from bench.experiment.inversion_rows import InversionRow, read_inversion
