@@ -1,4 +1,4 @@
-"""`bench doctor`: versions, data and weights of this machine, and a trial of an extractor."""
+"""`bench doctor`: checks versions, data and weights of this machine, and tries extractors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = ("guidance-bench", "torch", "torch-fidelity", "clean-fid", "scipy", "
 
 def doctor_command(
     extractor: Annotated[
-        list[str] | None, typer.Option(help="Try it on a few images; repeatable.")
+        list[str] | None, typer.Option(help="Extractor to try on a few images; repeatable.")
     ] = None,
     weights: options.Weights = None,
     download: options.Download = False,
@@ -30,7 +30,7 @@ def doctor_command(
     device: options.Device = "auto",
     plugin: options.Plugins = None,
 ) -> None:
-    """Say what works here: versions, data, weights files and whether they are whole."""
+    """Print versions, data sets and weights files, and whether they are intact."""
     from bench.evaluation.check import try_extractor
     from bench.evaluation.weights import check_weights
     from bench.system.devices import resolve_device
@@ -52,9 +52,10 @@ def doctor_command(
 
 
 def _examine(reporter: Reporter) -> None:
-    """Print everything; a UserError at the end, after all is said, if something is damaged."""
+    """Print everything; UserError at the end if something is damaged."""
     from rich.table import Table
 
+    from bench.data.card import data_root, prepared_names, read_data_card
     from bench.evaluation.check import check_files, package_weights
     from bench.evaluation.weights import weights_folders
 
@@ -63,13 +64,19 @@ def _examine(reporter: Reporter) -> None:
         table.add_row(name, found)
     reporter.show(table)
     damaged = []
-    reporter.say("\nData sets prepared:")
-    for name, words, whole in _prepared_sets():
-        reporter.say(f"  {name}: {words}")
-        if not whole:
+    reporter.say("\nPrepared data sets:")
+    names = prepared_names()
+    if not names:
+        reporter.say("  none: bench data prepare SOURCE")
+    for name in names:
+        try:
+            words = read_data_card(data_root() / name).summary
+        except UserError as error:
+            words = str(error)
             damaged.append(name)
+        reporter.say(f"  {name}: {words}")
     folders = weights_folders()
-    reporter.say(f"\nWeights, looked for in {folders[0]}, then {folders[1]}:")
+    reporter.say(f"\nWeights, searched in {folders[0]}, then {folders[1]}:")
     state, words = package_weights()
     reporter.say(f"  efficientnet-lite0, classifier: {words}")
     if state == "damaged":
@@ -87,7 +94,7 @@ def _examine(reporter: Reporter) -> None:
 
 
 def _machine() -> Iterator[tuple[str, str]]:
-    """Names and versions of what results depend on, and the devices."""
+    """Names and values: versions that results depend on, devices, data folder."""
     import torch
 
     from bench.data.card import data_root
@@ -102,17 +109,3 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "cuda", ", ".join(names) if names else "no device"
     yield "threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"
     yield "data", str(data_root())
-
-
-def _prepared_sets() -> Iterator[tuple[str, str, bool]]:
-    """Name of every prepared data set, what it is or why not, and whether its card can be read."""
-    from bench.data.card import data_root, prepared_names, read_data_card
-
-    names = prepared_names()
-    if not names:
-        yield "none", "bench data prepare SOURCE", True
-    for name in names:
-        try:
-            yield name, read_data_card(data_root() / name).summary, True
-        except UserError as error:
-            yield name, str(error), False

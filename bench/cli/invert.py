@@ -153,7 +153,7 @@ def edit_command(
 @contextmanager
 def _divergence_reported(editor: Editor, at: str = "") -> Iterator[None]:
     """Turn `Diverged` into a UserError; `at` names the guidance scale, if any."""
-    from bench.sweep.divergence import Diverged
+    from bench.sweep.generate import Diverged
 
     try:
         yield

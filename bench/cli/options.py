@@ -13,6 +13,7 @@ from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experime
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.experiment.protocols import Protocol
     from bench.system.progress import Reporter
 
 UNTIL_THE_END = ExitStack()
@@ -124,3 +125,19 @@ def refuse_beside_suite(**options: object) -> None:
             f"--suite sets this itself: drop {', '.join(given)}, or write your own suite file.",
             code=2,
         )
+
+
+def chosen_protocol(
+    name: str | None, metrics: list[str] | None, extractors: list[str] | None
+) -> Protocol | None:
+    """The protocol of --protocol, if given; UserError next to --metric or --extractor."""
+    from bench.experiment.protocols import find_protocol
+
+    if name is None:
+        return None
+    if metrics or extractors:
+        raise UserError(
+            "--protocol sets extractors and metrics: drop --extractor and --metric, or --protocol.",
+            code=2,
+        )
+    return find_protocol(name)

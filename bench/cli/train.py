@@ -1,4 +1,4 @@
-"""`bench train`: what is trained, and on what."""
+"""`bench train`: training runs of methods, or all those of a suite."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def train_command(
     preset: Annotated[
         str | None, typer.Option(help="Settings by name; by default those of the data set.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and all draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and all draws.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
@@ -113,7 +113,8 @@ def train_command(
                 reporter.say(line)
         reporter.say("Nothing was written.")
         return
-    if suite is None and not any(method_class(m).trains for m in studies[0].methods):
+    trained = [m for study in studies for m in study.methods if method_class(m).trains]
+    if suite is None and not trained:
         asked = "".join(f" --method {m}" for m in studies[0].methods)
         reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
         reporter.say(f"Next: bench sweep{asked}{flags(found)}")
@@ -127,13 +128,12 @@ def train_command(
             if suite is not None:
                 train_study(study, trainer)
                 continue
-            for wanted in study.methods:
-                if method_class(wanted).trains:
-                    train_run(
-                        wanted, find_dataset(study.dataset), trainer,
-                        preset=preset_for(study, wanted), seed=seed, name=name,
-                        overrides=study.set, init_from=init_from, teacher=teacher,
-                    )  # fmt: skip
+            for wanted in trained:
+                train_run(
+                    wanted, find_dataset(study.dataset), trainer,
+                    preset=preset_for(study, wanted), seed=seed, name=name,
+                    overrides=study.set, init_from=init_from, teacher=teacher,
+                )  # fmt: skip
     except Stopped as stopped:
         raise UserError(str(stopped), code=130) from None
     own.say(f"Trained runs are in {found.runs}.")
@@ -143,13 +143,10 @@ def train_command(
 
 
 def _study(
-    methods: Sequence[str],
-    dataset: str | None,
-    preset: str | None,
-    seed: int,
+    methods: Sequence[str], dataset: str | None, preset: str | None, seed: int,
     settings: Sequence[str],
-) -> Study:
-    """The study of the options: its data set is by default that of the preset, or digits."""
+) -> Study:  # fmt: skip
+    """The study of the options; the data set is by default that of the preset, or digits."""
     from bench.experiment.suite import Study
     from bench.training.runs import method_class, parse_overrides
     from methods import METHODS
@@ -172,7 +169,7 @@ def _study(
 
 
 def _compiler(reporter: Reporter, device: torch.device) -> str | None:
-    """The compiler's backend if it works here; otherwise None, and a sentence why."""
+    """The compiler's backend if it works here; otherwise None, after printing the reason."""
     from bench.system import compiling
 
     problem = compiling.compiler_problem(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,7 +31,7 @@ MOST_TRIALS = 1000
 def tune_command(
     rule: options.Rules = None,
     budget: Annotated[
-        int, typer.Option(min=1, max=MOST_TRIALS, help="Trials a run and rule, old ones counted.")
+        int, typer.Option(min=1, max=MOST_TRIALS, help="Trials per run and rule, old ones too.")
     ] = 20,
     method: options.Methods = None,
     dataset: options.Datasets = None,
@@ -45,13 +45,13 @@ def tune_command(
         str | None, typer.Option(help="Its features; by default the data set's first.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=2, help="Samples a scale of each trial.")
+        int | None, typer.Option("--samples", "-n", min=2, help="Samples per scale of each trial.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Sampling steps; by default the preset's first.")
     ] = None,
     seed_block: Annotated[
-        int, typer.Option(min=0, help="Which of the sampling seeds that no sweep may use.")
+        int, typer.Option(min=0, help="Block of the sampling seeds reserved for tuning.")
     ] = 0,
     weights: options.Weights = None,
     download: options.Download = False,
@@ -102,19 +102,19 @@ def tune_command(
     if suite is not None:
         refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
         studies, found = suite_studies(suite, found)
-    if dry_run:
-        with without_writing(found) as found:
-            for job in plan_jobs(request, studies, found, reporter.say):
-                reporter.say(price(job, found, budget, batch, request.device))
-        reporter.say("Nothing was computed.")
+    if not dry_run:
+        _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)
         return
-    _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)
+    with without_writing(found) as found:
+        for job in plan_jobs(request, studies, found, reporter.say):
+            reporter.say(price(job, found, budget, batch, request.device))
+    reporter.say("Nothing was computed.")
 
 
 def _tune(
     request: TuneRequest, jobs: Sequence[Job], experiment: Experiment, reporter: Reporter
 ) -> None:
-    """Search, one run and rule after the other, and say what was found."""
+    """Search for each run and rule in turn, and print the results."""
     from functools import cache, partial
 
     from bench.experiment.suite import flags
@@ -152,9 +152,8 @@ def _same_runs(request: TuneRequest) -> str:
     parts = [f" --method {name}" for name in request.methods]
     parts += [f" --dataset {name}" for name in request.datasets]
     parts += [f" --plugin {shlex.quote(str(file))}" for file in FILES]
-    for option, name in (("null", request.null_checkpoint), ("weak", request.weak_checkpoint)):
-        if name:
-            parts.append(f" --{option}-checkpoint {shlex.quote(name)}")
+    extra = {"null": request.null_checkpoint, "weak": request.weak_checkpoint}
+    parts += [f" --{kind}-checkpoint {shlex.quote(name)}" for kind, name in extra.items() if name]
     return "".join(parts)
 
 
@@ -162,7 +161,10 @@ def _show(reporter: Reporter, job: Job, result: Tuned, experiment: Experiment) -
     from bench.tuning.aim import shown
     from bench.tuning.store import result_path
 
-    knobs = ", ".join(f"{axis.rule}.{axis.knob}={_knob(result, axis)}" for axis in job.space.axes)
+    values = {(k := f"{axis.rule}.{axis.knob}"): result.knobs[k] for axis in job.space.axes}
+    knobs = ", ".join(
+        f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()
+    )
     failed = sum(trial.status != "ok" for trial in result.trials)
     reporter.say(
         f"{job.name}: {shown(job.aim, result.score)} with {knobs}; "
@@ -173,8 +175,3 @@ def _show(reporter: Reporter, job: Job, result: Tuned, experiment: Experiment) -
     )
     if len(result.trials) < result.budget:
         reporter.say(f"{job.name}: there are no further settings to try.")
-
-
-def _knob(result: Tuned, axis: Any) -> str:
-    value = result.knobs[f"{axis.rule}.{axis.knob}"]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
