@@ -6,13 +6,14 @@ import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import options
 from bench.cli.options import begin
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from bench.system.progress import Reporter
@@ -31,10 +32,11 @@ def doctor_command(
     plugin: options.Plugins = None,
 ) -> None:
     """Print versions, data sets and weights files, and whether they are intact."""
+    import tempfile
+
     from bench.evaluation.check import try_extractor
-    from bench.evaluation.weights import check_weights
+    from bench.evaluation.makers import Makers
     from bench.system.devices import resolve_device
-    from metrics import EXTRACTORS
 
     reporter, _ = begin(plugin, offline=offline, download=download)
     if not extractor:
@@ -42,13 +44,11 @@ def doctor_command(
             raise UserError("--weights and --download need --extractor.", code=2)
         _examine(reporter)
         return
-    where = resolve_device(device)
-    for name in extractor:
-        if name not in EXTRACTORS:
-            raise unknown("extractor", name, EXTRACTORS)
-    check_weights(extractor, weights, download)
-    for name in extractor:
-        reporter.say(f"{name}: {try_extractor(name, weights, download, where, reporter.say)}")
+    with tempfile.TemporaryDirectory() as cache:
+        makers = Makers(Path(cache), weights, download, resolve_device(device), reporter.say)
+        makers.check(extractor)
+        for name in extractor:
+            reporter.say(f"{name}: {try_extractor(makers, name)}")
 
 
 def _examine(reporter: Reporter) -> None:

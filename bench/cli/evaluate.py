@@ -1,4 +1,4 @@
-"""`bench evaluate`: the images of any model against a reference."""
+"""`bench evaluate`: measures the images of any model against a reference."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def evaluate_command(
     samples: Annotated[
         str,
         typer.Argument(
-            help="Folder, zip, tar or npz of images, or a data set's name, as in digits or "
-            "digits:train."
+            help="Folder, zip, tar or npz of images, or a data set: digits or digits:train."
         ),
     ],
     reference: Annotated[
@@ -47,7 +46,7 @@ def evaluate_command(
     weights: options.Weights = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Classes of the samples: .npy, or text with one number a line."),
+        typer.Option(help="Classes of the samples: .npy, or text with one number per line."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write .json (everything) or .csv.")
@@ -56,12 +55,12 @@ def evaluate_command(
     offline: options.Offline = False,
     device: options.Device = "auto",
     max_samples: Annotated[
-        int | None, typer.Option(min=2, help="At most so many samples, drawn with a fixed seed.")
+        int | None, typer.Option(min=2, help="Limit on the samples, drawn with a fixed seed.")
     ] = None,
     results: options.Results = DEFAULT_RESULTS,
     plugin: options.Plugins = None,
 ) -> None:
-    """Measure the images of any model against a reference; no method and no run is involved."""
+    """Measure the images of any model against a reference; needs no method and no run."""
     from bench.evaluation.evaluate import evaluate, make_request
     from bench.evaluation.makers import Makers
     from bench.evaluation.result import check_out, write_report
@@ -71,8 +70,8 @@ def evaluate_command(
     if out is not None:
         check_out(out)
     request = make_request(
-        samples, reference, protocol, extractor or (), metric or (),
-        labels=labels, max_samples=max_samples,
+        samples, reference, options.chosen_protocol(protocol, metric, extractor),
+        extractor or (), metric or (), labels=labels, max_samples=max_samples,
     )  # fmt: skip
     makers = Makers(found.cache, weights, download, resolve_device(device), reporter.say)
     report, against, fake = evaluate(reporter, found.cache, request, makers)

@@ -70,7 +70,7 @@ def stats_make_command(
     else:
         data = None
         with reporter.counting(f"reading {source}") as count:
-            side = file_source(Path(source), tell=count)
+            side = file_source(Path(source), count=count)
     made |= makers.of_data(names, data, side.shape)
     keep_features = kind == "clean-fid"
     accumulator = Accumulator(made, {"moments", "features"} if keep_features else {"moments"})
