@@ -1,4 +1,4 @@
-"""`bench evaluate`: the images of any model against a reference."""
+"""`bench evaluate`: measures the images of any model against a reference."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DownloadOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    WeightsOption,
-    begin,
-)
+from bench.cli import options
+from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -31,8 +24,7 @@ def evaluate_command(
     samples: Annotated[
         str,
         typer.Argument(
-            help="Folder, zip, tar or npz of images, or a data set's name, as in digits or "
-            "digits:train."
+            help="Folder, zip, tar or npz of images, or a data set: digits or digits:train."
         ),
     ],
     reference: Annotated[
@@ -51,24 +43,24 @@ def evaluate_command(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Metric; repeatable.")
     ] = None,
-    weights: WeightsOption = None,
+    weights: options.Weights = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Classes of the samples: .npy, or text with one number a line."),
+        typer.Option(help="Classes of the samples: .npy, or text with one number per line."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write .json (everything) or .csv.")
     ] = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
+    download: options.Download = False,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
     max_samples: Annotated[
-        int | None, typer.Option(min=2, help="At most so many samples, drawn with a fixed seed.")
+        int | None, typer.Option(min=2, help="Limit on the samples, drawn with a fixed seed.")
     ] = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    plugin: PluginOption = None,
+    results: options.Results = DEFAULT_RESULTS,
+    plugin: options.Plugins = None,
 ) -> None:
-    """Measure the images of any model against a reference; no method and no run is involved."""
+    """Measure the images of any model against a reference; needs no method and no run."""
     from bench.evaluation.evaluate import evaluate, make_request
     from bench.evaluation.makers import Makers
     from bench.evaluation.result import check_out, write_report
@@ -78,8 +70,8 @@ def evaluate_command(
     if out is not None:
         check_out(out)
     request = make_request(
-        samples, reference, protocol, extractor or (), metric or (),
-        labels=labels, max_samples=max_samples,
+        samples, reference, options.chosen_protocol(protocol, metric, extractor),
+        extractor or (), metric or (), labels=labels, max_samples=max_samples,
     )  # fmt: skip
     makers = Makers(found.cache, weights, download, resolve_device(device), reporter.say)
     report, against, fake = evaluate(reporter, found.cache, request, makers)

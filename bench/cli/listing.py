@@ -1,4 +1,4 @@
-"""`bench list`: what is registered, one line each."""
+"""`bench list`: everything registered, one line each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import PluginOption, begin
+from bench.cli import options
+from bench.cli.options import begin
 from bench.system.errors import unknown
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ def list_command(
         str,
         typer.Argument(help="methods, rules, metrics, datasets, extractors, protocols or suites."),
     ],
-    plugin: PluginOption = None,
+    plugin: options.Plugins = None,
 ) -> None:
-    """List what is registered, one line each, with its origin."""
+    """List everything registered, one line each, with its origin."""
     from rich.table import Table
 
     from bench.data import DATASETS
@@ -56,7 +57,7 @@ def list_command(
     if what not in kinds:
         raise unknown("list", what, kinds)
     table = Table.grid(padding=(0, 2))
-    # The metrics that a sweep measures by default come first.
+    # Metrics that a sweep measures by default come first.
     for line in sorted(kinds[what](), key=lambda line: (what == "metrics" and line[1], line)):
         table.add_row(*line)
     reporter.show(table)
@@ -69,7 +70,7 @@ def _extractors() -> Iterator[tuple[str, ...]]:
     for name in EXTRACTORS:
         about = ABOUT.get(name)
         if about is None:
-            yield name, "", "(of a plugin)"
+            yield name, "", "(from a plugin)"
             continue
         features = f", {about.dim} features" if about.dim else ""
         yield name, f"{about.summary}{features}", f"({_weights(name)})"
@@ -87,7 +88,7 @@ def _weights(name: str) -> str:
 
 
 def rule_knobs(rule: type[Rule[Any]]) -> str:
-    """The knobs of a rule with their defaults: "eta=0.5, momentum=0"; '' if it has none."""
+    """Knobs of a rule with their defaults, such as "eta=0.5, momentum=0"; '' if it has none."""
     found = []
     for name, field in rule.knobs_type.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True)

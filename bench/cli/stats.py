@@ -7,15 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DownloadOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    WeightsOption,
-    begin,
-)
+from bench.cli import options
+from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError, unknown
 
@@ -40,12 +33,12 @@ def stats_make_command(
     format_: Annotated[
         str, typer.Option("--format", help="edm, adm, clean-fid or torch-fidelity.")
     ] = "edm",
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
-    results: ResultsOption = DEFAULT_RESULTS,
-    plugin: PluginOption = None,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    results: options.Results = DEFAULT_RESULTS,
+    plugin: options.Plugins = None,
 ) -> None:
     """Write the mean and covariance of features, as others' programs read them."""
     from bench.data.find import find_dataset
@@ -77,7 +70,7 @@ def stats_make_command(
     else:
         data = None
         with reporter.counting(f"reading {source}") as count:
-            side = file_source(Path(source), tell=count)
+            side = file_source(Path(source), count=count)
     made |= makers.of_data(names, data, side.shape)
     keep_features = kind == "clean-fid"
     accumulator = Accumulator(made, {"moments", "features"} if keep_features else {"moments"})

@@ -9,27 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    BatchOption,
-    DatasetsOption,
-    DeviceOption,
-    DownloadOption,
-    DryRunOption,
-    ExperimentOption,
-    KnobOption,
-    MethodsOption,
-    NullOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    RulesOption,
-    SuiteOption,
-    TunedOption,
-    WeakOption,
-    WeightsOption,
-    begin,
-    refuse_beside_suite,
-)
+from bench.cli import options
+from bench.cli.options import begin, refuse_beside_suite
 from bench.experiment.place import (
     DEFAULT_EXPERIMENT,
     DEFAULT_GUIDANCE,
@@ -56,14 +37,14 @@ def sweep_command(
         str | None, typer.Option(help="Sampling steps, a range; by default the preset's.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=2, help="Samples a cell.")
+        int | None, typer.Option("--samples", "-n", min=2, help="Samples per cell.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = DEFAULT_SEEDS,
-    method: MethodsOption = None,
+    method: options.Methods = None,
     run: Annotated[
         list[str] | None, typer.Option("--run", help="Only these runs, by name; repeatable.")
     ] = None,
-    dataset: DatasetsOption = None,
+    dataset: options.Datasets = None,
     metric: Annotated[
         list[str] | None,
         typer.Option("--metric", help="Only these metrics, of bench list metrics; repeatable."),
@@ -74,21 +55,21 @@ def sweep_command(
     protocol: Annotated[
         str | None, typer.Option(help="Instead of both, such as offline: bench list protocols.")
     ] = None,
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    batch: BatchOption = 256,
-    rule: RulesOption = None,
-    knob: KnobOption = None,
-    tuned: TunedOption = False,
-    null_checkpoint: NullOption = None,
-    weak_checkpoint: WeakOption = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    batch: options.Batch = 256,
+    rule: options.Rules = None,
+    knob: options.Knobs = None,
+    tuned: options.Tuned = False,
+    null_checkpoint: options.NullCheckpoint = None,
+    weak_checkpoint: options.WeakCheckpoint = None,
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
     save_samples: Annotated[
         str | None,
         typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),
@@ -104,9 +85,9 @@ def sweep_command(
     ] = None,
 ) -> None:
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
-    from bench.experiment.protocols import find_protocol
     from bench.experiment.ranges import parse_ints, parse_range
-    from bench.experiment.rules import parse_knobs, parse_rules
+    from bench.experiment.rules import parse_knobs, parse_rules, study_rules
+    from bench.experiment.seeds import check_seeds
     from bench.experiment.suite import Study, suite_studies
     from bench.sweep.plan import swept_datasets
     from bench.sweep.request import SweepRequest
@@ -115,7 +96,6 @@ def sweep_command(
     from bench.tuning.subject import rules_for
 
     reporter, found = begin(plugin, results, experiment, offline=offline, download=download)
-    where = resolve_device(device)
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:
@@ -128,14 +108,7 @@ def sweep_command(
         )  # fmt: skip
     if not inversion and (inversion_guidance or inversion_samples != DEFAULT_INVERSIONS):
         raise UserError("--inversion-samples and --inversion-guidance need --inversion.", code=2)
-    if protocol is not None:
-        find_protocol(protocol)
-        if metric or extractor:
-            raise UserError(
-                "--protocol sets extractors and metrics: drop --extractor and --metric, or "
-                "--protocol.",
-                code=2,
-            )
+    options.chosen_protocol(protocol, metric, extractor)
     base = Study(
         dataset="",
         methods=(),
@@ -155,15 +128,17 @@ def sweep_command(
             parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
         ),
     )
-    _check((base,))
+    studies: Sequence[Study] = (base,)
     if suite is not None:
         studies, found = suite_studies(suite, found)
-        _check(studies)
-    else:
+    for study in studies:
+        study_rules(study)
+        check_seeds(study.sampling_seeds)
+    if suite is None:
         here = swept_datasets(found, method or (), run or ())
         studies = tuple(base.model_copy(update={"dataset": name}) for name in dataset or here)
     request = SweepRequest(
-        studies=studies,
+        studies=tuple(studies),
         suite=suite,
         methods=tuple(method or ()),
         runs=tuple(run or ()),
@@ -172,7 +147,7 @@ def sweep_command(
         null_checkpoint=null_checkpoint,
         weak_checkpoint=weak_checkpoint,
         batch=batch,
-        device=where,
+        device=resolve_device(device),
         save_samples=save_samples,
         dry_run=dry_run,
         rules=rules_for,
@@ -180,18 +155,8 @@ def sweep_command(
     _sweep(request, found, reporter)
 
 
-def _check(studies: Sequence[Study]) -> None:
-    """UserError for rules or seeds that cannot be swept, before anything is prepared."""
-    from bench.experiment.rules import study_rules
-    from bench.experiment.seeds import check_seeds
-
-    for study in studies:
-        study_rules(study)
-        check_seeds(study.sampling_seeds)
-
-
 def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None:
-    """Plan, and then say what it costs or execute it."""
+    """Plan, then print the cost or execute."""
     from bench.experiment.place import without_writing
     from bench.experiment.suite import flags
     from bench.sweep.plan import plan_sweeps
@@ -202,8 +167,7 @@ def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None
 
     with without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
         sweeps, left_out = plan_sweeps(request, experiment, reporter.say)
-        for line in _unused_rules(sweeps):
-            reporter.say(line)
+        _warn_of_unused_rules(sweeps, reporter)
         if not any(planned.targets for planned in sweeps):
             method = request.methods[0] if request.methods else None
             names = [study.dataset for study in request.studies]
@@ -218,7 +182,7 @@ def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None
             for planned in sweeps:
                 _price(planned, request, experiment, reporter)
             if left_out:
-                reporter.say("What was left out above is not in these times.")
+                reporter.say("These times do not include the runs left out above.")
             reporter.say("Nothing was computed.")
             return
         saver = None
@@ -249,7 +213,7 @@ def _execute(
     saver: SampleFiles | None,
     reporter: Reporter,
 ) -> list[str]:
-    """Floor and cells of one data set; returns one sentence a failed cell."""
+    """Compute floor and cells of one data set; returns one message per failed cell."""
     from bench.inversion.study import invert_runs
     from bench.sweep.execute import floor_row, sweep
 
@@ -272,24 +236,19 @@ def _execute(
     return outcome.failed + invert_runs(planned, request, experiment, reporter)
 
 
-def _unused_rules(sweeps: Sequence[Sweep]) -> list[str]:
-    """A sentence for each rule that was asked for and that no cell of the sweeps samples with."""
+def _warn_of_unused_rules(sweeps: Sequence[Sweep], reporter: Reporter) -> None:
+    """Print a message for each requested rule with which no cell samples."""
     from methods.rules import CFG
 
-    asked = dict.fromkeys(r for s in sweeps for r in s.study.rules if r != CFG.name)
     cells = [cell for s in sweeps for cell in s.cells if not cell.guidance.is_off]
-    used = {cell.rule for cell in cells if not cell.skip}
-    lines = []
-    for rule in asked:
-        if rule in used or not cells:
-            continue
-        reasons = list(dict.fromkeys(c.skip for c in cells if c.rule == rule))
-        why = "; ".join(reasons) or (
-            "only methods that are guided at sampling take one, and none of these runs is of such "
-            "a method"
-        )
-        lines.append(f"No run uses the rule {rule}: {why}.")
-    return lines
+    used = {cell.rule for cell in cells if not cell.skip} | {CFG.name}
+    for rule in dict.fromkeys(r for s in sweeps for r in s.study.rules if r not in used):
+        if cells:
+            why = "; ".join(dict.fromkeys(c.skip for c in cells if c.rule == rule)) or (
+                "only methods that are guided at sampling take one, and none of these runs is of "
+                "such a method"
+            )
+            reporter.say(f"No run uses the rule {rule}: {why}.")
 
 
 def _price(
@@ -301,19 +260,18 @@ def _price(
     from bench.sweep.price import price_cells
     from bench.system.progress import duration
 
+    lines = price_cells(planned, experiment, request.device, request.batch)
     several = len(planned.study.rules) > 1
-    of_rule = ("rule",) if several else ()
-    table = Table("run", *of_rule, "steps", "cells", "skipped", "done", "NFE", "images", "about")
-    total = 0.0
-    for line in price_cells(planned, experiment, request.device, request.batch):
-        total += line.seconds
-        table.add_row(
-            line.run, *((line.rule,) if several else ()), str(line.steps), str(line.cells),
-            str(line.skipped), str(line.done), f"{line.nfe:,}", f"{line.images:,}",
-            duration(line.seconds),
-        )  # fmt: skip
-    reporter.say(f"{planned.evaluation.data.name}, {planned.samples} samples a cell:")
+    titles = ("run", "rule", "steps", "cells", "skipped", "done", "NFE", "images", "about")
+    table = Table(*(title for title in titles if several or title != "rule"))
+    for line in lines:
+        rule = (line.rule,) if several else ()
+        counts = (line.steps, line.cells, line.skipped, line.done)
+        large = (f"{line.nfe:,}", f"{line.images:,}")
+        table.add_row(line.run, *rule, *map(str, counts), *large, duration(line.seconds))
+    reporter.say(f"{planned.evaluation.data.name}, {planned.samples} samples per cell:")
     reporter.show(table)
+    total = sum(line.seconds for line in lines)
     reporter.say(f"Still to do: about {duration(total)} on {request.device}.")
     if planned.study.inversion:
         price_inversions(planned, request, experiment, reporter.say)

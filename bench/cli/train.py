@@ -1,4 +1,4 @@
-"""`bench train`: what is trained, and on what."""
+"""`bench train`: training runs of methods, or all those of a suite."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DryRunOption,
-    ExperimentOption,
-    PluginOption,
-    ResultsOption,
-    SuiteOption,
-    begin,
-    refuse_beside_suite,
-)
+from bench.cli import options
+from bench.cli.options import begin, refuse_beside_suite
 from bench.experiment.place import (
     DEFAULT_DATASET,
     DEFAULT_EXPERIMENT,
@@ -51,7 +43,7 @@ def train_command(
     preset: Annotated[
         str | None, typer.Option(help="Settings by name; by default those of the data set.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and all draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and all draws.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
@@ -63,10 +55,10 @@ def train_command(
         str | None,
         typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
     ] = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
     precision: Annotated[
         str, typer.Option(help="32-true, tf32 or bf16-mixed.")
     ] = DEFAULT_PRECISION,
@@ -77,8 +69,8 @@ def train_command(
         str,
         typer.Option(help="If losses or weights are unusable: stop or rollback."),
     ] = "stop",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Train methods; run the same command again to continue after a stop."""
     from bench.data.ensure import prepare_if_missing
@@ -121,7 +113,8 @@ def train_command(
                 reporter.say(line)
         reporter.say("Nothing was written.")
         return
-    if suite is None and not any(method_class(m).trains for m in studies[0].methods):
+    trained = [m for study in studies for m in study.methods if method_class(m).trains]
+    if suite is None and not trained:
         asked = "".join(f" --method {m}" for m in studies[0].methods)
         reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
         reporter.say(f"Next: bench sweep{asked}{flags(found)}")
@@ -135,13 +128,12 @@ def train_command(
             if suite is not None:
                 train_study(study, trainer)
                 continue
-            for wanted in study.methods:
-                if method_class(wanted).trains:
-                    train_run(
-                        wanted, find_dataset(study.dataset), trainer,
-                        preset=preset_for(study, wanted), seed=seed, name=name,
-                        overrides=study.set, init_from=init_from, teacher=teacher,
-                    )  # fmt: skip
+            for wanted in trained:
+                train_run(
+                    wanted, find_dataset(study.dataset), trainer,
+                    preset=preset_for(study, wanted), seed=seed, name=name,
+                    overrides=study.set, init_from=init_from, teacher=teacher,
+                )  # fmt: skip
     except Stopped as stopped:
         raise UserError(str(stopped), code=130) from None
     own.say(f"Trained runs are in {found.runs}.")
@@ -151,13 +143,10 @@ def train_command(
 
 
 def _study(
-    methods: Sequence[str],
-    dataset: str | None,
-    preset: str | None,
-    seed: int,
+    methods: Sequence[str], dataset: str | None, preset: str | None, seed: int,
     settings: Sequence[str],
-) -> Study:
-    """The study of the options: its data set is by default that of the preset, or digits."""
+) -> Study:  # fmt: skip
+    """The study of the options; the data set is by default that of the preset, or digits."""
     from bench.experiment.suite import Study
     from bench.training.runs import method_class, parse_overrides
     from methods import METHODS
@@ -180,7 +169,7 @@ def _study(
 
 
 def _compiler(reporter: Reporter, device: torch.device) -> str | None:
-    """The compiler's backend if it works here; otherwise None, and a sentence why."""
+    """The compiler's backend if it works here; otherwise None, after printing the reason."""
     from bench.system import compiling
 
     problem = compiling.compiler_problem(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,29 +23,28 @@ from metrics.extractors import EfficientNetExtractor, train_classifier, train_he
 from metrics.extractors.weights_table import WEIGHTS
 
 OF_DATA = ("classifier", "identity")
-"""Extractors that depend on the data, and are made once that is known."""
+"""Extractors that depend on the data and are made once these are known."""
 
 
 @dataclass(frozen=True)
 class Makers:
-    """What extractors are made with; `tell` gets a sentence before and during what takes long."""
+    """Settings for making extractors; slow work reports to `say`."""
 
     cache: Path
     weights: Path | None = None
     download: bool = False
     device: torch.device | str = "cpu"
-    tell: Say = lambda _: None
+    say: Say = lambda _: None
 
-    def check(self, names: Iterable[str]) -> None:
-        """UserError unless there are such extractors, with their weights; nothing is built."""
-        names = tuple(names)
+    def check(self, names: Sequence[str]) -> None:
+        """UserError for an unknown extractor or missing weights; nothing is built."""
         for name in names:
             if name not in EXTRACTORS:
                 raise unknown("extractor", name, EXTRACTORS)
         check_weights(names, self.weights, self.download)
 
     def networks(self, names: Sequence[str]) -> dict[str, Extractor]:
-        """Those that need weights alone; a UserError, before anything is read, if some lack."""
+        """The extractors that need only weights; UserError if any weights are missing."""
         self.check(names)
         stand_in = RandomImages(DataSpec("images", (3, 64, 64), 1))
         return {name: self.make(name, stand_in) for name in names if name not in OF_DATA}
@@ -53,7 +52,7 @@ class Makers:
     def of_data(
         self, names: Sequence[str], data: Dataset | None, shape: tuple[int, ...]
     ) -> dict[str, Extractor]:
-        """The others: `classifier` is trained on `data`, `identity` takes vectors of `shape`."""
+        """The others: `classifier` trained on `data`, `identity` for vectors of `shape`."""
         found: dict[str, Extractor] = {}
         for name in names:
             if name == "classifier":
@@ -69,24 +68,22 @@ class Makers:
         return found
 
     def make(self, name: str, data: Dataset) -> Extractor:
-        """One extractor ready for use; missing weights are a UserError that says what to do.
+        """A registered extractor, ready for use; UserError if its weights are missing or unusable.
 
-        `classifier` is a small network of its own, or a head on efficientnet-lite0's features where
-        that can see enough: colour images from 32x32.
+        `classifier` is a head on the features of efficientnet-lite0 for colour images from 32x32,
+        otherwise a separate small network.
         """
-        if name not in EXTRACTORS:
-            raise unknown("extractor", name, EXTRACTORS)
         try:
             if name == "identity":
                 return EXTRACTORS[name](data.spec.shape[0])
             if name == "classifier":
                 samples, labels = data.train.samples, data.train.labels
-                # A training says itself what decides its weights.
+                # The key of a training already covers its code.
                 store = ResultFiles(self.cache, code="")
                 if not is_photographic(data):
                     return train_classifier(samples, labels, store=store)
                 network = _efficientnet(str(self.device))
-                return train_head(samples, labels, network=network, store=store, tell=self.tell)
+                return train_head(samples, labels, network=network, store=store, tell=self.say)
             if name == EfficientNetExtractor.name:
                 return _efficientnet(str(self.device))
             if name in WEIGHTS:
@@ -104,12 +101,12 @@ class Makers:
 
 
 def is_photographic(data: Dataset) -> bool:
-    """Whether a network trained on photographs can see enough: colour images from 32x32."""
+    """Whether a network trained on photographs suits the data: colour images from 32x32."""
     shape = data.spec.shape
     return data.spec.is_image and shape[0] == 3 and min(shape[1:]) >= 32
 
 
 @functools.lru_cache(maxsize=1)
 def _efficientnet(device: str) -> EfficientNetExtractor:
-    # One for all who ask: it remembers its last batch, which the classifier then gets for nothing.
+    # Shared, because it remembers its last batch: the classifier then reuses those features.
     return EfficientNetExtractor(device=device)

@@ -1,4 +1,4 @@
-"""What a statistics file holds, and whether that can be."""
+"""The content of a statistics file and its validation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from metrics.base import Array, Moments
 
 MOST_DIMS = 16_384
 ROUNDING = {4: 1e-4, 8: 1e-7}
-"""Share of the largest eigenvalue that may be missing to symmetry and positivity, by item size."""
+"""Allowed asymmetry and negativity relative to the largest entry or eigenvalue, by item size."""
 ABOUT = "about"
-"""The array of one string in which our files say what made them."""
+"""The array of one string that holds the card in our own files."""
 
 
 class StatisticsCard(BaseModel):
-    """What made a statistics file; in files of others nothing says so."""
+    """The origin of a statistics file of our own; other files do not state it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -38,9 +38,8 @@ class StatisticsCard(BaseModel):
 class Statistics:
     """Statistics of one set of images: moments, features (n, D), or both.
 
-    `n` is 0 where the file does not say it, and so is that of the moments. `images` says that the
-    images of the set, or some of them, are in the file too. `extractor` is what the section's name
-    says, in files that have sections.
+    `n`, here and in the moments, is 0 if the file does not state it. `images`: whether the file
+    also holds images of the set. `extractor` follows from the name of the section, if any.
     """
 
     path: Path
@@ -55,7 +54,7 @@ class Statistics:
 
 
 def parse_card(text: str) -> StatisticsCard | None:
-    """The card of our own files; None if it is none."""
+    """The card of our own files; None if the text is not a card."""
     try:
         return StatisticsCard.model_validate_json(text)
     except ValidationError:
@@ -63,10 +62,10 @@ def parse_card(text: str) -> StatisticsCard | None:
 
 
 def checked_moments(path: Path, mu: Any, sigma: Any, n: int, names: str = "mu, sigma") -> Moments:
-    """Moments in float64, read-only, of mu (D,) and sigma (D, D).
+    """Read-only float64 moments of mu (D,) and sigma (D, D), both float32 or float64.
 
-    A UserError unless they are finite fractions of these shapes, and sigma is symmetric with no
-    negative eigenvalue, up to the rounding of its type.
+    UserError unless both are finite, and sigma is symmetric without negative eigenvalues, up to
+    rounding.
     """
 
     def refuse(why: str) -> UserError:
@@ -74,7 +73,7 @@ def checked_moments(path: Path, mu: Any, sigma: Any, n: int, names: str = "mu, s
 
     for array in (mu, sigma):
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.itemsize < 4:
-            raise refuse("they are no arrays of float32 or float64")
+            raise refuse("they are not arrays of float32 or float64")
     if mu.ndim != 1 or not 1 <= len(mu) <= MOST_DIMS or sigma.shape != (len(mu), len(mu)):
         raise refuse(
             f"shapes are {mu.shape} and {sigma.shape}, not (D,) and (D, D) with D <= {MOST_DIMS}"
@@ -90,14 +89,14 @@ def checked_moments(path: Path, mu: Any, sigma: Any, n: int, names: str = "mu, s
     cov = (cov + cov.T) / 2
     values = np.linalg.eigvalsh(cov)
     if values[0] < -allowed * max(float(values[-1]), 0.0) or float(values[-1]) < 0:
-        raise refuse(f"sigma is no covariance: it has the eigenvalue {values[0]:.3g}")
+        raise refuse(f"sigma is not a covariance: it has the eigenvalue {values[0]:.3g}")
     for array in (mean, cov):
         array.setflags(write=False)
     return Moments(n, mean, cov)
 
 
 def checked_features(path: Path, found: Any, name: str) -> npt.NDArray[np.float32]:
-    """Features (n, D) in float32, read-only; a UserError unless they are finite, with n >= 2."""
+    """Read-only float32 features (n, D); UserError unless they are finite and n >= 2."""
     if (
         not isinstance(found, np.ndarray)
         or found.dtype.kind != "f"
@@ -107,7 +106,7 @@ def checked_features(path: Path, found: Any, name: str) -> npt.NDArray[np.float3
     ):
         shape = getattr(found, "shape", None)
         raise UserError(
-            f"{path}: {name} {shape} is no array of fractions (n, D) with n >= 2 and "
+            f"{path}: {name} {shape} is not an array of fractions (n, D) with n >= 2 and "
             f"D <= {MOST_DIMS}."
         )
     bad = ~np.isfinite(found).all(axis=1)

@@ -25,13 +25,13 @@ from metrics.moments import moments_of
 PICKLES = (".pkl", ".pickle")
 MARKS = {"mu.npy", "reps.npy", "feats.npy"}
 MOST_BYTES = 1 << 32
-"""Bytes of one array: a small archive can claim to hold far more than memory."""
+"""Most bytes of one array: a small archive can claim far more than the memory."""
 MOST_TEXT = 1 << 16
 EDM2_EXTRACTORS = {"fid": "inception", "fd_dinov2": "dinov2"}
 
 
 def split_section(text: str) -> tuple[Path, str]:
-    """'FILE.pkl#fid' as the file and its section, '' if there is none."""
+    """Split 'FILE.pkl#fid' into file and section; the section is '' if there is none."""
     path, mark, section = text.rpartition("#")
     if not mark or Path(text).exists():
         return Path(text), ""
@@ -39,7 +39,7 @@ def split_section(text: str) -> tuple[Path, str]:
 
 
 def is_statistics(path: Path) -> bool:
-    """Whether a path is a file of statistics rather than of images alone."""
+    """Whether a path is a statistics file rather than only images."""
     if path.suffix.lower() in PICKLES:
         return path.is_file()
     if not path.is_file() or not zipfile.is_zipfile(path):
@@ -48,23 +48,22 @@ def is_statistics(path: Path) -> bool:
         with zipfile.ZipFile(path) as file:
             return bool(MARKS & set(file.namelist()))
     except DAMAGE:
-        return False  # told in words by whoever reads it
+        return False  # reading it will report the damage
 
 
 def read_statistics(path: Path, section: str = "") -> Statistics:
     """Everything in a statistics file, checked.
 
-    An npz with `mu` and `sigma` (EDM, pytorch-fid, clean-fid), also with `mu_s` and `sigma_s` and
-    perhaps images `arr_0` (ADM); an npz with `reps` (dgm-eval) or `feats` (clean-fid's KID); a
-    pickle of EDM2, of which `section` names the part. UserError for anything else, for damage, and
-    for numbers that are no statistics.
+    An npz with `mu` and `sigma` (EDM, pytorch-fid, clean-fid), optionally with `mu_s`, `sigma_s`
+    and images `arr_0` (ADM); an npz with `reps` (dgm-eval) or `feats` (clean-fid's KID); or the
+    `section` of a pickle of EDM2. UserError for anything else, for damage and for invalid numbers.
     """
     if not path.is_file():
-        raise UserError(f"There are no statistics at {path}: no such file.")
+        raise UserError(f"There is no statistics file {path}.")
     if path.suffix.lower() in PICKLES:
         return _edm2(path, section)
     if section:
-        raise UserError(f"{path} is no pickle and has no sections: leave #{section} away.", code=2)
+        raise UserError(f"{path} is not a pickle and has no sections: drop #{section}.", code=2)
     try:
         with zipfile.ZipFile(path) as file:
             return _npz(path, file)
@@ -83,7 +82,7 @@ def _npz(path: Path, file: zipfile.ZipFile) -> Statistics:
             return Statistics(path, kind, moments, features=features, n=len(features), card=card)
     if "mu.npy" not in names:
         found = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
-        raise ValueError(f"it holds {found}, and not mu and sigma, reps, or feats")
+        raise ValueError(f"it holds {found} instead of mu and sigma, reps, or feats")
     moments = checked_moments(path, _array(path, file, "mu"), _array(path, file, "sigma"), n)
     if {"mu_s.npy", "sigma_s.npy"} <= names:
         pair = _array(path, file, "mu_s"), _array(path, file, "sigma_s")
@@ -98,7 +97,7 @@ def _array(path: Path, file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     with closing(stream):
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if size > MOST_BYTES:
-            raise ValueError(f"{name} says {dtype} {shape}, which no statistics need")
+            raise ValueError(f"{name} claims {dtype} {shape}, too large for statistics")
         return take(stream, shape, dtype, path)
 
 

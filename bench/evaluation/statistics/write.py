@@ -1,4 +1,4 @@
-"""Statistics into the files of EDM, ADM, clean-fid and torch-fidelity."""
+"""Writes statistics files of EDM, ADM, clean-fid and torch-fidelity."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SUFFIX = {"edm": ".npz", "adm": ".npz", "clean-fid": ".npz", "torch-fidelity": "
 def clean_fid_name(
     name: str, mode: str = "clean", split: str = "custom", res: str = "na", *, kid: bool = False
 ) -> str:
-    """The file name under which clean-fid looks for statistics: all in lower case.
+    """The lower-case file name under which clean-fid searches for statistics, or features (`kid`).
 
-    `compute_fid(dataset_name=name, dataset_res=res, dataset_split=split)` finds the file in the
-    folder `stats` of the installed package; `kid` names that of the features.
+    `compute_fid(dataset_name=name, dataset_res=res, dataset_split=split)` finds it in the folder
+    `stats` of the installed package.
     """
     return f"{name}_{mode}_{split}_{res}{'_kid' if kid else ''}.npz".lower()
 
 
 def torch_fidelity_name(name: str, layer: str = "2048") -> str:
-    """The file name in torch-fidelity's cache folder for `input1_cache_name=name`."""
+    """The file name in the cache folder of torch-fidelity for `input1_cache_name=name`."""
     return f"{name}-inception-v3-compat-stat-fid-{layer}.pt"
 
 
@@ -45,15 +45,14 @@ def write_statistics(
 ) -> list[Path]:
     """Write one of `FORMATS` atomically; returns the files.
 
-    npz files also say what made them, in a member that other readers leave alone. clean-fid's
-    comes with a second file of features, from which it computes KID; ADM's needs `spatial`, since
-    its reader wants both pairs. UserError where what a format needs is not there.
+    npz files also hold the card, in a member that other readers ignore. "clean-fid" adds a second
+    file of `features`, used for KID; "adm" needs `spatial`, because its reader wants both pairs.
     """
     if kind not in FORMATS:
         raise ValueError(f"format is one of {', '.join(FORMATS)}, got {kind!r}")
     if kind == "torch-fidelity":
         with atomic_file(path) as file:
-            # Its reader compares types: the mean is float32 there, the covariance float64.
+            # Its reader checks types: the mean must be float32, the covariance float64.
             torch.save({"mu": moments.mean.astype(np.float32), "sigma": moments.cov}, file)
         return [path]
     arrays: dict[str, Any] = {"mu": moments.mean, "sigma": moments.cov}

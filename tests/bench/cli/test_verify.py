@@ -48,7 +48,7 @@ def row_at(results, guidance, rule):
 def test_rows_as_they_were_written_are_equal_to_the_last_bit(results):
     ran = verify(results)
     assert ran.code == 0, ran.err
-    assert "4 equal to the last bit, 0 equal but for rounding" in ran.out
+    assert "4 equal bit for bit, 0 equal up to rounding" in ran.out
 
 
 def test_one_changed_digit_is_found(results):
@@ -58,7 +58,7 @@ def test_one_changed_digit_is_found(results):
     ran = verify(results)
     assert ran.code == 1
     assert f"{path}: differs, {row['values'][0]['metric']} is" in ran.out.replace("\n", "")
-    assert "1 rows differ from what their cells give" in ran.err
+    assert "1 rows differ from their recomputed values" in ran.err
 
 
 def test_a_changed_row_is_found_by_its_hash_without_computing_it(results):
@@ -94,7 +94,7 @@ def test_rounding_is_told_from_error(results):
     path.write_text(json.dumps(row))
     ran = verify(results)
     assert ran.code == 0
-    assert "3 equal to the last bit, 1 equal but for rounding (largest relative" in ran.out
+    assert "3 equal bit for bit, 1 equal up to rounding (largest relative" in ran.out
 
 
 def test_a_row_under_another_name_is_found(results):
@@ -102,7 +102,7 @@ def test_a_row_under_another_name_is_found(results):
     path.rename(path.with_name("0" * 24 + ".json"))
     ran = verify(results)
     assert ran.code == 1
-    assert "its name is that of another cell; its own is" in ran.out
+    assert "its name is that of another cell; it should be" in ran.out
 
 
 def test_what_cannot_be_compared_is_stale_with_the_reason(results):
@@ -116,7 +116,7 @@ def test_what_cannot_be_compared_is_stale_with_the_reason(results):
     assert ran.code == 0
     assert "the code or the settings of 'apg' have changed since" in ran.out
     assert f"the code or reference of {row['values'][0]['metric']} has changed" in ran.out
-    assert "2 equal to the last bit" in ran.out
+    assert "2 equal bit for bit" in ran.out
     assert "2 stale" in ran.out
 
 
@@ -142,7 +142,7 @@ def test_a_changed_floor_is_found(results, field):
     ran = verify(results)
     assert ran.code == 1
     assert f"{path}: differs, {row['values'][which]['metric']} is" in ran.out.replace("\n", "")
-    assert "3 equal to the last bit" in ran.out
+    assert "3 equal bit for bit" in ran.out
 
 
 def test_a_floor_of_other_samples_is_stale(results):

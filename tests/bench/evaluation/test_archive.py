@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.evaluation.archive import from_arrays, to_arrays
-from bench.evaluation.cache import remembered_on_disk
+from bench.evaluation.cache import from_arrays, remembered_on_disk, to_arrays
 from bench.system.files import atomic_file
 from metrics.accumulate import Accumulator
 from metrics.base import ExactMixture, SampleSet

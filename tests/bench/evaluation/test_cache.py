@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from bench.evaluation import cache
-from bench.evaluation.archive import from_arrays, to_arrays
-from bench.evaluation.cache import ResultFiles, remembered_on_disk
+from bench.evaluation.cache import ResultFiles, from_arrays, remembered_on_disk, to_arrays
 from metrics import METRICS, memo
 from metrics.base import SampleSet
 from metrics.errors import jackknife_groups

@@ -62,7 +62,7 @@ def test_only_colour_images_from_32_pixels_are_photographs(shape, expected):
 def test_colour_images_are_judged_by_a_head(tmp_path):
     said = []
     data = Coloured()
-    head = Makers(tmp_path, tell=said.append).make("classifier", data)
+    head = Makers(tmp_path, say=said.append).make("classifier", data)
     assert isinstance(head, HeadExtractor)
     assert "efficientnet-lite0 features of 24 training images" in said[0]
     x, y = data.reference.samples, data.reference.labels
@@ -116,7 +116,7 @@ def test_all_weights_are_looked_for_before_anything_is_trained(tmp_path, monkeyp
     said = []
     for extractors in (("classifier", "vgg16"), ("classifier", "clip")):
         with pytest.raises(UserError, match=f"are not in {tmp_path / 'weights'}"):
-            prepare(Coloured(), tmp_path / "cache", extractors=extractors, tell=said.append)
+            prepare(Coloured(), tmp_path / "cache", extractors=extractors, say=said.append)
     assert said == []
     assert not (tmp_path / "cache").exists()
 

@@ -36,7 +36,7 @@ def test_a_metric_of_a_plugin_is_a_default_one(tmp_path, monkeypatch):
 def test_a_metric_that_was_asked_for_and_does_not_fit_is_told_with_the_reason(tmp_path):
     data, told = DATASETS["digits"](), []
     asked = ["chroma_ratio", "w1", "contrast_ratio"]
-    found = prepare(data, tmp_path, metrics=asked, extractors=["identity"], tell=told.append)
+    found = prepare(data, tmp_path, metrics=asked, extractors=["identity"], say=told.append)
     assert names(found) == ["contrast_ratio"]
     assert found.unmeasured == {
         "chroma_ratio": "chroma_ratio needs real images with colour, and these have none",

@@ -210,7 +210,7 @@ def test_stats_show_says_what_is_in_a_file():
     assert "samples: the file does not say" in ran.out
     ran = bench("stats", "show", "fake")
     assert ran.code == 1
-    assert "no such file" in ran.err
+    assert "There is no statistics file" in ran.err
 
 
 @pytest.mark.parametrize(

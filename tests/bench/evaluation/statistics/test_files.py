@@ -178,8 +178,8 @@ GOOD = {"mu": np.zeros(3), "sigma": np.eye(3)}
 BAD = {
     "shape": ({"mu": np.zeros(3), "sigma": np.eye(4)}, "shapes are"),
     "flat": ({"mu": np.zeros((1, 3)), "sigma": np.eye(3)}, "shapes are"),
-    "whole numbers": ({"mu": np.zeros(3, int), "sigma": np.eye(3)}, "no arrays of float32"),
-    "half": ({"mu": np.zeros(3, np.float16), "sigma": np.eye(3)}, "no arrays of float32"),
+    "whole numbers": ({"mu": np.zeros(3, int), "sigma": np.eye(3)}, "not arrays of float32"),
+    "half": ({"mu": np.zeros(3, np.float16), "sigma": np.eye(3)}, "not arrays of float32"),
     "nan": ({"mu": np.array([0, np.nan, 0]), "sigma": np.eye(3)}, "NaN or infinite"),
     "infinite": ({"mu": np.zeros(3), "sigma": np.full((3, 3), np.inf)}, "NaN or infinite"),
     "asymmetric": ({"mu": np.zeros(2), "sigma": np.array([[1, 0.5], [0, 1.0]])}, "not symmetric"),
@@ -192,7 +192,7 @@ BAD = {
         {"feats": np.array([[0.0, 1], [np.inf, 0]], np.float32)},
         "NaN or infinity, first in row 1 of 2",
     ),
-    "images": ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8)}, "it holds arr_0, and not mu"),
+    "images": ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8)}, "it holds arr_0 instead of mu"),
 }
 
 
@@ -251,5 +251,5 @@ def test_images_alone_are_no_statistics(tmp_path):
     assert not is_statistics(images)
     assert not is_statistics(tmp_path)
     assert not is_statistics(tmp_path / "missing.npz")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="There is no statistics file"):
         read_statistics(tmp_path / "missing.npz")

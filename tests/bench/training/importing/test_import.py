@@ -252,7 +252,7 @@ def test_the_same_import_again_changes_nothing_and_another_is_refused(tmp_path):
     before = contents(tmp_path)
     shutil.copy(path, tmp_path / "renamed.pkl")
     ran = run_import(tmp_path / "renamed.pkl")
-    assert (ran.code, "imported already" in ran.out) == (0, True)
+    assert (ran.code, "Already imported" in ran.out) == (0, True)
     (tmp_path / "renamed.pkl").unlink()
     assert contents(tmp_path) == before
     other = write_golden(tmp_path / "other.pkl", "edm_ddpmpp", "EDMPrecond")
