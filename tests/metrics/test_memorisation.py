@@ -59,7 +59,7 @@ def test_copies_are_found_and_fresh_samples_are_not():
     assert authenticity(given, near, groups(500)).value == 0.0
 
 
-def test_a_third_of_copies_lowers_authenticity_by_a_third():
+def test_one_third_of_copies_lowers_authenticity_by_one_third():
     given, fresh = normal(600, 6, 1), normal(600, 6, 2)
     mixed = fresh.copy()
     mixed[::3] = given[::3]
