@@ -161,5 +161,5 @@ def test_refusals():
         paired_difference(Estimate(1.0), Estimate(1.0, replicates=(1.0, 2.0)))
     with pytest.raises(ValueError, match="at least 2 finite values"):
         seeds_se([1.0])
-    with pytest.raises(ValueError, match="do not belong"):
+    with pytest.raises(ValueError, match="do not match"):
         mean_estimate(np.zeros(3), np.zeros(2, int))

@@ -63,7 +63,7 @@ def test_error_is_the_sampling_deviation():
 
 def test_refuses_classes_that_are_too_small():
     real, fake = classes(90, 4, 1), classes(9, 4, 2)
-    with pytest.raises(ValueError, match=r"class 0 has 3 generated samples; .* needs 4"):
+    with pytest.raises(ValueError, match=r"class 0 has 3 generated samples; .* needs at least 4"):
         compute(ClassFrechet, real, fake)
     with pytest.raises(ValueError, match="class 0 has 3 real samples"):
         compute(ClassFrechet, fake, real)
