@@ -124,7 +124,7 @@ def test_a_file_adds_a_method_a_metric_and_a_data_set(tmp_path):
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         (METHOD + "\n    raise RuntimeError('late')", "RuntimeError: late"),
         (METHOD.replace("twin", "edm"), "ValueError: a method named 'edm' is registered by "),
-        (METRIC.replace('"count"', '"fd"'), "ValueError: a metric named 'fd' is registered by "),
+        (METRIC.replace('"count"', '"fd"'), "ValueError: a metric named 'fd' is already registered by "),
         (DATASET.replace('"strip"', '"digits"'), "ValueError: a data set named 'digits' is "),
         (RULE.replace('"half"', '"cfg"'), "ValueError: a rule named 'cfg' is registered by "),
         (RULE.replace('"half"', '"a+b"'), "ValueError: a rule name may contain letters"),
