@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import SoftFileLease, Timeout
+from filelock import OwnerRecord, SoftFileLease, Timeout
 
 from bench.system import places
 from bench.system.files import make_folder
@@ -99,10 +99,12 @@ def _remove_expired(path: Path) -> bool:
     It is moved aside first, and put back if it is not the file that was judged: another process
     may have replaced or touched it in between.
     """
-    judged = _state(path)
+    judged, owner = _state(path), _lease(path).owner
     if judged is None:
         return True
-    if not _is_expired(path, judged[1]) or _state(path) != judged:
+    if _state(path) != judged:  # the owner read may be of another file
+        return False
+    if not _is_expired(path, owner, judged[1]) or _state(path) != judged:
         return False
     aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
@@ -126,11 +128,10 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _is_expired(path: Path, touched: int) -> bool:
+def _is_expired(path: Path, owner: OwnerRecord | None, touched: int) -> bool:
     # A new file beside it tells what time it is there, and how this machine is named in leases.
     with _lease(path.with_name(f"{path.name}.{secrets.token_hex(8)}")) as probe:
         here, now = probe.owner, probe.path.stat().st_mtime_ns
-    owner = _lease(path).owner
     is_here = owner is not None and here is not None and owner.hostname == here.hostname
     if owner is not None and is_here and not _exists(owner.pid):
         return True
