@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -66,7 +65,7 @@ def evaluate_command(
     from bench.evaluation.result import check_out, write_report
     from bench.system.devices import resolve_device
 
-    reporter, found = begin(plugin, results, out=out, offline=offline, download=download)
+    reporter, found = options.begin(plugin, results, out=out, offline=offline, download=download)
     if out is not None:
         check_out(out)
     request = make_request(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin, refuse_beside_suite
 from bench.experiment.place import (
     DEFAULT_EXPERIMENT,
     DEFAULT_GUIDANCE,
@@ -95,11 +94,11 @@ def sweep_command(
     from bench.system.devices import resolve_device
     from bench.tuning.subject import rules_for
 
-    reporter, found = begin(plugin, results, experiment, offline=offline, download=download)
+    reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:
-        refuse_beside_suite(
+        options.refuse_beside_suite(
             guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
             seeds=seeds != DEFAULT_SEEDS, method=method, run=run, dataset=dataset,
             metric=metric, extractor=extractor, protocol=protocol, rule=rule, knob=knob,

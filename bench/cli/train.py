@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin, refuse_beside_suite
 from bench.experiment.place import (
     DEFAULT_DATASET,
     DEFAULT_EXPERIMENT,
@@ -86,10 +85,10 @@ def train_command(
     from bench.training.study import Trainer, preset_for, train_run, train_study
     from bench.training.watch import parse_on_nan
 
-    reporter, found = begin(plugin, results, experiment)
+    reporter, found = options.begin(plugin, results, experiment)
     policy = parse_on_nan(on_nan)
     if suite is not None:
-        refuse_beside_suite(
+        options.refuse_beside_suite(
             method=method, preset=preset, name=name, set=setting, init_from=init_from,
             teacher=teacher, dataset=dataset, seed=seed, data=data,
         )  # fmt: skip

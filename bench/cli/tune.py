@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin, refuse_beside_suite
 from bench.experiment.place import (
     DEFAULT_EXPERIMENT,
     DEFAULT_RESULTS,
@@ -75,7 +74,7 @@ def tune_command(
     from bench.tuning.price import price
     from bench.tuning.request import TuneRequest
 
-    reporter, found = begin(plugin, results, experiment, offline=offline, download=download)
+    reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
     scales = parse_range(guidance, "--guidance")
     check_scales(scales)
     request = TuneRequest(
@@ -100,7 +99,7 @@ def tune_command(
     )
     studies: Sequence[Study] = ()
     if suite is not None:
-        refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
+        options.refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
         studies, found = suite_studies(suite, found)
     if not dry_run:
         _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)

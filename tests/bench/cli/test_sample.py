@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cli.sample import parse_classes
 from bench.data.find import find_dataset
 from bench.data.samples.card import class_names
 from bench.data.samples.read import read_samples
 from bench.evaluation.makers import Makers
 from bench.experiment.place import Experiment
+from bench.inversion.files import class_index
 from bench.sweep import generate as samples_module
 from bench.sweep import run as sweep_module
 from bench.sweep.cells import expand
@@ -163,8 +163,8 @@ def test_vectors_and_methods_without_training(tmp_path):
         (["-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'?"),
         (["-d", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?"),
         (["-m", "oracle"], "name one with --dataset: modes1d, modes2d."),
-        (["-c", "cat"], "Unknown class of digits 'cat'. Available: 0, 1, 2"),
-        (["-c", "10"], "Unknown class of digits '10'."),
+        (["-c", "cat"], "Unknown class of digits for --class 'cat'. Available: 0, 1, 2"),
+        (["-c", "10"], "Unknown class of digits for --class '10'."),
         (["-g", "nan"], "--guidance must be a finite number, got nan."),
         (
             ["--format", "gif"],
@@ -302,10 +302,10 @@ def test_sweep_of_vectors_keeps_npz_and_no_diverged_samples(trained, monkeypatch
 def test_classes_without_names_are_named_by_their_index():
     data = find_dataset("modes1d")
     assert class_names(data, data.spec) == ("+2", "-2")
-    assert parse_classes(["-2", "0", "1"], data) == (1, 0)
+    assert [class_index(text, data, "--class") for text in ("-2", "0", "1")] == [1, 0, 1]
     data.class_names = ()
     assert class_names(data, data.spec) == ("0", "1")
-    assert parse_classes(["1"], data) == (1,)
+    assert class_index("1", data, "--class") == 1
 
 
 def test_other_image_formats_are_no_folders(tmp_path):

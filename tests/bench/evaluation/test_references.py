@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.evaluation.statistics.read import read_statistics
+from bench.evaluation.statistics_files import read_statistics
 from metrics import EXTRACTORS
 from metrics.moments import moments_of
 from tests.bench.evaluation.helpers import Small, pictures, write_folder
@@ -216,7 +216,7 @@ def test_stats_show_says_what_is_in_a_file():
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("-o", "a.npz", "--format", "adm"), "only --extractor inception has"),
+        (("-o", "a.npz", "--format", "adm"), "use --extractor inception"),
         (("-o", "stats", "--format", "torch-fidelity"), "its own Inception features"),
         (("-o", "a.pt"), r"--out of --format edm is a .npz file or a folder"),
         (("-o", "a.npz", "--format", "edn"), "Did you mean 'edm'"),

@@ -16,10 +16,12 @@ from torch_fidelity.metric_fid import (
     fid_statistics_to_metric,
 )
 
-from bench.evaluation.statistics.base import StatisticsCard
-from bench.evaluation.statistics.read import is_statistics, read_statistics, split_section
-from bench.evaluation.statistics.write import (
+from bench.evaluation.statistics_files import (
+    StatisticsCard,
     clean_fid_name,
+    is_statistics,
+    read_statistics,
+    split_section,
     torch_fidelity_name,
     write_statistics,
 )
