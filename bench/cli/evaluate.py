@@ -39,9 +39,7 @@ def evaluate_command(
     extractor: Annotated[
         list[str] | None, typer.Option("--extractor", "-x", help="Features; repeatable.")
     ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Metric; repeatable.")
-    ] = None,
+    metric: options.Metrics = None,
     weights: options.Weights = None,
     labels: Annotated[
         Path | None,
@@ -84,12 +82,9 @@ def evaluate_command(
 
 
 def _show(
-    reporter: Reporter,
-    report: Report,
-    fake: SampleSource,
-    reference: Reference,
+    reporter: Reporter, report: Report, fake: SampleSource, reference: Reference,
     protocol: Protocol | None,
-) -> None:
+) -> None:  # fmt: skip
     from bench.evaluation.result import table
 
     reporter.say(f"Samples: {fake.name}, {fake.n:,} (SHA-256 {fake.hash[:12]}).")
