@@ -65,7 +65,7 @@ def expected(results, guidance, steps, n, seed=0, run=RUN, **more):
 
 
 @pytest.mark.parametrize("out", ["folder", "a.zip", "a.npz"])
-def test_samples_are_those_of_the_sweep(drawn, tmp_path, out):
+def test_samples_equal_those_of_the_sweep(drawn, tmp_path, out):
     ran = sample(drawn, *SHORT, "-o", tmp_path / out)
     assert ran.code == 0, ran.err
     assert f"23 samples of {RUN} at guidance 2" in ran.out
@@ -96,7 +96,7 @@ def test_some_classes_share_the_noise_of_all(drawn, tmp_path):
     assert torch.equal(x[same], everything[0][same])
 
 
-def test_goes_on_where_a_folder_stopped(drawn, tmp_path, monkeypatch):
+def test_sample_resumes_an_unfinished_folder(drawn, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert sample(drawn, *SHORT, "-o", whole).code == 0
     real, starts = samples_module.generate, []
@@ -185,7 +185,7 @@ def test_wrong_input_is_one_sentence(drawn, arguments, said):
     assert contents(drawn) == before
 
 
-def test_what_cannot_be_sampled_is_said(drawn, tmp_path, trained):
+def test_run_that_cannot_be_sampled_is_refused_with_a_reason(drawn, tmp_path, trained):
     ran = bench("sample", "--results", tmp_path / "none")
     assert ran.code == 1
     assert "There is no trained run in " in ran.err
@@ -246,7 +246,7 @@ def test_sweep_keeps_samples(drawn, kind):
     assert contents(drawn) == before
 
 
-def test_sweep_samples_again_for_missing_files_alone(drawn):
+def test_sweep_samples_again_only_for_missing_files(drawn):
     assert bench(*SWEEP, "--results", drawn).code == 0
     rows = contents(drawn / "default" / "cells")
     assert not (drawn / "default" / "samples").exists()
@@ -308,7 +308,7 @@ def test_classes_without_names_are_named_by_their_index():
     assert class_index("1", data, "--class") == 1
 
 
-def test_other_image_formats_are_no_folders(tmp_path):
+def test_other_image_formats_are_refused(tmp_path):
     ran = bench("sample", "-m", "oracle", "-d", "modes2d", "-n", 2, "-o", tmp_path / "grid.jpg")
     assert ran.code == 2
     assert "Samples are not written as .jpg" in ran.err
