@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import begin
+from bench.cli import options
 from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def prepare_command(
     from bench.data.decode import Crop, Geometry, Resize
     from bench.data.ensure import ensure
 
-    reporter, _ = begin()
+    reporter, _ = options.begin()
     for option, value, allowed in (("crop", crop, Crop), ("resize", resize, Resize)):
         if value not in get_args(allowed):
             raise unknown(option, value, get_args(allowed))
@@ -76,7 +76,7 @@ def list_command(data_root: DataRootOption = None) -> None:
 
     from bench.data.card import prepared_cards
 
-    reporter, _ = begin()
+    reporter, _ = options.begin()
     root = _root(data_root)
     cards = prepared_cards(root)
     if not cards:
@@ -96,7 +96,7 @@ def verify_command(
     """Read a whole prepared data set and compare it with its recorded hashes."""
     from bench.data.prepared import prepared_folder, verify
 
-    reporter, _ = begin()
+    reporter, _ = options.begin()
     card = verify(prepared_folder(dataset, _root(data_root)))
     reporter.say(f"{dataset}: {card.n:,} images and labels match their recorded hashes.")
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def doctor_command(
     from bench.evaluation.makers import Makers
     from bench.system.devices import resolve_device
 
-    reporter, _ = begin(plugin, offline=offline, download=download)
+    reporter, _ = options.begin(plugin, offline=offline, download=download)
     if not extractor:
         if weights is not None or download:
             raise UserError("--weights and --download need --extractor.", code=2)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -40,9 +39,7 @@ def evaluate_command(
     extractor: Annotated[
         list[str] | None, typer.Option("--extractor", "-x", help="Features; repeatable.")
     ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Metric; repeatable.")
-    ] = None,
+    metric: options.Metrics = None,
     weights: options.Weights = None,
     labels: Annotated[
         Path | None,
@@ -66,7 +63,7 @@ def evaluate_command(
     from bench.evaluation.result import check_out, write_report
     from bench.system.devices import resolve_device
 
-    reporter, found = begin(plugin, results, out=out, offline=offline, download=download)
+    reporter, found = options.begin(plugin, results, out=out, offline=offline, download=download)
     if out is not None:
         check_out(out)
     request = make_request(
@@ -85,12 +82,9 @@ def evaluate_command(
 
 
 def _show(
-    reporter: Reporter,
-    report: Report,
-    fake: SampleSource,
-    reference: Reference,
+    reporter: Reporter, report: Report, fake: SampleSource, reference: Reference,
     protocol: Protocol | None,
-) -> None:
+) -> None:  # fmt: skip
     from bench.evaluation.result import table
 
     reporter.say(f"Samples: {fake.name}, {fake.n:,} (SHA-256 {fake.hash[:12]}).")

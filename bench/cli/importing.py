@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def import_command(
     from bench.training.lock import lock_folder
     from bench.training.runs import CARD, WEIGHTS, check_claim, write_card
 
-    reporter, found = begin(plugin, results, experiment)
+    reporter, found = options.begin(plugin, results, experiment)
     planned = plan_import(file, name, method=method, dataset=dataset, null_label=null_label)
     folder = found.runs / name
     check_claim(folder, planned.card)

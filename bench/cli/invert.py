@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -56,7 +55,7 @@ def invert_command(
     from bench.inversion.plan import make_editor
     from bench.system.devices import resolve_device
 
-    reporter, found = begin(plugin, results, experiment, out=out)
+    reporter, found = options.begin(plugin, results, experiment, out=out)
     where = resolve_device(device)
     ready = find_run(found, run, method, dataset)
     images = find_images(files or (), ready.data, label, samples, "--class")
@@ -108,7 +107,7 @@ def edit_command(
     from bench.system.devices import resolve_device
     from methods import Guidance
 
-    reporter, found = begin(plugin, results, experiment, out=out)
+    reporter, found = options.begin(plugin, results, experiment, out=out)
     where = resolve_device(device)
     scales = [Guidance(g) for g in parse_range(guidance, "--guidance")]
     ready = find_run(found, run, method, dataset)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin
 from bench.system.errors import unknown
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def list_command(
     from methods.rules import RULES
     from metrics import METRICS
 
-    reporter, _ = begin(plugin)
+    reporter, _ = options.begin(plugin)
 
     def origin(name: str) -> str:
         return f"({ORIGINS[what, name]})"
@@ -64,8 +63,10 @@ def list_command(
 
 
 def _extractors() -> Iterator[tuple[str, ...]]:
+    from bench.evaluation.weights import find_files
     from metrics import EXTRACTORS
     from metrics.extractors.catalogue import ABOUT
+    from metrics.extractors.weights_table import WEIGHTS
 
     for name in EXTRACTORS:
         about = ABOUT.get(name)
@@ -73,18 +74,13 @@ def _extractors() -> Iterator[tuple[str, ...]]:
             yield name, "", "(from a plugin)"
             continue
         features = f", {about.dim} features" if about.dim else ""
-        yield name, f"{about.summary}{features}", f"({_weights(name)})"
-
-
-def _weights(name: str) -> str:
-    from bench.evaluation.weights import find_files
-    from metrics.extractors.weights_table import WEIGHTS
-
-    wanted = WEIGHTS.get(name)
-    if wanted is None:
-        return "needs no file"
-    found = find_files(wanted)
-    return f"weights in {found[0].path.parent}" if found else f"weights missing: {wanted.file}"
+        weights = "needs no file"
+        if wanted := WEIGHTS.get(name):
+            found = find_files(wanted)
+            weights = (
+                f"weights in {found[0].path.parent}" if found else f"weights missing: {wanted.file}"
+            )
+        yield name, f"{about.summary}{features}", f"({weights})"
 
 
 def rule_knobs(rule: type[Rule[Any]]) -> str:

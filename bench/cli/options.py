@@ -78,6 +78,10 @@ OneDataset = Annotated[
     str | None, typer.Option("--dataset", "-d", help="Data set, to choose the run.")
 ]
 Methods = Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these methods.")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", help="Only these metrics: bench list metrics; repeatable."),
+]
 Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
 ]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import bench
 from bench.cli import options
-from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -23,7 +22,7 @@ def report_command(
     from bench.experiment.suite import flags, suite_studies
     from bench.report import write_report
 
-    reporter, found = begin(None, results, experiment)
+    reporter, found = options.begin(None, results, experiment)
     if suite is not None:
         _, found = suite_studies(suite, found)
     rows = read_rows(found.cells)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from bench.data import Dataset
     from bench.experiment.suite import Study
     from bench.training.run import Run
-
-LISTED = 20
-"""Most classes that a message lists."""
 
 
 def sample_command(
@@ -65,6 +59,7 @@ def sample_command(
     from bench.data.samples import write
     from bench.experiment.rules import parse_knobs, parse_rules
     from bench.experiment.suite import Study
+    from bench.inversion.files import class_index
     from bench.sweep.cells import expand
     from bench.sweep.generate import Diverged, generate
     from bench.sweep.plan import UNFINISHED
@@ -77,7 +72,7 @@ def sample_command(
     from bench.training.runs import dataset_or_stand_in
     from bench.tuning.subject import rules_for
 
-    reporter, found = begin(plugin, results, experiment, out=out)
+    reporter, found = options.begin(plugin, results, experiment, out=out)
     if format_ is not None and format_ not in write.FORMATS:
         raise unknown("format", format_, write.FORMATS)
     if not math.isfinite(guidance):
@@ -91,7 +86,10 @@ def sample_command(
     networks = find_extra_networks(found, null=null_checkpoint, weak=weak_checkpoint)
     refuse_unused(networks, [ready])
     ready = ready.join(*networks)
-    chosen = parse_classes(class_, data) if class_ else None
+    chosen = None
+    if class_:
+        indices = [class_index(text, data, "--class") for text in class_]
+        chosen = tuple(dict.fromkeys(indices))
     study = Study(
         dataset="", methods=(), tuned=tuned,
         rules=parse_rules(None if rule is None else [rule]), knobs=parse_knobs(knob or ()),
@@ -155,25 +153,3 @@ def _check_rule(study: Study, ready: Run, guidance: float) -> None:
     if guidance == 1:
         message = f"At guidance 1 no rule acts: give another --guidance for {name!r}."
         raise UserError(message, code=2)
-
-
-def parse_classes(asked: Sequence[str], data: Dataset) -> tuple[int, ...]:
-    """Indices of classes given by name or index; UserError for an unknown one."""
-    from bench.data.samples.card import class_names
-
-    names = class_names(data, data.spec)
-    found = []
-    for text in asked:
-        if text in names:
-            found.append(names.index(text))
-        elif text.isdecimal() and int(text) < len(names):
-            found.append(int(text))
-        elif len(names) <= LISTED:
-            raise unknown(f"class of {data.name}", text, names)
-        else:
-            raise UserError(
-                f"Unknown class of {data.name} {text!r}: it has {len(names)} classes, from 0, "
-                f"{names[0]!r}, to {len(names) - 1}, {names[-1]!r}.",
-                code=2,
-            )
-    return tuple(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""`bench sweep`: all runs over guidance scales, measured."""
+"""`bench sweep`: samples all runs over guidance scales and measures them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin, refuse_beside_suite
-from bench.experiment.place import (
-    DEFAULT_EXPERIMENT,
-    DEFAULT_GUIDANCE,
-    DEFAULT_INVERSIONS,
-    DEFAULT_RESULTS,
-    DEFAULT_SEEDS,
-    Experiment,
-)
+from bench.experiment import place
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,26 +24,21 @@ if TYPE_CHECKING:
 def sweep_command(
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales: 1..13, 1..13:2 or 1,1.5,2; 1 is off.")
-    ] = DEFAULT_GUIDANCE,
+    ] = place.DEFAULT_GUIDANCE,
     steps: Annotated[
         str | None, typer.Option(help="Sampling steps, a range; by default the preset's.")
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", "-n", min=2, help="Samples per cell.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = DEFAULT_SEEDS,
+    seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = place.DEFAULT_SEEDS,
     method: options.Methods = None,
     run: Annotated[
         list[str] | None, typer.Option("--run", help="Only these runs, by name; repeatable.")
     ] = None,
     dataset: options.Datasets = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", help="Only these metrics, of bench list metrics; repeatable."),
-    ] = None,
-    extractor: Annotated[
-        list[str] | None, typer.Option(help="Features for the metrics; repeatable.")
-    ] = None,
+    metric: options.Metrics = None,
+    extractor: Annotated[list[str] | None, typer.Option(help="Features; repeatable.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Instead of both, such as offline: bench list protocols.")
     ] = None,
@@ -65,8 +52,8 @@ def sweep_command(
     null_checkpoint: options.NullCheckpoint = None,
     weak_checkpoint: options.WeakCheckpoint = None,
     suite: options.Suite = None,
-    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
-    results: options.Results = DEFAULT_RESULTS,
+    experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
+    results: options.Results = place.DEFAULT_RESULTS,
     device: options.Device = "auto",
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
@@ -79,7 +66,7 @@ def sweep_command(
     ] = False,
     inversion_samples: Annotated[
         int, typer.Option(min=2, help="Images to invert, balanced over the classes.")
-    ] = DEFAULT_INVERSIONS,
+    ] = place.DEFAULT_INVERSIONS,
     inversion_guidance: Annotated[
         str | None, typer.Option(help="Scales of edits, a range; by default those of --guidance.")
     ] = None,
@@ -95,39 +82,31 @@ def sweep_command(
     from bench.system.devices import resolve_device
     from bench.tuning.subject import rules_for
 
-    reporter, found = begin(plugin, results, experiment, offline=offline, download=download)
+    reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:
-        refuse_beside_suite(
-            guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
-            seeds=seeds != DEFAULT_SEEDS, method=method, run=run, dataset=dataset,
+        options.refuse_beside_suite(
+            guidance=guidance != place.DEFAULT_GUIDANCE, steps=steps, samples=samples,
+            seeds=seeds != place.DEFAULT_SEEDS, method=method, run=run, dataset=dataset,
             metric=metric, extractor=extractor, protocol=protocol, rule=rule, knob=knob,
             tuned=tuned, inversion=inversion, inversion_guidance=inversion_guidance,
-            inversion_samples=inversion_samples != DEFAULT_INVERSIONS,
+            inversion_samples=inversion_samples != place.DEFAULT_INVERSIONS,
         )  # fmt: skip
-    if not inversion and (inversion_guidance or inversion_samples != DEFAULT_INVERSIONS):
+    if not inversion and (inversion_guidance or inversion_samples != place.DEFAULT_INVERSIONS):
         raise UserError("--inversion-samples and --inversion-guidance need --inversion.", code=2)
     options.chosen_protocol(protocol, metric, extractor)
+    edits = parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
     base = Study(
-        dataset="",
-        methods=(),
-        guidance=parse_range(guidance, "--guidance"),
-        rules=parse_rules(rule),
-        knobs=parse_knobs(knob or ()),
-        tuned=tuned,
+        dataset="", methods=(), guidance=parse_range(guidance, "--guidance"),
+        rules=parse_rules(rule), knobs=parse_knobs(knob or ()), tuned=tuned,
         steps=None if steps is None else parse_ints(steps, "--steps", least=1),
-        samples=samples,
-        sampling_seeds=parse_ints(seeds, "--seeds"),
+        samples=samples, sampling_seeds=parse_ints(seeds, "--seeds"),
         metrics=None if metric is None else tuple(metric),
-        extractors=None if extractor is None else tuple(extractor),
-        protocol=protocol,
-        inversion=inversion,
-        inversion_samples=inversion_samples,
-        inversion_guidance=(
-            parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
-        ),
-    )
+        extractors=None if extractor is None else tuple(extractor), protocol=protocol,
+        inversion=inversion, inversion_samples=inversion_samples,
+        inversion_guidance=edits,
+    )  # fmt: skip
     studies: Sequence[Study] = (base,)
     if suite is not None:
         studies, found = suite_studies(suite, found)
@@ -138,26 +117,16 @@ def sweep_command(
         here = swept_datasets(found, method or (), run or ())
         studies = tuple(base.model_copy(update={"dataset": name}) for name in dataset or here)
     request = SweepRequest(
-        studies=tuple(studies),
-        suite=suite,
-        methods=tuple(method or ()),
-        runs=tuple(run or ()),
-        weights=weights,
-        download=download,
-        null_checkpoint=null_checkpoint,
-        weak_checkpoint=weak_checkpoint,
-        batch=batch,
-        device=resolve_device(device),
-        save_samples=save_samples,
-        dry_run=dry_run,
-        rules=rules_for,
-    )
+        studies=tuple(studies), suite=suite, methods=tuple(method or ()), runs=tuple(run or ()),
+        weights=weights, download=download, null_checkpoint=null_checkpoint,
+        weak_checkpoint=weak_checkpoint, batch=batch, device=resolve_device(device),
+        save_samples=save_samples, dry_run=dry_run, rules=rules_for,
+    )  # fmt: skip
     _sweep(request, found, reporter)
 
 
-def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None:
+def _sweep(request: SweepRequest, asked: place.Experiment, reporter: Reporter) -> None:
     """Plan, then print the cost or execute."""
-    from bench.experiment.place import without_writing
     from bench.experiment.suite import flags
     from bench.sweep.plan import plan_sweeps
     from bench.sweep.saving import SampleFiles
@@ -165,7 +134,7 @@ def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None
     from bench.training.find import no_run
     from bench.training.run import refuse_unused
 
-    with without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
+    with place.without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
         sweeps, left_out = plan_sweeps(request, experiment, reporter.say)
         _warn_of_unused_rules(sweeps, reporter)
         if not any(planned.targets for planned in sweeps):
@@ -207,12 +176,9 @@ def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None
 
 
 def _execute(
-    planned: Sweep,
-    request: SweepRequest,
-    experiment: Experiment,
-    saver: SampleFiles | None,
-    reporter: Reporter,
-) -> list[str]:
+    planned: Sweep, request: SweepRequest, experiment: place.Experiment,
+    saver: SampleFiles | None, reporter: Reporter,
+) -> list[str]:  # fmt: skip
     """Compute floor and cells of one data set; returns one message per failed cell."""
     from bench.inversion.study import invert_runs
     from bench.sweep.execute import floor_row, sweep
@@ -252,7 +218,7 @@ def _warn_of_unused_rules(sweeps: Sequence[Sweep], reporter: Reporter) -> None:
 
 
 def _price(
-    planned: Sweep, request: SweepRequest, experiment: Experiment, reporter: Reporter
+    planned: Sweep, request: SweepRequest, experiment: place.Experiment, reporter: Reporter
 ) -> None:
     from rich.table import Table
 

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin, refuse_beside_suite
-from bench.experiment.place import (
-    DEFAULT_DATASET,
-    DEFAULT_EXPERIMENT,
-    DEFAULT_GUIDANCE,
-    DEFAULT_PRECISION,
-    DEFAULT_RESULTS,
-)
+from bench.experiment import place
 from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -33,7 +26,7 @@ def train_command(
     dataset: Annotated[
         str | None,
         typer.Option(
-            "--dataset", "-d", help=f"Data set; by default the preset's, or {DEFAULT_DATASET}."
+            "--dataset", "-d", help=f"Data set; default: the preset's or {place.DEFAULT_DATASET}."
         ),
     ] = None,
     data: Annotated[
@@ -56,12 +49,12 @@ def train_command(
         typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
     ] = None,
     suite: options.Suite = None,
-    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
-    results: options.Results = DEFAULT_RESULTS,
+    experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
+    results: options.Results = place.DEFAULT_RESULTS,
     device: options.Device = "auto",
     precision: Annotated[
         str, typer.Option(help="32-true, tf32 or bf16-mixed.")
-    ] = DEFAULT_PRECISION,
+    ] = place.DEFAULT_PRECISION,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the networks with torch.compile.")
     ] = False,
@@ -86,10 +79,10 @@ def train_command(
     from bench.training.study import Trainer, preset_for, train_run, train_study
     from bench.training.watch import parse_on_nan
 
-    reporter, found = begin(plugin, results, experiment)
+    reporter, found = options.begin(plugin, results, experiment)
     policy = parse_on_nan(on_nan)
     if suite is not None:
-        refuse_beside_suite(
+        options.refuse_beside_suite(
             method=method, preset=preset, name=name, set=setting, init_from=init_from,
             teacher=teacher, dataset=dataset, seed=seed, data=data,
         )  # fmt: skip
@@ -138,7 +131,7 @@ def train_command(
         raise UserError(str(stopped), code=130) from None
     own.say(f"Trained runs are in {found.runs}.")
     plugins = "".join(f" --plugin {file}" for file in FILES)
-    scales = "" if suite else f" --guidance {DEFAULT_GUIDANCE}"
+    scales = "" if suite else f" --guidance {place.DEFAULT_GUIDANCE}"
     own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{scales}")
 
 
@@ -160,7 +153,7 @@ def _study(
     presets = [method_class(method).presets for method in methods]
     made_for = [own[preset].dataset for own in presets if preset and preset in own]
     return Study(
-        dataset=dataset or next(iter(made_for), DEFAULT_DATASET),
+        dataset=dataset or next(iter(made_for), place.DEFAULT_DATASET),
         methods=tuple(methods),
         preset=preset,
         seeds=(seed,),

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin, refuse_beside_suite
-from bench.experiment.place import (
-    DEFAULT_EXPERIMENT,
-    DEFAULT_RESULTS,
-    Experiment,
-    without_writing,
-)
+from bench.experiment import place
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +54,8 @@ def tune_command(
     null_checkpoint: options.NullCheckpoint = None,
     weak_checkpoint: options.WeakCheckpoint = None,
     suite: options.Suite = None,
-    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
-    results: options.Results = DEFAULT_RESULTS,
+    experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
+    results: options.Results = place.DEFAULT_RESULTS,
     device: options.Device = "auto",
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
@@ -75,44 +69,31 @@ def tune_command(
     from bench.tuning.price import price
     from bench.tuning.request import TuneRequest
 
-    reporter, found = begin(plugin, results, experiment, offline=offline, download=download)
+    reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
     scales = parse_range(guidance, "--guidance")
     check_scales(scales)
     request = TuneRequest(
-        scales=scales,
-        rules=tuple(rule or ()),
-        methods=tuple(method or ()),
-        datasets=tuple(dataset or ()),
-        metric=metric,
-        extractor=extractor,
-        samples=samples,
-        steps=steps,
-        budget=budget,
-        block=seed_block,
-        suite=suite,
-        null_checkpoint=null_checkpoint,
-        weak_checkpoint=weak_checkpoint,
-        weights=weights,
-        download=download,
-        batch=batch,
-        device=resolve_device(device),
-        dry_run=dry_run,
-    )
+        scales=scales, rules=tuple(rule or ()), methods=tuple(method or ()),
+        datasets=tuple(dataset or ()), metric=metric, extractor=extractor, samples=samples,
+        steps=steps, budget=budget, block=seed_block, suite=suite,
+        null_checkpoint=null_checkpoint, weak_checkpoint=weak_checkpoint, weights=weights,
+        download=download, batch=batch, device=resolve_device(device), dry_run=dry_run,
+    )  # fmt: skip
     studies: Sequence[Study] = ()
     if suite is not None:
-        refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
+        options.refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
         studies, found = suite_studies(suite, found)
     if not dry_run:
         _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)
         return
-    with without_writing(found) as found:
+    with place.without_writing(found) as found:
         for job in plan_jobs(request, studies, found, reporter.say):
             reporter.say(price(job, found, budget, batch, request.device))
     reporter.say("Nothing was computed.")
 
 
 def _tune(
-    request: TuneRequest, jobs: Sequence[Job], experiment: Experiment, reporter: Reporter
+    request: TuneRequest, jobs: Sequence[Job], experiment: place.Experiment, reporter: Reporter
 ) -> None:
     """Search for each run and rule in turn, and print the results."""
     from functools import cache, partial
@@ -157,7 +138,7 @@ def _same_runs(request: TuneRequest) -> str:
     return "".join(parts)
 
 
-def _show(reporter: Reporter, job: Job, result: Tuned, experiment: Experiment) -> None:
+def _show(reporter: Reporter, job: Job, result: Tuned, experiment: place.Experiment) -> None:
     from bench.tuning.aim import shown
     from bench.tuning.store import result_path
 

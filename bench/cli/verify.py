@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.options import begin
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -36,7 +35,7 @@ def verify_command(
     from bench.sweep.verify import Finding, verify_row
     from bench.system.devices import resolve_device
 
-    reporter, found = begin(plugin, results, experiment)
+    reporter, found = options.begin(plugin, results, experiment)
     where = resolve_device(device)
     rows: list[tuple[Path, Row | InversionRow]] = []
     findings: list[Finding] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from bench.evaluation.plan import Measurement, Plan, measure, nothing_fits
 from bench.evaluation.reference import SPATIAL, Reference, reference_set
 from bench.evaluation.result import MeasuredValue, NotMeasured
 from bench.evaluation.sides import SampleSource
-from bench.evaluation.statistics.base import Statistics
+from bench.evaluation.statistics_files import Statistics
 from bench.experiment.protocols import title
 from bench.experiment.rows import Value
 from bench.system.errors import UserError
@@ -44,7 +44,7 @@ def real_sets(plan: Plan, reference: Reference, cache: Path, count: Count) -> tu
     """
     found, side = reference.statistics, reference.side
     few = [m for m in plan.measurements if reference.has_moments_alone(m.metric)]
-    asked = plan.part(m for m in plan.measurements if m not in few)
+    asked = replace(plan, measurements=tuple(m for m in plan.measurements if m not in few))
     whole = moments = SampleSet(n=0, labels=np.zeros(0, np.int64))
     if found is not None and few:
         moments = _set_of(found, few, cache)
@@ -123,13 +123,9 @@ def compute(
 
 
 def _row(
-    metric: Metric,
-    value: Value,
-    against: SampleSet,
-    fake: SampleSource,
-    reference: Reference,
-    protocol: str,
-) -> MeasuredValue:
+    metric: Metric, value: Value, against: SampleSet, fake: SampleSource,
+    reference: Reference, protocol: str,
+) -> MeasuredValue:  # fmt: skip
     closed: bool | None = getattr(metric, "closed", None)
     shared = value.model_dump(include=MeasuredValue.model_fields.keys() - {"low", "high"})
     low, high = value.interval or (None, None)

@@ -20,8 +20,12 @@ from bench.evaluation.sides import (
     is_vectors,
     names_dataset,
 )
-from bench.evaluation.statistics.base import Statistics
-from bench.evaluation.statistics.read import is_statistics, read_statistics, split_section
+from bench.evaluation.statistics_files import (
+    Statistics,
+    is_statistics,
+    read_statistics,
+    split_section,
+)
 from bench.experiment.protocols import LITE, PROTOCOLS, Protocol
 from bench.experiment.provenance import now, provenance
 from bench.system.errors import UserError, unknown

@@ -12,7 +12,7 @@ import torch
 from bench.data import Dataset
 from bench.data.stand_in import RandomImages
 from bench.evaluation.cache import ResultFiles
-from bench.evaluation.weights import check_weights, find_weights, not_loaded, verified
+from bench.evaluation.weights import find_weights, verified
 from bench.system.errors import UserError, unknown
 from bench.system.failures import system_error
 from bench.system.progress import Say
@@ -37,11 +37,23 @@ class Makers:
     say: Say = lambda _: None
 
     def check(self, names: Sequence[str]) -> None:
-        """UserError for an unknown extractor or missing weights; nothing is built."""
+        """UserError for unknown extractors and missing weights, which `download` fetches."""
         for name in names:
             if name not in EXTRACTORS:
                 raise unknown("extractor", name, EXTRACTORS)
-        check_weights(names, self.weights, self.download)
+        wanted = {name: WEIGHTS[name] for name in names if name in WEIGHTS}
+        if self.weights is not None and self.weights.is_file() and len(set(wanted.values())) > 1:
+            files = ", ".join(dict.fromkeys(file.file for file in wanted.values()))
+            raise UserError(
+                f"--weights {self.weights} is one file, but {', '.join(wanted)} need {files}: give "
+                "the folder that holds them.",
+                code=2,
+            )
+        for name, file in wanted.items():
+            try:
+                find_weights(file, self.weights, download=self.download)
+            except (OSError, RuntimeError) as error:  # no connection, or not the published content
+                raise _not_loaded(name, error) from None
 
     def networks(self, names: Sequence[str]) -> dict[str, Extractor]:
         """The extractors that need only weights; UserError if any weights are missing."""
@@ -93,11 +105,15 @@ class Makers:
         except (OSError, RuntimeError) as error:
             if system_error(error) is not None:
                 raise
-            raise not_loaded(name, error) from None
+            raise _not_loaded(name, error) from None
         except ValueError as error:
             raise UserError(
                 f"Extractor {name!r} cannot be used on {data.name!r}: {error}."
             ) from None
+
+
+def _not_loaded(extractor: str, error: Exception) -> UserError:
+    return UserError(f"Could not load the weights of extractor {extractor!r}: {error}.")
 
 
 def is_photographic(data: Dataset) -> bool:

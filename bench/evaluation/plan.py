@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 from bench.evaluation.reference import Reference
 from bench.evaluation.result import NotMeasured
@@ -51,10 +51,6 @@ class Plan:
     def accumulator(self) -> Accumulator:
         """An accumulator of what the measurements need."""
         return Accumulator(self.extractors(), plan_needs(m.metric for m in self.measurements))
-
-    def part(self, measurements: Iterable[Measurement]) -> Plan:
-        """The same plan with only these measurements."""
-        return replace(self, measurements=tuple(measurements))
 
     def fitting(self, real: Callable[[Metric], SampleSet]) -> Plan:
         """The measurements for which the real set suffices, and the reasons against the others."""
@@ -192,13 +188,8 @@ def _value(measurement: Measurement, n: int, found: Estimate | float) -> Value:
         extractor=measurement.extractor,
         extractor_hash=measurement.extractor_hash,
         n=n,
-        value=estimate.value,
-        se=estimate.se,
-        se_method=estimate.se_method,
-        low=estimate.low,
-        high=estimate.high,
-        # Ten digits: far below any sampling error, and half the text of a full double.
-        replicates=tuple(float(f"{value:.10g}") for value in estimate.replicates),
         signature=measurement.signature,
         about=measurement.metric.about,
+        # Ten digits: far below any sampling error, and half the text of a full double.
+        **{**asdict(estimate), "replicates": [float(f"{x:.10g}") for x in estimate.replicates]},
     )

@@ -94,14 +94,9 @@ def prepare(
     for reason in unmeasured.values():
         say(f"Not measured: {reason}.")
     return Evaluation(
-        data=data,
-        extractors=plan.extractors(),
-        plan=plan.measurements,
-        real=real.whole,
-        reference=reference.name,
-        reference_hash=reference.hash,
-        unmeasured=unmeasured,
-    )
+        data, plan.extractors(), plan.measurements, real.whole, reference.name, reference.hash,
+        unmeasured,
+    )  # fmt: skip
 
 
 def _reference(data: Dataset) -> Reference:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.evaluation.cache import ResultFiles, from_arrays, remembered_on_disk, to_arrays
 from bench.evaluation.sides import SampleSource
-from bench.evaluation.statistics.base import Statistics
+from bench.evaluation.statistics_files import Statistics
 from bench.experiment.identity import code_hash
 from bench.system.errors import UserError
 from metrics import Accumulator

@@ -16,6 +16,7 @@ from bench.data import Dataset, Split
 from bench.data.find import find_dataset, has_dataset
 from bench.data.labels import read_labels
 from bench.data.samples.read import open_samples
+from bench.evaluation.statistics_files import split_section
 from bench.system.errors import UserError
 from bench.system.progress import Count
 
@@ -65,15 +66,14 @@ def check_exists(text: str) -> None:
     """UserError unless there is such a file, folder or data set."""
     if names_dataset(text):
         return
-    path = Path(text.rpartition("#")[0] if "#" in text and not Path(text).exists() else text)
+    path, _ = split_section(text)
     if not path.exists():
+        name, mark, split = text.partition(":")
         known = ""
-        if not path.suffix and len(path.parts) == 1:
-            name, mark, split = text.partition(":")
-            if mark and has_dataset(name):
-                known = f" Splits of {name} are {' and '.join(SPLITS)}, not {split!r}."
-            else:
-                known = " Prepared and built-in data sets: bench list datasets."
+        if mark and has_dataset(name):
+            known = f" Splits of {name} are {' and '.join(SPLITS)}, not {split!r}."
+        elif not path.suffix and len(path.parts) == 1:
+            known = " Prepared and built-in data sets: bench list datasets."
         raise UserError(f"There is no file, folder or data set {text!r}.{known}", code=2)
 
 

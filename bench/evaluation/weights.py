@@ -11,7 +11,7 @@ import torch
 
 from bench.system.errors import UserError
 from bench.system.files import sha256
-from metrics.extractors.weights_table import WEIGHTS, WeightsFile
+from metrics.extractors.weights_table import WeightsFile
 
 WEIGHTS_FOLDER_VARIABLE = "GUIDANCE_BENCH_WEIGHTS"
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -88,28 +88,3 @@ def verified(found: Found, wanted: WeightsFile) -> Path:
             "it again, or name the file itself if other weights are meant"
         )
     return found.path
-
-
-def check_weights(names: Iterable[str], weights: Path | None, download: bool) -> None:
-    """UserError if a weights file is missing, or one file is given for two networks.
-
-    With `download` missing files are fetched.
-    """
-    wanted = {name: WEIGHTS[name] for name in names if name in WEIGHTS}
-    if weights is not None and weights.is_file() and len(set(wanted.values())) > 1:
-        raise UserError(
-            f"--weights {weights} is one file, but {', '.join(wanted)} need "
-            f"{', '.join(w.file for w in dict.fromkeys(wanted.values()))}: give the folder that "
-            "holds them.",
-            code=2,
-        )
-    for name, file in wanted.items():
-        try:
-            find_weights(file, weights, download=download)
-        except (OSError, RuntimeError) as error:
-            raise not_loaded(name, error) from None
-
-
-def not_loaded(extractor: str, error: Exception) -> UserError:
-    """The error for a failed download or one with the wrong content."""
-    return UserError(f"Could not load the weights of extractor {extractor!r}: {error}.")

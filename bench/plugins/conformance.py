@@ -11,6 +11,7 @@ Run it with pytest. What `supports` refuses is not tested.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -166,7 +167,7 @@ class MethodConformance:
             nfe = method.nfe(Guidance(scale), steps)
             assert isinstance(nfe, int)
             assert nfe >= 1
-            calls.update(whole=0, parts=0)
+            calls.clear()
             self._sample((method, nets), scale, steps, [0])
             if next(nets.parameters(), None) is not None:
                 called = _called(calls)
@@ -204,7 +205,7 @@ class MethodConformance:
             assert called == method.inversion_nfe(), f"{called} calls to invert"
             edits = []
             for scale in dict.fromkeys(scale for scale, _ in self._able(method)):
-                calls.update(whole=0, parts=0)
+                calls.clear()
                 edits.append(method.edit(nets, latent, batch.labels.roll(1, 1), Guidance(scale)))
                 called = _called(calls)
                 nfe = method.edit_nfe(Guidance(scale))
@@ -212,23 +213,16 @@ class MethodConformance:
         assert all(not torch.equal(edits[0], other) for other in edits[1:])
 
 
-def _count_calls(nets: nn.Module) -> dict[str, int]:
+def _count_calls(nets: nn.Module) -> Counter[str]:
     """Count the forward calls of a module and of its parts from now on."""
-    calls = {"whole": 0, "parts": 0}
-
-    def counter(key: str) -> Any:
-        def count(*_: Any) -> None:
-            calls[key] += 1
-
-        return count
-
-    nets.register_forward_hook(counter("whole"))
+    calls: Counter[str] = Counter()
+    nets.register_forward_hook(lambda *_: calls.update(["whole"]))
     for part in nets.children():
-        part.register_forward_hook(counter("parts"))
+        part.register_forward_hook(lambda *_: calls.update(["parts"]))
     return calls
 
 
-def _called(calls: dict[str, int]) -> int:
+def _called(calls: Counter[str]) -> int:
     # A container of networks has no forward: then its parts are the networks.
     return calls["whole"] or calls["parts"]
 

@@ -114,7 +114,7 @@ def write_and_fail(path):
         raise RuntimeError("interrupted")
 
 
-def test_interrupted_write_leaves_what_was_there(tmp_path):
+def test_interrupted_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     with atomic_file(path) as file:
         file.write(b"first")

@@ -127,7 +127,7 @@ class _SearchesInVain(Interval):
         (_SearchesInVain, RuleConformance.test_search_offers_valid_knobs),
     ],
 )
-def test_the_battery_finds_what_it_looks_for(broken, test):
+def test_battery_finds_broken_rules(broken, test):
     battery = RuleConformance()
     battery.rule = broken
     with pytest.raises((AssertionError, ValidationError)):
