@@ -1,4 +1,4 @@
-"""What each extractor is, in a line: known without its weights."""
+"""One line about each built-in extractor, which needs no weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class About:
-    """A line about an extractor; `dim` is 0 where it depends on the data."""
+    """A line about an extractor; `dim` is 0 if it depends on the data."""
 
     summary: str
     dim: int
@@ -29,4 +29,4 @@ ABOUT: dict[str, About] = {
     "dinov2-vit-g-14": About("DINOv2 ViT-g/14, as dinov2", 1536),
     "clip": About("CLIP ViT-L/14 at 336 px, unit-length embedding, bicubic", 768),
 }
-"""By the extractor's name; an extractor of a plugin need not be here."""
+"""By the extractor's name; those of plugins are not here."""

@@ -181,7 +181,10 @@ def poison(name, value):
         (cut("blocks.0.attn.qkv.weight"), r"qkv.weight is torch.float32 \(384, 127\), not float"),
         (cut("patch_embed.proj.weight"), r"proj.weight is torch.float32 \(128, 3, 14, 13\)"),
         (cut("cls_token"), "cls_token is"),
-        (lambda state: state.update(pos_embed=state["pos_embed"][:, :-1]), "1369 positions are no"),
+        (
+            lambda state: state.update(pos_embed=state["pos_embed"][:, :-1]),
+            "1369 positions are not",
+        ),
         (lambda state: state.update({"head.weight": torch.ones(2)}), "it also holds head.weight"),
         (poison("blocks.1.mlp.fc2.weight", torch.nan), "fc2.weight has values that are not finite"),
         (poison("pos_embed", torch.inf), "pos_embed has values that are not finite"),

@@ -60,7 +60,7 @@ def test_equal_to_torch_fidelity(extractor, weights, images):
 
 def test_features_do_not_depend_on_the_batch(extractor, images, monkeypatch):
     together = extractor(images).features
-    monkeypatch.setattr(vgg16, "CHUNK", 2)
+    monkeypatch.setattr(Vgg16Extractor, "cpu_chunk", 2)
     parts = extractor(images).features
     scale = float(together.max())
     # Sums of up to 25,088 products in another order.
