@@ -24,7 +24,7 @@ def _small_is_published(monkeypatch):
 
 
 class Model(nn.Module):
-    """A small image tower of torch-fidelity's CLIP beside something of a text tower."""
+    """A small image tower of torch-fidelity's CLIP with parts of a text tower."""
 
     def __init__(self):
         super().__init__()
@@ -64,10 +64,10 @@ def weights(state, tmp_path):
 
 @pytest.fixture(scope="module")
 def archive(model, tmp_path_factory):
-    """The model traced, as OpenAI published theirs."""
+    """The traced model, the published format of OpenAI."""
     path = tmp_path_factory.mktemp("clip") / "traced.pt"
     with warnings.catch_warnings():
-        # Tracing is deprecated; files made by it are not.
+        # Tracing is deprecated; files of traced models are not.
         warnings.simplefilter("ignore")
         torch.jit.trace(model, torch.zeros(1, 3, 336, 336)).half().save(str(path))
     return path

@@ -54,7 +54,7 @@ def test_equal_to_torch_fidelity(extractor, weights, images):
     assert ours.features.shape == (3, 4096)
     assert ours.logits is None
     assert (ours.features >= 0).all()
-    # Different images, different features: the weights do not flatten everything.
+    # Different images have different features: the weights are not degenerate.
     assert not torch.allclose(ours.features[0], ours.features[1], rtol=1e-2)
 
 
