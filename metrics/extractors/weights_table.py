@@ -46,7 +46,7 @@ INCEPTION = WeightsFile(
         "weights-inception-2015-12-05-6726825d.pth"
     ),
     purpose="extractors inception, inception-clean and inception-spatial: FID and sFID",
-    instead="FD on efficientnet-lite0, which compares with no published number",
+    instead="FD on efficientnet-lite0, not comparable with published numbers",
 )
 VGG16 = WeightsFile(
     title="VGG16",
@@ -90,8 +90,8 @@ def _dinov2(letter: str, mib: int, extractor: str) -> WeightsFile:
         mib=mib,
         url=f"https://dl.fbaipublicfiles.com/dinov2/{model}/{model}_pretrain.pth",
         purpose=f"extractor {extractor}: FD-DINOv2"
-        + ("" if letter == "l" else " of another size, which compares only with itself"),
-        instead="FD on efficientnet-lite0, which compares with no published number",
+        + ("" if letter == "l" else " of another size, comparable only within this size"),
+        instead="FD on efficientnet-lite0, not comparable with published numbers",
         also=(f"{model}_pretrain.safetensors",),
     )
 
