@@ -18,7 +18,7 @@ ABOUT: dict[str, About] = {
     "classifier": About("trained on the data set, 64 features or 128 for photographs", 0),
     "efficientnet-lite0": About("EfficientNet-Lite0, pooled, 128 px bicubic", 1280),
     "inception": About("Inception-v3 of FID, pool3, TensorFlow 1's resize to 299 px", 2048),
-    "inception-spatial": About("Inception-v3 of FID, unpooled as for sFID, as inception", 2023),
+    "inception-spatial": About("Inception-v3, unpooled features of sFID, as inception", 2023),
     "inception-clean": About("Inception-v3 of FID, pool3, clean-fid's resize to 299 px", 2048),
     "vgg16": About("VGG16, second hidden layer, TensorFlow 1's resize to 224 px", 4096),
     "dinov2": About("DINOv2 ViT-L/14, class token, 224 px bicubic", 1024),
