@@ -371,14 +371,16 @@ def test_damaged_files_are_refused(tmp_path, kind):
         read(path)
 
 
-def test_links_and_strangers_in_folders_are_refused(tmp_path):
+def test_folder_follows_links_and_refuses_dangling_ones_and_foreign_images(tmp_path):
     outside = save(tmp_path / "outside.png", COLOUR)
     folder = tmp_path / "in"
     save(folder / "1.png", COLOUR)
     (folder / "2.png").symlink_to(folder / "1.png")
     assert len(read(folder)[0]) == 2
     (folder / "3.png").symlink_to(outside)
-    with pytest.raises(UserError, match=r"3.png is a link that leaves the folder"):
+    assert len(read(folder)[0]) == 3
+    (folder / "4.png").symlink_to("nothing")
+    with pytest.raises(UserError, match=r"4.png is a link to nothing"):
         read(folder)
     samples = write_folder(tmp_path / "samples")
     save(samples / "extra.png", COLOUR)

@@ -100,19 +100,32 @@ def test_linked_class_folders_are_read(tmp_path, by_prepare):
     assert by_evaluate(source) == found
 
 
+def test_links_to_files_and_folders_elsewhere_are_read(tmp_path, by_prepare):
+    source = write_folder(tmp_path / "source", classes())
+    outside = write_folder(
+        tmp_path / "disk" / "outside", {f"{k}.png": encoded(pixels(1)[0]) for k in range(5)}
+    )
+    (source / "fox").symlink_to(outside, target_is_directory=True)
+    (source / "cat" / "x.png").symlink_to("../../disk/outside/0.png")
+    found = by_prepare(source)
+    assert [sum(label == k for _, label in found) for k in range(4)] == [13, 12, 12, 5]
+    assert by_evaluate(source) == found
+
+
 @pytest.mark.parametrize(
     ("link", "target", "said"),
     [
-        ("fox", "../outside", "fox is a link that leaves the folder: copy in what it points to."),
-        ("cat/x.png", "../../outside/x.png", "x.png is a link that leaves the folder"),
-        ("cat/loop", "..", "loop is a link to a folder above it; remove the link."),
+        ("cat/loop", "..", "cat/loop is a link to a folder that contains it; remove the link."),
+        ("cat/loop", "../..", "cat/loop is a link to a folder that contains it; remove the link."),
+        ("cat/there", "../../outside", "there/back is a link to a folder that contains it"),
         ("cat/self", "self", "self is a link to nothing; remove it."),
         ("cat/gone.png", "nothing.png", "gone.png is a link to nothing; remove it."),
     ],
 )
-def test_links_that_leave_or_loop_are_refused(tmp_path, by_prepare, link, target, said):
+def test_loops_and_dangling_links_are_refused(tmp_path, by_prepare, link, target, said):
     source = write_folder(tmp_path / "source", classes())
-    write_folder(tmp_path / "outside", {"x.png": encoded(pixels(1)[0])})
+    outside = write_folder(tmp_path / "outside", {"x.png": encoded(pixels(1)[0])})
+    (outside / "back").symlink_to("../source/cat", target_is_directory=True)
     (source / link).symlink_to(target)
     (sentence,) = refusals(source, by_prepare)
     assert said in sentence
