@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from bench.system.errors import UserError, explain
-from bench.system.files import read_whole
+from bench.system.bounds import read_json
+from bench.system.errors import UserError
 from methods import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"
@@ -108,15 +108,12 @@ def prepared_names(root: Path | None = None) -> list[str]:
 def read_data_card(folder: Path) -> DataCard:
     """The card in a prepared data set's folder; a damaged or foreign one is a UserError."""
     path = folder / CARD
-    try:
-        card = DataCard.model_validate_json(read_whole(path))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not a data set's card of this version ({explain(error)}): remove {folder} "
-            "and prepare it again."
-        ) from None
+    card = read_json(
+        path,
+        DataCard.model_validate_json,
+        "a data set's card of this version",
+        f"remove {folder} and prepare it again",
+    )
     if card.name != folder.name:
         raise UserError(
             f"{folder} holds the data set {card.name!r}: a prepared data set keeps its name; "

@@ -17,7 +17,6 @@ from rich.console import Console
 from bench.data.arrange import arrange
 from bench.data.base import Split
 from bench.data.card import CARD, IMAGES, LABELS, DataCard, title_of
-from bench.data.checksum import sha256
 from bench.data.decode import Geometry
 from bench.data.names import check_data_name, check_reserved
 from bench.data.prepared import marks, open_content, update_stamp
@@ -25,7 +24,7 @@ from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
 from bench.system import places
-from bench.system.files import make_folder, sync_folder, write_text
+from bench.system.files import make_folder, sha256, sync_folder, write_text
 
 
 def prepare(

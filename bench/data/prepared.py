@@ -23,11 +23,10 @@ from bench.data.card import (
     prepared_names,
     read_data_card,
 )
-from bench.data.checksum import sha256
 from bench.data.rows import FileRows
 from bench.data.untrusted import DAMAGE
 from bench.system.errors import UserError, said, unknown
-from bench.system.files import check_regular, read_whole, write_text
+from bench.system.files import check_regular, read_whole, sha256, write_text
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 

@@ -102,7 +102,7 @@ class Folder(Tree):
                 name = prefix + entry.name
                 if _hidden(entry.name):
                     continue
-                if entry.is_symlink() and not os.path.exists(entry.path):
+                if entry.is_symlink() and not Path(entry.path).exists():
                     raise UserError(f"{entry.path} is a link to nothing; remove it.")
                 if entry.is_dir():
                     yield from self._walk(entry.path, f"{name}/", (*above, real))

@@ -71,7 +71,7 @@ def read_member(file: zipfile.ZipFile, name: str, most: int) -> npt.NDArray[Any]
     with stream:
         if math.prod(shape) * dtype.itemsize > most:
             raise ValueError(f"{name} is {dtype} {shape}, which has more than {most:,} bytes")
-        return take(stream, shape, dtype, name)
+        return take(stream, shape, dtype, f"{file.filename}: {name}")
 
 
 def read_array(path: Path, most: int) -> npt.NDArray[Any]:
