@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.data.samples.card import SampleCard, parse_sample_card
 from bench.data.samples.read import read_samples
-from bench.data.samples.write import check_format, first_missing, guess_format, open_samples
+from bench.data.samples.write import SampleWriter, check_format, first_missing, guess_format
 from bench.system import files
 from bench.system.errors import UserError
 
@@ -37,9 +37,9 @@ def make_samples(card):
 
 def write(path, kind, card, batch=7, start=0, stop=None):
     x, y = make_samples(card), torch.tensor(card.labels)
-    with open_samples(path, kind, card, start) as sink:
+    with SampleWriter(path, kind, card, start) as writer:
         for i in range(start, card.n if stop is None else stop, batch):
-            sink.add(x[i : i + batch], y[i : i + batch])
+            writer.add(x[i : i + batch], y[i : i + batch])
         if stop is not None:
             raise KeyboardInterrupt
     return x, y
@@ -178,8 +178,8 @@ def test_a_full_disk_at_the_end_leaves_nothing(tmp_path, kind, monkeypatch):
 @pytest.mark.parametrize("kind", [*KINDS, "grid"])
 def test_samples_that_cannot_be_completed_leave_nothing(tmp_path, kind):
     card, path = make_card(), tmp_path / "out"
-    with open_samples(path, kind, card) as sink:
-        sink.add(make_samples(card)[:5], torch.tensor(card.labels[:5]))
+    with SampleWriter(path, kind, card) as writer:
+        writer.add(make_samples(card)[:5], torch.tensor(card.labels[:5]))
     assert list(tmp_path.iterdir()) == []
 
 
