@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.data.card import CARD, DataCard, data_root, name_of, prepared_names, read_data_card
+from bench.data.card import (
+    CARD,
+    DataCard,
+    check_data_name,
+    data_root,
+    name_of,
+    prepared_names,
+    read_data_card,
+)
 from bench.data.decode import Geometry
-from bench.data.names import check_data_name
 from bench.data.prepare import prepare, remove_leftovers, source_hash
 from bench.data.prepared import read_stamp, update_stamp
 from bench.system import places

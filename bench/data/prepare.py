@@ -16,9 +16,16 @@ from rich.console import Console
 
 from bench.data.arrange import arrange
 from bench.data.base import Split
-from bench.data.card import CARD, IMAGES, LABELS, DataCard, title_of
+from bench.data.card import (
+    CARD,
+    IMAGES,
+    LABELS,
+    DataCard,
+    check_data_name,
+    check_reserved,
+    title_of,
+)
 from bench.data.decode import Geometry
-from bench.data.names import check_data_name, check_reserved
 from bench.data.prepared import marks, open_content, update_stamp
 from bench.data.sources import find_source
 from bench.data.trees import open_tree

@@ -18,9 +18,8 @@ import numpy.typing as npt
 from rich.console import Console
 
 from bench.data.arrange import Arrangement
-from bench.data.card import IMAGES
+from bench.data.card import IMAGES, check_original
 from bench.data.decode import LOSSY, Decoded, Geometry, channels_of, decode
-from bench.data.names import check_original
 from bench.data.sources import Source
 from bench.system.errors import UserError
 from bench.system.progress import Bar

@@ -191,8 +191,8 @@ def test_a_layout_that_is_none_of_the_known_is_refused(tmp_path, refused, files,
 @pytest.mark.parametrize(
     ("index", "said"),
     [
-        (b'{"labels": null}', "dataset.json has no labels, and class-conditional methods need"),
-        (b"{}", "dataset.json has no labels, and class-conditional methods need"),
+        (b'{"labels": null}', "dataset.json has no labels, which class-conditional methods need"),
+        (b"{}", "dataset.json has no labels, which class-conditional methods need"),
         (b"{", "dataset.json is not JSON"),
         (b"[" * 100_000, "dataset.json is not JSON"),
         (b'{"labels": [["00000/img00000000.png", [0, 1]]]}', "has the entry ['00000/img00000000"),
@@ -238,7 +238,7 @@ class Evil:
         (old_pickle({b"data": np.zeros((1, 3072), np.uint8), b"labels": [-1]}),
          "has the label -1, outside of 0..9"),
         (old_pickle({b"data": np.zeros((1, 3072), np.uint8), b"labels": ["cat"]}),
-         "has no 'labels' that are a list of whole numbers"),
+         "has no 'labels', a list of whole numbers"),
         (old_pickle({b"data": np.zeros((1, 3072), np.uint8)})[:500], "data_batch_3' cannot be"),
     ],
 )  # fmt: skip

@@ -223,7 +223,7 @@ def test_folders_of_others(tmp_path):
     (tmp_path / "a" / ".1.png").write_text("of the system")
     (tmp_path / "a" / "Thumbs.db").write_text("of the system")
     save(tmp_path / "a" / ".thumbnails" / "1.png", COLOUR)
-    with pytest.raises(UserError, match=r"2\.bmp is in colour, and grey images are asked for"):
+    with pytest.raises(UserError, match=r"2\.bmp is in colour; grey images are needed"):
         read(tmp_path, channels=1)
     x, y = read(tmp_path)
     assert y.tolist() == [0, 0, 1]

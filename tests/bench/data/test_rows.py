@@ -72,7 +72,7 @@ def test_values_of_other_types(tmp_path, dtype):
 
 def test_another_order_of_bytes_is_refused(tmp_path):
     np.save(tmp_path / "y.npy", np.arange(3, dtype=np.dtype(np.int64).newbyteorder()))
-    with pytest.raises(ValueError, match="another order of bytes"):
+    with pytest.raises(ValueError, match="another byte order"):
         FileRows.open(tmp_path / "y.npy")
 
 
