@@ -1,4 +1,4 @@
-"""Rows on disk: one JSON file a cell, durable before the next cell starts."""
+"""Rows on disk: one JSON file per cell, durable before the next cell starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Status = Literal["ok", "skip", "diverged", "failed"]
 
 
 class Frozen(BaseModel):
-    """Base of what is stored: immutable, unknown keys refused, NaN refused."""
+    """Base of stored models: immutable; unknown keys and NaN are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -44,26 +44,24 @@ class Idx(Batches):
                     )
                 paths[key] = file.name
         labels: dict[str, Labels] = {}
-        shape = None
-        for split in ("train", "test"):
-            if not any((split, what) in paths for what in ("images", "labels")):
-                continue
+        shapes = []
+        for split in sorted({split for split, _ in paths}, reverse=True):  # train, test
             for what in ("labels", "images"):
                 if (split, what) not in paths:
                     raise UserError(f"{self.tree.path} has no {what} for its {split} split.")
             images = paths[split, "images"]
             labels[images] = self._labels(paths[split, "labels"])
-            found = self._shape(images, len(labels[images]))
-            if shape not in (None, found):
-                raise UserError(
-                    f"{self.tree.path} has training images of {shape} and test images of {found}."
-                )
-            shape = found
+            shapes.append(self._shape(images, len(labels[images])))
+        if shapes[0] != shapes[-1]:
+            raise UserError(
+                f"{self.tree.path} has training images of {shapes[0]} and test images of "
+                f"{shapes[1]}."
+            )
         joined = self._joined(list(labels), labels)
         train_n = len(next(iter(labels.values())))
         classes = tuple(str(k) for k in range(int(joined.max(initial=0)) + 1))
         check_labels(joined, classes, train_n, self.tree.path)
-        return Listing(classes, joined, train_n, "t10k" if len(labels) > 1 else "", shape)
+        return Listing(classes, joined, train_n, "t10k" if len(labels) > 1 else "", shapes[0])
 
     def _labels(self, name: str) -> Labels:
         with self.tree.open(name) as file, damage_named(self.tree.path, name):

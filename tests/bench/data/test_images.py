@@ -384,7 +384,7 @@ def test_folder_follows_links_and_refuses_dangling_ones_and_foreign_images(tmp_p
         read(folder)
     samples = write_folder(tmp_path / "samples")
     save(samples / "extra.png", COLOUR)
-    with pytest.raises(UserError, match=r"1 images beside its samples, such as extra\.png"):
+    with pytest.raises(UserError, match=r"1 other images besides its samples, such as extra\.png"):
         read(samples)
 
 

@@ -153,8 +153,8 @@ def test_verify_finds_another_hash_in_the_card(tiny):
     [
         ({"format": 2}, "is not a data set's card of this version"),
         ({"unknown": 1}, "is not a data set's card of this version"),
-        ({"n": 35}, "does not hold what its card says"),
-        ({"shape": [3, 4, 16]}, "does not hold what its card says"),
+        ({"n": 35}, "does not match its card"),
+        ({"shape": [3, 4, 16]}, "does not match its card"),
         ({"name": "other"}, "holds the data set 'other': a prepared data set keeps its name"),
     ],
 )

@@ -152,7 +152,10 @@ def test_a_protocol_instead_of_metrics_and_extractors(tmp_path):
     (study,) = read_suite(str(write(tmp_path, GOOD + 'protocol = "offline"\n'))).study
     assert study.protocol == "offline"
     for more, why in (
-        ('protocol = "adm"\nmetrics = ["fd"]\n', "leave those away"),
+        (
+            'protocol = "adm"\nmetrics = ["fd"]\n',
+            "protocol sets metrics and extractors: drop those",
+        ),
         ('protocol = "offlin"\n', "did you mean 'offline'"),
     ):
         with pytest.raises(UserError, match=why):
