@@ -144,7 +144,7 @@ def test_verify_finds_a_change_of_large_files_with_the_same_size_and_time(tiny, 
 def test_verify_finds_a_wrong_hash_in_the_card(tiny):
     card = json.loads((tiny.folder / CARD).read_text())
     (tiny.folder / CARD).write_text(json.dumps(card | {"reference_hash": "0" * 64}))
-    with pytest.raises(UserError, match="The reference hash in .* does not match"):
+    with pytest.raises(UserError, match="The reference hash in"):
         verify(tiny.folder)
 
 
