@@ -11,14 +11,20 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from rich.console import Console
+
 from bench.system import places
+from bench.system.progress import Bar
 
 if sys.platform != "win32":
     import fcntl
 
+SHOWN_FROM = 1 << 30
+CHUNK = 1 << 20
 MOST = 256 << 20
 """Bytes of a file that is read as a whole; those written here have a few MB at most."""
 WRITING = ".writing"
@@ -175,11 +181,17 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8"))
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    check_regular(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, console: Console | None = None) -> str:
+    """SHA-256 of a file's bytes; from 1 GiB up the console shows progress in MiB."""
+    size = check_regular(path)
+    shown = console if size >= SHOWN_FROM else None
+    digest = hashlib.sha256()
+    with path.open("rb") as file, Bar(f"{path.name}: MiB", size // CHUNK, 0, shown) as bar:
+        for done, chunk in enumerate(iter(partial(file.read, CHUNK), b""), 1):
+            digest.update(chunk)
+            if done % 64 == 0:
+                bar.update(done)
+    return digest.hexdigest()
 
 
 def tell_damaged(path: Path) -> None:
