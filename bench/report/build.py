@@ -14,11 +14,14 @@ from rich.console import Console
 
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
-from bench.report.figures.comparison_figures import plan_comparison
-from bench.report.figures.edit_grids import plan_grids
-from bench.report.figures.figures import Plan, plan_figures
+from bench.report.figures.figures import (
+    Plan,
+    plan_comparison,
+    plan_figures,
+    plan_grids,
+    plan_yardsticks,
+)
 from bench.report.figures.style import look, render
-from bench.report.figures.yardstick_figure import plan_yardsticks
 from bench.report.numbers.comparison import compare, comparison_frames
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.inversions import edit_summary, inversion_summary, prepare_inversions

@@ -180,7 +180,7 @@ def _behind(place: Place) -> tuple[Text, Text]:
     c = place.against
     less = Text("leader" if leads else DASH)
     if c is not None:
-        less = difference_text(c.value, c.se, place.is_behind)
+        less = difference_text(c.value, c.se, place.is_worse)
     if place.p is None:
         return less, Text("" if leads else DASH)
     return less, Text("< 0.001" if place.p < 0.001 else f"{place.p:.3f}")

@@ -10,7 +10,6 @@ from bench.experiment.formatting import decimals, error_decimals, number
 from bench.report.document import DASH, Line, Table, Text
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.lines import base_of
 from bench.report.numbers.names import FLOOR_LABEL
 from bench.report.numbers.pairs import Difference, best_of, differences
 from bench.report.numbers.words import BOLD, MINIMUM, error_notes
@@ -49,7 +48,7 @@ def measure_table(data: Data, column: Column) -> Table:
     seeds = [c.seeds for _, cells in lines for c in cells if c.seeds >= FEWEST_SEEDS]
     done, minima = [], False
     for (series, cells), shown in zip(lines, texts, strict=True):
-        group = f"{base_of(series).label}: guidance rules" if series.rule else ""
+        group = f"{series.base.label}: guidance rules" if series.rule else ""
         done.append(Line(series.label, (*_costs(data, series), *shown), group=group))
         if column.about.minimum and any(c.seeds >= FEWEST_SEEDS for c in cells):
             minima = True
@@ -67,7 +66,7 @@ def measure_table(data: Data, column: Column) -> Table:
     ]
     if floor.values and guidances:
         general.append("The floor takes no guidance and repeats in every column.")
-    general += [text for noted, text in data.notes if noted == column]
+    general += [data.notes[column]] if column in data.notes else []
     title = measure_title(column)
     return Table(
         title=title,

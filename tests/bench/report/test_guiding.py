@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.guiding import risen
+from bench.report.numbers.verdict import risen
 from tests.bench.report.factory import row, value
 from tests.bench.report.test_ranking import rows
 from tests.bench.report.test_verdict import paragraph

@@ -12,8 +12,8 @@ from PIL import Image
 from bench.experiment.inversion_rows import EditGrid, InversionRow, Latents, Pair, Score, Share
 from bench.report import write_report
 from bench.report.document import DASH, Text
-from bench.report.figures.edit_grids import grid_figure, plan_grids
-from bench.report.figures.grids import NARROWEST
+from bench.report.figures.figures import plan_grids
+from bench.report.figures.grids import NARROWEST, grid_figure
 from bench.report.figures.style import look
 from bench.report.numbers.inversions import inversion_summary, prepare_inversions
 from bench.report.pages.inversions import inversion_tables, with_error
