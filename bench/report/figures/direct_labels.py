@@ -58,7 +58,8 @@ def put_labels(
         for radius, angle in product(_RADII, _ANGLES):
             shift = radius * unit * np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
             part = np.where(abs(shift) < 1e-6, 0.5, shift < 0)
-            box = Bbox.from_bounds(*(start + shift - part * size), *size).padded(1)
+            low = start + shift - part * size
+            box = Bbox([low, low + size]).padded(1)
             leader = Path([start, start + shift])
             reach = np.linspace(start, np.clip(start, box.min, box.max), 12)
             cost = 1000.0 * (frame.count_contains(box.corners()) < 4)

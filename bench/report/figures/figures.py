@@ -242,10 +242,10 @@ def _yardstick_caption(dataset: str, kind: type[Preview]) -> str:
     return (
         f"The target and the samples on {dataset}: {how}. Black: the target p(x|c). Dashed: the "
         "g-tilted density p(x|c)^g p(x)^(1-g), which guidance is often said to sample. Samples "
-        f"({filled}) are from the closed-form denoiser under the rule of the row, so their distance "
-        f"to the target is the error of the rule; {line}: the trained network under the same rule, "
-        "at the lowest seed. One column per guidance scale g (1 = off). The first row sets the "
-        "frame; samples outside it are counted, and bars above it are cut off."
+        f"({filled}) are from the closed-form denoiser under the rule of the row, so their "
+        f"distance to the target is the error of the rule; {line}: the trained network under the "
+        "same rule, at the lowest seed. One column per guidance scale g (1 = off). The first row "
+        "sets the frame; samples outside it are counted, and bars above it are cut off."
     )
 
 

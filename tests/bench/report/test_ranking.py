@@ -97,8 +97,8 @@ def test_with_several_seeds_one_half_chooses_and_the_other_reports():
     edm, igct = data.series("digits")
     point = best_point(data, data.columns[0], edm)
     assert (point.guidance, point.held_out, point.is_optimistic) == (2.0, True, False)
-    assert point.estimate.value == 4.0
-    assert best_point(data, data.columns[0], igct).estimate.value == 5.0
+    assert point.entry.estimate.value == 4.0
+    assert best_point(data, data.columns[0], igct).entry.estimate.value == 5.0
     notes = [text for _, text in ranking_table(make_ranking(data, data.columns[0])).notes]
     assert HELD_OUT in notes
     assert OPTIMISTIC not in notes
