@@ -1,4 +1,4 @@
-"""Sentences that more than one form of the report uses."""
+"""Sentences on rows, values and their errors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from bench.report.numbers.frame import Data
 from metrics.about import About, ErrorOf
 
 MINIMUM = (
-    "The minimum over sampling seeds of one checkpoint is what EDM and its successors report; it "
-    "lies below the mean by chance alone and is for comparison with theirs."
+    "EDM and its successors report the minimum over sampling seeds of one checkpoint. It is below "
+    "the mean only by chance and is shown for comparison with their numbers."
 )
 BOLD = (
     "Bold: the best of a column and every method whose paired difference from it is not "
     "significant at 5%."
 )
-DIFFERENCES = "Paired differences at the same seeds"
-COMPARED = (
-    "Method less the best of its column, at the same sampling seeds, hence noise and labels, "
-    "± the jackknife's standard error of that difference, for these weights. "
-    "*: significant at 5% (more than 1.96 standard errors), not corrected for many comparisons."
+READING = (
+    "Guidance is g, 1 = off. ↓: lower is better, ↑: higher is better; the best of a column is "
+    "bold, an empty cell was not run. ± is one standard error. NFE: network evaluations per image."
 )
 COUNTED: dict[ErrorOf, str] = {
     "given reference": "conditional on the reference set",
@@ -29,40 +27,26 @@ COUNTED: dict[ErrorOf, str] = {
     "real": "counting the sampling of the real set, conditional on the generated samples",
     "both": "counting the sampling of both sets",
 }
-"""What a standard error counts and what it takes for granted."""
+"""What a standard error covers."""
 
 
 def title(data: Data) -> str:
-    """Return the heading of the page and of the tables."""
+    """The heading of the page and of the tables."""
     return f"Results of {', '.join(sorted({row.experiment for row in data.rows}))}"
 
 
-def reading() -> str:
-    """How to read the tables."""
-    return (
-        "Guidance is g, 1 = off. ↓: lower is better, ↑: higher is better; the best of a column is "
-        "bold, an empty cell was not run. ± is one standard error. NFE: network evaluations per "
-        "image."
-    )
-
-
 def left_out(data: Data) -> list[str]:
-    """Return what rows do not count, and why."""
-    lines = []
-    if data.stale:
-        lines.append(f"{_rows(data.stale)} of older checkpoints left out: trained again since.")
-    if data.outdated:
-        lines.append(
-            f"{_rows(data.outdated)} of older code left out; where a cell is empty for that, the "
-            "same sweep fills it."
-        )
-    if data.superseded:
-        lines.append(f"{_rows(data.superseded)} left out whose cells were run again since.")
-    return lines
+    """How many rows do not count, and why."""
+    reasons = (
+        (data.stale, "of older checkpoints left out: the runs were trained again."),
+        (data.outdated, "of older code left out. Run the same sweep again to fill empty cells."),
+        (data.superseded, "left out: their cells were run again."),
+    )
+    return [f"{count} row{'' if count == 1 else 's'} {why}" for count, why in reasons if count]
 
 
 def unmeasured(data: Data) -> list[str]:
-    """Say of each data set without a single value why there is none."""
+    """Why data sets have no values, for each data set without any."""
     measured = {column.dataset for column in data.columns}
     lines = []
     for dataset in data.datasets:
@@ -74,7 +58,7 @@ def unmeasured(data: Data) -> list[str]:
 
 
 def not_measured(data: Data, dataset: str) -> list[str]:
-    """Say of every measure that cells of a data set lack why they do."""
+    """Why cells of a data set have no value of some measures."""
     rows = [row for row in data.rows if row.dataset == dataset and row.status == "ok"]
     sizes = {row.n for row in rows}
     reasons: dict[str, set[int]] = {}
@@ -89,13 +73,13 @@ def not_measured(data: Data, dataset: str) -> list[str]:
 
 
 def error_notes(about: About, cells: Sequence[Cell], count: int) -> list[str]:
-    """Footnotes on how the errors of a table were obtained; `count` as in the table's cells."""
+    """Footnotes on the errors of a table; `count` is the common number of blocks, else 0."""
     notes = []
     for unit in sorted({c.unit for c in cells if len(c.blocks) > 1}):
-        over = f"{count} {unit}" if count > 1 else f"{unit}, their number behind"
+        over = f"{count} {unit}" if count > 1 else f"{unit} (their number is in brackets)"
         notes.append(
-            f"± is the standard error over {over}: the standard deviation over the root of their "
-            "number; intervals of 95% are by Student's t."
+            f"± is the standard error over {over}: standard deviation / sqrt(number). 95% "
+            "intervals are by Student's t."
         )
     single = [c.estimate for c in cells if len(c.blocks) == 1]
     for method in sorted({e.se_method for e in single if e.se is not None}):
@@ -107,12 +91,8 @@ def error_notes(about: About, cells: Sequence[Cell], count: int) -> list[str]:
     return notes
 
 
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
-
-
 def numbers(values: Iterable[float]) -> str:
-    """Numbers in ascending order; an even progression by its first two and its last."""
+    """Numbers in ascending order; an even progression as its first two and its last."""
     ordered = sorted(set(values))
     steps = {round(b - a, 9) for a, b in pairwise(ordered)}
     if len(ordered) > 3 and len(steps) == 1:

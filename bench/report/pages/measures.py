@@ -16,7 +16,7 @@ from bench.report.numbers.words import BOLD, MINIMUM, error_notes
 from bench.report.pages.cells import Footnotes, difference_text, span, value_text
 
 FEWEST_SEEDS = 3
-"""Of one checkpoint, for the minimum over them to be shown: EDM's number."""
+"""Of one checkpoint, to show the minimum over them: EDM's number."""
 
 
 def measure_title(column: Column) -> str:
@@ -28,14 +28,14 @@ def measure_table(data: Data, column: Column) -> Table:
     """The table of one measure: the best of every guidance scale in bold, the floor last."""
     guidances = data.guidances(column.dataset)
     lines = [(s, [data.cell(column, s, g) for g in guidances]) for s in data.series(column.dataset)]
-    # A line without a single value or event would be empty: its metric does not apply.
+    # The metric does not apply to a line without any value or event.
     lines = [(s, cells) for s, cells in lines if any(c.values or c.troubles for c in cells)]
     floor = data.floor(column)
     valued = [c for c in (floor, *chain.from_iterable(cells for _, cells in lines)) if c.values]
     digits = decimals([v for c in valued for v in c.values])
     notes = Footnotes()
     counts = {len(c.blocks) for c in valued if len(c.blocks) > 1 or c.estimate.se is not None}
-    # The floor is told apart by its name, single runs among others by having no number behind.
+    # Single runs among others have no number of blocks; the floor is known by its name.
     counts -= {1} if not any(_is_single(c) for _, cells in lines for c in cells) else set()
     count = counts.pop() if len(counts) == 1 else 0
     texts = [[_text(cell, digits, count, notes) for cell in cells] for _, cells in lines]
@@ -44,7 +44,7 @@ def measure_table(data: Data, column: Column) -> Table:
         against = {d.series: d for d in found if d.guidance == g}
         for i in _best(lines, j, column.direction, digits, against):
             texts[i][j] = replace(texts[i][j], bold=True)
-    # The least number of seeds that a line with a minimum has, so that all are of as many.
+    # All minima are over the same number of seeds: the lowest.
     seeds = [c.seeds for _, cells in lines for c in cells if c.seeds >= FEWEST_SEEDS]
     done, minima = [], False
     for (series, cells), shown in zip(lines, texts, strict=True):
@@ -65,7 +65,7 @@ def measure_table(data: Data, column: Column) -> Table:
         *([BOLD] if found else []),
     ]
     if floor.values and guidances:
-        general.append("The floor takes no guidance and repeats in every column.")
+        general.append("The floor does not depend on guidance; it is repeated in every column.")
     general += [data.notes[column]] if column in data.notes else []
     title = measure_title(column)
     return Table(
@@ -79,7 +79,7 @@ def measure_table(data: Data, column: Column) -> Table:
 
 
 def difference_table(data: Data, column: Column, found: Sequence[Difference]) -> Table:
-    """The methods less the best of each guidance scale, which says so."""
+    """The methods less the best one at each guidance scale."""
     guidances = data.guidances(column.dataset)
     best = {d.guidance: d.best for d in found}
     by_place = {(d.series, d.guidance): d for d in found}
@@ -103,16 +103,16 @@ def difference_table(data: Data, column: Column, found: Sequence[Difference]) ->
 
 
 def _costs(data: Data, series: Series) -> tuple[Text, Text]:
-    """NFE and seconds per image of a line; a range where they depend on guidance."""
+    """NFE and seconds per image of a line; ranges if they depend on guidance."""
     rows = [row for row in data.rows_of(series) if row.status == "ok"]
     nfe = sorted({row.nfe for row in rows})
-    # 0.0 is what a row says when nothing was timed.
+    # 0.0 means that nothing was timed.
     seconds = sorted(row.seconds_per_image for row in rows if row.seconds_per_image > 0)
     return Text(span([str(v) for v in nfe])), Text(span([f"{v:.2g}" for v in seconds]))
 
 
 def _text(cell: Cell, digits: int, count: int, notes: Footnotes) -> Text:
-    """A cell with the number of its seeds, unless that is 1 or `count`, which a footnote states."""
+    """A cell with its number of blocks, unless that is 1 or `count`, which is in a footnote."""
     events = notes.events(cell.troubles)
     if not cell.values:
         return events
@@ -122,7 +122,7 @@ def _text(cell: Cell, digits: int, count: int, notes: Footnotes) -> Text:
 
 
 def _minimum(cell: Cell, count: int, digits: int) -> Text:
-    """The least value of so many seeds, with the decimals of the mean above it."""
+    """The minimum over `count` seeds, with the decimals of the mean above it."""
     least = cell.minimum(count)
     if least is None:
         return Text("")
@@ -141,10 +141,10 @@ def _best(
     digits: int,
     against: Mapping[Series, Difference],
 ) -> list[int]:
-    """Indices of the lines to print bold in a column.
+    """Indices of the bold lines in a column.
 
-    They are the best and those that do not differ significantly from it, by `against`; without
-    differences, ties as displayed.
+    These are the best line and those that do not differ significantly from it, by `against`, or
+    without differences, that show the same number.
     """
     cells = [row[place] for _, row in lines]
     best = best_of(cells, direction)
