@@ -65,13 +65,8 @@ def compare(data: Data) -> dict[str, Comparison]:
 
 
 def _line(series: Series) -> dict[str, object]:
-    return {
-        "method": series.method,
-        "rule": series.rule,
-        "run": series.run,
-        "steps": series.steps,
-        "line": series.label,
-    }
+    names = ("method", "rule", "run", "steps")
+    return {name: getattr(series, name) for name in names} | {"line": series.label}
 
 
 def _measure(column: Column) -> dict[str, object]:
@@ -80,13 +75,10 @@ def _measure(column: Column) -> dict[str, object]:
 
 def _against(place: Place) -> dict[str, object]:
     c = place.against
+    value, se, paired = (None, None, None) if c is None else (c.value, c.se, c.paired)
     return {
-        "rank": place.rank,
-        "group": place.group or None,
-        "behind_leader": None if c is None else c.value,
-        "behind_se": None if c is None else c.se,
-        "p_holm": place.p,
-        "paired": None if c is None else c.paired,
+        **{"rank": place.rank, "group": place.group or None, "behind_leader": value},
+        **{"behind_se": se, "p_holm": place.p, "paired": paired},
     }
 
 
@@ -97,14 +89,9 @@ def _operating(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
             yield {
                 **_measure(ranking.column),
                 **_line(series),
-                "guidance": point.guidance,
-                "value": e.value,
-                "se": e.se,
-                "nfe": point.nfe,
-                "seconds_per_image": point.seconds or None,
-                "scales": point.scales,
-                "held_out": point.held_out,
-                "optimistic": point.is_optimistic,
+                **{"guidance": point.guidance, "value": e.value, "se": e.se, "nfe": point.nfe},
+                **{"seconds_per_image": point.seconds or None, "scales": point.scales},
+                **{"held_out": point.held_out, "optimistic": point.is_optimistic},
             }
 
 
@@ -113,14 +100,8 @@ def _ranking(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
         for by, places in (("best", ranking.best), ("mean", ranking.mean)):
             for place in places:
                 e = place.entry.estimate
-                yield {
-                    **_measure(ranking.column),
-                    "by": by,
-                    **_line(place.series),
-                    "value": e.value,
-                    "se": e.se,
-                    **_against(place),
-                }
+                line = {"by": by, **_line(place.series), "value": e.value, "se": e.se}
+                yield _measure(ranking.column) | line | _against(place)
 
 
 def _areas(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
@@ -129,17 +110,11 @@ def _areas(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
             for place in places:
                 e = place.entry.estimate
                 yield {
-                    "dataset": precision.dataset,
-                    "precision": precision.metric,
-                    "recall": recall.metric,
-                    "extractor": precision.extractor,
-                    "n": precision.n,
-                    **_line(place.series),
-                    "scales": len(place.entry.sides[0]),
-                    "hypervolume": e.value,
-                    "se": e.se,
-                    "se_method": e.se_method,
-                    **_against(place),
+                    **{"dataset": precision.dataset, "precision": precision.metric},
+                    **{"recall": recall.metric, "extractor": precision.extractor},
+                    **{"n": precision.n, **_line(place.series)},
+                    **{"scales": len(place.entry.sides[0]), "hypervolume": e.value},
+                    **{"se": e.se, "se_method": e.se_method, **_against(place)},
                 }
 
 
@@ -150,17 +125,10 @@ def _points(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
                 x, y = p.x_span or (None, None), p.y_span or (None, None)
                 yield {
                     **_measure(up),
-                    "against": across,
-                    **_line(p.series),
-                    "guidance": p.guidance,
-                    "x": p.x,
-                    "x_low": x[0],
-                    "x_high": x[1],
-                    "y": p.y,
-                    "y_low": y[0],
-                    "y_high": y[1],
-                    "on_front": p.on_front,
-                    "certain": p.certain,
+                    **{"against": across, **_line(p.series), "guidance": p.guidance},
+                    **{"x": p.x, "x_low": x[0], "x_high": x[1]},
+                    **{"y": p.y, "y_low": y[0], "y_high": y[1]},
+                    **{"on_front": p.on_front, "certain": p.certain},
                 }
 
 

@@ -9,8 +9,8 @@ from bench.report.numbers.cells import Cell, restricted
 from bench.report.numbers.comparison import Comparison, cost_columns
 from bench.report.numbers.entries import Entry, Sides, average, holm
 from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.names import numbers
 from bench.report.numbers.ranking import LEVEL, Place, Ranking
-from bench.report.numbers.words import numbers
 
 WITHIN = 0.10
 """How far above its best a distance at the highest scale may be to count as kept."""

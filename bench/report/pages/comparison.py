@@ -21,9 +21,9 @@ from bench.report.document import (
 )
 from bench.report.numbers.comparison import Comparison, comparison_frames
 from bench.report.numbers.frame import Column, Data
+from bench.report.numbers.names import numbers
 from bench.report.numbers.ranking import Place, Ranking
 from bench.report.numbers.verdict import verdict
-from bench.report.numbers.words import numbers
 from bench.report.pages.cells import difference_text, value_text
 from bench.report.pages.measures import measure_title
 

@@ -27,21 +27,18 @@ from bench.report.figures.figures import Plan
 from bench.report.numbers.comparison import Comparison
 from bench.report.numbers.frame import Column, Data
 from bench.report.numbers.inversions import Inversions
+from bench.report.numbers.names import numbers
 from bench.report.numbers.pairs import Difference
-from bench.report.numbers.words import (
-    READING,
-    left_out,
-    not_measured,
-    numbers,
-    title,
-    unmeasured,
-)
 from bench.report.numbers.yardstick import Yardstick
 from bench.report.pages.comparison import folded, opening, ranking_table, tex_tables
 from bench.report.pages.inversions import inversion_section
 from bench.report.pages.measures import difference_table, measure_table, measure_title
 from bench.report.pages.yardstick import yardstick_section
 
+READING = (
+    "Guidance is g, 1 = off. ↓: lower is better, ↑: higher is better; the best of a column is "
+    "bold, an empty cell was not run. ± is one standard error. NFE: network evaluations per image."
+)
 DIFFERENCES = "Paired differences at the same seeds"
 COMPARED = (
     "Each method less the best of its column at the same sampling seeds, hence the same noise and "
@@ -71,7 +68,7 @@ def make_document(
 ) -> Document:
     """The report with its figures: of methods, of the exact denoiser (`exact`) and of edits."""
     data = found.data
-    lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
+    lacking = [line for dataset in data.datasets for line in _not_measured(data, dataset)]
     blocks = [
         *_opening(data, note),
         *(block for dataset in data.datasets for block in _dataset(found, dataset, figures)),
@@ -81,8 +78,12 @@ def make_document(
         *_without_result(data),
         *_provenance(data),
     ]
-    remarks = (READING, *left_out(data), *unmeasured(data), *lacking)
-    return Document(title(data), remarks, tuple(blocks))
+    remarks = (READING, *left_out(data), *_unmeasured(data), *lacking)
+    return Document(
+        f"Results of {', '.join(sorted({row.experiment for row in data.rows}))}",
+        remarks,
+        tuple(blocks),
+    )
 
 
 def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
@@ -110,6 +111,43 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
     yield words_table(head, lines)
 
 
+def left_out(data: Data) -> list[str]:
+    """How many rows do not count, and why."""
+    reasons = (
+        (data.stale, "of older checkpoints left out: the runs were trained again."),
+        (data.outdated, "of older code left out. Run the same sweep again to fill empty cells."),
+        (data.superseded, "left out: their cells were run again."),
+    )
+    return [f"{count} row{'' if count == 1 else 's'} {why}" for count, why in reasons if count]
+
+
+def _unmeasured(data: Data) -> list[str]:
+    """Why data sets have no values, for each data set without any."""
+    measured = {column.dataset for column in data.columns}
+    lines = []
+    for dataset in data.datasets:
+        if dataset not in measured:
+            rows = [row for row in data.rows if row.dataset == dataset]
+            reasons = dict.fromkeys(f"{r.method}: {r.status}, {r.reason}" for r in rows)
+            lines.append(f"Nothing was measured on {dataset} ({'; '.join(reasons)}).")
+    return lines
+
+
+def _not_measured(data: Data, dataset: str) -> list[str]:
+    """Why cells of a data set have no value of some measures."""
+    rows = [row for row in data.rows if row.dataset == dataset and row.status == "ok"]
+    sizes = {row.n for row in rows}
+    reasons: dict[str, set[int]] = {}
+    for row in rows:
+        for reason in row.unmeasured.values():
+            reasons.setdefault(reason, set()).add(row.n)
+    return [
+        f"Not measured on {dataset}: {reason}"
+        + ("." if found == sizes else f" (n = {numbers(found)}).")
+        for reason, found in sorted(reasons.items())
+    ]
+
+
 def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator[Block]:
     """The comparison of all lines, a table and a curve per measure, then the other figures."""
     own = [column for column in found.data.columns if column.dataset == dataset]
@@ -118,7 +156,7 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
     if not own:
         yield paragraph("Nothing was measured; the reasons are below.")
     yield from opening(found.data, found.lines, dataset)
-    yield from map(paragraph, not_measured(found.data, dataset))
+    yield from map(paragraph, _not_measured(found.data, dataset))
     yield from (_figure(plan) for plan in plans if plan.first)
     for column in own:
         yield measure_table(found.data, column)
@@ -206,5 +244,5 @@ def _provenance(data: Data) -> Iterator[Block]:
         several = len(values) > 1
         return "; ".join(f"{t} ({n} rows)" if several else t for t, n in sorted(values.items()))
 
-    lines = [(name, shown(values)) for name, values in sorted(facts.items())]
-    yield words_table(("", "in the rows"), lines)
+    found = [(name, shown(values)) for name, values in sorted(facts.items())]
+    yield words_table(("", "in the rows"), found)

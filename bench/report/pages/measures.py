@@ -12,9 +12,24 @@ from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
 from bench.report.numbers.pairs import Difference, best_of, differences
-from bench.report.numbers.words import BOLD, MINIMUM, error_notes
 from bench.report.pages.cells import Footnotes, difference_text, span, value_text
+from metrics.about import About, ErrorOf
 
+MINIMUM = (
+    "EDM and its successors report the minimum over sampling seeds of one checkpoint. It is below "
+    "the mean only by chance and is shown for comparison with their numbers."
+)
+BOLD = (
+    "Bold: the best of a column and every method whose paired difference from it is not "
+    "significant at 5%."
+)
+COUNTED: dict[ErrorOf, str] = {
+    "given reference": "conditional on the reference set",
+    "generated": "counting the sampling of the generated set",
+    "real": "counting the sampling of the real set, conditional on the generated samples",
+    "both": "counting the sampling of both sets",
+}
+"""What a standard error covers."""
 FEWEST_SEEDS = 3
 """Of one checkpoint, to show the minimum over them: EDM's number."""
 
@@ -60,7 +75,7 @@ def measure_table(data: Data, column: Column) -> Table:
         repeated = (Text(DASH), Text(DASH), *[real] * len(guidances))
         done.append(Line(FLOOR_LABEL, repeated, "floor"))
     general = [
-        *error_notes(column.about, valued, count),
+        *_error_notes(column.about, valued, count),
         *([MINIMUM] if minima else []),
         *([BOLD] if found else []),
     ]
@@ -100,6 +115,25 @@ def difference_table(data: Data, column: Column, found: Sequence[Difference]) ->
             if s in compared
         ),
     )
+
+
+def _error_notes(about: About, cells: Sequence[Cell], count: int) -> list[str]:
+    """Footnotes on the errors of a table; `count` is the common number of blocks, else 0."""
+    notes = []
+    for unit in sorted({c.unit for c in cells if len(c.blocks) > 1}):
+        over = f"{count} {unit}" if count > 1 else f"{unit} (their number is in brackets)"
+        notes.append(
+            f"± is the standard error over {over}: standard deviation / sqrt(number). 95% "
+            "intervals are by Student's t."
+        )
+    single = [c.estimate for c in cells if len(c.blocks) == 1]
+    for method in sorted({e.se_method for e in single if e.se is not None}):
+        notes.append(
+            f"± of a single run is its standard error ({method}), {COUNTED[about.error_of]}."
+        )
+    if any(e.se == 0.0 and e.low != e.high for e in single):
+        notes.append("≤ and ≥ give the end of the 95% interval of a share of 0 or 1.")
+    return notes
 
 
 def _costs(data: Data, series: Series) -> tuple[Text, Text]:

@@ -32,9 +32,9 @@ TITLE = "The rule's error and the network's"
 TILT = "g-tilted density, exactly"
 NOTES = (
     "Wasserstein-1 distance to the exact density of the class, in data units. Rule: the "
-    "closed-form denoiser under the rule. Total: the trained network under the same rule, with as many steps. "
-    "Network: total less rule at the same sampling seeds; if it is below 0, the error of the "
-    "network offsets some of the error of the rule.",
+    "closed-form denoiser under the rule. Total: the trained network under the same rule, with "
+    "as many steps. Network: total less rule at the same sampling seeds; if it is below 0, the "
+    "error of the network offsets some of the error of the rule.",
     "Distances are of finite samples: samples of the exact density have a distance above 0 too.",
     "± is one standard error; for the network it is the paired jackknife's, for these weights, or "
     "over training runs. *: significant at 5%, not corrected for multiple comparisons.",

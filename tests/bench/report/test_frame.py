@@ -8,7 +8,7 @@ from bench.report.figures.figures import plan_figures
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.ranking import make_ranking
 from bench.report.numbers.summary import summary
-from bench.report.numbers.words import left_out
+from bench.report.pages.contents import left_out
 from bench.system.errors import UserError
 from tests.bench.report.factory import NO_GUIDANCE, demo, digits, row, value
 
