@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from bench.report.figures.style import plain
 
+Segment = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 SIZE = 7.5
 _RADII = (6, 12, 20, 30, 42, 56, 72, 90, 110, 135)  # points
 _ANGLES = (45, -45, 135, -135, 0, 180, 90, -90, 20, -20, 160, -160, 70, -70, 110, -110)
@@ -48,7 +48,7 @@ def put_labels(
     unit = figure.dpi / 72
     frame, dots = axes.get_window_extent(), axes.transData.transform(points)
     taken: list[Bbox] = []
-    leaders: list[Path] = []
+    leaders: list[Segment] = []
     for label in labels:
         start = axes.transData.transform(label.at)
         artist = figure.text(0, 0, plain(label.text), fontsize=SIZE)
@@ -60,7 +60,7 @@ def put_labels(
             part = np.where(abs(shift) < 1e-6, 0.5, shift < 0)
             low = start + shift - part * size
             box = Bbox([low, low + size]).padded(1)
-            leader = Path([start, start + shift])
+            leader = (start, start + shift)
             reach = np.linspace(start, np.clip(start, box.min, box.max), 12)
             cost = 1000.0 * (frame.count_contains(box.corners()) < 4)
             cost += 300.0 * sum(box.overlaps(other) for other in taken)
@@ -68,7 +68,7 @@ def put_labels(
             cost += 40.0 * sum(other.count_contains(reach) > 0 for other in taken)
             # A long leader along an axis would look like a part of the front or a grid line.
             cost += 30.0 * (radius > _RADII[1] and angle % 90 == 0)
-            cost += 25.0 * sum(leader.intersects_path(other) for other in leaders)
+            cost += 25.0 * sum(_meet(leader, other) for other in leaders)
             if cost < best[0]:
                 best = (cost, (shift, part, box, leader, radius))
         shift, part, box, leader, radius = best[1]
@@ -88,3 +88,12 @@ def put_labels(
             path_effects=[withStroke(linewidth=2.2, foreground="white")],
             zorder=6,
         )
+
+
+def _meet(a: Segment, b: Segment) -> bool:
+    """Whether two segments cross."""
+
+    def left(p: Any, q: Any, r: Any) -> bool:
+        return bool((q[0] - p[0]) * (r[1] - p[1]) > (q[1] - p[1]) * (r[0] - p[0]))
+
+    return left(*a, b[0]) != left(*a, b[1]) and left(*b, a[0]) != left(*b, a[1])

@@ -79,11 +79,8 @@ def make_document(
         *_provenance(data),
     ]
     remarks = (READING, *left_out(data), *_unmeasured(data), *lacking)
-    return Document(
-        f"Results of {', '.join(sorted({row.experiment for row in data.rows}))}",
-        remarks,
-        tuple(blocks),
-    )
+    title = f"Results of {', '.join(sorted({row.experiment for row in data.rows}))}"
+    return Document(title, remarks, tuple(blocks))
 
 
 def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
