@@ -202,10 +202,14 @@ def write_row(folder: Path, row: StoredRow) -> Path:
 
 
 def write_reason(folder: Path, row: StoredRow) -> None:
-    """Write the row of a skip or a failure: it never replaces a result, and nothing by the same."""
+    """Write a divergence, or a skip or failure unless it is already there or there is a result."""
     path = row_path(folder, row.run, row.key)
     old = read_as(type(row), path) if path.exists() else None
-    if old is None or (old.status in ("skip", "failed") and old.reason != row.reason):
+    if (
+        old is None
+        or row.status == "diverged"
+        or (old.status in ("skip", "failed") and old.reason != row.reason)
+    ):
         write_row(folder, row)
 
 

@@ -37,17 +37,17 @@ UNFINISHED = "it is not trained to its end; bench train does that"
 
 @dataclass(frozen=True)
 class Sweep:
-    """All cells of one data set, run by run, and what evaluates them."""
+    """All cells of one data set, skipped ones included, run by run, and what evaluates them."""
 
     evaluation: Evaluation
-    targets: tuple[tuple[Run, tuple[Cell, ...]], ...]
+    cells: tuple[Cell, ...]
     samples: int
     study: Study
 
     @property
-    def cells(self) -> list[Cell]:
-        """All cells, skipped ones included."""
-        return [cell for _, cells in self.targets for cell in cells]
+    def runs(self) -> list[Run]:
+        """The runs of the cells, each once."""
+        return list({cell.run.name: cell.run for cell in self.cells}.values())
 
 
 def plan_sweeps(
@@ -174,11 +174,11 @@ def _sweep(
     of_protocol = find_protocol(study.protocol).samples if study.protocol else None
     samples = study.samples or of_protocol or data.default_samples
     seeds = check_seeds(study.sampling_seeds)
-    targets = []
-    for t in found:
-        rules = request.rules(study, t, experiment, say)
-        targets.append((t, tuple(expand(t, study.guidance, study.steps, seeds, samples, rules))))
-    return Sweep(evaluation, tuple(targets), samples, study)
+    cells: list[Cell] = []
+    for run in found:
+        rules = request.rules(study, run, experiment, say)
+        cells += expand(run, study.guidance, study.steps, seeds, samples, rules)
+    return Sweep(evaluation, tuple(cells), samples, study)
 
 
 def swept_datasets(

@@ -12,7 +12,10 @@ from bench.sweep.cells import Cell
 from bench.sweep.generate import generate
 from bench.sweep.plan import Sweep
 from bench.sweep.run import is_done
-from bench.training.run import Run, load_nets
+from bench.training.run import load_nets
+
+FEW = 64
+"""Samples that the price is measured on."""
 
 
 @dataclass(frozen=True)
@@ -34,47 +37,45 @@ class Price:
 def price_cells(
     planned: Sweep, experiment: Experiment, device: torch.device, batch: int
 ) -> list[Price]:
-    """A line a run, number of steps and guidance rule.
+    """One line per run, number of steps and guidance rule.
 
     The sampling time is measured on one small batch.
     """
+    groups: dict[tuple[str, int, str], list[Cell]] = {}
+    for cell in planned.cells:
+        groups.setdefault((cell.run.name, cell.steps, cell.guidance.rule.name), []).append(cell)
+    names = [run.name for run in planned.runs]
     lines = []
-    for target, cells in planned.targets:
-        places = [(cell.steps, cell.guidance.rule.name) for cell in cells]
-        for steps, rule in sorted(set(places), key=lambda place: (place[0], places.index(place))):
-            own = [
-                cell for cell, place in zip(cells, places, strict=True) if place == (steps, rule)
-            ]
-            open_cells = [
-                c for c in own if not c.skip and is_done(c, planned.evaluation, experiment) is None
-            ]
-            images = sum(cell.n for cell in open_cells)
-            nfe = sum(cell.n * cell.nfe for cell in open_cells)
-            seconds = nfe * _seconds_per_nfe(target, open_cells[0], device, batch) if nfe else 0.0
-            skipped = sum(bool(cell.skip) for cell in own)
-            done = len(own) - skipped - len(open_cells)
-            lines.append(
-                Price(
-                    target.card.name,
-                    steps,
-                    len(own),
-                    skipped,
-                    done,
-                    nfe,
-                    images,
-                    seconds,
-                    rule if target.method.takes_rules else "",
-                )
+    for key in sorted(groups, key=lambda key: (names.index(key[0]), key[1])):
+        own, (name, steps, rule) = groups[key], key
+        missing = [
+            c for c in own if not c.skip and is_done(c, planned.evaluation, experiment) is None
+        ]
+        nfe = sum(cell.n * cell.nfe for cell in missing)
+        skipped = sum(bool(cell.skip) for cell in own)
+        lines.append(
+            Price(
+                run=name,
+                steps=steps,
+                cells=len(own),
+                skipped=skipped,
+                done=len(own) - skipped - len(missing),
+                nfe=nfe,
+                images=sum(cell.n for cell in missing),
+                seconds=nfe * seconds_per_nfe(missing[0], device, batch) if nfe else 0.0,
+                rule=rule if own[0].run.method.takes_rules else "",
             )
+        )
     return lines
 
 
-def _seconds_per_nfe(target: Run, cell: Cell, device: torch.device, batch: int) -> float:
-    nets = load_nets(target, device)
-    n = min(batch, cell.n, 64)
+def seconds_per_nfe(cell: Cell, device: torch.device, batch: int) -> float:
+    """Seconds that one network evaluation takes per sample, measured on a few samples."""
+    nets = load_nets(cell.run, device)
+    n = min(batch, cell.n, FEW)
     started = time.perf_counter()
     for _ in generate(
-        target.method, nets, cell.guidance, cell.steps, cell.seed, n, batch=n, device=device
+        cell.run.method, nets, cell.guidance, cell.steps, cell.seed, n, batch=n, device=device
     ):
         pass
     return (time.perf_counter() - started) / (n * cell.nfe)

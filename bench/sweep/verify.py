@@ -1,11 +1,12 @@
-"""Stored rows computed again, and whether they are what they say."""
+"""Recompute stored rows and compare them with what is stored."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -16,16 +17,16 @@ from bench.data.rows import Unreadable
 from bench.evaluation.prepare import Evaluation, floor_split, prepare
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.place import Experiment
-from bench.experiment.rows import Row, Value
+from bench.experiment.rows import Row, StoredRow, Value, read_as, row_path
 from bench.experiment.rules import ChosenRule, nested
 from bench.sweep.cells import Cell, expand
-from bench.sweep.execute import floor_row
-from bench.sweep.run import FLOOR, floor_key, run_cell
+from bench.sweep.execute import Outcome
+from bench.sweep.run import FLOOR, floor_key, sweep, sweep_floor
 from bench.system import places
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256
 from bench.training.extra_network import extra_network_of_run
-from bench.training.run import Run, load_nets, open_run
+from bench.training.run import Run, open_run
 from bench.training.runs import CARD, WEIGHTS, make_card, read_card, trained_runs, unregistered
 from methods import METHODS
 from methods.rules import CFG, make_rule
@@ -33,6 +34,8 @@ from methods.rules import CFG, make_rule
 Verdict = Literal["equal", "close", "differs", "stale"]
 TOLERANCE = 1e-3
 """Largest relative difference that other hardware or another batch may make by rounding."""
+
+R = TypeVar("R", bound=StoredRow)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Finding:
     largest: float = 0.0
 
 
+Again = Callable[[Experiment], Outcome]
+"""Computes one row in the experiment it gets."""
+
+
 def relative_gap(old: float, new: float, least: float = 1e-9) -> float:
     """|old - new| over the larger of both sizes and `least`."""
     return abs(old - new) / max(abs(old), abs(new), least)
@@ -54,40 +61,56 @@ def verify_row(
     path: Path, row: Row, experiment: Experiment, device: torch.device, batch: int
 ) -> Finding:
     """The verdict on a row of a cell, or of the floor."""
-    try:
+
+    def plan() -> Again:
         if row.method == FLOOR:
-            return _floor_again(path, row, experiment, device)
+            return _floor_again(row, experiment, device)
         ready = _target(row, experiment)
         cell = _cell(row, ready)
         if cell.key != row.key:
-            return Finding(path, "stale", _reason(row, ready))
+            raise UserError(_reason(row, ready))
         evaluation = _evaluation(row, ready.data, experiment, device)
+        return lambda scratch: sweep([cell], evaluation, scratch, batch=batch, device=device)
+
+    return verdict(path, row, experiment, plan, _compare)
+
+
+def verdict(
+    path: Path,
+    row: R,
+    experiment: Experiment,
+    plan: Callable[[], Again],
+    compare: Callable[[Path, R, R], Finding],
+) -> Finding:
+    """Recompute a row in a scratch experiment and compare; a UserError of `plan` makes it stale."""
+    try:
+        again = plan()
     except Unreadable:  # which says nothing about the row
         raise
     except UserError as error:
         return Finding(path, "stale", str(error).rstrip("."))
     with tempfile.TemporaryDirectory() as folder, places.holding():
         scratch = Experiment(Path(folder), experiment.name)
-        scratch.root.mkdir()
-        fresh = run_cell(
-            cell, load_nets(ready, device), evaluation, scratch, batch=batch, device=device
+        outcome = again(scratch)
+        if outcome.failed:
+            return Finding(path, "differs", f"now it fails: {outcome.failed[0]}")
+        fresh = read_as(
+            type(row), row_path(scratch.root / path.parent.parent.name, row.run, row.key)
         )
-    return _compare(path, row, fresh)
+    if fresh.status != "ok":
+        return Finding(path, "differs", f"now it is {fresh.status}: {fresh.reason}")
+    return compare(path, row, fresh)
 
 
-def _floor_again(path: Path, row: Row, experiment: Experiment, device: torch.device) -> Finding:
-    """The verdict on real samples that were measured like generated ones."""
+def _floor_again(row: Row, experiment: Experiment, device: torch.device) -> Again:
     data = find_dataset(row.dataset)
     split = floor_split(data, row.n)
     if split is None:
-        return Finding(path, "stale", f"{row.dataset!r} has fewer than {row.n} training samples")
+        raise UserError(f"{row.dataset!r} has fewer than {row.n} training samples")
     evaluation = _evaluation(row, data, experiment, device)
     if floor_key(split, evaluation) != row.key:
-        return Finding(path, "stale", f"the samples of {row.dataset!r} have changed since")
-    with tempfile.TemporaryDirectory() as folder, places.holding():
-        fresh = floor_row(data, evaluation, Experiment(Path(folder), experiment.name), row.n)
-    assert fresh is not None
-    return _compare(path, row, fresh)
+        raise UserError(f"the samples of {row.dataset!r} have changed since")
+    return lambda scratch: sweep_floor(split, evaluation, scratch)
 
 
 def _evaluation(
@@ -107,8 +130,6 @@ def _evaluation(
 
 
 def _compare(path: Path, row: Row, fresh: Row) -> Finding:
-    if fresh.status != "ok":
-        return Finding(path, "differs", f"now it is {fresh.status}: {fresh.reason}")
     now = {(v.metric, v.extractor): v for v in fresh.values}
     largest, stale = 0.0, []
     for old in row.values:

@@ -55,7 +55,7 @@ from bench.experiment.inversion_rows import read_inversion
 from bench.experiment.place import Experiment
 from bench.experiment.rows import read_row
 from bench.experiment.suite import read_suite
-from bench.inversion.files import read_images
+from bench.inversion.find import read_images
 from bench.report.build import _figures_of
 from bench.report.figures.grids import strip_pixels
 from bench.report.numbers.published import read_published
