@@ -12,7 +12,8 @@ from bench.sweep.cells import Cell
 from bench.sweep.generate import generate
 from bench.sweep.plan import Sweep
 from bench.sweep.run import is_done
-from bench.training.run import load_nets
+from bench.training.run import Run, load_nets
+from methods import Guidance
 
 FEW = 64
 """Samples that the price is measured on."""
@@ -51,7 +52,10 @@ def price_cells(
         missing = [
             c for c in own if not c.skip and is_done(c, planned.evaluation, experiment) is None
         ]
-        nfe = sum(cell.n * cell.nfe for cell in missing)
+        nfe, seconds = sum(cell.n * cell.nfe for cell in missing), 0.0
+        if nfe:
+            run, guidance, most = own[0].run, missing[0].guidance, min(batch, missing[0].n)
+            seconds = nfe * seconds_per_nfe(run, guidance, steps, most, device)
         skipped = sum(bool(cell.skip) for cell in own)
         lines.append(
             Price(
@@ -62,20 +66,19 @@ def price_cells(
                 done=len(own) - skipped - len(missing),
                 nfe=nfe,
                 images=sum(cell.n for cell in missing),
-                seconds=nfe * seconds_per_nfe(missing[0], device, batch) if nfe else 0.0,
+                seconds=seconds,
                 rule=rule if own[0].run.method.takes_rules else "",
             )
         )
     return lines
 
 
-def seconds_per_nfe(cell: Cell, device: torch.device, batch: int) -> float:
-    """Seconds that one network evaluation takes per sample, measured on a few samples."""
-    nets = load_nets(cell.run, device)
-    n = min(batch, cell.n, FEW)
+def seconds_per_nfe(
+    run: Run, guidance: Guidance, steps: int, most: int, device: torch.device
+) -> float:
+    """Seconds per network evaluation and sample, measured on one batch of at most `most`."""
+    nets, n = load_nets(run, device), min(most, FEW)
     started = time.perf_counter()
-    for _ in generate(
-        cell.run.method, nets, cell.guidance, cell.steps, cell.seed, n, batch=n, device=device
-    ):
+    for _ in generate(run.method, nets, guidance, steps, 0, n, batch=n, device=device):
         pass
-    return (time.perf_counter() - started) / (n * cell.nfe)
+    return (time.perf_counter() - started) / (n * run.method.nfe(guidance, steps))

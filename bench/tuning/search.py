@@ -49,6 +49,22 @@ def propose(space: Space, trials: Sequence[Trial], seed: int) -> Proposal | None
     return None if found is None else Proposal("spread", *found)
 
 
+def proposal_of(space: Space, trial: Trial) -> Proposal:
+    """The proposal that a trial was made from."""
+    rule = space.base if trial.kind == "default" else space.rule(trial.point)
+    assert rule is not None
+    return Proposal(trial.kind, trial.point, rule)
+
+
+def round_end(start: int) -> int:
+    """The end of a round that begins with the trial of index `start`.
+
+    Proposals of a round depend on the knobs of earlier trials in it, and not on their scores:
+    processes make the trials of one round at the same time.
+    """
+    return FIRST if start < FIRST else start + 2 - start % 2
+
+
 def best_trial(trials: Iterable[Trial]) -> Trial | None:
     """The trial of the lowest score, the earliest of equals; None if none has a score."""
     scored = [(t.score, t.index, t) for t in trials if t.score is not None]

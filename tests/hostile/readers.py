@@ -175,7 +175,7 @@ READERS: dict[str, Reader] = {
     "inversion row": Reader("x.json", read_inversion),
     "tuned": Reader("r.json", read_result),
     "trial": Reader(
-        "tuned/r/cfg/k/0000.json", lambda p: read_trials(p.parents[3], "r", "cfg", "k")
+        "tuned/r/cfg/k/0000.json", lambda p: read_trials(p.parent)
     ),
     # What a figure raises becomes its sentence on the page.
     "picture in a row": Reader("x.png", picture_in_row, refusals=ANY),

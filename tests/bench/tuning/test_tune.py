@@ -12,7 +12,7 @@ from bench.experiment.suite import TUNING_SEEDS
 from bench.sweep.generate import generate
 from bench.training.runs import make_card, make_method
 from bench.tuning import tune as tune_module
-from bench.tuning.reference import TuningReference
+from bench.tuning.request import TuningReference
 from bench.tuning.store import read_result
 from methods import Guidance
 from methods.rules import RULES, make_rule
