@@ -188,7 +188,7 @@ def tune(
     done = (len(trials) - len(failed)) * images
     with reporter.bar(f"tune {job.name}", budget * images, done) as bar:
         again = [work(trial.index, proposal_of(job.space, trial)) for trial in failed]
-        execute(again, experiment, bar, batches)
+        execute(again, experiment, bar, batches, reporter.say)
         while True:
             trials = read_trials(folder)
             items: list[TrialWork] = []
@@ -200,7 +200,7 @@ def tune(
                 items.append(work(index, proposal))
             if not items:
                 break
-            execute(items, experiment, bar, batches)
+            execute(items, experiment, bar, batches, reporter.say)
     return _result(job, trials, budget, experiment)
 
 
