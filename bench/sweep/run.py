@@ -253,9 +253,10 @@ class FloorWork(WorkItem):
         accumulator = self.evaluation.accumulator()
         accumulate(accumulator, split.samples, split.labels, tick)
         found = self.evaluation.measure(accumulator.finish(), 1.0)
+        about = self._about()
         shown = split.part(0, TILES) if data.spec.is_image else split
         picture = preview(shown.samples[:], shown.labels, data)
-        _store(self._about(), found, self.evaluation, self.experiment, preview=picture)
+        _store(about, found, self.evaluation, self.experiment, preview=picture)
         return True
 
     def store(self, status: Status, reason: str) -> None:
