@@ -72,7 +72,7 @@ def tune_command(
     scales = parse_range(guidance, "--guidance")
     check_scales(scales)
     request = TuneRequest(
-        scales=scales, rules=tuple(rule or ()), methods=tuple(method or ()),
+        scales=scales, rule_names=tuple(rule or ()), methods=tuple(method or ()),
         datasets=tuple(dataset or ()), metric=metric, extractor=extractor, samples=samples,
         steps=steps, budget=budget, block=seed_block, suite=suite,
         null_checkpoint=null_checkpoint, weak_checkpoint=weak_checkpoint, weights=weights,

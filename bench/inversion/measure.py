@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -195,14 +196,9 @@ def judged(judge: Extractor, images: Tensor) -> Tensor:
 
 def pairs_of(source: Tensor, target: Tensor, right: Tensor) -> tuple[Pair, ...]:
     """Counts by (source, target) class; all arguments (M,)."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for a, b, good in zip(source.tolist(), target.tolist(), right.tolist(), strict=True):
-        count = found.setdefault((a, b), [0, 0])
-        count[0] += 1
-        count[1] += bool(good)
-    return tuple(
-        Pair(source=a, target=b, n=n, right=good) for (a, b), (n, good) in sorted(found.items())
-    )
+    n = Counter(zip(source.tolist(), target.tolist(), strict=True))
+    hits = Counter(zip(source[right].tolist(), target[right].tolist(), strict=True))
+    return tuple(Pair(source=a, target=b, n=n[a, b], right=hits[a, b]) for a, b in sorted(n))
 
 
 def share(right: int, n: int) -> Share:

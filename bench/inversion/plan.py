@@ -119,25 +119,6 @@ def kept(cell: InversionCell, experiment: Experiment) -> bool:
     return path.exists() and read_inversion(path).status in ("ok", "diverged")
 
 
-def nfe_missing(
-    rows: Sequence[InversionCell], bench: Bench, experiment: Experiment
-) -> tuple[int, int]:
-    """Number of rows still to compute, and their network evaluations."""
-    missing = [p for p in rows if not p.skip and not kept(p, experiment)]
-    edits = len(bench.split) * len(edit_targets(bench.split.labels, bench.data.spec.num_classes))
-    total = 0
-    seen: set[str] = set()
-    for cell in missing:
-        method = cell.run.method
-        assert isinstance(method, Inverts)
-        total += edits * method.edit_nfe(cell.guidance)
-        if cell.run.name not in seen:
-            seen.add(cell.run.name)
-            once = method.inversion_nfe() + method.edit_nfe(Guidance(1.0))
-            total += len(bench.split) * once
-    return len(missing), total
-
-
 def make_editor(run: Run, batch: int, device: torch.device) -> Editor:
     """The run ready for inverting; a UserError for one that does not."""
     reason = cannot_invert(run)

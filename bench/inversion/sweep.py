@@ -35,15 +35,13 @@ from bench.inversion.plan import (
     edit_targets,
     kept,
     make_editor,
-    nfe_missing,
     plan_inversions,
     prepare_bench,
 )
-from bench.sweep.execute import Outcome, execute
+from bench.sweep.execute import Outcome, execute_all
 from bench.sweep.plan import Sweep
 from bench.sweep.request import SweepRequest
 from bench.sweep.work import Latest, WorkItem
-from bench.system.memory import Batches
 from bench.system.progress import SILENT, Reporter, Say, Tick, duration
 from bench.training.run import Run
 from methods import Guidance, Inverts
@@ -169,9 +167,7 @@ def sweep_inversions(
         )
         for cell in cells
     ]
-    total = sum(item.images for item in items if not item.skip)
-    with reporter.bar(f"inversion {bench.data.name}", total) as bar:
-        return execute(items, experiment, bar, Batches(batch, reporter.say), reporter.say)
+    return execute_all(items, experiment, f"inversion {bench.data.name}", batch, reporter)
 
 
 def _plan(
@@ -194,9 +190,9 @@ def invert_runs(
     found = _plan(planned, experiment, reporter.say)
     if found is None:
         return []
-    bench, rows = found
+    bench, cells = found
     outcome = sweep_inversions(
-        rows, bench, experiment, batch=request.batch, device=request.device, reporter=reporter
+        cells, bench, experiment, batch=request.batch, device=request.device, reporter=reporter
     )
     reporter.say(f"{bench.data.name}: {outcome.summary('inversions')}")
     return outcome.failed
@@ -209,31 +205,27 @@ def price_inversions(
     found = _plan(planned, experiment, say)
     if found is None:
         return
-    bench, rows = found
-    missing, nfe, seconds = 0, 0, 0.0
+    bench, cells = found
+    n, classes = len(bench.split), bench.data.spec.num_classes
+    edits = n * len(edit_targets(bench.split.labels, classes))
+    missing = [cell for cell in cells if not cell.skip and not kept(cell, experiment)]
+    nfe, seconds = 0, 0.0
     for run in planned.runs:
-        own = [row for row in rows if row.run is run]
-        count, evaluations = nfe_missing(own, bench, experiment)
-        missing, nfe = missing + count, nfe + evaluations
-        if count:
-            seconds += evaluations * _seconds_per_nfe(own, bench, experiment, request.device)
+        own = [cell for cell in missing if cell.run is run]
+        if own:
+            assert isinstance(run.method, Inverts)
+            once = run.method.inversion_nfe() + run.method.edit_nfe(Guidance(1.0))
+            count = n * once + sum(edits * run.method.edit_nfe(cell.guidance) for cell in own)
+            few = Split(bench.split.samples[:PROBE], bench.split.labels[:PROBE])
+            editor = make_editor(run, PROBE, request.device)
+            started = time.perf_counter()
+            invert_split(editor, few)
+            seconds += count * (time.perf_counter() - started) / (len(few) * once)
+            nfe += count
     say(
-        f"{bench.data.name}, {len(bench.split)} images inverted and edited: {missing} of "
-        f"{len(rows)} rows to compute, {nfe:,} network evaluations, about {duration(seconds)}."
+        f"{bench.data.name}, {n} images inverted and edited: {len(missing)} of "
+        f"{len(cells)} rows to compute, {nfe:,} network evaluations, about {duration(seconds)}."
     )
-
-
-def _seconds_per_nfe(
-    rows: Sequence[InversionCell], bench: Bench, experiment: Experiment, device: torch.device
-) -> float:
-    run = next(row.run for row in rows if not row.skip and not kept(row, experiment))
-    assert isinstance(run.method, Inverts)
-    few = Split(bench.split.samples[:PROBE], bench.split.labels[:PROBE])
-    editor = make_editor(run, PROBE, device)
-    started = time.perf_counter()
-    invert_split(editor, few)
-    once = run.method.inversion_nfe() + run.method.edit_nfe(Guidance(1.0))
-    return (time.perf_counter() - started) / (len(few) * once)
 
 
 def _preview(

@@ -14,7 +14,7 @@ from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
 from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
-from bench.system.progress import Bar, Say, Tick
+from bench.system.progress import Bar, Reporter, Say, Tick
 from bench.system.sharing import in_turn, lease_path
 
 
@@ -35,6 +35,15 @@ class Outcome:
             f"{self.computed} {what} computed{diverged}, {self.kept} kept, {self.skipped} skipped "
             f"with a reason, {len(self.failed)} failed."
         )
+
+
+def execute_all(
+    items: Sequence[WorkItem], experiment: Experiment, title: str, batch: int, reporter: Reporter
+) -> Outcome:
+    """`execute` under a progress bar of its own."""
+    total = sum(item.images for item in items if not item.skip)
+    with reporter.bar(title, total) as bar:
+        return execute(items, experiment, bar, Batches(batch, reporter.say), reporter.say)
 
 
 def execute(

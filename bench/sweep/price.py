@@ -11,7 +11,7 @@ from bench.experiment.place import Experiment
 from bench.sweep.cells import Cell
 from bench.sweep.generate import generate
 from bench.sweep.plan import Sweep
-from bench.sweep.run import is_done
+from bench.sweep.run import complete_row
 from bench.training.run import Run, load_nets
 from methods import Guidance
 
@@ -50,7 +50,10 @@ def price_cells(
     for key in sorted(groups, key=lambda key: (names.index(key[0]), key[1])):
         own, (name, steps, rule) = groups[key], key
         missing = [
-            c for c in own if not c.skip and is_done(c, planned.evaluation, experiment) is None
+            cell
+            for cell in own
+            if not cell.skip
+            and complete_row(name, cell.key, planned.evaluation, experiment) is None
         ]
         nfe, seconds = sum(cell.n * cell.nfe for cell in missing), 0.0
         if nfe:

@@ -32,9 +32,9 @@ def itself(data: Dataset) -> Dataset:
 class SweepRequest:
     """What is sampled and measured, with what and where; an empty choice leaves out nothing."""
 
-    studies: tuple[Study, ...]
-    """Those of `suite`; without one, the settings of each data set to sweep."""
     device: torch.device
+    studies: tuple[Study, ...] = ()
+    """The studies of `suite`; without one, the settings of each data set to sweep."""
     suite: str | None = None
     methods: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()

@@ -19,13 +19,12 @@ from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
 from bench.experiment.rows import Row, Status, row_path, stored_row, write_reason, write_row
 from bench.sweep.cells import Cell
-from bench.sweep.execute import Outcome, execute
+from bench.sweep.execute import Outcome, execute_all
 from bench.sweep.generate import Diverged, generate, refuse_constant
 from bench.sweep.preview import TILES, preview
 from bench.sweep.saving import SampleFiles
 from bench.sweep.work import Latest, WorkItem
 from bench.system.files import tidy
-from bench.system.memory import Batches
 from bench.system.progress import SILENT, Reporter, Tick
 from bench.training.run import Run, load_nets
 
@@ -37,59 +36,78 @@ class MetricsFailed(Exception):
     """Some metrics of a cell failed; the values of the others are stored."""
 
 
-def is_done(cell: Cell, evaluation: Evaluation, experiment: Experiment) -> Row | None:
-    """The stored row of a cell if it holds every planned value, else None."""
-    row = stored_row(experiment.cells, cell.run.name, cell.key)
+def complete_row(run: str, key: str, evaluation: Evaluation, experiment: Experiment) -> Row | None:
+    """The stored row if it diverged or holds every planned value, else None."""
+    row = stored_row(experiment.cells, run, key)
     if row is None or row.status == "diverged":
         return row
-    return row if row.status == "ok" and _has_values(row, evaluation) else None
-
-
-def _has_values(row: Row, evaluation: Evaluation) -> bool:
     wanted = {p.signature for p in evaluation.plan if row.n >= p.metric.minimum_n}
-    return wanted <= {value.signature for value in row.values}
-
-
-def make_row(
-    about: Mapping[str, Any],
-    evaluation: Evaluation,
-    experiment: Experiment,
-    status: Status,
-    **more: Any,
-) -> Row:
-    """A row with everything that it depends on: `about` its samples, such as `Cell.about`."""
-    return Row(
-        **about,
-        status=status,
-        experiment=experiment.name,
-        reference=evaluation.reference,
-        reference_hash=evaluation.reference_hash,
-        reference_n=evaluation.real.n,
-        created=now(),
-        provenance=provenance(),
-        **more,
-    )
+    whole = row.status == "ok" and wanted <= {value.signature for value in row.values}
+    return row if whole else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellWork(WorkItem):
+class RowWork(WorkItem):
+    """A row to be measured: of a cell, or of the floor."""
+
+    about: Mapping[str, Any]
+    """The fields of the row that describe its samples, such as `Cell.about`."""
+    evaluation: Evaluation
+    experiment: Experiment
+
+    def complete(self) -> Row | None:
+        """The stored row, None if values are missing."""
+        run, key = self.about["run"], self.about["key"]
+        return complete_row(run, key, self.evaluation, self.experiment)
+
+    def is_done(self, batch: int) -> bool:
+        """Whether the row is complete."""
+        return self.complete() is not None
+
+    def store(self, status: Status, reason: str) -> None:
+        """Store why there is no result."""
+        write_reason(self.experiment.cells, self._row(status, reason=reason))
+
+    def finish(self, found: Measured, **more: Any) -> None:
+        """Store measured values with those of other metrics; MetricsFailed for problems."""
+        values = _merged(
+            self.about["run"], self.about["key"], self.evaluation, self.experiment, found
+        )
+        write_row(self.experiment.cells, self._row("ok", **values, **more))
+        if found.problems:
+            raise MetricsFailed("; ".join(found.problems))
+
+    def _row(self, status: Status, **more: Any) -> Row:
+        return Row(
+            **self.about,
+            status=status,
+            experiment=self.experiment.name,
+            reference=self.evaluation.reference,
+            reference_hash=self.evaluation.reference_hash,
+            reference_n=self.evaluation.real.n,
+            created=now(),
+            provenance=provenance(),
+            **more,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellWork(RowWork):
     """A cell to be sampled and measured; `files` also get its samples."""
 
     cell: Cell
-    evaluation: Evaluation
-    experiment: Experiment
     device: torch.device
     nets: Latest[Run, nn.Module]
     files: SampleFiles | None = None
 
     def is_done(self, batch: int) -> bool:
         """Whether the row is complete and no sample file is missing."""
-        row = is_done(self.cell, self.evaluation, self.experiment)
+        row = self.complete()
         return row is not None and self._unsaved(row, batch) >= self.cell.n
 
     def compute(self, batch: int, tick: Tick) -> bool:
         """Sample, measure and store the cell, or only sample it for its files."""
-        row = is_done(self.cell, self.evaluation, self.experiment)
+        row = self.complete()
         if row is None:
             self._measure(batch, tick)
             return True
@@ -101,11 +119,6 @@ class CellWork(WorkItem):
                     writer.add(x, y)
                     tick(len(y))
         return False
-
-    def store(self, status: Status, reason: str) -> None:
-        """Store why there is no result."""
-        row = make_row(self.cell.about(), self.evaluation, self.experiment, status, reason=reason)
-        write_reason(self.experiment.cells, row)
 
     def _measure(self, batch: int, tick: Tick) -> None:
         cell, data = self.cell, self.evaluation.data
@@ -134,14 +147,8 @@ class CellWork(WorkItem):
                     writer.discard()
                 raise
             found = self.evaluation.measure(accumulator.finish(), cell.guidance.scale)
-            _store(
-                cell.about(),
-                found,
-                self.evaluation,
-                self.experiment,
-                preview=preview(torch.cat(samples), torch.cat(labels), data),
-                seconds_per_image=seconds / cell.n,
-            )
+            shown_samples = preview(torch.cat(samples), torch.cat(labels), data)
+            self.finish(found, preview=shown_samples, seconds_per_image=seconds / cell.n)
 
     def _generate(self, batch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         cell = self.cell
@@ -176,6 +183,7 @@ def sweep(
             path=row_path(experiment.cells, cell.run.name, cell.key),
             images=cell.n,
             skip=cell.skip,
+            about=cell.about(),
             cell=cell,
             evaluation=evaluation,
             experiment=experiment,
@@ -188,23 +196,7 @@ def sweep(
     tidy(experiment.cache)
     for name in dict.fromkeys(cell.run.name for cell in cells):
         tidy(experiment.samples / name)
-    total = sum(item.images for item in items if not item.skip)
-    with reporter.bar(f"sweep {evaluation.data.name}", total) as bar:
-        return execute(items, experiment, bar, Batches(batch, reporter.say), reporter.say)
-
-
-def _store(
-    about: Mapping[str, Any],
-    found: Measured,
-    evaluation: Evaluation,
-    experiment: Experiment,
-    **more: Any,
-) -> None:
-    """Store measured values; MetricsFailed if there are problems."""
-    values = _merged(about["run"], about["key"], evaluation, experiment, found)
-    write_row(experiment.cells, make_row(about, evaluation, experiment, "ok", **values, **more))
-    if found.problems:
-        raise MetricsFailed("; ".join(found.problems))
+    return execute_all(items, experiment, f"sweep {evaluation.data.name}", batch, reporter)
 
 
 def _merged(
@@ -228,24 +220,11 @@ def floor_key(split: Split, evaluation: Evaluation) -> str:
     return digest(about)
 
 
-def stored_floor(split: Split, evaluation: Evaluation, experiment: Experiment) -> Row | None:
-    """The stored row of real samples if it holds every planned value, else None."""
-    run, key = FLOOR_RUN.format(evaluation.data.name), floor_key(split, evaluation)
-    row = stored_row(experiment.cells, run, key)
-    return row if row is not None and _has_values(row, evaluation) else None
-
-
 @dataclass(frozen=True, kw_only=True)
-class FloorWork(WorkItem):
+class FloorWork(RowWork):
     """Real samples to be measured like a generated set."""
 
     split: Split
-    evaluation: Evaluation
-    experiment: Experiment
-
-    def is_done(self, batch: int) -> bool:
-        """Whether the row is complete."""
-        return stored_floor(self.split, self.evaluation, self.experiment) is not None
 
     def compute(self, batch: int, tick: Tick) -> bool:
         """Measure and store the samples."""
@@ -253,24 +232,9 @@ class FloorWork(WorkItem):
         accumulator = self.evaluation.accumulator()
         accumulate(accumulator, split.samples, split.labels, tick)
         found = self.evaluation.measure(accumulator.finish(), 1.0)
-        about = self._about()
         shown = split.part(0, TILES) if data.spec.is_image else split
-        picture = preview(shown.samples[:], shown.labels, data)
-        _store(about, found, self.evaluation, self.experiment, preview=picture)
+        self.finish(found, preview=preview(shown.samples[:], shown.labels, data))
         return True
-
-    def store(self, status: Status, reason: str) -> None:
-        """Store why there is no result."""
-        row = make_row(self._about(), self.evaluation, self.experiment, status, reason=reason)
-        write_reason(self.experiment.cells, row)
-
-    def _about(self) -> dict[str, Any]:
-        data = self.evaluation.data
-        about = {"key": floor_key(self.split, self.evaluation), "run": FLOOR_RUN.format(data.name)}
-        about |= {"dataset": data.name, "data_hash": data.train.hash}
-        about |= {"method": FLOOR, "checkpoint": ""}
-        numbers = {"guidance": 1.0, "steps": 0, "nfe": 0, "seed": 0, "train_seed": 0}
-        return {**about, **numbers, "n": len(self.split)}
 
 
 def sweep_floor(
@@ -278,14 +242,17 @@ def sweep_floor(
 ) -> Outcome:
     """Measure real samples that are not the reference, unless their row is stored."""
     data, n = evaluation.data, len(split)
-    run, key = FLOOR_RUN.format(data.name), floor_key(split, evaluation)
+    about = {"key": floor_key(split, evaluation), "run": FLOOR_RUN.format(data.name)}
+    about |= {"dataset": data.name, "data_hash": data.train.hash}
+    about |= {"method": FLOOR, "checkpoint": ""}
+    numbers = {"guidance": 1.0, "steps": 0, "nfe": 0, "seed": 0, "train_seed": 0, "n": n}
     item = FloorWork(
         what=f"real samples of {data.name}",
-        path=row_path(experiment.cells, run, key),
+        path=row_path(experiment.cells, about["run"], about["key"]),
         images=n,
+        about={**about, **numbers},
         split=split,
         evaluation=evaluation,
         experiment=experiment,
     )
-    with reporter.bar(item.what, n) as bar:
-        return execute([item], experiment, bar, Batches(n), reporter.say)
+    return execute_all([item], experiment, item.what, n, reporter)

@@ -84,17 +84,7 @@ def make_sample_card(cell: Cell, data: Dataset, classes: Sequence[int] | None = 
     """The card of a cell's samples, or of the samples of some classes only."""
     spec = data.spec
     return SampleCard(
-        run=cell.run.name,
-        method=cell.run.card.method,
-        dataset=cell.run.card.dataset,
-        checkpoint=cell.run.checkpoint,
-        guidance=cell.guidance.scale,
-        rule=cell.rule,
-        knobs=cell.guidance.rule.settings() if cell.rule else {},
-        steps=cell.steps,
-        nfe=cell.nfe,
-        seed=cell.seed,
-        n=cell.n,
+        **{name: value for name, value in cell.about().items() if name in SampleCard.model_fields},
         shape=spec.shape,
         classes=tuple(range(spec.num_classes)) if classes is None else tuple(classes),
         class_names=class_names(data, spec),

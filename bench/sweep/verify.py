@@ -25,7 +25,7 @@ from bench.sweep.run import FLOOR, floor_key, sweep, sweep_floor
 from bench.system import places
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256
-from bench.training.extra_network import extra_network_of_run
+from bench.training.extra_network import Role, extra_network_of_run
 from bench.training.run import Run, open_run
 from bench.training.runs import CARD, WEIGHTS, make_card, read_card, trained_runs, unregistered
 from methods import METHODS
@@ -159,10 +159,10 @@ def _gap(old: Value, new: Value) -> float:
 def _target(row: Row, experiment: Experiment) -> Run:
     """The run behind a row, with the extra networks it names; UserError if it is not here."""
     ready = run_of(row, experiment)
-    if row.null_checkpoint:
-        ready = ready.join(extra_network_of_run("null", *_run_of(row.null_checkpoint, experiment)))
-    if row.weak_checkpoint:
-        ready = ready.join(extra_network_of_run("weak", *_run_of(row.weak_checkpoint, experiment)))
+    roles: dict[Role, str] = {"null": row.null_checkpoint, "weak": row.weak_checkpoint}
+    for role, checkpoint in roles.items():
+        if checkpoint:
+            ready = ready.join(extra_network_of_run(role, *_run_of(checkpoint, experiment)))
     return ready
 
 

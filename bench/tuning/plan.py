@@ -32,7 +32,7 @@ def plan_jobs(
     `suite_studies` are the studies of its suite, empty without one.
     """
     studies = _tunable(request, suite_studies) if request.suite else _asked(request, experiment)
-    sweeps, _ = plan_sweeps(request.sweep(studies), experiment, say)
+    sweeps, _ = plan_sweeps(request.measuring(studies), experiment, say)
     jobs = _jobs(sweeps, request, say)
     if not jobs and any(run.method.takes_rules for s in sweeps for run in s.runs):
         raise UserError("Nothing can be tuned: every run and rule is left out, as said above.")
@@ -59,9 +59,9 @@ def _tunable(request: TuneRequest, studies: Sequence[Study]) -> list[Study]:
 
 def _asked(request: TuneRequest, experiment: Experiment) -> list[Study]:
     """A study of the rules asked for on each data set."""
-    if not request.rules:
+    if not request.rule_names:
         raise UserError("Say what to tune: --rule NAME (bench list rules) or --suite.", code=2)
-    base = Study(dataset="", methods=(), rules=parse_rules(request.rules))
+    base = Study(dataset="", methods=(), rules=parse_rules(request.rule_names))
     for choice in study_rules(base):
         if not Space(choice.rule).axes:
             able = sorted(name for name, rule in RULES.items() if rule.search)

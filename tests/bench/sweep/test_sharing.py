@@ -231,7 +231,7 @@ def test_weights_that_were_replaced_since_the_plan_get_no_row(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = trained / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
-    plain = run_module.execute
+    plain = run_module.execute_all
 
     def train_anew(*about: Any) -> Outcome:
         save_weights(weights, {k: v + 1 for k, v in load_weights(weights).items()})
@@ -240,7 +240,7 @@ def test_weights_that_were_replaced_since_the_plan_get_no_row(
     arguments: tuple[Any, ...]
     arguments = ("sweep", "-m", "edm", "-g", "1", "-n", "64", *TOY_METRICS, "--results", trained)
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "execute", train_anew)
+        patch.setattr(run_module, "execute_all", train_anew)
         ran = bench(*arguments)
     assert ran.code == 1
     assert ran.err.startswith(f"Error: {weights} was replaced since this command read it")
