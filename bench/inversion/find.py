@@ -1,4 +1,4 @@
-"""Which run is inverted, and which images: those of files, or of the reference split."""
+"""Find the run to invert and the images: from files or from the reference split."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from bench.training.runs import RunCard, unregistered
 from methods import METHODS, Inverts
 
 ALL = "all"
-"""Every class but the source's."""
+"""Every class except the source class."""
 _LISTED = 20
 """Classes that a message names."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images with their classes, and a name a file made of each can have."""
+    """Images with their classes, and a file name for each."""
 
     split: Split
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Images:
 def find_run(
     experiment: Experiment, run: str | None, method: str | None, dataset: str | None
 ) -> Run:
-    """The run asked for, or the only one that inverts images and fits; otherwise a UserError."""
+    """The requested run, or the only one that can invert images; otherwise UserError."""
     fitting = fitting_runs(experiment, run, method, dataset)
     able = [card for card in fitting if _able(card)]
     if len(able) > 1:
@@ -91,9 +91,9 @@ def _ready(card: RunCard, experiment: Experiment) -> Run:
 def find_images(
     files: Sequence[Path], data: Dataset, label: str | None, samples: int, option: str
 ) -> Images:
-    """The images of the files under one class, or the first `samples` of the reference split.
+    """The images of the files, of one class, or the first `samples` of the reference split.
 
-    There a class, where given, chooses the images that have it.
+    With a class, only images of that class are taken from the reference split.
     """
     if files:
         if label is None:
@@ -123,8 +123,8 @@ def find_images(
 def read_images(files: Sequence[Path], data: Dataset) -> Tensor:
     """Image files as uint8 (N, C, H, W) of the data set's shape.
 
-    Colour becomes grey or grey colour as the model wants it; transparency is dropped. UserError
-    for a file that cannot be read or has another size.
+    Colour and grey are converted to what the model takes; transparency is dropped. UserError for
+    a file that cannot be read or has another size.
     """
     channels, height, width = data.spec.shape
     images = []
@@ -166,7 +166,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def edit_classes(asked: Sequence[str], source: int, data: Dataset) -> list[int]:
-    """Run classes in the order asked for, each once; 'all' is every one but the source."""
+    """Indices of the requested classes, each once; 'all' is every class except the source."""
     found: list[int] = []
     for text in asked:
         if text == ALL and ALL not in data.class_names:

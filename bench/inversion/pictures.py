@@ -35,7 +35,7 @@ def latent_image(latents: Tensor, sigma_max: float) -> Tensor:
 def edit_grid(
     rows: Sequence[Sequence[Tensor | None]], columns: Sequence[str], names: Sequence[str]
 ) -> EditGrid:
-    """A grid of uint8 tiles (C, H, W), all of one shape; None leaves a tile white."""
+    """A grid of uint8 tiles (C, H, W) of one shape; None is a white tile."""
     tile = next(tile for row in rows for tile in row if tile is not None)
     white = torch.full_like(tile, 255)
     lines = [
@@ -52,7 +52,7 @@ def edit_grid(
 def write_inverted(
     folder: Path, found: Run, editor: Editor, images: Images, inverted: Inverted
 ) -> None:
-    """Latents in one file, sources and reconstructions as a PNG each."""
+    """Write all latents to one file, and each source and reconstruction as PNG."""
     facts = {
         "run": found.card.name,
         "checkpoint": found.checkpoint,

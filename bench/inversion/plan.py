@@ -1,4 +1,4 @@
-"""Which rows of inversions there are, and what each of them depends on."""
+"""The rows of inversions and the keys that identify them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from metrics.base import Extractor
 from metrics.perceptual import LPIPS
 
 EVERY_CLASS = 10
-"""Up to so many classes an image is edited to each other one, beyond only to the next."""
+"""With at most this many classes an image is edited to each other class, else to the next."""
 VERSION = 1
-"""Of what `bench.inversion.sweep` measures; another one makes rows old."""
+"""Version of the measurement; part of the key."""
 MEASURES = ("metrics.reconstruction", "metrics.latents", "metrics.perceptual")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all rows of one data set share: images, judge, LPIPS or why there is none."""
+    """Shared by all rows of a data set: images, judge, LPIPS or the reason why there is none."""
 
     data: Dataset
     split: Split
@@ -59,7 +59,7 @@ def prepare_bench(data: Dataset, samples: int, experiment: Experiment) -> Bench:
 
 
 def cannot_invert(run: Run) -> str:
-    """Why a run is not inverted, '' where it is."""
+    """The reason why a run cannot be inverted, or ''."""
     if not isinstance(run.method, Inverts):
         return f"{run.card.method} maps no image to a latent"
     return ""
@@ -95,9 +95,9 @@ def plan_inversions(
 
 
 def balanced(labels: Tensor, n: int) -> Tensor:
-    """Indices, ascending, of at most n samples: the first of every class, equally many of each.
+    """Ascending indices of at most n samples: the first of each class, equally many per class.
 
-    Where n is no multiple of the number of classes, or a class runs out, counts differ.
+    The counts differ if n is not a multiple of the number of classes or a class has too few.
     """
     rank = torch.empty_like(labels)
     for label in sorted(set(labels.tolist())):
@@ -108,19 +108,19 @@ def balanced(labels: Tensor, n: int) -> Tensor:
 
 
 def edit_targets(labels: Tensor, classes: int) -> list[Tensor]:
-    """Classes (N,) to edit images of `labels` (N,) to, one tensor an edit; never their own."""
+    """Target classes (N,) of images of classes `labels` (N,), one tensor per edit."""
     offsets = range(1, classes) if classes <= EVERY_CLASS else range(1, min(2, classes))
     return [(labels + offset) % classes for offset in offsets]
 
 
 def kept(cell: InversionCell, experiment: Experiment) -> bool:
-    """Whether the row is there and is a result."""
+    """Whether a result is stored."""
     path = row_path(experiment.inversions, cell.run.name, cell.key)
     return path.exists() and read_inversion(path).status in ("ok", "diverged")
 
 
 def make_editor(run: Run, batch: int, device: torch.device) -> Editor:
-    """The run ready for inverting; a UserError for one that does not."""
+    """An editor of a run; UserError if the run cannot be inverted."""
     reason = cannot_invert(run)
     if reason or not isinstance(run.method, Inverts):
         raise UserError(f"Run {run.card.name!r} cannot be used: {reason}.", code=2)

@@ -15,7 +15,7 @@ from bench.sweep.verify import TOLERANCE, Again, Finding, relative_gap, run_of, 
 from bench.system.errors import UserError
 
 Numbers = dict[str, tuple[float | None, float]]
-"""By name: a number, None where there is none, and the least size that differences are held to."""
+"""By name: a number or None, and the least scale of its relative difference."""
 TINY = 1e-9
 
 
@@ -51,7 +51,7 @@ def _compare(path: Path, row: InversionRow, fresh: InversionRow) -> Finding:
 
 
 def _numbers(row: InversionRow) -> Numbers:
-    """All numbers that a row was made for: everything but times and pictures."""
+    """All numbers of a row except times and pictures."""
     found: Numbers = {}
     for score in row.scores:
         found[score.name] = (score.value, TINY)
@@ -59,7 +59,7 @@ def _numbers(row: InversionRow) -> Numbers:
     for field in ("exact", "inversion_nfe", "reconstruction_nfe", "edit_nfe"):
         found[field] = (getattr(row, field), TINY)
     if row.latents is not None:
-        # Statistics of what should be N(0, 1): the size of a mean near 0 is no scale.
+        # Statistics of what should be N(0, 1): a mean near 0 gives no scale.
         for field, value in row.latents.model_dump().items():
             found[f"latents.{field}"] = (value, 1.0)
     for pair in row.pairs:

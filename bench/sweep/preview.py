@@ -1,4 +1,4 @@
-"""The few samples that a row carries, so that figures need nothing but rows."""
+"""The few samples in a row, so that figures need only rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep would cost, from a short measurement on this machine."""
+"""The cost of a sweep, estimated from a short measurement on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEW = 64
 
 @dataclass(frozen=True)
 class Price:
-    """Cells of one run at one number of steps; seconds and images are of what is missing."""
+    """Cells of one run at one number of steps; images, nfe and seconds count missing cells."""
 
     run: str
     steps: int
@@ -32,7 +32,7 @@ class Price:
     images: int
     seconds: float
     rule: str = ""
-    """The guidance rule; '' where the method takes none."""
+    """The guidance rule, '' if the method takes none."""
 
 
 def price_cells(

@@ -202,7 +202,7 @@ def sweep(
 def _merged(
     run: str, key: str, evaluation: Evaluation, experiment: Experiment, fresh: Measured
 ) -> dict[str, Any]:
-    """`fresh` values with the stored ones of other metrics, of the same samples and reference."""
+    """`fresh` values and the stored values of other metrics, if the reference is the same."""
     row = stored_row(experiment.cells, run, key)
     if row is None or row.reference_hash != evaluation.reference_hash:
         return {"values": fresh.values, "unmeasured": fresh.unmeasured}
@@ -215,7 +215,7 @@ def _merged(
 
 
 def floor_key(split: Split, evaluation: Evaluation) -> str:
-    """The hash of all that a row of real samples depends on."""
+    """The key of a row of real samples."""
     about = {"floor": split.hash, "reference": evaluation.reference_hash, "n": len(split)}
     return digest(about)
 

@@ -33,7 +33,7 @@ from methods.rules import CFG, make_rule
 
 Verdict = Literal["equal", "close", "differs", "stale"]
 TOLERANCE = 1e-3
-"""Largest relative difference that other hardware or another batch may make by rounding."""
+"""Largest relative difference that rounding on other hardware or in other batches may make."""
 
 R = TypeVar("R", bound=StoredRow)
 
@@ -53,7 +53,7 @@ Again = Callable[[Experiment], Outcome]
 
 
 def relative_gap(old: float, new: float, least: float = 1e-9) -> float:
-    """|old - new| over the larger of both sizes and `least`."""
+    """|old - new| / max(|old|, |new|, least)."""
     return abs(old - new) / max(abs(old), abs(new), least)
 
 
@@ -85,7 +85,7 @@ def verdict(
     """Recompute a row in a scratch experiment and compare; a UserError of `plan` makes it stale."""
     try:
         again = plan()
-    except Unreadable:  # which says nothing about the row
+    except Unreadable:  # a failure to read says nothing about the row
         raise
     except UserError as error:
         return Finding(path, "stale", str(error).rstrip("."))
@@ -116,7 +116,7 @@ def _floor_again(row: Row, experiment: Experiment, device: torch.device) -> Agai
 def _evaluation(
     row: Row, data: Dataset, experiment: Experiment, device: torch.device
 ) -> Evaluation:
-    """What measures the metrics of a row; UserError where they cannot be measured here."""
+    """Prepare the metrics of a row; UserError if they cannot be measured here."""
     names = sorted({value.metric for value in row.values})
     extractors = sorted({value.extractor for value in row.values if value.extractor})
     try:
@@ -149,7 +149,7 @@ def _compare(path: Path, row: Row, fresh: Row) -> Finding:
 
 
 def _gap(old: Value, new: Value) -> float:
-    """Relative difference of two values; of the error as well, which is stored beside."""
+    """The larger relative difference, of two values or of their standard errors."""
     pairs = [(old.value, new.value)]
     if old.se is not None and new.se is not None:
         pairs.append((old.se, new.se))
@@ -157,7 +157,7 @@ def _gap(old: Value, new: Value) -> float:
 
 
 def _target(row: Row, experiment: Experiment) -> Run:
-    """The run behind a row, with the extra networks it names; UserError if it is not here."""
+    """The run of a row with its extra networks; UserError if one is not here."""
     ready = run_of(row, experiment)
     roles: dict[Role, str] = {"null": row.null_checkpoint, "weak": row.weak_checkpoint}
     for role, checkpoint in roles.items():
@@ -167,7 +167,7 @@ def _target(row: Row, experiment: Experiment) -> Run:
 
 
 def run_of(row: Row | InversionRow, experiment: Experiment) -> Run:
-    """The run behind a row; UserError if it is not here."""
+    """The run of a row; UserError if it is not here."""
     if row.method not in METHODS:
         raise UserError(f"its method {row.method!r} is not registered")
     data = find_dataset(row.dataset)
@@ -197,7 +197,7 @@ def _run_of(checkpoint: str, experiment: Experiment) -> tuple[str, Path]:
 
 
 def _cell(row: Row, ready: Run) -> Cell:
-    """The cell that a row says it is."""
+    """The cell of a row."""
     try:
         rule = make_rule(row.rule, nested(row.knobs)) if row.rule else CFG()
     except KeyError:

@@ -35,7 +35,7 @@ def plan_jobs(
     sweeps, _ = plan_sweeps(request.measuring(studies), experiment, say)
     jobs = _jobs(sweeps, request, say)
     if not jobs and any(run.method.takes_rules for s in sweeps for run in s.runs):
-        raise UserError("Nothing can be tuned: every run and rule is left out, as said above.")
+        raise UserError("Nothing can be tuned: all runs and rules are skipped, as said above.")
     if not jobs:
         method = request.methods[0] if request.methods else "edm"
         only = request.datasets[0] if len(request.datasets) == 1 else None
@@ -48,7 +48,7 @@ def plan_jobs(
 
 
 def _tunable(request: TuneRequest, studies: Sequence[Study]) -> list[Study]:
-    """The studies of a suite with a rule that has knobs to tune."""
+    """The studies of a suite that have a rule with knobs to tune."""
     found = [s for s in studies if any(Space(choice.rule).axes for choice in study_rules(s))]
     if not found:
         raise UserError(
@@ -58,7 +58,7 @@ def _tunable(request: TuneRequest, studies: Sequence[Study]) -> list[Study]:
 
 
 def _asked(request: TuneRequest, experiment: Experiment) -> list[Study]:
-    """A study of the rules asked for on each data set."""
+    """One study of the requested rules per data set."""
     if not request.rule_names:
         raise UserError("Say what to tune: --rule NAME (bench list rules) or --suite.", code=2)
     base = Study(dataset="", methods=(), rules=parse_rules(request.rule_names))
@@ -91,7 +91,7 @@ def _jobs(sweeps: Sequence[Sweep], request: TuneRequest, say: Say) -> list[Job]:
                 if not space.axes:
                     continue
                 if choice.knobs_from == "suite":
-                    say(f"Left out {choice.rule.name}: the suite gives its knobs.")
+                    say(f"Skipped {choice.rule.name}: the suite gives its knobs.")
                     continue
                 aim = make_aim(
                     planned.evaluation, request.scales, steps[0], planned.samples, request.block
@@ -101,7 +101,7 @@ def _jobs(sweeps: Sequence[Sweep], request: TuneRequest, say: Say) -> list[Job]:
                 if reason is None:
                     jobs.append(job)
                 else:
-                    say(f"Left out {job.name}: {reason}.")
+                    say(f"Skipped {job.name}: {reason}.")
     return jobs
 
 

@@ -1,4 +1,4 @@
-"""What the tuner is asked for: one object that the command line fills."""
+"""The options of the tuner, as one object, and the reference that it compares with."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from methods.spec import DataSpec
 
 
 class TuningReference(Dataset):
-    """A data set whose `reference` is of its training split.
+    """A data set whose `reference` is part of its training split.
 
-    It has as many samples as the real reference where there are as many, so that distances that
-    depend on the number are alike. Knobs that are chosen by it have not seen what a report
-    measures against; the extractors are those of the data set, since `train` is.
+    If possible it has as many samples as the real reference, because distances depend on their
+    number. The chosen knobs do not depend on the reference of a report.
     """
 
     reference_split = "train"
@@ -33,23 +32,23 @@ class TuningReference(Dataset):
 
     @property
     def spec(self) -> DataSpec:
-        """That of the data set."""
+        """The same as of the data set."""
         return self.data.spec
 
     @property
     def train(self) -> Split:
-        """That of the data set."""
+        """The same as of the data set."""
         return self.data.train
 
     @property
     def reference(self) -> Split:
-        """The first of the training samples, which are in no order."""
+        """The first training samples, which are in random order."""
         return self._side
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneRequest(SweepRequest):
-    """What is tuned, how, and where; `studies` is filled by `measuring`."""
+    """What to tune; `measuring` fills `studies`."""
 
     scales: tuple[float, ...]
     """Guidance scales that the objective is averaged over, without 1, where no rule acts."""

@@ -39,7 +39,7 @@ class Trial(Frozen):
 
 
 class Aim(Frozen):
-    """What is minimised, and on which samples."""
+    """The objective, and the samples that it is measured on."""
 
     metric: str
     extractor: str
@@ -62,7 +62,7 @@ class Aim(Frozen):
 
 
 class Tuned(Frozen):
-    """What the tuner found for a run and a rule; only true of what `subject` names."""
+    """The result for a run and a rule; valid only for the hashes in `subject`."""
 
     run: str
     dataset: str

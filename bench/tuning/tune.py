@@ -45,7 +45,7 @@ from methods.rules import Rule
 
 @dataclass(frozen=True)
 class Job:
-    """A rule to be tuned for a run."""
+    """A rule to tune for a run."""
 
     run: Run
     space: Space
@@ -59,12 +59,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The job in a line of progress."""
+        """The name of the job in messages."""
         return f"{self.run.name}, {self.rule.name}"
 
     @property
     def subject(self) -> dict[str, str]:
-        """Hashes of what the result will be true of."""
+        """Hashes of all that the result depends on."""
         return subject_of(self.run, self.rule)
 
     @property
@@ -76,7 +76,7 @@ class Job:
         )
 
     def impossible(self) -> str | None:
-        """Why the rule cannot be used for this run, or None."""
+        """The reason why the rule cannot be used for this run, or None."""
         for scale in self.aim.guidance:
             reason = self.run.method.supports(Guidance(scale, self.rule), self.aim.steps)
             if reason is not None:
@@ -158,10 +158,10 @@ def tune(
     device: torch.device,
     reporter: Reporter = SILENT,
 ) -> Tuned:
-    """Make the trials that are missing up to `budget` and write the result, of all there are.
+    """Compute the missing trials up to `budget`, and write the best of all trials as the result.
 
-    Processes that run the same search share its trials. Failed trials are tried again; one that
-    diverged counts as worse than all others. UserError if none could be measured.
+    Processes that run the same search share its trials. Failed trials are tried again. A trial
+    that diverged is worse than all others. UserError if no trial has a score.
     """
     folder = trials_folder(experiment.tuned, job.run.name, job.rule.name, job.key)
     images = len(job.aim.guidance) * job.aim.samples

@@ -324,9 +324,9 @@ def test_what_cannot_be_tuned_is_one_sentence(share, place, options, error):
 def test_a_rule_that_no_run_can_use_is_left_out_with_its_reason(share, place):
     ran = bench("tune", "--rule", "rescale", *QUICK, *share)
     assert ran.code == 1
-    assert f"Left out {RUN}, rescale: rescale needs images" in ran.out
+    assert f"Skipped {RUN}, rescale: rescale needs images" in ran.out
     assert (
-        ran.err == "Error: Nothing can be tuned: every run and rule is left out, as said above.\n"
+        ran.err == "Error: Nothing can be tuned: all runs and rules are skipped, as said above.\n"
     )
     assert not place.joinpath("default").exists()
 
