@@ -99,9 +99,8 @@ def edit_command(
     from bench.data.convert import from_model
     from bench.evaluation.makers import Makers
     from bench.experiment.ranges import parse_range
-    from bench.inversion.files import class_index, write_image
-    from bench.inversion.find import edit_classes, find_images, find_run
-    from bench.inversion.pictures import inverted_grid, write_figure, write_inverted
+    from bench.inversion.find import class_index, edit_classes, find_images, find_run
+    from bench.inversion.pictures import inverted_grid, write_figure, write_image, write_inverted
     from bench.inversion.plan import make_editor
     from bench.report.numbers.names import slug
     from bench.system.devices import resolve_device

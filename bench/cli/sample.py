@@ -59,7 +59,7 @@ def sample_command(
     from bench.data.samples import write
     from bench.experiment.rules import parse_knobs, parse_rules
     from bench.experiment.suite import Study
-    from bench.inversion.files import class_index
+    from bench.inversion.find import class_index
     from bench.sweep.cells import expand
     from bench.sweep.generate import Diverged, generate
     from bench.sweep.plan import UNFINISHED

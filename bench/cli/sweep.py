@@ -136,14 +136,14 @@ def _sweep(request: SweepRequest, asked: place.Experiment, reporter: Reporter) -
     with place.without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
         sweeps, left_out = plan_sweeps(request, experiment, reporter.say)
         _warn_of_unused_rules(sweeps, reporter)
-        if not any(planned.targets for planned in sweeps):
+        if not any(planned.cells for planned in sweeps):
             method = request.methods[0] if request.methods else None
             names = [study.dataset for study in request.studies]
             only = names[0] if len(names) == 1 and request.suite is None else None
             raise no_run(experiment, method, only, request.suite)
         null, weak = request.null_checkpoint, request.weak_checkpoint
         networks = find_extra_networks(experiment, null=null, weak=weak)
-        refuse_unused(networks, [found for s in sweeps for found, _ in s.targets])
+        refuse_unused(networks, [run for s in sweeps for run in s.runs])
         if weak and not any(c.weak_checkpoint for s in sweeps for c in s.cells):
             reporter.say("No rule here uses a weaker network, as autoguidance does.")
         if request.dry_run:
@@ -179,12 +179,16 @@ def _execute(
     saver: SampleFiles | None, reporter: Reporter,
 ) -> list[str]:  # fmt: skip
     """Compute floor and cells of one data set; returns one message per failed cell."""
-    from bench.inversion.study import invert_runs
-    from bench.sweep.execute import floor_row, sweep
+    from bench.evaluation.prepare import floor_split
+    from bench.inversion.sweep import invert_runs
+    from bench.sweep.run import sweep, sweep_floor
 
     evaluation = planned.evaluation
-    data = evaluation.data
-    if floor_row(data, evaluation, experiment, planned.samples, reporter.say) is None:
+    data, failed = evaluation.data, []
+    split = floor_split(data, planned.samples)
+    if split is not None:
+        failed = sweep_floor(split, evaluation, experiment, reporter).failed
+    else:
         reporter.say(
             f"{data.name}: no real-versus-real floor, which needs {planned.samples} training "
             f"samples; there are {len(data.train)}."
@@ -197,8 +201,8 @@ def _execute(
     for reason, count in Counter(c.skip for c in planned.cells if c.skip).items():
         reporter.say(f"{data.name}: {count} skipped: {reason}.")
     if not planned.study.inversion:
-        return outcome.failed
-    return outcome.failed + invert_runs(planned, request, experiment, reporter)
+        return failed + outcome.failed
+    return failed + outcome.failed + invert_runs(planned, request, experiment, reporter)
 
 
 def _warn_of_unused_rules(sweeps: Sequence[Sweep], reporter: Reporter) -> None:
@@ -221,7 +225,7 @@ def _price(
 ) -> None:
     from rich.table import Table
 
-    from bench.inversion.study import price_inversions
+    from bench.inversion.sweep import price_inversions
     from bench.sweep.price import price_cells
     from bench.system.progress import duration
 

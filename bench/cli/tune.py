@@ -65,15 +65,14 @@ def tune_command(
     from bench.experiment.suite import suite_studies
     from bench.system.devices import resolve_device
     from bench.tuning.aim import check_scales
-    from bench.tuning.plan import plan_jobs
-    from bench.tuning.price import price
+    from bench.tuning.plan import plan_jobs, price
     from bench.tuning.request import TuneRequest
 
     reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
     scales = parse_range(guidance, "--guidance")
     check_scales(scales)
     request = TuneRequest(
-        scales=scales, rules=tuple(rule or ()), methods=tuple(method or ()),
+        scales=scales, rule_names=tuple(rule or ()), methods=tuple(method or ()),
         datasets=tuple(dataset or ()), metric=metric, extractor=extractor, samples=samples,
         steps=steps, budget=budget, block=seed_block, suite=suite,
         null_checkpoint=null_checkpoint, weak_checkpoint=weak_checkpoint, weights=weights,
@@ -96,19 +95,15 @@ def _tune(
     request: TuneRequest, jobs: Sequence[Job], experiment: place.Experiment, reporter: Reporter
 ) -> None:
     """Search for each run and rule in turn, and print the results."""
-    from functools import cache, partial
-
     from bench.experiment.suite import flags
-    from bench.training.run import load_nets
     from bench.tuning.tune import tune
     from methods.rules import CFG
 
     problems = []
     for job in jobs:
-        nets = cache(partial(load_nets, job.target, request.device))
         try:
             result = tune(
-                job, nets, experiment, request.budget,
+                job, experiment, request.budget,
                 batch=request.batch, device=request.device, reporter=reporter,
             )  # fmt: skip
         except UserError as error:

@@ -17,7 +17,7 @@ from bench.evaluation.plan import Measured, Measurement, Plan, measure, plan_mea
 from bench.evaluation.reference import Reference
 from bench.evaluation.sides import split_source
 from bench.experiment.protocols import find_protocol
-from bench.system.progress import Count, Say
+from bench.system.progress import Count, Say, Tick
 from metrics import Accumulator, plan_needs
 from metrics.accuracy import ClassAccuracy
 from metrics.base import Extractor, SampleSet
@@ -127,13 +127,13 @@ def nothing_measured(data: Dataset) -> Evaluation:
 
 
 def accumulate(
-    accumulator: Accumulator, samples: Rows, labels: Tensor, say: Say = lambda _: None
+    accumulator: Accumulator, samples: Rows, labels: Tensor, tick: Tick = lambda _: None
 ) -> None:
-    """Feed a whole set in batches; slow progress goes to `say`."""
-    counted = _now_and_then(say)
+    """Feed a whole set in batches; `tick` counts the samples."""
     for start in range(0, len(labels), BATCH):
-        accumulator.update(samples[start : start + BATCH], labels[start : start + BATCH])
-        counted(min(start + BATCH, len(labels)), len(labels))
+        part = labels[start : start + BATCH]
+        accumulator.update(samples[start : start + BATCH], part)
+        tick(len(part))
 
 
 def _now_and_then(say: Say) -> Count:

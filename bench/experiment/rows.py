@@ -200,10 +200,17 @@ def write_row(folder: Path, row: StoredRow) -> Path:
 
 
 def write_reason(folder: Path, row: StoredRow) -> None:
-    """Write the row of a skip or failure; it replaces only a skip or failure of another reason."""
+    """Write the row of a divergence, skip or failure.
+
+    A skip or failure replaces only a skip or failure of another reason, and never a result.
+    """
     path = row_path(folder, row.run, row.key)
     old = read_as(type(row), path) if path.exists() else None
-    if old is None or (old.status in ("skip", "failed") and old.reason != row.reason):
+    if (
+        old is None
+        or row.status == "diverged"
+        or (old.status in ("skip", "failed") and old.reason != row.reason)
+    ):
         write_row(folder, row)
 
 

@@ -39,7 +39,7 @@ class Trial(Frozen):
 
 
 class Aim(Frozen):
-    """What is minimised, and on which samples."""
+    """The objective, and the samples that it is measured on."""
 
     metric: str
     extractor: str
@@ -62,7 +62,7 @@ class Aim(Frozen):
 
 
 class Tuned(Frozen):
-    """What the tuner found for a run and a rule; only true of what `subject` names."""
+    """The result for a run and a rule; valid only for the hashes in `subject`."""
 
     run: str
     dataset: str
@@ -86,9 +86,14 @@ def result_path(tuned: Path, run: str, rule: str) -> Path:
     return tuned / run / f"{rule}.json"
 
 
-def trial_path(tuned: Path, run: str, rule: str, key: str, index: int) -> Path:
-    """The file of a trial; `key` is the hash of everything that a search depends on."""
-    return tuned / run / rule / key[:16] / f"{index:04d}.json"
+def trials_folder(tuned: Path, run: str, rule: str, key: str) -> Path:
+    """The folder of a search; `key` is the hash of everything that it depends on."""
+    return tuned / run / rule / key[:16]
+
+
+def trial_path(folder: Path, index: int) -> Path:
+    """The file of a trial."""
+    return folder / f"{index:04d}.json"
 
 
 def write_entry(path: Path, entry: Frozen) -> None:
@@ -101,11 +106,16 @@ def read_result(path: Path) -> Tuned:
     return _read(path, Tuned, "a result of bench tune")
 
 
-def read_trials(tuned: Path, run: str, rule: str, key: str) -> list[Trial]:
+def read_trial(path: Path) -> Trial:
+    """Read a trial; a damaged file is a UserError that names it."""
+    return _read(path, Trial, "a trial of bench tune")
+
+
+def read_trials(folder: Path) -> list[Trial]:
     """The trials of a search in their order, up to the first that is missing."""
     found: list[Trial] = []
-    while (path := trial_path(tuned, run, rule, key, len(found))).exists():
-        found.append(_read(path, Trial, "a trial of bench tune"))
+    while (path := trial_path(folder, len(found))).exists():
+        found.append(read_trial(path))
     return found
 
 

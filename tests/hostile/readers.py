@@ -55,7 +55,7 @@ from bench.experiment.inversion_rows import read_inversion
 from bench.experiment.place import Experiment
 from bench.experiment.rows import read_row
 from bench.experiment.suite import read_suite
-from bench.inversion.files import read_images
+from bench.inversion.find import read_images
 from bench.report.build import _figures_of
 from bench.report.figures.grids import strip_pixels
 from bench.report.numbers.published import read_published
@@ -175,7 +175,7 @@ READERS: dict[str, Reader] = {
     "inversion row": Reader("x.json", read_inversion),
     "tuned": Reader("r.json", read_result),
     "trial": Reader(
-        "tuned/r/cfg/k/0000.json", lambda p: read_trials(p.parents[3], "r", "cfg", "k")
+        "tuned/r/cfg/k/0000.json", lambda p: read_trials(p.parent)
     ),
     # What a figure raises becomes its sentence on the page.
     "picture in a row": Reader("x.png", picture_in_row, refusals=ANY),

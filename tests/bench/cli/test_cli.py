@@ -8,7 +8,7 @@ import torch
 
 from bench.cli import app as cli
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
-from bench.sweep import execute
+from bench.sweep.run import CellWork
 from metrics import METRICS
 from metrics.extractors.weights_table import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
@@ -257,7 +257,7 @@ def test_interrupt_has_its_exit_code(trained, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(execute, "run_cell", interrupt)
+    monkeypatch.setattr(CellWork, "compute", interrupt)
     ran = bench("sweep", "-g", "1", "-n", "4", "--metric", "w1", "--results", trained)
     assert ran.code == 130
     assert ran.err == "Stopped. Finished work is kept. Run the same command to continue.\n"

@@ -12,7 +12,7 @@ from bench.data.samples.card import class_names
 from bench.data.samples.read import read_samples
 from bench.evaluation.makers import Makers
 from bench.experiment.place import Experiment
-from bench.inversion.files import class_index
+from bench.inversion.find import class_index
 from bench.sweep import generate as samples_module
 from bench.sweep import run as sweep_module
 from bench.sweep.cells import expand

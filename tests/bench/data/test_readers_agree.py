@@ -11,7 +11,7 @@ import pytest
 from bench.data.decode import FORMATS, SUFFIXES
 from bench.data.labels import CLASSES_MOST
 from bench.evaluation.sides import file_source
-from bench.inversion.files import read_images
+from bench.inversion.find import read_images
 from bench.system.errors import UserError
 from methods.spec import DataSpec
 from tests.bench.data.makers import (

@@ -1,6 +1,6 @@
 import torch
 
-from bench.inversion.choose import balanced, edit_targets
+from bench.inversion.plan import balanced, edit_targets
 
 
 def test_every_class_gives_its_first_images_and_equally_many():

@@ -11,7 +11,7 @@ from bench.data.find import find_dataset
 from bench.experiment.place import Experiment
 from bench.training.run import load_nets, open_run
 from bench.training.runs import trained_runs
-from methods import Guidance
+from methods import IGCT, Guidance
 from metrics.reconstruction import mse
 from tests.bench.helpers import bench, contents
 
@@ -206,7 +206,7 @@ def test_divergence_is_one_sentence(digits, monkeypatch, tmp_path):
     def infinite(self, nets, latent, labels, guidance):
         return latent / 0.0
 
-    monkeypatch.setattr("methods.igct.IGCT.edit", infinite)
+    monkeypatch.setattr(IGCT, "edit", infinite)
     ran = bench("invert", "-m", "igct", "-n", "2", "--out", tmp_path / "o", "--results", digits)
     assert (ran.code, ran.err) == (1, "Error: igct diverged: 2 of 2 edits are not finite.\n")
     assert not (tmp_path / "o").exists()

@@ -10,8 +10,7 @@ from PIL import Image
 from bench.data import Dataset, Split
 from bench.experiment.inversion_rows import read_inversions
 from bench.experiment.place import Experiment
-from bench.inversion.choose import balanced
-from bench.inversion.plan import Bench, plan_inversions
+from bench.inversion.plan import Bench, balanced, plan_inversions
 from bench.inversion.sweep import sweep_inversions
 from bench.training.run import Run
 from methods import IGCT

@@ -1,15 +1,20 @@
 import base64
 import io
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bench.data.find import find_dataset
-from bench.experiment.inversion_rows import read_inversions
+from bench.experiment.inversion_rows import read_inversion, read_inversions
 from bench.experiment.place import Experiment
 from bench.system import progress
 from bench.system.progress import Bar
+from methods import IGCT
 from tests.bench.helpers import bench, contents
 from tests.bench.inversion.conftest import INVERSION
 
@@ -109,7 +114,7 @@ def test_a_failure_is_told_kept_apart_and_tried_again(inverted, monkeypatch):
         raise RuntimeError("out of ink")
 
     with monkeypatch.context() as patch:
-        patch.setattr("methods.igct.IGCT.edit", broken)
+        patch.setattr(IGCT, "edit", broken)
         ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 1
     assert "Failed: inversion digits-igct-s0 g=1: RuntimeError: out of ink" in ran.out
@@ -141,13 +146,48 @@ def test_what_another_process_made_meanwhile_is_kept(inverted, monkeypatch, fail
         return Bar(*arguments)
 
     if fails:
-        monkeypatch.setattr("methods.igct.IGCT.edit", edit)
+        monkeypatch.setattr(IGCT, "edit", edit)
     else:
         monkeypatch.setattr(progress, "Bar", begin)
     ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == int(fails), ran.err
     assert ("0 inversions computed, 3 kept" in ran.out) is not fails
     assert contents(folder) == whole
+
+
+def test_two_processes_share_the_inversions(digits):
+    command = [sys.executable, "-m", "bench.cli", *SWEEP, "--results", str(digits)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    counts = [re.search(r"(\d+) inversions computed, (\d+) kept", out) for out, _ in outs]
+    assert sum(int(count[1]) for count in counts) == 3
+    assert [int(count[1]) + int(count[2]) for count in counts] == [3, 3]
+    assert sorted(row.status for row in rows(digits).values()) == ["ok"] * 3 + ["skip"] * 3
+    assert not [path for path in (digits / "default").rglob("*") if path.name.startswith(".")]
+
+
+def test_inversions_halve_batches_that_do_not_fit_into_memory(inverted, monkeypatch):
+    first = {s.name: s.value for s in rows(inverted)["igct", 1.0].scores if s.value is not None}
+    for path in (inverted / "default" / "inversions").glob("digits-igct-s0/*.json"):
+        path.unlink()
+    real = IGCT.edit
+
+    def little_memory(self, nets, latents, *more):
+        if len(latents) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, nets, latents, *more)
+
+    monkeypatch.setattr(IGCT, "edit", little_memory)
+    ran = bench(*SWEEP, "--batch", "12", "--results", inverted)
+    assert ran.code == 0, ran.err
+    assert "inversion digits-igct-s0 g=1: out of memory; continuing with batches of 3" in ran.out
+    second = {s.name: s.value for s in rows(inverted)["igct", 1.0].scores}
+    # Rounding may move single values of uint8 images by one level.
+    assert {name: second[name] for name in first} == pytest.approx(first, rel=1e-3)
 
 
 def test_divergence_is_a_result(inverted, monkeypatch):
@@ -157,7 +197,7 @@ def test_divergence_is_a_result(inverted, monkeypatch):
     def infinite(self, nets, x0, labels):
         return x0 / 0.0
 
-    monkeypatch.setattr("methods.igct.IGCT.invert", infinite)
+    monkeypatch.setattr(IGCT, "invert", infinite)
     ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 0, ran.err
     assert "1 inversions computed (1 diverged)" in ran.out
@@ -169,14 +209,15 @@ def test_divergence_is_a_result(inverted, monkeypatch):
 def test_interruption_leaves_whole_rows(inverted, monkeypatch):
     folder = inverted / "default" / "inversions"
     for path in folder.glob("digits-igct-s0/*.json"):
-        path.unlink()
+        if read_inversion(path).status == "ok":
+            path.unlink()
     before = contents(folder)
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("methods.igct.IGCT.edit", interrupt)
+        patch.setattr(IGCT, "edit", interrupt)
         ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 130
     assert contents(folder) == before

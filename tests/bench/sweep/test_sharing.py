@@ -17,13 +17,15 @@ from bench.data.find import find_dataset
 from bench.evaluation.prepare import prepare
 from bench.experiment.place import Experiment
 from bench.experiment.rows import Row, read_rows, row_path
-from bench.sweep import execute
 from bench.sweep import run as run_module
+from bench.sweep.execute import Outcome
+from bench.sweep.run import sweep_floor
 from bench.system import sharing
 from bench.system.failures import is_out_of_memory
 from bench.system.files import sha256
 from bench.system.leases import Lease, read_holder, try_lease
 from bench.system.memory import Batches
+from bench.system.progress import Reporter
 from bench.system.sharing import in_turn, lease_path
 from bench.training.checkpoint import load_weights, save_weights
 from bench.training.runs import WEIGHTS
@@ -108,6 +110,7 @@ def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, place = find_dataset("modes1d"), Experiment(tmp_path, "x")
+    split = data.train.part(0, 64)
     mine, other = (prepare(data, place.cache, metrics=[name]) for name in ("w1", "shift"))
     write_row = run_module.write_row
 
@@ -123,9 +126,9 @@ def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
     def let_go(_: float) -> None:
         held.pop().release()
         monkeypatch.undo()
-        assert execute.floor_row(data, other, place, 64) is not None
+        assert sweep_floor(split, other, place).computed == 1
 
-    assert execute.floor_row(data, mine, Experiment(tmp_path, "y"), 64) is not None
+    assert sweep_floor(split, mine, Experiment(tmp_path, "y")).computed == 1
     (row,) = read_rows(Experiment(tmp_path, "y").cells)
     lease = try_lease(lease_path(row_path(place.cells, row.run, row.key)))
     assert lease is not None
@@ -133,8 +136,10 @@ def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
     holder = read_holder(lease.path)
     monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
     told: list[str] = []
-    assert execute.floor_row(data, mine, place, 64, told.append) is not None
-    assert told == [f"modes1d: {holder} measures real samples; waiting."]
+    reporter = Reporter()
+    monkeypatch.setattr(reporter, "say", told.append)
+    assert sweep_floor(split, mine, place, reporter).computed == 1
+    assert told == [f"real samples of modes1d: waiting for {holder}."]
     (row,) = read_rows(place.cells)
     assert {value.metric for value in row.values} == {"w1", "shift"}
     assert not list(tmp_path.rglob("*.lease"))
@@ -226,16 +231,16 @@ def test_weights_that_were_replaced_since_the_plan_get_no_row(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = trained / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
-    tidy_up = execute._tidy_up
+    plain = run_module.execute_all
 
-    def train_anew(*about: Any) -> None:
+    def train_anew(*about: Any) -> Outcome:
         save_weights(weights, {k: v + 1 for k, v in load_weights(weights).items()})
-        tidy_up(*about)
+        return plain(*about)
 
     arguments: tuple[Any, ...]
     arguments = ("sweep", "-m", "edm", "-g", "1", "-n", "64", *TOY_METRICS, "--results", trained)
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "_tidy_up", train_anew)
+        patch.setattr(run_module, "execute_all", train_anew)
         ran = bench(*arguments)
     assert ran.code == 1
     assert ran.err.startswith(f"Error: {weights} was replaced since this command read it")

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from bench.experiment.rows import read_rows, write_row
 from bench.experiment.suite import TUNING_SEEDS
 from bench.sweep.generate import generate
 from bench.training.runs import make_card, make_method
-from bench.tuning import tune as tune_module
-from bench.tuning.reference import TuningReference
+from bench.tuning.request import TuningReference
 from bench.tuning.store import read_result
+from bench.tuning.tune import TrialWork
 from methods import Guidance
+from methods.oracle import Oracle
 from methods.rules import RULES, make_rule
 from metrics.base import ExactMixture
 from metrics.toy import class_w1
@@ -102,25 +105,73 @@ def test_a_larger_budget_goes_on(share, place, tmp_path):
     assert len(tuned(place).trials) == 9
 
 
-def test_a_stop_keeps_what_is_finished(share, place, monkeypatch):
-    plain = tune_module.run_trial
+def test_interrupted_search_keeps_finished_trials_and_resumes(share, place, monkeypatch):
+    plain = TrialWork.compute
 
-    def stopped(job, index, *rest, **more):
-        if index == 2:
+    def stopped(self, *rest):
+        if self.index == 2:
             raise KeyboardInterrupt
-        return plain(job, index, *rest, **more)
+        return plain(self, *rest)
 
-    monkeypatch.setattr(tune_module, "run_trial", stopped)
-    ran = bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialWork, "compute", stopped)
+        ran = bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share)
     assert ran.code == 130
     folder = place / "default" / "tuned" / RUN
     kept = contents(folder / "share")
     assert [name[-9:] for name in sorted(kept)] == ["0000.json", "0001.json"]
     assert not (folder / "share.json").exists()
-    monkeypatch.setattr(tune_module, "run_trial", plain)
     assert bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share).code == 0
     assert kept.items() <= contents(folder / "share").items()
     assert len(tuned(place).trials) == 4
+
+
+def test_two_processes_share_the_trials_of_a_search(tmp_path, place):
+    log = tmp_path / "log"
+    logged = SHARE.replace(
+        "return 1 +",
+        f"""import os
+            with open({str(log)!r}, "a") as file:
+                file.write(f"{{os.getpid()}} {{self.knobs.share}}\\n")
+            return 1 +""",
+    )
+    options = ("--rule", "share", "--budget", "12", *QUICK, "--plugin", plugin(tmp_path, logged))
+    command = [sys.executable, "-m", "bench.cli", "tune", *map(str, options), "--results"]
+    both = [
+        subprocess.Popen([*command, str(place)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    found = tuned(place)
+    assert [trial.status for trial in found.trials] == ["ok"] * 12
+    owners = {tuple(line.split()) for line in log.read_text().splitlines()}
+    # Registering the plugin calls the rule with its defaults, in every process.
+    owners = {(pid, share) for pid, share in owners if share != "0.8"}
+    assert len(owners) == len({share for _, share in owners}) == 11
+    assert not [path for path in place.rglob("*") if path.name.startswith(".")]
+    assert bench("tune", *options, "--results", tmp_path / "alone").code == 0
+    assert same(tuned(tmp_path / "alone").trials) == same(found.trials)
+
+
+def test_search_halves_batches_that_do_not_fit_into_memory(share, place, tmp_path, monkeypatch):
+    real = Oracle.sample
+
+    def little_memory(self, nets, labels, *args):
+        if len(labels) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, nets, labels, *args)
+
+    tune = ("tune", "--rule", "share", "--budget", "2", *QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(Oracle, "sample", little_memory)
+        ran = bench(*tune, "--batch", "60", *share)
+    assert ran.code == 0, ran.err
+    assert "trial 1: out of memory; continuing with batches of 15" in ran.out
+    assert ran.out.count("out of memory") == 2
+    assert bench(*tune, *share[:2], "--results", tmp_path / "whole").code == 0
+    whole = tuned(tmp_path / "whole")
+    assert [t.score for t in tuned(place).trials] == pytest.approx([t.score for t in whole.trials])
 
 
 def test_a_failed_trial_is_told_of_and_tried_again(tmp_path, place):
@@ -252,7 +303,7 @@ def test_a_suite_is_tuned_and_swept(tmp_path, place):
     [
         (("--rule", "cfg"), "Rule 'cfg' has no knobs to tune; these have: "),
         (("--rule", "shore"), "Unknown guidance rule 'shore'. Did you mean 'share'?"),
-        (("--rule", "share", "-g", "1..3"), "At guidance 1 no rule acts"),
+        (("--rule", "share", "-g", "1..3"), "No rule acts at guidance 1"),
         (("--rule", "share", "--metric", "shift"), "shift has no better direction"),
         (("--rule", "share", "-m", "igct"), "only methods that are guided at sampling take rules"),
         ((), "Say what to tune: --rule NAME (bench list rules) or --suite."),
@@ -273,9 +324,9 @@ def test_what_cannot_be_tuned_is_one_sentence(share, place, options, error):
 def test_a_rule_that_no_run_can_use_is_left_out_with_its_reason(share, place):
     ran = bench("tune", "--rule", "rescale", *QUICK, *share)
     assert ran.code == 1
-    assert f"Left out {RUN}, rescale: rescale needs images" in ran.out
+    assert f"Skipped {RUN}, rescale: rescale needs images" in ran.out
     assert (
-        ran.err == "Error: Nothing can be tuned: every run and rule is left out, as said above.\n"
+        ran.err == "Error: Nothing can be tuned: all runs and rules are skipped, as said above.\n"
     )
     assert not place.joinpath("default").exists()
 

@@ -7,7 +7,7 @@ import numpy as np
 from bench.data import Split
 from bench.data.find import find_dataset
 from bench.evaluation.prepare import accumulate, prepare
-from bench.tuning.reference import TuningReference
+from bench.tuning.request import TuningReference
 
 
 def rows(split):
