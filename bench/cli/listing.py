@@ -65,11 +65,10 @@ def list_command(
 def _extractors() -> Iterator[tuple[str, ...]]:
     from bench.evaluation.weights import find_files
     from metrics import EXTRACTORS
-    from metrics.extractors.catalogue import ABOUT
-    from metrics.extractors.weights_table import WEIGHTS
+    from metrics.extractors.catalogue import SUMMARIES, WEIGHTS
 
     for name in EXTRACTORS:
-        about = ABOUT.get(name)
+        about = SUMMARIES.get(name)
         if about is None:
             yield name, "", "(from a plugin)"
             continue

@@ -17,8 +17,8 @@ from bench.system.files import sha256
 from bench.system.progress import SILENT, Reporter
 from methods import DataSpec
 from metrics.extractors import EfficientNetExtractor
+from metrics.extractors.catalogue import FILES, WeightsFile
 from metrics.extractors.tensors import read_tensors
-from metrics.extractors.weights_table import FILES, WeightsFile
 
 TRIAL = 16
 """Number of samples in a trial of an extractor."""

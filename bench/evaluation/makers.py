@@ -20,7 +20,7 @@ from methods.spec import DataSpec
 from metrics import EXTRACTORS
 from metrics.base import Extractor
 from metrics.extractors import EfficientNetExtractor, train_classifier, train_head
-from metrics.extractors.weights_table import WEIGHTS
+from metrics.extractors.catalogue import WEIGHTS
 
 OF_DATA = ("classifier", "identity")
 """Extractors that depend on the data and are made once these are known."""

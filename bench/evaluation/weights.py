@@ -11,7 +11,7 @@ import torch
 
 from bench.system.errors import UserError
 from bench.system.files import sha256
-from metrics.extractors.weights_table import WeightsFile
+from metrics.extractors.catalogue import WeightsFile
 
 WEIGHTS_FOLDER_VARIABLE = "GUIDANCE_BENCH_WEIGHTS"
 SUFFIXES = (".pth", ".pt", ".safetensors")

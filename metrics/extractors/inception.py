@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metrics.extractors.catalogue import INCEPTION
 from metrics.extractors.images import ChunkedExtractor, tf1_resize
 from metrics.extractors.tensors import not_this_network, state_copy
-from metrics.extractors.weights_table import INCEPTION
 
 SIZE = 299
 SPATIAL_CHANNELS = 7

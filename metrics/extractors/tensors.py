@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from metrics.extractors.catalogue import WeightsFile
 from metrics.extractors.torchscript import is_torchscript, read_torchscript
-from metrics.extractors.weights_table import WeightsFile
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metrics.extractors.catalogue import VGG16
 from metrics.extractors.images import ChunkedExtractor
 from metrics.extractors.tensors import not_this_network, state_copy
-from metrics.extractors.weights_table import VGG16
 
 PREPROCESSING = "tf1 bilinear 224, ImageNet normalisation, fc2_relu, float32"
 

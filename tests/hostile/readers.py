@@ -69,8 +69,8 @@ from bench.training.log import Log
 from bench.training.runs import read_card
 from bench.tuning.store import read_result, read_trials
 from methods.spec import DataSpec
+from metrics.extractors.catalogue import ALEXNET
 from metrics.extractors.tensors import read_tensors, state_copy
-from metrics.extractors.weights_table import ALEXNET
 from tests.hostile import makers
 
 SAMPLES = SampleCard(

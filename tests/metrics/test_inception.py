@@ -8,7 +8,7 @@ from cleanfid.resize import build_resizer
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from metrics.extractors import InceptionSpatialExtractor, Vgg16Extractor, inception
-from metrics.extractors.catalogue import ABOUT
+from metrics.extractors.catalogue import SUMMARIES
 from metrics.extractors.inception import InceptionExtractor, clean_resize
 
 from .helpers import uint8_images
@@ -156,7 +156,7 @@ def test_spatial_features_equal_those_of_the_branch(weights, theirs, images):
     assert features.std() > 1e-3
     assert logits is None
     assert (spatial.name, spatial.dim) == ("inception-spatial", 2023)
-    assert ABOUT["inception-spatial"].dim == 2023
+    assert SUMMARIES["inception-spatial"].dim == 2023
     assert spatial.hash != InceptionExtractor(weights).hash
     with pytest.raises(ValueError, match="takes uint8 images"):
         spatial(images.float())

@@ -12,7 +12,7 @@ from bench.data.card import CARD
 from bench.evaluation import check
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
 from metrics.extractors import dinov2
-from metrics.extractors.weights_table import FILES, INCEPTION, VGG16
+from metrics.extractors.catalogue import FILES, INCEPTION, VGG16
 from tests.bench.helpers import bench
 from tests.metrics.vits import BLOCKS, WIDTH, dino_state
 

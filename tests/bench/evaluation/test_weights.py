@@ -18,9 +18,8 @@ from bench.evaluation.weights import (
 )
 from bench.system.errors import UserError
 from metrics import EXTRACTORS
-from metrics.extractors.catalogue import ABOUT
+from metrics.extractors.catalogue import CLIP, DINOV2, FILES, INCEPTION, SUMMARIES, VGG16, WEIGHTS
 from metrics.extractors.dinov2 import SIZES
-from metrics.extractors.weights_table import CLIP, DINOV2, FILES, INCEPTION, VGG16, WEIGHTS
 from tests.metrics.weights import random_inception
 
 
@@ -36,8 +35,8 @@ def test_weights_table_agrees_with_the_libraries():
     assert INCEPTION.url == URL_INCEPTION_V3
     assert MODEL_URLS["clip-vit-l-14-336px"] == CLIP.url
     assert WEIGHTS.keys() <= EXTRACTORS.keys()
-    assert ABOUT.keys() <= EXTRACTORS.keys()
-    assert {name: ABOUT[name].dim for name in SIZES} == {n: w for n, (w, _) in SIZES.items()}
+    assert SUMMARIES.keys() <= EXTRACTORS.keys()
+    assert {name: SUMMARIES[name].dim for name in SIZES} == {n: w for n, (w, _) in SIZES.items()}
     for wanted in FILES:
         assert wanted.url.rpartition("/")[2] == wanted.file
         # torch's own convention: the hash's beginning ends the name.

@@ -4,7 +4,7 @@ from bench.evaluation.makers import Makers
 from bench.experiment.protocols import PROTOCOLS, find_protocol, title
 from bench.system.errors import UserError
 from metrics import EXTRACTORS, METRICS
-from metrics.extractors.catalogue import ABOUT
+from metrics.extractors.catalogue import SUMMARIES
 from tests.bench.evaluation.helpers import Small
 from tests.bench.helpers import TINY_IMAGES, bench, rows_of, sets
 
@@ -15,7 +15,7 @@ def test_protocols_name_registered_metrics_and_extractors(protocol):
     assert set(protocol.metrics) <= METRICS.keys()
     for measure in protocol.measures:
         assert METRICS[measure.metric].uses_extractor
-        assert measure.extractor in ABOUT
+        assert measure.extractor in SUMMARIES
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
