@@ -16,20 +16,19 @@ from bench.sweep.cells import Cell, expand
 from bench.sweep.request import SweepRequest
 from bench.system.errors import UserError, unknown
 from bench.system.progress import Say
-from bench.training.extra_network import (
-    ExtraNetwork,
-    extra_network_of_run,
-    find_extra_networks,
-)
-from bench.training.find import no_run
-from bench.training.run import Run, open_run
-from bench.training.runs import (
+from bench.training.card import (
     make_card,
     method_class,
     trained_as_asked,
     trained_runs,
     unregistered,
 )
+from bench.training.extra_network import (
+    ExtraNetwork,
+    extra_network_of_run,
+    find_extra_networks,
+)
+from bench.training.run import Run, no_run, open_run
 from bench.training.study import preset_for, weak_card
 from methods import METHODS
 

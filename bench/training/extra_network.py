@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from bench.experiment.place import Experiment
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256
-from bench.training.runs import CARD, WEIGHTS, read_card, trained_runs
+from bench.training.card import CARD, WEIGHTS, read_card, trained_runs
 from methods import EDM
 from methods.edm import EDMConfig
 

@@ -14,8 +14,7 @@ from bench.data import Dataset
 from bench.experiment.place import Experiment
 from bench.system.errors import UserError
 from bench.system.files import sha256
-from bench.training.checkpoint import load_into, load_weights
-from bench.training.runs import (
+from bench.training.card import (
     CARD,
     WEIGHTS,
     RunCard,
@@ -25,6 +24,7 @@ from bench.training.runs import (
     read_card,
     trained_runs,
 )
+from bench.training.checkpoint import load_into, load_weights
 from bench.training.step import build_nets
 from methods import Method, Teaches
 

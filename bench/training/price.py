@@ -1,21 +1,29 @@
-"""What a training would cost, from a few measured steps on this machine."""
+"""What a training would be and cost, from a few measured steps, without training."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
 from bench.data import Dataset
+from bench.data.find import find_dataset
+from bench.data.stand_in import RandomImages
+from bench.experiment.suite import Study
+from bench.system.devices import PRECISIONS, matmul_precision
+from bench.system.errors import UserError
 from bench.system.failures import is_out_of_memory
 from bench.system.memory import available_bytes
-from bench.system.precision import PRECISIONS, matmul_precision
+from bench.system.progress import duration
+from bench.training.card import RunCard, make_card, make_method, method_class
 from bench.training.initial import make_teacher, teacher_card
-from bench.training.optim import make_optimizer
-from bench.training.runs import RunCard, make_method, method_class
-from bench.training.step import build_nets, draw_batch
-from methods import BatchRNG, Progress, TrainSettings
+from bench.training.step import build_nets, draw_batch, make_optimizer
+from bench.training.study import preset_for, weak_card
+from methods import BatchRNG, DataSpec, Progress, TrainSettings
+
+_SHOWN = {"name", "method", "dataset", "preset", "config", "train", "seed"}
 
 STEPS = 3
 SMALL, LARGE = 2_000_000, 20_000_000
@@ -138,3 +146,59 @@ def _clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def data_or_stand_in(study: Study) -> Dataset:
+    """The study's data set or, where it is not here, random images of its preset's shape."""
+    try:
+        return find_dataset(study.dataset)
+    except UserError:
+        for method in study.methods:
+            preset = method_class(method).presets.get(study.preset or study.dataset)
+            if preset is not None and preset.dataset == study.dataset and preset.shape is not None:
+                assert preset.num_classes is not None
+                return RandomImages(DataSpec(study.dataset, preset.shape, preset.num_classes))
+        raise
+
+
+def describe(study: Study, device: torch.device, precision: str) -> Iterator[str]:
+    """A study's runs in lines of text."""
+    data = data_or_stand_in(study)
+    if isinstance(data, RandomImages):
+        yield (
+            f"{study.dataset} is not here yet, and needed for training: bench data prepare SOURCE "
+            f"--dataset {study.dataset}."
+        )
+    for method in study.methods:
+        card = make_card(
+            method,
+            data=data,
+            preset=preset_for(study, method),
+            seed=study.seeds[0],
+            overrides=study.set if method_class(method).trains else None,
+            precision=precision,
+        )
+        yield card.model_dump_json(indent=2, include=_SHOWN)
+        yield f"{card.name}: {_cost(card, data, device)}"
+    weaker = weak_card(study, data, study.seeds[0])
+    if weaker is not None:
+        weaker = weaker.model_copy(update={"precision": precision})
+        yield weaker.model_dump_json(indent=2, include=_SHOWN)
+        yield f"{weaker.name}: {_cost(weaker, data, device)}"
+
+
+def _cost(card: RunCard, data: Dataset, device: torch.device) -> str:
+    if card.train is None:
+        return "nothing to train."
+    images = card.train.iterations * card.train.batch
+    size = f"{parameters(card, data):,} parameters, {images:,} images"
+    try:
+        rate = train_rate(card, data, device)
+    except NoRoom as problem:
+        return f"{size}; how long it takes was not measured: {problem}."
+    kind = "random images" if isinstance(data, RandomImages) else "its own data"
+    return (
+        f"{size}, about {duration(rate.seconds(card.train))} at the rate measured now on {device}: "
+        f"{rate.images_a_second(card.train):,.3g} images a second in {card.precision}, from "
+        f"{rate.rows} rows of {kind} a forward."
+    )

@@ -1,10 +1,10 @@
-"""One training step: a batch, its loss, the gradient."""
+"""One training step: batch, loss, gradient, learning rate, optimiser, average of the weights."""
 
 from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from bench.data import Split
 from bench.data.convert import one_hot, to_model
 from bench.system.errors import UserError
-from methods import Batch, BatchRNG, Denoiser, Method, Progress
+from methods import Batch, BatchRNG, Denoiser, Method, Progress, TrainSettings
 from methods.rng import derive_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 RESIDENT_BYTES = 2 * 2**30
+"""Data sets below this move to the GPU as a whole."""
+MANY = 50_000_000
+"""Parameters from which the optimiser updates them one at a time."""
 
 
 class Loss(nn.Module):
@@ -108,3 +111,53 @@ def near(split: Split, device: torch.device) -> Split:
     if device.type != "cuda" or size >= RESIDENT_BYTES:
         return split
     return replace(split, samples=split.samples[:].to(device), labels=split.labels.to(device))
+
+
+@dataclass
+class Ema:
+    """Exponential moving average of weights; whole numbers among them are copied."""
+
+    beta: float
+    ramp: bool
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def update(self, nets: nn.Module, step: int) -> None:
+        """Take in the weights after step `step` (0-based)."""
+        beta = min(self.beta, (1 + step) / (10 + step)) if self.ramp else self.beta
+        current = nets.state_dict()
+        moving = [k for k, v in current.items() if v.is_floating_point()]
+        averages = [self.weights[k] for k in moving]
+        torch._foreach_lerp_(averages, [current[k] for k in moving], 1.0 - beta)
+        for k in current.keys() - set(moving):
+            self.weights[k].copy_(current[k])
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """Linear warm-up, a constant part, then linear decay to lr * final_lr at the last step."""
+    lr = settings.lr
+    if step < settings.warmup:
+        return lr * (step + 1) / settings.warmup
+    start = settings.decay_from * settings.iterations
+    if step <= start or settings.decay_from >= 1.0:
+        return lr
+    share = (step - start) / max(settings.iterations - 1 - start, 1.0)
+    return lr * (1.0 + (settings.final_lr - 1.0) * min(share, 1.0))
+
+
+def make_optimizer(settings: TrainSettings, nets: nn.Module) -> torch.optim.Optimizer:
+    """RAdam or Adam over all parameters."""
+    kinds: dict[str, type[torch.optim.RAdam | torch.optim.Adam]]
+    kinds = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
+    kind = kinds[settings.optimizer]
+    # One call over all parameters instead of one each, which on a CPU is not the default: quicker
+    # for small networks. It makes temporaries as large as all weights together, which large ones
+    # have no room for.
+    small = sum(p.numel() for p in nets.parameters()) < MANY
+    return kind(
+        nets.parameters(),
+        lr=settings.lr,
+        betas=settings.betas,
+        eps=settings.eps,
+        foreach=True if small else None,
+    )

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from bench.data import Dataset
 from bench.data.find import find_dataset
 from bench.experiment.place import DEFAULT_PRECISION, Experiment
@@ -15,7 +13,15 @@ from bench.experiment.provenance import provenance
 from bench.experiment.suite import Study
 from bench.system.errors import UserError, unknown
 from bench.system.failures import explained
-from bench.system.progress import say
+from bench.system.progress import SILENT, Reporter
+from bench.training.card import (
+    WEIGHTS,
+    RunCard,
+    find_preset,
+    make_card,
+    make_method,
+    method_class,
+)
 from bench.training.initial import (
     NO_INIT,
     FoundWeights,
@@ -27,14 +33,6 @@ from bench.training.initial import (
 )
 from bench.training.loop import train
 from bench.training.processes import lost_process_explained
-from bench.training.runs import (
-    WEIGHTS,
-    RunCard,
-    find_preset,
-    make_card,
-    make_method,
-    method_class,
-)
 from bench.training.watch import OnNan
 from methods import EDM, METHODS
 
@@ -48,7 +46,7 @@ class Trainer:
 
     experiment: Experiment
     fabric: Fabric
-    console: Console | None = None
+    reporter: Reporter = SILENT
     precision: str = DEFAULT_PRECISION
     compiler: str | None = None
     """A backend of torch.compile."""
@@ -120,7 +118,7 @@ def train_run(
     folder = experiment.runs / card.name
     with explained(f"Training of {card.name} stopped in {folder}"), lost_process_explained(fabric):
         train(
-            card, data, folder, fabric=fabric, console=trainer.console, initial=initial,
+            card, data, folder, fabric=fabric, reporter=trainer.reporter, initial=initial,
             teacher=frozen, compiler=trainer.compiler, on_nan=trainer.on_nan,
         )  # fmt: skip
     return card
@@ -140,14 +138,12 @@ def _prerequisite(
     own_preset = source_preset(source, preset)
     needed = make_card(source, data=data, preset=own_preset, seed=seed)
     if not (trainer.experiment.runs / needed.name / WEIGHTS).exists():
-        if trainer.console is not None:
-            what = f"the weights of {needed.name}" if verb == "starts from" else needed.name
-            scratch = f" (--init-from {NO_INIT} starts from scratch)"
-            say(
-                trainer.console,
-                f"{method} on {data.name} {verb} {what}, which is trained first"
-                f"{scratch if verb == 'starts from' else ''}.",
-            )
+        starts = verb == "starts from"
+        trainer.reporter.say(
+            f"{method} on {data.name} {verb} {'the weights of ' if starts else ''}{needed.name}, "
+            "which is trained first"
+            + (f" (--init-from {NO_INIT} starts from scratch)." if starts else ".")
+        )
         shared = network_settings(overrides)
         train_run(source, data, trainer, preset=own_preset, seed=seed, overrides=shared)
     return needed.name

@@ -10,8 +10,8 @@ from bench.experiment.suite import Study
 from bench.sweep.plan import Sweep, plan_sweeps, swept_datasets
 from bench.system.errors import UserError
 from bench.system.progress import Say
-from bench.training.find import train_command
-from bench.training.runs import method_class
+from bench.training.card import method_class
+from bench.training.run import train_command
 from bench.tuning.aim import make_aim
 from bench.tuning.request import TuneRequest
 from bench.tuning.space import Space

@@ -17,9 +17,9 @@ from bench.data.find import find_dataset, has_dataset
 from bench.experiment.provenance import provenance
 from bench.system.errors import UserError, check_name, explain, unknown
 from bench.system.files import sha256
+from bench.training.card import IMPORTED, RunCard, method_class
 from bench.training.importing.architecture import Architecture, cross_check, infer
 from bench.training.importing.source import Found, read_source
-from bench.training.runs import IMPORTED, RunCard, method_class
 from methods import METHODS, Method, Settings
 from methods.nets.config import UNetConfig
 from methods.spec import DataSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.training.runs import WEIGHTS
+from bench.training.card import WEIGHTS
 from tests.bench.faults.disks import (
     REAL,
     as_if_ended,

@@ -24,8 +24,8 @@ from bench.system.claims import Claim, read_holder, try_claim
 from bench.system.failures import is_out_of_memory
 from bench.system.files import sha256
 from bench.system.memory import Batches
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
-from bench.training.runs import WEIGHTS
 from methods.oracle import Oracle
 from tests.bench.helpers import TOY_METRICS, bench, rows_of
 

@@ -10,9 +10,9 @@ from bench.report.numbers.frame import prepare
 from bench.sweep.cells import expand
 from bench.system.errors import UserError
 from bench.system.files import sha256
+from bench.training.card import make_card, read_card
 from bench.training.extra_network import find_extra_network
 from bench.training.run import open_run
-from bench.training.runs import make_card, read_card
 from tests.bench.helpers import TINY, TOY_METRICS, bench, rows_of, sets
 
 OWN = "modes1d-edm-s0"

@@ -9,14 +9,12 @@ import pytest
 import torch
 
 from bench.data.find import find_dataset
-from bench.system import compiling
-from bench.system.compiling import compile_nets, compiler_problem
-from bench.system.devices import make_fabric
-from bench.system.precision import matmul_precision
+from bench.system import devices
+from bench.system.devices import compile_nets, compiler_problem, make_fabric, matmul_precision
+from bench.training.card import WEIGHTS, make_method, read_card
 from bench.training.checkpoint import load_weights
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.loop import _Loss, accumulate_gradients, build_nets, near, train
-from bench.training.runs import WEIGHTS, make_method, read_card
 from methods import METHODS, BatchRNG, Progress
 from tests.bench.helpers import TINY, bench, sets, tiny_card
 
@@ -155,7 +153,7 @@ def test_without_a_compiler_training_goes_on_with_a_sentence(tmp_path, monkeypat
     def broken(*arguments, **options):
         raise RuntimeError("no C++ compiler\nlong story")
 
-    monkeypatch.setattr(compiling.torch, "compile", broken)
+    monkeypatch.setattr(devices.torch, "compile", broken)
     assert compiler_problem(CPU) == "no C++ compiler"
     arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     ran = bench(*arguments, "--compile")
@@ -167,8 +165,8 @@ def test_without_a_compiler_training_goes_on_with_a_sentence(tmp_path, monkeypat
 
 def test_the_compiler_is_in_the_provenance_and_makes_no_other_run(tmp_path, monkeypatch):
     torch.compiler.reset()
-    monkeypatch.setattr(compiling, "compiler_problem", lambda device: None)
-    monkeypatch.setattr(compiling, "DEFAULT_BACKEND", "eager")
+    monkeypatch.setattr(devices, "compiler_problem", lambda device: None)
+    monkeypatch.setattr(devices, "DEFAULT_BACKEND", "eager")
     arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     assert bench(*arguments, "--compile").code == 0
     folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"

@@ -7,10 +7,10 @@ import torch
 
 from bench.data.find import find_dataset
 from bench.system.errors import UserError
+from bench.training.card import WEIGHTS, read_card, write_card
 from bench.training.checkpoint import load_weights
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.loop import _Loss, build_nets, train
-from bench.training.runs import WEIGHTS, read_card, write_card
 from methods import METHODS
 from methods.edm import EDM
 from tests.bench.helpers import TINY, bench, sets, tiny_card

@@ -14,11 +14,10 @@ from torch import nn
 from bench.data.find import find_dataset
 from bench.system.errors import UserError
 from bench.training import loop as training
+from bench.training.card import WEIGHTS, make_method, read_card
 from bench.training.checkpoint import STATE, load_into, load_state, load_weights, save_weights
 from bench.training.loop import Stopped, build_nets, train
-from bench.training.optim import Ema, learning_rate
-from bench.training.runs import WEIGHTS, make_method, read_card
-from bench.training.step import draw_batch
+from bench.training.step import Ema, draw_batch, learning_rate
 from methods import METHODS, BatchRNG, Progress, TrainSettings
 from methods.edm import EDM
 from tests.bench.helpers import TINY, TINY_IMAGES, bench, contents, sets, tiny_card

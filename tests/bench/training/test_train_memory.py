@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bench.training import step as training_step
+from bench.training.card import WEIGHTS, read_card
 from bench.training.checkpoint import load_weights
-from bench.training.runs import WEIGHTS, read_card
 from tests.bench.helpers import TINY, bench, sets
 
 TRAIN = ("train", "-m", "igct", "-d", "modes1d", "--init-from", "none", "--device", "cpu")

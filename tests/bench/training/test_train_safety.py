@@ -13,6 +13,7 @@ from bench.data.find import find_dataset
 from bench.system.claims import read_holder, try_claim
 from bench.system.errors import UserError
 from bench.training import loop as training
+from bench.training.card import CARD, WEIGHTS, make_method, read_card
 from bench.training.checkpoint import (
     PREVIOUS,
     STATE,
@@ -23,8 +24,7 @@ from bench.training.checkpoint import (
 )
 from bench.training.lock import CLAIM
 from bench.training.loop import Stopped, train
-from bench.training.optim import learning_rate
-from bench.training.runs import CARD, WEIGHTS, make_method, read_card
+from bench.training.step import learning_rate
 from methods import METHODS
 from methods.edm import EDM
 from methods.rng import derive_seed
@@ -171,7 +171,7 @@ def test_a_finished_run_that_was_damaged_is_not_taken_for_whole(trained):
     assert f"Checkpoint {folder / WEIGHTS} is cut short or damaged" in ran.err
     ran = bench("sweep", "-m", "edm", "-g", "1", "-n", "8", "--metric", "w1", "--results", trained)
     assert ran.code == 1
-    assert "does not have the SHA-256 that was written with it" in ran.err
+    assert "does not match its stored SHA-256" in ran.err
 
 
 def test_checkpoints_that_a_kill_left_beside_the_weights_are_removed(tmp_path, fabric, monkeypatch):

@@ -5,9 +5,9 @@ import pytest
 
 from bench.data.find import find_dataset
 from bench.system.errors import UserError
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import STATE, load_state
 from bench.training.loop import train
-from bench.training.runs import WEIGHTS
 from bench.training.watch import BLOCK, FACTOR, FIRST, STILL, WINDOW, Unstable, Watch, parse_on_nan
 from methods import METHODS
 from methods.edm import EDM

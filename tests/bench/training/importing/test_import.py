@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench.system.files import sha256
+from bench.training.card import WEIGHTS, RunCard, differences, method_class, read_card
 from bench.training.checkpoint import load_into, load_weights
-from bench.training.runs import WEIGHTS, RunCard, differences, method_class, read_card
 from methods import METHODS
 from methods.spec import DataSpec
 from tests.bench.helpers import bench, contents, tiny_card

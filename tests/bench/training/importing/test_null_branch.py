@@ -13,10 +13,10 @@ from bench.report.numbers.frame import prepare
 from bench.sweep.cells import expand
 from bench.sweep.generate import generate
 from bench.system.files import sha256
+from bench.training.card import make_method, read_card
 from bench.training.checkpoint import load_weights
 from bench.training.extra_network import find_extra_network
 from bench.training.run import load_nets, open_run
-from bench.training.runs import make_method, read_card
 from methods import METHODS, Guidance, SampleRNG
 from methods.edm import EDM
 from methods.samplers import karras_sigmas, sample_heun

@@ -6,8 +6,8 @@ import torch
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.training import price
+from bench.training.card import make_card
 from bench.training.price import NoRoom, Rate, parameters, train_rate
-from bench.training.runs import make_card
 from methods import METHODS, DataSpec, TrainSettings
 from tests.bench.helpers import TINY_IMAGES, bench, sets
 
