@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench.system.errors import UserError
+from bench.system.errors import UserError, shown
 from bench.system.files import check_regular
 from bench.system.progress import Say
 from bench.system.tensor_files import write_tensors
@@ -234,7 +234,7 @@ def misfit(own: Shapes, given: Shapes, listed: int = 4) -> str:
         ],
     }
     return "; ".join(
-        f"{what} ({len(names)}): {', '.join(ascii(name[:100])[1:-1] for name in names[:listed])}"
+        f"{what} ({len(names)}): {', '.join(map(shown, names[:listed]))}"
         + (" ..." if len(names) > listed else "")
         for what, names in differing.items()
         if names

@@ -14,7 +14,7 @@ from bench.system.devices import compile_nets, compiler_problem, make_fabric, ma
 from bench.training.card import WEIGHTS, make_method, read_card
 from bench.training.checkpoint import load_weights
 from bench.training.initial import make_teacher, teacher_card
-from bench.training.loop import _Loss, accumulate_gradients, build_nets, near, train
+from bench.training.loop import Loss, accumulate_gradients, build_nets, near, train
 from methods import METHODS, BatchRNG, Progress
 from tests.bench.helpers import TINY, bench, sets, tiny_card
 
@@ -46,7 +46,7 @@ def gradient(name, micro_batch, fabric, data_name="digits"):
         own = teacher_card(method.wants_teacher, data, None, {"net.channels": 8})  # as quick
         teacher = make_teacher(type(method), own, data, None, CPU)
     means = accumulate_gradients(
-        _Loss(method, nets, teacher), data.train, method, BatchRNG(3, 8, 0, 8), Progress(0, 10),
+        Loss(method, nets, teacher), data.train, method, BatchRNG(3, 8, 0, 8), Progress(0, 10),
         fabric=fabric, micro_batch=micro_batch,
     )  # fmt: skip
     return {k: p.grad for k, p in nets.named_parameters()}, means

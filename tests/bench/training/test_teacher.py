@@ -10,7 +10,7 @@ from bench.system.errors import UserError
 from bench.training.card import WEIGHTS, read_card, write_card
 from bench.training.checkpoint import load_weights
 from bench.training.initial import make_teacher, teacher_card
-from bench.training.loop import _Loss, build_nets, train
+from bench.training.loop import Loss, build_nets, train
 from methods import METHODS
 from methods.edm import EDM
 from tests.bench.helpers import TINY, bench, sets, tiny_card
@@ -93,7 +93,7 @@ def test_a_teacher_is_frozen_and_no_part_of_what_is_trained():
     card = tiny_card("guided-cd")
     method = student(student.config_type.model_validate(card.config), data.spec)
     nets = build_nets(method, 0)
-    loss = _Loss(method, nets, teacher)
+    loss = Loss(method, nets, teacher)
     assert {f"nets.{name}" for name in nets.state_dict()} == loss.state_dict().keys()
     assert set(loss.parameters()) == set(nets.parameters())
 
