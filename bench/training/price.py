@@ -17,17 +17,17 @@ from bench.system.errors import UserError
 from bench.system.failures import is_out_of_memory
 from bench.system.memory import available_bytes
 from bench.system.progress import duration
-from bench.training.card import RunCard, make_card, make_method, method_class
+from bench.training.card import RunCard, make_method, method_class
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.step import build_nets, draw_batch, make_optimizer
-from bench.training.study import preset_for, weak_card
+from bench.training.study import study_cards, weak_card
 from methods import BatchRNG, DataSpec, Progress, TrainSettings
 
 _SHOWN = {"name", "method", "dataset", "preset", "config", "train", "seed"}
 
 STEPS = 3
 SMALL, LARGE = 2_000_000, 20_000_000
-"""Parameters from which a batch, and from which a few rows, are too much to measure on."""
+"""Parameters above which not a whole batch is measured, and above which only one row."""
 
 
 def parameters(card: RunCard, data: Dataset) -> int:
@@ -43,26 +43,26 @@ class NoRoom(Exception):
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of forward and backward of an image, and of an optimiser's step."""
+    """Seconds per image, forward and backward, and per step of the optimiser."""
 
     rows: int
-    an_image: float
-    a_step: float
+    per_image: float
+    per_step: float
 
     def seconds(self, settings: TrainSettings) -> float:
-        """Of a whole training."""
-        return settings.iterations * (settings.batch * self.an_image + self.a_step)
+        """Seconds of a whole training."""
+        return settings.iterations * (settings.batch * self.per_image + self.per_step)
 
-    def images_a_second(self, settings: TrainSettings) -> float:
-        """Of a training with `settings`."""
+    def images_per_second(self, settings: TrainSettings) -> float:
+        """Images per second of a training."""
         return settings.iterations * settings.batch / self.seconds(settings)
 
 
 def train_rate(card: RunCard, data: Dataset, device: torch.device) -> Rate:
-    """The speed of training, from a few steps after one to warm up.
+    """The speed of training, from a few steps after one warm-up step.
 
-    Large networks are measured on few rows, from which the batch is extrapolated. The average of
-    the weights is left out. Raises NoRoom if memory is short.
+    Large networks are measured on a few rows, and the batch is extrapolated. The moving average
+    of the weights is not measured. Raises NoRoom if memory is short.
     """
     settings = card.train
     if settings is None:
@@ -82,17 +82,17 @@ def train_rate(card: RunCard, data: Dataset, device: torch.device) -> Rate:
 
 
 def _rows(size: int, settings: TrainSettings, device: torch.device) -> int:
-    """Rows a forward: the whole batch of small networks, few of large ones."""
+    """Rows per forward: the whole batch for small networks, a few for large ones."""
     share = min(settings.batch, settings.micro_batch or settings.batch)
     if size < SMALL:
         return share
     few = 4 if size < LARGE else 1
-    # A GPU that is not filled tells nothing of its speed.
+    # A few rows do not show the speed of a GPU.
     return min(share, 16 * few if device.type == "cuda" else few)
 
 
 def _check_room(size: int, frozen: int, device: torch.device) -> None:
-    """NoRoom unless weights, gradients, two moments and a margin for the rest fit."""
+    """Raise NoRoom unless weights, gradients, two moments and 30% more fit."""
     needed = int(4 * (4 * size + frozen) * 1.3)
     have = available_bytes(device)
     if have is not None and needed > have:
@@ -116,7 +116,7 @@ def _measure(
     frozen = None
     if teacher is not None:
         frozen = make_teacher(type(method), teacher, data, None, device)
-    # A warm-up of large networks takes longer than what it makes more exact on a CPU.
+    # On a CPU a warm-up of large networks takes long and improves little.
     warm_up = device.type == "cuda" or rows > 1 or rows == settings.batch
     count = STEPS if rows == settings.batch else 1
     forward = step_time = 0.0
@@ -142,14 +142,14 @@ def _measure(
 
 
 def _clock(device: torch.device) -> float:
-    """Seconds, once everything asked of `device` is done."""
+    """Seconds, after all work on `device` is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def data_or_stand_in(study: Study) -> Dataset:
-    """The study's data set or, where it is not here, random images of its preset's shape."""
+    """The study's data set or, if it is missing, random images of its preset's shape."""
     try:
         return find_dataset(study.dataset)
     except UserError:
@@ -162,29 +162,18 @@ def data_or_stand_in(study: Study) -> Dataset:
 
 
 def describe(study: Study, device: torch.device, precision: str) -> Iterator[str]:
-    """A study's runs in lines of text."""
+    """Settings, size and expected time of a study's runs, in lines of text."""
     data = data_or_stand_in(study)
     if isinstance(data, RandomImages):
         yield (
-            f"{study.dataset} is not here yet, and needed for training: bench data prepare SOURCE "
+            f"{study.dataset} is missing, and needed for training: bench data prepare SOURCE "
             f"--dataset {study.dataset}."
         )
-    for method in study.methods:
-        card = make_card(
-            method,
-            data=data,
-            preset=preset_for(study, method),
-            seed=study.seeds[0],
-            overrides=study.set if method_class(method).trains else None,
-            precision=precision,
-        )
+    weaker = weak_card(study, data, study.seeds[0])
+    for card in [*study_cards(study, data, study.seeds[0]), *([weaker] if weaker else [])]:
+        card = card.model_copy(update={"precision": precision})
         yield card.model_dump_json(indent=2, include=_SHOWN)
         yield f"{card.name}: {_cost(card, data, device)}"
-    weaker = weak_card(study, data, study.seeds[0])
-    if weaker is not None:
-        weaker = weaker.model_copy(update={"precision": precision})
-        yield weaker.model_dump_json(indent=2, include=_SHOWN)
-        yield f"{weaker.name}: {_cost(weaker, data, device)}"
 
 
 def _cost(card: RunCard, data: Dataset, device: torch.device) -> str:
@@ -195,10 +184,10 @@ def _cost(card: RunCard, data: Dataset, device: torch.device) -> str:
     try:
         rate = train_rate(card, data, device)
     except NoRoom as problem:
-        return f"{size}; how long it takes was not measured: {problem}."
+        return f"{size}; its time could not be measured: {problem}."
     kind = "random images" if isinstance(data, RandomImages) else "its own data"
     return (
         f"{size}, about {duration(rate.seconds(card.train))} at the rate measured now on {device}: "
-        f"{rate.images_a_second(card.train):,.3g} images a second in {card.precision}, from "
-        f"{rate.rows} rows of {kind} a forward."
+        f"{rate.images_per_second(card.train):,.3g} images per second in {card.precision}, from "
+        f"{rate.rows} rows of {kind} per forward."
     )

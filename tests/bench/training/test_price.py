@@ -46,10 +46,10 @@ def test_without_the_data_random_images_stand_in(method, preset, size, tmp_path,
     assert ran.code == 0, ran.err
     train = METHODS[method].presets[preset].train
     assert f" parameters, {train.iterations * train.batch:,} images, about " in ran.out
-    assert "rows of random images a forward." in ran.out
+    assert "rows of random images per forward." in ran.out
     name = METHODS[method].presets[preset].dataset
     assert f"needed for training: bench data prepare SOURCE --dataset {name}." in ran.out
-    assert " images a second in 32-true, from 4 rows" in ran.out
+    assert " images per second in 32-true, from 4 rows" in ran.out
     assert set(sizes) == {(3, size, size)}
     assert not (tmp_path / "r").exists()
 
@@ -60,7 +60,7 @@ def test_parameters_and_too_little_memory(name, count, tmp_path, monkeypatch):
     ran = bench("train", "-m", "igct", "--preset", name, "--dry-run", "--results", tmp_path / "r")
     assert ran.code == 0, ran.err
     assert f"{count:,} parameters, " in ran.out
-    assert "how long it takes was not measured: the weights, their gradients" in ran.out
+    assert "its time could not be measured: the weights, their gradients" in ran.out
     assert "and cpu has 1.0 GiB left." in ran.out
 
 
@@ -76,9 +76,9 @@ def test_a_teacher_needs_room_too(monkeypatch):
 
 def test_time_of_a_training():
     settings = TrainSettings(iterations=10, batch=8, lr=1)
-    rate = Rate(rows=2, an_image=0.5, a_step=1.0)
+    rate = Rate(rows=2, per_image=0.5, per_step=1.0)
     assert rate.seconds(settings) == 10 * (8 * 0.5 + 1)
-    assert rate.images_a_second(settings) == 80 / 50
+    assert rate.images_per_second(settings) == 80 / 50
 
 
 def test_small_networks_are_measured_on_their_batch_large_ones_on_few_rows():
@@ -98,7 +98,7 @@ def test_data_that_is_here_is_used(tmp_path):
         "--results", tmp_path / "r",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert " images a second in bf16-mixed, from 4 rows of its own data a forward." in ran.out
+    assert " images per second in bf16-mixed, from 4 rows of its own data per forward." in ran.out
 
 
 def test_a_wrong_name_is_no_stand_in(tmp_path):

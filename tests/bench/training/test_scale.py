@@ -111,7 +111,7 @@ def test_precision_is_set_for_training_alone(precision, tmp_path, monkeypatch):
         return accumulate_gradients(*arguments, **options)
 
     monkeypatch.setattr("bench.training.loop.accumulate_gradients", watch)
-    card = tiny_card("edm", precision=precision)
+    card = tiny_card("edm").model_copy(update={"precision": precision})
     train(card, find_dataset("modes1d"), tmp_path, fabric=make_fabric("cpu", precision))
     assert set(seen) == {(precision == "tf32",) * 2}
     assert (matmul.allow_tf32, cudnn.allow_tf32) == before

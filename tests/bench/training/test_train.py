@@ -250,7 +250,7 @@ def test_an_existing_run_with_other_settings_is_refused_and_kept(trained):
         "train.lr is 0.002 there, 0.5 here",
         "config.net.width is 8 there, 16 here",
         "config.sigma_data is 2.01 there, 1.0 here",
-        "give this one its own --name",
+        "use another --name",
     ):
         assert part in ran.err
     assert ran.err.count(" there, ") == 3
@@ -440,7 +440,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(fabric):
     class Three:
         world_size, global_rank = 3, 0
 
-    with pytest.raises(UserError, match=r"8 cannot be shared equally by 3 .* train\.batch=9"):
+    with pytest.raises(UserError, match=r"8 cannot be divided equally among 3 .* train\.batch=9"):
         training._rows(8, Three())
 
 

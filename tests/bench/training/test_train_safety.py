@@ -158,7 +158,7 @@ def test_an_import_keeps_out_of_a_run_that_is_being_made(tmp_path):
 def test_weights_of_nobody_are_not_taken_for_trained_ones(tmp_path, fabric):
     card, data = tiny_card("edm"), find_dataset("modes1d")
     save_weights(tmp_path / WEIGHTS, {"x": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"holds weights but no run\.json that says whose"):
+    with pytest.raises(UserError, match=r"has weights but no run\.json"):
         train(card, data, tmp_path, fabric=fabric)
     assert sorted(contents(tmp_path)) == [WEIGHTS]
 
@@ -230,8 +230,8 @@ def test_falling_back_is_said(tmp_path, fabric, monkeypatch):
     state, used = load_newest(tmp_path, said.append)
     assert (state.step, used) == (4, tmp_path / PREVIOUS)
     assert said == [
-        f"{tmp_path / STATE} is cut short or damaged: training continues from the checkpoint "
-        "before, of step 4, and repeats the steps since then."
+        f"{tmp_path / STATE} is cut short or damaged: training resumes from the previous "
+        "one, of step 4."
     ]
     flip(tmp_path / PREVIOUS)
     with pytest.raises(UserError, match=f"Checkpoint {tmp_path / STATE} is cut short or damaged"):
@@ -275,8 +275,8 @@ def test_a_rollback_goes_on_with_other_draws_and_resumes_to_equal_bytes(
     assert ran.code == 0, ran.err
     what = "The loss term 'denoise' became nan at step 7"
     assert (
-        f"{what}; modes1d-unlucky-s0 goes back to its checkpoint of step 4, and on from there "
-        "with other draws (1 of 3 times)."
+        f"{what}; modes1d-unlucky-s0 returns to its checkpoint of step 4 and continues "
+        "with other random draws (1 of 3 times)."
     ) in ran.out
     folder = run_folder(tmp_path / "a")
     assert read_card(folder).provenance["rollbacks"] == f"{what}: back to step 4"
@@ -320,7 +320,7 @@ def test_a_stop_before_the_trouble_changes_nothing_of_a_rollback(
     at_step(monkeypatch, -1, crash)
     ran = bench(*unlucky(tmp_path / "b"), "--on-nan", "rollback")
     assert ran.code == 0, ran.err
-    assert "goes back to its checkpoint of step 4" in ran.out
+    assert "returns to its checkpoint of step 4" in ran.out
     for name in (WEIGHTS, "log.jsonl"):
         whole = contents(run_folder(tmp_path / "a"))[name]
         assert contents(run_folder(tmp_path / "b"))[name] == whole
@@ -345,7 +345,7 @@ def test_after_three_rollbacks_training_stops(unlucky, tmp_path, monkeypatch):
     ran = bench(*unlucky(tmp_path), "--on-nan", "rollback")
     folder = run_folder(tmp_path)
     assert ran.code == 1
-    assert ran.out.count("goes back to its checkpoint of step 4") == 3
+    assert ran.out.count("returns to its checkpoint of step 4") == 3
     assert ran.err.startswith(
         "Error: The loss term 'denoise' became nan at step 7, after 3 rollbacks; training stopped, "
         f"the last good checkpoint is {folder / STATE}."
