@@ -1,4 +1,4 @@
-"""Tensors into safetensors files, with refusals of the machine as Python knows them."""
+"""Safetensors files, written atomically."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def write_tensors(
     metadata: Mapping[str, str],
     before: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write one safetensors file atomically; `before` is called before it takes its place.
+    """Write a safetensors file atomically; `before` is called before it is renamed to `path`.
 
-    OSError that names `path` where it cannot be written: the library says that in its own way.
+    OSError that names `path` if it cannot be written; the library raises its own error.
     """
     try:
         with atomic_path(path) as temporary:

@@ -26,16 +26,16 @@ MANY = 50_000_000
 
 
 class Loss(nn.Module):
-    """The loss as a module's forward, which is where distributed wrappers look for it.
+    """The loss as a module's forward, as distributed wrappers need it.
 
-    The teacher is no submodule: it is neither trained, averaged, stored nor synchronised.
+    The teacher is not a submodule: it is not trained, averaged, stored or synchronised.
     """
 
     def __init__(self, method: Method[Any], nets: nn.Module, teacher: Denoiser | None) -> None:
         super().__init__()
         self.method, self.nets, self.teacher = method, nets, teacher
 
-    # Mixed precision rebuilds the arguments of a forward, which frozen dataclasses do not allow.
+    # Mixed precision rebuilds the arguments of forward, which frozen dataclasses do not allow.
     def forward(
         self,
         x0: Tensor,
@@ -51,7 +51,7 @@ class Loss(nn.Module):
 
 
 def build_nets(method: Method[Any], seed: int) -> nn.Module:
-    """Networks whose initial weights depend on the seed alone."""
+    """Networks whose initial weights depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init", seed))
         try:
@@ -61,7 +61,7 @@ def build_nets(method: Method[Any], seed: int) -> nn.Module:
 
 
 def draw_batch(split: Split, method: Method[Any], rng: BatchRNG, device: torch.device) -> Batch:
-    """The step's rows of a batch drawn with replacement."""
+    """A batch of `rng`'s rows, drawn with replacement."""
     picked = rng.randint(len(split)).to(split.samples.device)
     x0 = to_model(split.samples[picked].to(device))
     labels = one_hot(split.labels[picked].to(device), method.data.num_classes)
@@ -83,8 +83,8 @@ def accumulate_gradients(
 ) -> dict[str, Tensor]:
     """Add the gradient of the mean loss over `rng`'s rows; returns the means of the terms.
 
-    With `micro_batch` the rows go forward and backward in slices. Their draws and the gradient
-    are those of one batch, but for rounding and for dropout, whose masks are a slice's own.
+    With `micro_batch` the rows go forward and backward in slices. Random draws and gradient are
+    those of one batch, except for rounding and dropout, whose masks are drawn per slice.
     """
     slices = rng.split(micro_batch or len(rng))
     means: dict[str, Tensor] = {}
@@ -106,7 +106,7 @@ def accumulate_gradients(
 
 
 def near(split: Split, device: torch.device) -> Split:
-    """A split that fits beside the networks of a GPU, moved there once; others as they are."""
+    """The split on the GPU if it is small enough, else unchanged."""
     size = math.prod(split.samples.shape) * split.samples.dtype.itemsize
     if device.type != "cuda" or size >= RESIDENT_BYTES:
         return split
@@ -115,7 +115,7 @@ def near(split: Split, device: torch.device) -> Split:
 
 @dataclass
 class Ema:
-    """Exponential moving average of weights; whole numbers among them are copied."""
+    """Exponential moving average of weights; integers are copied."""
 
     beta: float
     ramp: bool
@@ -123,7 +123,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, nets: nn.Module, step: int) -> None:
-        """Take in the weights after step `step` (0-based)."""
+        """Add the weights after step `step` (0-based)."""
         beta = min(self.beta, (1 + step) / (10 + step)) if self.ramp else self.beta
         current = nets.state_dict()
         moving = [k for k, v in current.items() if v.is_floating_point()]
@@ -147,12 +147,9 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 
 def make_optimizer(settings: TrainSettings, nets: nn.Module) -> torch.optim.Optimizer:
     """RAdam or Adam over all parameters."""
-    kinds: dict[str, type[torch.optim.RAdam | torch.optim.Adam]]
-    kinds = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
-    kind = kinds[settings.optimizer]
-    # One call over all parameters instead of one each, which on a CPU is not the default: quicker
-    # for small networks. It makes temporaries as large as all weights together, which large ones
-    # have no room for.
+    kind = torch.optim.RAdam if settings.optimizer == "radam" else torch.optim.Adam
+    # One call over all parameters is faster for small networks, but not torch's default on a CPU.
+    # Large networks have no memory for its temporaries, which are as large as all weights.
     small = sum(p.numel() for p in nets.parameters()) < MANY
     return kind(
         nets.parameters(),

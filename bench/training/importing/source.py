@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import mmap
 import pickle
-import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ from bench.training.importing.tensors import (
 
 KEYS = ("ema", "net", "model", "state_dict")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def read_source(path: Path) -> Found:
                 return _checked(path, "", "", _safetensors(path), {}, size)
             file.seek(0)
             if start.startswith(b"PK"):
-                content = _zip(file)
+                content = _zip(file, size)
             elif start.startswith(pickle.dumps(MAGIC, 2)[:-1]):
                 view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
                 content = read_legacy(view, state_dict_table(), stream=cast(Any, file))
@@ -164,47 +162,40 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise UserError(f"{path} is cut short, damaged or no safetensors file ({error}).") from None
 
 
-def _zip(file: BinaryIO) -> object:
+def _zip(file: BinaryIO, size: int) -> object:
     """The object of a torch file since 1.6: a zip archive of data.pkl and one file per storage."""
-    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        entries = {info.filename: info for info in archive.infolist()}
+        main = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(main) != 1:
+            raise UserError("The zip archive is no torch file: it has no data.pkl.")
+        root = main[0].removesuffix("data.pkl")
+        order = entries.get(f"{root}byteorder")
+        if order is not None and _stored(archive, order, size) != b"little":
+            raise UserError("The torch file was written on a big-endian machine; convert it there.")
+        storages: dict[str, Storage] = {}
+
+        def persistent(key: Any) -> Storage:
+            name, storage = new_storage(key, size)
+            if name not in storages:
+                info = entries.get(f"{root}data/{name}")
+                if info is None or info.file_size != storage.nbytes:
+                    raise UserError(f"The torch file lacks the values of storage {name[:20]!a}.")
+                storage.data = memoryview(_stored(archive, info, size))
+                storages[name] = storage
+            return storages[name]
+
+        content = io.BytesIO(_stored(archive, entries[main[0]], size))
+        return read_pickle(content, state_dict_table(), persistent=persistent)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise UserError(f"The torch file is cut short or damaged ({error}).") from None
-    entries = {info.filename: _stored(view, info) for info in archive.infolist()}
-    main = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(main) != 1:
-        raise UserError("The zip archive is no torch file: it has no data.pkl.")
-    root = main[0].removesuffix("data.pkl")
-    order = entries.get(f"{root}byteorder")
-    if order is not None and bytes(order[:8]) != b"little":
-        raise UserError("The torch file was written on a big-endian machine; convert it there.")
-    storages: dict[str, Storage] = {}
-
-    def persistent(key: Any) -> Storage:
-        name, storage = new_storage(key, len(view))
-        if name not in storages:
-            content = entries.get(f"{root}data/{name}")
-            if content is None or len(content) != storage.nbytes:
-                raise UserError(f"The torch file lacks the values of storage {name[:20]!a}.")
-            storage.data = content
-            storages[name] = storage
-        return storages[name]
-
-    return read_pickle(io.BytesIO(entries[main[0]]), state_dict_table(), persistent=persistent)
 
 
-def _stored(view: memoryview, info: zipfile.ZipInfo) -> memoryview:
+def _stored(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> bytes:
     """The bytes of an entry; torch never compresses one."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise UserError(f"The entry {info.filename[:80]!a} of the torch file is compressed.")
-    start = info.header_offset
-    header = view[start : start + _LOCAL_HEADER.size]
-    if len(header) < _LOCAL_HEADER.size or bytes(header[:4]) != b"PK\x03\x04":
-        raise UserError("The torch file is cut short or damaged.")
-    _, name, extra = _LOCAL_HEADER.unpack(header)
-    start += _LOCAL_HEADER.size + name + extra
-    content = view[start : start + info.file_size]
-    if len(content) < info.file_size:
+    if info.file_size > size:
         raise UserError("The torch file ends early.")
-    return content
+    return archive.read(info)

@@ -66,7 +66,7 @@ def check_sentences(done, *starts):
     assert "[rank" not in done.stderr, done.stderr
 
 
-FULL = "No space left on device: /disk. Make room there"
+FULL = "No space left on device: /disk. Free some disk space there"
 
 
 @pytest.mark.parametrize(

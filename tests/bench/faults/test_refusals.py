@@ -130,7 +130,7 @@ def test_tensors_that_find_no_room_name_their_file(tmp_path):
     [
         (OSError(28, "No space left", "/a/.g2.json.ab12cd34"), "left: /a/g2.json."),
         (OSError(28, "No space left", "a/.w.st.0a1b2c3d.writing/x"), "left: a/w.st."),
-        (PermissionError(13, "Permission denied", "b"), "denied: b. Get the right"),
+        (PermissionError(13, "Permission denied", "b"), "denied: b. Get write permission"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "device. Make"),
         (MemoryError(), "Out of memory."),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "Out of memory."),

@@ -98,9 +98,7 @@ def test_sweep_offline_computes_and_contradicts_download(trained, monkeypatch):
     before = contents(trained)
     ran = bench("sweep", "--offline", "--download", "--results", trained)
     assert (ran.code, ran.out) == (2, "")
-    assert (
-        ran.err == "Error: --offline forbids what --download allows: leave one of the two away.\n"
-    )
+    assert ran.err == "Error: --offline forbids what --download allows: drop one of them.\n"
     assert contents(trained) == before
     ran = bench("sweep", "--offline", "-m", "edm", "-g", "1", "-n", "4", *TOY_METRICS,
                 "--results", trained)  # fmt: skip
