@@ -1,4 +1,4 @@
-"""What extractors that are trained take: samples that need not be in memory."""
+"""The type of training samples of extractors: they need not be in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Rows(Protocol):
-    """Samples (n, ...) of which rows are taken: a tensor, or a file that is read when asked."""
+    """Samples (n, ...) that are indexed by row: a tensor, or a file that is read on demand."""
 
     @property
     def shape(self) -> torch.Size:

@@ -96,6 +96,7 @@ def register(cls: D) -> D:
         cls.__module__,
         cls.__qualname__,
     ):
-        raise ValueError(f"a data set named {cls.name!r} is registered by {taken.__module__}")
+        owner = taken.__module__
+        raise ValueError(f"a data set named {cls.name!r} is already registered by {owner}")
     DATASETS[cls.name] = cls
     return cls

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,11 @@ from bench.data.names import check_data_name
 from bench.data.prepare import prepare, remove_leftovers, source_hash
 from bench.data.prepared import read_stamp, update_stamp
 from bench.system import places
-from bench.system.claims import read_holder, tidy_claims, try_claim
 from bench.system.errors import UserError
 from bench.system.files import tidy
+from bench.system.leases import LEASE, tidy_leases
 from bench.system.progress import SILENT, Reporter
-
-CLAIM = ".claim"
-LOOK_EVERY = 0.2  # seconds
+from bench.system.sharing import in_turn
 
 
 def prepare_if_missing(
@@ -54,22 +50,26 @@ def ensure(
         raise UserError(f"There is no data source {source}.", code=2)
     places.hold(root)
     folder = root / name
-    tidy_claims(root)
-    if not (folder / CARD).exists():
-        with _alone(root, name, reporter):
-            if not (folder / CARD).exists():
-                if folder.exists():
-                    raise UserError(
-                        f"{folder} is in the way and is no prepared data set: remove it."
-                    )
-                remove_leftovers(root, name)
-                try:
-                    prepare(source, name, geometry or Geometry(), root, reporter.console)
-                except KeyboardInterrupt:
-                    again = "Stopped. Nothing was kept. Run the same command to start again."
-                    raise UserError(again, code=130) from None
-                update_stamp(folder, source=_source_marks(source))
-                return read_data_card(folder)
+    tidy_leases(root)
+
+    def is_done(_: Path) -> bool:
+        return (folder / CARD).exists()
+
+    def waiting(_: Path, holder: str) -> None:
+        reporter.say(f"{name!r} is being prepared by {holder}: waiting for it.")
+
+    for lease in in_turn([root / f".{name}{LEASE}"], lambda lease: lease, is_done, waiting):
+        if not is_done(lease):
+            if folder.exists():
+                raise UserError(f"{folder} is in the way and is no prepared data set: remove it.")
+            remove_leftovers(root, name)
+            try:
+                prepare(source, name, geometry or Geometry(), root, reporter.console)
+            except KeyboardInterrupt:
+                again = "Stopped. Nothing was kept. Run the same command to start again."
+                raise UserError(again, code=130) from None
+            update_stamp(folder, source=_source_marks(source))
+            return read_data_card(folder)
     tidy(folder)
     card = read_data_card(folder)
     _check_same(folder, card, source, geometry, reporter)
@@ -122,20 +122,3 @@ def _folders(path: Path, levels: int) -> Iterator[str]:
             below = sorted(e.path for e in entries if e.is_dir())
         for folder in below:
             yield from _folders(Path(folder), levels - 1)
-
-
-@contextmanager
-def _alone(root: Path, name: str, reporter: Reporter) -> Iterator[None]:
-    """Hold the name against other processes that would prepare under it; waits for them."""
-    path = root / f".{name}{CLAIM}"
-    explained = False
-    while (claim := try_claim(path)) is None:
-        holder = read_holder(path)
-        if holder is not None and not explained:
-            reporter.say(f"{name!r} is being prepared by {holder}: waiting for it.")
-            explained = True
-        time.sleep(LOOK_EVERY)
-    try:
-        yield
-    finally:
-        claim.release()

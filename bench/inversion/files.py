@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.data import Dataset
 from bench.data.decode import decode, read_head
+from bench.data.samples.card import class_names
 from bench.data.samples.write import png_bytes
 from bench.data.trees import FILE_MOST
 from bench.system.errors import UserError, unknown
@@ -47,8 +48,8 @@ def read_images(files: Sequence[Path], data: Dataset) -> Tensor:
 
 
 def class_index(text: str, data: Dataset, option: str) -> int:
-    """A class by its name or else its index; UserError with what there is for anything else."""
-    names = data.class_names
+    """Index of a class given by name or index; UserError for an unknown one."""
+    names = class_names(data, data.spec)
     if text in names:
         return names.index(text)
     if text.isascii() and text.isdigit() and int(text) < len(names):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -31,19 +29,14 @@ from bench.sweep.run import (
 )
 from bench.sweep.saving import SampleFiles
 from bench.system import places
-from bench.system.claims import read_holder, tidy_claims, try_claim
 from bench.system.errors import UserError
 from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
-from bench.system.holder import Holder
+from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
 from bench.system.progress import SILENT, Bar, Reporter, Say, Tick
+from bench.system.sharing import in_turn, lease_path
 from bench.training.run import Run, load_nets
-
-POLL = 0.5
-"""Seconds between two looks at what other processes hold."""
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -96,10 +89,10 @@ def sweep(
     with reporter.bar(f"sweep {evaluation.data.name}", sum(cell.n for cell in able)) as bar:
         done = 0
 
-        def waiting(cell: Cell, holder: Holder | None) -> None:
-            bar.update(done, f"{cell.what}: waiting for {holder or 'another process'}")
+        def waiting(cell: Cell, holder: str) -> None:
+            bar.update(done, f"{cell.what}: waiting for {holder}")
 
-        for cell in in_turn(able, work.claim, work.has_nothing_to_do, waiting):
+        for cell in in_turn(able, work.lease_path, work.has_nothing_to_do, waiting):
             try:
                 work.do(cell, partial(_ticker, bar, done, cell.what))
             except UserError:
@@ -132,8 +125,8 @@ class _Work:
         self.outcome = Outcome()
         self._loaded: tuple[Run, nn.Module] | None = None
 
-    def claim(self, cell: Cell) -> Path:
-        return claim_path(row_path(self.experiment.cells, cell.run.name, cell.key))
+    def lease_path(self, cell: Cell) -> Path:
+        return lease_path(row_path(self.experiment.cells, cell.run.name, cell.key))
 
     def has_nothing_to_do(self, cell: Cell) -> bool:
         row = is_done(cell, self.evaluation, self.experiment)
@@ -217,65 +210,23 @@ def floor_row(
     if split is None:
         return None
     path = row_path(experiment.cells, FLOOR_RUN.format(data.name), floor_key(split, evaluation))
-    said = False
 
-    def waiting(_: Path, holder: Holder | None) -> None:
-        nonlocal said
-        if not said:
-            tell(f"{data.name}: {holder or 'another process'} measures real samples; waiting.")
-        said = True
+    def waiting(_: Path, holder: str) -> None:
+        tell(f"{data.name}: {holder} measures real samples; waiting.")
 
     def stored(_: Path) -> Row | None:
         return stored_floor(split, evaluation, experiment)
 
     row = None
-    for _ in in_turn([path], claim_path, lambda path: stored(path) is not None, waiting):
+    for _ in in_turn([path], lease_path, lambda path: stored(path) is not None, waiting):
         row = stored(path) or measure_floor(data, evaluation, experiment, split, tell)
     return row
-
-
-def claim_path(row: Path) -> Path:
-    """The claim of the process that makes a row, beside it."""
-    return row.with_name(f".{row.stem}.claim")
-
-
-def in_turn(
-    items: Sequence[T],
-    claim: Callable[[T], Path],
-    is_done: Callable[[T], bool],
-    waiting: Callable[[T, Holder | None], None],
-) -> Iterator[T]:
-    """Yield every item once: under its claim while the loop's body runs, those of others last.
-
-    An item that is done is yielded without a claim. Another process may have done an item just
-    before it was claimed, so that the body has to look again. `waiting` is called while only items
-    that others hold are left; their claims expire with them.
-    """
-    todo = list(items)
-    while todo:
-        held: list[T] = []
-        for item in todo:
-            if is_done(item):
-                yield item
-                continue
-            mine = try_claim(claim(item))
-            if mine is None:
-                held.append(item)
-                continue
-            try:
-                yield item
-            finally:
-                mine.release()
-        if len(held) == len(todo):
-            waiting(held[0], read_holder(claim(held[0])))
-            time.sleep(POLL)
-        todo = held
 
 
 def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
     """Remove what killed sweeps left of files that will not be written again."""
     tidy(experiment.cache)
     for run in runs:
-        tidy_claims(experiment.cells / run)
+        tidy_leases(experiment.cells / run)
         for folder in (experiment.cells, experiment.samples, experiment.inversions):
             tidy(folder / run)

@@ -157,7 +157,7 @@ def _sweep(
             weights=request.weights,
             download=request.download,
             device=request.device,
-            tell=say,
+            say=say,
             patient=not request.dry_run,
         )
     except TakesLong:

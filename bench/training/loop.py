@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.data import Dataset
-from bench.system.claims import tidy_claims
 from bench.system.devices import compile_nets, matmul_precision
 from bench.system.errors import UserError
 from bench.system.files import tidy
+from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
 from bench.system.progress import SILENT, Reporter
 from bench.system.signals import stop_signals
@@ -356,7 +356,7 @@ def _finished(card: RunCard, folder: Path, leader: bool, reporter: Reporter) -> 
     if leader:  # in case a process was killed right after it wrote the weights
         remove_states(folder)
         tidy(folder)
-        tidy_claims(folder)
+        tidy_leases(folder)
     reporter.say(f"{card.name} is trained already.")
     return folder / WEIGHTS
 

@@ -15,7 +15,7 @@ second_network.py | weights, init file, null file |
 | samples: folder, ZIP, npz, their card | bench/images_in.py, sample_card.py | sample ... |
 | samples that are to be gone on with | bench/images_out.py | output ... |
 | classes of samples (.npy, text) | bench/evaluating/sides.py | labels ... |
-| statistics (npz, EDM2's pickles) | bench/statistics/read.py | statistics ... |
+| statistics (npz, EDM2's pickles) | bench/evaluation/statistics_files.py | statistics ... |
 | checkpoints to import (.pkl, .pt, .safetensors) | bench/importing/ | import ... |
 | data sources: folder, tar, zip and all forms within | bench/data/trees.py, decode.py, \
 batches.py, arrays.py, sources/ | source ... |
@@ -50,7 +50,7 @@ from bench.data.samples.write import first_missing
 from bench.data.sources import find_source as find_form
 from bench.data.trees import open_tree
 from bench.evaluation.cache import _load as load_cached
-from bench.evaluation.statistics.read import is_statistics, read_statistics
+from bench.evaluation.statistics_files import is_statistics, read_statistics
 from bench.experiment.inversion_rows import read_inversion
 from bench.experiment.place import Experiment
 from bench.experiment.rows import read_row

@@ -148,7 +148,7 @@ def test_ambient_precision_does_not_matter():
 
 
 @pytest.mark.parametrize("name", ["half one image", "tight clusters"])
-def test_everything_is_made_where_the_features_are(name):
+def test_results_are_on_the_device_of_the_features(name):
     real, fake = made(name)
     expected = ours(real, fake, 3, True, (64, 64))[2]
     # Whatever names no device is made elsewhere, and operations of both fail.

@@ -73,7 +73,7 @@ def archive(model, tmp_path_factory):
     return path
 
 
-def test_equal_to_torch_fidelitys_network(model, state, tmp_path):
+def test_equals_the_network_of_torch_fidelity(model, state, tmp_path):
     net = read_clip(Weights(state, tmp_path))
     x = torch.randn(2, 3, 336, 336, generator=torch.Generator().manual_seed(1))
     expected = model(x)
@@ -83,7 +83,7 @@ def test_equal_to_torch_fidelitys_network(model, state, tmp_path):
     assert (net.width, net.side) == (128, 336)
 
 
-def test_embeddings_are_of_unit_length_and_of_the_documented_images(weights, model):
+def test_embeddings_have_unit_length_and_use_the_documented_preprocessing(weights, model):
     extractor = ClipExtractor(weights)
     images = uint8_images(3, (3, 32, 32))
     found = extractor(images)
@@ -109,7 +109,7 @@ def test_embeddings_are_of_unit_length_and_of_the_documented_images(weights, mod
         extractor(images.float())
 
 
-def test_the_published_archive_is_read_without_its_code(archive, weights, model, monkeypatch):
+def test_published_archive_is_read_without_its_code(archive, weights, model, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", None)
     monkeypatch.setattr(torch._C, "import_ir_module", None)
     read = read_torchscript(archive, "visual.")
@@ -122,7 +122,7 @@ def test_the_published_archive_is_read_without_its_code(archive, weights, model,
     assert re.fullmatch("[0-9a-f]{64}", extractor.hash)
 
 
-def test_the_hash_changes_with_weights_and_resize(weights, state, tmp_path, monkeypatch):
+def test_hash_changes_with_weights_and_resize(weights, state, tmp_path, monkeypatch):
     extractor = ClipExtractor(weights)
     state["visual.proj"][0, 0] += 0.25
     safetensors.torch.save_file(state, tmp_path / "changed.safetensors")
@@ -131,7 +131,7 @@ def test_the_hash_changes_with_weights_and_resize(weights, state, tmp_path, monk
     assert ClipExtractor(weights).hash != extractor.hash
 
 
-def test_cmmd_takes_it(weights):
+def test_cmmd_accepts_the_extractor(weights):
     extractor = ClipExtractor(weights)
     assert (extractor.name, extractor.dim) == ("clip", 96)
     assert ClipMmd().supports(domain="image", extractor=extractor, exact=None) is None

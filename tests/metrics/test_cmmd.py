@@ -67,7 +67,7 @@ def test_replicates_are_values_without_their_group():
     np.testing.assert_allclose(cmmd(real, fake).replicates, expected, atol=1e-9)
 
 
-def test_is_for_clip_alone():
+def test_other_extractors_than_clip_are_refused():
     stub = Stub()
     reason = ClipMmd().supports(domain="image", extractor=stub, exact=None)
     assert reason == "cmmd is defined for CLIP embeddings, not for those of stub"
@@ -77,6 +77,6 @@ def test_is_for_clip_alone():
     assert not ClipMmd.default
 
 
-def test_a_zero_embedding_is_refused():
+def test_zero_embedding_is_refused():
     with pytest.raises(ValueError, match="no direction"):
         cmmd(np.zeros((3, 2)), np.ones((3, 2)))

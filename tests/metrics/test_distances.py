@@ -13,7 +13,7 @@ def normal(n, dim, seed=0):
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 64, 1001])
-def test_exact_distances_are_those_of_rational_arithmetic(dim):
+def test_exact_distances_agree_with_rational_arithmetic(dim):
     x, y = normal(5, dim), normal(5, dim, 1) * 100
     i = torch.arange(5)
     for found, a, b in zip(exact(x, i, y, i).tolist(), x.tolist(), y.tolist(), strict=True):
@@ -22,7 +22,7 @@ def test_exact_distances_are_those_of_rational_arithmetic(dim):
         assert abs(Fraction(found) - true) <= true * Fraction(4 + math.ceil(math.log2(dim)), 2**53)
 
 
-def test_exact_distances_depend_on_the_two_rows_alone():
+def test_exact_distances_depend_only_on_the_two_rows():
     # D makes batches of 2; 501 pairs leave one alone.
     x = normal(40, 60_000)
     i, j = torch.randint(0, 40, (2, 501), generator=torch.Generator().manual_seed(0))
@@ -85,7 +85,7 @@ def test_bounds_hold(name):
     assert ((sharp.high - sharp.low) <= 1e-15 * (x.shape[1] + 16) * norms + 1e-200).all()
 
 
-def test_lowered_precision_is_set_aside_and_restored():
+def test_lowered_precision_is_disabled_and_restored():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

@@ -14,7 +14,7 @@ from metrics.errors import (
 )
 
 
-def test_groups_of_one_class_are_equal_parts_always_the_same():
+def test_groups_of_one_class_are_equal_and_reproducible():
     groups = jackknife_groups(np.zeros(45, int))
     np.testing.assert_array_equal(np.bincount(groups), [3] * 5 + [2] * 15)
     np.testing.assert_array_equal(groups, jackknife_groups(np.ones(45, int)))
@@ -34,7 +34,7 @@ def test_groups_hold_a_share_of_every_class(n):
     assert not groups.flags.writeable
 
 
-def test_classes_that_alternate_are_not_taken_for_noise():
+def test_alternating_classes_do_not_inflate_the_error():
     # Ten classes at 0..9 without any spread: another balanced set has the same mean exactly.
     labels = np.arange(200) % 10
     values = labels.astype(float)
@@ -136,7 +136,7 @@ def test_paired_difference_of_correlated_sets():
     assert paired_difference(found, found).value == 0.0
 
 
-def test_seed_blocks_have_the_interval_of_student():
+def test_seed_blocks_have_the_student_t_interval():
     values = [1.0, 2.0, 4.0]
     found = seeds_se(values)
     se = np.std(values, ddof=1) / np.sqrt(3)
@@ -161,5 +161,5 @@ def test_refusals():
         paired_difference(Estimate(1.0), Estimate(1.0, replicates=(1.0, 2.0)))
     with pytest.raises(ValueError, match="at least 2 finite values"):
         seeds_se([1.0])
-    with pytest.raises(ValueError, match="do not belong"):
+    with pytest.raises(ValueError, match="do not match"):
         mean_estimate(np.zeros(3), np.zeros(2, int))

@@ -40,7 +40,7 @@ def test_agrees_with_torch_fidelity_and_sqrtm(dim):
 
 
 @pytest.mark.parametrize("power", [0, 1, 2, 4])
-def test_identical_moments_are_at_zero_for_any_spectrum(power):
+def test_identical_moments_have_distance_zero_for_any_spectrum(power):
     # Flat spectra take the eigenvalues, steep ones, whose roots these would blur, the norm.
     dim = 300
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
@@ -53,7 +53,7 @@ def test_identical_moments_are_at_zero_for_any_spectrum(power):
     assert frechet_distance(moments, double) == pytest.approx(expected, rel=1e-7)
 
 
-def test_a_covariance_of_lower_rank_on_one_side_only():
+def test_rank_deficient_covariance_on_one_side():
     # Commuting: the distance is sum (sqrt a - sqrt b)^2, the second set has half the dimensions.
     dim = 40
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
@@ -87,7 +87,7 @@ def test_two_gaussians_that_do_not_commute():
 
 @pytest.mark.parametrize(("n", "dim"), [(500, 64), (40, 64), (40, 300), (2, 5)])
 @pytest.mark.parametrize("kept", [False, True])
-def test_identical_sets_are_at_zero(n, dim, kept):
+def test_identical_sets_have_distance_zero(n, dim, kept):
     x = features(n, dim, 3)
     moments = moments_of(x)
     given = {"real_features": x, "fake_features": x} if kept else {}
@@ -208,7 +208,7 @@ def test_metric_takes_the_features_of_the_extractor():
         FrechetDistance().compute(**sets, extractor="other")
 
 
-def test_refuses_what_does_not_belong_together():
+def test_shapes_that_do_not_match_are_refused():
     a, b = moments_of(features(10, 3, 0)), moments_of(features(10, 4, 0))
     with pytest.raises(ValueError, match="real features have 3 dimensions, generated ones 4"):
         frechet_distance(a, b)

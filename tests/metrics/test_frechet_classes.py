@@ -20,7 +20,7 @@ def compute(metric, real, fake):
 
 
 @pytest.mark.parametrize("dim", [5, 60])
-def test_is_the_mean_of_the_distances_of_the_classes(dim):
+def test_value_is_the_mean_distance_of_the_classes(dim):
     # Twenty samples a class: above and below as many as dimensions.
     real, fake = classes(90, dim, 1), classes(60, dim, 2)
     expected = []
@@ -35,7 +35,7 @@ def test_is_the_mean_of_the_distances_of_the_classes(dim):
     assert len(found.replicates) == 20
 
 
-def test_sees_exchanged_classes_that_the_whole_set_hides():
+def test_exchanged_classes_are_detected_unlike_by_fd():
     real, right, wrong = classes(600, 4, 1), classes(600, 4, 2), classes(600, 4, 2, (1, 2, 0))
     assert compute(FrechetDistance, real, wrong).value < 0.5
     assert compute(ClassFrechet, real, right).value < 0.5
@@ -63,7 +63,7 @@ def test_error_is_the_sampling_deviation():
 
 def test_refuses_classes_that_are_too_small():
     real, fake = classes(90, 4, 1), classes(9, 4, 2)
-    with pytest.raises(ValueError, match=r"class 0 has 3 generated samples; .* needs 4"):
+    with pytest.raises(ValueError, match=r"class 0 has 3 generated samples; .* needs at least 4"):
         compute(ClassFrechet, real, fake)
     with pytest.raises(ValueError, match="class 0 has 3 real samples"):
         compute(ClassFrechet, fake, real)

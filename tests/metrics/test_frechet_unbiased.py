@@ -14,7 +14,7 @@ from metrics.frechet_unbiased import (
 from .helpers import vectors
 
 
-def test_the_bias_of_equal_gaussians_is_removed():
+def test_bias_of_equal_gaussians_is_removed():
     # N(0, I_8), n1 = 300, n2 = 500: the plug-in is at (1/300 + 1/500) (8 + 8 * 9 / 4) = 0.1387.
     rng = np.random.default_rng(0)
     plug_in, corrected, errors = [], [], []
@@ -35,7 +35,7 @@ def test_the_bias_of_equal_gaussians_is_removed():
     assert np.std(corrected) < np.mean(errors) < 2 * np.std(corrected)
 
 
-def test_a_known_distance_is_met_without_bias():
+def test_corrected_distance_is_unbiased_for_known_gaussians():
     rng = np.random.default_rng(1)
     step, scale, dim = 0.4, 1.5, 5
     truth = dim * (step**2 + (scale - 1) ** 2)
@@ -54,7 +54,7 @@ def test_a_known_distance_is_met_without_bias():
     assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.25)
 
 
-def test_replicates_are_for_differences_of_methods():
+def test_replicates_give_smaller_errors_of_differences():
     rng = np.random.default_rng(2)
     real = vectors(rng.normal(size=(400, 6)))
     noise = rng.normal(size=(300, 6))
@@ -99,7 +99,7 @@ def test_balanced_classes_stay_balanced_in_subsets():
     assert np.mean(np.abs(values)) < 4 * (1 / 400 + 1 / 4000)
 
 
-def test_infinity_depends_on_its_seed_alone():
+def test_infinity_depends_only_on_its_seed():
     rng = np.random.default_rng(0)
     sets = [vectors(rng.normal(size=(60, 4))) for _ in range(2)]
     assert frechet_infinity(*sets, "identity") == frechet_infinity(*sets, "identity")
@@ -112,7 +112,7 @@ def test_refusals():
     streamed = SampleSet(full.n, full.labels, moments=full.moments)
     with pytest.raises(ValueError, match="no features of extractor 'identity'"):
         frechet_corrected(streamed, full, "identity")
-    with pytest.raises(ValueError, match="3 samples a set, got 30 real, 2 generated"):
+    with pytest.raises(ValueError, match="3 samples per set, got 30 real, 2 generated"):
         frechet_corrected(full, vectors(np.eye(4)[:2]), "identity")
     with pytest.raises(ValueError, match="20 samples"):
         frechet_infinity(full, vectors(np.eye(4)), "identity")

@@ -144,7 +144,7 @@ def test_features_do_not_depend_on_the_batch(extractors, images, monkeypatch):
     assert parts.logits.shape == (3, 1008)
 
 
-def test_spatial_features_are_those_of_the_branch(weights, theirs, images):
+def test_spatial_features_equal_those_of_the_branch(weights, theirs, images):
     spatial = InceptionSpatialExtractor(weights)
     seen = []
     hook = theirs.Mixed_6d.branch1x1.register_forward_hook(lambda *found: seen.append(found[2]))

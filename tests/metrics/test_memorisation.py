@@ -59,7 +59,7 @@ def test_copies_are_found_and_fresh_samples_are_not():
     assert authenticity(given, near, groups(500)).value == 0.0
 
 
-def test_a_third_of_copies_lowers_authenticity_by_a_third():
+def test_one_third_of_copies_lowers_authenticity_by_one_third():
     given, fresh = normal(600, 6, 1), normal(600, 6, 2)
     mixed = fresh.copy()
     mixed[::3] = given[::3]
@@ -80,7 +80,7 @@ def test_fresh_samples_are_authentic_unless_neighbours_are_mutual(dim, mutual):
 def test_copies_of_repeated_samples_are_copies():
     given = np.repeat(normal(50, 4, 0), 2, axis=0)
     assert authenticity(given, given[:20].copy(), groups(20)).value == 0.0
-    with pytest.raises(ValueError, match="no distance to compare with"):
+    with pytest.raises(ValueError, match="their median distance is 0"):
         nearest_ratio(given, given, groups(100))
 
 

@@ -16,7 +16,7 @@ def sliced(real, fake, **options):
     return sliced_distance(real, fake, groups(len(fake)), **options)
 
 
-def test_a_shift_is_its_squared_length():
+def test_shift_gives_its_squared_length():
     # Per direction (shift . u)^2, whose mean is |shift|^2 / D; the directions' error is stated.
     x = np.random.default_rng(0).normal(size=(300, 20))
     shift = np.linspace(0, 1, 20)

@@ -9,10 +9,14 @@ from prdc import compute_prdc
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from metrics.errors import jackknife, jackknife_groups
-from metrics.neighbours import NeighbourScores, neighbour_scores, neighbourhoods, squared_radii
+from metrics.neighbours import NeighbourScores, neighbourhoods, squared_radii
 from metrics.registry import METRICS
 
 from .helpers import vectors
+
+
+def neighbour_scores(*args, **options):
+    return neighbourhoods(*args, **options).scores
 
 
 def gaussian(n, m, dim, seed=0, offset=0.0):
@@ -120,7 +124,7 @@ def test_order_does_not_matter():
 @pytest.mark.parametrize(
     ("tail", "k", "closed"), [("k3", 3, True), ("k5_strict", 5, False)], ids=["k3", "k5_strict"]
 )
-def test_metrics_give_the_scores(tail, k, closed):
+def test_metrics_return_the_scores(tail, k, closed):
     real, fake = copies(100, 10)
     sets = {"real": vectors(real), "fake": vectors(fake)}
     metrics = [METRICS[f"{name}_{tail}"] for name in NeighbourScores._fields]
@@ -131,7 +135,7 @@ def test_metrics_give_the_scores(tail, k, closed):
     assert {metric.default for metric in metrics} == {closed}
 
 
-def test_labels_and_documentation():
+def test_variants_have_labels_and_documentation():
     assert METRICS["precision_k3"].label == "Precision (k=3)"
     assert METRICS["coverage_k5_strict"].label == "Coverage (k=5, strict)"
     assert METRICS["recall_k5_strict"].__doc__.startswith("Share of real samples")
@@ -170,7 +174,7 @@ def test_errors_and_replicates():
     assert len(density.replicates) == 20
 
 
-def test_errors_are_those_of_repeated_generation():
+def test_errors_agree_with_repeated_generation():
     # Real samples fixed, as the errors say; 60 generated sets tell a deviation to within 9%.
     rng = np.random.default_rng(0)
     real = rng.normal(size=(400, 8)).astype(np.float32)

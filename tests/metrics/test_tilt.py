@@ -63,7 +63,7 @@ def test_agrees_with_quadrature_of_the_definition(exact, g):
 
 @pytest.mark.parametrize("exact", [OVERLAP, MANY, PLANE])
 @pytest.mark.parametrize("g", [0.0, 1.0, 3.0, 13.0])
-def test_is_normalised(exact, g):
+def test_tilted_density_is_normalised(exact, g):
     for label in range(len(exact.means)):
         found = tilted(exact, label, g)
         density = np.exp(found.log_density)
@@ -72,7 +72,7 @@ def test_is_normalised(exact, g):
         assert float(density) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_without_guidance_it_is_the_class_density():
+def test_tilt_without_guidance_is_the_class_density():
     found = tilted(MANY, 0, 1.0)
     np.testing.assert_allclose(
         np.exp(found.log_density), pdf(found.axes[0], MANY.means[0], 0.4), atol=1e-9
@@ -89,7 +89,7 @@ def test_without_guidance_it_is_the_class_density():
     np.testing.assert_allclose(np.exp(plane.log_density), exact, atol=1e-9)
 
 
-def test_at_zero_it_is_the_density_of_all_classes():
+def test_tilt_at_scale_zero_is_the_density_of_all_classes():
     found = tilted(OVERLAP, 0, 0.0)
     both = (pdf(found.axes[0], [[0.5]], 0.6) + pdf(found.axes[0], [[-0.5]], 0.6)) / 2
     np.testing.assert_allclose(np.exp(found.log_density), both, atol=1e-9)
@@ -106,7 +106,7 @@ def test_two_classes_have_a_closed_form(g):
 
 
 @pytest.mark.parametrize("g", [3.0, 13.0])
-def test_classes_that_are_far_apart_are_not_tilted(g):
+def test_distant_classes_are_not_tilted(g):
     found = tilted(APART, 1, g)
     np.testing.assert_allclose(
         np.exp(found.log_density), pdf(found.axes[0], [[-2.0]], 0.2), atol=1e-8
@@ -114,7 +114,7 @@ def test_classes_that_are_far_apart_are_not_tilted(g):
     assert tilt_distance(APART, g) < 1e-6
 
 
-def test_where_the_other_class_dominates_it_is_a_moved_gaussian():
+def test_tilt_is_a_shifted_gaussian_if_the_other_class_dominates():
     # Against p(x) = N(-m, std^2) alone, p_g would be N(m + 2 m (g - 1), std^2); the class at +m
     # is too faint to matter only where x is far below: there the logarithms differ by a constant.
     x = np.linspace(-9, -8, 5)[:, None]
@@ -123,7 +123,7 @@ def test_where_the_other_class_dominates_it_is_a_moved_gaussian():
     np.testing.assert_allclose(np.diff(found), np.diff(moved), rtol=1e-6)
 
 
-def test_a_plane_of_classes_along_x_is_a_line():
+def test_two_dimensions_reduce_to_one_for_classes_on_a_line():
     line, plane = tilted(OVERLAP, 0, 4.0), tilted(PAIR, 0, 4.0)
     (nodes, below), (along, across) = plane.marginals
     np.testing.assert_allclose(below, np.interp(nodes, *line.marginals[0]), atol=1e-4)
@@ -131,7 +131,7 @@ def test_a_plane_of_classes_along_x_is_a_line():
     np.testing.assert_allclose(across, scipy.stats.norm.cdf(along, 0, 0.6), atol=5e-6)
 
 
-def test_a_density_that_fits_no_grid_is_refused():
+def test_density_too_large_for_the_grid_is_refused():
     with pytest.raises(ValueError, match="does not fit on a grid"):
         tilted(ExactMixture((np.array([[0.0, 0.0]]), np.array([[900.0, 0.0]])), 0.1), 0, 2.0)
     with pytest.raises(ValueError, match="not 3"):
@@ -161,7 +161,7 @@ def test_w1_on_a_grid_agrees_with_the_closed_form():
     assert grid_w1(np.array([100.0]), nodes, below) == pytest.approx(100 - mean, abs=1e-6)
 
 
-def test_distance_of_the_tilt_agrees_with_its_quantiles():
+def test_tilt_distance_agrees_with_quantiles():
     g = 4.0
     by_class = [
         scipy.stats.wasserstein_distance(
@@ -204,7 +204,7 @@ def drawn(exact, g, n, seed):
     return np.concatenate(parts)[:, None], np.repeat([0, 1], n)
 
 
-def test_samples_of_the_tilted_density_are_at_no_distance_from_it():
+def test_samples_of_the_tilted_density_have_distance_zero():
     x, labels = drawn(OVERLAP, 5.0, 2000, 0)
     w1, kl = (compute(name, x, labels, OVERLAP, 5.0) for name in ("w1_tilted", "kl_tilted"))
     assert w1.value < 0.03
@@ -214,7 +214,7 @@ def test_samples_of_the_tilted_density_are_at_no_distance_from_it():
     assert class_w1(x, labels, OVERLAP) > 5 * w1.value
 
 
-def test_at_scale_one_it_is_w1():
+def test_w1_tilted_equals_w1_at_scale_one():
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(200, 1)), np.arange(200) % 2
     real = SampleSet(n=0, labels=np.zeros(0, np.int64), exact=OVERLAP)
@@ -273,7 +273,7 @@ def test_refusals(name):
     assert "exact density" in metric.supports(domain="vector", extractor=None, exact=None)
 
 
-def test_a_set_keeps_all_it_holds():
+def test_at_guidance_keeps_all_fields():
     x, labels = drawn(OVERLAP, 1.0, 20, 0)
     plain = vectors(x, labels, OVERLAP)
     guided = at_guidance(plain, 3.0)

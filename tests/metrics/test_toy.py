@@ -8,7 +8,7 @@ from scipy.special import ndtr, ndtri
 
 from metrics.base import ExactMixture
 from metrics.registry import METRICS
-from metrics.toy import class_shift, class_w1, mixture_w1, share_within
+from metrics.toy import class_shift, class_w1, is_within, mixture_w1
 
 from .helpers import vectors
 
@@ -101,7 +101,7 @@ def test_classes_weigh_the_same():
 def test_labels_matter():
     x, labels = pair(1000)
     assert class_w1(x, 1 - labels, MODES_1D) == pytest.approx(4.0, abs=1e-3)
-    assert share_within(x, 1 - labels, MODES_1D) == 0.0
+    assert is_within(x, 1 - labels, MODES_1D).mean() == 0.0
     assert class_w1(x[:1000], labels[:1000], MODES_1D) < 1e-3
 
 
@@ -117,7 +117,7 @@ def test_two_dimensions_and_several_modes():
     assert class_w1(x, labels, exact) < 0.05
     assert class_shift(x, labels, exact) == pytest.approx(0.0, abs=0.05)
     # 1 - exp(-9 / 2) with the binomial error of 40000.
-    assert share_within(x, labels, exact) == pytest.approx(0.98889, abs=0.003)
+    assert is_within(x, labels, exact).mean() == pytest.approx(0.98889, abs=0.003)
     moved = x + 0.6 * np.sign(means[:, :1]) * np.array([1.0, 0.0])
     assert class_shift(moved, labels, exact) == pytest.approx(2.0, abs=0.05)
 
@@ -126,14 +126,14 @@ def test_diagonal_overshoot_is_measured_along_the_diagonal():
     exact = ExactMixture((np.array([[2.0, 2.0]]),), 0.2)
     x = np.full((4, 2), 2 + 0.2 * 3 / np.sqrt(2))
     assert class_shift(x, np.zeros(4, int), exact) == pytest.approx(3.0)
-    assert share_within(x, np.zeros(4, int), exact, radius=3.001) == 1.0
-    assert share_within(x, np.zeros(4, int), exact, radius=2.999) == 0.0
+    assert is_within(x, np.zeros(4, int), exact, radius=3.001).mean() == 1.0
+    assert is_within(x, np.zeros(4, int), exact, radius=2.999).mean() == 0.0
 
 
 def test_diverged_samples_give_large_numbers():
     x, labels = pair(50)
     assert class_w1(x * 1e8, labels, MODES_1D) == pytest.approx(2e8, rel=1e-3)
-    assert share_within(x * 1e8, labels, MODES_1D) == 0.0
+    assert is_within(x * 1e8, labels, MODES_1D).mean() == 0.0
 
 
 def test_supports():

@@ -67,7 +67,7 @@ def test_features_do_not_depend_on_the_batch(extractor, images, monkeypatch):
     torch.testing.assert_close(parts, together, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_grey_images_are_repeated_and_others_refused(extractor, images):
+def test_grey_images_are_repeated_and_other_inputs_refused(extractor, images):
     grey = images[:1, :1]
     assert torch.equal(extractor(grey).features, extractor(grey.repeat(1, 3, 1, 1)).features)
     for bad in (images.float(), images[0], images[:, :2]):

@@ -175,7 +175,7 @@ def _edits(data: Inversions, dataset: str) -> Table:
             return Text("")
         if row.status != "ok":
             return footnotes.events([row])
-        return Text("" if row.edits is None else _share(row.edits))
+        return Text("" if row.edits is None else share_text(row.edits))
 
     lines = []
     for label, rows in runs.items():
@@ -187,7 +187,7 @@ def _edits(data: Inversions, dataset: str) -> Table:
     first = _first_ok([row for rows in runs.values() for row in rows])
     notes = footnotes.notes
     if first is not None and first.real is not None and first.edits is not None:
-        ceiling = (Text(DASH), Text(DASH), *[Text(_share(first.real))] * len(scales))
+        ceiling = (Text(DASH), Text(DASH), *[Text(share_text(first.real))] * len(scales))
         lines.append(Line("real images, unedited (ceiling)", ceiling, "floor"))
         general = (
             f"Share of {first.edits.n} edits of {first.n} images that the extractor "
@@ -204,7 +204,8 @@ def _edits(data: Inversions, dataset: str) -> Table:
     )
 
 
-def _share(share: Share) -> str:
+def share_text(share: Share) -> str:
+    """A share with its interval: "0.250 (0.181–0.335)"."""
     return f"{share.value:.3f} ({share.low:.3f}{DASH}{share.high:.3f})"
 
 

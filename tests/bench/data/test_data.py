@@ -130,5 +130,5 @@ def test_the_hash_sees_samples_labels_and_shape():
 
 def test_a_taken_name_is_refused():
     other = type("Other", (DATASETS["modes1d"],), {"name": "digits", "__module__": "elsewhere"})
-    with pytest.raises(ValueError, match=r"'digits' is registered by bench\.data\.digits"):
+    with pytest.raises(ValueError, match=r"'digits' is already registered by bench\.data\.digits"):
         register(other)

@@ -101,7 +101,7 @@ def test_the_data_root_can_be_named(source, tmp_path, root, preset):
         (["prepare", "nowhere.zip"], "There is no data source nowhere.zip."),
         (["prepare", "SOURCE", "--crop", "centre", "--size", "4"], "Did you mean 'center'?"),
         (["prepare", "SOURCE", "--resize", "boxx", "--size", "4"], "Did you mean 'box'?"),
-        (["prepare", "SOURCE", "--resize", "bicubic"], "--crop and --resize go with --size"),
+        (["prepare", "SOURCE", "--resize", "bicubic"], "--crop and --resize need --size"),
         (["prepare", "SOURCE", "--size", "0"], "Invalid value for '--size'"),
         (["prepare", "SOURCE", "--dataset", "digits"], "'digits' is taken by a built-in"),
         (["prepare", "SOURCE", "--dataset", "a/b"], "data set name 'a/b' cannot be a folder"),

@@ -45,7 +45,7 @@ def test_untouched_rows_are_equal_and_a_changed_number_of_any_kind_differs(inver
     assert ran.code == 0, ran.err
     rows = [*inverted.glob("default/cells/*/*.json"), *inverted.glob("default/inversions/*/*.json")]
     able = sum(json.loads(path.read_text())["status"] == "ok" for path in rows)
-    assert f"Of {len(rows)} rows {able} were looked at: {able} equal to the last bit" in ran.out
+    assert f"Checked {able} of {len(rows)} rows: {able} equal bit for bit" in ran.out
     path, row = row_at(inverted, "igct")
     others = [p for p in rows if p != path]
     for other in others:
@@ -91,4 +91,4 @@ def test_a_row_under_another_name_is_found(inverted):
     path.rename(path.with_name("0" * 24 + ".json"))
     ran = verify(inverted, "--seed", "1")
     assert ran.code == 1
-    assert "its name is that of another cell; its own is" in ran.out
+    assert "its name is that of another cell; it should be" in ran.out

@@ -19,11 +19,12 @@ from bench.experiment.place import Experiment
 from bench.experiment.rows import Row, read_rows, row_path
 from bench.sweep import execute
 from bench.sweep import run as run_module
-from bench.sweep.execute import claim_path, in_turn
-from bench.system.claims import Claim, read_holder, try_claim
+from bench.system import sharing
 from bench.system.failures import is_out_of_memory
 from bench.system.files import sha256
+from bench.system.leases import Lease, read_holder, try_lease
 from bench.system.memory import Batches
+from bench.system.sharing import in_turn, lease_path
 from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
 from methods.oracle import Oracle
@@ -34,7 +35,7 @@ def _worker(folder: Path, name: str, pause: float) -> None:
     def is_done(item: int) -> bool:
         return (folder / f"{item}.done").exists()
 
-    for item in in_turn(range(12), lambda i: folder / f"{i}.claim", is_done, lambda *_: None):
+    for item in in_turn(range(12), lambda i: folder / f"{i}.lease", is_done, lambda *_: None):
         if is_done(item):
             continue
         with (folder / "log").open("a") as log:
@@ -56,24 +57,31 @@ def test_processes_do_every_item_exactly_once(tmp_path: Path) -> None:
     lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     assert sorted(int(item) for item, _ in lines) == list(range(12))
     assert len({name for _, name in lines}) > 1
-    assert not list(tmp_path.glob("*.claim"))
+    assert not list(tmp_path.glob("*.lease"))
 
 
 def test_what_another_holds_comes_last_and_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "POLL", 0.0)
-    held = try_claim(tmp_path / "0.claim")
+    held = try_lease(tmp_path / "0.lease")
     assert held is not None
-    told = []
+    holder, told = read_holder(held.path), []
 
-    def waiting(item: int, holder: object) -> None:
-        told.append((item, str(holder)))
-        held.release()
+    def waiting(item: int, holder: str) -> None:
+        told.append((item, holder))
 
-    order = list(in_turn([0, 1, 2], lambda i: tmp_path / f"{i}.claim", lambda _: False, waiting))
+    def let_go(_: float) -> None:
+        if len(pauses) == 1:
+            held.release()
+        pauses.append(1)
+
+    pauses: list[int] = []
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
+
+    order = list(in_turn([0, 1, 2], lambda i: tmp_path / f"{i}.lease", lambda _: False, waiting))
     assert order == [1, 2, 0]
-    assert told == [(0, str(held.holder))]
+    assert told == [(0, holder)]
+    assert len(pauses) == 2
 
 
 SWEEP = ("sweep", "-m", "oracle", "-d", "modes1d", "-n", "64", "-g", "1..6", *TOY_METRICS)
@@ -104,13 +112,13 @@ def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
     write_row = run_module.write_row
 
     def write(cells: Path, row: Row) -> Path:
-        """A look at the claim between the reading of the stored values and the writing."""
-        claim = claim_path(row_path(cells, row.run, row.key))
-        assert str(os.getpid()) in str(read_holder(claim))
+        """A look at the lease between the reading of the stored values and the writing."""
+        lease = lease_path(row_path(cells, row.run, row.key))
+        assert str(os.getpid()) in str(read_holder(lease))
         return write_row(cells, row)
 
     monkeypatch.setattr(run_module, "write_row", write)
-    held: list[Claim] = []
+    held: list[Lease] = []
 
     def let_go(_: float) -> None:
         held.pop().release()
@@ -119,16 +127,17 @@ def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
 
     assert execute.floor_row(data, mine, Experiment(tmp_path, "y"), 64) is not None
     (row,) = read_rows(Experiment(tmp_path, "y").cells)
-    claim = try_claim(claim_path(row_path(place.cells, row.run, row.key)))
-    assert claim is not None
-    held.append(claim)
-    monkeypatch.setattr(execute, "time", SimpleNamespace(sleep=let_go))
+    lease = try_lease(lease_path(row_path(place.cells, row.run, row.key)))
+    assert lease is not None
+    held.append(lease)
+    holder = read_holder(lease.path)
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
     told: list[str] = []
     assert execute.floor_row(data, mine, place, 64, told.append) is not None
-    assert told == [f"modes1d: {claim.holder} measures real samples; waiting."]
+    assert told == [f"modes1d: {holder} measures real samples; waiting."]
     (row,) = read_rows(place.cells)
     assert {value.metric for value in row.values} == {"w1", "shift"}
-    assert not list(tmp_path.rglob("*.claim"))
+    assert not list(tmp_path.rglob("*.lease"))
 
 
 def test_a_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
@@ -138,14 +147,17 @@ def test_a_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
     row = sorted(cells.glob("*.json"))[0]
     whole = json.loads(row.read_text())
     row.unlink()
-    claim = cells / f".{row.stem}.claim"
-    code = "from bench.system.claims import *\nimport sys\ntry_claim(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(claim)], check=True)
-    assert claim.exists()
+    lease = cells / f".{row.stem}.lease"
+    code = (
+        "from bench.system.leases import *\nimport sys\nlease = try_lease(Path(sys.argv[1]))\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(lease)], check=True)
+    assert lease.exists()
     assert "1 cells computed" in bench(*SWEEP, "--results", results).out
     again = json.loads(row.read_text())
     assert again["values"] == whole["values"]
-    assert not claim.exists()
+    assert not lease.exists()
 
 
 def test_out_of_memory_is_told_from_other_errors() -> None:

@@ -307,7 +307,7 @@ def test_dry_run_says_that_its_time_is_without_what_is_not_trained(tmp_path):
     ran = bench("sweep", "--suite", "modes1d-seeds", "--dry-run", "--results", tmp_path)
     assert ran.code == 0, ran.err
     assert "Left out modes1d-edm-s0: it is not trained to its end" in ran.out
-    assert "What was left out above is not in these times." in ran.out
+    assert "These times do not include the runs left out above." in ran.out
 
 
 def test_training_dry_run_writes_nothing(tmp_path):

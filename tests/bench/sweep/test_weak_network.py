@@ -118,7 +118,7 @@ def test_it_says_where_no_rule_needs_it(trained, weaker):
     assert "No rule here uses a weaker network" in ran.out
     ran = bench("sweep", "-m", "ct", *more, "--weak-checkpoint", weaker)
     assert ran.code == 2
-    assert "--weak-checkpoint is for runs of edm, and those here are of ct" in ran.err
+    assert "--weak-checkpoint is for runs of edm, and these are of ct" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_slices_are_halved_and_give_the_same_gradients(tmp_path, monkeypatch):
     for size in (4, 2):
         assert (
             "modes1d-igct-s0, step 3: out of memory; continuing with batches of "
-            f"{size}: the gradient is that of the whole batch, up to rounding and masks of dropout."
+            f"{size}: the gradient is that of the whole batch, up to rounding and dropout masks."
         ) in ran.out
     assert ran.out.count("out of memory; continuing") == 2
     card = read_card(tmp_path / "parts" / RUN)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from bench.data.find import find_dataset
-from bench.system.claims import read_holder, try_claim
 from bench.system.errors import UserError
+from bench.system.leases import LEASE, read_holder, try_lease
 from bench.training import loop as training
 from bench.training.card import CARD, WEIGHTS, make_method, read_card
 from bench.training.checkpoint import (
@@ -22,7 +23,6 @@ from bench.training.checkpoint import (
     load_weights,
     save_weights,
 )
-from bench.training.lock import CLAIM
 from bench.training.loop import Stopped, train
 from bench.training.step import learning_rate
 from methods import METHODS
@@ -85,13 +85,13 @@ def test_a_run_in_training_is_refused_and_one_whose_process_was_killed_is_not(tm
     assert contents(folder) == before
     process.kill()
     process.communicate()
-    assert (folder / CLAIM).exists()
+    assert (folder / LEASE).exists()
     assert bench(*command).code == 0
     assert sorted(contents(folder)) == ["log.jsonl", WEIGHTS, CARD]
     assert steps_logged(folder) == list(range(1500))
 
 
-def test_the_claim_ends_with_the_training_however_that_ends(tmp_path, fabric, monkeypatch):
+def test_the_lease_ends_with_the_training_however_that_ends(tmp_path, fabric, monkeypatch):
     card, data = tiny_card("edm", "modes1d", EVERY), find_dataset("modes1d")
     at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Stopped):
@@ -100,9 +100,10 @@ def test_the_claim_ends_with_the_training_however_that_ends(tmp_path, fabric, mo
     with pytest.raises(RuntimeError, match="power"):
         train(card, data, tmp_path / "a", fabric=fabric)
     held = []
-    at_step(monkeypatch, 6, lambda: held.append(read_holder(tmp_path / "a" / CLAIM)))
+    at_step(monkeypatch, 6, lambda: held.append(read_holder(tmp_path / "a" / LEASE)))
     train(card, data, tmp_path / "a", fabric=fabric)
-    assert [holder.pid for holder in held] == [os.getpid()]
+    assert len(held) == 1
+    assert held[0].startswith(f"process {os.getpid()} on ")
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -116,17 +117,17 @@ def test_the_claim_ends_with_the_training_however_that_ends(tmp_path, fabric, mo
         ),
     ],
 )
-def test_who_lost_the_claim_stops_and_writes_nothing(tmp_path, fabric, monkeypatch, how, says):
+def test_who_lost_the_lease_stops_and_writes_nothing(tmp_path, fabric, monkeypatch, how, says):
     card, data = tiny_card("edm", "modes1d", EVERY), find_dataset("modes1d")
-    path = tmp_path / CLAIM
+    path = tmp_path / LEASE
     kept = {}
 
     def lose():
-        if how == "removed":
-            path.unlink()
-        else:
-            other = json.loads(path.read_text()) | {"token": "another", "host": "elsewhere"}
-            path.write_text(json.dumps(other))
+        other = re.sub("(host|token)=.*", r"\1=another", path.read_text())
+        path.rename(tmp_path / "aside")
+        if how == "taken over":
+            path.write_text(other)
+        (tmp_path / "aside").unlink()
         kept.update(contents(tmp_path))
 
     at_step(monkeypatch, 5, lose)
@@ -144,12 +145,12 @@ def test_an_import_keeps_out_of_a_run_that_is_being_made(tmp_path):
     results = tmp_path / "results"
     arguments = ("import", tmp_path / "w.safetensors", "--as", "x", "-m", "edm", "-d", "digits")
     folder = results / "default" / "runs" / "x"
-    claim = try_claim(folder / CLAIM)
+    lease = try_lease(folder / LEASE)
     ran = bench(*arguments, "--results", results)
     assert ran.code == 1
     assert ran.err.startswith(f"Error: Run 'x' is being made by process {os.getpid()} on ")
-    assert sorted(contents(folder)) == [CLAIM]
-    claim.release()
+    assert sorted(contents(folder)) == [LEASE]
+    lease.release()
     ran = bench(*arguments, "--results", results)
     assert ran.code == 0, ran.err
     assert sorted(contents(folder)) == [WEIGHTS, CARD]
@@ -351,7 +352,7 @@ def test_after_three_rollbacks_training_stops(unlucky, tmp_path, monkeypatch):
         f"the last good checkpoint is {folder / STATE}."
     )
     assert load_state(folder / STATE).step == 4
-    assert not (folder / CLAIM).exists()
+    assert not (folder / LEASE).exists()
     # Its checkpoint remembers the rollbacks: the same draws give the same end.
     again = bench(*unlucky(tmp_path), "--on-nan", "rollback")
     assert (again.code, again.err) == (1, ran.err)

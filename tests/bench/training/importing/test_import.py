@@ -164,7 +164,7 @@ def test_state_dicts_say_their_method_where_they_can(tmp_path):
     save_file(weights, tmp_path / "net.safetensors")
     ran = run_import(tmp_path / "net.safetensors", "--dry-run")
     assert ran.code == 2
-    assert "say --method" in ran.err
+    assert "name it with --method" in ran.err
     weights["model.map_augment.weight"] = torch.zeros(8, 9)
     save_file(weights, tmp_path / "net.safetensors")
     ran = run_import(tmp_path / "net.safetensors", "--dry-run")
@@ -219,7 +219,7 @@ def test_arguments_in_the_file_decide_where_shapes_do_not(tmp_path):
         ({"channel_mult": [2, 2, 2]}, "channel_mult is [2, 2, 2] there, [1, 2, 2]"),
         ({"attn_resolutions": [16]}, "attn_resolutions are [16] there, [8]"),
         ({"encoder_type": "standard"}, "encoder_type is 'standard' there, 'residual'"),
-        ({"sigma_max": 0.001}, "no settings of edm"),
+        ({"sigma_max": 0.001}, "not valid settings of edm"),
     ],
 )
 def test_arguments_that_contradict_are_refused(tmp_path, argument, message):
@@ -252,7 +252,7 @@ def test_the_same_import_again_changes_nothing_and_another_is_refused(tmp_path):
     before = contents(tmp_path)
     shutil.copy(path, tmp_path / "renamed.pkl")
     ran = run_import(tmp_path / "renamed.pkl")
-    assert (ran.code, "imported already" in ran.out) == (0, True)
+    assert (ran.code, "Already imported" in ran.out) == (0, True)
     (tmp_path / "renamed.pkl").unlink()
     assert contents(tmp_path) == before
     other = write_golden(tmp_path / "other.pkl", "edm_ddpmpp", "EDMPrecond")

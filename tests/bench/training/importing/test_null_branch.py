@@ -153,7 +153,7 @@ def test_files_of_weights_serve_too(tmp_path):
         ("official", "always trained with labels"),
         ("nothing", "no edm run of this experiment (it has: blind, modes1d-edm-s0, official)"),
         ("modes1d-ct-s0", "is a run of ct"),
-        ("modes1d-edm-s0", "of the data set 'modes1d', and run"),
+        ("modes1d-edm-s0", "for the data set 'modes1d', and run"),
     ],
 )
 def test_what_cannot_be_the_second_branch_is_said(trained, tmp_path, null, message):
