@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from rich.console import Console
-
-from bench.system.progress import Bar
+from bench.system.progress import SILENT, Reporter
 
 SHOWN_FROM = 1 << 30
 CHUNK = 1 << 20
 
 
-def sha256(path: Path, console: Console | None = None) -> str:
-    """SHA-256 of a file's bytes; of one of 1 GiB or more the console shows the progress in MiB."""
+def sha256(path: Path, reporter: Reporter = SILENT) -> str:
+    """SHA-256 of a file's bytes; shows the progress in MiB for 1 GiB or more."""
     size = path.stat().st_size
-    shown = console if size >= SHOWN_FROM else None
+    shown = reporter if size >= SHOWN_FROM else SILENT
     digest = hashlib.sha256()
-    with path.open("rb") as file, Bar(f"{path.name}: MiB", size // CHUNK, 0, shown) as bar:
+    with path.open("rb") as file, shown.bar(f"{path.name}: MiB", size // CHUNK) as bar:
         done = 0
         while chunk := file.read(CHUNK):
             digest.update(chunk)

@@ -17,7 +17,7 @@ from bench.data.samples.write import png_bytes
 from bench.data.trees import FILE_MOST
 from bench.system.errors import UserError, unknown
 from bench.system.files import read_whole, write_bytes
-from bench.system.tensor_files import write_tensors
+from bench.training.checkpoint import write_tensors
 
 _LISTED = 20
 

@@ -179,17 +179,20 @@ def make_card(
     )
 
 
-def make_method(card: RunCard, data: Dataset) -> Method[Any]:
-    """The method of a card with its configuration."""
-    cls = method_class(card.method)
+def config_of(card: RunCard) -> Settings:
+    """The configuration in a card; UserError if this version of its method does not take it."""
     try:
-        config: Settings = cls.config_type.model_validate(card.config)
+        return method_class(card.method).config_type.model_validate(card.config)
     except ValidationError as error:
         raise UserError(
             f"Run {card.name!r} has settings that this version of {card.method} does not take: "
             f"{explain(error)}."
         ) from None
-    return cls(config, data.spec)
+
+
+def make_method(card: RunCard, data: Dataset) -> Method[Any]:
+    """The method of a card with its configuration."""
+    return method_class(card.method)(config_of(card), data.spec)
 
 
 def write_card(folder: Path, card: RunCard) -> None:

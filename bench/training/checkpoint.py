@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.system.errors import UserError, shown
-from bench.system.files import check_regular
+from bench.system.failures import system_error
+from bench.system.files import atomic_path, check_regular
 from bench.system.progress import Say
-from bench.system.tensor_files import write_tensors
 
 STATE = "state.safetensors"
 PREVIOUS = "state.previous.safetensors"
@@ -51,6 +51,27 @@ def content_hash(tensors: Mapping[str, Tensor], about: str = "") -> str:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    before: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a safetensors file atomically; `before` is called before it is renamed to `path`.
+
+    OSError that names `path` if it cannot be written; the library raises its own error.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            save_file(dict(tensors), temporary, metadata=dict(metadata) or None)
+            before()
+    except SafetensorError as error:
+        refusal = system_error(error)
+        if refusal is None:
+            raise
+        raise OSError(refusal.errno, refusal.strerror, str(path)) from error
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

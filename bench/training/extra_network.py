@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from bench.experiment.place import Experiment
-from bench.system.errors import UserError, explain
+from bench.system.errors import UserError
 from bench.system.files import sha256
-from bench.training.card import WEIGHTS, locate_weights, read_card
+from bench.training.card import WEIGHTS, config_of, locate_weights, read_card
 from methods import EDM
 from methods.edm import EDMConfig
 
@@ -65,12 +63,8 @@ def extra_network_of_run(role: Role, name: str, folder: Path) -> ExtraNetwork:
     weights = folder / WEIGHTS
     if not weights.exists():
         raise UserError(f"Run {name!r} is unfinished: train it to the end first.")
-    try:
-        config = EDMConfig.model_validate(card.config)
-    except ValidationError as error:
-        raise UserError(
-            f"Run {name!r} has settings that this version of edm does not take: {explain(error)}."
-        ) from None
+    config = config_of(card)
+    assert isinstance(config, EDMConfig)
     return ExtraNetwork(role, name, weights, sha256(weights), config, True, card.dataset)
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from bench.system.errors import UserError
 from bench.system.failures import explain_failure, explained, system_error
-from bench.system.tensor_files import write_tensors
+from bench.training.checkpoint import write_tensors
 from tests.bench.faults.helpers import check_sentence
 from tests.bench.faults.inject import no_file_larger
 from tests.bench.helpers import TINY, TINY_IMAGES, TOY_METRICS, bench, contents, sets
