@@ -74,9 +74,7 @@ def attempt(load, path):
         (save_state, load_state, STATE, same_state),
     ],
 )
-def test_no_flipped_bit_of_a_checkpoint_changes_what_is_loaded(
-    tmp_path, save, load, content, equal
-):
+def test_flipped_bits_of_a_checkpoint_are_found(tmp_path, save, load, content, equal):
     path = tmp_path / "c.safetensors"
     save(path, content)
     assert equal(load(path), content)
@@ -95,7 +93,7 @@ def test_no_flipped_bit_of_a_checkpoint_changes_what_is_loaded(
     assert len(found) > 0.8 * size
 
 
-def test_a_step_of_another_checkpoint_is_found(tmp_path):
+def test_changed_step_of_a_checkpoint_is_found(tmp_path):
     path = tmp_path / "s.safetensors"
     save_state(path, STATE)
     assert path.read_bytes().count(b'\\"step\\": 70') == 1
@@ -104,7 +102,7 @@ def test_a_step_of_another_checkpoint_is_found(tmp_path):
         load_state(path)
 
 
-def test_files_without_a_checksum_are_read_as_before(tmp_path):
+def test_files_without_a_checksum_are_read(tmp_path):
     save_file(WEIGHTS, tmp_path / "w.safetensors")
     assert same(load_weights(tmp_path / "w.safetensors"), WEIGHTS)
     load_weights(tmp_path / "w.safetensors")
@@ -116,7 +114,7 @@ def test_files_without_a_checksum_are_read_as_before(tmp_path):
     assert (state.step, state.rollbacks, same(state.weights, WEIGHTS)) == (3, (), True)
 
 
-def test_the_hash_is_of_names_types_shapes_and_bytes():
+def test_content_hash_covers_names_types_shapes_and_bytes():
     x = torch.arange(6.0)
     hashes = [
         content_hash({"a": x}),
@@ -131,7 +129,7 @@ def test_the_hash_is_of_names_types_shapes_and_bytes():
     assert content_hash({"a": x, "b": x}) == content_hash({"b": x, "a": x})
 
 
-def test_a_flipped_bit_in_cached_results_is_said_and_mended(tmp_path, caplog):
+def test_flipped_bit_in_cached_results_is_logged_and_recomputed(tmp_path, caplog):
     def compute():
         return {"x": np.arange(20.0)}
 
@@ -156,7 +154,7 @@ def test_a_flipped_bit_in_cached_results_is_said_and_mended(tmp_path, caplog):
     assert said > 10
 
 
-def test_a_flipped_bit_in_an_extractors_weights_is_said_and_mended(tmp_path, caplog):
+def test_flipped_bit_in_extractor_weights_is_logged_and_fixed(tmp_path, caplog):
     trained = []
 
     def train():
@@ -177,7 +175,7 @@ def test_a_flipped_bit_in_an_extractors_weights_is_said_and_mended(tmp_path, cap
     assert [m.startswith(f"{path} is cut short or damaged") for m in caplog.messages] == [True]
 
 
-def test_a_flipped_bit_in_the_real_side_is_said_and_mended(tmp_path, caplog):
+def test_flipped_bit_in_the_real_set_is_logged_and_recomputed(tmp_path, caplog):
     fed = []
 
     def feed(accumulator):

@@ -57,7 +57,7 @@ def test_slices_are_halved_and_give_the_same_gradients(tmp_path, monkeypatch):
         assert other == pytest.approx(one, rel=1e-4)
 
 
-def test_a_single_image_that_finds_no_room_is_one_sentence(tmp_path, monkeypatch):
+def test_out_of_memory_at_one_image_is_a_one_line_error(tmp_path, monkeypatch):
     no_room_for_more_than(0, monkeypatch)
     ran = bench(*TRAIN, *sets(*TINY), "--results", tmp_path)
     assert ran.code == 1

@@ -193,7 +193,7 @@ def test_hostile_files_are_refused(place, name):
     refused(place / name, message)
 
 
-def test_the_payload_would_run_if_it_were_let_in(place):
+def test_payload_runs_when_unpickled_with_trust(place):
     pickle.loads(FILES["system.pkl"][0]())
     assert (place / "canary").exists()
 
@@ -214,7 +214,7 @@ def test_official_files_with_wrong_parts_are_refused(place):
         refused(write_official(place / "net.pkl", changed(change)), message)
 
 
-def test_one_storage_under_many_names_is_refused(place):
+def test_storage_with_many_names_is_refused(place):
     weights = {k: v for k, v in golden_weights("edm_ddpmpp").items() if v.ndim == 4}
     shared = torch.zeros(max(v.numel() for v in weights.values()) * 4)
     tensors = {f"model.p{i}": shared for i in range(1000)}
@@ -223,7 +223,7 @@ def test_one_storage_under_many_names_is_refused(place):
 
 
 @pytest.mark.parametrize("step", [1, 97])
-def test_cut_files_are_refused(place, step):
+def test_truncated_files_are_refused(place, step):
     net = network(golden_weights("edm_ddpmpp"), "EDMPrecond")
     path = write_official(place / "net.pkl", {"ema": net})
     whole = path.read_bytes()
