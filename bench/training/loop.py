@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ from bench.training.step import (
     near,
 )
 from bench.training.watch import OnNan, Unstable, check_finite
-from methods import BatchRNG, Denoiser, Method, Progress
+from methods import BatchRNG, Denoiser, Method, Progress, TrainSettings
 from methods.rng import derive_seed
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def train(
                 check_claim(folder, card)
                 if not (folder / CARD).exists():
                     write_card(folder, card)
-        training = _Training(card, data, method, folder, fabric, reporter, lock, rows)
+        training = _Training(card, settings, data, method, folder, fabric, reporter, lock, rows)
         training.prepare(nets, teacher, compiler)
         while True:
             try:
@@ -126,24 +127,21 @@ def train(
                 training.roll_back(error)
 
 
+@dataclass
 class _Training:
     """A training in progress: its networks, optimiser and files."""
 
-    def __init__(
-        self,
-        card: RunCard,
-        data: Dataset,
-        method: Method[Any],
-        folder: Path,
-        fabric: Fabric,
-        reporter: Reporter,
-        lock: RunLock,
-        rows: tuple[int, int],
-    ) -> None:
-        assert card.train is not None
-        self.card, self.settings, self.folder = card, card.train, folder
-        self.data, self.method, self.rows, self.lock = data, method, rows, lock
-        self.fabric, self.reporter = fabric, reporter
+    card: RunCard
+    settings: TrainSettings
+    data: Dataset
+    method: Method[Any]
+    folder: Path
+    fabric: Fabric
+    reporter: Reporter
+    lock: RunLock
+    rows: tuple[int, int]
+
+    def __post_init__(self) -> None:
         self.first = self.newest = 0
         self.rollbacks: tuple[str, ...] = ()
         self._noted: dict[str, str] = {}
