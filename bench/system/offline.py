@@ -67,7 +67,8 @@ def _refuse(event: str, arguments: tuple[object, ...]) -> None:
         return
     shown = host.decode("ascii", "replace") if isinstance(host, bytes) else host
     raise UserError(
-        f"--offline forbids the connection to {shown}: drop --offline, or the option that needs it."
+        f"--offline forbids the connection to {shown} that was attempted: drop --offline, or the "
+        "option that needs it."
     )
 
 
