@@ -19,7 +19,7 @@ class About(BaseModel):
     """How a metric is ordered, compared, drawn and explained; the defaults suit any metric.
 
     Rows carry it, so a report needs no plugin. It is not part of a value's identity: results remain
-    valid when it or the label changes. Inconsistent facts raise a ValidationError where the metric
+    valid when it or the label changes. Inconsistent facts raise a ValidationError when the metric
     is defined.
     """
 

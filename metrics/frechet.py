@@ -207,5 +207,5 @@ class FrechetDistance(Metric):
     real_needs = frozenset({"moments"})
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
-        """Return the squared distance in feature units; kept features are used where n < D."""
+        """Return the squared distance in feature units; kept features are used if n < D."""
         return frechet_estimate(real, fake, extractor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from metrics.extractors.tensors import read_tensors
 
 HEADS = "weights/v0.1/alex.pth"
 SMALLEST = 31
@@ -86,13 +87,6 @@ def read_lpips(alexnet: Path) -> LPIPS:
     if heads is None:
         raise ImportError(f"the package lpips, which carries {HEADS}, is not installed")
     try:
-        return LPIPS(_tensors(alexnet.read_bytes()), _tensors(heads.read_bytes()))
-    except Exception as error:  # damaged or hostile files raise errors of any type
+        return LPIPS(read_tensors(alexnet), read_tensors(heads))
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{alexnet} or {heads} does not hold the weights of LPIPS") from error
-
-
-def _tensors(content: bytes) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = torch.load(
-        io.BytesIO(content), weights_only=True, map_location="cpu"
-    )
-    return loaded

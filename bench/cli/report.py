@@ -18,8 +18,7 @@ def report_command(
     """Render tables, figures and a page from the rows of an experiment."""
     from bench.experiment.inversion_rows import read_inversions
     from bench.experiment.rows import read_rows
-    from bench.experiment.seeds import TUNING_SEEDS
-    from bench.experiment.suite import flags, suite_studies
+    from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
     from bench.report import write_report
 
     reporter, found = options.begin(None, results, experiment)

@@ -108,7 +108,7 @@ def sample_command(
         reporter.say(f"{samples:,} samples of {card.name} are already there: {path}")
         return
     with (
-        write.open_samples(path, kind, about, start) as sink,
+        write.SampleWriter(path, kind, about, start) as writer,
         reporter.bar(f"sample {card.name}", samples, start) as bar,
     ):
         try:
@@ -117,10 +117,10 @@ def sample_command(
                 seed, samples, batch=batch, device=where, start=start, classes=chosen,
             )  # fmt: skip
             for x, labels in stream:
-                sink.add(x, labels)
-                bar.update(sink.seen)
+                writer.add(x, labels)
+                bar.update(writer.seen)
         except Diverged as error:
-            sink.discard()
+            writer.discard()
             raise UserError(
                 f"Sampling {card.name} at guidance {guidance:g} diverged: {error}; "
                 "nothing was kept."

@@ -74,8 +74,7 @@ def sweep_command(
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
     from bench.experiment.ranges import parse_ints, parse_range
     from bench.experiment.rules import parse_knobs, parse_rules, study_rules
-    from bench.experiment.seeds import check_seeds
-    from bench.experiment.suite import Study, suite_studies
+    from bench.experiment.suite import Study, check_seeds, suite_studies
     from bench.sweep.plan import swept_datasets
     from bench.sweep.request import SweepRequest
     from bench.sweep.saving import SampleFiles

@@ -15,16 +15,22 @@ import PIL
 
 from bench.data.arrange import arrange
 from bench.data.base import Split
-from bench.data.card import CARD, IMAGES, LABELS, DataCard, title_of
-from bench.data.checksum import sha256
+from bench.data.card import (
+    CARD,
+    IMAGES,
+    LABELS,
+    DataCard,
+    check_data_name,
+    check_reserved,
+    title_of,
+)
 from bench.data.decode import Geometry
-from bench.data.names import check_data_name, check_reserved
 from bench.data.prepared import marks, open_content, update_stamp
 from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
 from bench.system import places
-from bench.system.files import make_folder, sync_folder, write_text
+from bench.system.files import make_folder, sha256, sync_folder, write_text
 from bench.system.progress import SILENT, Reporter
 
 
@@ -33,8 +39,8 @@ def prepare(
 ) -> Path:
     """Prepare `source` as the data set `name` under `root`; returns its folder.
 
-    The folder appears once everything is in it and on disk; whatever stops the work before leaves
-    nothing. Memory does not grow with the number of pixels.
+    The folder appears once it is complete and synced to disk; if the work stops before, nothing is
+    left. Memory does not grow with the number of pixels.
     """
     check_data_name(name)
     tree = open_tree(source)
@@ -91,13 +97,13 @@ def prepare(
 
 
 def remove_leftovers(root: Path, name: str) -> None:
-    """Remove what a preparation left that was killed; to be called while nobody else prepares."""
+    """Remove the temporary folders of killed preparations; the caller holds the name's lock."""
     for folder in root.glob(f".{name}.????????"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def source_hash(source: Path, reporter: Reporter = SILENT) -> tuple[str, str]:
-    """SHA-256 of a file, or else of the names and sizes in a folder: (file's, folder's)."""
+    """SHA-256 (of a file, '') or ('', of the names and sizes in a folder)."""
     if source.is_file():
         return sha256(source, reporter), ""
     digest = hashlib.sha256()
@@ -108,7 +114,7 @@ def source_hash(source: Path, reporter: Reporter = SILENT) -> tuple[str, str]:
 
 @contextmanager
 def _staging(root: Path, name: str) -> Iterator[Path]:
-    """A folder beside `root / name` that takes its name at the end, or is gone."""
+    """A temporary folder that is renamed to `root / name` at the end, or removed."""
     make_folder(root)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
     try:
@@ -120,7 +126,7 @@ def _staging(root: Path, name: str) -> Iterator[Path]:
         sync_folder(temporary)
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp keeps others out until it is whole
+        temporary.chmod(0o777 & ~umask)  # mkdtemp makes it private
         temporary.rename(root / name)
         sync_folder(root)
     except BaseException:

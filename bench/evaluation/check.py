@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bench.data import Dataset
-from bench.data.checksum import sha256
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.evaluation.makers import Makers
 from bench.evaluation.weights import find_files, weights_folders
 from bench.system.errors import UserError
+from bench.system.files import sha256
 from bench.system.progress import SILENT, Reporter
 from methods import DataSpec
 from metrics.extractors import EfficientNetExtractor

@@ -21,7 +21,7 @@ from bench.system.progress import Count, Say
 from metrics import Accumulator, plan_needs
 from metrics.accuracy import ClassAccuracy
 from metrics.base import Extractor, SampleSet
-from metrics.rows import Rows
+from metrics.extractors.training import Rows
 from metrics.tilt import at_guidance
 
 BATCH = 256

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.data.batches import read_batch
-from bench.data.untrusted import DAMAGE, open_array, take
+from bench.data.untrusted import DAMAGE, open_array, read_member, take
 from bench.system.errors import UserError, said, unknown
 from bench.system.files import atomic_file
 from metrics.base import Array, Moments
@@ -182,28 +182,23 @@ def _npz(path: Path, file: zipfile.ZipFile) -> Statistics:
     n = card.n if card else 0
     for name, kind in (("reps", "dgm-eval"), ("feats", "clean-fid features")):
         if f"{name}.npy" in names:
-            features = checked_features(path, _array(path, file, name), name)
+            features = checked_features(path, _array(file, name), name)
             moments = moments_of(features)
             return Statistics(path, kind, moments, features=features, n=len(features), card=card)
     if "mu.npy" not in names:
         found = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
         raise ValueError(f"it holds {found} instead of mu and sigma, reps, or feats")
-    moments = checked_moments(path, _array(path, file, "mu"), _array(path, file, "sigma"), n)
+    moments = checked_moments(path, _array(file, "mu"), _array(file, "sigma"), n)
     if {"mu_s.npy", "sigma_s.npy"} <= names:
-        pair = _array(path, file, "mu_s"), _array(path, file, "sigma_s")
+        pair = _array(file, "mu_s"), _array(file, "sigma_s")
         spatial = checked_moments(path, *pair, n, "mu_s, sigma_s")
         images = "arr_0.npy" in names
         return Statistics(path, "ADM", moments, spatial, n=n, images=images, card=card)
     return Statistics(path, "mu, sigma", moments, n=n, card=card)
 
 
-def _array(path: Path, file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    stream, shape, dtype = open_array(file, f"{name}.npy")
-    with closing(stream):
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if size > MOST_BYTES:
-            raise ValueError(f"{name} claims {dtype} {shape}, too large for statistics")
-        return take(stream, shape, dtype, path)
+def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    return read_member(file, f"{name}.npy", MOST_BYTES)
 
 
 def _text(file: zipfile.ZipFile) -> str:

@@ -1,19 +1,20 @@
-"""Rows on disk: one JSON file a cell, durable before the next cell starts."""
+"""Rows on disk: one JSON file per cell, durable before the next cell starts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bench.experiment.identity import digest
-from bench.system.bounds import Count, Name, Number, Scalar, Text
-from bench.system.errors import UserError, explain
-from bench.system.files import read_whole, write_text
+from bench.system.bounds import Count, Name, Number, Scalar, Text, read_json
+from bench.system.errors import UserError
+from bench.system.files import write_text
 from metrics.about import About
 
 
@@ -31,48 +32,18 @@ Status = Literal["ok", "skip", "diverged", "failed"]
 
 
 class Frozen(BaseModel):
-    """Base of what is stored: immutable, unknown keys refused, NaN refused."""
+    """Base of stored models: immutable; unknown keys and NaN are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Sealed(Frozen):
-    """What is stored with a hash of its content, so that a number changed since is found."""
-
-    content_sha256: Name = Field("", exclude=True, description="only in the file")
-
-
-S = TypeVar("S", bound=Sealed)
-
-
 class Changed(UserError):
-    """A row's file that is not what was written; `how` says so without its name."""
+    """A row's file was changed after it was written; `how` is the message without the path."""
 
-    how = "it was changed since it was written: its SHA-256 is another than the one in it"
+    how = "it was changed since it was written: its content does not match its stored SHA-256"
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} cannot be used: {self.how}; remove it and sweep again.")
-
-
-def seal(row: Sealed) -> str:
-    """JSON of a row with the SHA-256 of everything else in it as its last key."""
-    text = row.model_dump_json(indent=1)
-    return f'{text[:-2]},\n "content_sha256": "{digest(json.loads(text))}"\n}}\n'
-
-
-def unseal(kind: type[S], text: bytes, path: Path) -> S:
-    """The row of a file's text; Changed if it is not what was written.
-
-    Layout and the order of keys may change. A row from before there were hashes is taken as it is.
-    ValidationError if the text is no such row.
-    """
-    row = kind.model_validate_json(text)
-    if row.content_sha256 == "":
-        return row
-    tree = json.loads(text)
-    if tree.pop("content_sha256") != digest(tree):
-        raise Changed(path)
-    return row.model_copy(update={"content_sha256": ""})
 
 
 class Value(Frozen):
@@ -138,9 +109,13 @@ class Images(Frozen):
 Preview = Density | Points | Images
 
 
-class StoredRow(Sealed):
-    """What rows of cells and of inversions share: whose they are, and what they are measured on."""
+class StoredRow(Frozen):
+    """Fields shared by rows of cells and of inversions.
 
+    A row is stored with a hash of its content, so that a later change of a number is found.
+    """
+
+    content_sha256: Name = Field("", exclude=True, description="only in the file")
     key: Name
     status: Status
     reason: Text = ""
@@ -195,6 +170,27 @@ class Row(StoredRow):
 R = TypeVar("R", bound=StoredRow)
 
 
+def seal(row: StoredRow) -> str:
+    """JSON of a row; its last key is the SHA-256 of the others."""
+    text = row.model_dump_json(indent=1)
+    return f'{text[:-2]},\n "content_sha256": "{digest(json.loads(text))}"\n}}\n'
+
+
+def unseal(kind: type[R], path: Path, text: bytes) -> R:
+    """The row in a file's text; Changed if its content differs from what was written.
+
+    Layout and the order of keys may change. Older rows have no hash and are not checked. Raises
+    ValidationError if the text is not such a row.
+    """
+    row = kind.model_validate_json(text)
+    if row.content_sha256 == "":
+        return row
+    tree = json.loads(text)
+    if tree.pop("content_sha256") != digest(tree):
+        raise Changed(path)
+    return row.model_copy(update={"content_sha256": ""})
+
+
 def row_path(folder: Path, run: str, key: str) -> Path:
     """The file of a row."""
     return folder / run / f"{key[:24]}.json"
@@ -215,14 +211,8 @@ def write_reason(folder: Path, row: StoredRow) -> None:
 
 def read_as(kind: type[R], path: Path) -> R:
     """Read one row; a damaged file is a UserError that names it."""
-    try:
-        return unseal(kind, read_whole(path), path)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not a row of results ({explain(error)}); remove it and sweep again."
-        ) from None
+    parse = partial(unseal, kind, path)
+    return read_json(path, parse, "a row of results", "remove it and sweep again")
 
 
 def read_row(path: Path) -> Row:

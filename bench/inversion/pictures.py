@@ -65,7 +65,7 @@ def inverted_grid(
 
 def write_figure(path: Path, grid: EditGrid, title: str) -> None:
     """Write a grid as PNG with its titles."""
-    from bench.report.figures.edit_grids import grid_figure
+    from bench.report.figures.grids import grid_figure
     from bench.report.figures.style import look, render
 
     with look():

@@ -10,8 +10,7 @@ from bench.data.find import find_dataset, has_dataset
 from bench.evaluation.prepare import Evaluation, TakesLong, nothing_measured, prepare
 from bench.experiment.place import Experiment
 from bench.experiment.protocols import find_protocol
-from bench.experiment.seeds import check_seeds
-from bench.experiment.suite import Study
+from bench.experiment.suite import Study, check_seeds
 from bench.sweep.cells import Cell, expand
 from bench.sweep.request import SweepRequest
 from bench.system.errors import UserError, unknown

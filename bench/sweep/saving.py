@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.data import Dataset
 from bench.data.samples.card import SampleCard, class_names
-from bench.data.samples.write import SampleWriter, check_format, first_missing, open_samples
+from bench.data.samples.write import SampleWriter, check_format, first_missing
 from bench.experiment.identity import digest
 from bench.experiment.place import Experiment
 from bench.sweep.cells import Cell
@@ -54,7 +54,7 @@ class SampleFiles:
     def open(self, cell: Cell, data: Dataset, start: int = 0) -> SampleWriter:
         """Takes the batches of a cell from `start` on."""
         path, kind = self.place(cell, data)
-        return open_samples(path, kind, make_sample_card(cell, data), start)
+        return SampleWriter(path, kind, make_sample_card(cell, data), start)
 
 
 def sample_path(experiment: Experiment, cell: Cell, kind: str) -> Path:

@@ -11,14 +11,18 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from bench.system import places
+from bench.system.progress import SILENT, Reporter
 
 if sys.platform != "win32":
     import fcntl
 
+SHOWN_FROM = 1 << 30
+CHUNK = 1 << 20
 MOST = 256 << 20
 """Bytes of the largest file that is read at once; files written here have a few MB."""
 WRITING = ".writing"
@@ -169,11 +173,17 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8"))
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    check_regular(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, reporter: Reporter = SILENT) -> str:
+    """SHA-256 of a file's bytes; from 1 GiB up it reports progress in MiB."""
+    size = check_regular(path)
+    shown = reporter if size >= SHOWN_FROM else SILENT
+    digest = hashlib.sha256()
+    with path.open("rb") as file, shown.bar(f"{path.name}: MiB", size // CHUNK) as bar:
+        for done, chunk in enumerate(iter(partial(file.read, CHUNK), b""), 1):
+            digest.update(chunk)
+            if done % 64 == 0:
+                bar.update(done)
+    return digest.hexdigest()
 
 
 def tell_damaged(path: Path) -> None:

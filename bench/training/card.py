@@ -13,8 +13,9 @@ from bench.data import Dataset
 from bench.data.find import find_dataset, has_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.place import DEFAULT_PRECISION, Experiment
+from bench.system.bounds import read_json
 from bench.system.errors import OF_PLUGIN, UserError, check_name, explain, unknown
-from bench.system.files import read_whole, write_text
+from bench.system.files import write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
 from methods.spec import DataSpec
 
@@ -203,15 +204,8 @@ def write_card(folder: Path, card: RunCard) -> None:
 def read_card(folder: Path) -> RunCard:
     """Read run.json; UserError that names the file if it is damaged."""
     path = folder / CARD
-    try:
-        card = RunCard.model_validate_json(read_whole(path))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not a run's card ({explain(error)}): restore it, or remove the folder "
-            "and train again."
-        ) from None
+    remedy = "restore it, or remove the folder and train again"
+    card = read_json(path, RunCard.model_validate_json, "a run's card", remedy)
     check_name("run", card.name)  # rows, samples and edits are in folders of this name
     _check_sizes(card.config, path)
     return card

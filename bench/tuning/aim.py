@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from bench.data import Dataset
 from bench.evaluation.prepare import Evaluation
-from bench.experiment.seeds import TUNING_SEEDS
+from bench.experiment.suite import TUNING_SEEDS
 from bench.system.errors import UserError, unknown
 from bench.tuning.store import Aim
 from metrics import METRICS

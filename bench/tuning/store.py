@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bench.experiment.rows import Frozen
-from bench.system.errors import UserError, explain
-from bench.system.files import read_whole, write_text
+from bench.system.bounds import read_json
+from bench.system.files import write_text
 
 M = TypeVar("M", bound=Frozen)
 
@@ -110,11 +110,4 @@ def read_trials(tuned: Path, run: str, rule: str, key: str) -> list[Trial]:
 
 
 def _read(path: Path, kind: type[M], what: str) -> M:
-    try:
-        return kind.model_validate_json(read_whole(path))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not {what} ({explain(error)}); remove it and tune again."
-        ) from None
+    return read_json(path, kind.model_validate_json, what, "remove it and tune again")

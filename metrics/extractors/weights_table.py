@@ -1,4 +1,4 @@
-"""Every published file of weights: its name, hash and size, where it comes from and what for."""
+"""The published files of weights: name, hash, size, source and purpose of each."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One file of weights that others publish.
+    """A published file of weights.
 
-    `sha256` is the whole hash, or the beginning of it that is published (often in the file's
-    name); "" where none is. `mib` is the size, rounded. `url` is reached only when a download is
-    asked for; "" where there is none. `purpose` says what needs the file, `instead` what works
-    without it. `also` names files with the same tensors in another format.
+    `sha256` is the published hash, or its published beginning (often in the file's name); "" if
+    none is published. `mib` is the rounded size. `url` is only used on request. `purpose` says what
+    needs the file, `instead` what works without it. `also` names files with the same tensors in
+    another format.
     """
 
     title: str
@@ -26,13 +26,13 @@ class WeightsFile:
 
     @property
     def hash_words(self) -> str:
-        """The published hash in words, for a sentence about the file."""
+        """The published hash in words, for messages."""
         if not self.sha256:
             return "SHA-256 not published"
         return f"SHA-256 {'begins ' if len(self.sha256) < 64 else ''}{self.sha256}"
 
     def matches(self, sha256: str) -> bool:
-        """Whether a file of this whole hash can be the published one; True if none is."""
+        """Whether a file with this full hash may be the published one; True if none is known."""
         return sha256.startswith(self.sha256)
 
 
@@ -46,7 +46,7 @@ INCEPTION = WeightsFile(
         "weights-inception-2015-12-05-6726825d.pth"
     ),
     purpose="extractors inception, inception-clean and inception-spatial: FID and sFID",
-    instead="FD on efficientnet-lite0, which compares with no published number",
+    instead="FD on efficientnet-lite0, not comparable with published numbers",
 )
 VGG16 = WeightsFile(
     title="VGG16",
@@ -90,8 +90,8 @@ def _dinov2(letter: str, mib: int, extractor: str) -> WeightsFile:
         mib=mib,
         url=f"https://dl.fbaipublicfiles.com/dinov2/{model}/{model}_pretrain.pth",
         purpose=f"extractor {extractor}: FD-DINOv2"
-        + ("" if letter == "l" else " of another size, which compares only with itself"),
-        instead="FD on efficientnet-lite0, which compares with no published number",
+        + ("" if letter == "l" else " of another size, comparable only within this size"),
+        instead="FD on efficientnet-lite0, not comparable with published numbers",
         also=(f"{model}_pretrain.safetensors",),
     )
 
@@ -111,7 +111,7 @@ WEIGHTS: dict[str, WeightsFile] = {
     **DINOV2,
     "clip": CLIP,
 }
-"""The file that an extractor reads, by the extractor's name; those not here need none."""
+"""The file that an extractor reads, by the extractor's name; others need none."""
 
 FILES: tuple[WeightsFile, ...] = (*dict.fromkeys(WEIGHTS.values()), ALEXNET)
-"""Every file once, in the order in which they are listed."""
+"""Each file once, in the order of listings."""

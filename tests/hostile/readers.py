@@ -22,7 +22,7 @@ batches.py, arrays.py, sources/ | source ... |
 | prepared data: card, stamp, arrays | bench/data/card.py, prepared.py | prepared ... |
 | images to invert and edit | bench/inversion/files.py | image to edit |
 | results/cache: sample sets, results, classifiers | metrics/archive.py, cache.py, \
-extractors/weights.py | cached ... |
+extractors/training.py | cached ... |
 | weights of extractors | metrics/extractors/tensors.py, torchscript.py | extractor ... |
 
 Not readers of files of others: `--plugin` runs the file that the user names, which is its purpose;

@@ -13,7 +13,7 @@ from metrics.registry import register
 from metrics.tilt import at_guidance
 from tests.metrics.helpers import Stub, uint8_images, vectors
 
-# Written down apart from the metrics: in this order tables show them, the others by name after.
+# The order in tables, repeated here as the expected one; metrics without an order go by name.
 ORDER = (
     *("fd", "fd_corrected", "kid", "precision_k3", "precision_k5_strict", "recall_k3"),
     *("recall_k5_strict", "density_k3", "density_k5_strict", "coverage_k3", "coverage_k5_strict"),
@@ -89,7 +89,7 @@ def test_metric_with_contradicting_facts_is_not_registered(attributes, message):
 def image_sets():
     for seed in (0, 1):
         accumulator = Accumulator({"stub": Stub()}, NEEDS)
-        # Kept small and in colour, so that every ratio has something to divide by.
+        # Small images in colour, so that no ratio divides by 0.
         accumulator.update(uint8_images(60, (3, 4, 4), seed), torch.arange(60) % 2)
         yield accumulator.finish()
 

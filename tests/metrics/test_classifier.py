@@ -155,7 +155,7 @@ def test_fixed_subset_of_many_images_is_used_for_training(tmp_path, monkeypatch)
     drawn = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:30].sort().values
     limited = train_classifier(images, labels, steps=3, store=ResultFiles(tmp_path))
     assert limited.hash == train_classifier(images[drawn], labels[drawn], steps=3).hash
-    # What was not drawn is not looked at, not even for the cache.
+    # Images that are not drawn are not read, not even for the key of the cache.
     other = images.clone()
     other[sorted(set(range(40)) - set(drawn.tolist()))] = 0
     assert (

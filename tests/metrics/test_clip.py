@@ -24,7 +24,7 @@ def _small_is_published(monkeypatch):
 
 
 class Model(nn.Module):
-    """A small image tower of torch-fidelity's CLIP beside something of a text tower."""
+    """A small image tower of torch-fidelity's CLIP with parts of a text tower."""
 
     def __init__(self):
         super().__init__()
@@ -64,10 +64,10 @@ def weights(state, tmp_path):
 
 @pytest.fixture(scope="module")
 def archive(model, tmp_path_factory):
-    """The model traced, as OpenAI published theirs."""
+    """The traced model, the published format of OpenAI."""
     path = tmp_path_factory.mktemp("clip") / "traced.pt"
     with warnings.catch_warnings():
-        # Tracing is deprecated; files made by it are not.
+        # Tracing is deprecated; files of traced models are not.
         warnings.simplefilter("ignore")
         torch.jit.trace(model, torch.zeros(1, 3, 336, 336)).half().save(str(path))
     return path
@@ -100,8 +100,8 @@ def test_embeddings_have_unit_length_and_use_the_documented_preprocessing(weight
     expected = model(x)
     expected = expected / expected.norm(dim=1, keepdim=True)
     torch.testing.assert_close(found.features, expected, rtol=0, atol=1e-5)
-    # Chunks of CHUNK images: the third came alone.
-    assert clip.CHUNK < 3
+    # The third image is a chunk of its own.
+    assert ClipExtractor.cpu_chunk < 3
     torch.testing.assert_close(
         extractor(images[1:]).features, found.features[1:], rtol=0, atol=1e-5
     )

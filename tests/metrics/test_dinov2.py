@@ -29,7 +29,7 @@ def weights(tmp_path):
 
 
 def reference(state, x, gated):
-    """The network of Oquab et al. out of torch's own layers, on normalised (B, 3, 224, 224)."""
+    """The network of Oquab et al. from torch's layers, on normalised (B, 3, 224, 224)."""
     width = state["cls_token"].shape[-1]
 
     def layer(made, name, names=("weight", "bias")):
@@ -95,12 +95,12 @@ def test_positions_are_resized_as_published(tmp_path):
     square = positions[1:].double().numpy().reshape(m, m, -1)
     expected = np.einsum("ia,jb,abd->ijd", matrix, matrix, square).reshape(grid * grid, -1)
     assert torch.equal(resized[0], positions[0])
-    # torch computes places and kernel in float32.
+    # torch computes positions and kernel in float32.
     np.testing.assert_allclose(resized[1:].numpy(), expected, rtol=0, atol=2e-5)
 
 
 def test_images_are_resized_by_antialiased_bicubic_interpolation():
-    # PIL also clips between its two passes: these stay within the range.
+    # PIL also clips between its two passes; these images stay within the range.
     images = uint8_images(1, (3, 300, 260)) // 2 + 64
     x = preprocess(images.float())
     assert x.shape == (1, 3, 224, 224)
@@ -181,7 +181,10 @@ def poison(name, value):
         (cut("blocks.0.attn.qkv.weight"), r"qkv.weight is torch.float32 \(384, 127\), not float"),
         (cut("patch_embed.proj.weight"), r"proj.weight is torch.float32 \(128, 3, 14, 13\)"),
         (cut("cls_token"), "cls_token is"),
-        (lambda state: state.update(pos_embed=state["pos_embed"][:, :-1]), "1369 positions are no"),
+        (
+            lambda state: state.update(pos_embed=state["pos_embed"][:, :-1]),
+            "1369 positions are not",
+        ),
         (lambda state: state.update({"head.weight": torch.ones(2)}), "it also holds head.weight"),
         (poison("blocks.1.mlp.fc2.weight", torch.nan), "fc2.weight has values that are not finite"),
         (poison("pos_embed", torch.inf), "pos_embed has values that are not finite"),

@@ -53,7 +53,7 @@ def test_preprocessing_equals_pillow_bicubic_then_the_network_range(shape):
     planes = [Image.fromarray(plane.astype(np.float32)) for plane in image[0].numpy()]
     resized = [np.asarray(p.resize((128, 128), Image.Resampling.BICUBIC)) for p in planes]
     expected = (np.clip(np.stack(resized), 0, 255) - 127) / 128
-    # Both sum in float32; a step of a grey level is 7.8e-3.
+    # Both sum in float32; one grey level is 7.8e-3.
     np.testing.assert_allclose(preprocess(image, 128)[0].numpy(), expected, rtol=0, atol=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_does_not_depend_on_the_batch(extractor, small, images):
         whole = net(batch)
         split = [net(part) for part in batch.split(parts)]
         for one, two in zip(whole, (torch.cat(x) for x in zip(*split, strict=True)), strict=True):
-            # Convolutions of other batch sizes sum in another order.
+            # Convolutions sum in another order for another batch size.
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 

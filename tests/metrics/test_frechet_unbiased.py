@@ -31,7 +31,7 @@ def test_bias_of_equal_gaussians_is_removed():
     assert np.mean(plug_in) == pytest.approx(0.1387, abs=0.012)
     assert np.mean(corrected) == pytest.approx(0.0, abs=0.012)
     assert np.std(corrected) < 1.2 * np.std(plug_in)
-    # At the null the jackknife is conservative, by about root two; never optimistic.
+    # For equal distributions the jackknife error is too large by about root two, never too small.
     assert np.std(corrected) < np.mean(errors) < 2 * np.std(corrected)
 
 
@@ -50,7 +50,7 @@ def test_corrected_distance_is_unbiased_for_known_gaussians():
     values = [f.value for f in found]
     spread = np.std(values)
     assert np.mean(values) == pytest.approx(truth, abs=4 * spread / np.sqrt(60))
-    # Both sets vary: the error counts both. 60 draws know a deviation to 9%.
+    # Both sets vary: the error counts both. A deviation of 60 draws has an error of 9%.
     assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.25)
 
 
@@ -62,7 +62,7 @@ def test_replicates_give_smaller_errors_of_differences():
     b = frechet_corrected(real, vectors(noise * 1.02 + 0.3), "identity")
     assert np.mean(a.replicates) == pytest.approx(a.value)
     assert paired_difference(a, b).se < np.hypot(a.se, b.se) / 4
-    # Its own error counts the reference set too, which is common to both.
+    # The error of each value also counts the reference set, which both share.
     assert (
         a.se
         > FrechetDistance().compute(real=real, fake=vectors(noise + 0.3), extractor="identity").se
@@ -77,14 +77,14 @@ def test_infinity_removes_the_bias_of_the_generated_side():
         fake = vectors(rng.normal(size=(400, 8)))
         plug_in.append(FrechetDistance().compute(real=real, fake=fake, extractor="identity").value)
         found.append(FrechetInfinity().compute(real=real, fake=fake, extractor="identity").value)
-    # The real side leaves 26 / 20000 = 0.0013.
+    # The bias of the real side, 26 / 20000 = 0.0013, remains.
     assert np.mean(plug_in) == pytest.approx(26 * (1 / 400 + 1 / 20_000), rel=0.1)
     assert np.mean(found) == pytest.approx(0.0013, abs=4 * np.std(found) / np.sqrt(40))
     assert abs(np.mean(found)) < np.mean(plug_in) / 5
 
 
 def test_balanced_classes_stay_balanced_in_subsets():
-    # Classes far apart, exactly half each: subsets without that would scatter by 25 / size.
+    # Two distant classes, half each: unbalanced subsets would scatter by 25 / size.
     labels = np.arange(400) % 2
     rng = np.random.default_rng(0)
 

@@ -95,7 +95,7 @@ def test_large_training_sets_are_subsampled(network, monkeypatch):
     said = []
     extractor = train_head(images, labels, network=network, tell=said.append)
     assert "40 training images" in said[0]
-    # A class whose images were left out is still a class.
+    # A class whose images are not drawn still has a logit.
     assert extractor(images[:2]).logits.shape == (2, 4)
     assert train_head(images, labels, network=network).hash == extractor.hash
 

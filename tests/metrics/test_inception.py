@@ -136,7 +136,7 @@ def test_other_files_are_refused(tmp_path, content, capsys):
 
 def test_features_do_not_depend_on_the_batch(extractors, images, monkeypatch):
     together = extractors["tf1"](images)
-    monkeypatch.setattr(inception, "CHUNK", 2)
+    monkeypatch.setattr(InceptionExtractor, "cpu_chunk", 2)
     parts = extractors["tf1"](images)
     # Sums of thousands of products in another order, over 48 layers.
     scale = float(together.features.abs().max())

@@ -31,7 +31,7 @@ def kid(real, fake):
 
 
 def direct(real, fake):
-    """Sums over pairs, each written down."""
+    """The definition, by sums over all pairs."""
     x, y = real.astype(np.float64), fake.astype(np.float64)
     xx, yy, xy = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     n, m = len(x), len(y)
@@ -101,7 +101,7 @@ def test_replicates_are_values_without_their_group():
     found = kid(real, fake)
     expected = [direct(real, fake[groups(47) != g]) for g in range(20)]
     np.testing.assert_allclose(found.replicates, expected, atol=1e-12)
-    # A U-statistic has no bias for the jackknife to find.
+    # A U-statistic has no bias, so the jackknife finds none.
     sizes = np.bincount(groups(47))
     corrected = jackknife(found.replicates, found.value, sizes).corrected
     assert corrected == pytest.approx(found.value, abs=2e-3)
@@ -111,7 +111,7 @@ def test_errors_are_the_sampling_deviations():
     real = features(1500, 8, 0)
     real.setflags(write=False)  # its own sums are remembered
     found = [kid(real, features(200, 8, seed, 0.2)) for seed in range(1, 151)]
-    # 150 draws know a deviation to 6%.
+    # A deviation of 150 draws has an error of 6%.
     spread = np.std([f.value for f in found])
     assert np.mean([f.fake_se for f in found]) == pytest.approx(spread, rel=0.18)
     jackknifed = [jackknife(f.replicates, f.value).se for f in found]
@@ -147,7 +147,7 @@ def test_metrics():
     whole, subsets = KernelDistance().compute(**sets), KernelDistanceSubsets().compute(**sets)
     assert whole.se_method == "Hajek"
     assert len(whole.replicates) == 20
-    # Subsets that are nearly the whole set differ by little, and err by no less.
+    # Subsets of nearly the whole set differ little, and their error is not smaller.
     assert subsets.value == pytest.approx(whole.value, rel=0.02)
     assert whole.se < subsets.se < 1.1 * whole.se
     assert (KernelDistance.label, KernelDistanceSubsets.default) == ("KID", False)

@@ -54,7 +54,7 @@ def test_neighbour_correlation_of_shared_noise_is_one_half():
     assert latent_stats(noise(n, (1, 1, 1)), 1.0).neighbours == 0.0
 
 
-def test_different_dimensions_are_refused():
+def test_dimensions_with_different_moments_have_a_spread():
     x = noise(1000, (1, 2, 2)) * 0.01 + torch.tensor([0.0, 0.0, 2.0, 2.0]).reshape(1, 1, 2, 2)
     assert latent_stats(x, 1.0).spread_of_means == pytest.approx(1.0, abs=0.002)
     scaled = noise(1000, (1, 2, 2)) * torch.tensor([1.0, 1.0, 3.0, 3.0]).reshape(1, 1, 2, 2)

@@ -53,7 +53,7 @@ def test_copies_are_found_and_fresh_samples_are_not():
     found = nearest_ratio(given, fresh, groups(500))
     assert found.value == pytest.approx(1.0, abs=4 * found.se)
     assert authenticity(given, fresh, groups(500)).value > 0.4
-    # Copies with a little noise are nearer than neighbours are.
+    # Copies with a little noise are closer than neighbours.
     near = copies + np.float32(0.01) * normal(500, 10, 3)
     assert nearest_ratio(given, near, groups(500)).value < 0.03
     assert authenticity(given, near, groups(500)).value == 0.0
@@ -73,7 +73,7 @@ def test_fresh_samples_are_authentic_unless_neighbours_are_mutual(dim, mutual):
     rng = np.random.default_rng(0)
     given, fresh = (rng.random((6000, dim)).astype(np.float32) for _ in range(2))
     found = authenticity(given, fresh, groups(6000))
-    # Samples share neighbours: 1.5 times the binomial error, and few are at the border.
+    # Samples share neighbours, so 1.5 times the binomial error; few are at the border.
     assert found.value == pytest.approx(1 - mutual, abs=4 * 1.5 * found.se)
 
 
@@ -88,7 +88,7 @@ def test_error_of_the_median_is_its_sampling_deviation():
     given = normal(1000, 4, 0)
     given.setflags(write=False)
     found = [nearest_ratio(given, normal(400, 4, seed), groups(400)) for seed in range(1, 81)]
-    # 80 draws know a deviation to 8%; the jackknife of a median is rougher than that of a mean.
+    # A deviation of 80 draws has an error of 8%; the jackknife is less exact for medians.
     spread = np.std([f.value for f in found])
     assert np.sqrt(np.mean([f.se**2 for f in found])) == pytest.approx(spread, rel=0.35)
 

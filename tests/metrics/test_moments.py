@@ -19,7 +19,7 @@ def streamed(x, sizes):
 def test_split_and_offset_lose_no_precision(sizes, offset):
     x = np.random.default_rng(0).normal(size=(1000, 7)) * np.arange(1, 8) + offset
     moments = streamed(x, sizes)
-    # The reference is taken about the offset. Adding it rounds x itself by offset * 1e-16.
+    # The reference is computed without the offset. Adding it rounds x by offset * 1e-16.
     exact = x - offset
     assert moments.n == 1000
     np.testing.assert_allclose(moments.mean - offset, exact.mean(0), atol=1e-10 + offset * 1e-15)

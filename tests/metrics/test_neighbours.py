@@ -26,7 +26,7 @@ def gaussian(n, m, dim, seed=0, offset=0.0):
 
 
 def lattice(n, m, dim, seed=0):
-    # Small whole numbers: every squared distance is exact in every tool, and ties are common.
+    # With small whole numbers every tool has exact squared distances, and ties are common.
     rng = np.random.default_rng(seed)
     real = rng.integers(-2, 3, size=(n, dim))
     fake = rng.integers(-2, 3, size=(m, dim))
@@ -62,7 +62,7 @@ SETS = {
 def test_equal_to_prdc_and_torch_fidelity(name, options, k):
     real, fake = SETS[name]
     open_balls = neighbour_scores(real, fake, k, False, **options)
-    # Equal counts; the tools divide them in different orders.
+    # Counts are equal; the tools divide them in different orders.
     assert open_balls == pytest.approx(by_prdc(real, fake, k), abs=1e-12)
     closed = neighbour_scores(real, fake, k, **options)
     # torch-fidelity averages in float32.
@@ -99,8 +99,8 @@ def test_collapsed_and_distant_sets():
 @pytest.mark.parametrize(("n", "m", "k"), [(200, 200, 3), (120, 300, 5), (250, 100, 1)])
 def test_expectations_for_equal_distributions(n, m, k):
     # Among the n - 1 other real and m generated points around a real one, all orders by distance
-    # are equally likely. A generated one is within the k-th real one with chance k / n, which
-    # makes the density 1; none is if the k nearest of all n - 1 + m are real.
+    # are equally likely. A generated one is within the k-th real one with probability k / n, so
+    # the density is 1; none is if the k nearest of all n - 1 + m are real.
     missed = math.comb(n - 1, k) / math.comb(n - 1 + m, k)
     rng = np.random.default_rng(0)
     draws = [
@@ -151,12 +151,12 @@ def test_errors_and_replicates():
         for name in NeighbourScores._fields
     }
     radii = squared_radii(real, 3)
-    # Without a group of generated samples, whose real balls stay.
+    # Without a group of generated samples; the real balls are unchanged.
     for g in range(20):
         left = neighbour_scores(real, fake[groups["fake"] != g], real_radii=radii)
         assert found["precision"].replicates[g] == pytest.approx(left.precision, abs=1e-12)
         assert found["density"].replicates[g] == pytest.approx(left.density, abs=1e-12)
-    # Without a group of real ones as trials: the rest keep their balls and their answers.
+    # Without a group of real samples as trials; the others keep their balls.
     for g in range(20):
         kept = groups["real"] != g
         left = neighbour_scores(real[kept], fake, real_radii=radii[kept])
@@ -167,7 +167,7 @@ def test_errors_and_replicates():
         assert e.se == pytest.approx(np.sqrt(e.value * (1 - e.value) / n))
         assert 0 <= e.low < e.value < e.high <= 1
     density = found["density"]
-    # 150 = 20 groups of 7 or 8, and a mean: its jackknife is near s / sqrt(n).
+    # Groups of 7 or 8 samples.
     assert density.se == pytest.approx(
         jackknife(density.replicates, density.value, np.bincount(groups["fake"])).se
     )
@@ -175,7 +175,7 @@ def test_errors_and_replicates():
 
 
 def test_errors_agree_with_repeated_generation():
-    # Real samples fixed, as the errors say; 60 generated sets tell a deviation to within 9%.
+    # The real samples are fixed. A deviation of 60 generated sets has an error of 9%.
     rng = np.random.default_rng(0)
     real = rng.normal(size=(400, 8)).astype(np.float32)
     radii = squared_radii(real, 3)

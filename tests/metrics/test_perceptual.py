@@ -11,7 +11,7 @@ CHANNELS = (64, 192, 384, 256, 256)
 
 
 def alexnet():
-    """AlexNet's convolutions as torchvision numbers them, seeded."""
+    """AlexNet's convolutions under torchvision's names, with seeded weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = nn.ModuleDict(
@@ -89,7 +89,7 @@ def test_small_images_are_refused():
 
 
 class Package:
-    """What `find_spec` tells of an installed package."""
+    """The `find_spec` of an installed package."""
 
     def __init__(self, folder):
         self.submodule_search_locations = [str(folder)]

@@ -1,4 +1,4 @@
-"""Metrics that say they need less of the real set do with that."""
+"""Metrics with `real_needs` compute their value from these only."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def test_metrics_with_fewer_real_needs_are_listed():
 def test_metrics_compute_from_their_real_needs_only(name):
     metric = METRICS[name]()
     real, fake = samples(50, 0), samples(60, 1)
-    # Statistics files need not even say how many samples they are of.
+    # Statistics files may lack the number of samples.
     moments = {key: Moments(0, m.mean, m.cov) for key, m in real.moments.items()}
     held = {"moments": moments} if "moments" in metric.needs_of_real() else {}
     less = dataclasses.replace(SampleSet(n=0, labels=np.zeros(0, np.int64)), **held)

@@ -63,7 +63,7 @@ def test_ssim_batch_equals_scikit_image_over_the_whole_batch():
                               data_range=255)
         for i in (0, 8)
     ]  # fmt: skip
-    # The last four images have no place for a window of seven.
+    # The last four images are fewer than the window of seven.
     np.testing.assert_allclose(ssim_batch(source, other, 8), expected, atol=1e-9)
     with pytest.raises(ValueError, match="at least 7 images, got 6"):
         ssim_batch(source[:6], other[:6], 8)
@@ -76,7 +76,7 @@ def test_psnr_batch_is_that_of_the_whole_batch():
         for i in (0, 8, 16)
     ]
     np.testing.assert_allclose(psnr_batch(source, other, 8), expected, atol=1e-9)
-    # By Jensen's inequality the PSNR of a mean error is below the mean PSNR.
+    # By Jensen's inequality the PSNR of the mean error is below the mean PSNR.
     assert psnr_batch(source, other, 20)[0] < float(psnr(source, other).mean()) - 1
 
 
@@ -102,14 +102,14 @@ def test_constant_shift():
     source = torch.full((3, 1, 8, 8), 100, dtype=torch.uint8)
     other = source + 10
     np.testing.assert_allclose(psnr(source, other), 20 * np.log10(25.5), atol=1e-12)
-    c1 = (0.01 * 255) ** 2  # of constant images only the term of the means is not one
+    c1 = (0.01 * 255) ** 2  # for constant images only the term of the means is not 1
     luminance = (2 * 100 * 110 + c1) / (100**2 + 110**2 + c1)
     np.testing.assert_allclose(ssim(source, other), luminance, atol=1e-9)
     x = torch.linspace(-1, 0.5, 12).reshape(3, 1, 2, 2)
     np.testing.assert_allclose(mse(x, x + 0.25), 0.0625, atol=1e-7)
 
 
-def test_features_do_not_depend_on_other_images_of_the_batch():
+def test_values_do_not_depend_on_other_images_of_the_batch():
     source, other = pair()
     for measure in (mse, psnr, ssim, ssim_gaussian):
         parts = [measure(source[i : i + 3], other[i : i + 3]) for i in range(0, 20, 3)]

@@ -67,7 +67,7 @@ def test_metrics():
     fake = sample_set(((uint8_images(20) // 2) + 60) // 3)
     saturated = sample_set(torch.where(uint8_images(20) < 128, 0, 255).byte())
     assert ContrastRatio().compute(real=real, fake=real, extractor="").value == 1.0
-    # Thirds, rounded down to whole grey levels.
+    # A third, rounded down to whole grey levels.
     ratio = ContrastRatio().compute(real=real, fake=fake, extractor="")
     assert ratio.value == pytest.approx(1 / 3, rel=0.01)
     assert ContrastRatio().compute(real=real, fake=saturated, extractor="").value > 3
@@ -117,7 +117,7 @@ def test_ratios_refuse_real_images_with_a_mean_of_zero():
     colourful = sample_set(uint8_images(3, (3, 4, 4)))
     assert ContrastRatio().refuses(real=colourful, extractor="") is None
     assert ChromaRatio().refuses(real=colourful, extractor="") is None
-    # Saturation looks at generated images alone.
+    # Saturation only uses generated images.
     assert Saturation().refuses(real=flat, extractor="") is None
     bare = dataclasses.replace(flat, pixels=None)
     assert "needs the pixels of real images" in ContrastRatio().refuses(real=bare, extractor="")

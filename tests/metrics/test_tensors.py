@@ -1,4 +1,4 @@
-"""Files of weights that hold something else, or code."""
+"""Files of weights with other content, or code."""
 
 import io
 import pickle
@@ -36,14 +36,14 @@ def scripted(tmp_path):
     model = Small()
     path = tmp_path / "scripted.pt"
     with warnings.catch_warnings():
-        # Scripting is deprecated; files made by it are not.
+        # Scripting is deprecated; files of scripted models are not.
         warnings.simplefilter("ignore")
         torch.jit.script(model).save(str(path))
     return path, model.state_dict()
 
 
 def repacked(path, changes):
-    """A copy of an archive with some of its files exchanged."""
+    """A copy of an archive with some files replaced."""
     other = path.with_name("changed.pt")
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
         for name in source.namelist():

@@ -21,7 +21,7 @@ def quantile_samples(n, mean=0.0, std=1.0):
 
 
 def pair(n, outward=0.0, spread=1.0):
-    """Evenly spread samples of both classes, moved outward by a number of std."""
+    """Evenly spread samples of both classes, shifted outward by `outward` std."""
     z = STD * (quantile_samples(n) * spread + outward)
     x = np.concatenate([2 + z, -2 - z])[:, None]
     return x, np.repeat([0, 1], n)
@@ -42,7 +42,7 @@ def test_w1_agrees_with_scipy_on_many_quantiles(modes):
     x = rng.normal(size=137) * 1.7 + 0.4
     exact = np.concatenate([quantile_samples(100_000, mode, 0.5) for mode in modes])
     ours = mixture_w1(x, np.array(modes), 0.5)
-    # 1e5 quantiles stand for the density with an error of a few 1e-6.
+    # 1e5 quantiles approximate the density with an error of a few 1e-6.
     assert ours == pytest.approx(scipy.stats.wasserstein_distance(x, exact), abs=1e-5)
 
 
@@ -68,14 +68,14 @@ def test_w1_closed_forms():
     one = np.array([0.0])
     assert mixture_w1(np.array([5.0]), one + 5, 0.3) == pytest.approx(0.3 * np.sqrt(2 / np.pi))
     assert mixture_w1(np.array([100.0] * 3), one, 1.0) == pytest.approx(100.0, rel=1e-12)
-    # Scaling a Gaussian by s: |s - 1| std sqrt(2 / pi); the quantiles stand for it to 1e-4.
+    # Scaling a Gaussian by s: |s - 1| std sqrt(2 / pi); the quantiles approximate it to 1e-4.
     x = quantile_samples(50_000, 1.0, 0.6)
     assert mixture_w1(x, one + 1, 0.2) == pytest.approx(0.4 * np.sqrt(2 / np.pi), abs=1e-4)
     assert mixture_w1(x + 0.7, one + 1, 0.6) == pytest.approx(0.7, abs=1e-4)
 
 
 def test_modes_1d():
-    # float32 samples at +-2 carry rounding of 1e-7, 1e-6 of a std.
+    # float32 samples at +-2 have rounding errors of 1e-7, which is 1e-6 std.
     x, labels = pair(20_000)
     assert compute("w1", x, labels, MODES_1D) < 1e-4
     assert compute("shift", x, labels, MODES_1D) == pytest.approx(0.0, abs=1e-5)
@@ -113,7 +113,7 @@ def test_two_dimensions_and_several_modes():
     labels = rng.integers(0, 2, 40_000)
     means = np.stack(exact.means)[labels, rng.integers(0, 2, 40_000)]
     x = means + 0.3 * rng.normal(size=means.shape)
-    # Random modes: the share of a mode errs by 1 / sqrt(20000), 4 apart.
+    # Modes are drawn: the share of one has an error of 1 / sqrt(20000), and they are 4 apart.
     assert class_w1(x, labels, exact) < 0.05
     assert class_shift(x, labels, exact) == pytest.approx(0.0, abs=0.05)
     # 1 - exp(-9 / 2) with the binomial error of 40000.
@@ -165,7 +165,7 @@ def test_refusals():
 
 @pytest.mark.parametrize("name", ["w1", "shift", "within3"])
 def test_errors_are_the_sampling_deviations(name):
-    # Spread and moved, so that no statistic is at an edge of its range.
+    # Spread and shifted, so that no statistic is at an edge of its range.
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     sign = np.array([1.0, -1.0])[labels]
@@ -173,7 +173,7 @@ def test_errors_are_the_sampling_deviations(name):
     for _ in range(100):
         z = 1.5 * rng.normal(size=200) + 0.5
         found.append(estimate(name, (sign * (2 + STD * z))[:, None], labels, MODES_1D))
-    # 100 draws know a deviation to 7%, 20 groups each error to 16%.
+    # A deviation of 100 draws has an error of 7%, a standard error of 20 groups one of 16%.
     spread = np.std([f.value for f in found])
     assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.2)
     assert all(len(f.replicates) == 20 for f in found)

@@ -21,7 +21,6 @@ from bench.report.figures.style import (
     plain,
 )
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.lines import ruled
 from bench.report.numbers.names import FLOOR_LABEL
 
 MOST_COLUMNS = 5
@@ -39,7 +38,7 @@ WIDE = 0.62
 
 def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     """A panel per rule of the method of `base`, whose line under CFG is dashed in all of them."""
-    lines = ruled(data, column.dataset)[base]
+    lines = data.ruled(column.dataset)[base]
     cells = {s: data.cells(column, s) for s in (base, *lines)}
     shown = [s for s in lines if cells[s]]
     columns = min(MOST_COLUMNS, len(shown))

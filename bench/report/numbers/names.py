@@ -1,9 +1,11 @@
-"""Names in rows: the order of methods, and names of files."""
+"""Names and numbers in text: the order of methods, names of files, lists of numbers."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+from itertools import pairwise
 
 FLOOR = "real"
 """The method of rows that measure real samples like generated ones."""
@@ -30,3 +32,12 @@ def slug(*parts: str) -> str:
         return f"{kept}-{hashlib.sha256(part.encode()).hexdigest()[:6]}".lstrip("-")
 
     return "-".join(safe(part) for part in parts if part)
+
+
+def numbers(values: Iterable[float]) -> str:
+    """Numbers in ascending order; an even progression as its first two and its last."""
+    ordered = sorted(set(values))
+    steps = {round(b - a, 9) for a, b in pairwise(ordered)}
+    if len(ordered) > 3 and len(steps) == 1:
+        return f"{ordered[0]:g}, {ordered[1]:g}, …, {ordered[-1]:g}"
+    return ", ".join(f"{v:g}" for v in ordered)

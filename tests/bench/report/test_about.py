@@ -5,13 +5,13 @@ import json
 import pytest
 
 from bench.experiment.rows import Row
-from bench.report.figures.comparison_figures import plan_comparison
 from bench.report.figures.curves import metric_curve
-from bench.report.figures.style import look, method_styles
+from bench.report.figures.figures import plan_comparison
+from bench.report.figures.style import look
 from bench.report.numbers.comparison import cost_columns
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.hypervolume import precision_pairs
 from bench.report.numbers.pairs import headline_differences
+from bench.report.numbers.pareto import precision_pairs
 from bench.report.pages.measures import measure_table
 from metrics import METRICS
 from metrics.about import About
@@ -50,8 +50,7 @@ def column_of(data, metric):
 
 def scale_of(data, metric):
     with look():
-        styles = method_styles(data.methods)
-        return metric_curve(data, column_of(data, metric), (), styles).axes[0].get_yscale()
+        return metric_curve(data, column_of(data, metric)).axes[0].get_yscale()
 
 
 def test_a_plugins_metric_is_ordered_compared_and_drawn_as_it_says():

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.report.numbers.entries import Entry, contrast, first, holm, two_sided
+from bench.report.numbers.entries import Entry, average, contrast, first, holm, two_sided
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.hypervolume import hypervolume, hypervolumes, precision_pairs
-from bench.report.numbers.operating import average
+from bench.report.numbers.pareto import hypervolume, hypervolumes, precision_pairs
 from metrics.base import Estimate
 from metrics.errors import paired_difference
 from tests.bench.report.factory import row, value

@@ -21,7 +21,7 @@ from tests.bench.report.factory import SCALES, demo, digits, images, points, row
 def draw_curve(rows, metric, published=()):
     data = prepare(rows)
     (column,) = [c for c in data.columns if c.metric == metric]
-    return metric_curve(data, column, published, method_styles(data.methods))
+    return metric_curve(data, column, published)
 
 
 def lines(axes):
@@ -130,7 +130,7 @@ def test_zero_and_one_are_plotted_with_their_intervals():
     assert {y for path in band.get_paths() for _, y in path.vertices} == {0.0, 0.1, 0.9, 1.0}
     data = prepare(rows)
     precision, recall = data.columns
-    axes = precision_recall(data, precision, recall, (), method_styles(data.methods)).axes[0]
+    axes = precision_recall(data, precision, recall).axes[0]
     assert lines(axes)["edm, 18 steps"] == ([0.0, 1.0], [1.0, 0.0])
     bars = [segment.tolist() for some in axes.collections for segment in some.get_segments()]
     assert np.allclose(bars[0], [[0.0, 1.0], [0.1, 1.0]])
@@ -172,9 +172,7 @@ def test_a_table_that_is_not_of_published_numbers_is_refused(tmp_path):
 def test_precision_against_recall_marks_the_ends():
     data = prepare(digits())
     by_name = {c.metric: c for c in data.columns}
-    figure = precision_recall(
-        data, by_name["precision"], by_name["recall"], (), method_styles(data.methods)
-    )
+    figure = precision_recall(data, by_name["precision"], by_name["recall"])
     axes = figure.axes[0]
     drawn = lines(axes)
     assert drawn["edm, 18 steps"][0][0] == 0.93

@@ -8,7 +8,7 @@ from bench.report.figures.figures import plan_figures
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.ranking import make_ranking
 from bench.report.numbers.summary import summary
-from bench.report.numbers.words import left_out
+from bench.report.pages.contents import left_out
 from bench.system.errors import UserError
 from tests.bench.report.factory import NO_GUIDANCE, demo, digits, row, value
 
@@ -124,8 +124,8 @@ def test_a_floor_of_another_n_is_left_out_and_says_so():
     ]
     data = prepare(rows)
     assert data.floor(data.columns[0]).values == ()
-    assert "n is 300 for edm" in data.notes[0][1]
-    assert "100 for real" in data.notes[0][1]
+    assert "n is 300 for edm" in data.notes[data.columns[0]]
+    assert "100 for real" in data.notes[data.columns[0]]
 
 
 def test_rows_of_older_checkpoints_are_left_out():

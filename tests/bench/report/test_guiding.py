@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.guiding import risen
+from bench.report.numbers.verdict import risen
 from tests.bench.report.factory import row, value
 from tests.bench.report.test_ranking import rows
 from tests.bench.report.test_verdict import paragraph
@@ -61,6 +61,6 @@ def test_the_paragraph_names_the_lines_that_show_none():
             zip(found, recall, strict=True)]  # fmt: skip
     assert (
         "Precision classifier @300 rises significantly above its value at g = 1 at some scale for "
-        "1 of 2 guided lines; for “igct, 1 step” no such rise is shown, so that a low distance at "
-        "high g may be that of guidance which hardly acts."
+        "1 of 2 guided lines. “igct, 1 step” shows no such rise: a low distance at high g may only "
+        "mean that guidance hardly acts."
     ) in paragraph(both)

@@ -12,8 +12,8 @@ from PIL import Image
 from bench.experiment.inversion_rows import EditGrid, InversionRow, Latents, Pair, Score, Share
 from bench.report import write_report
 from bench.report.document import DASH, Text
-from bench.report.figures.edit_grids import grid_figure, plan_grids
-from bench.report.figures.grids import NARROWEST
+from bench.report.figures.figures import plan_grids
+from bench.report.figures.grids import NARROWEST, grid_figure
 from bench.report.figures.style import look
 from bench.report.numbers.inversions import inversion_summary, prepare_inversions
 from bench.report.pages.inversions import inversion_tables, with_error
@@ -219,7 +219,7 @@ def test_the_grid_names_rows_and_columns():
     assert axes.get_title(loc="left") == r"a \$ title"
     assert figure.get_size_inches()[0] == NARROWEST
     wrong = grid().model_copy(update={"rows": ("x", "y", "z")})
-    with look(), pytest.raises(ValueError, match="32 x 16 pixels are no grid of tiles"):
+    with look(), pytest.raises(ValueError, match="32 x 16 pixels are not a grid of tiles"):
         grid_figure(wrong, "t")
 
 
@@ -269,7 +269,7 @@ def test_the_page_escapes_and_links_to_its_own_files(tmp_path):
     rows = [inversion("igct"), odd, broken]
     report = write_report(cells_alone(), tmp_path, published=None, inversions=rows)
     assert report.problems == (
-        "Figure digits-edits-edm-g13 failed: ValueError: 32 x 16 pixels are no grid of tiles",
+        "Figure digits-edits-edm-g13 failed: ValueError: 32 x 16 pixels are not a grid of tiles",
     )
     page = Page(report.page.read_text(encoding="utf-8"))
     assert "script" not in page.tags

@@ -90,7 +90,7 @@ def test_seeds_give_mean_error_and_count():
     mixed = tables([*toy(), third])["modes1d", "w1"]
     assert cells(mixed, "edm, 18 steps")["1"].error == "± 0.010 (3)"
     assert cells(mixed, "edm, 18 steps")["2"].error == "± 0.075 (2)"
-    assert any("training runs, their number behind" in text for _, text in mixed.notes)
+    assert any("training runs (their number is in brackets)" in text for _, text in mixed.notes)
 
 
 def test_single_runs_state_their_error_and_where_it_is_from():
@@ -122,7 +122,9 @@ def test_footnotes_separate_single_runs_from_means_over_seeds():
     one = row("digits", "ct", 1.0, value("fd", 9.0, **known))
     mixed = tables([*several, one, floor])["digits", "fd"]
     assert [scales(line)[0].error for line in mixed.lines] == ["± 0.50 (2)", "± 0.10", "± 0.10"]
-    assert any("over sampling seeds, their number behind:" in text for _, text in mixed.notes)
+    assert any(
+        "over sampling seeds (their number is in brackets):" in text for _, text in mixed.notes
+    )
 
 
 def test_a_share_of_0_or_1_shows_the_end_of_its_interval():
@@ -155,7 +157,7 @@ def test_the_minimum_over_seeds_is_a_line_of_its_own():
     assert cells(fd, "edm, 18 steps")["1"].text == "5.00"
     minimum = cells(fd, "edm, 18 steps: min of 3 seeds")["1"]
     assert (minimum.text, minimum.bold) == ("4.00", False)
-    assert any("comparison with theirs" in text for _, text in fd.notes)
+    assert any("comparison with their numbers" in text for _, text in fd.notes)
     assert [line.label for line in found["digits", "recall"].lines] == ["edm, 18 steps"]
     # Three training runs are not three seeds of one checkpoint.
     runs = [row("digits", "edm", 1.0, value("fd", 5.0 + s), train_seed=s) for s in range(3)]

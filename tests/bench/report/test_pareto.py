@@ -80,7 +80,7 @@ def test_what_is_shared_without_guidance_is_one_point():
     data = prepare(rows)
     columns = {c.metric: c for c in data.columns}
     placed = placed_quality(data, columns["precision"], columns["recall"])
-    found = [p.point for p in placed]
+    found = placed
     assert [(p.series.rule, p.guidance) for p in found] == [
         ("", 1.0),
         ("", 2.0),
@@ -97,9 +97,9 @@ def test_costs_are_those_of_the_scale_and_untimed_rows_are_left_out():
     ]
     data = prepare(rows)
     (column,) = data.columns
-    assert [(p.point.x, p.point.y) for p in placed_cost(data, column, "nfe")] == [
+    assert [(p.x, p.y) for p in placed_cost(data, column, "nfe")] == [
         (18, 3.0),
         (36, 2.0),
     ]
     (timed,) = placed_cost(data, column, "seconds")
-    assert (timed.point.x, timed.point.guidance) == (pytest.approx(0.018), 1.0)
+    assert (timed.x, timed.guidance) == (pytest.approx(0.018), 1.0)

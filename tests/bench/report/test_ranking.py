@@ -5,8 +5,7 @@ import pytest
 
 from bench.report.document import Document
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.operating import best_point, common_range
-from bench.report.numbers.ranking import make_ranking
+from bench.report.numbers.ranking import best_point, common_range, make_ranking
 from bench.report.pages.comparison import HELD_OUT, OPTIMISTIC, UNTESTED, ranking_table
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
@@ -60,7 +59,7 @@ def test_lines_that_cannot_be_told_from_the_leader_share_its_group():
         "ct": 2,
         "guided-cd": 2,
     }
-    assert [p.is_behind for p in found.best] == [False, False, True, True]
+    assert [p.is_worse for p in found.best] == [False, False, True, True]
 
 
 def test_many_comparisons_need_more_than_one_does():
@@ -73,7 +72,7 @@ def test_many_comparisons_need_more_than_one_does():
             left = tuple(5.0 + 2.3 * np.sqrt(19) + shared + swing)
             measured = value("fd", 5.0 + 2.3 * np.sqrt(19), replicates=left)
             found.append(row("digits", f"plugin{i}", 1.0, measured))
-        return [p.is_behind for p in ranking(found).best]
+        return [p.is_worse for p in ranking(found).best]
 
     assert behind(1) == [False, True]
     assert behind(12) == [False] * 13
@@ -98,8 +97,8 @@ def test_with_several_seeds_one_half_chooses_and_the_other_reports():
     edm, igct = data.series("digits")
     point = best_point(data, data.columns[0], edm)
     assert (point.guidance, point.held_out, point.is_optimistic) == (2.0, True, False)
-    assert point.estimate.value == 4.0
-    assert best_point(data, data.columns[0], igct).estimate.value == 5.0
+    assert point.entry.estimate.value == 4.0
+    assert best_point(data, data.columns[0], igct).entry.estimate.value == 5.0
     notes = [text for _, text in ranking_table(make_ranking(data, data.columns[0])).notes]
     assert HELD_OUT in notes
     assert OPTIMISTIC not in notes
@@ -161,6 +160,6 @@ def test_among_equal_lines_one_is_rarely_called_worse():
             number = 50.0 + rng.normal()
             measured = value("fd", number, replicates=tuple(number + own))
             found.append(row("digits", f"plugin{i}", 1.0, measured))
-        wrong += any(p.is_behind for p in ranking(found).best)
+        wrong += any(p.is_worse for p in ranking(found).best)
     # More than 8 of 60 has a chance of 0.3% at 5%; adjusted for 19 lines alone it is 22%.
     assert wrong <= 8

@@ -5,10 +5,9 @@ import pytest
 from matplotlib.text import Text
 
 from bench.report.figures.clouds import clouds, densities
-from bench.report.figures.comparison_figures import plan_comparison
 from bench.report.figures.curves import metric_curve, precision_recall
 from bench.report.figures.direct_labels import Label, put_labels
-from bench.report.figures.figures import plan_figures
+from bench.report.figures.figures import plan_comparison, plan_figures
 from bench.report.figures.grids import chosen_scales, rule_grid, tiles
 from bench.report.figures.pareto_figures import (
     MOST_LABELS,
@@ -21,14 +20,11 @@ from bench.report.figures.style import (
     OFF_FRONT,
     line_styles,
     look,
-    method_styles,
     new_figure,
     rule_styles,
 )
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.hypervolume import precision_pairs
-from bench.report.numbers.lines import base_of, plain, ruled
-from bench.report.numbers.pareto import placed_quality
+from bench.report.numbers.pareto import placed_quality, precision_pairs
 from tests.bench.report.factory import images, row, value
 from tests.bench.report.rules_factory import sweep
 
@@ -54,28 +50,27 @@ def test_methods_stand_before_rules_and_rules_by_method():
 
 def test_curves_of_methods_leave_rules_out(data):
     (column,) = [c for c in data.columns if c.metric == "fd"]
-    styles = method_styles(data.methods)
-    names = [line.get_label() for line in metric_curve(data, column, (), styles).axes[0].lines]
+    names = [line.get_label() for line in metric_curve(data, column, ()).axes[0].lines]
     assert "edm, 18 steps" in names
     assert not [name for name in names if "+" in name]
     ((precision, recall),) = precision_pairs(data, "digits")
-    axes = precision_recall(data, precision, recall, (), styles).axes[0]
+    axes = precision_recall(data, precision, recall).axes[0]
     assert not [line for line in axes.lines if "+" in line.get_label()]
-    assert [s.rule for s in plain(data, "digits")] == [""] * 6
+    assert [s.rule for s in data.plain("digits")] == [""] * 6
 
 
 def test_a_method_swept_under_rules_alone_keeps_its_lines():
     rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0), methods=("edm", "igct"))
     found = prepare([r for r in rows if r.rule or r.method == "igct" or r.guidance == 1.0])
-    labels = [s.label for s in plain(found, "digits")]
+    labels = [s.label for s in found.plain("digits")]
     assert labels == ["igct, 1 step", "edm + apg, 18 steps"]
-    (base,) = ruled(found, "digits")
-    assert base == base_of(found.series("digits")[-1])
+    (base,) = found.ruled("digits")
+    assert base == found.series("digits")[-1].base
 
 
 def test_panels_show_one_rule_each_on_the_same_axes(data):
     (column,) = [c for c in data.columns if c.metric == "fd"]
-    (base,) = ruled(data, "digits")
+    (base,) = data.ruled("digits")
     with look():
         figure = rule_panels(data, column, base)
         figure.draw_without_rendering()
@@ -103,7 +98,7 @@ def test_titles_of_panels_with_knobs_stay_above_their_panel():
     ]
     found = prepare([*rows, *own])
     (column,) = [c for c in found.columns if c.metric == "fd"]
-    (base,) = ruled(found, "digits")
+    (base,) = found.ruled("digits")
     with look():
         figure = rule_panels(found, column, base)
         figure.draw_without_rendering()
@@ -124,14 +119,14 @@ def test_every_front_point_is_on_the_figure_and_named(data):
     axes = figure.axes[0]
     on = [p for p in placed_quality(data, precision, recall) if p.on_front]
     (line,) = [x for x in axes.lines if x.get_label() == ON_FRONT]
-    assert set(zip(*line.get_data(), strict=True)) == {(p.point.x, p.point.y) for p in on}
+    assert set(zip(*line.get_data(), strict=True)) == {(p.x, p.y) for p in on}
     (key,) = figure.legends
     names = [t.get_text() for t in key.get_texts()]
     for p in on:
-        assert data.short_name(p.point.series) in names
+        assert data.short_name(p.series) in names
     # There are more of them than have room for names.
     written = [t.get_text() for t in axes.texts]
-    lines = {p.point.series for p in on}
+    lines = {p.series for p in on}
     assert len(on) > MOST_LABELS
     assert len(written) == len(lines)
     assert all(text.startswith("g = ") for text in written)
@@ -145,7 +140,7 @@ def test_few_points_of_a_front_are_named_beside_them():
     on = [p for p in placed_quality(few, precision, recall) if p.on_front]
     text = " ".join(t.get_text() for t in axes.texts)
     for p in on:
-        assert few.short_name(p.point.series) in text
+        assert few.short_name(p.series) in text
 
 
 def test_certain_points_of_a_front_are_filled(data):
@@ -158,7 +153,7 @@ def test_certain_points_of_a_front_are_filled(data):
         for x in axes.lines
         if x.get_label() != ON_FRONT
     }
-    assert markers == {(p.point.x, p.point.y): "full" if p.certain else "none" for p in on}
+    assert markers == {(p.x, p.y): "full" if p.certain else "none" for p in on}
 
 
 def test_costs_have_logarithmic_axes(data):
@@ -207,7 +202,7 @@ def test_every_line_has_a_style(data):
 
 
 def test_the_grid_has_a_row_a_rule_and_a_block_a_scale(data):
-    (base,) = ruled(data, "digits")
+    (base,) = data.ruled("digits")
     with look():
         axes = rule_grid(data, base).axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["cfg", *RULES]
@@ -224,7 +219,7 @@ def test_the_grid_refuses_other_classes_and_shows_gaps():
     rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0), methods=("edm",))
     less = [r.model_copy(update={"preview": None}) if r.rule else r for r in rows]
     found = prepare(less)
-    (base,) = ruled(found, "digits")
+    (base,) = found.ruled("digits")
     with look():
         # Without guidance no rule acts, so that block is there; that of g = 4 is not.
         canvas = rule_grid(found, base).axes[0].images[0].get_array()
@@ -244,7 +239,7 @@ def test_scales_of_samples_are_the_usual_ones_or_spread():
 @pytest.mark.parametrize(("dataset", "draw"), [("modes1d", densities), ("modes2d", clouds)])
 def test_samples_of_rules_have_a_row_each(dataset, draw):
     found = prepare(sweep(dataset, rules=("apg",), scales=(1.0, 4.0), methods=("edm",)))
-    ((base, lines),) = ruled(found, dataset).items()
+    ((base, lines),) = found.ruled(dataset).items()
     with look():
         figure = draw(found, dataset, (base, *lines), (4.0,), 0.9)
     assert [axes.get_ylabel() for axes in figure.axes] == ["cfg", "apg"]

@@ -8,8 +8,9 @@ from matplotlib.patches import StepPatch
 
 from bench.experiment.rows import Density
 from bench.report import write_report
+from bench.report.figures.figures import plan_yardsticks
 from bench.report.figures.style import look
-from bench.report.figures.yardstick_figure import densities, plan_yardsticks, planes
+from bench.report.figures.yardstick_figure import densities, planes
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.yardstick import (
     known_density,

@@ -18,7 +18,7 @@ from bench.training.checkpoint import (
     save_state,
     save_weights,
 )
-from metrics.extractors.weights import stored_weights
+from metrics.extractors.training import stored_weights
 
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHTS = {

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.data.find import find_dataset
 from bench.experiment.rows import read_rows, write_row
-from bench.experiment.seeds import TUNING_SEEDS
+from bench.experiment.suite import TUNING_SEEDS
 from bench.sweep.generate import generate
 from bench.training.card import make_card, make_method
 from bench.tuning import tune as tune_module
