@@ -133,11 +133,10 @@ def _fitting_presets(card: DataCard) -> list[tuple[str, str]]:
     spec = DataSpec(card.name, card.shape, len(card.class_names))
     found = [
         (method, name)
-        for method, cls in sorted(METHODS.items())
-        for name, preset in sorted(cls.presets.items())
+        for method, cls in METHODS.items()
+        for name, preset in cls.presets.items()
         if cls.trains and preset.fits(spec)
     ]
     return sorted(
-        found,
-        key=lambda pair: (pair[1] != card.name, pair[0] != "edm", not pair[1].endswith("-small")),
+        found, key=lambda p: (p[1] != card.name, p[0] != "edm", not p[1].endswith("-small"), p)
     )

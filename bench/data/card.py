@@ -151,7 +151,7 @@ def check_data_name(name: str) -> str:
 
 
 def check_reserved(name: str, listing: Listing, geometry: Geometry) -> None:
-    """UserError if another data set is to be called cifar10, a name with published numbers."""
+    """UserError for another data set named cifar10, which is compared with published numbers."""
     if name != "cifar10":
         return
     numbered = tuple(str(k) for k in range(10))

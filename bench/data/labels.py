@@ -96,7 +96,7 @@ def index_labels(tree: Tree, paths: Sequence[str]) -> Labels | None:
         if path not in table:
             raise UserError(f"{tree.path}: {INDEX} has no label for {path!r}.")
     for path in table.keys() - set(paths):
-        raise UserError(f"{tree.path}: {INDEX} labels {path!r}, which is not there.")
+        raise UserError(f"{tree.path}: {INDEX} labels {path!r}, which is missing.")
     return np.array([table[path] for path in paths], dtype=np.int64)
 
 

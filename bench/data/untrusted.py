@@ -101,7 +101,7 @@ def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...
     if any(length < 1 for length in shape):
         raise ValueError(f"{name} is empty: {shape}")
     if math.prod(shape) * dtype.itemsize != size - stream.tell():
-        raise ValueError(f"{name} says {dtype} {shape}, which is not the size of its data")
+        raise ValueError(f"{name} declares {dtype} {shape}, which is not the size of its data")
     return shape, dtype
 
 

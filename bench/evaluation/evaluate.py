@@ -129,13 +129,9 @@ def evaluate(
         plan, real, accumulator.finish(), fake=fake, protocol=protocol.name if protocol else ""
     )
     report = Report(
-        rows=tuple(rows),
-        not_measured=tuple(missing),
-        warnings=tuple(warnings),
-        notes=protocol.notes if protocol else (),
-        created=now(),
-        provenance=provenance(),
-    )
+        rows=tuple(rows), not_measured=tuple(missing), warnings=tuple(warnings),
+        notes=protocol.notes if protocol else (), created=now(), provenance=provenance(),
+    )  # fmt: skip
     return report, reference, fake
 
 
@@ -157,11 +153,8 @@ def read_sides(reporter: Reporter, request: Request) -> tuple[Reference, SampleS
                 Path(request.samples), request.limit, labels=request.labels,
                 channels=3 if colour else None, count=count,
             )  # fmt: skip
-    if found is not None:
-        name = request.reference if side is None else side.name
-        return Reference(name, sha256(found.path), side, found), fake
-    assert side is not None  # without statistics the reference is samples
-    return Reference(side.name, side.hash, side), fake
+    name, content = (request.reference, "") if side is None else (side.name, side.hash)
+    return Reference(name, sha256(found.path) if found else content, side, found), fake
 
 
 def _cautions(

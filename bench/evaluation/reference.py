@@ -57,9 +57,8 @@ class Reference:
             if (found.spatial if spatial else found.moments) is not None:
                 return None
             return f"{self.name} has no moments of spatial features"
-        if found.features is not None and not spatial and needs <= {"moments", "features"}:
-            return None
-        if self.side is not None:
+        suffices = found.features is not None and not spatial and needs <= {"moments", "features"}
+        if suffices or self.side is not None:
             return None
         has = "features" if found.features is not None else "moments"
         wants = " and ".join(sorted(needs - {"moments"}))

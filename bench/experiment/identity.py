@@ -61,8 +61,8 @@ class _Code:
     def __init__(self, module: str) -> None:
         self._packages = (module.partition(".")[0], *PACKAGES)
         file = getattr(sys.modules.get(module), "__file__", None)
-        alone = "." not in module and not hasattr(sys.modules.get(module), "__path__")
-        self._folder = Path(file).parent if alone and file else None
+        single = "." not in module and not hasattr(sys.modules.get(module), "__path__")
+        self._folder = Path(file).parent if single and file else None
 
     def is_own(self, name: str) -> bool:
         """Whether a module belongs to this code, and not to Python or an installed package."""
@@ -127,11 +127,10 @@ class _WithoutImports(ast.NodeTransformer):
     def __init__(self) -> None:
         self.found: list[ast.Import | ast.ImportFrom] = []
 
-    def visit_Import(self, node: ast.Import) -> None:
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
         self.found.append(node)
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.found.append(node)
+    visit_ImportFrom = visit_Import  # noqa: N815
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         value = node.value

@@ -74,12 +74,12 @@ class InversionRow(StoredRow):
 
     judge: Name = ""
     judge_hash: Name = ""
-    authors_batch: Count = Field(description="images a batch of the scores counted by batch")
+    authors_batch: Count = Field(description="images per batch, for scores by batch")
     inversion_nfe: Count = 0
     reconstruction_nfe: Count = 0
     edit_nfe: Count = 0
-    inversion_seconds: Number = Field(0.0, description="an image")
-    edit_seconds: Number = Field(0.0, description="an edit")
+    inversion_seconds: Number = Field(0.0, description="per image")
+    edit_seconds: Number = Field(0.0, description="per edit")
     scores: tuple[Score, ...] = ()
     exact: Count = Field(0, description="images reconstructed without error, in uint8")
     latents: Latents | None = None

@@ -53,18 +53,18 @@ class Value(Frozen):
     label: Name
     version: Count
     direction: Literal["lower", "higher", "none"]
-    extractor: Name = Field(description="'' where the metric uses none")
+    extractor: Name = Field(description="'' if the metric uses none")
     extractor_hash: Name
     n: Count
     value: Number
-    se: Number | None = Field(None, ge=0, description="standard error, where one is known")
-    se_method: Name = Field("", description="how that was obtained; '' without one")
+    se: Number | None = Field(None, ge=0, description="standard error, if known")
+    se_method: Name = Field("", description="how it was estimated; '' if unknown")
     low: Number | None = Field(None, description="lower end of the 95% interval, if not by se")
     high: Number | None = Field(None, description="upper end of it")
     replicates: tuple[Number, ...] = Field(
         (), description="values without one group of samples each, for paired differences"
     )
-    signature: Name = Field("", description="SHA-256 of what the value depends on beside samples")
+    signature: Name = Field("", description="SHA-256 of what it depends on besides samples")
     about: About | None = Field(None, description="facts of the metric; None in older rows")
 
     @property
@@ -125,7 +125,7 @@ class StoredRow(Frozen):
     method: Name
     run: Name = Field(description="name of the training run; rows of one run share a checkpoint")
     train_seed: Count
-    checkpoint: Name = Field(description="SHA-256 of the weights, '' where there are none")
+    checkpoint: Name = Field(description="SHA-256 of the weights, '' if there are none")
     guidance: Number = Field(description="of sampling or editing; 1 is off")
     n: Count = Field(description="samples, or images inverted")
     reference: Name = Field(description="name of the real set compared with")
@@ -141,12 +141,10 @@ class Row(StoredRow):
     generated set.
     """
 
-    null_checkpoint: Name = Field("", description="SHA-256 of an extra, unconditional network's")
-    weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's, led away from")
-    code: Name = Field(
-        "", description="SHA-256 of the code of method and sampling; '' before it was"
-    )
-    rule_code: Name = Field("", description="SHA-256 of the code of the rule, likewise")
+    null_checkpoint: Name = Field("", description="SHA-256 of an unconditional network's weights")
+    weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's weights")
+    code: Name = Field("", description="SHA-256 of method's and sampling's code; '' in older rows")
+    rule_code: Name = Field("", description="SHA-256 of the rule's code; '' in older rows")
     rule: Name = Field("", description="guidance rule; '' is CFG, the method's own, or off")
     knobs: Mapping[Name, Scalar] = Field(
         default_factory=dict, description="settings of the rule, by rule.knob"
@@ -202,7 +200,7 @@ def write_row(folder: Path, row: StoredRow) -> Path:
 
 
 def write_reason(folder: Path, row: StoredRow) -> None:
-    """Write the row of a skip or a failure: it never replaces a result, and nothing by the same."""
+    """Write the row of a skip or failure; it replaces only a skip or failure of another reason."""
     path = row_path(folder, row.run, row.key)
     old = read_as(type(row), path) if path.exists() else None
     if old is None or (old.status in ("skip", "failed") and old.reason != row.reason):

@@ -9,8 +9,8 @@ second_network.py | weights, init file, null file |
 | state.safetensors, log.jsonl of a run | bench/checkpoint.py, train_log.py | state, log |
 | rows of cells and of inversions (JSON) | bench/store.py, inversion/store.py | row, inversion row |
 | results and trials of the tuner (JSON) | bench/tuning/store.py | tuned, trial |
-| pictures within rows (PNG in base64) | bench/report/grids.py | picture in a row |
-| published.csv | bench/report/published.py | published numbers |
+| pictures within rows (PNG in base64) | bench/report/figures/grids.py | picture in a row |
+| published.csv | bench/report/numbers/published.py | published numbers |
 | an older report's page | bench/report/__init__.py | older page |
 | samples: folder, ZIP, npz, their card | bench/images_in.py, sample_card.py | sample ... |
 | samples that are to be gone on with | bench/images_out.py | output ... |

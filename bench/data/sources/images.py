@@ -25,7 +25,7 @@ Found = list[tuple[str, str]]
 
 
 class LabelledImages(EncodedImages):
-    """`{"labels": [["00000/img00000000.png", 6], ...]}` beside the images."""
+    """`{"labels": [["00000/img00000000.png", 6], ...]}` next to the images."""
 
     kind = "dataset.json"
     describes = "images with a dataset.json (EDM's ZIP or folder)"

@@ -1,4 +1,4 @@
-"""Fronts of what lines reach: precision against recall, and a measure against its costs."""
+"""Fronts of lines: precision against recall, and a measure against its costs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.report.numbers.pareto import COSTS, Point, placed_cost, placed_qualit
 
 ON_FRONT = "front"
 MOST_LABELS = 6
-"""Above which labels are short."""
+"""With more, labels are short."""
 
 
 def quality_front(data: Data, precision: Column, recall: Column) -> Figure:
@@ -72,7 +72,7 @@ def _styles(data: Data, placed: Sequence[Point]) -> dict[Series, MethodStyle]:
 
 
 def _scatter(axes: Axes, placed: Sequence[Point], styles: dict[Series, MethodStyle]) -> None:
-    """Points in the colours of their lines, those of lines that are nowhere on the front grey."""
+    """Points in the colours of their lines; grey for lines that are not on the front."""
     grey = [p for p in placed if p.series not in styles]
     axes.scatter([p.x for p in grey], [p.y for p in grey], s=7, color=OFF_FRONT, lw=0, zorder=1)
     for series, style in styles.items():
@@ -121,7 +121,7 @@ def _label(
     known = data.guidances(placed[0].series.dataset)
     runs = list(_runs(placed))
     crowded = len(runs) > MOST_LABELS
-    if crowded:  # one a line, without its name, which the key has
+    if crowded:  # one per line, without its name, which is in the key
         longest: dict[Series, list[Point]] = {}
         for run in runs:
             line = run[0].series
@@ -143,7 +143,7 @@ def _label(
 
 
 def _along(axes: Axes) -> list[tuple[float, float]]:
-    """Points along the corners of the front, which labels are to keep off too."""
+    """Points along the steps of the front, which labels must not cover."""
     (line,) = [x for x in axes.lines if x.get_label() == ON_FRONT]
     corners = STEP_LOOKUP_MAP[line.get_drawstyle()](*line.get_data())
     path = axes.transData.transform(np.transpose(corners))
@@ -154,7 +154,7 @@ def _along(axes: Axes) -> list[tuple[float, float]]:
 
 
 def _runs(placed: Sequence[Point]) -> Iterator[list[Point]]:
-    """Points along the front, neighbours of one line together."""
+    """Points along the front, grouped into neighbours of one line."""
     on = sorted((p for p in placed if p.on_front), key=lambda p: (p.x, p.y))
     run: list[Point] = []
     for p in on:

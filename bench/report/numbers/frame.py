@@ -1,4 +1,4 @@
-"""Rows to a tidy frame: which rows count, which belong together, which may be compared."""
+"""The rows that count, grouped into lines and cells, and the columns they may share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Found = tuple[Row, Value]
 
 @dataclass(frozen=True)
 class Column:
-    """One measure of one data set: what may stand in one column and on one axis."""
+    """One measure of one data set, for one column of a table or one axis."""
 
     dataset: str
     metric: str
@@ -84,7 +84,7 @@ class Series:
 
     @property
     def label(self) -> str:
-        """What a table or legend shows."""
+        """The name in tables and legends."""
         if self.method == FLOOR:
             return FLOOR_LABEL
         name = f"{self.method} [{self.run}]" if self.run else self.method
@@ -96,7 +96,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Data:
-    """What a report is made of: the rows that count, and how they group."""
+    """The rows of a report that count, and how they are grouped."""
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
@@ -118,7 +118,7 @@ class Data:
         return {r.key: names[r.key] if (r.dataset, r.method) in split else "" for r in self.rows}
 
     def series_of(self, row: Row) -> Series:
-        """Return the line that a row belongs to."""
+        """The line that a row belongs to."""
         steps = 0 if row.method == FLOOR else row.steps
         rule = self._variants.get((row.dataset, row.method, row.rule, variant(row)), row.rule)
         return Series(row.dataset, row.method, steps, self._names[row.key], rule)
@@ -195,28 +195,28 @@ class Data:
         return same.index(series) if series in same else 0
 
     def short_name(self, series: Series) -> str:
-        """The label of a line, without steps where its method has one number of them."""
+        """The label of a line, without steps if its method has only one number of steps."""
         steps = {s.steps for s in self.series(series.dataset) if s.method == series.method}
         return (series if len(steps) > 1 else replace(series, steps=0)).label
 
     def guidances(self, dataset: str) -> tuple[float, ...]:
-        """Return the guidance scales of a data set, ascending."""
+        """The guidance scales of a data set, ascending."""
         return tuple(sorted({g for s in self.series(dataset) for g in self._cells[s]}))
 
     def rows_of(self, series: Series, guidance: float | None = None) -> tuple[Row, ...]:
-        """Return the rows of a line, of one guidance scale or of all; lowest seeds first."""
+        """The rows of a line at one guidance scale or at all; lowest seeds first."""
         cells = self._cells.get(series, {})
         found = [cells.get(guidance, [])] if guidance is not None else list(cells.values())
         return tuple(row for rows in found for row in rows)
 
     def cell(self, column: Column, series: Series, guidance: float) -> Cell:
-        """Return the values of one measure for one line at one guidance scale."""
+        """The values of one measure for one line at one guidance scale."""
         rows = self.rows_of(series, guidance)
         found = tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key)
         return Cell(found, tuple(r for r in rows if r.status != "ok" and r.n == column.n))
 
     def cells(self, column: Column, series: Series) -> dict[float, Cell]:
-        """Return the cells of a line that have values, by guidance scale, ascending."""
+        """The cells of a line that have values, by guidance scale, ascending."""
         cells = {g: self.cell(column, series, g) for g in self.guidances(column.dataset)}
         return {g: cell for g, cell in cells.items() if cell.found}
 
@@ -236,16 +236,13 @@ class Data:
         return nfe, median(seconds) if seconds else 0.0
 
     def floor(self, column: Column) -> Cell:
-        """Real against real, over all its runs; empty where it was not measured comparably."""
+        """Real against real, over all its runs; empty if it is not comparable."""
         rows = [r for r in self.rows if r.method == FLOOR and column not in self.notes]
         return Cell(tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key))
 
 
 def prepare(rows: Sequence[Row]) -> Data:
-    """Keep the rows that count and refuse those that cannot share a column.
-
-    Raises `UserError` naming the difference.
-    """
+    """Keep the rows that count. Raises `UserError` if some of them cannot share a column."""
     if not rows:
         raise UserError("There are no rows to report: run the sweep first.")
     ordered = sorted({(r.run, r.key): r for r in sorted(rows, key=age)}.values(), key=place)

@@ -22,10 +22,10 @@ def method_order(method: str) -> tuple[int, str]:
 
 
 def slug(*parts: str) -> str:
-    """Make a file name of names in rows; a part that has to be altered gets a hash as well."""
+    """A file name from untrusted names; a part that must be altered gets a hash."""
 
     def safe(part: str) -> str:
-        # Lower case, since two names that differ in case are one file on some systems.
+        # Lower case, since some file systems ignore case.
         kept = re.sub(r"[^a-z0-9._]+", "-", part.lower()).strip("-.")[:60]
         if kept == part:
             return kept

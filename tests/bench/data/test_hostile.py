@@ -211,7 +211,7 @@ def test_label_without_image_and_class_without_images_are_refused(tmp_path, refu
     files = edm_files()[0]
     pairs = json.loads(files["dataset.json"])["labels"]
     files["dataset.json"] = json.dumps({"labels": [*pairs, ["00000/x.png", 0]]}).encode()
-    assert "labels '00000/x.png', which is not there" in refused(write_zip(tmp_path / "e", files))
+    assert "labels '00000/x.png', which is missing" in refused(write_zip(tmp_path / "e", files))
     pairs[0][1] = 9
     files["dataset.json"] = json.dumps({"labels": pairs}).encode()
     assert "no training image of class '4'" in refused(write_zip(tmp_path / "f", files))
@@ -285,11 +285,11 @@ DATA, LABELS = np.zeros((2, 192), np.uint8), np.array([1, 2])
     [
         (
             npz(data=npy(DATA, (10**12, 192)), labels=npy(LABELS)),
-            "data.npy says uint8 (1000000000000, 192), which is not the size",
+            "data.npy declares uint8 (1000000000000, 192), which is not the size",
         ),
         (
             npz(data=npy(DATA, (3, 192)), labels=npy(LABELS)),
-            "says uint8 (3, 192), which is not the size of its data",
+            "declares uint8 (3, 192), which is not the size of its data",
         ),
         (npz(data=npy(DATA, (-1, 192)), labels=npy(LABELS)), "data.npy is empty: (-1, 192)"),
         (

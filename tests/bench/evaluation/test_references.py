@@ -217,7 +217,7 @@ def test_stats_show_prints_the_content_of_a_file():
     ("arguments", "why"),
     [
         (("-o", "a.npz", "--format", "adm"), "use --extractor inception"),
-        (("-o", "stats", "--format", "torch-fidelity"), "its own Inception features"),
+        (("-o", "stats", "--format", "torch-fidelity"), "only finds Inception features"),
         (("-o", "a.pt"), r"--out of --format edm is a .npz file or a folder"),
         (("-o", "a.npz", "--format", "edn"), "Did you mean 'edm'"),
     ],

@@ -34,7 +34,7 @@ def ranking(found):
     return make_ranking(data, data.columns[0])
 
 
-def test_lines_stand_by_their_best_scale_and_by_their_mean():
+def test_lines_are_ranked_by_best_scale_and_mean():
     found = ranking(rows({"edm": [9.0, 3.0, 20.0], "igct": [7.0, 7.0, 7.0], "ct": [8.0, None]}))
     assert [(p.series.method, p.rank) for p in found.best] == [("edm", 1), ("igct", 2), ("ct", 3)]
     assert [found.points[p.series].guidance for p in found.best] == [2.0, 1.0, 1.0]
@@ -44,13 +44,13 @@ def test_lines_stand_by_their_best_scale_and_by_their_mean():
     assert found.best[1].against.value == pytest.approx(4.0)
 
 
-def test_higher_is_better_where_it_is():
+def test_higher_is_better_by_direction():
     found = ranking(rows({"edm": [0.5, 0.9], "igct": [0.7, 0.6]}, own=0.01, metric="precision"))
     assert [p.series.method for p in found.best] == ["edm", "igct"]
     assert found.best[1].against.value == pytest.approx(-0.2)
 
 
-def test_lines_that_cannot_be_told_from_the_leader_share_its_group():
+def test_lines_without_a_significant_difference_share_a_group():
     curves = {"edm": [5.0], "igct": [5.05], "ct": [9.0], "guided-cd": [9.05]}
     found = ranking(rows(curves))
     assert {p.series.method: p.group for p in found.best} == {
@@ -62,7 +62,7 @@ def test_lines_that_cannot_be_told_from_the_leader_share_its_group():
     assert [p.is_worse for p in found.best] == [False, False, True, True]
 
 
-def test_many_comparisons_need_more_than_one_does():
+def test_many_comparisons_need_larger_differences():
     # Two standard errors behind: significant alone, not as one of twelve.
     def behind(count):
         shared = np.random.default_rng(0).normal(size=20)
@@ -113,7 +113,7 @@ def test_one_seed_is_optimistic_and_a_single_scale_is_not():
     assert OPTIMISTIC in [text for _, text in ranking_table(make_ranking(data, column)).notes]
 
 
-def test_a_scale_at_which_a_seed_diverged_is_no_operating_point():
+def test_scale_with_a_diverged_seed_is_not_an_operating_point():
     found = rows({"edm": [3.0, 1.0], "igct": [4.0, 4.0]})
     found.append(row("digits", "edm", 2.0, status="diverged", reason="NaN", seed=1))
     data = prepare(found)
@@ -122,18 +122,18 @@ def test_a_scale_at_which_a_seed_diverged_is_no_operating_point():
     assert common_range(data, data.columns[0]) == (1.0, 2.0)
 
 
-def test_the_range_is_that_of_most_guided_lines():
+def test_range_has_the_scales_of_most_guided_lines():
     curves = {"edm": [3.0] * 4, "igct": [3.0] * 3, "guided-cd": [4.0] * 3, "ct": [5.0]}
     data = prepare(rows(curves))
     assert common_range(data, data.columns[0]) == (1.0, 2.0, 3.0)
 
 
-def test_without_a_rival_or_a_direction_there_is_no_ranking():
+def test_no_ranking_without_a_rival_or_direction():
     assert ranking(rows({"edm": [3.0, 2.0]})) is None
     assert ranking(rows({"edm": [3.0], "igct": [2.0]}, metric="contrast")) is None
 
 
-def test_the_table_says_what_was_compared():
+def test_table_states_what_was_compared():
     found = ranking(rows({"edm": [9.0, 3.0], "igct": [7.0, 7.0], "ct": [8.0]}))
     document = Document("Results", (), (ranking_table(found),))
     text = markdown(document)

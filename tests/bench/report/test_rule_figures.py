@@ -37,7 +37,7 @@ def data():
     return prepare(sweep("digits", rules=RULES, scales=SCALES))
 
 
-def test_methods_stand_before_rules_and_rules_by_method():
+def test_methods_come_before_rules_and_rules_by_method():
     found = prepare(
         sweep("modes1d", rules=("b", "a"), scales=(1.0, 2.0), methods=("edm", "oracle"))
     )
@@ -48,7 +48,7 @@ def test_methods_stand_before_rules_and_rules_by_method():
     assert {found.variant(s) for s in found.series("modes1d")} == {0}
 
 
-def test_curves_of_methods_leave_rules_out(data):
+def test_curves_of_methods_have_no_rules(data):
     (column,) = [c for c in data.columns if c.metric == "fd"]
     names = [line.get_label() for line in metric_curve(data, column, ()).axes[0].lines]
     assert "edm, 18 steps" in names
@@ -59,7 +59,7 @@ def test_curves_of_methods_leave_rules_out(data):
     assert [s.rule for s in data.plain("digits")] == [""] * 6
 
 
-def test_a_method_swept_under_rules_alone_keeps_its_lines():
+def test_method_swept_only_under_rules_keeps_its_lines():
     rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0), methods=("edm", "igct"))
     found = prepare([r for r in rows if r.rule or r.method == "igct" or r.guidance == 1.0])
     labels = [s.label for s in found.plain("digits")]
@@ -201,7 +201,7 @@ def test_every_line_has_a_style(data):
     assert set(line_styles(data)) == set(data.series("digits"))
 
 
-def test_the_grid_has_a_row_a_rule_and_a_block_a_scale(data):
+def test_grid_has_a_row_per_rule_and_a_block_per_scale(data):
     (base,) = data.ruled("digits")
     with look():
         axes = rule_grid(data, base).axes[0]
@@ -215,7 +215,7 @@ def test_the_grid_has_a_row_a_rule_and_a_block_a_scale(data):
     np.testing.assert_array_equal(canvas[top : top + 96, left : left + 96], tile)
 
 
-def test_the_grid_refuses_other_classes_and_shows_gaps():
+def test_grid_refuses_other_classes_and_shows_gaps():
     rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0), methods=("edm",))
     less = [r.model_copy(update={"preview": None}) if r.rule else r for r in rows]
     found = prepare(less)
@@ -230,14 +230,14 @@ def test_the_grid_refuses_other_classes_and_shows_gaps():
         rule_grid(prepare(mixed), base)
 
 
-def test_scales_of_samples_are_the_usual_ones_or_spread():
+def test_scales_of_samples_are_the_usual_or_evenly_spread():
     assert chosen_scales([float(g) for g in range(1, 14)]) == [1.0, 4.0, 7.0, 13.0]
     assert chosen_scales([1.0, 2.0, 3.0, 5.0, 8.0]) == [1.0, 2.0, 5.0, 8.0]
     assert chosen_scales([1.0, 4.0]) == [1.0, 4.0]
 
 
 @pytest.mark.parametrize(("dataset", "draw"), [("modes1d", densities), ("modes2d", clouds)])
-def test_samples_of_rules_have_a_row_each(dataset, draw):
+def test_samples_have_one_row_per_rule(dataset, draw):
     found = prepare(sweep(dataset, rules=("apg",), scales=(1.0, 4.0), methods=("edm",)))
     ((base, lines),) = found.ruled(dataset).items()
     with look():
@@ -245,7 +245,7 @@ def test_samples_of_rules_have_a_row_each(dataset, draw):
     assert [axes.get_ylabel() for axes in figure.axes] == ["cfg", "apg"]
 
 
-def test_figures_of_rules_are_few_and_those_of_methods_stay(data):
+def test_figures_of_rules_and_methods_are_planned_separately(data):
     names = [plan.name for plan in plan_figures(data, ())]
     assert len(names) == len(set(names))
     assert not [name for name in names if "rules" in name]
@@ -261,7 +261,7 @@ def test_figures_of_rules_are_few_and_those_of_methods_stay(data):
     assert [p.name for p in plan_comparison(data, []) if p.first] == []
 
 
-def test_a_figure_without_rules_is_not_planned():
+def test_figure_without_rules_is_not_planned():
     rows = [row("digits", m, 1.0, value("fd", x)) for m, x in (("edm", 1.0), ("igct", 2.0))]
     assert [p.name for p in plan_comparison(prepare(rows), ["digits"])] == [
         "digits-front-fd-classifier-cost"

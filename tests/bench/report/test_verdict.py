@@ -22,7 +22,7 @@ def paragraph(found):
     return verdict(data, comparison)
 
 
-def test_a_leader_that_is_ahead_is_named_with_its_cost():
+def test_significant_leader_is_named_with_its_cost():
     text = paragraph(rows({"edm": [9.0, 3.0], "igct": [9.5, 6.0], "ct": [8.0]}, own=0.01))
     assert text.startswith(
         f"{BEST}: “edm, 18 steps” (g = 2: 3.0 ± 1.0) is significantly better than both other "
@@ -34,7 +34,7 @@ def test_a_leader_that_is_ahead_is_named_with_its_cost():
     assert text.endswith(LAST)
 
 
-def test_where_nothing_can_be_told_nothing_is_claimed():
+def test_no_leader_is_claimed_without_significance():
     curves = {"edm": [5.0, 5.1], "igct": [5.1, 5.05], "guided-cd": [5.1, 5.2]}
     text = paragraph(rows(curves, own=3.0))
     assert (
@@ -50,7 +50,7 @@ def test_where_nothing_can_be_told_nothing_is_claimed():
     ) in text
 
 
-def test_a_tie_at_the_top_is_told_from_the_rest():
+def test_tie_at_the_top_is_separated_from_the_rest():
     text = paragraph(rows({"edm": [5.0], "igct": [5.02], "ct": [9.0]}))
     assert (
         "“edm, 18 steps” (g = 1: 5.0 ± 1.0) has the best value, but “igct, 1 step” does not differ "
@@ -77,7 +77,7 @@ def test_values_without_errors_support_no_claim():
     assert "takes" not in text
 
 
-def test_the_highest_scale_is_judged_by_the_error_of_the_excess():
+def test_highest_scale_is_judged_by_the_error_of_the_excess():
     curves = {"edm": [30.0, 400.0], "igct": [50.0, 51.0], "guided-cd": [60.0, 66.0]}
     text = paragraph(rows(curves, own=0.01))
     assert (
@@ -91,16 +91,16 @@ def test_precision_with_recall_is_judged_by_the_area():
     assert "By the area of Precision and Recall (classifier features): " in text
 
 
-def test_several_seeds_are_said_to_choose_and_report_apart():
+def test_several_seeds_choose_and_report_separately():
     found = rows({"edm": [3.0, 4.0], "igct": [6.0, 5.0]}, seeds=(0, 1))
     assert "every line at its best scale (chosen by other sampling seeds): " in paragraph(found)
 
 
-def test_a_single_line_has_no_verdict():
+def test_single_line_has_no_verdict():
     assert compare(prepare(rows({"edm": [3.0, 4.0]}))) == {}
 
 
-def test_the_words_do_not_depend_on_the_order_of_rows():
+def test_words_do_not_depend_on_the_order_of_rows():
     found = sweep("digits", rules=("apg", "cads"), scales=(1.0, 2.0, 4.0))
     assert paragraph(found) == paragraph(found[::-1])
 
