@@ -40,10 +40,10 @@ def import_command(
     from bench.experiment.suite import flags
     from bench.system.files import tidy
     from bench.system.leases import tidy_leases
+    from bench.training.card import CARD, WEIGHTS, check_claim, write_card
     from bench.training.checkpoint import save_weights
     from bench.training.importing.plan import plan_import
     from bench.training.lock import lock_folder
-    from bench.training.runs import CARD, WEIGHTS, check_claim, write_card
 
     reporter, found = options.begin(plugin, results, experiment)
     planned = plan_import(file, name, method=method, dataset=dataset, null_label=null_label)

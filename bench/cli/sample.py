@@ -66,10 +66,9 @@ def sample_command(
     from bench.sweep.saving import batch_start, make_sample_card, sample_path
     from bench.system.devices import resolve_device
     from bench.system.failures import explain_failure
+    from bench.training.card import dataset_or_stand_in
     from bench.training.extra_network import find_extra_networks
-    from bench.training.find import find_run
-    from bench.training.run import load_nets, open_run, refuse_unused
-    from bench.training.runs import dataset_or_stand_in
+    from bench.training.run import find_run, load_nets, open_run, refuse_unused
     from bench.tuning.subject import rules_for
 
     reporter, found = options.begin(plugin, results, experiment, out=out)

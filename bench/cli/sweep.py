@@ -130,8 +130,7 @@ def _sweep(request: SweepRequest, asked: place.Experiment, reporter: Reporter) -
     from bench.sweep.plan import plan_sweeps
     from bench.sweep.saving import SampleFiles
     from bench.training.extra_network import find_extra_networks
-    from bench.training.find import no_run
-    from bench.training.run import refuse_unused
+    from bench.training.run import no_run, refuse_unused
 
     with place.without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
         sweeps, left_out = plan_sweeps(request, experiment, reporter.say)

@@ -70,12 +70,11 @@ def train_command(
     from bench.data.find import find_dataset
     from bench.experiment.suite import flags, suite_studies
     from bench.plugins.load import FILES
-    from bench.system.devices import make_fabric, resolve_device
-    from bench.system.precision import PRECISIONS
+    from bench.system.devices import PRECISIONS, make_fabric, resolve_device
     from bench.system.progress import SILENT
-    from bench.training.describe import describe
+    from bench.training.card import method_class
     from bench.training.loop import Stopped
-    from bench.training.runs import method_class
+    from bench.training.price import describe
     from bench.training.study import Trainer, preset_for, train_run, train_study
     from bench.training.watch import parse_on_nan
 
@@ -115,7 +114,7 @@ def train_command(
     fabric = make_fabric(device, precision)
     own = reporter if fabric.is_global_zero else SILENT
     compiler = _compiler(own, fabric.device) if compiled else None
-    trainer = Trainer(found, fabric, own.console, precision, compiler, policy)
+    trainer = Trainer(found, fabric, own, precision, compiler, policy)
     try:
         for study in studies:
             if suite is not None:
@@ -141,7 +140,7 @@ def _study(
 ) -> Study:  # fmt: skip
     """The study of the options; the data set is by default that of the preset, or digits."""
     from bench.experiment.suite import Study
-    from bench.training.runs import method_class, parse_overrides
+    from bench.training.card import method_class, parse_overrides
     from methods import METHODS
 
     if not methods:
@@ -163,10 +162,10 @@ def _study(
 
 def _compiler(reporter: Reporter, device: torch.device) -> str | None:
     """The compiler's backend if it works here; otherwise None, after printing the reason."""
-    from bench.system import compiling
+    from bench.system import devices
 
-    problem = compiling.compiler_problem(device)
+    problem = devices.compiler_problem(device)
     if problem is None:
-        return compiling.DEFAULT_BACKEND
+        return devices.DEFAULT_BACKEND
     reporter.say(f"No compiler works on {device} ({problem}): training continues without it.")
     return None

@@ -69,7 +69,7 @@ def ensure(
                 raise UserError(f"{folder} is not a prepared data set: remove it.")
             remove_leftovers(root, name)
             try:
-                prepare(source, name, geometry or Geometry(), root, reporter.console)
+                prepare(source, name, geometry or Geometry(), root, reporter)
             except KeyboardInterrupt:
                 again = "Stopped. Nothing was kept. Run the same command to start again."
                 raise UserError(again, code=130) from None
@@ -95,7 +95,7 @@ def _check_same(
     current = _source_marks(source)
     if read_stamp(folder).get("source") == current:
         return
-    if source_hash(source, reporter.console) != (card.source_sha256, card.source_listing):
+    if source_hash(source, reporter) != (card.source_sha256, card.source_listing):
         raise UserError(
             f"The data set {card.name!r} was prepared from other content ({card.source}) than "
             f"{source} has: {other}."

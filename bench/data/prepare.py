@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from rich.console import Console
 
 from bench.data.arrange import arrange
 from bench.data.base import Split
@@ -32,10 +31,11 @@ from bench.data.trees import open_tree
 from bench.data.write import write_images
 from bench.system import places
 from bench.system.files import make_folder, sha256, sync_folder, write_text
+from bench.system.progress import SILENT, Reporter
 
 
 def prepare(
-    source: Path, name: str, geometry: Geometry, root: Path, console: Console | None = None
+    source: Path, name: str, geometry: Geometry, root: Path, reporter: Reporter = SILENT
 ) -> Path:
     """Prepare `source` as the data set `name` under `root`; returns its folder.
 
@@ -44,15 +44,14 @@ def prepare(
     """
     check_data_name(name)
     tree = open_tree(source)
-    if console is not None:
-        console.print(f"Reading {source}.", markup=False, highlight=False, soft_wrap=True)
-    digest, listed = source_hash(source, console)
+    reporter.say(f"Reading {source}.")
+    digest, listed = source_hash(source, reporter)
     found = find_source(tree)
     listing = found.listing()
     arrangement = arrange(listing, source)
     check_reserved(name, listing, geometry)
     with _staging(root, name) as folder:
-        written = write_images(found, arrangement, geometry, folder, name, console)
+        written = write_images(found, arrangement, geometry, folder, name, reporter)
         labels = np.empty(len(listing.labels), dtype=np.int64)
         labels[arrangement.rows] = listing.labels
         np.save(folder / LABELS, labels, allow_pickle=False)
@@ -77,7 +76,7 @@ def prepare(
             reference=(train_n, n),
             reference_from=arrangement.reference_from,
             left_out=listing.left_out,
-            images_sha256=sha256(folder / IMAGES, console),
+            images_sha256=sha256(folder / IMAGES, reporter),
             labels_sha256=sha256(folder / LABELS),
             train_hash="",
             reference_hash="",
@@ -103,10 +102,10 @@ def remove_leftovers(root: Path, name: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def source_hash(source: Path, console: Console | None = None) -> tuple[str, str]:
+def source_hash(source: Path, reporter: Reporter = SILENT) -> tuple[str, str]:
     """SHA-256 (of a file, '') or ('', of the names and sizes in a folder)."""
     if source.is_file():
-        return sha256(source, console), ""
+        return sha256(source, reporter), ""
     digest = hashlib.sha256()
     for file in open_tree(source).files():
         digest.update(f"{file.size} {file.name}\n".encode("utf-8", "surrogateescape"))

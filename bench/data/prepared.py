@@ -27,6 +27,7 @@ from bench.data.rows import FileRows
 from bench.data.untrusted import DAMAGE
 from bench.system.errors import UserError, said, unknown
 from bench.system.files import check_regular, read_whole, sha256, write_text
+from bench.system.progress import Reporter
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 
@@ -120,9 +121,9 @@ def check_unchanged(folder: Path, card: DataCard) -> None:
 
 def check_files(folder: Path, card: DataCard) -> None:
     """UserError unless both files have the SHA-256 in the card."""
-    console = Console(stderr=True)
+    reporter = Reporter(Console(stderr=True))
     for name, expected in ((IMAGES, card.images_sha256), (LABELS, card.labels_sha256)):
-        if sha256(folder / name, console) != expected:
+        if sha256(folder / name, reporter) != expected:
             raise UserError(
                 f"{folder / name} has changed since it was prepared (its SHA-256 differs from "
                 f"the card): {_again(folder)}."

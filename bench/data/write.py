@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from bench.data.arrange import Arrangement
 from bench.data.card import IMAGES, check_original
 from bench.data.decode import LOSSY, Decoded, Geometry, Pixels, channels_of, decode
 from bench.data.sources import Source
 from bench.system.errors import UserError
-from bench.system.progress import Bar
+from bench.system.progress import Reporter
 
 PART, PART_BYTES = 256, 1 << 20
 SHOW_EVERY = 500
@@ -45,7 +44,7 @@ def write_images(
     geometry: Geometry,
     folder: Path,
     name: str,
-    console: Console | None,
+    reporter: Reporter,
 ) -> Written:
     """Write images.npy in `folder`, each image to its row of `arrangement`.
 
@@ -56,7 +55,7 @@ def write_images(
     n = len(arrangement.rows)
     seen = np.zeros(n, dtype=np.bool_)
     written = Written((0, 0, 0))
-    with (folder / IMAGES).open("wb", buffering=0) as file, Bar(name, n, 0, console) as bar:
+    with (folder / IMAGES).open("wb", buffering=0) as file, reporter.bar(name, n) as bar:
         start = size = 0
         for done, (index, what, image) in enumerate(_decoded(source, geometry, channels), 1):
             check_original(name, what, image)

@@ -52,7 +52,7 @@ def _state(
     path: Path, wanted: WeightsFile, published: bool, reporter: Reporter
 ) -> tuple[State, str]:
     if published and wanted.sha256:
-        digest = sha256(path, reporter.console)
+        digest = sha256(path, reporter)
         if wanted.matches(digest):
             return "ok", f"whole, {wanted.hash_words}"
         return "damaged", f"damaged: SHA-256 begins {digest[:8]}, published {wanted.sha256[:8]}"
@@ -61,7 +61,7 @@ def _state(
         read_tensors(path)
     except (ValueError, OSError) as error:
         return "damaged", f"damaged: {error}"
-    digest = sha256(path, reporter.console)[:16]
+    digest = sha256(path, reporter)[:16]
     return "unchecked", f"readable, SHA-256 {digest}... (none is published)"
 
 

@@ -20,9 +20,8 @@ from bench.inversion.plan import cannot_invert
 from bench.report.numbers.names import slug
 from bench.system.errors import UserError, unknown
 from bench.system.files import read_whole
-from bench.training.find import fitting_runs
-from bench.training.run import Run, open_run
-from bench.training.runs import RunCard, unregistered
+from bench.training.card import RunCard, unregistered
+from bench.training.run import Run, fitting_runs, open_run
 from methods import METHODS, Inverts
 
 ALL = "all"

@@ -17,7 +17,7 @@ from bench.experiment.inversion_rows import EditGrid
 from bench.inversion.find import Images
 from bench.inversion.measure import Editor, Inverted
 from bench.system.files import write_bytes
-from bench.system.tensor_files import write_tensors
+from bench.training.checkpoint import write_tensors
 from bench.training.run import Run
 
 REACH = 2.5

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from bench.data import DATASETS, Dataset
 from bench.data.convert import from_model, one_hot
+from bench.training.card import make_card, make_method
 from bench.training.initial import make_teacher, teacher_card
-from bench.training.runs import make_card, make_method
 from bench.training.step import build_nets, draw_batch
 from methods import BatchRNG, Guidance, Inverts, Method, Preset, Progress, SampleRNG
 

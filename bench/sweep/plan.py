@@ -15,21 +15,20 @@ from bench.sweep.cells import Cell, expand
 from bench.sweep.request import SweepRequest
 from bench.system.errors import UserError, unknown
 from bench.system.progress import Say
-from bench.training.extra_network import (
-    ExtraNetwork,
-    extra_network_of_run,
-    find_extra_networks,
-)
-from bench.training.find import no_run
-from bench.training.run import Run, open_run
-from bench.training.runs import (
+from bench.training.card import (
     make_card,
     method_class,
     trained_as_asked,
     trained_runs,
     unregistered,
 )
-from bench.training.study import preset_for, weak_card
+from bench.training.extra_network import (
+    ExtraNetwork,
+    extra_network_of_run,
+    find_extra_networks,
+)
+from bench.training.run import Run, no_run, open_run
+from bench.training.study import study_cards, weak_card
 from methods import METHODS
 
 UNFINISHED = "it is not trained to its end; bench train does that"
@@ -87,16 +86,8 @@ def _runs_of_study(
                 missing.append(f"{weaker.name}: {UNFINISHED}")
             else:
                 own.append(extra_network_of_run("weak", weaker.name, experiment.runs / weaker.name))
-        for method in study.methods:
-            cls = method_class(method)
-            card = make_card(
-                method,
-                data=data,
-                preset=preset_for(study, method),
-                seed=seed,
-                overrides=study.set if cls.trains else None,
-            )
-            if cls.trains:
+        for card in study_cards(study, data, seed):
+            if METHODS[card.method].trains:
                 trained = trained_as_asked(card, experiment)
                 if trained is None:
                     missing.append(f"{card.name}: {UNFINISHED}")

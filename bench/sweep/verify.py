@@ -25,9 +25,9 @@ from bench.sweep.run import FLOOR, floor_key, sweep, sweep_floor
 from bench.system import places
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256
+from bench.training.card import CARD, WEIGHTS, make_card, read_card, trained_runs, unregistered
 from bench.training.extra_network import Role, extra_network_of_run
 from bench.training.run import Run, open_run
-from bench.training.runs import CARD, WEIGHTS, make_card, read_card, trained_runs, unregistered
 from methods import METHODS
 from methods.rules import CFG, make_rule
 

@@ -13,8 +13,8 @@ from bench.sweep.plan import Sweep, plan_sweeps, swept_datasets
 from bench.sweep.price import seconds_per_nfe
 from bench.system.errors import UserError
 from bench.system.progress import Say, duration
-from bench.training.find import train_command
-from bench.training.runs import method_class
+from bench.training.card import method_class
+from bench.training.run import train_command
 from bench.tuning.aim import make_aim
 from bench.tuning.request import TuneRequest
 from bench.tuning.space import Space

@@ -3,9 +3,9 @@
 | where a file comes from | read by | readers here |
 |---|---|---|
 | suite (TOML) | bench/suite.py | suite |
-| run.json of a run | bench/runs.py | run card |
+| run.json of a run | bench/training/card.py | run card |
 | model.safetensors, also as init, teacher, null branch | bench/checkpoint.py, sources.py, \
-second_network.py | weights, weights checked, init file, null file |
+second_network.py | weights, init file, null file |
 | state.safetensors, log.jsonl of a run | bench/checkpoint.py, train_log.py | state, log |
 | rows of cells and of inversions (JSON) | bench/store.py, inversion/store.py | row, inversion row |
 | results and trials of the tuner (JSON) | bench/tuning/store.py | tuned, trial |
@@ -61,12 +61,12 @@ from bench.report.figures.grids import strip_pixels
 from bench.report.numbers.published import read_published
 from bench.system import files
 from bench.system.errors import UserError
-from bench.training.checkpoint import check_weights, load_state, load_weights
+from bench.training.card import read_card
+from bench.training.checkpoint import load_state, load_weights
 from bench.training.extra_network import find_extra_network
 from bench.training.importing.source import read_source
 from bench.training.initial import find_weights
 from bench.training.log import Log
-from bench.training.runs import read_card
 from bench.tuning.store import read_result, read_trials
 from methods.spec import DataSpec
 from metrics.extractors.catalogue import ALEXNET
@@ -162,7 +162,6 @@ READERS: dict[str, Reader] = {
     "suite": Reader("x.toml", lambda p: read_suite(str(p))),
     "run card": Reader("run.json", lambda p: read_card(p.parent)),
     "weights": Reader("model.safetensors", load_weights),
-    "weights checked": Reader("model.safetensors", check_weights),
     "init file": Reader(
         "x.safetensors", lambda p: find_weights("--init-from", str(p), experiment(p))
     ),

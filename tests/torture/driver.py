@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from bench.system.files import sha256, write_text
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import STATE, load_state
-from bench.training.runs import WEIGHTS
 from tests.torture import check
 from tests.torture.disk import cut
 from tests.torture.forks import Ended, Kill, run

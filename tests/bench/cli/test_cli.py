@@ -42,14 +42,14 @@ OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
         (["train", "-m", "edm", "--set", "lr"], "--set takes key=value, such as ", "got 'lr'."),
         (["train", "-m", "edm", "--set", "=5"], "--set takes key=value, such as ", "got '=5'."),
         (["train", "-m", "edm", "--set", "train.lr=fast"],
-         "Settings of edm are not usable: lr: input should be a valid number", ""),
+         "Invalid settings of edm: lr: input should be a valid number", ""),
         (["train", "-m", "edm", "--set", "train.lr=NaN"],
-         "Settings of edm are not usable: lr: input should be a finite number", ""),
+         "Invalid settings of edm: lr: input should be a finite number", ""),
         (["train", "-m", "edm", "--set", "train.iterations=0"],
-         "Settings of edm are not usable: iterations: input should be greater than or equal", ""),
+         "Invalid settings of edm: iterations: input should be greater than or equal", ""),
         (["train", "-m", "edm", "--set", "train.betas=[2, 0.9]"],
-         "Settings of edm are not usable: betas.0: input should be less than 1", ""),
-        (["train", "-m", "edm", "--set", "net=5"], "Settings of edm are not usable: net: ", ""),
+         "Invalid settings of edm: betas.0: input should be less than 1", ""),
+        (["train", "-m", "edm", "--set", "net=5"], "Invalid settings of edm: net: ", ""),
         (["train", "-m", "oracle", "-m", "edm", "--name", "x"], "--name is for one method", ""),
         (["train"], "Name a method: bench train --method igct. Available: ",
          OF_METHODS),
@@ -232,7 +232,9 @@ def test_method_without_a_preset_for_the_data_is_refused(tmp_path):
     assert "There is no trained run" in ran.err
     ran = bench("train", "-m", "oracle", "-d", "digits", "--dry-run", "--results", tmp_path / "r")
     assert ran.code == 2
-    assert "Method 'oracle' has no preset for the data set 'digits'; it has some for: " in ran.err
+    assert (
+        "Method 'oracle' has no preset for the data set 'digits'; it has presets for: " in ran.err
+    )
 
 
 def test_unwritable_folder_is_one_sentence(tmp_path):

@@ -18,8 +18,8 @@ from bench.sweep import run as sweep_module
 from bench.sweep.cells import expand
 from bench.sweep.generate import generate
 from bench.system.files import sha256
+from bench.training.card import read_card
 from bench.training.run import load_nets, open_run
-from bench.training.runs import read_card
 from tests.bench.helpers import TINY_IMAGES, TOY_METRICS, bench, contents, rows_of, sets
 
 RUN = "digits-edm-s0"

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
-from bench.training.runs import WEIGHTS
 from tests.bench.helpers import TOY_METRICS, bench
 
 SWEEP = ("sweep", "-m", "oracle", "-d", "modes1d", "-n", "32", "-g", "1,4", *TOY_METRICS)

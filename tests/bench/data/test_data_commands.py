@@ -9,7 +9,7 @@ from bench.data.card import CARD, IMAGES
 from bench.data.decode import Geometry
 from bench.data.ensure import ensure
 from bench.system.progress import SILENT
-from bench.training.runs import read_card
+from bench.training.card import read_card
 from methods import METHODS
 from tests.bench.data.makers import image_tree, write_folder, write_tar
 from tests.bench.helpers import TINY_IMAGES, bench, contents, sets

@@ -15,8 +15,8 @@ from bench.experiment.place import Experiment
 from bench.plugins.load import load_plugins
 from bench.sweep import cells
 from bench.sweep.cells import expand
+from bench.training.card import read_card
 from bench.training.run import open_run
-from bench.training.runs import read_card
 from methods import METHODS
 
 

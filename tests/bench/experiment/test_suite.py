@@ -5,7 +5,7 @@ from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.suite import builtin_suites, read_suite
 from bench.system.errors import UserError
-from bench.training.runs import make_card
+from bench.training.card import make_card
 from bench.training.study import preset_for
 from methods import METHODS, DataSpec
 from metrics import EXTRACTORS, METRICS

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import STATE
-from bench.training.runs import WEIGHTS
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import failing, no_file_larger
 from tests.bench.helpers import TINY, TOY_METRICS, bench, sets

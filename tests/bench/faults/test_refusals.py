@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from bench.system.errors import UserError
 from bench.system.failures import explain_failure, explained, system_error
-from bench.system.tensor_files import write_tensors
+from bench.training.checkpoint import write_tensors
 from tests.bench.faults.helpers import check_sentence
 from tests.bench.faults.inject import no_file_larger
 from tests.bench.helpers import TINY, TINY_IMAGES, TOY_METRICS, bench, contents, sets
@@ -130,7 +130,7 @@ def test_tensors_that_find_no_room_name_their_file(tmp_path):
     [
         (OSError(28, "No space left", "/a/.g2.json.ab12cd34"), "left: /a/g2.json."),
         (OSError(28, "No space left", "a/.w.st.0a1b2c3d.writing/x"), "left: a/w.st."),
-        (PermissionError(13, "Permission denied", "b"), "denied: b. Get the right"),
+        (PermissionError(13, "Permission denied", "b"), "denied: b. Get write permission"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "device. Make"),
         (MemoryError(), "Out of memory."),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "Out of memory."),

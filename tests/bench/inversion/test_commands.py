@@ -9,8 +9,8 @@ from safetensors import safe_open
 from bench.data.convert import one_hot, to_model
 from bench.data.find import find_dataset
 from bench.experiment.place import Experiment
+from bench.training.card import trained_runs
 from bench.training.run import load_nets, open_run
-from bench.training.runs import trained_runs
 from methods import IGCT, Guidance
 from metrics.reconstruction import mse
 from tests.bench.helpers import bench, contents

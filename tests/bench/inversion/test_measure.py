@@ -19,7 +19,7 @@ from bench.inversion.measure import (
     share,
 )
 from bench.sweep.generate import Diverged
-from bench.training.runs import make_method
+from bench.training.card import make_method
 from methods import EDM, Guidance
 from methods.spec import DataSpec
 from metrics.reconstruction import psnr_limit

@@ -2,8 +2,8 @@
 
 import json
 
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
-from bench.training.runs import WEIGHTS
 from tests.bench.helpers import bench
 
 

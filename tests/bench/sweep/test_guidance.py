@@ -8,7 +8,7 @@ import torch
 
 from bench.data.find import find_dataset
 from bench.sweep.generate import Diverged, generate
-from bench.training.runs import make_card, make_method
+from bench.training.card import make_card, make_method
 from methods import Guidance, SampleRNG
 from methods import oracle as oracle_module
 from tests.bench.helpers import randomised, tiny_card

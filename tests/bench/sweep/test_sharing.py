@@ -27,8 +27,8 @@ from bench.system.leases import Lease, read_holder, try_lease
 from bench.system.memory import Batches
 from bench.system.progress import Reporter
 from bench.system.sharing import in_turn, lease_path
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
-from bench.training.runs import WEIGHTS
 from methods.oracle import Oracle
 from tests.bench.helpers import TOY_METRICS, bench, rows_of
 

@@ -10,9 +10,9 @@ from bench.report.numbers.frame import prepare
 from bench.sweep.cells import expand
 from bench.system.errors import UserError
 from bench.system.files import sha256
+from bench.training.card import make_card, read_card
 from bench.training.extra_network import find_extra_network
 from bench.training.run import open_run
-from bench.training.runs import make_card, read_card
 from tests.bench.helpers import TINY, TOY_METRICS, bench, rows_of, sets
 
 OWN = "modes1d-edm-s0"
@@ -118,7 +118,7 @@ def test_it_says_where_no_rule_needs_it(trained, weaker):
     assert "No rule here uses a weaker network" in ran.out
     ran = bench("sweep", "-m", "ct", *more, "--weak-checkpoint", weaker)
     assert ran.code == 2
-    assert "--weak-checkpoint is for runs of edm, and those here are of ct" in ran.err
+    assert "--weak-checkpoint is for runs of edm, and these are of ct" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from bench.data.find import find_dataset
 from bench.experiment.rows import read_rows, write_row
 from bench.experiment.suite import TUNING_SEEDS
 from bench.sweep.generate import generate
-from bench.training.runs import make_card, make_method
+from bench.training.card import make_card, make_method
 from bench.tuning.request import TuningReference
 from bench.tuning.store import read_result
 from bench.tuning.tune import TrialWork
