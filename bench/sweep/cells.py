@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from bench.experiment.identity import code_hash, digest
@@ -11,6 +12,7 @@ from bench.experiment.rows import KnobsFrom
 from bench.experiment.rules import ChosenRule
 from bench.sweep.generate import generate
 from bench.system.errors import UserError
+from bench.training.extra_network import Role
 from bench.training.run import Run
 from methods import Guidance
 from methods.rules import CFG
@@ -96,13 +98,10 @@ def expand(
     """
     chosen = rules if rules and run.method.takes_rules else (ChosenRule(CFG()),)
     cells: dict[str, Cell] = {}
-    for seed in seeds:
-        for count in steps or run.card.steps:
-            for choice in chosen:
-                for scale in guidance:
-                    cell = _cell(run, Guidance(scale, choice.rule), count, seed, samples)
-                    cell = replace(cell, knobs_from=choice.knobs_from if cell.rule else "")
-                    cells.setdefault(cell.key, cell)
+    for seed, count, choice, scale in product(seeds, steps or run.card.steps, chosen, guidance):
+        cell = _cell(run, Guidance(scale, choice.rule), count, seed, samples)
+        cell = replace(cell, knobs_from=choice.knobs_from if cell.rule else "")
+        cells.setdefault(cell.key, cell)
     return list(cells.values())
 
 
@@ -124,13 +123,10 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
             f"{guidance.scale:g} with {steps} steps: {type(error).__name__}: {error}."
         ) from None
     # If a branch is not evaluated, its network does not change the row.
-    null_checkpoint = run.extra_checkpoint("null") if branch == "null" else ""
-    weak_checkpoint = run.extra_checkpoint("weak") if branch == "weak" else ""
-    extra: dict[str, Any] = {}
-    if null_checkpoint:
-        extra["null_checkpoint"] = null_checkpoint
-    if weak_checkpoint:
-        extra["weak_checkpoint"] = weak_checkpoint
+    roles: tuple[Role, ...] = ("null", "weak")
+    found = {f"{role}_checkpoint": run.extra_checkpoint(role) for role in roles if role == branch}
+    networks = {name: checkpoint for name, checkpoint in found.items() if checkpoint}
+    extra: dict[str, Any] = dict(networks)
     rule_code = ""
     if rule_name(guidance):
         kinds: list[type] = [type(part) for part in guidance.rule.parts()]
@@ -170,7 +166,7 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         key=key,
         code=digest(code),
         rule_code=rule_code,
-        null_checkpoint=null_checkpoint,
-        weak_checkpoint=weak_checkpoint,
         nfe_weighted=cost,
+        null_checkpoint=networks.get("null_checkpoint", ""),
+        weak_checkpoint=networks.get("weak_checkpoint", ""),
     )

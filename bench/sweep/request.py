@@ -18,16 +18,6 @@ from bench.training.run import Run
 ChooseRules = Callable[[Study, Run, Experiment, Say], Sequence[ChosenRule]]
 
 
-def as_named(study: Study, *_: object) -> Sequence[ChosenRule]:
-    """The rules of a study as it names them, untuned."""
-    return study_rules(study)
-
-
-def itself(data: Dataset) -> Dataset:
-    """The data set itself."""
-    return data
-
-
 @dataclass(frozen=True)
 class SweepRequest:
     """What to sample and measure; an empty choice skips nothing."""
@@ -50,7 +40,7 @@ class SweepRequest:
     """Format in which to save the samples of each cell, too."""
     dry_run: bool = False
     """Only plan, and skip slow preparations."""
-    reference: Callable[[Dataset], Dataset] = itself
+    reference: Callable[[Dataset], Dataset] = lambda data: data
     """The data set that samples are compared with; the tuner has its own."""
-    rules: ChooseRules = as_named
+    rules: ChooseRules = lambda study, *_: study_rules(study)
     """The rules of a run, with tuned knobs if the study asks for them."""

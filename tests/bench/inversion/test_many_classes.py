@@ -45,7 +45,7 @@ class Dozen(Dataset):
         return self._split(1)
 
 
-def test_each_image_is_edited_to_the_next_class(tmp_path):
+def test_many_classes_edit_each_image_to_the_next(tmp_path):
     data = Dozen()
     card = tiny_card("igct", "digits").model_copy(update={"dataset": "dozen", "name": "dozen"})
     method = IGCT(IGCT.config_type.model_validate(card.config), data.spec)

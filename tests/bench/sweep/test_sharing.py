@@ -62,7 +62,7 @@ def test_processes_do_every_item_exactly_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.lease"))
 
 
-def test_what_another_holds_comes_last_and_is_waited_for(
+def test_in_turn_waits_last_for_items_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = try_lease(tmp_path / "0.lease")
@@ -106,7 +106,7 @@ def test_two_sweeps_at_once_share_the_cells(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 
-def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
+def test_floor_waits_for_another_process_and_keeps_its_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, place = find_dataset("modes1d"), Experiment(tmp_path, "x")
@@ -145,7 +145,7 @@ def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
     assert not list(tmp_path.rglob("*.lease"))
 
 
-def test_a_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
+def test_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
     results = tmp_path / "r"
     assert bench(*SWEEP, "--results", results).code == 0
     (cells,) = results.glob("*/cells/*oracle*")
@@ -165,7 +165,7 @@ def test_a_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
     assert not lease.exists()
 
 
-def test_out_of_memory_is_told_from_other_errors() -> None:
+def test_is_out_of_memory_recognises_its_errors() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**62, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
@@ -178,7 +178,7 @@ def test_out_of_memory_is_told_from_other_errors() -> None:
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def test_the_batch_is_halved_until_it_fits_and_stays_so() -> None:
+def test_batches_are_halved_until_they_fit_and_stay_halved() -> None:
     told: list[str] = []
     batches = Batches(20, told.append)
 
@@ -198,7 +198,7 @@ def _never_fits(size: int) -> None:
     raise MemoryError
 
 
-def test_a_sweep_goes_on_with_smaller_batches_and_the_same_samples(
+def test_sweep_out_of_memory_continues_with_smaller_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bench(*SWEEP, "--results", tmp_path / "whole").code == 0
@@ -227,7 +227,7 @@ def test_a_sweep_goes_on_with_smaller_batches_and_the_same_samples(
         assert found == pytest.approx(values[1][g], rel=1e-6)
 
 
-def test_weights_that_were_replaced_since_the_plan_get_no_row(
+def test_weights_replaced_after_planning_get_no_row(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = trained / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS

@@ -47,7 +47,7 @@ def same(trials):
     return [trial.model_copy(update={"seconds": 0.0, "created": ""}) for trial in trials]
 
 
-def test_it_finds_knobs_that_measure_better(share, place):
+def test_tune_finds_better_knobs(share, place):
     ran = bench("tune", "--rule", "share", "--budget", "10", *QUICK, *share)
     assert (ran.code, ran.err) == (0, "")
     found = tuned(place)
@@ -60,7 +60,7 @@ def test_it_finds_knobs_that_measure_better(share, place):
     assert "Next: bench sweep --rule cfg,share --tuned --method oracle" in ran.out
 
 
-def test_a_trial_measures_samples_of_the_reserved_seeds(share, place):
+def test_trials_measure_samples_of_reserved_seeds(share, place):
     assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
     found = tuned(place)
     assert found.aim.seed == TUNING_SEEDS
@@ -89,7 +89,7 @@ def test_a_trial_measures_samples_of_the_reserved_seeds(share, place):
     assert other.trials[0].values != found.trials[0].values
 
 
-def test_a_larger_budget_goes_on(share, place, tmp_path):
+def test_tune_with_a_larger_budget_resumes(share, place, tmp_path):
     assert bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share).code == 0
     before = contents(place / "default" / "tuned" / RUN / "share")
     assert len(before) == 4
@@ -174,7 +174,7 @@ def test_search_halves_batches_that_do_not_fit_into_memory(share, place, tmp_pat
     assert [t.score for t in tuned(place).trials] == pytest.approx([t.score for t in whole.trials])
 
 
-def test_a_failed_trial_is_told_of_and_tried_again(tmp_path, place):
+def test_failed_trial_is_counted_and_tried_again(tmp_path, place):
     switch = tmp_path / "broken"
     broken = SHARE.replace(
         "return 1 +",
@@ -198,7 +198,7 @@ def test_a_failed_trial_is_told_of_and_tried_again(tmp_path, place):
     assert again.best in failed
 
 
-def test_nothing_is_written_where_every_trial_fails(tmp_path, place):
+def test_tune_writes_no_result_if_every_trial_fails(tmp_path, place):
     broken = SHARE.replace(
         "def scale(self, g, at):", "def weigh(self, g, c, r, call):\n            [][0]"
     )
@@ -210,7 +210,7 @@ def test_nothing_is_written_where_every_trial_fails(tmp_path, place):
     assert not (place / "default" / "tuned" / RUN / "share.json").exists()
 
 
-def test_a_sweep_uses_what_was_found(share, place):
+def test_sweep_uses_tuned_knobs(share, place):
     tune = ("--rule", "share", "--budget", "3", *QUICK)
     sweep = ("sweep", *ORACLE, "-g", "1,4", "-n", "50", "--metric", "w1", *share)
     early = bench(*sweep, "--rule", "cfg,share", "--tuned")
@@ -232,7 +232,7 @@ def test_a_sweep_uses_what_was_found(share, place):
     assert given.knobs["share.share"] == 0.3
 
 
-def test_a_changed_rule_makes_it_stale(share, place, tmp_path):
+def test_changed_rule_makes_the_result_stale(share, place, tmp_path):
     assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
     del RULES["share"]
     changed = plugin(tmp_path, SHARE.replace("(g - 1) *", "(g - 1) * 0.5 *"), "changed.py")
@@ -246,7 +246,7 @@ def test_a_changed_rule_makes_it_stale(share, place, tmp_path):
     assert row.knobs_from == "default"
 
 
-def test_other_weights_make_it_stale(trained, tmp_path):
+def test_other_weights_make_the_result_stale(trained, tmp_path):
     options = ("--plugin", plugin(tmp_path, SHARE), "--results", trained, "--steps", "3")
     ran = bench("tune", "--rule", "share", "--budget", "2", "-g", "3", "-n", "40", *options)
     assert ran.code == 0, ran.err
@@ -259,7 +259,7 @@ def test_other_weights_make_it_stale(trained, tmp_path):
     assert "since it was tuned before these changed: checkpoint" in bench(*sweep).out
 
 
-def test_a_damaged_result_is_told_of(share, place):
+def test_damaged_result_gives_a_reason(share, place):
     assert bench("tune", "--rule", "share", "--budget", "1", *QUICK, *share).code == 0
     (place / "default" / "tuned" / RUN / "share.json").write_text("{")
     ran = bench("sweep", *ORACLE, "-g", "4", "--rule", "share", "--tuned", "--dry-run", *share)
@@ -279,7 +279,7 @@ SUITE = """
 """
 
 
-def test_a_suite_is_tuned_and_swept(tmp_path, place):
+def test_suite_is_tuned_and_swept(tmp_path, place):
     suite = plugin(tmp_path, SUITE, "my.toml")
     options = ("--plugin", plugin(tmp_path, SHARE), "--plugin",
                plugin(tmp_path, EARLY, "early.py"), "--results", place)  # fmt: skip
@@ -312,7 +312,7 @@ def test_a_suite_is_tuned_and_swept(tmp_path, place):
         (("--rule", "share", "--budget", "0"), "--budget"),
     ],
 )
-def test_what_cannot_be_tuned_is_one_sentence(share, place, options, error):
+def test_invalid_tune_options_give_one_sentence(share, place, options, error):
     data = () if "--suite" in options else ("-d", "modes1d")
     ran = bench("tune", *data, *options, *share)
     assert ran.code == 2
@@ -321,7 +321,7 @@ def test_what_cannot_be_tuned_is_one_sentence(share, place, options, error):
     assert not (place / "default" / "tuned").exists()
 
 
-def test_a_rule_that_no_run_can_use_is_left_out_with_its_reason(share, place):
+def test_rule_that_no_run_can_use_is_skipped_with_a_reason(share, place):
     ran = bench("tune", "--rule", "rescale", *QUICK, *share)
     assert ran.code == 1
     assert f"Skipped {RUN}, rescale: rescale needs images" in ran.out
@@ -331,13 +331,13 @@ def test_a_rule_that_no_run_can_use_is_left_out_with_its_reason(share, place):
     assert not place.joinpath("default").exists()
 
 
-def test_there_must_be_a_run(share):
+def test_tune_without_runs_fails(share):
     ran = bench("tune", "--rule", "share", *share)
     assert ran.code == 1
     assert "Nothing can be tuned in" in ran.err
 
 
-def test_no_sweep_and_no_report_has_the_tuners_seeds(share, place, tmp_path):
+def test_sweep_and_report_refuse_reserved_seeds(share, place, tmp_path):
     sweep = ("sweep", *ORACLE, "-g", "1", "-n", "50", "--metric", "w1", "--results", place)
     ran = bench(*sweep, "--seeds", f"0,{TUNING_SEEDS}")
     assert ran.code == 2
@@ -358,7 +358,7 @@ def test_no_sweep_and_no_report_has_the_tuners_seeds(share, place, tmp_path):
     assert tree["seed"] == TUNING_SEEDS
 
 
-def test_a_dry_run_says_what_is_left(share, place):
+def test_tune_dry_run_counts_remaining_trials(share, place):
     tune = ("tune", "--rule", "share", "--budget", "5", *QUICK, *share)
     line = (
         rf"{RUN}, share: %s trials done, %s to do, of 2 x 60 samples: %s NFE, about \S+ s on cpu\."
@@ -374,7 +374,7 @@ def test_a_dry_run_says_what_is_left(share, place):
     assert contents(place) == before
 
 
-def test_samples_of_tuned_knobs(share, place):
+def test_sample_uses_tuned_knobs(share, place):
     sample = ("sample", *ORACLE, "-n", "8", "-g", "3", "--rule", "share", "--tuned", *share)
     ran = bench(*sample)
     assert ran.code == 0
