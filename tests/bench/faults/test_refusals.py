@@ -131,7 +131,7 @@ def test_tensors_that_find_no_room_name_their_file(tmp_path):
         (OSError(28, "No space left", "/a/.g2.json.ab12cd34"), "left: /a/g2.json."),
         (OSError(28, "No space left", "a/.w.st.0a1b2c3d.writing/x"), "left: a/w.st."),
         (PermissionError(13, "Permission denied", "b"), "denied: b. Get write permission"),
-        (SafetensorError("I/O error: No space left on device (os error 28)"), "device. Make"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "device. Free"),
         (MemoryError(), "Out of memory."),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "Out of memory."),
         (ImportError("x.so: failed to map segment: Cannot allocate memory"), "Out of memory."),
@@ -155,6 +155,6 @@ def test_a_refusal_is_found_behind_what_it_led_to():
     assert found.filename == "x.zip"
     with pytest.raises(KeyError), explained("Training"):
         raise KeyError("a mistake of the program stays one")
-    says = pytest.raises(UserError, match=r"^Training: No space left on device: x. Make room")
+    says = pytest.raises(UserError, match=r"^Training: No space left on device: x. Free some")
     with says, explained("Training"):
         raise OSError(28, "No space left on device", "x")
