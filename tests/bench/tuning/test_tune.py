@@ -341,7 +341,7 @@ def test_sweep_and_report_refuse_reserved_seeds(share, place, tmp_path):
     sweep = ("sweep", *ORACLE, "-g", "1", "-n", "50", "--metric", "w1", "--results", place)
     ran = bench(*sweep, "--seeds", f"0,{TUNING_SEEDS}")
     assert ran.code == 2
-    assert re.search(r"^Error: Sampling seeds from 1,000,000,000 up are kept for", ran.err)
+    assert re.search(r"^Error: Sampling seeds from 1,000,000,000 up are reserved for", ran.err)
     assert not (place / "default").exists()
     suite = plugin(tmp_path, SUITE + f"\n    sampling_seeds = [{TUNING_SEEDS + 7}]", "my.toml")
     ran = bench("sweep", "--suite", suite, *share)
