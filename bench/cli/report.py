@@ -19,7 +19,7 @@ def report_command(
     from bench.experiment.inversion_rows import read_inversions
     from bench.experiment.rows import read_rows
     from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
-    from bench.report import write_report
+    from bench.report.build import write_report
 
     reporter, found = options.begin(None, results, experiment)
     if suite is not None:

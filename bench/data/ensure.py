@@ -63,8 +63,8 @@ def ensure(
     def waiting(_: Path, holder: str) -> None:
         reporter.say(f"{name!r} is being prepared by {holder}: waiting for it.")
 
-    for lease in in_turn([root / f".{name}{LEASE}"], lambda lease: lease, is_done, waiting):
-        if not is_done(lease):
+    for _, done in in_turn([root / f".{name}{LEASE}"], lambda lease: lease, is_done, waiting):
+        if not done:
             if folder.exists():
                 raise UserError(f"{folder} is not a prepared data set: remove it.")
             remove_leftovers(root, name)

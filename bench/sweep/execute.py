@@ -69,7 +69,7 @@ def execute(
     def waiting(item: WorkItem, holder: str) -> None:
         say(f"{item.what}: waiting for {holder}.")
 
-    for item in in_turn(
+    for item, done in in_turn(
         [item for item in items if not item.skip],
         lambda item: lease_path(item.path),
         lambda item: item.is_done(batches.size),
@@ -77,7 +77,10 @@ def execute(
     ):
         end = bar.done + item.images
         try:
-            _run(item, outcome, bar, batches)
+            if done:
+                outcome.kept += 1
+            else:
+                _run(item, outcome, bar, batches)
         except UserError:
             raise
         except Exception as error:  # the code of a method or metric may fail in any way
@@ -97,8 +100,7 @@ def _run(item: WorkItem, outcome: Outcome, bar: Bar, batches: Batches) -> None:
         return item.compute(size, _ticker(bar, start, item))
 
     try:
-        # Another process may have finished it since.
-        if item.is_done(batches.size) or not batches.run(item.what, compute):
+        if not batches.run(item.what, compute):
             outcome.kept += 1
             return
     except Diverged as error:

@@ -25,26 +25,25 @@ def in_turn(
     path: Callable[[T], Path],
     is_done: Callable[[T], bool],
     waiting: Callable[[T, str], None],
-) -> Iterator[T]:
-    """Every item once, under its lease while the loop's body runs; those of others last.
+) -> Iterator[tuple[T, bool]]:
+    """Every item once, and whether it is done; one that is not is leased while the body runs.
 
-    An item that is done is yielded without a lease. Another process may have done it between the
-    look and the lease, so the body looks again. Once nothing but items of others is left,
-    `waiting` is told the next one and its holder, again when either changes.
+    The items of other processes come last. Once only those are left, `waiting` gets the next one
+    and its holder, again when either changes.
     """
     todo, told = list(items), None
     while todo:
         held: list[T] = []
         for item in todo:
             if is_done(item):
-                yield item
+                yield item, True
                 continue
             lease = try_lease(path(item))
             if lease is None:
                 held.append(item)
                 continue
             try:
-                yield item
+                yield item, is_done(item)  # another process may have done it just now
             finally:
                 lease.release()
         if len(held) == len(todo):

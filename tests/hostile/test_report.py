@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from bench.experiment.inversion_rows import EditGrid, InversionRow, Pair, Score, Share
 from bench.experiment.rows import Row
-from bench.report import build, write_report
+from bench.report import build
+from bench.report.build import write_report
 from bench.system.errors import UserError
 from tests.bench.report.factory import demo, images, row, value
 from tests.hostile.values import BAD, MARKUP, broken

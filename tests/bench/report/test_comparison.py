@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.report.document import Document
 from bench.report.numbers.comparison import FILES, compare, comparison_frames, cost_columns
 from bench.report.numbers.frame import prepare

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.experiment.inversion_rows import EditGrid, InversionRow, Latents, Pair, Score, Share
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.report.document import DASH, Text
 from bench.report.figures.figures import plan_grids
 from bench.report.figures.grids import NARROWEST, grid_figure

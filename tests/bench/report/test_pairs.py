@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.pairs import FIELDS, difference_frame, differences, headline_differences
 from bench.report.pages.measures import difference_table, measure_table

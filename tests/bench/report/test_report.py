@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bench.report.figures.figures as figures
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.system.errors import UserError
 from bench.system.files import write_text
 from tests.bench.report.factory import NO_GUIDANCE, digits, row, toy, value

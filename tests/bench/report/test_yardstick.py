@@ -7,7 +7,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.patches import StepPatch
 
 from bench.experiment.rows import Density
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.report.figures.figures import plan_yardsticks
 from bench.report.figures.style import look
 from bench.report.figures.yardstick_figure import densities, planes

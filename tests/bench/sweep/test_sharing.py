@@ -37,8 +37,11 @@ def _worker(folder: Path, name: str, pause: float) -> None:
     def is_done(item: int) -> bool:
         return (folder / f"{item}.done").exists()
 
-    for item in in_turn(range(12), lambda i: folder / f"{i}.lease", is_done, lambda *_: None):
-        if is_done(item):
+    def lease(item: int) -> Path:
+        return folder / f"{item}.lease"
+
+    for item, done in in_turn(range(12), lease, is_done, lambda *_: None):
+        if done:
             continue
         with (folder / "log").open("a") as log:
             log.write(f"{item} {name}\n")
@@ -81,7 +84,7 @@ def test_in_turn_waits_last_for_items_of_others(
     monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
 
     order = list(in_turn([0, 1, 2], lambda i: tmp_path / f"{i}.lease", lambda _: False, waiting))
-    assert order == [1, 2, 0]
+    assert order == [(1, False), (2, False), (0, False)]
     assert told == [(0, holder)]
     assert len(pauses) == 2
 
@@ -243,7 +246,7 @@ def test_weights_replaced_after_planning_get_no_row(
         patch.setattr(run_module, "execute_all", train_anew)
         ran = bench(*arguments)
     assert ran.code == 1
-    assert ran.err.startswith(f"Error: {weights} was replaced since this command read it")
+    assert ran.err.startswith(f"Error: {weights} was changed since this command read it")
     assert rows_of(trained, "edm") == []
     assert bench(*arguments).code == 0
     (row,) = rows_of(trained, "edm")
