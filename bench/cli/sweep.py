@@ -40,7 +40,10 @@ def sweep_command(
     metric: options.Metrics = None,
     extractor: Annotated[list[str] | None, typer.Option(help="Features; repeatable.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Instead of both, such as offline: bench list protocols.")
+        str | None,
+        typer.Option(
+            help="Metrics and features of a published protocol: see bench list protocols."
+        ),
     ] = None,
     weights: options.Weights = None,
     download: options.Download = False,
@@ -189,8 +192,8 @@ def _execute(
         failed = sweep_floor(split, evaluation, experiment, reporter).failed
     else:
         reporter.say(
-            f"{data.name}: no real-versus-real floor, which needs {planned.samples} training "
-            f"samples; there are {len(data.train)}."
+            f"{data.name}: real samples are not measured, which needs {planned.samples} training "
+            f"samples: there are {len(data.train)}."
         )
     outcome = sweep(
         planned.cells, evaluation, experiment, batch=request.batch, device=request.device,

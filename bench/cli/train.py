@@ -108,6 +108,7 @@ def train_command(
     trained = [m for study in studies for m in study.methods if method_class(m).trains]
     if suite is None and not trained:
         asked = "".join(f" --method {m}" for m in studies[0].methods)
+        asked += f" --dataset {dataset}" if dataset else ""
         reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
         reporter.say(f"Next: bench sweep{asked}{flags(found)}")
         return

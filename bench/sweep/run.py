@@ -255,4 +255,4 @@ def sweep_floor(
         evaluation=evaluation,
         experiment=experiment,
     )
-    return execute_all([item], experiment, item.what, n, reporter)
+    return execute_all([item], experiment, f"sweep {data.name}", n, reporter)

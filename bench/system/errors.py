@@ -34,7 +34,7 @@ class UserError(Exception):
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-OF_PLUGIN = " One from a file of your own: --plugin FILE."
+OF_PLUGIN = " To use your own: --plugin FILE."
 
 
 def unknown(kind: str, got: str, allowed: Iterable[str], more: str = "") -> UserError:

@@ -25,6 +25,8 @@ PATIENCE = 120.0
 """Seconds without a touch after which a lease has expired."""
 BEAT = 10.0
 """Seconds between two touches."""
+GRACE = 2.0
+"""Seconds after which a lease without a readable owner is stale: its process died in between."""
 
 
 class Lease(SoftFileLease):
@@ -63,11 +65,14 @@ def read_holder(path: Path) -> str | None:
 def tidy_leases(folder: Path) -> None:
     """Remove the leases of dead processes in a folder, and what they left of taking some over."""
     with suppress(OSError):
-        for path in folder.iterdir():
-            if path.name.startswith(".") and f"{LEASE}." in f"{path.name}." and path.is_file():
-                lease = try_lease(path)
-                if lease is not None:
-                    lease.release()
+        hidden = [path for path in folder.iterdir() if path.name.startswith(".")]
+        paths = [path for path in hidden if f"{LEASE}." in f"{path.name}." and path.is_file()]
+        if any(_lease(path).owner is None for path in paths):
+            time.sleep(1.1 * GRACE)  # its process may be about to write it
+        for path in paths:
+            lease = try_lease(path)
+            if lease is not None:
+                lease.release()
 
 
 def _lease(path: Path) -> Lease:
@@ -132,8 +137,10 @@ def _is_expired(path: Path, owner: OwnerRecord | None, touched: int) -> bool:
     # A new file beside it tells what time it is there, and how this machine is named in leases.
     with _lease(path.with_name(f"{path.name}.{secrets.token_hex(8)}")) as probe:
         here, now = probe.owner, probe.path.stat().st_mtime_ns
-    is_here = owner is not None and here is not None and owner.hostname == here.hostname
-    if owner is not None and is_here and not _exists(owner.pid):
+    if owner is None:
+        return now - touched > GRACE * 1e9
+    is_here = here is not None and owner.hostname == here.hostname
+    if is_here and not _exists(owner.pid):
         return True
     if now - touched <= PATIENCE * 1e9:
         return False

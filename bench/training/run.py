@@ -152,7 +152,7 @@ def no_run(
     """The error for a missing trained run, with the command that trains it."""
     of = (f" of {method}" if method else "") + (f" on {dataset}" if dataset else "")
     command = train_command(experiment, method or "igct", dataset, suite)
-    return UserError(f"There is no trained run{of} in {experiment.runs}: {command}.")
+    return UserError(f"There is no trained run{of} in {experiment.runs}. Train one: {command}.")
 
 
 def train_command(
@@ -184,6 +184,10 @@ def fitting_runs(
                 raise UserError(f"Run {run!r} has {own!r}, not {option} {asked!r}.", code=2)
         return named
     fitting = [c for c in cards if method in (None, c.method) and dataset in (None, c.dataset)]
+    if not fitting and method is not None and not method_class(method).trains:
+        raise UserError(
+            f"{method} is used without training and has no runs: choose another method."
+        )
     if not fitting:
         raise no_run(experiment, method, dataset)
     return fitting

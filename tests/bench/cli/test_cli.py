@@ -206,7 +206,7 @@ def test_sweep_without_runs_names_the_next_command(tmp_path):
     ran = bench("sweep", "--results", tmp_path / "r")
     assert ran.code == 1
     assert ran.err == (
-        f"Error: There is no trained run in {tmp_path / 'r' / 'default' / 'runs'}: "
+        f"Error: There is no trained run in {tmp_path / 'r' / 'default' / 'runs'}. Train one: "
         f"bench train --method igct --results {tmp_path / 'r'}.\n"
     )
     assert not (tmp_path / "r").exists()

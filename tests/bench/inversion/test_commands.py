@@ -197,7 +197,7 @@ def test_invert_refuses_vector_runs_and_experiments_without_runs(trained, tmp_pa
     ran = bench("invert", "--results", tmp_path / "none")
     assert ran.code == 1
     assert ran.err == (
-        f"Error: There is no trained run in {tmp_path / 'none' / 'default' / 'runs'}: "
+        f"Error: There is no trained run in {tmp_path / 'none' / 'default' / 'runs'}. Train one: "
         f"bench train --method igct --results {tmp_path / 'none'}.\n"
     )
 

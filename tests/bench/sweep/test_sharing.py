@@ -246,7 +246,7 @@ def test_weights_replaced_after_planning_get_no_row(
         patch.setattr(run_module, "execute_all", train_anew)
         ran = bench(*arguments)
     assert ran.code == 1
-    assert ran.err.startswith(f"Error: {weights} was changed since this command read it")
+    assert ran.err.startswith(f"Error: {weights} changed since this command read it")
     assert rows_of(trained, "edm") == []
     assert bench(*arguments).code == 0
     (row,) = rows_of(trained, "edm")

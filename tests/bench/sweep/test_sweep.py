@@ -279,8 +279,8 @@ def test_floor_is_skipped_without_enough_real_samples(tmp_path):
     ran = bench("sweep", *command, "-n", "20001", "--results", tmp_path)
     assert ran.code == 0
     assert (
-        "modes1d: no real-versus-real floor, which needs 20001 training samples; there are 20000."
-        in ran.out
+        "modes1d: real samples are not measured, which needs 20001 training "
+        "samples: there are 20000." in ran.out
     )
     assert rows_of(tmp_path, "real") == []
 

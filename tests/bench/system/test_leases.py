@@ -14,7 +14,7 @@ import pytest
 from filelock import _marker, _soft
 
 from bench.system import leases, places
-from bench.system.leases import PATIENCE, read_holder, tidy_leases, try_lease
+from bench.system.leases import GRACE, PATIENCE, read_holder, tidy_leases, try_lease
 
 FAR = "filelock/2\npid=7\nhost=far\nmode=lease\ntoken=t\nduration=120.0\n"
 """What a process of another machine writes."""
@@ -79,18 +79,28 @@ def test_the_lease_of_a_killed_process_is_free_at_once(
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("content", [FAR, "", FAR[:20]])
+@pytest.mark.parametrize(
+    ("content", "live", "stale"),
+    [(FAR, PATIENCE - 20, PATIENCE + 20), ("", 0, GRACE + 1), (FAR[:20], 0, GRACE + 1)],
+)
 def test_a_lease_of_another_machine_or_an_unreadable_one_expires(
-    tmp_path: Path, content: str
+    tmp_path: Path, content: str, live: float, stale: float
 ) -> None:
     path = tmp_path / ".x.lease"
-    _silent(path, PATIENCE - 20, content)
+    _silent(path, live, content)
     assert try_lease(path) is None
     assert read_holder(path) == ("process 7 on far" if content == FAR else None)
-    _silent(path, PATIENCE + 20)
+    _silent(path, stale)
     lease = try_lease(path)
     assert lease is not None
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tidying_removes_an_unreadable_lease_that_stays_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / ".x.lease"
+    path.touch()
+    tidy_leases(tmp_path)
+    assert not path.exists()
 
 
 def test_a_process_that_slept_loses_its_lease_and_notices(
