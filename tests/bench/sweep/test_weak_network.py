@@ -192,7 +192,7 @@ def test_suite_with_missing_weaker_network_gives_a_message(trained, tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (STUDY.replace('"edm"', '"ct"') + WEAK, "a weaker network is one of edm"),
+        (STUDY.replace('"edm"', '"ct"') + WEAK, "weak trains a weaker edm network: add edm"),
         (STUDY + "[study.weak]\nset = {}\n", "study.0.weak.set"),
         (STUDY + "[study.weak]\nnets = 3\n", "study.0.weak.nets: extra inputs"),
     ],

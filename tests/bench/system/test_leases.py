@@ -96,9 +96,17 @@ def test_a_lease_of_another_machine_or_an_unreadable_one_expires(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_tidying_removes_an_unreadable_lease_that_stays_unreadable(tmp_path: Path) -> None:
+def test_tidying_removes_an_unreadable_lease_unless_it_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / ".x.lease"
     path.touch()
+    with monkeypatch.context() as patch:
+        written = SimpleNamespace(sleep=lambda _: path.write_text(FAR))
+        patch.setattr(leases, "time", written)
+        tidy_leases(tmp_path)
+    assert path.read_text() == FAR
+    path.write_text("")
     tidy_leases(tmp_path)
     assert not path.exists()
 
@@ -194,7 +202,7 @@ def test_tidying_removes_what_dead_processes_left_and_nothing_else(tmp_path: Pat
         _killed(tmp_path / name)
     mine = try_lease(tmp_path / ".mine.lease")
     assert mine is not None
-    others = {".far.lease": FAR, ".new.lease": "", "a.lease": "", ".release": ""}
+    others = {".far.lease": FAR, "a.lease": "", ".release": ""}
     for name, content in others.items():
         (tmp_path / name).write_text(content)
     tidy_leases(tmp_path)
