@@ -58,6 +58,7 @@ def lock_run(folder: Path, name: str, fabric: Fabric) -> Iterator[RunLock]:
 def lock_folder(folder: Path, name: str) -> Iterator[Lease]:
     """Lock a run's folder during the block; UserError if another process does."""
     path = folder / LEASE
+    tidy_leases(folder)
     lease = try_lease(path)
     if lease is None:
         raise UserError(
@@ -66,7 +67,6 @@ def lock_folder(folder: Path, name: str) -> Iterator[Lease]:
             f"after at most {PATIENCE:.0f} seconds)."
         )
     try:
-        tidy_leases(folder)
         yield lease
     finally:
         lease.release()
