@@ -25,11 +25,11 @@ from bench.data.stand_in import RandomImages
 from bench.experiment.place import Experiment
 from bench.sweep.generate import generate
 from bench.system.devices import make_fabric
+from bench.training.card import make_card
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.loop import train
 from bench.training.price import parameters
 from bench.training.run import load_nets, open_run
-from bench.training.runs import make_card
 from methods import METHODS, Guidance
 from methods.settings import CIFAR10, IMAGENET64
 

@@ -37,7 +37,7 @@ import torch
 from metrics.base import Moments
 from metrics.distances import slices
 from metrics.frechet import frechet_distance
-from metrics.neighbours import neighbour_scores
+from metrics.neighbours import neighbourhoods
 
 Features = npt.NDArray[np.float32]
 LATENT = 64
@@ -86,7 +86,7 @@ def floor(real: Features, fake: Features) -> str:
 
 def ours(real: Features, fake: Features) -> str:
     """All four scores, for a real set that is not cached."""
-    return show(**neighbour_scores(real, fake)._asdict())
+    return show(**neighbourhoods(real, fake).scores._asdict())
 
 
 def by_prdc(real: Features, fake: Features) -> str:

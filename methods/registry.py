@@ -25,6 +25,6 @@ def register(cls: M) -> M:
         cls.__module__,
         cls.__qualname__,
     ):
-        raise ValueError(f"a method named {cls.name!r} is registered by {taken.__module__}")
+        raise ValueError(f"a method named {cls.name!r} is already registered by {taken.__module__}")
     METHODS[cls.name] = cls
     return cls

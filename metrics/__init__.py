@@ -1,4 +1,4 @@
-"""Extractors, streaming statistics and metrics of generated samples."""
+"""Extractors, streaming statistics and metrics for generated samples."""
 
 from metrics import (
     accuracy,
@@ -23,7 +23,7 @@ BUILT_IN = (
     *(accuracy, cmmd, frechet, frechet_classes, frechet_unbiased, inception_score, kid),
     *(memorisation, mind, neighbours, saturation, tilt, toy, _extractors),
 )
-"""The modules that register a metric or an extractor when they are imported."""
+"""The modules that register metrics or extractors on import."""
 
 __all__ = [
     "EXTRACTORS",

@@ -1,4 +1,4 @@
-"""What a report tells of a metric beside its value, stated by the metric itself."""
+"""What a report needs to know about a metric, stated by the metric itself."""
 
 from __future__ import annotations
 
@@ -12,46 +12,52 @@ ErrorOf = Literal["given reference", "generated", "real", "both"]
 MetricName = Annotated[str, Field(max_length=200)]
 
 LAST = 1000
-"""Place of a metric that states none."""
+"""Order of a metric that states none."""
 
 
 class About(BaseModel):
     """How a metric is ordered, compared, drawn and explained; the defaults suit any metric.
 
-    Rows carry it, so a report of them needs no plugin. It is no part of what a value is known by:
-    a change of it, like one of the label, leaves results as they are. Inconsistent facts are a
-    ValidationError where the metric is defined.
+    Rows carry it, so a report needs no plugin. It is not part of a value's identity: results remain
+    valid when it or the label changes. Inconsistent facts raise a ValidationError when the metric
+    is defined.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     order: int = Field(
-        LAST, ge=0, le=LAST, description="place in tables, ours are 10, 20, ...; ties go by name"
+        LAST,
+        ge=0,
+        le=LAST,
+        description="place in tables, built-in ones are 10, 20, ...; ties go by name",
     )
     standing: Standing = Field(
         "listed",
-        description="'headline': methods are compared by it; 'shown': rules have figures of it too",
+        description="'headline': methods are compared by it; 'shown': it has figures for rules too",
     )
     lead: int = Field(
-        0, ge=0, le=9, description="the highest leads: it is set against costs and tuned by default"
+        0,
+        ge=0,
+        le=9,
+        description="the highest leads: it is plotted against cost and tuned by default",
     )
     low: float | None = Field(None, description="least possible value; None: unbounded or unknown")
-    high: float | None = Field(None, description="largest possible value, likewise")
+    high: float | None = Field(None, description="largest possible value; None likewise")
     scale: Scale = Field("auto", description="value axes; 'auto' is 'log' for values over decades")
     ratios: bool = Field(
         False,
-        description="above 0 for any finite sample, so that a share of the best value makes sense "
-        "and the tuner averages logarithms",
+        description="always above 0, so that ratios of values make sense and the tuner averages "
+        "logarithms",
     )
     plug_in: bool = Field(False, description="biased upwards by finite samples, roughly as 1/n")
     minimum: bool = Field(False, description="papers report its minimum over sampling seeds")
     error_of: ErrorOf = Field(
         "given reference",
         description="sampling that its standard error counts: that of the generated set given the "
-        "reference, that of one set where the other does not matter, or that of both",
+        "reference, that of one set if the other does not matter, or that of both",
     )
     against: MetricName = Field(
-        "", description="set on a share of good samples: the metric of variety it is drawn against"
+        "", description="set on a metric of quality: the metric of variety it is plotted against"
     )
     published_as: MetricName = Field("", description="its name in tables of published numbers")
 

@@ -29,15 +29,15 @@ class NonFiniteFeatures(ValueError):
 
 
 def plan_needs(metrics: Iterable[Metric | type[Metric]]) -> frozenset[Need]:
-    """Return what the pass must keep for all of `metrics`."""
+    """The statistics that the pass must keep for all of `metrics`."""
     return frozenset(need for metric in metrics for need in metric.needs)
 
 
 class Accumulator:
-    """Takes batches of samples and keeps what `needs` asks for, for each extractor.
+    """Collects the statistics in `needs` from batches of samples, for each extractor.
 
-    Features cost n D floats and are kept only if a metric asks; moments are streamed. Nothing
-    depends on how the samples are split into batches, beyond rounding.
+    Features take n D floats and are kept only if a metric needs them; moments are streamed. The
+    split into batches changes the result by rounding only.
     """
 
     def __init__(self, extractors: Mapping[str, Extractor], needs: Iterable[Need]) -> None:
@@ -45,7 +45,7 @@ class Accumulator:
         self._needs = frozenset(needs)
         unknown = sorted(self._needs - NEEDS)
         if unknown:
-            raise ValueError(f"unknown needs {unknown}; there are {', '.join(sorted(NEEDS))}")
+            raise ValueError(f"unknown needs {unknown}; known are {', '.join(sorted(NEEDS))}")
         self._labels: list[npt.NDArray[np.int64]] = []
         self._pixels = PixelAccumulator()
         self._shape: tuple[int, ...] | None = None
@@ -64,8 +64,8 @@ class Accumulator:
     def update(self, samples: Tensor, labels: Tensor | npt.NDArray[np.integer]) -> None:
         """Add uint8 images (B, C, H, W) or float vectors (B, D) with integer labels (B,).
 
-        ValueError on shapes that do not belong together; NonFiniteFeatures, a ValueError, if an
-        extractor gives NaN or infinity. After an error the accumulator is not to be used.
+        ValueError if shapes do not match; NonFiniteFeatures, a ValueError, if an extractor returns
+        NaN or infinity. Do not use the accumulator after an error.
         """
         labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
         if labels.shape != tuple(samples.shape[:1]) or labels.dtype.kind not in "iu":
@@ -91,7 +91,7 @@ class Accumulator:
         extracted = extractor(samples)
         if extracted.features.shape != (len(samples), extractor.dim):
             raise ValueError(
-                f"extractor {name!r} gave features {tuple(extracted.features.shape)} for "
+                f"extractor {name!r} returned features {tuple(extracted.features.shape)} for "
                 f"{len(samples)} samples, not ({len(samples)}, {extractor.dim})"
             )
         features = self._finite(extracted.features, f"features of extractor {name!r}")
@@ -101,7 +101,7 @@ class Accumulator:
             self._features[name].append(features)
         if name in self._logits:
             if extracted.logits is None:
-                raise ValueError(f"extractor {name!r} promises logits and gave none")
+                raise ValueError(f"extractor {name!r} has_logits but returned none")
             self._logits[name].append(
                 self._finite(extracted.logits, f"logits of extractor {name!r}")
             )
@@ -115,17 +115,17 @@ class Accumulator:
                 f"of a batch, first for sample {first}",
                 first,
             )
-        # A copy: an extractor may hand back the caller's own memory.
+        # A copy, since an extractor may return the caller's own memory.
         array: npt.NDArray[np.float32] = values.detach().cpu().numpy().astype(np.float32, copy=True)
         return array
 
     def finish(self, exact: ExactMixture | None = None) -> SampleSet:
-        """Everything seen as read-only arrays; `exact` is the density of the data if known.
+        """The collected statistics as read-only arrays; `exact` is the data's density if known.
 
-        ValueError if nothing was seen, or a single sample where moments are needed.
+        ValueError for no samples, or a single one if moments are needed.
         """
         if self._n == 0:
-            raise ValueError("no samples were seen")
+            raise ValueError("there are no samples")
         return SampleSet(
             n=self._n,
             labels=_joined(self._labels),

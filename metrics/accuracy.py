@@ -1,4 +1,4 @@
-"""Agreement of generated images with the class that was asked for."""
+"""Agreement of generated images with the requested class."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from metrics.registry import register
 def recognised(
     logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """Whether each row of `logits` (n, K) is largest at its label (n,) in [0, K)."""
+    """Whether the largest of each row of `logits` (n, K) is at its label (n,) in [0, K)."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
-        raise ValueError(f"logits {logits.shape} and labels {labels.shape} do not belong together")
+        raise ValueError(f"logits {logits.shape} and labels {labels.shape} do not match")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(
             f"labels from {labels.min()} to {labels.max()} for logits of {logits.shape[1]} classes"
@@ -25,18 +25,13 @@ def recognised(
     return hits
 
 
-def accuracy(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:
-    """Share in [0, 1] of rows of `logits` (n, K) that are largest at `labels` (n,) in [0, K)."""
-    return float(recognised(logits, labels).mean())
-
-
 @register
 class ClassAccuracy(Metric):
-    """Share of generated images that a classifier assigns to the class asked for, in [0, 1]."""
+    """Share of generated images that a classifier assigns to the requested class, in [0, 1]."""
 
     name = "class_accuracy"
     label = "Class accuracy"
-    summary = "share of generated images recognised as the class asked for"
+    summary = "share of generated images recognised as the requested class"
     about = About(order=80, standing="headline", low=0.0, high=1.0, error_of="generated")
     direction = "higher"
     needs = frozenset({"logits"})
@@ -46,7 +41,7 @@ class ClassAccuracy(Metric):
     def supports(
         self, *, domain: Domain, extractor: Extractor | None, exact: ExactMixture | None
     ) -> str | None:
-        """Also refuses an extractor whose logits are over other classes than the data's."""
+        """Also refuses an extractor whose logits are not over the classes of the data set."""
         reason = super().supports(domain=domain, extractor=extractor, exact=exact)
         if reason is None and extractor is not None and not extractor.label_logits:
             return f"the logits of extractor {extractor.name} are not over the data's classes"

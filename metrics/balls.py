@@ -1,8 +1,8 @@
 """Balls that reach each sample's k-th nearest other sample, and which samples lie in them.
 
-Every comparison is decided as if each squared distance were `distances.exact`. All pairs are
-screened by float32 products whose error is bounded, and what those leave open is evaluated. So
-block sizes, the device and its rounding change time and memory, never the result.
+Every comparison is decided as if each squared distance were `distances.exact`: float32 products
+with a bounded error decide most pairs, the others are evaluated exactly. So block sizes, the
+device and its rounding change time and memory, never the result.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ STRIP = 1024
 """Rows of a block of pairs."""
 
 CHUNK = 4096
-"""Columns of a block of pairs; no less than its rows."""
+"""Columns of a block of pairs; at least its rows."""
 
 
 def check_features(x: Tensor) -> None:
     """ValueError unless x is a matrix (n, D) of finite numbers with D >= 1."""
     if x.ndim != 2 or x.shape[1] == 0:
-        raise ValueError(f"features have shape (n, D), not {tuple(x.shape)}")
+        raise ValueError(f"features must have shape (n, D), got {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise ValueError(f"features are floating-point numbers, not {x.dtype}")
-    # Beyond 2^400 squares would not fit into float64 with room to spare.
+        raise ValueError(f"features must be floating-point numbers, got {x.dtype}")
+    # Larger features could overflow float64 when squared and summed.
     if len(x) and not all(float(bound.abs()) < 2.0**400 for bound in torch.aminmax(x)):
         raise ValueError("some features are NaN or infinite")
 
@@ -44,12 +44,12 @@ def check_features(x: Tensor) -> None:
 def ball_radii(x: Tensor, k: int, block: tuple[int, int] = (STRIP, CHUNK)) -> Tensor:
     """Squared distance (n,), float64, of each row of x (n, D) to its k-th nearest other row.
 
-    ValueError if there are no more than k rows, or features are not finite.
+    ValueError if there are at most k rows, or features are not finite.
     """
     check_features(x)
     if k < 1 or len(x) <= k:
         raise ValueError(f"balls of k = {k} need k >= 1 and more than k samples, got {len(x)}")
-    # Further copies of a row change no k-th neighbour, and would all tie.
+    # More than k copies of a row do not change a k-th neighbour; all of them would tie.
     same = distinct(x)
     kept = torch.nonzero(same.copies <= k)[:, 0]
     if len(kept) < len(x):
@@ -69,7 +69,7 @@ def _radii(x: Tensor, k: int, strip: int, chunk: int) -> Tensor:
                 if columns.start == rows.start:
                     block.diagonal().fill_(torch.inf)
                 search.update(rows, columns, block)
-                # By symmetry; the square on the diagonal has both orders of its pairs already.
+                # By symmetry; the square on the diagonal already holds both orders of its pairs.
                 rest = slice(max(columns.start, rows.stop), columns.stop)
                 if rest.start < rest.stop:
                     search.update(rest, rows, block[:, rest.start - columns.start :].T)
@@ -78,10 +78,10 @@ def _radii(x: Tensor, k: int, strip: int, chunk: int) -> Tensor:
 
 
 class _Search:
-    """Keeps every pair that may be among the k nearest of its row.
+    """Collects every pair that may be among the k nearest of its row.
 
-    `best` (n, k) are upper bounds of the distances to k different rows, so no distance above the
-    largest of them can count.
+    `best` (n, k) are upper bounds of the distances to k different rows: a pair with a larger
+    distance than all of them is ruled out.
     """
 
     def __init__(self, x: Tensor, k: int) -> None:
@@ -95,13 +95,13 @@ class _Search:
 
     @property
     def limits(self) -> Tensor:
-        # Not infinity, the distance of padding.
+        # Below infinity, the distance of padding.
         return self.best.amax(1).clamp(max=self._largest)
 
     def update(self, rows: slice, columns: slice, block: Tensor) -> None:
-        """Look through lower bounds (rows, columns)."""
+        """Search a block of lower bounds (rows, columns)."""
         minima = group_minima(block)
-        # Twice the factor would do exactly; this sum is rounded.
+        # Without rounding, twice the factor would suffice; this sum is rounded.
         norms = group_minima(-self.norms[None, columns]).neg() + self.norms[rows, None]
         uppers = minima + 3 * self.screen.factor * norms + 8 * self.screen.underflow
         before = self.best[rows].clone()
@@ -110,7 +110,7 @@ class _Search:
         i, j = i + rows.start, j + columns.start
         pairs = Bounds(i, j, low.double(), self.screen.upper(i, j, low))
         if len(i) > block.numel() // 16:
-            # Rows nearer to each other than float32 tells apart.
+            # These rows are too close to each other for float32.
             pairs = self.screen.sharper(rows, columns, i, j)
             table = torch.full(block.shape, torch.inf, device=block.device)
             above = torch.full_like(pairs.high, torch.inf).float()
@@ -124,7 +124,7 @@ class _Search:
         self.best[rows] = torch.cat([before, uppers], 1).topk(k, largest=False, sorted=False).values
 
     def prune(self) -> None:
-        """Drop pairs that later ones have ruled out."""
+        """Drop pairs that later ones ruled out."""
         parts = zip(self.found, *self._new, strict=True)
         found = Bounds(*(torch.cat(part) for part in parts))
         self.found = found.where(found.low <= self.limits[found.i])
@@ -132,7 +132,7 @@ class _Search:
 
 
 def _kth(x: Tensor, pairs: Bounds, k: int) -> Tensor:
-    """The k-th smallest exact distance (n,) of each row, of which `pairs` holds k or more."""
+    """The k-th smallest exact distance (n,) per row; `pairs` holds at least k pairs of each row."""
     n = len(x)
     least = _at(pairs.i, pairs.low, n, k - 1)
     most = _at(pairs.i, pairs.high, n, k - 1)
@@ -143,7 +143,7 @@ def _kth(x: Tensor, pairs: Bounds, k: int) -> Tensor:
 
 
 def _at(i: Tensor, values: Tensor, n: int, rank: Tensor | int) -> Tensor:
-    """The value (n,) of each row i that `rank` of its values precede in order."""
+    """The value (n,) at the 0-based `rank` of the sorted values of each row i."""
     order = torch.argsort(values, stable=True)
     order = order[torch.argsort(i[order], stable=True)]
     counts = torch.bincount(i, minlength=n)
@@ -151,10 +151,10 @@ def _at(i: Tensor, values: Tensor, n: int, rank: Tensor | int) -> Tensor:
 
 
 class Memberships(NamedTuple):
-    """Who lies in whose balls.
+    """Which samples lie in balls of the other set.
 
-    `balls` (m,) int64: real balls around each generated sample; `covered` (n,) bool: real balls
-    that hold a generated sample; `recalled` (n,) bool: real samples inside some generated ball.
+    `balls` (m,) int64: number of real balls that hold each generated sample; `covered` (n,) bool:
+    real balls that hold a generated sample; `recalled` (n,) bool: real samples in a generated ball.
     """
 
     balls: Tensor
@@ -170,10 +170,10 @@ def memberships(
     closed: bool,
     block: tuple[int, int] = (STRIP, CHUNK),
 ) -> Memberships:
-    """Decide which rows of real (n, D) and fake (m, D) lie in each other's balls.
+    """Find which rows of real (n, D) and fake (m, D) lie in balls of the other set.
 
-    The radii are squared, as of `ball_radii`; a row on the edge is inside if the balls are
-    `closed`. Copies of a row have its radius and lie in the same balls.
+    The radii are squared, from `ball_radii`; a row on an edge is inside if the balls are `closed`.
+    Copies of a row have its radius and lie in the same balls.
     """
     for x in (real, fake):
         check_features(x)
@@ -202,7 +202,7 @@ def memberships(
 
 
 class _Judge:
-    """Finds the pairs of a block that lie within the radius of the one or the other."""
+    """Finds the pairs of a block whose distance is within the radius of one of the two rows."""
 
     def __init__(self, real: Tensor, fake: Tensor, radii: tuple[Tensor, Tensor], closed: bool):
         self.screen = Screen(real, fake)
@@ -214,11 +214,11 @@ class _Judge:
         ]
 
     def _limit(self, radii: Tensor, norms: Tensor) -> Tensor:
-        """Radii rounded up to float32; below every distance for padding."""
+        """Radii rounded up to float32; -inf for padding, below every distance."""
         limits = torch.full((len(norms),), -torch.inf, device=radii.device)
         scaled = (radii * self.screen.unit).float()
         limits[: len(radii)] = torch.nextafter(scaled, torch.full_like(scaled, torch.inf))
-        # Not infinity, the distance of padding.
+        # Below infinity, the distance of padding.
         return limits.clamp(max=torch.finfo(torch.float32).max)
 
     def in_real_balls(self, rows: slice, columns: slice, block: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,11 +237,11 @@ class _Judge:
     def _inside(
         self, rows: slice, columns: slice, i: Tensor, j: Tensor, low: Tensor, radii: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Those of the pairs (i, j) of a block that are within (pairs,) squared radii."""
+        """The pairs (i, j) of a block that are within their squared radii (pairs,)."""
         inside = self._within(self.screen.upper(i, j, low), radii * self.screen.unit)
         open_ = torch.nonzero(~inside)[:, 0]
         if len(open_) > (rows.stop - rows.start) * (columns.stop - columns.start) // 64:
-            # Rows nearer to each other than float32 tells apart.
+            # These rows are too close to each other for float32.
             pairs = self.screen.sharper(rows, columns, i[open_], j[open_])
             scaled = radii[open_] * self.screen.unit
             sure = self._within(pairs.high, scaled)

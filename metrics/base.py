@@ -22,7 +22,7 @@ ARROWS: dict[Direction, str] = {"lower": "↓", "higher": "↑", "none": ""}
 
 
 class Extracted(NamedTuple):
-    """One batch seen by an extractor: features (B, D) float32, logits (B, K) or None."""
+    """Output of an extractor for one batch: features (B, D) float32, logits (B, K) or None."""
 
     features: Tensor
     logits: Tensor | None
@@ -31,8 +31,8 @@ class Extracted(NamedTuple):
 class Extractor(ABC):
     """Maps samples to features: uint8 images (B, C, H, W), or float32 vectors (B, D).
 
-    `hash` covers the weights and the preprocessing: two extractors with one hash give one result.
-    `label_logits` says that the logits are over the classes of the data set itself.
+    `hash` covers weights and preprocessing: extractors with equal hashes give equal features.
+    `label_logits`: the logits are over the classes of the data set itself.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Extractor(ABC):
 
     @abstractmethod
     def __call__(self, samples: Tensor) -> Extracted:
-        """Features of one batch, independent of the batch they come in."""
+        """Features of one batch; those of a sample do not depend on the rest of the batch."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Moments:
 
 @dataclass(frozen=True)
 class PixelStats:
-    """What the saturation metrics need of a set of images: one number (n,) each, in [0, 1].
+    """Pixel statistics of a set of images, (n,) in [0, 1] each.
 
     `at_ends` is the share of an image's values at 0 or 255; `contrast` the standard deviation of
-    its values; `chroma` the mean over pixels of the largest less the smallest channel, in units of
-    255, which is 0 for grey images.
+    its values; `chroma` the mean over pixels of the largest minus the smallest channel, which is 0
+    for grey images. The last two are in units of 255.
     """
 
     at_ends: Array
@@ -72,7 +72,7 @@ class PixelStats:
 
 @dataclass(frozen=True)
 class ExactMixture:
-    """Exact density of toy data: `means[k]` (modes, D) of class k, one `std` for all."""
+    """Exact density of toy data: Gaussians around `means[k]` (modes, D) of class k, equal `std`."""
 
     means: tuple[Array, ...]
     std: float
@@ -80,10 +80,10 @@ class ExactMixture:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """What one pass over a set of samples leaves behind, by extractor name.
+    """The statistics of one pass over a set of samples, by extractor name.
 
-    `labels` (n,) int64 are the classes asked for (generated) or given (real).
-    `exact` is set on the real side when the density is known.
+    `labels` (n,) int64 are the requested classes (generated) or the given ones (real).
+    `exact` is set on the real side if the density is known.
     """
 
     n: int
@@ -96,7 +96,7 @@ class SampleSet:
 
 
 def look_up(held: Mapping[str, T], extractor: str, what: str) -> T:
-    """`held[extractor]`, or a ValueError that says what the sample set holds instead."""
+    """`held[extractor]`; the ValueError for a missing one lists what the sample set holds."""
     if extractor not in held:
         has = ", ".join(sorted(held)) or "none"
         raise ValueError(f"the sample set has no {what} of extractor {extractor!r}; it has: {has}")
@@ -105,13 +105,13 @@ def look_up(held: Mapping[str, T], extractor: str, what: str) -> T:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its standard error and how that was obtained.
+    """A value with its standard error and the method of that error.
 
-    `se_method` names it: 'jackknife', 'wilson', 'hajek', ...; '' with `se` None where there is
-    none. `low` and `high` bound the 95% interval, by default value -+ 1.96 se. `replicates` are the
-    values without one group of samples each (`metrics.errors.jackknife_groups`): two methods that
-    share noise and labels share the groups, so the standard error of their difference is the
-    jackknife's of the differences of replicates.
+    `se_method` is 'jackknife', 'wilson', 'hajek', ..., or '' if there is no error (`se` is None).
+    `low` and `high` bound the 95% interval, by default value -+ 1.96 se. `replicates` are the
+    values with one group of samples left out each (`metrics.errors.jackknife_groups`). Two methods
+    that share noise and labels share the groups, so the jackknife of the differences of their
+    replicates is the standard error of their difference.
     """
 
     value: float
@@ -125,12 +125,11 @@ class Estimate:
 class Metric(ABC):
     """A number that compares generated samples with real ones.
 
-    `label` is what a table shows (the extractor and n are added there); `uses_extractor` is False
-    for metrics of the samples themselves. `lower`/`higher` is the better direction.
-    `default` is False for one that is computed only when asked for: it costs much, or needs an
-    explanation beside it. `needs` is what is kept of both sides, `real_needs` what of that
-    `compute` cannot do without on the real side, by default all of it: a statistics file holds no
-    more than moments. `about` says how a report shows it.
+    `label` is its name in tables (extractor and n are added there); `direction` the better one.
+    `uses_extractor` is False for metrics of the samples themselves. `default` is False for a metric
+    that is computed only on request: it is costly, or needs an explanation. `needs` are the
+    statistics to keep of both sets; `real_needs` the ones that `compute` requires of the real set,
+    all by default: a statistics file holds moments only. `about` says how a report shows it.
     """
 
     name: ClassVar[str]
@@ -149,28 +148,28 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> float | Estimate:
-        """Return the value, with its error where one is known.
+        """Return the value, with its error if there is one.
 
-        `extractor` names the features to use, or is '' where none are used.
+        `extractor` names the features to use; '' if the metric uses none.
         """
 
     @classmethod
     def needs_of_real(cls) -> frozenset[Need]:
-        """What it cannot do without of the real set."""
+        """The statistics of the real set that `compute` requires."""
         return cls.needs if cls.real_needs is None else cls.real_needs
 
     @property
     def arrow(self) -> str:
-        """The better direction as a character: '↓', '↑', or '' where neither is better."""
+        """The better direction as a character: '↓', '↑', or '' if neither is better."""
         return ARROWS[self.direction]
 
     def supports(
         self, *, domain: Domain, extractor: Extractor | None, exact: ExactMixture | None
     ) -> str | None:
-        """None if the metric can be computed for such data, else the reason why not.
+        """None if the metric can be computed for such data, or the reason why not.
 
-        `domain` is what the samples are; `extractor` is None for a metric that uses none;
-        `exact` is the density of the data where it is known.
+        `domain` is that of the samples; `extractor` is None for a metric that uses none;
+        `exact` is the density of the data if it is known.
         """
         if self.domain not in ("any", domain):
             return f"{self.name} is for {self.domain} data, not {domain} data"
@@ -187,10 +186,10 @@ class Metric(ABC):
         return None
 
     def refuses(self, *, real: SampleSet, extractor: str) -> str | None:
-        """None if this real side will do, else the reason why not.
+        """None if this real set suffices, or the reason why not.
 
-        Asked before `compute`, where `supports` was asked before there was a real side: published
-        statistics hold moments alone, and real samples may lack what a ratio divides by.
+        Called right before `compute`, once the real set is known (`supports` is called without
+        one): published statistics hold moments only, and a ratio may have nothing to divide by.
         """
         needs = self.needs_of_real()
         if "pixels" in needs and real.pixels is None:

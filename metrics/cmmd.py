@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet, look_up
-from metrics.errors import Groups, jackknife_groups
-from metrics.kid import mmd_estimate
+from metrics.base import Domain, Estimate, ExactMixture, Extractor, Metric, SampleSet
+from metrics.errors import Groups
+from metrics.kid import mmd_estimate, mmd_inputs
 from metrics.memo import inherit, remember
 from metrics.mmd import Features, GaussianKernel, Mmd, squared_mmd
 from metrics.registry import register
@@ -18,8 +18,8 @@ SCALE = 1000.0
 def clip_mmd(real: Features, fake: Features, real_groups: Groups, fake_groups: Groups) -> Mmd:
     """Squared MMD, the biased V-statistic, of embeddings (n, D) scaled to unit length.
 
-    Jayasumana et al. (2024), section 4, as their code has it: kernel exp(-|x - y|^2 / (2 10^2));
-    there it is multiplied by 1000. ValueError if an embedding is 0.
+    Jayasumana et al. (2024), section 4, as in their code, with kernel exp(-|x - y|^2 / (2 10^2));
+    they multiply the result by 1000. ValueError if an embedding is 0.
     """
     kernel = GaussianKernel(SIGMA)
     return squared_mmd(_unit(real), _unit(fake), real_groups, fake_groups, kernel, unbiased=False)
@@ -38,9 +38,9 @@ def _unit(x: Features) -> Features:
 
 @register
 class ClipMmd(Metric):
-    """CMMD, times 1000 as defined; > 0 for equal distributions, by about 1/n.
+    """CMMD, times 1000 as published; about 1/n above 0 for equal distributions.
 
-    The published values are of CLIP ViT-L/14 at 336 pixels, resized with antialiasing.
+    Published values use CLIP ViT-L/14 at 336 pixels, resized with antialiasing.
     """
 
     name = "cmmd"
@@ -62,10 +62,4 @@ class ClipMmd(Metric):
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """1000 times `clip_mmd`."""
-        found = clip_mmd(
-            look_up(real.features, extractor, "features"),
-            look_up(fake.features, extractor, "features"),
-            jackknife_groups(real.labels),
-            jackknife_groups(fake.labels),
-        )
-        return mmd_estimate(found, fake.n, SCALE)
+        return mmd_estimate(clip_mmd(*mmd_inputs(real, fake, extractor)), fake.n, SCALE)

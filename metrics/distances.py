@@ -1,4 +1,4 @@
-"""Squared distances between rows: exact ones of given pairs, and certified bounds for all pairs."""
+"""Squared distances between rows: exact ones of given pairs, and proven bounds for all pairs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 GROUP = 32
-"""Entries that share a minimum, and the multiple that the rows of a screen are padded to."""
+"""Entries that share a minimum; the rows of a screen are padded to a multiple of it."""
 
 EXACT_BATCH = {"cpu": 2**17}
-"""Values evaluated at once: what stays in a processor's cache; other devices want more."""
+"""Values evaluated at once, by device: as many as fit into the cache of a CPU."""
 
 OTHER_BATCH = 2**24
+"""The same for other devices, which are faster with more."""
 
 PREPARED_ROWS = 64
-"""Rows centred at once; few, since more leave the cache and cost several times as much."""
+"""Rows centred at once; more would not fit into the cache and take several times as long."""
 
 
 class Bounds(NamedTuple):
@@ -31,15 +32,15 @@ class Bounds(NamedTuple):
     high: Tensor
 
     def where(self, mask: Tensor) -> Bounds:
-        """Return the pairs of a mask (pairs,)."""
+        """The pairs that a mask (pairs,) selects."""
         return Bounds(*(part[mask] for part in self))
 
 
 def exact(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
-    """Squared distances (pairs,) of x[i] and y[j] in float64, the same bits for the same rows.
+    """Squared distances (pairs,) of x[i] and y[j] in float64, bit for bit equal for equal rows.
 
-    The D squares are halved by sums of one half with the other. So the order of additions depends
-    on D alone: not on the batch, the order of the two rows, the device or the number of threads.
+    One half of the D squares is added to the other until one is left. So the order of additions
+    depends only on D: not on the batch, the order of the two rows, the device or the threads.
     """
     found = torch.empty(len(i), dtype=torch.float64, device=x.device)
     dim = x.shape[1]
@@ -59,9 +60,9 @@ def exact(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 
 
 class Distinct(NamedTuple):
-    """The different rows of a set: row = rows[places[row]] in all values, (distinct,) and (n,).
+    """The distinct rows of a set: row i equals row rows[places[i]]; (distinct,) and (n,).
 
-    `copies` (n,) counts from 0 the equal rows before each.
+    `copies` (n,) is the number of earlier rows that equal each row.
     """
 
     rows: Tensor
@@ -70,14 +71,14 @@ class Distinct(NamedTuple):
 
     @property
     def counts(self) -> Tensor:
-        """How often each different row occurs, (distinct,)."""
+        """How often each distinct row occurs, (distinct,)."""
         return torch.bincount(self.places, minlength=len(self.rows))
 
 
 def distinct(x: Tensor) -> Distinct:
-    """Find equal rows of x (n, D), by a hash of their bits that is then verified."""
+    """Find equal rows of x (n, D) by a hash of their bits, then verify that they are equal."""
     everyone = torch.arange(len(x), device=x.device)
-    # A few columns tell nearly all rows apart, and need not be verified.
+    # A few columns distinguish nearly all rows; different hashes need no verification.
     columns = torch.unique(torch.linspace(0, x.shape[1] - 1, 64, device=x.device).long())
     first = _earliest(_hashes(x[:, columns]), everyone)
     alike = torch.nonzero(torch.bincount(first, minlength=len(x))[first] > 1)[:, 0]
@@ -87,7 +88,7 @@ def distinct(x: Tensor) -> Distinct:
     later = torch.nonzero(first != everyone)[:, 0]
     for part in slices(0, len(later), 1024):
         some = later[part]
-        # Rows of one hash that differ stay apart; none are expected among 2^64 hashes.
+        # Different rows with equal hashes remain distinct; none are expected among 2^64 hashes.
         equal = (x[some] == x[first[some]]).all(1)
         first[some] = torch.where(equal, first[some], some)
     rows, places = torch.unique(first, return_inverse=True)
@@ -99,7 +100,7 @@ def distinct(x: Tensor) -> Distinct:
 
 
 def _hashes(x: Tensor) -> Tensor:
-    """A number (n,) int64 of the bits of each row."""
+    """A hash (n,) int64 of the bits of each row."""
     generator = torch.Generator(x.device).manual_seed(0)
     weights = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator, device=x.device)
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
@@ -107,7 +108,7 @@ def _hashes(x: Tensor) -> Tensor:
 
 
 def _earliest(keys: Tensor, names: Tensor) -> Tensor:
-    """The least name (n,) among equal keys (n,)."""
+    """The smallest name (n,) among those with an equal key (n,)."""
     _, place = torch.unique(keys, return_inverse=True)
     least = torch.full_like(names, torch.iinfo(names.dtype).max)
     return least.scatter_reduce(0, place, names, "amin")[place]
@@ -132,14 +133,14 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 class _Side:
-    """The rows of one set, scaled, centred and padded with rows that are far from all others."""
+    """The scaled and centred rows of one set, padded with rows that are far from all others."""
 
     def __init__(self, source: Tensor, origin: Tensor, scale: float) -> None:
         self.source = source
         padded = -(-len(source) // GROUP) * GROUP
         self.rows = torch.zeros(padded, source.shape[1], device=source.device)
         self.norms = torch.zeros(padded, dtype=torch.float64, device=source.device)
-        # Subtracting in float32 rounds each difference once, as storing it there would.
+        # Subtracting in float32 rounds each difference once, just as storing it would.
         wide = torch.promote_types(source.dtype, torch.float32)
         origin = origin.to(wide)
         for part in slices(0, len(source), PREPARED_ROWS):
@@ -150,7 +151,7 @@ class _Side:
 
 
 def _mean(x: Tensor, scale: float) -> Tensor:
-    """The mean (D,) of the scaled rows of x (n, D), roughly, in float32 numbers."""
+    """The approximate mean (D,) of the scaled rows of x (n, D), rounded to float32."""
     sums = []
     for part in slices(0, len(x), 4096):
         rows = x[part] if x.element_size() > 2 else x[part].float()
@@ -161,18 +162,19 @@ def _mean(x: Tensor, scale: float) -> Tensor:
 class Screen:
     """Bounds on squared distances of all pairs of rows of x (n, D) and y (m, D), by products.
 
-    All are in units of 1 / `unit`: a power of two that keeps squares in the range of float32. With
+    All are in units of 1 / `unit`, a power of two that keeps squares in the range of float32. With
     u = 2^-24 and S = |x|^2 + |y|^2 of the centred rows, |x|^2 + |y|^2 - 2 x.y as one sum of D + 1
-    terms in any order errs by at most (D + 1) 2u S; rounding the rows to float32 moves the distance
-    by at most 4u S, and rounding the norms and their sum by 2u S. So (D + 16) 2u S, with as much
-    again in float64 for the rounding of an `exact` distance, covers all, beside what underflows.
+    terms in any order has an error of at most (D + 1) 2u S. Rounding the rows to float32 changes
+    the distance by at most 4u S; rounding the norms and their sum changes it by 2u S. So
+    (D + 16) 2u S covers all of it except underflow, with the same term for float64 on top, which
+    covers the rounding of an `exact` distance.
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         sets = [x] if y is x else [x, y]
-        # Distances ignore a common shift, and the error grows with the norms.
+        # A common shift does not change distances, and the error grows with the norms.
         largest = max(float(bound.abs()) for z in sets for bound in torch.aminmax(z))
-        # The factor itself is to be a float32 number.
+        # The factor itself must be a float32 number.
         scale = 2.0 ** -max(-120, math.frexp(largest)[1] + 1)
         self._origin = torch.stack([_mean(z, scale) for z in sets]).mean(0)
         self.unit = scale * scale
@@ -182,7 +184,7 @@ class Screen:
         self._terms = x.shape[1] + 16
         eps = self._terms * (torch.finfo(torch.float32).eps + torch.finfo(torch.float64).eps)
         self.factor = eps / (1 - eps)
-        # Sums of squares are at most D, and each of their terms may lose this.
+        # Sums of squares are at most D; underflow may cost each of their terms this much.
         self.underflow = self._terms * 2.0**-120
         self._x_low, self._y_low = (self._low(side) for side in (self.x, self.y))
         self._buffer = torch.empty(0, device=x.device)
@@ -193,7 +195,7 @@ class Screen:
         return low.float()
 
     def lower(self, rows: slice, columns: slice) -> Tensor:
-        """Lower bounds, a block (rows, columns) in float32 that the next call overwrites."""
+        """Lower bounds: a block (rows, columns) in float32, overwritten by the next call."""
         n, m = rows.stop - rows.start, columns.stop - columns.start
         if len(self._buffer) < n * m:
             self._buffer = torch.empty(n * m, device=self._buffer.device)
@@ -202,12 +204,12 @@ class Screen:
         return block.addmm_(self.x.rows[rows], self.y.rows[columns].T, alpha=-2)
 
     def upper(self, i: Tensor, j: Tensor, low: Tensor) -> Tensor:
-        """Upper bounds (pairs,) in float64 where `lower` gave `low`."""
+        """Upper bounds (pairs,) in float64 of pairs with the lower bounds `low`."""
         norms = self.x.norms[i] + self.y.norms[j]
         return low.double() + 2 * self.factor * norms + 4 * self.underflow
 
     def sharper(self, rows: slice, columns: slice, i: Tensor, j: Tensor) -> Bounds:
-        """Bounds of many pairs of one block, 2^29 times narrower, by a product in float64."""
+        """Bounds on many pairs of one block, 2^29 times tighter, by a product in float64."""
         x, y = (
             side.source[part].double() * self._scale - self._origin
             for side, part in ((self.x, rows), (self.y, columns))
@@ -220,17 +222,17 @@ class Screen:
 
 
 def group_minima(block: Tensor) -> Tensor:
-    """Minima (n, G) of a block (n, GROUP G): entries g, g + G, g + 2G, ... of a row share one."""
+    """Minima (n, G) of a block (n, GROUP G): one for entries g, g + G, g + 2G, ... of a row."""
     if block.stride(0) < block.stride(1):
-        # A transposed block; this order is an order of magnitude faster.
+        # For a transposed block this order is ten times as fast.
         return block.T.view(GROUP, -1, len(block)).amin(0).T.contiguous()
     return block.view(len(block), GROUP, -1).amin(1)
 
 
 def near(block: Tensor, limits: Tensor, minima: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Places (row, column) and values of a block (n, m) that are at most limits (n,) of the rows.
+    """Rows, columns and values of a block (n, m) that are at most the limits (n,) of their rows.
 
-    Few are expected, so only groups whose minimum is within the limit are looked into.
+    Few are expected, so only groups whose minimum is within the limit are searched.
     """
     row, group = torch.nonzero(minima <= limits[:, None], as_tuple=True)
     groups = minima.shape[1]

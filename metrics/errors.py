@@ -14,7 +14,7 @@ from metrics.base import Array, Estimate
 from metrics.memo import remember
 
 GROUPS = 20
-"""Groups of the jackknife, fewer for fewer samples than that."""
+"""Groups of the jackknife; one per sample for fewer samples."""
 
 SEED = 2020
 
@@ -27,17 +27,17 @@ Groups = npt.NDArray[np.int64]
 
 @remember(32)
 def jackknife_groups(labels: Labels, groups: int = GROUPS) -> Groups:
-    """Group (n,) of each sample, in [0, min(groups, n)): what is left out together.
+    """Group (n,) of each sample, in [0, min(groups, n)); a jackknife leaves out one at a time.
 
-    Samples are dealt out class by class, in a fixed random order within. Classes are commonly
-    index mod their number: groups by index would then hold one class each, and the spread between
-    classes would be taken for sampling noise; the random order keeps that from happening where
-    labels are unknown, and all 0. The groups depend on nothing but the labels, so methods that
-    are sampled with the same labels share them.
+    Samples are dealt class by class, in a fixed random order within each class. Labels are often
+    the sample's index modulo the number of classes: groups by index could then hold one class each,
+    and the spread between classes would look like sampling noise. The random order prevents this
+    if labels are unknown, that is all 0. The groups depend only on the labels, so methods that are
+    sampled with the same labels share them.
     """
     if labels.ndim != 1 or len(labels) == 0 or groups < 1:
         raise ValueError(f"cannot deal labels of shape {labels.shape} into {groups} groups")
-    # The legacy generator, whose stream is frozen: another version of numpy deals the same.
+    # The stream of the legacy generator is frozen: every version of numpy deals the same.
     order = np.random.RandomState(SEED).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     dealt = np.empty(len(labels), np.int64)
@@ -47,7 +47,7 @@ def jackknife_groups(labels: Labels, groups: int = GROUPS) -> Groups:
 
 
 class Jackknife(NamedTuple):
-    """Standard error of an estimator and its value freed of the bias of order 1/n."""
+    """Standard error of an estimator, and its value without the bias of order 1/n."""
 
     se: float
     corrected: float
@@ -56,12 +56,12 @@ class Jackknife(NamedTuple):
 def jackknife(
     replicates: Sequence[float] | Array, value: float, sizes: npt.ArrayLike | None = None
 ) -> Jackknife:
-    """Delete-group jackknife from the values without one group each, (G,), and with all.
+    """Delete-group jackknife from the values without each group, (G,), and the value of all.
 
     Busing, Meijer and van der Leeden (1999) for groups of `sizes` (G,); with equal ones, the
-    default, the standard error is that of Shao and Wu (1989). Other than in a bootstrap, no sample
-    enters twice: copies would bias Frechet distances and neighbour scores. ValueError below two
-    groups or unless finite.
+    default, the standard error is that of Shao and Wu (1989). Unlike in a bootstrap, no sample
+    enters twice: copies would bias Frechet distances and neighbour scores. ValueError for fewer
+    than two groups or values that are not finite.
     """
     left = np.asarray(replicates, np.float64)
     if left.ndim != 1 or len(left) < 2:
@@ -85,13 +85,13 @@ def jackknife_estimate(value: float, replicates: Array, groups: Groups) -> Estim
 
 
 def mean_estimate(values: Array, groups: Groups, unit: float = 1.0) -> Estimate:
-    """Mean of independent `values` (n,) over `unit`, with s / sqrt(n) and replicates.
+    """Mean of independent `values` (n,) in units of `unit`, with s / sqrt(n) and replicates.
 
     There is no error for n = 1.
     """
     n = len(values)
     if n == 0 or values.shape != groups.shape:
-        raise ValueError(f"values {values.shape} and groups {groups.shape} do not belong together")
+        raise ValueError(f"values {values.shape} and groups {groups.shape} do not match")
     if n == 1:
         return Estimate(float(values[0]) / unit)
     se = float(values.std(ddof=1)) / math.sqrt(n) / unit
@@ -112,7 +112,7 @@ def share_estimate(hits: npt.NDArray[np.bool_], groups: Groups) -> Estimate:
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a share of n independent trials, within [0, 1] (Wilson 1927).
 
-    Unlike share -+ 1.96 se it is honest at 0 and 1, where that has no width.
+    Unlike share -+ 1.96 se it has a width at shares of 0 and 1.
     """
     if not 0 <= successes <= n or n == 0 or not 0 < confidence < 1:
         raise ValueError(f"no interval for {successes} of {n} at confidence {confidence}")
@@ -120,7 +120,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # Rounding must not leave the exact ends of the interval.
+    # Rounding must not move the exact ends of the interval.
     low = 0.0 if successes == 0 else centre - half
     return low, 1.0 if successes == n else centre + half
 
@@ -128,12 +128,12 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
 def paired_difference(a: Estimate, b: Estimate) -> Estimate:
     """Difference a - b of methods sampled from the same seeds and labels, with its error.
 
-    The jackknife of the differences of replicates: what both have in common, noise and the
-    reference set, cancels. ValueError unless both have replicates over equally many groups.
+    The error is the jackknife of the differences of replicates, in which shared noise and the
+    reference set cancel. ValueError unless both have equally many replicates.
     """
     if len(a.replicates) != len(b.replicates) or len(a.replicates) < 2:
         raise ValueError(
-            f"a paired difference needs as many replicates on both sides, at least 2; "
+            f"a paired difference needs equally many replicates on both sides, at least 2; "
             f"got {len(a.replicates)} and {len(b.replicates)}"
         )
     value = a.value - b.value
@@ -146,8 +146,8 @@ def paired_difference(a: Estimate, b: Estimate) -> Estimate:
 def seeds_se(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     """Mean over independent blocks of seeds, s / sqrt(k), and the interval of Student's t.
 
-    For the two to five blocks one can afford, 1.96 is too little: t is 4.3 for three.
-    ValueError below two values or unless finite.
+    For few blocks 1.96 is too small: t is 4.3 for three. ValueError for fewer than two values or
+    values that are not finite.
     """
     found = np.asarray(values, np.float64)
     if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():

@@ -15,7 +15,7 @@ from metrics.moments import moments_without
 from metrics.registry import register
 
 ROUNDING = 1e-8
-"""A negative distance is rounding, and becomes 0, within this share of the two traces."""
+"""A negative distance within this share of the two traces is rounding and becomes 0."""
 
 EPS = float(np.finfo(np.float64).eps)
 Features = npt.NDArray[np.floating]
@@ -32,19 +32,18 @@ def frechet_distance(
 
     Dowson and Landau (1982); as a metric of generated images Heusel et al. (2017), eq. 6.
     With a factor S1 = F1^T F1 the last trace is that of (F1 S2 F1^T)^1/2, by the eigenvalues of a
-    symmetric matrix; with factors of both it is the nuclear norm of F1 F2^T. Singular values
-    carry an error of machine precision, roots of eigenvalues that of its square root: so the
-    faster eigenvalues serve where `ROUNDING` bounds their error, the norm elsewhere. The factor
-    of a set of n < D samples is made of its features, if they are given (n, D); otherwise it is
-    the root of the covariance, cut to its numerical rank.
+    symmetric matrix; with factors of both it is the nuclear norm of F1 F2^T. The error of singular
+    values is of the order of machine precision, that of roots of eigenvalues of its square root.
+    So the faster eigenvalues are used if `ROUNDING` bounds their error, else the norm. The factor
+    of a set of n < D samples is computed from its features (n, D), if they are given; otherwise it
+    is the root of the covariance, truncated to its numerical rank.
 
-    The root of the real side is remembered. With it a distance at D = 2048 costs two products and
-    the eigenvalues of a D x D matrix, the norm three to five times that. Where both n < D these
-    are of the size of the smaller n.
+    The root of the real side is remembered. A distance at D = 2048 then costs two products and
+    the eigenvalues of a D x D matrix; the norm costs three to five times that. If both n < D, these
+    matrices have the size of the smaller n.
 
     ValueError if the dimensions differ or a moment is NaN or infinite; ArithmeticError if the
-    result is negative by more than rounding (`ROUNDING` of the traces), which valid moments cannot
-    give.
+    result is negative by more than `ROUNDING` of the traces, which valid moments cannot give.
     """
     if real.mean.shape != fake.mean.shape:
         raise ValueError(
@@ -85,7 +84,7 @@ def _trace_of_root(square: Array, allowed: float) -> float | None:
     if not values[0] > EPS * len(values) * largest:
         return None
     roots = np.sqrt(values)
-    # An eigenvalue errs by about eps times the largest one, its root by that over the root.
+    # An eigenvalue's error is about eps times the largest one, its root's that over the root.
     return float(roots.sum()) if EPS * largest * float((1 / roots).sum()) <= allowed else None
 
 
@@ -103,9 +102,9 @@ def _factor(moments: Moments, features: Features | None) -> Array:
 
 @remember(4)
 def _steps(features: Features, mean: Array) -> Array:
-    """Factor (n - 1, D) of a covariance: each row less the mean of those before it (Helmert).
+    """Factor (n - 1, D) of a covariance: each row minus the mean of the previous ones (Helmert).
 
-    These are of full rank, where centred features are n rows with a singular value of 0.
+    It has full rank, whereas the n rows of centred features have a singular value of 0.
     """
     centred: Array = features.astype(np.float64) - mean
     before = np.arange(1.0, len(centred))[:, None]
@@ -117,7 +116,7 @@ def _steps(features: Features, mean: Array) -> Array:
 @kept("root", only)
 def _root(cov: Array) -> Array:
     values, vectors = np.linalg.eigh(cov)
-    # Directions below the rounding of the largest one are noise: the root would magnify them.
+    # Values below the rounding of the largest one are noise, which the root would magnify.
     keep = values > EPS * len(cov) * max(float(values[-1]), 0.0)
     root: Array = (vectors[:, keep] * np.sqrt(values[keep])).T
     return root
@@ -133,8 +132,8 @@ def frechet_without_groups(
 ) -> Array:
     """Distances (G,) between `kept` and the set of `features` (n, D) without each group (n,).
 
-    `left_out` are the moments of all its samples. The distance is symmetric: either side may be
-    the one that loses groups. Each costs what `frechet_distance` does with a remembered root.
+    `left_out` are the moments of all its samples. The distance is symmetric, so either side may
+    lose groups. Each distance costs as much as `frechet_distance` with a remembered root.
     """
     return _without_groups(
         kept.n,
@@ -173,10 +172,10 @@ def _without_groups(
 
 
 def frechet_estimate(real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
-    """Plug-in distance of two sample sets with the jackknife's error over generated samples.
+    """Plug-in distance of two sample sets with its jackknife error over generated samples.
 
-    The error is conditional on the reference set. There is none below three generated samples,
-    or where their features were not kept.
+    The error is conditional on the reference set. There is none for fewer than three generated
+    samples, or if their features were not kept.
     """
     reference = look_up(real.moments, extractor, "moments")
     moments = look_up(fake.moments, extractor, "moments")
@@ -193,7 +192,7 @@ def frechet_estimate(real: SampleSet, fake: SampleSet, extractor: str) -> Estima
 class FrechetDistance(Metric):
     """Frechet distance in the features of an extractor; 0 for equal moments, no upper bound.
 
-    Its floor for equal distributions falls as 1/n, so only values at one n compare.
+    Its value for equal distributions falls as 1/n: compare values at equal n only.
     """
 
     name = "fd"
@@ -208,5 +207,5 @@ class FrechetDistance(Metric):
     real_needs = frozenset({"moments"})
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
-        """Return the squared distance in feature units; kept features are used where n < D."""
+        """Return the squared distance in feature units; kept features are used if n < D."""
         return frechet_estimate(real, fake, extractor)

@@ -1,4 +1,4 @@
-"""Frechet distance within classes: whether images of a class are like real ones of it."""
+"""Frechet distance within classes: whether images of a class resemble its real images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SMALLEST_CLASS = 4
 def class_frechet(real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
     """Mean over the generated classes of the plug-in distance to real samples of that class.
 
-    Plug-in: a class has few samples, often fewer than dimensions, where no correction holds; so
-    the floor is high, and only values at the same n compare. The error is the jackknife's over
-    generated groups that hold a share of every class. Its cost is that of `fd` times the number
-    of classes, less where n < D.
+    Its bias is not corrected: a class often has fewer samples than dimensions, where corrections
+    fail. So the value for equal distributions is high: compare values at equal n only. The error
+    is the jackknife's over generated groups that hold a share of every class. The cost is that of
+    `fd` times the number of classes, less if n < D.
 
-    ValueError if a generated class has fewer than 4 samples on a side.
+    ValueError if a generated class has fewer than 4 samples in either set.
     """
     ours = look_up(fake.features, extractor, "features")
     theirs = look_up(real.features, extractor, "features")
@@ -41,7 +41,7 @@ def class_frechet(real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         values[place] = frechet_distance(
             kept[1], part[1], real_features=kept[0], fake_features=part[0]
         )
-        # A group may have no sample of this class: then leaving it out changes nothing.
+        # Leaving out a group without samples of this class changes nothing.
         present, dealt = np.unique(groups[member], return_inverse=True)
         left[place] = values[place]
         left[place, present] = frechet_without_groups(
@@ -54,7 +54,7 @@ def _class(features: Features, label: int, side: str) -> tuple[Features, Moments
     if len(features) < SMALLEST_CLASS:
         raise ValueError(
             f"class {label} has {len(features)} {side} samples; "
-            f"a distance within classes needs {SMALLEST_CLASS}"
+            f"a distance within classes needs at least {SMALLEST_CLASS}"
         )
     return features, moments_of(features)
 
@@ -63,7 +63,7 @@ def _class(features: Features, label: int, side: str) -> tuple[Features, Moments
 class ClassFrechet(Metric):
     """Mean over classes of the Frechet distance to real samples of the same class.
 
-    Unlike `fd` it sees images of the wrong class. Its floor is that of the samples per class.
+    Unlike `fd` it detects images of the wrong class. Its bias is that of the samples per class.
     """
 
     name = "class_fd"

@@ -1,4 +1,4 @@
-"""Frechet distances freed of the bias of finite samples."""
+"""Frechet distances without the bias of finite samples."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ SEED = 2020
 
 
 def frechet_corrected(real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
-    """Distance less the jackknife's estimate of its bias from both sets; may be negative.
+    """Distance minus the jackknife estimate of its bias from both sets; may be negative.
 
     The plug-in distance of n samples is too large by c/n for each set, c growing as D^2. The
     delete-group jackknife of a set removes that set's term; terms of order 1/n^2 remain, so n
-    should exceed D. The error counts the sampling of both sets; near equal distributions, where
-    the distance is quadratic in what is left out, it is too large by up to root two. The replicates
-    are over generated groups alone: in differences of methods the reference is common. Twice the
-    cost of the plug-in distance with its error, which is shared.
+    should exceed D. The error counts the sampling of both sets. Near equal distributions, where
+    the distance is quadratic in the left-out group, it is too large by up to root two. The
+    replicates are over generated groups only, since compared methods share the reference. The cost
+    is twice that of the plug-in distance with its error, which is reused.
 
-    ValueError below 3 samples in a set, or without features of both.
+    ValueError for fewer than 3 samples in a set, or without features of both.
     """
     plug_in = frechet_estimate(real, fake, extractor)
     kept = look_up(real.features, extractor, "features")
     features = look_up(fake.features, extractor, "features")
     if min(real.n, fake.n) < 3:
-        raise ValueError(f"a bias needs 3 samples a set, got {real.n} real, {fake.n} generated")
+        raise ValueError(f"a bias needs 3 samples per set, got {real.n} real, {fake.n} generated")
     reference, moments = real.moments[extractor], fake.moments[extractor]
     fake_groups, real_groups = jackknife_groups(fake.labels), jackknife_groups(real.labels)
     ours = jackknife(plug_in.replicates, plug_in.value, np.bincount(fake_groups))
     left = frechet_without_groups(moments, reference, kept, real_groups, kept_features=features)
     theirs = jackknife(left, plug_in.value, np.bincount(real_groups))
     value = ours.corrected + theirs.corrected - plug_in.value
-    # A mean of pseudo-values without one of them: the replicate of the plug-in, moved.
+    # The mean of all pseudo-values but one is the replicate of the plug-in, shifted.
     pseudo = np.asarray(plug_in.replicates) + (value - float(np.mean(plug_in.replicates)))
     return Estimate(
         value,
@@ -62,12 +62,12 @@ def frechet_infinity(
 
     Chong and Forsyth (2020), algorithm 1 with random subsets: the distances of `points` subsets,
     drawn without replacement by `seed`, are regressed on 1/n; the value is the intercept. Their
-    sizes are evenly spaced from n/10 to n, but not below 2 D (nor above n/2 for that reason),
-    since the law 1/n holds for n > D. Each has the shares of classes of the whole set, without
-    which the whole, whose classes are balanced, would not be on the line. Only the generated
-    side's bias is removed, as in the paper.
+    sizes are evenly spaced from the smallest to n. The smallest is n/10, raised to 2 D but at most
+    to n/2, since the bias is proportional to 1/n for n > D only. Each subset has the class shares
+    of the whole set; otherwise the whole set, whose classes are balanced, would not lie on the
+    line. Only the generated side's bias is removed, as in the paper.
 
-    ValueError below 20 samples or 2 points.
+    ValueError for fewer than 20 samples or 2 points.
     """
     reference = look_up(real.moments, extractor, "moments")
     features = look_up(fake.features, extractor, "features")
@@ -76,12 +76,12 @@ def frechet_infinity(
         raise ValueError(f"a regression needs 20 samples and 2 points, got {n} and {points}")
     smallest = max(n / 10, min(2 * dim, n / 2))
     sizes = np.linspace(smallest, n, points).round().astype(int)
-    # The legacy generator, whose stream is frozen: another version of numpy draws the same.
+    # The stream of the legacy generator is frozen: every version of numpy draws the same.
     rng = np.random.RandomState(seed)
     kept = real.features.get(extractor)
     distances: list[float] = []
     for size in sizes:
-        # Even steps through the samples in order of class, at random within: a share of each.
+        # Even steps through the samples, sorted by class and shuffled within: equal class shares.
         order = rng.permutation(n)
         order = order[np.argsort(fake.labels[order], kind="stable")]
         rows: Features = features[np.sort(order[np.arange(size) * n // size])]
@@ -96,8 +96,8 @@ def frechet_infinity(
 class FrechetCorrected(Metric):
     """Bias-corrected Frechet distance: 0 on average for equal distributions, so it may be < 0.
 
-    With fewer samples than dimensions the bias is no longer about 1/n, and much of it stays. Sets
-    that are not drawn independently, copies above all, come out far below 0.
+    With fewer samples than dimensions the bias is not proportional to 1/n, and much of it remains.
+    Sets that are not drawn independently, above all sets with copies, give values far below 0.
     """
 
     name = "fd_corrected"
@@ -115,10 +115,10 @@ class FrechetCorrected(Metric):
 
 @register
 class FrechetInfinity(Metric):
-    """FD extrapolated to infinitely many generated samples, without an error of its own.
+    """FD extrapolated to infinitely many generated samples, without an error.
 
-    Its subsets overlap, so the residuals of the regression are no measure of error. It is here
-    for comparison with the literature; `fd_corrected` is as unbiased and varies less.
+    Its subsets overlap, so the residuals of the regression do not measure its error. It is here
+    for comparison with the literature; `fd_corrected` is equally unbiased and varies less.
     """
 
     name = "fd_inf"

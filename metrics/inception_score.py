@@ -1,4 +1,4 @@
-"""Inception score: whether images are recognisable and of many kinds."""
+"""Inception score: whether images are recognisable and diverse."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Split = npt.NDArray[np.int64]
 
 
 def shuffled_splits(n: int, splits: int = 10, seed: int = SEED) -> list[Split]:
-    """Indices of `splits` equal parts in a random order, as torch-fidelity draws it."""
-    # The legacy generator is part of the protocol: another one draws another order.
+    """Indices of `splits` equal parts in the random order of torch-fidelity."""
+    # The legacy generator is part of the protocol: another one would draw another order.
     order = np.random.RandomState(seed).permutation(n).astype(np.int64)
     return [order[i * n // splits : (i + 1) * n // splits] for i in range(splits)]
 
 
 def ordered_splits(n: int, size: int = 5000) -> list[Split]:
-    """Indices of parts of `size` in the order of the samples, as ADM's evaluator takes them."""
+    """Indices of parts of `size` in the order of the samples, as in ADM's evaluator."""
     return [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
 
 
@@ -43,14 +43,14 @@ def inception_score(
     """Mean over splits of exp(E KL(p(y|x) || p(y))), p(y) the mean of a split, in float64.
 
     Salimans et al. (2016), section 4, from `logits` (n, K). The score grows with the samples of a
-    split: perfect and balanced images of K classes reach about K exp(-(K - 1) / (2 size)), so only
-    values of one size compare. Images sorted by class need shuffled splits. The replicates leave
-    out a group's members within each split.
+    split: perfect and balanced images of K classes reach about K exp(-(K - 1) / (2 size)), so
+    compare values of equal split sizes only. Images sorted by class need shuffled splits. The
+    replicates leave out the members of a group in each split.
 
-    ValueError if a split is empty, or becomes so without a group, or logits are not finite.
+    ValueError if a split is empty, even without a group only, or logits are not finite.
     """
     if logits.ndim != 2 or groups.shape != logits.shape[:1] or not np.isfinite(logits).all():
-        raise ValueError(f"need finite logits (n, K) and groups (n,), got {logits.shape}")
+        raise ValueError(f"expected finite logits (n, K) and groups (n,), got {logits.shape}")
     count = int(groups.max()) + 1
     scores = np.zeros(count + 1)
     for split in splits:
@@ -59,8 +59,8 @@ def inception_score(
         shares = np.exp(logs)
         sizes = np.bincount(groups[rows], minlength=count)
         if len(rows) == 0 or sizes.max() == len(rows):
-            raise ValueError(f"splits of {len(rows)} images are too small to leave out groups")
-        # First of all images, then without each group: what that one adds is taken away.
+            raise ValueError(f"splits of {len(rows)} images are too small to leave a group out")
+        # First over all images, then without each group, whose part is subtracted.
         counts = len(rows) - np.concatenate([[0], sizes])
         classes = np.zeros((count + 1, logits.shape[1]))
         certainty = np.zeros(count + 1)
@@ -101,7 +101,7 @@ class _Score(Metric):
 
 @register
 class InceptionScore10(_Score):
-    """Mean of 10 shuffled splits (torch-fidelity), whose spread is not reported: it is no error."""
+    """Mean of 10 shuffled splits (torch-fidelity); the spread of the splits is not its error."""
 
     name = "is_10"
     label = "IS (10 splits)"

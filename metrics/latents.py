@@ -1,4 +1,4 @@
-"""How far the latents of an inversion are from the noise that a sampler starts from."""
+"""How much the latents of an inversion differ from the initial noise of a sampler."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LatentStats:
-    """Latents divided by sigma_max, beside what N(0, 1) would give: n latents of D dimensions.
+    """Statistics of n latents of D dimensions, divided by sigma_max.
 
-    `mean` 0, `std` 1, `skewness` 0 and `excess_kurtosis` 0 are of all n D values together, and so
-    is `ks`, the Kolmogorov-Smirnov distance to N(0, 1). `spread_of_means` and `spread_of_stds` are
-    standard deviations over the dimensions, about 1 / sqrt(n) and 1 / sqrt(2 n) for noise.
-    `neighbours` is the correlation of horizontal and vertical neighbours, 0 for noise.
+    `mean`, `std`, `skewness` and `excess_kurtosis` are over all n D values and 0, 1, 0, 0 for noise
+    N(0, 1), and so is `ks`, the Kolmogorov-Smirnov distance to it. `spread_of_means` and
+    `spread_of_stds` are standard deviations over the dimensions, about 1 / sqrt(n) and
+    1 / sqrt(2 n) for noise. `neighbours` is the correlation of horizontal and vertical neighbours,
+    0 for noise.
     """
 
     mean: float
@@ -33,14 +34,14 @@ class LatentStats:
 def latent_stats(latents: Tensor, sigma_max: float) -> LatentStats:
     """Statistics of image latents (n, C, H, W) at `sigma_max`.
 
-    ValueError for fewer than two latents, or constant ones, whose moments are not defined.
+    ValueError for fewer than two latents, or constant ones, whose moments are undefined.
     """
     if latents.ndim != 4 or len(latents) < 2:
         raise ValueError(f"expected at least two latents (n, C, H, W), got {tuple(latents.shape)}")
     z = latents.double().cpu().numpy() / sigma_max
     flat = z.reshape(len(z), -1)
     if z.min() == z.max():
-        raise ValueError("all latents are one constant")
+        raise ValueError("the latents are constant")
     return LatentStats(
         mean=float(z.mean()),
         std=float(z.std()),

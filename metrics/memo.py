@@ -1,7 +1,7 @@
-"""Results of costly functions of arrays: remembered in this process, or kept by a store.
+"""Results of costly functions of arrays, remembered in this process or kept in a store.
 
-A `Store` belongs to whoever uses the metrics, which know no files: `keep_in` attaches one to a set.
-From then on functions that are marked `kept` ask it for the results that depend on that set alone.
+Metrics know nothing of files, so their user provides the `Store`: `keep_in` attaches one to a set.
+Functions that are marked `kept` then get their results that depend only on that set from it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Arrays = dict[str, AnyArray]
 def remember(size: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Keep the last `size` results of a function of arrays and hashable values.
 
-    Several metrics share one costly computation, and one real set meets many generated ones.
-    Only arrays that own their data and are read-only are remembered, since others may change
-    under the same identity; the arrays themselves are not kept alive.
+    Several metrics share one costly computation, and one real set is compared with many generated
+    ones. Results are remembered only for read-only arrays that own their data, since others may
+    change in place. The arrays themselves are not kept alive.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -50,7 +50,7 @@ def remember(size: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
             )
             if key in kept:
                 refs, result = kept[key]
-                # An identity is reused after its array is gone: then the entry is stale.
+                # If an identity was reused after its array was deleted, the entry is stale.
                 if all(ref() is array for ref, array in zip(refs, arrays, strict=True)):
                     kept.move_to_end(key)
                     return result
@@ -72,9 +72,9 @@ class Store(Protocol):
     def __call__(
         self, name: str, arguments: Sequence[str], compute: Callable[[], Arrays]
     ) -> Arrays:
-        """What `compute` returns, read-only and owning its data, perhaps from an earlier call.
+        """The result of `compute`, perhaps from an earlier call: read-only, owning its data.
 
-        `name` is the function's; `arguments` describe the content of all its arguments.
+        `name` is that of the function; `arguments` describe the content of all its arguments.
         """
 
 
@@ -83,17 +83,17 @@ class _Attached:
     array: weakref.ref[AnyArray]
     store: Store
     content: str = ""
-    """SHA-256 of the array, once something asks for it."""
+    """SHA-256 of the array, computed on first use."""
 
 
 _attached: dict[int, _Attached] = {}
 
 
 def keep_in(store: Store, samples: SampleSet) -> None:
-    """From now on keep in `store` what is costly to compute of this set alone.
+    """From now on, keep costly results that depend only on this set in `store`.
 
-    These are the radii of neighbours, sums of kernels and roots of covariances. The arrays must be
-    read-only, as `Accumulator.finish` leaves them. ValueError if not.
+    These are radii of neighbours, sums of kernels and roots of covariances. ValueError unless the
+    arrays are read-only, as those of `Accumulator.finish` are.
     """
     for features in samples.features.values():
         _attach(features, store)
@@ -102,7 +102,7 @@ def keep_in(store: Store, samples: SampleSet) -> None:
 
 
 def inherit(parent: AnyArray, child: AnyArray, how: str) -> None:
-    """Keep the results of `child` too if those of `parent` are, which alone decides it by `how`."""
+    """Keep the results of `child` if those of `parent` are kept; `how` it was computed from it."""
     known = _known(parent)
     if known is not None:
         content = hashlib.sha256(f"{_content(known, parent)} {how}".encode()).hexdigest()
@@ -110,10 +110,11 @@ def inherit(parent: AnyArray, child: AnyArray, how: str) -> None:
 
 
 def kept(name: str, make: Callable[..., R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Mark a function of arrays of kept sets, of whole numbers and of values with a full `repr`.
+    """Mark a function whose results a store may keep, under `name`.
 
-    It returns an array, or a tuple of arrays that `make` builds from its parts. The store keeps
-    its results if all of its arrays of fractions belong to kept sets.
+    Its arguments are arrays and values with an unambiguous `repr`. It returns an array, or a tuple
+    of arrays that `make` builds from its parts. Results are kept if all arguments that are arrays
+    of floats belong to sets with a store.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -142,12 +143,12 @@ def kept(name: str, make: Callable[..., R]) -> Callable[[Callable[P, R]], Callab
 
 
 def only(array: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`make` for functions that return one array."""
+    """The `make` of functions that return one array."""
     return array
 
 
 def content_digest(arrays: Mapping[str, AnyArray], about: Mapping[str, Any]) -> str:
-    """SHA-256 of arrays under their names, and of `about`, which goes to JSON."""
+    """SHA-256 of named arrays and of `about` as JSON."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -157,7 +158,7 @@ def content_digest(arrays: Mapping[str, AnyArray], about: Mapping[str, Any]) -> 
 
 def _attach(array: AnyArray, store: Store, content: str = "") -> None:
     if array.flags.writeable:
-        raise ValueError("only results of read-only arrays can be kept")
+        raise ValueError("results can be kept for read-only arrays only")
     identity = id(array)
     gone = weakref.ref(array, lambda _: _attached.pop(identity, None))
     _attached[identity] = _Attached(gone, store, content)
@@ -175,7 +176,7 @@ def _content(known: _Attached, array: AnyArray) -> str:
 
 
 def _described(arguments: Mapping[str, Any]) -> tuple[Store, list[str]] | None:
-    """Where results of these arguments are kept, and their content; None if they are not."""
+    """The store for results of these arguments and their content; None if they are not kept."""
     store: Store | None = None
     described: list[str] = []
     places: dict[int, int] = {}
@@ -183,7 +184,7 @@ def _described(arguments: Mapping[str, Any]) -> tuple[Store, list[str]] | None:
         if not isinstance(value, np.ndarray):
             described.append(repr(value))
             continue
-        # One array given twice may mean a set with itself, which equal content does not.
+        # One array passed twice means a set with itself; two equal arrays do not.
         place = places.setdefault(id(value), len(places))
         known = _known(value)
         if known is not None:

@@ -1,4 +1,4 @@
-"""Sliced Wasserstein distance of features: no Gaussian is fitted, no kernel chosen."""
+"""Sliced Wasserstein distance of features, which needs no Gaussian fit and no kernel."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Features = npt.NDArray[np.floating]
 
 
 class SlicedDistance(NamedTuple):
-    """D times the mean squared W2 over directions, and its two errors, which add in squares.
+    """D times the mean squared W2 over directions, and its two errors, to be added in squares.
 
-    `projection_se`: by the finite number of directions, common to all sets of one seed.
-    `sampling_se`: by the finite number of generated samples; `replicates` (G,) belong to it.
+    `projection_se` is due to the finite number of directions, which all sets of a seed share;
+    `sampling_se`, with `replicates` (G,), to the finite number of generated samples.
     """
 
     value: float
@@ -34,7 +34,7 @@ class SlicedDistance(NamedTuple):
 
 
 class _Pieces(NamedTuple):
-    """Where two step functions on [0, 1] are constant: widths and indices of their steps."""
+    """Pieces of [0, 1] on which two step functions are constant: widths, indices of the steps."""
 
     widths: Array
     first: npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ class _Pieces(NamedTuple):
 
 
 def _pieces(n: int, m: int) -> _Pieces:
-    # In units of 1 / (n m) all edges are whole numbers, and exact.
+    # In units of 1 / (n m) all edges are whole numbers and therefore exact.
     edges = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
     starts = edges[:-1]
     return _Pieces(np.diff(edges) / (n * m), starts // m, starts // n)
@@ -57,7 +57,7 @@ def _squared_w2(x: Array, y: Array, pieces: _Pieces) -> Array:
 
 def directions(dim: int, count: int = PROJECTIONS, seed: int = SEED) -> Array:
     """Uniform unit vectors (count, dim), the same for every set."""
-    # The legacy generator, whose stream is frozen: another version of numpy draws the same.
+    # The stream of the legacy generator is frozen: every version of numpy draws the same.
     drawn = np.random.RandomState(seed).normal(size=(count, dim))
     unit: Array = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     return unit
@@ -68,24 +68,24 @@ def sliced_distance(
 ) -> SlicedDistance:
     """D times the mean over random directions of the squared 1-D Wasserstein-2 distance.
 
-    Bonneel et al. (2015), eq. 8; features (n, D) and (m, D), of different sizes too. With the
-    factor D a pure shift by s gives |s|^2, as the Frechet distance does; the MIND of
-    torch-fidelity's development version is three times this. Equal distributions give about 1/n.
-    Per set and direction it costs one sort.
+    Bonneel et al. (2015), eq. 8, of features (n, D) and (m, D). With the factor D a pure shift by s
+    gives |s|^2, as for the Frechet distance; the MIND of torch-fidelity's development version is
+    three times this. Equal distributions give about 1/n. It costs one sort per set and direction.
 
-    ValueError if dimensions differ, fewer than 3 generated samples, or values are not finite.
+    ValueError if dimensions differ, there are fewer than 3 generated samples, or values are not
+    finite.
     """
     if real.ndim != 2 or real.shape[1:] != fake.shape[1:] or groups.shape != fake.shape[:1]:
         raise ValueError(f"features of shapes {real.shape} and {fake.shape} do not compare")
     if len(real) < 1 or len(fake) < 3 or projections < 2:
-        raise ValueError("needs a real and 3 generated samples, and 2 projections")
+        raise ValueError("at least 1 real, 3 generated samples and 2 projections are needed")
     if not (np.isfinite(real).all() and np.isfinite(fake).all()):
         raise ValueError("the features hold NaN or infinity")
     n, m, dim = len(real), len(fake), real.shape[1]
     sizes = np.bincount(groups)
     whole = _pieces(n, m)
     without = {int(size): _pieces(n, m - int(size)) for size in np.unique(sizes)}
-    # Distances ignore a common shift, and products in float32 err in proportion to the norms.
+    # A common shift does not change distances; rounding in float32 grows with the norms.
     centre = real.mean(axis=0, dtype=np.float64)
     x, y = ((part - centre).astype(np.float32) for part in (real, fake))
     unit = directions(dim, projections, seed).astype(np.float32)
@@ -99,7 +99,7 @@ def sliced_distance(
         found[0, some] = _squared_w2(sorted_x, sorted_y, whole)
         member = groups[order]
         for group, size in enumerate(sizes):
-            # What remains of a sorted row is sorted.
+            # The rest of a sorted row is sorted.
             rest = sorted_y[member != group].reshape(len(order), m - size)
             found[group + 1, some] = _squared_w2(sorted_x, rest, without[int(size)])
     found *= dim
@@ -114,10 +114,10 @@ def sliced_distance(
 
 @register
 class SlicedWasserstein(Metric):
-    """D times sliced W2 squared over 1000 directions, >= 0; only values at one n compare.
+    """D times sliced W2 squared over 1000 directions, >= 0; compare values at equal n only.
 
-    The error holds both the generated samples and the choice of directions; the replicates share
-    the directions, so a difference of methods is free of that part.
+    The error covers the sampling of generated samples and of directions. The replicates share the
+    directions, so a difference of methods has no error from these.
     """
 
     name = "mind"

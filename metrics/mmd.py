@@ -1,4 +1,4 @@
-"""Sums of kernels over all pairs of samples, in blocks: what every squared MMD is made of."""
+"""Squared MMDs, from sums of kernels over all pairs of samples, in blocks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Features = npt.NDArray[np.float32]
 
 BLOCK_ROWS = 256
 DOUBLE_DIM = 256
-"""Up to this dimension products are in float64: there they do not decide the cost."""
+"""Up to this dimension products are in float64: they are not the main cost there."""
 
 
 class Kernel(Protocol):
-    """A positive definite kernel from inner products; hashable, so that sums are remembered."""
+    """A positive definite kernel of inner products; hashable, so that sums can be remembered."""
 
     def __call__(self, products: Array, x_squares: Array, y_squares: Array) -> Array:
         """Kernel (b, m) of inner products (b, m) and squared norms (b,) and (m,); in place."""
@@ -28,7 +28,7 @@ class Kernel(Protocol):
 
 @dataclass(frozen=True)
 class PolynomialKernel:
-    """(x.y / dim + 1)^3: the kernel of KID (Binkowski et al. 2018, section 4). Sees the origin."""
+    """(x.y / dim + 1)^3: the kernel of KID (Binkowski et al. 2018, section 4)."""
 
     dim: int
 
@@ -43,7 +43,7 @@ class PolynomialKernel:
 
 @dataclass(frozen=True)
 class GaussianKernel:
-    """exp(-|x - y|^2 / (2 sigma^2)) - 1; the 1 cancels in every MMD and would cost digits."""
+    """exp(-|x - y|^2 / (2 sigma^2)) - 1; the 1 cancels in an MMD and would cost digits."""
 
     sigma: float
 
@@ -52,7 +52,7 @@ class GaussianKernel:
         products *= -2.0
         products += x_squares[:, None]
         products += y_squares[None, :]
-        # Squared distances of equal samples are rounding, of either sign.
+        # Rounding may make the squared distance of equal samples negative.
         np.maximum(products, 0.0, out=products)
         products /= -2.0 * self.sigma**2
         return np.asarray(np.expm1(products, out=products))
@@ -76,9 +76,9 @@ def kernel_sums(
 ) -> KernelSums:
     """All pairs of x (n, D) and y (m, D) with the groups (m,) of y; pass x twice for one set.
 
-    Memory is that of `block_rows` x m kernels. Within one set each pair is evaluated once. In many
-    dimensions products are float32, whose rounding averages out; sums are float64, so the block
-    size changes nothing beyond their rounding.
+    Memory is that of `block_rows` x m kernels. Within one set each pair is evaluated once. Above
+    `DOUBLE_DIM` dimensions products are float32, whose rounding averages out. Sums are float64:
+    the block size changes them by rounding only.
 
     ValueError if dimensions differ, or kernels overflow.
     """
@@ -93,7 +93,7 @@ def kernel_sums(
     member[np.arange(len(y)), groups] = 1.0
     rows = np.zeros((len(x), member.shape[1]))
     columns, diagonal = np.zeros(len(y)), np.zeros(len(x))
-    # An overflow is reported below, once, in words.
+    # An overflow is reported once, below.
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(x), block_rows):
             stop = min(start + block_rows, len(x))
@@ -109,7 +109,7 @@ def kernel_sums(
         if within:
             columns = rows.sum(axis=1)
     if not np.isfinite(rows).all():
-        raise ValueError("the kernel overflows: are these features of samples that diverged?")
+        raise ValueError("the kernel overflows: did these samples diverge?")
     return KernelSums(rows, columns, diagonal)
 
 
@@ -119,7 +119,7 @@ def _squares(x: npt.NDArray[np.floating]) -> Array:
 
 
 class Mmd(NamedTuple):
-    """Squared maximum mean discrepancy, its error by the sampling of each set, replicates (G,)."""
+    """Squared maximum mean discrepancy, its error from sampling each set, replicates (G,)."""
 
     value: float
     fake_se: float
@@ -139,23 +139,23 @@ def squared_mmd(
 ) -> Mmd:
     """Squared MMD of all pairs of real (n, D) and generated (m, D) samples (Gretton et al. 2012).
 
-    The U-statistic (lemma 6, 0 on average for equal distributions) leaves out the pairs of a
-    sample with itself; the V-statistic (eq. 5, >= 0) has them. The standard errors are those of
-    the Hajek projection: a sample's mean kernel with its own set less that with the other one,
-    twice, over root n (Hoeffding 1948). Near equal distributions they are conservative. The
-    replicates leave out generated groups. The real set's own sums are remembered.
+    `unbiased` is the U-statistic (lemma 6, 0 on average for equal distributions), without pairs of
+    a sample with itself; else the V-statistic (eq. 5, >= 0), with them. The standard errors are
+    those of the Hajek projection: twice the deviation of a sample's mean kernel with its own set
+    minus that with the other one, over root n (Hoeffding 1948). Near equal distributions they are
+    too large. The replicates leave out generated groups. The real set's own sums are remembered.
 
-    ValueError below 2 samples a set.
+    ValueError for fewer than 2 samples per set.
     """
     n, m = len(real), len(fake)
     if min(n, m) < 2:
-        raise ValueError(f"an MMD needs 2 samples a set, got {n} real and {m} generated")
+        raise ValueError(f"an MMD needs 2 samples per set, got {n} real and {m} generated")
     among_real = kernel_sums(real, real, real_groups, kernel, block_rows)
     among_fake = kernel_sums(fake, fake, fake_groups, kernel, block_rows)
     between = kernel_sums(real, fake, fake_groups, kernel, block_rows)
     own = float(unbiased)  # 1 where pairs of a sample with itself are left out
 
-    # All pairs, then those that remain without each group.
+    # First of all pairs, then of those that remain without each group.
     sizes = np.bincount(fake_groups)
     counts = np.concatenate([[m], m - sizes])
     block = np.stack(
@@ -167,7 +167,7 @@ def squared_mmd(
     crossed = between.rows.sum(axis=0)
     cross = crossed.sum() - np.concatenate([[0.0], crossed])
     within_real = (among_real.columns.sum() - own * among_real.diagonal.sum()) / (n * (n - own))
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing is left of two samples
+    with np.errstate(divide="ignore", invalid="ignore"):  # of 2 samples, 1 or none remains
         values = within_real + total / (counts * (counts - own)) - 2 * cross / (n * counts)
 
     def standard_error(among: KernelSums, others: Array, size: int, other_size: int) -> float:

@@ -10,15 +10,15 @@ import numpy.typing as npt
 from metrics.base import Array, Moments
 
 CANCELLED = 1e-3
-"""Share of the scatter below which a difference has lost too many digits."""
+"""A difference below this share of the scatter has lost too many digits."""
 
 
 class MomentAccumulator:
     """Mean and covariance of (B, D) batches in float64, without keeping the batches.
 
     Each batch is centred by its own mean and merged by the pairwise update of Chan, Golub and
-    LeVeque (1979), so that a large common offset costs no digits and the split into batches
-    changes nothing beyond rounding.
+    LeVeque (1979). So a large common offset costs no digits, and the split into batches changes
+    the result by rounding only.
     """
 
     def __init__(self, dim: int) -> None:
@@ -41,7 +41,7 @@ class MomentAccumulator:
         mean = rows.mean(axis=0)
         step = mean - self._mean
         total = self.n + size
-        # The step between the two means enters as one more row: one product does it all.
+        # The step between the two means is added as one more row: one product suffices.
         rows = np.vstack([rows - mean, np.sqrt(self.n * size / total) * step])
         self._scatter += rows.T @ rows
         self._mean = self._mean + step * (size / total)
@@ -70,9 +70,9 @@ def moments_without(
 ) -> Iterator[Moments]:
     """Moments of features (n, D) without each group in turn; `moments` are those of all.
 
-    The group's scatter about the common mean is taken from the total, at the cost of one pass for
-    all groups together. Where hardly anything remains, as without an outlier, the difference
-    would be rounding, and the rest is summed directly. ValueError if fewer than 2 samples remain.
+    The group's scatter about the common mean is subtracted from the total, which takes one pass for
+    all groups together. If hardly anything remains, as without an outlier, the difference would be
+    rounding: the rest is then summed directly. ValueError if fewer than 2 samples remain.
     """
     if features.shape != (moments.n, len(moments.mean)) or groups.shape != features.shape[:1]:
         raise ValueError(
@@ -84,9 +84,9 @@ def moments_without(
         out = features[groups == group].astype(np.float64) - moments.mean
         kept = moments.n - len(out)
         if kept < 2:
-            raise ValueError(f"a covariance needs at least 2 samples, {kept} are left")
+            raise ValueError(f"a covariance needs at least 2 samples, {kept} remain")
         moved = out.sum(axis=0)
-        # The mean moves too: one more row, as in the merging of batches.
+        # The mean changes too: one more row, as when batches are merged.
         rows = np.vstack([out, moved / np.sqrt(kept)])
         left = total - float((rows * rows).sum())
         if left <= CANCELLED * total:

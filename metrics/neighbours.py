@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: metrics of k-nearest-neighbour balls."""
+"""Precision, recall, density and coverage, from balls to the k-th nearest neighbour."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Score = Literal["precision", "recall", "density", "coverage"]
 
 
 class NeighbourScores(NamedTuple):
-    """Shares in [0, 1], but density in [0, n_real / k], which is 1 on average for equal sets."""
+    """Shares in [0, 1]; `density` is in [0, n_real / k], 1 on average for equal distributions."""
 
     precision: float
     recall: float
@@ -34,10 +34,10 @@ class NeighbourScores(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Who lies in whose k-th neighbour ball, of n real and m generated samples.
+    """Which of n real and m generated samples lie in balls to the k-th neighbour of the other set.
 
-    `balls` (m,) counts the real balls around each generated sample; `covered` (n,) says which real
-    balls hold a generated sample, `recalled` (n,) which real samples some generated ball holds.
+    `balls` (m,) counts the real balls that hold each generated sample; `covered` (n,) marks the
+    real balls that hold a generated sample, `recalled` (n,) the real samples in a generated ball.
     """
 
     k: int
@@ -59,29 +59,29 @@ class Neighbourhoods:
         )
 
     def precision(self, fake_groups: Groups) -> Estimate:
-        """Precision with the binomial error; replicates without groups (m,) of generated ones."""
+        """Precision with its binomial error; replicates leave out groups (m,) of fake samples."""
         return share_estimate(self.balls > 0, fake_groups)
 
     def recall(self, real_groups: Groups) -> Estimate:
-        """Recall with the binomial error, which takes the generated balls as given.
+        """Recall with its binomial error, given the generated balls.
 
-        The real samples are its trials: replicates are without groups (n,) of those.
+        Its trials are the real samples: replicates leave out groups (n,) of them.
         """
         return share_estimate(self.recalled, real_groups)
 
     def density(self, fake_groups: Groups) -> Estimate:
-        """Density with the jackknife's error over groups (m,) of generated samples.
+        """Density with its jackknife error over groups (m,) of generated samples.
 
-        The real balls are given, so a replicate is a mean over the samples that are left.
+        The real balls are given, so a replicate is a mean over the remaining samples.
         """
         left = len(self.balls) - np.bincount(fake_groups)
         sums = self.balls.sum() - np.bincount(fake_groups, weights=self.balls)
         return jackknife_estimate(self.scores.density, sums / left / self.k, fake_groups)
 
     def coverage(self, real_groups: Groups) -> Estimate:
-        """Coverage with the binomial error, which takes the generated samples as given.
+        """Coverage with its binomial error, given the generated samples.
 
-        The real balls are its trials: replicates are without groups (n,) of those.
+        Its trials are the real balls: replicates leave out groups (n,) of them.
         """
         return share_estimate(self.covered, real_groups)
 
@@ -96,18 +96,17 @@ def neighbourhoods(
     device: str = "cpu",
     block: tuple[int, int] = (STRIP, CHUNK),
 ) -> Neighbourhoods:
-    """Decide who lies in whose ball, of features (n, D) and (m, D).
+    """Find which samples of features (n, D) and (m, D) lie in balls of the other set.
 
     A ball reaches the k-th other sample of its set. A sample on its edge is inside if `closed`
-    (the papers; torch-fidelity) and outside if not (the prdc package; dgm-eval): copies of real
-    images lie on edges. Every comparison is decided as if each squared distance were summed
-    directly in float64, in one order that is the same for both; `device` and `block`, the most
-    rows and columns of pairs held at once (multiples of 32, rows first and no more than columns),
-    change time and memory, never the result.
+    (the papers; torch-fidelity), else outside (the prdc package; dgm-eval): copies of real images
+    lie on edges. Every comparison is decided as if each squared distance were summed directly in
+    float64, in one fixed order. `device` and `block` change time and memory, never the result;
+    `block` is the largest number of rows and columns of pairs held at once (multiples of 32,
+    rows <= columns).
 
-    `real_radii` (n,) are the `squared_radii` of the real set where these were kept; they save a
-    quarter of the time. ValueError if a set has no more than k samples, holds NaN or infinities,
-    or the shapes do not go together.
+    `real_radii` (n,) are kept `squared_radii` of the real set, which save a quarter of the time.
+    ValueError if a set has at most k samples, holds NaN or infinity, or shapes do not match.
     """
     if real.ndim != 2 or real.shape[1:] != fake.shape[1:]:
         raise ValueError(f"features of shapes {real.shape} and {fake.shape} do not compare")
@@ -116,7 +115,7 @@ def neighbourhoods(
     elif real_radii.shape != (len(real),):
         raise ValueError(f"{len(real)} real samples need as many radii, got {real_radii.shape}")
     elif real_radii.dtype != np.float64 or not (real_radii >= 0).all():
-        raise ValueError("squared radii are float64 numbers that are not negative")
+        raise ValueError("squared radii must be float64 and not negative")
     found = memberships(
         _tensor(real, device),
         _tensor(fake, device),
@@ -128,19 +127,6 @@ def neighbourhoods(
     return Neighbourhoods(k, *(part.cpu().numpy() for part in found))
 
 
-def neighbour_scores(
-    real: Features,
-    fake: Features,
-    k: int = 3,
-    closed: bool = True,
-    real_radii: Array | None = None,
-    device: str = "cpu",
-    block: tuple[int, int] = (STRIP, CHUNK),
-) -> NeighbourScores:
-    """All four scores, without errors; see `neighbourhoods` for the arguments."""
-    return neighbourhoods(real, fake, k, closed, real_radii, device, block).scores
-
-
 @remember(8)
 @kept("radii", only)
 def squared_radii(
@@ -148,9 +134,9 @@ def squared_radii(
 ) -> Array:
     """Squared distance (n,) of each sample (n, D) to its k-th nearest other sample, in float64.
 
-    The array is read-only; the store of a kept set (`keep_in`) has those of an earlier process.
+    The array is read-only; for a set with a store (`keep_in`) it may come from another process.
     """
-    # A copy owns its data, so what is computed from it can be remembered.
+    # A copy owns its data, so that results computed from it can be remembered.
     radii: Array = ball_radii(_tensor(x, device), k, block).cpu().numpy().copy()
     radii.setflags(write=False)
     return radii
@@ -158,13 +144,13 @@ def squared_radii(
 
 def _tensor(x: npt.NDArray[Any], device: str) -> Tensor:
     with warnings.catch_warnings():
-        # Nothing is written to it.
+        # The tensor is never written to.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(x).to(device)
 
 
 class _Neighbours(Metric):
-    """One of the four scores; those with one k and tie rule share one computation."""
+    """One of the four scores; scores with equal k and tie rule share one computation."""
 
     score: ClassVar[Score]
     k: ClassVar[int]
@@ -180,17 +166,13 @@ class _Neighbours(Metric):
             self.k,
             self.closed,
         )
-        if self.score == "precision":
-            return found.precision(jackknife_groups(fake.labels))
-        if self.score == "recall":
-            return found.recall(jackknife_groups(real.labels))
-        if self.score == "density":
-            return found.density(jackknife_groups(fake.labels))
-        return found.coverage(jackknife_groups(real.labels))
+        trials = real if self.about.error_of == "real" else fake
+        estimate: Estimate = getattr(found, self.score)(jackknife_groups(trials.labels))
+        return estimate
 
 
 class Precision(_Neighbours):
-    """Share of generated samples inside some real ball; 0 to 1, below 1 even for equal sets."""
+    """Share of generated samples inside some real ball, in [0, 1]; < 1 for equal distributions."""
 
     score = "precision"
     summary = "share of generated samples that lie among the real ones"
@@ -198,7 +180,7 @@ class Precision(_Neighbours):
 
 
 class Recall(_Neighbours):
-    """Share of real samples inside some generated ball; 0 to 1, below 1 even for equal sets."""
+    """Share of real samples inside some generated ball, in [0, 1]; < 1 for equal distributions."""
 
     score = "recall"
     summary = "share of real samples that lie among the generated ones"
@@ -206,7 +188,7 @@ class Recall(_Neighbours):
 
 
 class Density(_Neighbours):
-    """Real balls around a generated sample, over k; 1 on average for equal sets, may exceed 1."""
+    """Mean number of real balls around a generated sample, over k; 1 for equal distributions."""
 
     score = "density"
     summary = "average number of real neighbourhoods a generated sample lies in, over k"
@@ -214,7 +196,7 @@ class Density(_Neighbours):
 
 
 class Coverage(_Neighbours):
-    """Share of real balls that hold a generated sample; 0 to 1, depends on the sizes' ratio."""
+    """Share of real balls that hold a generated sample, in [0, 1]; depends on both set sizes."""
 
     score = "coverage"
     summary = "share of real neighbourhoods that hold a generated sample"
@@ -222,7 +204,7 @@ class Coverage(_Neighbours):
 
 
 def _variants(k: int, closed: bool, default: bool) -> None:
-    """Register the four scores for balls to the k-th neighbour, with or without their edge."""
+    """Register the four scores for balls to the k-th neighbour, closed or open."""
     tail, note = ("", "") if closed else ("_strict", ", strict")
     for score in (Precision, Recall, Density, Coverage):
         word, against = score.__name__, score.about.against
@@ -231,7 +213,7 @@ def _variants(k: int, closed: bool, default: bool) -> None:
             "__module__": __name__,
             "name": f"{word.lower()}_k{k}{tail}",
             "label": f"{word} (k={k}{note})",
-            "summary": score.summary if closed else f"{score.summary}, edges left out",
+            "summary": score.summary if closed else f"{score.summary}, without edges",
             "about": score.about.model_copy(
                 update={"against": against and f"{against}_k{k}{tail}"}
             ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metrics.extractors.tensors import read_tensors
+
 HEADS = "weights/v0.1/alex.pth"
 SMALLEST = 31
-"""Side of the smallest image that leaves AlexNet's second pooling something to pool."""
+"""Side of the smallest image for which the input of AlexNet's second pooling is not empty."""
 
 # Convolutions of AlexNet by their names in torchvision's file: (name, stride, padding, pooled).
 _LAYERS = (
@@ -30,8 +31,8 @@ _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 class LPIPS:
     """Learned perceptual distance, version 0.1 on AlexNet (Zhang et al. 2018), lower is closer.
 
-    `alexnet` are weights as torchvision names them, `heads` the linear ones as the package lpips
-    does: `lin<i>.model.1.weight` (1, C, 1, 1). `hash` covers both.
+    `alexnet` are weights under torchvision's names, `heads` the linear ones under those of the
+    package lpips: `lin<i>.model.1.weight` (1, C, 1, 1). `hash` covers both.
     """
 
     def __init__(self, alexnet: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> None:
@@ -47,7 +48,7 @@ class LPIPS:
 
     @torch.no_grad()
     def __call__(self, source: Tensor, other: Tensor) -> Tensor:
-        """uint8 images (N, 3 or 1, H, W), twice => (N,) float32; grey is repeated to colour."""
+        """Pairs of uint8 images (N, 3 or 1, H, W) -> (N,) float32; grey becomes three channels."""
         total = torch.zeros(len(source))
         features = zip(self._features(source), self._features(other), strict=True)
         for head, (a, b) in zip(self._heads, features, strict=True):
@@ -55,7 +56,7 @@ class LPIPS:
         return total
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Activations after every convolution, of unit length over the channels."""
+        """Activations after every convolution, scaled to unit length over the channels."""
         x = images.cpu().float().expand(-1, 3, -1, -1) / 127.5 - 1
         x = (x - x.new_tensor(_SHIFT)[:, None, None]) / x.new_tensor(_SCALE)[:, None, None]
         found = []
@@ -71,14 +72,14 @@ def check_size(size: Sequence[int]) -> None:
     if min(size) < SMALLEST:
         raise ValueError(
             f"images of {'x'.join(map(str, size))} are smaller than the "
-            f"{SMALLEST}x{SMALLEST} that AlexNet takes"
+            f"{SMALLEST}x{SMALLEST} that AlexNet needs"
         )
 
 
 def read_lpips(alexnet: Path) -> LPIPS:
     """LPIPS with torchvision's weights of AlexNet and the heads of the installed package lpips.
 
-    ImportError if that is not installed; ValueError for files that hold something else.
+    ImportError if lpips is not installed; ValueError if a file does not hold these weights.
     """
     package = find_spec("lpips")
     places = list(package.submodule_search_locations or ()) if package is not None else []
@@ -86,13 +87,6 @@ def read_lpips(alexnet: Path) -> LPIPS:
     if heads is None:
         raise ImportError(f"the package lpips, which carries {HEADS}, is not installed")
     try:
-        return LPIPS(_tensors(alexnet.read_bytes()), _tensors(heads.read_bytes()))
-    except Exception as error:  # hostile bytes fail in any way, and all mean the same
+        return LPIPS(read_tensors(alexnet), read_tensors(heads))
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{alexnet} or {heads} does not hold the weights of LPIPS") from error
-
-
-def _tensors(content: bytes) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = torch.load(
-        io.BytesIO(content), weights_only=True, map_location="cpu"
-    )
-    return loaded

@@ -1,8 +1,8 @@
-"""How well images are reconstructed, image by image, and as the iGCT authors count it by batch.
+"""Quality of reconstructions per image, and per batch as in the code of the iGCT authors.
 
-Except for `mse` all take uint8 images (N, C, H, W) of one shape, sources and reconstructions in the
-same order, and compute in float64 with a data range of 255. Sources: Wang et al. (2004) for SSIM;
-Hsu, Kao, Balestriero (arXiv 2502.05391) for what their evaluation code computes per batch.
+All except `mse` take uint8 images (N, C, H, W), sources and reconstructions in the same order, and
+compute in float64 with a data range of 255. SSIM: Wang et al. (2004); values per batch: the
+evaluation code of Hsu, Kao, Balestriero (arXiv 2502.05391).
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ GAUSSIAN_SIGMA = 1.5
 _C1, _C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
 
 Average = Callable[[Tensor], Tensor]
-"""Local means of (N, C, ...) at every place where the whole window fits."""
+"""Local means of (N, C, ...) at every position where the whole window fits."""
 
 
 def mse(source: Tensor, other: Tensor) -> Tensor:
-    """Mean squared error of every image, floats in [-1, 1] (N, ...) => (N,) float64."""
+    """Mean squared error of every image: floats in [-1, 1] (N, ...) -> (N,) float64."""
     _check_pair(source, other)
     return (source.double() - other.double()).square().flatten(1).mean(1)
 
 
 def psnr(source: Tensor, other: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of every image in dB, (N,); infinite where the two are equal."""
+    """Peak signal-to-noise ratio of every image in dB, (N,); infinite for equal images."""
     source, other = _images(source, other)
     return 10 * torch.log10(RANGE**2 / (source - other).square().flatten(1).mean(1))
 
 
 def psnr_limit(shape: Sequence[int]) -> float:
-    """The largest finite PSNR of uint8 images (C, H, W): one value is off by one level."""
+    """The largest finite PSNR of uint8 images (C, H, W): one value differs by one level."""
     return 10 * math.log10(RANGE**2 * math.prod(shape))
 
 
@@ -45,7 +45,7 @@ def ssim(source: Tensor, other: Tensor) -> Tensor:
     """Structural similarity of every image, (N,): 7x7 uniform window, mean over the channels.
 
     scikit-image's `structural_similarity(channel_axis=0, data_range=255)`: sample covariance,
-    and only places where the whole window fits. ValueError for images smaller than the window.
+    only positions where the whole window fits. ValueError for images smaller than the window.
     """
     source, other = _images(source, other)
     _check_window(source.shape[2:], WINDOW)
@@ -59,7 +59,7 @@ def ssim(source: Tensor, other: Tensor) -> Tensor:
 def ssim_gaussian(source: Tensor, other: Tensor) -> Tensor:
     """Structural similarity of every image, (N,), with the window of Wang et al. (2004).
 
-    Gaussian of standard deviation 1.5 over 11x11, population covariance, mean over the channels.
+    A Gaussian of standard deviation 1.5 over 11x11, population covariance, mean over the channels.
     ValueError for images smaller than the window.
     """
     source, other = _images(source, other)
@@ -77,9 +77,9 @@ def ssim_gaussian(source: Tensor, other: Tensor) -> Tensor:
 
 
 def psnr_batch(source: Tensor, other: Tensor, batch: int) -> list[float]:
-    """The authors' PSNR in dB: one of the mean squared error of every batch of `batch` images.
+    """The authors' PSNR in dB: that of the mean squared error of each batch of `batch` images.
 
-    Lower than the mean over images, since the worst of them dominate. Infinite for equal batches.
+    It is below the mean over images, since the worst images dominate. Infinite for equal batches.
     """
     source, other = _images(source, other)
     return [
@@ -92,18 +92,18 @@ def ssim_batch(source: Tensor, other: Tensor, batch: int) -> list[float]:
     """The authors' SSIM of every batch: a 7x7x7 window that also slides from image to image.
 
     scikit-image's `structural_similarity` of a whole (N, H, W, C) batch. Neighbours in the batch
-    have nothing in common, which inflates it. A last batch of fewer than 7 images has no place
-    for the window and is left out; ValueError if no batch is left.
+    are unrelated, which inflates it. A last batch of fewer than 7 images is smaller than the window
+    and is skipped; ValueError if no batch remains.
     """
     source, other = _images(source, other)
     _check_window(source.shape[2:], WINDOW)
     pairs = [(a, b) for a, b in _batches(source, other, batch) if len(a) >= WINDOW]
     if not pairs:
-        raise ValueError(f"it needs a batch of at least {WINDOW} images, got {len(source)}")
+        raise ValueError(f"SSIM per batch needs at least {WINDOW} images, got {len(source)}")
     return [
         float(
             _ssim(
-                # (N, C, H, W) => (1, C, N, H, W): the batch becomes a third spatial axis.
+                # (N, C, H, W) -> (1, C, N, H, W): the batch becomes a third spatial axis.
                 a.transpose(0, 1)[None],
                 b.transpose(0, 1)[None],
                 lambda x: F.avg_pool3d(x, WINDOW, stride=1),
@@ -120,7 +120,7 @@ def _batches(source: Tensor, other: Tensor, batch: int) -> Iterator[tuple[Tensor
 
 
 def _ssim(x: Tensor, y: Tensor, average: Average, correction: float) -> Tensor:
-    """Equation 13 of Wang et al. (2004) at every place of the window."""
+    """Equation 13 of Wang et al. (2004) at every position of the window."""
     mean_x, mean_y = average(x), average(y)
     var_x = correction * (average(x * x) - mean_x * mean_x)
     var_y = correction * (average(y * y) - mean_y * mean_y)
@@ -136,7 +136,7 @@ def _unbiased(places: int) -> float:
 def _check_pair(source: Tensor, other: Tensor) -> None:
     if source.shape != other.shape or len(source) == 0:
         raise ValueError(
-            f"expected two equal shapes of at least one image, got {tuple(source.shape)} and "
+            f"expected equal shapes of at least one image, got {tuple(source.shape)} and "
             f"{tuple(other.shape)}"
         )
 

@@ -16,49 +16,48 @@ T = TypeVar("T")
 
 
 def register(cls: M) -> M:
-    """Class decorator that enters a metric under its `name`; a taken name is an error.
+    """Class decorator that registers a metric under its `name`.
 
-    TypeError if the class lacks a part of the interface or states facts that do not agree.
+    ValueError if the name is taken; TypeError if the class lacks a part of the interface or its
+    facts contradict each other.
     """
-    required = ("name", "label", "summary", "direction")
-    missing = [attribute for attribute in required if not hasattr(cls, attribute)]
+    missing = [part for part in ("name", "label", "summary", "direction") if not hasattr(cls, part)]
     missing += sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:
         raise TypeError(f"metric {cls.__qualname__} lacks {', '.join(missing)}")
-    wrong = _inconsistent(cls)
-    if wrong is not None:
+    if (wrong := _inconsistent(cls)) is not None:
         raise TypeError(f"metric {cls.__qualname__}: {wrong}")
     taken = METRICS.get(cls.name)
     if taken is not None and (taken.__module__, taken.__qualname__) != (
         cls.__module__,
         cls.__qualname__,
     ):
-        raise ValueError(f"a metric named {cls.name!r} is registered by {taken.__module__}")
+        raise ValueError(f"a metric named {cls.name!r} is already registered by {taken.__module__}")
     METRICS[cls.name] = cls
     return cls
 
 
 def _inconsistent(cls: type[Metric]) -> str | None:
-    """What of a metric's description cannot be, None if nothing."""
+    """None, or the contradiction in the facts of a metric."""
     about: object = cls.about
     if cls.direction not in ARROWS:
-        return f"direction is {cls.direction!r}; it is one of {', '.join(ARROWS)}"
+        return f"direction is {cls.direction!r}, not one of {', '.join(ARROWS)}"
     if not isinstance(about, About):
-        return f"about is {about!r}; it is an About(...), from metrics.about"
+        return f"about is {about!r}, not an About(...) of metrics.about"
     if cls.direction == "none" and (about.is_headline or about.lead or about.against):
         return "a headline, a leading metric or one with `against` needs a direction"
     if about.against and cls.direction != "higher":
-        return "`against` is for metrics of which higher is better"
+        return "`against` requires direction 'higher'"
     return None
 
 
 def find_metric(name: str) -> type[Metric]:
-    """Return the metric registered under `name`; a KeyError names the closest and all others."""
+    """The metric registered under `name`; the KeyError suggests the closest and lists all."""
     return _find(METRICS, name, "metric")
 
 
 def find_extractor(name: str) -> Callable[..., Extractor]:
-    """Return the factory registered under `name`; a KeyError names the closest and all others."""
+    """The factory registered under `name`; the KeyError suggests the closest and lists all."""
     return _find(EXTRACTORS, name, "extractor")
 
 

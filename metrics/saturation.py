@@ -1,4 +1,4 @@
-"""Clipped values, contrast and colour: what strong guidance does before any feature sees it."""
+"""Clipped values, contrast and colour: effects of strong guidance on the pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metrics.registry import register
 
 
 class PixelAccumulator:
-    """Clipped values, RMS contrast and chroma of every image of a stream of uint8 images."""
+    """Clipped values, RMS contrast and chroma of each image in a stream of uint8 images."""
 
     def __init__(self) -> None:
         self._seen: list[Tensor] = []
@@ -31,7 +31,7 @@ class PixelAccumulator:
         values = images.flatten(1)
         size = values.shape[1]
         at_ends = ((values == 0) | (values == 255)).sum(1).double() / size
-        # Integer sums are exact, so an image's numbers do not depend on its batch.
+        # Integer sums are exact, so an image's values do not depend on its batch.
         whole = values.long()
         spread = size * whole.square().sum(1) - whole.sum(1).square()
         contrast = spread.double().sqrt() / (255 * size)
@@ -40,9 +40,9 @@ class PixelAccumulator:
         self._seen.append(torch.stack([at_ends, contrast, chroma]))
 
     def finish(self) -> PixelStats:
-        """Statistics of everything seen, read-only; ValueError if nothing was."""
+        """Statistics of all images, read-only; ValueError if there are none."""
         if not self._seen:
-            raise ValueError("no images were seen")
+            raise ValueError("there are no images")
         parts: list[Array] = [row.numpy().copy() for row in torch.cat(self._seen, dim=1)]
         for part in parts:
             part.setflags(write=False)
@@ -56,7 +56,7 @@ def _pixels(samples: SampleSet) -> PixelStats:
 
 
 class _Pixels(Metric):
-    """A mean over images; its error is that of a mean, conditional on the reference set."""
+    """A mean over images, with the error of a mean, conditional on the reference set."""
 
     direction = "none"
     needs = frozenset({"pixels"})
@@ -66,7 +66,7 @@ class _Pixels(Metric):
 
 
 class _Ratio(_Pixels):
-    """The mean of a statistic over that of real images; refuses those where that is 0."""
+    """The mean of a statistic divided by that of real images; refuses a real mean of 0."""
 
     statistic: ClassVar[Literal["contrast", "chroma"]]
     what: ClassVar[str]
@@ -83,7 +83,7 @@ class _Ratio(_Pixels):
         return reason
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
-        """Return the ratio; ValueError if the real images have nothing to divide by."""
+        """Return the ratio; ValueError if the mean of the real images is 0."""
         reference = float(self._of(real).mean())
         if reference == 0.0:
             raise ValueError(f"the real images have no {self.what} to compare with")
@@ -94,8 +94,7 @@ class _Ratio(_Pixels):
 class Saturation(_Pixels):
     """Share of values at 0 or 255 in the generated images, in [0, 1].
 
-    What is normal depends on the data (black borders are clipped values too): compare with the
-    value of real images.
+    Compare it with the value of real images: black borders, for example, count as clipped values.
     """
 
     name = "saturation"
@@ -111,7 +110,7 @@ class Saturation(_Pixels):
 
 @register
 class ContrastRatio(_Ratio):
-    """RMS contrast of generated over that of real images: 1 is like the data, >= 0.
+    """RMS contrast of generated over that of real images, >= 0; 1 = like the data.
 
     RMS contrast is the standard deviation of an image's values (Peli 1990, eq. 4), over all
     channels, averaged over images.
@@ -126,10 +125,10 @@ class ContrastRatio(_Ratio):
 
 @register
 class ChromaRatio(_Ratio):
-    """Chroma of generated over that of real images: 1 is like the data, above it is oversaturated.
+    """Chroma of generated over that of real images: 1 = like the data, above 1 = oversaturated.
 
-    Chroma is that of the HSV model (Smith 1978): the largest less the smallest channel of a pixel,
-    averaged over pixels and images. Other than HSV's saturation it is not noisy in dark pixels.
+    Chroma is that of the HSV model (Smith 1978): the largest minus the smallest channel of a pixel,
+    averaged over pixels and images. Unlike HSV's saturation it is not noisy in dark pixels.
     """
 
     name = "chroma_ratio"

@@ -1,6 +1,6 @@
 """The density that guidance is often said to sample from, and distances to it.
 
-p_g(x | c), proportional to p(x | c)^g p(x)^(1 - g): the conditional density, sharpened by the
+p_g(x | c) is proportional to p(x | c)^g p(x)^(1 - g): the conditional density, sharpened by the
 class posterior. Classifier-free guidance follows the scores of the noised factors and does not
 sample it (Bradley & Nakkiran 2024, arXiv 2408.09000; Chidambaram et al. 2024, arXiv 2409.13074).
 """
@@ -26,30 +26,30 @@ PER_STD = {1: 50, 2: 10}
 """Grid nodes per standard deviation, by dimension."""
 MOST_NODES = 4_000_000
 DEPTH = 40.0
-"""The grid reaches to where the density is exp(-DEPTH) of its largest value."""
+"""At the border of the grid the density is exp(-DEPTH) of its maximum."""
 SAME = 1e-6
-"""Largest difference of the logarithms of integrals over all and over every second node."""
+"""Allowed difference of the log integrals over all nodes and over every second node."""
 NEIGHBOUR = 4
 
 
 @dataclass(frozen=True)
 class GuidedSamples(SampleSet):
-    """A generated set with the guidance scale that was asked for; 1 for real samples."""
+    """A sample set with its guidance scale; 1 for real samples."""
 
     guidance: float = 1.0
 
 
 def at_guidance(samples: SampleSet, guidance: float) -> GuidedSamples:
-    """The same set, knowing its scale."""
+    """The same set with its guidance scale."""
     held = {f.name: getattr(samples, f.name) for f in fields(SampleSet)}
     return GuidedSamples(**held, guidance=guidance)
 
 
 @dataclass(frozen=True)
 class Tilted:
-    """The normalised p_g(x | c) of one class on a grid of evenly spaced `axes`, one a dimension.
+    """The normalised p_g(x | c) of one class on a grid of evenly spaced `axes`, one per dimension.
 
-    `log_density` (n_1, ..., n_D); `log_norm` is what `log_tilt` exceeds it by.
+    `log_density` (n_1, ..., n_D) is `log_tilt` minus `log_norm`.
     """
 
     axes: tuple[Array, ...]
@@ -58,27 +58,27 @@ class Tilted:
 
     @cached_property
     def marginals(self) -> tuple[tuple[Array, Array], ...]:
-        """Of every coordinate its nodes (m,) and its distribution function (m,), from 0 to 1."""
+        """Nodes (m,) and distribution function (m,), from 0 to 1, of every coordinate."""
         density = np.exp(self.log_density)
         found = []
         for dim, nodes in enumerate(self.axes):
             others = tuple(d for d in range(len(self.axes)) if d != dim)
             weights = density.sum(axis=others) if others else density
             below = cumulative_simpson(weights, dx=float(nodes[1] - nodes[0]), initial=0.0)
-            # Parabolas may dip where the density is nothing.
+            # Simpson's parabolas may dip below 0 where the density is 0.
             below = np.maximum.accumulate(np.clip(below, 0.0, None))
             found.append((nodes, below / below[-1]))
         return tuple(found)
 
 
 def log_tilt(x: Array, label: int, exact: ExactMixture, guidance: float) -> Array:
-    """Log of p(x | c)^g p(x)^(1 - g) at points (..., D), not normalised; classes weigh the same."""
+    """Log of p(x | c)^g p(x)^(1 - g) at points (..., D), not normalised; equal class weights."""
     own = _log_class(x, exact.means[label], exact.std)
     if guidance == 1:
         return own
     every = np.stack([_log_class(x, modes, exact.std) for modes in exact.means])
     mixed: Array = logsumexp(every, axis=0) - np.log(len(every))
-    # The tails of both are far below what differs between them.
+    # Written as a difference: in the tails both logarithms are far larger than it.
     return np.asarray(own + (guidance - 1) * (own - mixed), dtype=np.float64)
 
 
@@ -92,13 +92,13 @@ def _log_class(x: Array, modes: Array, std: float) -> Array:
 def tilted(exact: ExactMixture, label: int, guidance: float) -> Tilted:
     """p_g(x | c) on a grid that holds and resolves it, in one or two dimensions.
 
-    The grid grows until the density at its border is exp(-40) of the largest, and is refined until
-    every second node gives the same integral. ValueError for other dimensions, and where that
-    takes more than some million nodes.
+    The grid grows until the density at its border is exp(-40) of the maximum, and is refined until
+    every second node gives the same integral. ValueError for other dimensions, or if this takes
+    more than `MOST_NODES` nodes.
     """
     dim = exact.means[label].shape[1]
     if dim not in PER_STD:
-        raise ValueError(f"a tilted density is for 1 or 2 dimensions, not {dim}")
+        raise ValueError(f"a tilted density needs data of 1 or 2 dimensions, not {dim}")
     reach, step = 10 * exact.std, exact.std / PER_STD[dim]
     while True:
         axes = _axes(exact, reach, step)
@@ -120,7 +120,7 @@ def tilted(exact: ExactMixture, label: int, guidance: float) -> Tilted:
 
 
 def _axes(exact: ExactMixture, reach: float, step: float) -> tuple[Array, ...]:
-    """Nodes `step` apart from `reach` below the modes to as much above, one axis a dimension."""
+    """Nodes `step` apart, from `reach` below the modes to `reach` above, one axis per dimension."""
     modes = np.concatenate(exact.means)
     ends = zip(modes.min(axis=0) - reach, modes.max(axis=0) + reach, strict=True)
     return tuple(low + step * np.arange(np.ceil((high - low) / step) + 1) for low, high in ends)
@@ -160,7 +160,7 @@ def tilt_distance(exact: ExactMixture, guidance: float) -> float:
 
 
 def _area(widths: Array, left: Array, right: Array) -> float:
-    """Integral of the absolute value of what is linear from `left` to `right` over each width."""
+    """Integral of the absolute value of a function that is linear over each width."""
     total = np.abs(left) + np.abs(right)
     crossing = left * right < 0
     inner = np.where(crossing, (left**2 + right**2) / np.where(total > 0, total, 1.0), total)
@@ -170,14 +170,15 @@ def _area(widths: Array, left: Array, right: Array) -> float:
 def entropy(x: Array) -> float:
     """Kozachenko and Leonenko's estimate of the differential entropy of samples (n, D), in nats.
 
-    From the distance to the fourth neighbour, or to the furthest of fewer. ValueError below two.
+    It uses the distance to the fourth neighbour, or to the furthest if there are fewer. ValueError
+    for fewer than two samples.
     """
     n, dim = x.shape
     if n < 2:
         raise ValueError(f"an entropy needs at least 2 samples, got {n}")
     k = min(NEIGHBOUR, n - 1)
     radius = np.asarray(cKDTree(x).query(x, k=[k + 1])[0])[:, 0]
-    # Samples are known to the spacing of their float32: equal ones are not infinitely close.
+    # Samples are rounded to float32, so equal ones are not infinitely close.
     spacing = np.spacing(np.abs(x).max(axis=1).astype(np.float32)).astype(np.float64)
     ball = dim / 2 * np.log(np.pi) - gammaln(dim / 2 + 1)
     radii = np.log(np.maximum(radius, spacing))
@@ -185,15 +186,14 @@ def entropy(x: Array) -> float:
 
 
 class _TiltedMetric(ToyMetric):
-    """A metric against the density of the scale that the samples were asked for."""
+    """Compares samples with the tilted density of their guidance scale."""
 
     default = False
-    minimum_n = 2
 
     def supports(
         self, *, domain: Domain, extractor: Extractor | None, exact: ExactMixture | None
     ) -> str | None:
-        """Also refuses a density of more than two dimensions."""
+        """Also refuses data of more than two dimensions."""
         reason = super().supports(domain=domain, extractor=extractor, exact=exact)
         if reason is None and exact is not None and exact.means[0].shape[1] not in PER_STD:
             return f"{self.name} is for data of 1 or 2 dimensions"
@@ -206,7 +206,7 @@ class _TiltedMetric(ToyMetric):
         _, labels, exact = self.inputs(real, fake)
         present: npt.NDArray[np.int64] = np.unique(labels)
         densities = [tilted(exact, int(label), fake.guidance) for label in present]
-        # Leaving a group out never leaves a class out: there is no error otherwise.
+        # All replicates hold every class, so `densities` fits them.
         return self.jackknifed(
             lambda x, y, known: self.distance(x, y, known, densities, fake.guidance), real, fake
         )
@@ -214,7 +214,7 @@ class _TiltedMetric(ToyMetric):
     def distance(
         self, x: Array, y: Labels, exact: ExactMixture, densities: Sequence[Tilted], g: float
     ) -> float:
-        """Mean over the classes in y of a distance to each one's density."""
+        """Mean distance to the density of each class in y."""
         raise NotImplementedError
 
 
@@ -231,7 +231,7 @@ class TiltedWasserstein1(_TiltedMetric):
     def distance(
         self, x: Array, y: Labels, exact: ExactMixture, densities: Sequence[Tilted], g: float
     ) -> float:
-        """W1 of each coordinate's marginal, as `class_w1` has it."""
+        """W1 of each coordinate's marginal, averaged as by `class_w1`."""
         found = [
             [grid_w1(part[:, d], *density.marginals[d]) for d in range(x.shape[1])]
             for (part, _), density in zip(by_class(x, y, exact), densities, strict=True)
@@ -243,8 +243,8 @@ class TiltedWasserstein1(_TiltedMetric):
 class TiltedKL(_TiltedMetric):
     """Kullback-Leibler divergence of the samples from the g-tilted class density, in nats.
 
-    The mean log ratio of the generated to the tilted density: that of the latter is exact, the
-    entropy of the former is estimated from neighbours, so that small values may be negative.
+    The mean log ratio of the generated to the tilted density. The tilted density is exact; the
+    entropy of the generated one is estimated from neighbours, so small values may be negative.
     """
 
     name = "kl_tilted"

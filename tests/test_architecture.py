@@ -204,3 +204,12 @@ assert bench.plugins.conformance.__spec__.name == "bench.plugins.conformance"
         )
         assert (done.returncode, "sweep" in done.stdout) == (0, True), done.stderr
     assert PROJECT["project"]["scripts"] == {"bench": "bench.cli:main"}
+
+
+def test_paths_named_in_the_documentation_exist():
+    for page in ("docs/architecture.md", "docs/reliability.md", "CONTRIBUTING.md", "README.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        found = set(re.findall(r"`((?:bench|methods|metrics|tests|docs)/[\w./]*)`", text))
+        found |= {path for path in re.findall(r"\]\(([\w./-]+)\)", text) if page == "README.md"}
+        missing = {p for p in found if "NAME" not in p and not (ROOT / p).exists()}
+        assert not missing, page

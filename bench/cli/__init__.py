@@ -1,4 +1,4 @@
-"""One module a command: parse, call, print."""
+"""The command line, one module per command: parse, call, print."""
 
 
 def main() -> None:

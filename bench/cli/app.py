@@ -1,4 +1,4 @@
-"""The command line: registers the commands, and turns errors into one sentence each."""
+"""The command line: registers the commands and turns errors into messages."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Benchmark of guidance methods for diffusion and consistency models."""
@@ -76,20 +77,20 @@ app.add_typer(stats_app, name="stats")
 
 
 def main() -> None:
-    """Entry point: a UserError is one sentence on stderr and an exit code, never a traceback."""
+    """Entry point: prints a UserError as a message on stderr and exits with its code."""
     from typer.main import get_command
 
     stop = StopFlag()
     try:
         with signals_as_interrupts() as stop, UNTIL_THE_END:
             code = get_command(app)(prog_name="bench", standalone_mode=False)
-        sys.stdout.flush()  # what cannot be printed must not wait for the end of the interpreter
-        if code == INTERRUPTED:  # as newer versions of typer turn Ctrl-C into
+        sys.stdout.flush()  # a failure to print must show here, not when the interpreter exits
+        if code == INTERRUPTED:  # newer versions of typer return this on Ctrl-C
             _complain(STOPPED, INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _complain(str(error), error.code)
-    except BrokenPipeError:  # nobody reads on, as behind `| head`
+    except BrokenPipeError:  # the reader has closed the pipe, such as `| head`
         _hush()
         sys.exit(1)
     except KeyboardInterrupt:
@@ -107,10 +108,10 @@ def main() -> None:
 
 
 def _usage_error(error: Exception) -> tuple[str, int] | None:
-    """Message and exit code of a command-line parser's error, None for any other exception.
+    """Message and exit code of a command-line parser's error; None for any other exception.
 
-    Recognised by attributes and not by class: typer carries its own copy of click in newer
-    versions, and uses the package in older ones.
+    Recognised by attributes and not by class: newer versions of typer carry their own copy of
+    click, older ones use the package.
     """
     if type(error).__name__ == "Abort":
         return "Stopped.", 130
@@ -121,35 +122,32 @@ def _usage_error(error: Exception) -> tuple[str, int] | None:
     context = getattr(error, "ctx", None)
     kind = type(error).__name__
     if kind == "NoArgsIsHelpError":
-        # Its help is printed already in newer versions, and is its message in older ones.
+        # Newer versions have printed the help already; in older ones it is the message.
         return message or "Name a command.", int(parsed.exit_code)
     if context is None:
         return message, int(parsed.exit_code)
     if kind in ("NoSuchOption", "NoSuchOptionError"):
         options = sorted(o for p in context.command.params for o in p.opts if o.startswith("--"))
-        message = f"{_sentence(message)} Available: {', '.join(options)}."
+        advice = f"Available: {', '.join(options)}."
     elif "No such command" in message:
-        message = f"{_sentence(message)} Available: {', '.join(sorted(context.command.commands))}."
+        advice = f"Available: {', '.join(sorted(context.command.commands))}."
     else:
-        message = f"{_sentence(message)} See: {context.command_path} --help"
-    return " ".join(message.split()), int(parsed.exit_code)
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "?", "!")) else f"{text}."
+        advice = f"See: {context.command_path} --help"
+    stop = "" if message.endswith((".", "?", "!")) else "."
+    return " ".join(f"{message}{stop} {advice}".split()), int(parsed.exit_code)
 
 
 def _complain(message: str, code: int) -> None:
     with suppress(OSError):
-        said = f"Error: {message}" if code != INTERRUPTED else message
-        # One write with its line's end, since several processes may say something at once.
-        print(f"{said}\n", end="", file=sys.stderr, flush=True)
+        prefix = "" if code == INTERRUPTED else "Error: "
+        # One write that includes the newline: several processes may print at once.
+        print(f"{prefix}{message}\n", end="", file=sys.stderr, flush=True)
     _hush()
     sys.exit(code)
 
 
 def _hush() -> None:
-    """Drop what a closed pipe or a full disk does not take: the interpreter would complain."""
+    """Discard output that a closed pipe or full disk refuses; the interpreter would complain."""
     try:
         sys.stdout.flush()
     except OSError:

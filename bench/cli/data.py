@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import begin
+from bench.cli import options
 from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ DataRootOption = Annotated[
 def prepare_command(
     source: Annotated[Path, typer.Argument(help="Archive or folder of images or batches.")],
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Its name; by default the source's.")
+        str | None, typer.Option("--dataset", "-d", help="Name; by default that of the source.")
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Resize images to size x size.")
@@ -37,20 +37,20 @@ def prepare_command(
     resize: Annotated[str, typer.Option(help="With --size: box or bicubic.")] = "box",
     data_root: DataRootOption = None,
 ) -> None:
-    """Prepare a data set, once; training then starts at once and reads only what it needs."""
+    """Prepare a data set once, so that training starts fast and reads only what it needs."""
     from typing import get_args
 
     from bench.data.card import DATA_FOLDER_VARIABLE, name_of
     from bench.data.decode import Crop, Geometry, Resize
     from bench.data.ensure import ensure
 
-    reporter, _ = begin()
+    reporter, _ = options.begin()
     for option, value, allowed in (("crop", crop, Crop), ("resize", resize, Resize)):
         if value not in get_args(allowed):
             raise unknown(option, value, get_args(allowed))
     geometry = Geometry(size, crop, resize)  # type: ignore[arg-type]  # checked above
     if size is None and geometry != Geometry():
-        raise UserError("--crop and --resize go with --size, such as --size 64.", code=2)
+        raise UserError("--crop and --resize need --size, such as --size 64.", code=2)
     root = _root(data_root)
     card = ensure(reporter, source, dataset or name_of(source), geometry, root)
     for line in _described(card):
@@ -59,8 +59,8 @@ def prepare_command(
     fitting = _fitting_presets(card)
     if not fitting:
         reporter.say(
-            f"No preset is for images of {card.shape}: prepare them at --size 32 or 64, or write "
-            "a method with a preset of your own (--plugin)."
+            f"No preset fits images of {card.shape}: prepare them with --size 32 or 64, or write "
+            "a plugin method with its own preset (--plugin)."
         )
         return
     method, preset = fitting[0]
@@ -76,7 +76,7 @@ def list_command(data_root: DataRootOption = None) -> None:
 
     from bench.data.card import prepared_cards
 
-    reporter, _ = begin()
+    reporter, _ = options.begin()
     root = _root(data_root)
     cards = prepared_cards(root)
     if not cards:
@@ -93,12 +93,12 @@ def verify_command(
     dataset: Annotated[str, typer.Argument(help="Name of a prepared data set.")],
     data_root: DataRootOption = None,
 ) -> None:
-    """Read a prepared data set whole and compare it with its recorded hashes."""
+    """Read a whole prepared data set and compare it with its recorded hashes."""
     from bench.data.prepared import prepared_folder, verify
 
-    reporter, _ = begin()
+    reporter, _ = options.begin()
     card = verify(prepared_folder(dataset, _root(data_root)))
-    reporter.say(f"{dataset}: {card.n:,} images and labels are as they were prepared.")
+    reporter.say(f"{dataset}: {card.n:,} images and labels match their recorded hashes.")
 
 
 def _root(given: Path | None) -> Path:
@@ -108,24 +108,24 @@ def _root(given: Path | None) -> Path:
 
 
 def _described(card: DataCard) -> list[str]:
-    """What was prepared, in sentences."""
+    """Sentences about a prepared data set."""
     lines = [f"{card.summary}."]
     if card.reference_from == "hold-out":
-        lines.append("Its reference was held out of the training images: it has no test split.")
+        lines.append("It has no test split: its reference was held out of the training images.")
     if card.lossy:
-        lines.append("From lossy files: its numbers do not compare with those of original pixels.")
+        lines.append("From lossy files: do not compare its numbers with those of original pixels.")
     if card.converted:
         modes = ", ".join(f"{count:,} of {mode}" for mode, count in card.converted.items())
-        lines.append(f"Converted to the set's own mode: {modes}.")
+        lines.append(f"Converted to the mode of the data set: {modes}.")
     if card.left_out:
-        lines.append(f"{card.left_out:,} images of further splits were left out.")
+        lines.append(f"Skipped {card.left_out:,} images of other splits.")
     return lines
 
 
 def _fitting_presets(card: DataCard) -> list[tuple[str, str]]:
-    """(method, preset) of all presets that may be used on it.
+    """(method, preset) of all presets that fit.
 
-    Those of its own name first, then the small ones: the others take GPUs for days.
+    First those named after the data set, then the small ones; the rest take GPUs for days.
     """
     from methods import METHODS
     from methods.spec import DataSpec
@@ -133,11 +133,10 @@ def _fitting_presets(card: DataCard) -> list[tuple[str, str]]:
     spec = DataSpec(card.name, card.shape, len(card.class_names))
     found = [
         (method, name)
-        for method, cls in sorted(METHODS.items())
-        for name, preset in sorted(cls.presets.items())
+        for method, cls in METHODS.items()
+        for name, preset in cls.presets.items()
         if cls.trains and preset.fits(spec)
     ]
     return sorted(
-        found,
-        key=lambda pair: (pair[1] != card.name, pair[0] != "edm", not pair[1].endswith("-small")),
+        found, key=lambda p: (p[1] != card.name, p[0] != "edm", not p[1].endswith("-small"), p)
     )

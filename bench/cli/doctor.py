@@ -1,4 +1,4 @@
-"""`bench doctor`: versions, data and weights of this machine, and a trial of an extractor."""
+"""`bench doctor`: checks versions, data and weights of this machine, and tries extractors."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DownloadOption,
-    OfflineOption,
-    PluginOption,
-    WeightsOption,
-    begin,
-)
-from bench.system.errors import UserError, unknown
+from bench.cli import options
+from bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from bench.system.progress import Reporter
@@ -28,39 +22,39 @@ PACKAGES = ("guidance-bench", "torch", "torch-fidelity", "clean-fid", "scipy", "
 
 def doctor_command(
     extractor: Annotated[
-        list[str] | None, typer.Option(help="Try it on a few images; repeatable.")
+        list[str] | None, typer.Option(help="Extractor to try on a few images; repeatable.")
     ] = None,
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
 ) -> None:
-    """Say what works here: versions, data, weights files and whether they are whole."""
-    from bench.evaluation.check import try_extractor
-    from bench.evaluation.weights import check_weights
-    from bench.system.devices import resolve_device
-    from metrics import EXTRACTORS
+    """Print versions, data sets and weights files, and whether they are intact."""
+    import tempfile
 
-    reporter, _ = begin(plugin, offline=offline, download=download)
+    from bench.evaluation.check import try_extractor
+    from bench.evaluation.makers import Makers
+    from bench.system.devices import resolve_device
+
+    reporter, _ = options.begin(plugin, offline=offline, download=download)
     if not extractor:
         if weights is not None or download:
             raise UserError("--weights and --download need --extractor.", code=2)
         _examine(reporter)
         return
-    where = resolve_device(device)
-    for name in extractor:
-        if name not in EXTRACTORS:
-            raise unknown("extractor", name, EXTRACTORS)
-    check_weights(extractor, weights, download)
-    for name in extractor:
-        reporter.say(f"{name}: {try_extractor(name, weights, download, where, reporter.say)}")
+    with tempfile.TemporaryDirectory() as cache:
+        makers = Makers(Path(cache), weights, download, resolve_device(device), reporter.say)
+        makers.check(extractor)
+        for name in extractor:
+            reporter.say(f"{name}: {try_extractor(makers, name)}")
 
 
 def _examine(reporter: Reporter) -> None:
-    """Print everything; a UserError at the end, after all is said, if something is damaged."""
+    """Print everything; UserError at the end if something is damaged."""
     from rich.table import Table
 
+    from bench.data.card import data_root, prepared_names, read_data_card
     from bench.evaluation.check import check_files, package_weights
     from bench.evaluation.weights import weights_folders
 
@@ -69,13 +63,19 @@ def _examine(reporter: Reporter) -> None:
         table.add_row(name, found)
     reporter.show(table)
     damaged = []
-    reporter.say("\nData sets prepared:")
-    for name, words, whole in _prepared_sets():
-        reporter.say(f"  {name}: {words}")
-        if not whole:
+    reporter.say("\nPrepared data sets:")
+    names = prepared_names()
+    if not names:
+        reporter.say("  none: bench data prepare SOURCE")
+    for name in names:
+        try:
+            words = read_data_card(data_root() / name).summary
+        except UserError as error:
+            words = str(error)
             damaged.append(name)
+        reporter.say(f"  {name}: {words}")
     folders = weights_folders()
-    reporter.say(f"\nWeights, looked for in {folders[0]}, then {folders[1]}:")
+    reporter.say(f"\nWeights, searched in {folders[0]}, then {folders[1]}:")
     state, words = package_weights()
     reporter.say(f"  efficientnet-lite0, classifier: {words}")
     if state == "damaged":
@@ -93,7 +93,7 @@ def _examine(reporter: Reporter) -> None:
 
 
 def _machine() -> Iterator[tuple[str, str]]:
-    """Names and versions of what results depend on, and the devices."""
+    """Names and values: versions that results depend on, devices, data folder."""
     import torch
 
     from bench.data.card import data_root
@@ -108,17 +108,3 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "cuda", ", ".join(names) if names else "no device"
     yield "threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"
     yield "data", str(data_root())
-
-
-def _prepared_sets() -> Iterator[tuple[str, str, bool]]:
-    """Name of every prepared data set, what it is or why not, and whether its card can be read."""
-    from bench.data.card import data_root, prepared_names, read_data_card
-
-    names = prepared_names()
-    if not names:
-        yield "none", "bench data prepare SOURCE", True
-    for name in names:
-        try:
-            yield name, read_data_card(data_root() / name).summary, True
-        except UserError as error:
-            yield name, str(error), False

@@ -1,4 +1,4 @@
-"""`bench evaluate`: the images of any model against a reference."""
+"""`bench evaluate`: measures the images of any model against a reference."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DownloadOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    WeightsOption,
-    begin,
-)
+from bench.cli import options
 from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -31,8 +23,7 @@ def evaluate_command(
     samples: Annotated[
         str,
         typer.Argument(
-            help="Folder, zip, tar or npz of images, or a data set's name, as in digits or "
-            "digits:train."
+            help="Folder, zip, tar or npz of images, or a data set: digits or digits:train."
         ),
     ],
     reference: Annotated[
@@ -48,38 +39,36 @@ def evaluate_command(
     extractor: Annotated[
         list[str] | None, typer.Option("--extractor", "-x", help="Features; repeatable.")
     ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Metric; repeatable.")
-    ] = None,
-    weights: WeightsOption = None,
+    metric: options.Metrics = None,
+    weights: options.Weights = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Classes of the samples: .npy, or text with one number a line."),
+        typer.Option(help="Classes of the samples: .npy, or text with one number per line."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write .json (everything) or .csv.")
     ] = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
+    download: options.Download = False,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
     max_samples: Annotated[
-        int | None, typer.Option(min=2, help="At most so many samples, drawn with a fixed seed.")
+        int | None, typer.Option(min=2, help="Limit on the samples, drawn with a fixed seed.")
     ] = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    plugin: PluginOption = None,
+    results: options.Results = DEFAULT_RESULTS,
+    plugin: options.Plugins = None,
 ) -> None:
-    """Measure the images of any model against a reference; no method and no run is involved."""
+    """Measure the images of any model against a reference; needs no method and no run."""
     from bench.evaluation.evaluate import evaluate, make_request
     from bench.evaluation.makers import Makers
     from bench.evaluation.result import check_out, write_report
     from bench.system.devices import resolve_device
 
-    reporter, found = begin(plugin, results, out=out, offline=offline, download=download)
+    reporter, found = options.begin(plugin, results, out=out, offline=offline, download=download)
     if out is not None:
         check_out(out)
     request = make_request(
-        samples, reference, protocol, extractor or (), metric or (),
-        labels=labels, max_samples=max_samples,
+        samples, reference, options.chosen_protocol(protocol, metric, extractor),
+        extractor or (), metric or (), labels=labels, max_samples=max_samples,
     )  # fmt: skip
     makers = Makers(found.cache, weights, download, resolve_device(device), reporter.say)
     report, against, fake = evaluate(reporter, found.cache, request, makers)
@@ -93,12 +82,9 @@ def evaluate_command(
 
 
 def _show(
-    reporter: Reporter,
-    report: Report,
-    fake: SampleSource,
-    reference: Reference,
+    reporter: Reporter, report: Report, fake: SampleSource, reference: Reference,
     protocol: Protocol | None,
-) -> None:
+) -> None:  # fmt: skip
     from bench.evaluation.result import table
 
     reporter.say(f"Samples: {fake.name}, {fake.n:,} (SHA-256 {fake.hash[:12]}).")

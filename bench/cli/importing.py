@@ -1,4 +1,4 @@
-"""`bench import`: a file of another program becomes a run."""
+"""`bench import`: turns a checkpoint of another program into a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import DryRunOption, ExperimentOption, PluginOption, ResultsOption, begin
+from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 
 if TYPE_CHECKING:
@@ -19,33 +19,33 @@ def import_command(
     file: Annotated[Path, typer.Argument(help="Official .pkl, or .pt or .safetensors weights.")],
     name: Annotated[str, typer.Option("--as", help="Name of the run's folder.")],
     method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Method; by default by the file's class.")
+        str | None, typer.Option("--method", "-m", help="Method; by default from the class name.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Data set; by default by its size.")
+        str | None, typer.Option("--dataset", "-d", help="Data set; by default from its size.")
     ] = None,
     null_label: Annotated[
         bool | None,
         typer.Option(
             "--null-label/--no-null-label",
-            help="Whether an edm network was trained with labels dropped; by default by the file.",
+            help="Whether an edm network was trained with dropped labels; default: as in the file.",
         ),
     ] = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
 ) -> None:
-    """Make a run of a checkpoint of another program, without running anything in it."""
+    """Import a checkpoint of another program as a run; no code in it is run."""
     from bench.experiment.suite import flags
-    from bench.system.claims import tidy_claims
     from bench.system.files import tidy
+    from bench.system.leases import tidy_leases
+    from bench.training.card import CARD, WEIGHTS, check_claim, write_card
     from bench.training.checkpoint import save_weights
     from bench.training.importing.plan import plan_import
     from bench.training.lock import lock_folder
-    from bench.training.runs import CARD, WEIGHTS, check_claim, write_card
 
-    reporter, found = begin(plugin, results, experiment)
+    reporter, found = options.begin(plugin, results, experiment)
     planned = plan_import(file, name, method=method, dataset=dataset, null_label=null_label)
     folder = found.runs / name
     check_claim(folder, planned.card)
@@ -54,13 +54,13 @@ def import_command(
         reporter.say("Nothing was written.")
         return
     tidy(folder)
-    tidy_claims(folder)
+    tidy_leases(folder)
     if (folder / CARD).exists() and (folder / WEIGHTS).exists():
-        reporter.say(f"It is imported already, in {folder}.")
+        reporter.say(f"Already imported into {folder}.")
     else:
         with lock_folder(folder, name):
-            check_claim(folder, planned.card)  # another process may have come first
-            # The card comes last: a folder without one is no run.
+            check_claim(folder, planned.card)  # another process may have been first
+            # The card is written last: a folder without one is not a run.
             save_weights(folder / WEIGHTS, planned.found.tensors)
             write_card(folder, planned.card)
         reporter.say(f"Imported into {folder}.")
@@ -88,8 +88,7 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
     )
     if card.config.get("null_label") is False:
         reporter.say(
-            "The file does not say that labels were dropped in its training, as in EDM's own "
-            "files they were not: this run has no null label and takes no guidance by itself. "
-            "Sweep it with --null-checkpoint or, if labels were dropped, import it with "
-            "--null-label."
+            "The file does not say that labels were dropped in training; in EDM's own files they "
+            "were not. So this run has no null label and cannot be guided by itself. Sweep it with "
+            "--null-checkpoint or, if labels were dropped, import it with --null-label."
         )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    BatchOption,
-    DeviceOption,
-    ExperimentOption,
-    PluginOption,
-    ResultsOption,
-    begin,
-)
+from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError
 
@@ -22,24 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.data import Dataset, Split
-    from bench.experiment.inversion_rows import Share
     from bench.inversion.measure import Editor, Inverted
     from bench.system.progress import Reporter
-    from methods import Guidance
     from metrics.base import Extractor
 
-RunOption = Annotated[
-    str | None, typer.Option("--run", help="Trained run; by default the only one that inverts.")
-]
-OneMethodOption = Annotated[
-    str | None, typer.Option("--method", "-m", help="Method, to choose the run.")
-]
-OneDatasetOption = Annotated[
-    str | None, typer.Option("--dataset", "-d", help="Data set, to choose the run.")
-]
 FilesArgument = Annotated[
     list[Path] | None,
-    typer.Argument(help="Image files of the model's size; none: the reference split."),
+    typer.Argument(help="Image files of the model's size; by default the reference split."),
 ]
 OutOption = Annotated[
     Path | None, typer.Option(help="Folder of the results; by default the experiment's.")
@@ -51,27 +35,27 @@ ImagesOption = Annotated[
 
 def invert_command(
     files: FilesArgument = None,
-    run: RunOption = None,
-    method: OneMethodOption = None,
-    dataset: OneDatasetOption = None,
+    run: options.OneRun = None,
+    method: options.OneMethod = None,
+    dataset: options.OneDataset = None,
     label: Annotated[
         str | None, typer.Option("--class", help="Class of the images, by name or index.")
     ] = None,
     samples: ImagesOption = 100,
     out: OutOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    batch: BatchOption = 256,
-    plugin: PluginOption = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    batch: options.Batch = 256,
+    plugin: options.Plugins = None,
 ) -> None:
-    """Map images to latents and back: latents, reconstructions and how close they are."""
+    """Map images to latents and back; writes both and measures the reconstructions."""
     from bench.inversion.find import find_images, find_run
     from bench.inversion.pictures import LATENTS, inverted_grid, write_figure, write_inverted
     from bench.inversion.plan import make_editor
     from bench.system.devices import resolve_device
 
-    reporter, found = begin(plugin, results, experiment, out=out)
+    reporter, found = options.begin(plugin, results, experiment, out=out)
     where = resolve_device(device)
     ready = find_run(found, run, method, dataset)
     images = find_images(files or (), ready.data, label, samples, "--class")
@@ -83,7 +67,7 @@ def invert_command(
     shown = inverted_grid(inverted, ready.data, editor, [], [], per_class=not (label or files))
     write_figure(figure, shown, f"{ready.data.name}: {ready.card.name}")
     _show_scores(reporter, inverted, editor, ready.data)
-    reporter.say(f"{len(images.split)} latents are in {folder / LATENTS}, pictures beside it.")
+    reporter.say(f"{len(images.split)} latents are in {folder / LATENTS}, next to the pictures.")
     reporter.say(f"Look at {figure}.")
 
 
@@ -98,16 +82,16 @@ def edit_command(
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales, a range such as 1,7,13; 1 is off.")
     ] = "1",
-    run: RunOption = None,
-    method: OneMethodOption = None,
-    dataset: OneDatasetOption = None,
+    run: options.OneRun = None,
+    method: options.OneMethod = None,
+    dataset: options.OneDataset = None,
     samples: ImagesOption = 100,
     out: OutOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    batch: BatchOption = 256,
-    plugin: PluginOption = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    batch: options.Batch = 256,
+    plugin: options.Plugins = None,
 ) -> None:
     """Invert images of one class and sample them as another."""
     import torch
@@ -115,15 +99,14 @@ def edit_command(
     from bench.data.convert import from_model
     from bench.evaluation.makers import Makers
     from bench.experiment.ranges import parse_range
-    from bench.inversion.files import class_index, write_image
-    from bench.inversion.find import edit_classes, find_images, find_run
-    from bench.inversion.pictures import inverted_grid, write_figure, write_inverted
+    from bench.inversion.find import class_index, edit_classes, find_images, find_run
+    from bench.inversion.pictures import inverted_grid, write_figure, write_image, write_inverted
     from bench.inversion.plan import make_editor
     from bench.report.numbers.names import slug
     from bench.system.devices import resolve_device
     from methods import Guidance
 
-    reporter, found = begin(plugin, results, experiment, out=out)
+    reporter, found = options.begin(plugin, results, experiment, out=out)
     where = resolve_device(device)
     scales = [Guidance(g) for g in parse_range(guidance, "--guidance")]
     ready = find_run(found, run, method, dataset)
@@ -145,7 +128,8 @@ def edit_command(
         for g in scales:
             for wanted in targets:
                 labels = torch.full_like(images.split.labels, wanted)
-                edited = from_model(_edit(editor, inverted.latents, labels, g))
+                with _divergence_reported(editor, f" at g = {g.scale:g}"):
+                    edited = from_model(editor.edit(inverted.latents, labels, g))
                 made[g.scale, wanted] = edited
                 to = slug(data.class_names[wanted])
                 for name, image in zip(images.names, edited, strict=True):
@@ -153,8 +137,8 @@ def edit_command(
                 bar.update(len(made) * len(images.split), f"g={g.scale:g}")
     write_inverted(folder, ready, editor, images, inverted)
     figures = []
+    columns = [data.class_names[k] for k in targets]
     for g in scales:
-        columns = [data.class_names[k] for k in targets]
         tiles = [made[g.scale, k] for k in targets]
         figures.append(folder / f"figure-g{g.scale:g}.png")
         shown = inverted_grid(inverted, data, editor, tiles, columns, per_class=False)
@@ -164,34 +148,23 @@ def edit_command(
     reporter.say(f"Look at {', '.join(str(figure) for figure in figures)}.")
 
 
-def _invert(reporter: Reporter, editor: Editor, split: Split, title: str) -> Inverted:
-    """Invert and reconstruct with a progress bar; UserError for values that are not finite."""
-    from bench.inversion.measure import invert_split
-    from bench.sweep.generate import Diverged
-
-    done = 0
-    with reporter.bar(title, 2 * len(split)) as bar:
-
-        def tick(images: int) -> None:
-            nonlocal done
-            done += images
-            bar.update(done)
-
-        try:
-            return invert_split(editor, split, tick)
-        except Diverged as error:
-            raise UserError(f"{editor.method.name} diverged: {error}.") from None
-
-
-def _edit(editor: Editor, latents: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
+@contextmanager
+def _divergence_reported(editor: Editor, at: str = "") -> Iterator[None]:
+    """Turn `Diverged` into a UserError; `at` names the guidance scale, if any."""
     from bench.sweep.generate import Diverged
 
     try:
-        return editor.edit(latents, labels, guidance)
+        yield
     except Diverged as error:
-        raise UserError(
-            f"{editor.method.name} diverged at g = {guidance.scale:g}: {error}."
-        ) from None
+        raise UserError(f"{editor.method.name} diverged{at}: {error}.") from None
+
+
+def _invert(reporter: Reporter, editor: Editor, split: Split, title: str) -> Inverted:
+    """Invert and reconstruct with a progress bar."""
+    from bench.inversion.measure import invert_split
+
+    with reporter.bar(title, 2 * len(split)) as bar, _divergence_reported(editor):
+        return invert_split(editor, split, lambda images: bar.update(bar.done + images))
 
 
 def _show_scores(reporter: Reporter, inverted: Inverted, editor: Editor, data: Dataset) -> None:
@@ -212,8 +185,8 @@ def _show_scores(reporter: Reporter, inverted: Inverted, editor: Editor, data: D
         reporter.say(f"{exact} exact in uint8, counted as one value off by one level.")
     nfe = f"{editor.inverts.inversion_nfe()} + {editor.inverts.edit_nfe(Guidance(1.0))}"
     reporter.say(
-        f"NFE {nfe} (inversion + reconstruction); inversion {inverted.seconds:.2g} s an image. "
-        f"(authors'): as the authors of iGCT count, by batches of {AUTHORS_BATCH} images.",
+        f"NFE {nfe} (inversion + reconstruction); inversion {inverted.seconds:.2g} s per image. "
+        f"(authors'): computed as by the authors of iGCT, in batches of {AUTHORS_BATCH} images.",
     )
 
 
@@ -228,35 +201,25 @@ def _show_edits(
     from rich.table import Table
 
     from bench.inversion.measure import judged, share
+    from bench.report.pages.inversions import share_text
     from methods import Guidance
 
-    scales = list(dict.fromkeys(scale for scale, _ in made))
+    scales, targets = ([*dict.fromkeys(keys)] for keys in zip(*made, strict=True))
     n = len(split)
+    right = {key: int((judged(judge, images) == key[1]).sum()) for key, images in made.items()}
     table = Table("edit to", *(f"g = {g:g}" for g in scales), title="recognised as the target")
-    totals = dict.fromkeys(scales, 0)
-    targets = list(dict.fromkeys(k for _, k in made))
     for wanted in targets:
-        cells = []
-        for g in scales:
-            right = int((judged(judge, made[g, wanted]) == wanted).sum())
-            totals[g] += right
-            cells.append(_share(share(right, n)))
-        table.add_row(data.class_names[wanted], *cells)
+        shares = (share_text(share(right[g, wanted], n)) for g in scales)
+        table.add_row(data.class_names[int(wanted)], *shares)
     if len(targets) > 1:
-        whole = (_share(share(totals[g], n * len(targets))) for g in scales)
-        table.add_row("together", *whole)
+        totals = (sum(right[g, wanted] for wanted in targets) for g in scales)
+        table.add_row("together", *(share_text(share(k, n * len(targets))) for k in totals))
     real = share(int((judged(judge, split.samples[:]) == split.labels).sum()), n)
-    table.add_row("unedited", *[_share(real)] * len(scales))
+    table.add_row("unedited", *[share_text(real)] * len(scales))
     nfe = ", ".join(f"{editor.inverts.edit_nfe(Guidance(g))} at g = {g:g}" for g in scales)
     reporter.show(table)
     reporter.say(
-        f"Share of {n} images with Wilson's 95% interval, unedited ones of their own "
-        f"class; judge: extractor {judge.name}. NFE of an edit: {nfe}, after "
+        f"Share of {n} images with Wilson's 95% interval, unedited ones by their own class; "
+        f"judge: extractor {judge.name}. NFE of an edit: {nfe}, after "
         f"{editor.inverts.inversion_nfe()} to invert.",
     )
-
-
-def _share(found: Share) -> str:
-    from bench.report.document import DASH
-
-    return f"{found.value:.3f} ({found.low:.3f}{DASH}{found.high:.3f})"

@@ -1,4 +1,4 @@
-"""`bench list`: what is registered, one line each."""
+"""`bench list`: everything registered, one line each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import PluginOption, begin
+from bench.cli import options
 from bench.system.errors import unknown
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ def list_command(
         str,
         typer.Argument(help="methods, rules, metrics, datasets, extractors, protocols or suites."),
     ],
-    plugin: PluginOption = None,
+    plugin: options.Plugins = None,
 ) -> None:
-    """List what is registered, one line each, with its origin."""
+    """List everything registered, one line each, with its origin."""
     from rich.table import Table
 
     from bench.data import DATASETS
@@ -33,7 +33,7 @@ def list_command(
     from methods.rules import RULES
     from metrics import METRICS
 
-    reporter, _ = begin(plugin)
+    reporter, _ = options.begin(plugin)
 
     def origin(name: str) -> str:
         return f"({ORIGINS[what, name]})"
@@ -56,38 +56,34 @@ def list_command(
     if what not in kinds:
         raise unknown("list", what, kinds)
     table = Table.grid(padding=(0, 2))
-    # The metrics that a sweep measures by default come first.
+    # Metrics that a sweep measures by default come first.
     for line in sorted(kinds[what](), key=lambda line: (what == "metrics" and line[1], line)):
         table.add_row(*line)
     reporter.show(table)
 
 
 def _extractors() -> Iterator[tuple[str, ...]]:
+    from bench.evaluation.weights import find_files
     from metrics import EXTRACTORS
-    from metrics.extractors.catalogue import ABOUT
+    from metrics.extractors.catalogue import SUMMARIES, WEIGHTS
 
     for name in EXTRACTORS:
-        about = ABOUT.get(name)
+        about = SUMMARIES.get(name)
         if about is None:
-            yield name, "", "(of a plugin)"
+            yield name, "", "(from a plugin)"
             continue
         features = f", {about.dim} features" if about.dim else ""
-        yield name, f"{about.summary}{features}", f"({_weights(name)})"
-
-
-def _weights(name: str) -> str:
-    from bench.evaluation.weights import find_files
-    from metrics.extractors.weights_table import WEIGHTS
-
-    wanted = WEIGHTS.get(name)
-    if wanted is None:
-        return "needs no file"
-    found = find_files(wanted)
-    return f"weights in {found[0].path.parent}" if found else f"weights missing: {wanted.file}"
+        weights = "needs no file"
+        if wanted := WEIGHTS.get(name):
+            found = find_files(wanted)
+            weights = (
+                f"weights in {found[0].path.parent}" if found else f"weights missing: {wanted.file}"
+            )
+        yield name, f"{about.summary}{features}", f"({weights})"
 
 
 def rule_knobs(rule: type[Rule[Any]]) -> str:
-    """The knobs of a rule with their defaults: "eta=0.5, momentum=0"; '' if it has none."""
+    """Knobs of a rule with their defaults, such as "eta=0.5, momentum=0"; '' if it has none."""
     found = []
     for name, field in rule.knobs_type.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True)

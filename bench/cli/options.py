@@ -1,4 +1,4 @@
-"""Options that several commands take, and how each command begins."""
+"""Options shared by several commands, and the set-up of each command."""
 
 from __future__ import annotations
 
@@ -13,69 +13,79 @@ from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experime
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.experiment.protocols import Protocol
     from bench.system.progress import Reporter
 
 UNTIL_THE_END = ExitStack()
-"""Left once a command has ended, before its errors are reported."""
+"""Closed when a command has ended, before its errors are reported."""
 UNBOUND = 1000
-"""Columns where no terminal wraps: a file and the next command of a pipe want whole lines."""
+"""Console width without a terminal: lines in files and pipes are not wrapped."""
 
-ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of all experiments.")]
-ExperimentOption = Annotated[
+Results = Annotated[Path, typer.Option("--results", help="Folder of all experiments.")]
+ExperimentName = Annotated[
     str, typer.Option("--experiment", "-e", help="Folder of this experiment within --results.")
 ]
-PluginOption = Annotated[
+Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="Python file with further methods, rules, metrics or data sets."),
 ]
-SuiteOption = Annotated[
+Suite = Annotated[
     str | None, typer.Option("--suite", help="TOML file, or a shipped suite such as 'demo'.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-NullOption = Annotated[
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+NullCheckpoint = Annotated[
     str | None,
     typer.Option(
         "--null-checkpoint",
         help="Run, folder or .safetensors: the unconditional branch of every edm run here.",
     ),
 ]
-WeakOption = Annotated[
+WeakCheckpoint = Annotated[
     str | None,
     typer.Option(
         "--weak-checkpoint",
-        help="Run, folder or .safetensors: what autoguidance leads every edm run here away from.",
+        help="Run, folder or .safetensors: the weaker network for the autoguidance of edm runs.",
     ),
 ]
-RulesOption = Annotated[
+Rules = Annotated[
     list[str] | None,
     typer.Option("--rule", help="Guidance rules: cfg,apg or interval+apg; bench list rules."),
 ]
-RuleOption = Annotated[
+OneRule = Annotated[
     str | None, typer.Option("--rule", help="Guidance rule, such as apg; bench list rules.")
 ]
-KnobOption = Annotated[
+Knobs = Annotated[
     list[str] | None,
     typer.Option("--knob", help="rule.knob=value, such as apg.eta=0.5; repeatable."),
 ]
-TunedOption = Annotated[
-    bool, typer.Option("--tuned", help="Rules with what bench tune found, where it has.")
+Tuned = Annotated[
+    bool, typer.Option("--tuned", help="Use the knobs that bench tune found, if any.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
-WeightsOption = Annotated[
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, then stop.")]
+Weights = Annotated[
     Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")
 ]
-DownloadOption = Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")]
-OfflineOption = Annotated[
+Download = Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")]
+Offline = Annotated[
     bool, typer.Option("--offline", help="Refuse every connection to another machine.")
 ]
 
-MethodsOption = Annotated[
-    list[str] | None, typer.Option("--method", "-m", help="Only these methods.")
+OneRun = Annotated[
+    str | None, typer.Option("--run", help="Trained run; by default the only one that fits.")
 ]
-DatasetsOption = Annotated[
+OneMethod = Annotated[str | None, typer.Option("--method", "-m", help="Method, to choose the run.")]
+OneDataset = Annotated[
+    str | None, typer.Option("--dataset", "-d", help="Data set, to choose the run.")
+]
+Methods = Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these methods.")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", help="Only these metrics: bench list metrics; repeatable."),
+]
+Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Samples at a time; changes no result.")]
+Batch = Annotated[int, typer.Option(min=1, help="Batch size; does not change results.")]
 
 
 def begin(
@@ -87,11 +97,10 @@ def begin(
     offline: bool = False,
     download: bool = False,
 ) -> tuple[Reporter, Experiment]:
-    """Reporter and experiment, after plugins are loaded; a plugin's failure is a warning.
+    """Load the plugins and return reporter and experiment; a plugin's failure is a warning.
 
-    If the folder of the results, or that of `out`, goes away before `UNTIL_THE_END` is left,
-    nothing more is written, and the command fails. With `offline` no connection is made until
-    then.
+    Until `UNTIL_THE_END` closes, `offline` refuses every connection, and the command fails, writing
+    nothing more, if the folder of the results or of `out` disappears.
     """
     from rich.console import Console
 
@@ -113,10 +122,26 @@ def begin(
 
 
 def refuse_beside_suite(**options: object) -> None:
-    """UserError for options that were given although a suite decides what they set."""
+    """UserError for given options that a suite sets itself."""
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
     if given:
         raise UserError(
             f"--suite sets this itself: drop {', '.join(given)}, or write your own suite file.",
             code=2,
         )
+
+
+def chosen_protocol(
+    name: str | None, metrics: list[str] | None, extractors: list[str] | None
+) -> Protocol | None:
+    """The protocol of --protocol, if given; UserError next to --metric or --extractor."""
+    from bench.experiment.protocols import find_protocol
+
+    if name is None:
+        return None
+    if metrics or extractors:
+        raise UserError(
+            "--protocol sets extractors and metrics: drop --extractor and --metric, or --protocol.",
+            code=2,
+        )
+    return find_protocol(name)

@@ -1,36 +1,34 @@
-"""`bench report`: tables, figures and a page."""
+"""`bench report`: renders tables, figures and a page."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import bench
-from bench.cli.options import ExperimentOption, ResultsOption, SuiteOption, begin
+from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError
 
 
 def report_command(
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Render tables, figures and a page from the rows of an experiment."""
     from bench.experiment.inversion_rows import read_inversions
     from bench.experiment.rows import read_rows
-    from bench.experiment.seeds import TUNING_SEEDS
-    from bench.experiment.suite import flags, suite_studies
-    from bench.report import write_report
+    from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
+    from bench.report.build import write_report
 
-    reporter, found = begin(None, results, experiment)
+    reporter, found = options.begin(None, results, experiment)
     if suite is not None:
         _, found = suite_studies(suite, found)
     rows = read_rows(found.cells)
     if not rows:
         raise UserError(f"There are no rows in {found.cells}: bench sweep{flags(found, suite)}.")
     counted = [row for row in rows if row.seed < TUNING_SEEDS]
-    if len(counted) < len(rows):
-        left = len(rows) - len(counted)
+    if left := len(rows) - len(counted):
         reporter.say(f"Left out {left} rows whose sampling seeds are reserved for tuning.")
     inversions = read_inversions(found.inversions)
     paths = write_report(
@@ -50,9 +48,7 @@ def report_command(
 
 
 def published_file() -> Path | None:
-    """results/published.csv of the checkout, or its copy in the installed package."""
+    """published.csv in the installed package, or in results/ of the checkout."""
     package = Path(bench.__path__[0]).resolve()
-    for path in (package / "published.csv", package.parent / "results" / "published.csv"):
-        if path.exists():
-            return path
-    return None
+    paths = (package / "published.csv", package.parent / "results" / "published.csv")
+    return next((path for path in paths if path.exists()), None)

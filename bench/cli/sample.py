@@ -1,47 +1,26 @@
-"""`bench sample`: samples of one run at one guidance scale as files."""
+"""`bench sample`: writes samples of one run at one guidance scale to files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    BatchOption,
-    DeviceOption,
-    ExperimentOption,
-    KnobOption,
-    NullOption,
-    PluginOption,
-    ResultsOption,
-    RuleOption,
-    TunedOption,
-    WeakOption,
-    begin,
-)
+from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from bench.data import Dataset
     from bench.experiment.suite import Study
     from bench.training.run import Run
 
-LISTED = 20
-"""Classes that a message lists."""
-
 
 def sample_command(
-    run: Annotated[str | None, typer.Option(help="Run of the experiment, by its name.")] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Instead: the only run of a method.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Instead: the only run on a data set.")
-    ] = None,
+    run: options.OneRun = None,
+    method: options.OneMethod = None,
+    dataset: options.OneDataset = None,
     guidance: Annotated[
         float, typer.Option("--guidance", "-g", help="Guidance scale; 1 is off.")
     ] = 1.0,
@@ -49,7 +28,7 @@ def sample_command(
         int | None, typer.Option(min=1, help="Sampling steps; by default the preset's first.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
-    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many.")] = 64,
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Number of samples.")] = 64,
     class_: Annotated[
         list[str] | None,
         typer.Option("--class", "-c", help="Only this class, by name or index; repeatable."),
@@ -65,42 +44,36 @@ def sample_command(
     format_: Annotated[
         str | None, typer.Option("--format", help="png, zip, npz or grid; by default from --out.")
     ] = None,
-    batch: BatchOption = 256,
-    rule: RuleOption = None,
-    knob: KnobOption = None,
-    tuned: TunedOption = False,
-    null_checkpoint: NullOption = None,
-    weak_checkpoint: WeakOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
+    batch: options.Batch = 256,
+    rule: options.OneRule = None,
+    knob: options.Knobs = None,
+    tuned: options.Tuned = False,
+    null_checkpoint: options.NullCheckpoint = None,
+    weak_checkpoint: options.WeakCheckpoint = None,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
 ) -> None:
-    """Write the samples of one run to files: exactly those that a sweep measures."""
-    from bench.data.samples.write import (
-        FORMATS,
-        check_format,
-        first_missing,
-        guess_format,
-        open_samples,
-    )
+    """Write samples of one run to files, the same ones that a sweep measures."""
+    from bench.data.samples import write
     from bench.experiment.rules import parse_knobs, parse_rules
     from bench.experiment.suite import Study
+    from bench.inversion.find import class_index
     from bench.sweep.cells import expand
     from bench.sweep.generate import Diverged, generate
     from bench.sweep.plan import UNFINISHED
     from bench.sweep.saving import batch_start, make_sample_card, sample_path
     from bench.system.devices import resolve_device
     from bench.system.failures import explain_failure
+    from bench.training.card import dataset_or_stand_in
     from bench.training.extra_network import find_extra_networks
-    from bench.training.find import find_run
-    from bench.training.run import load_nets, open_run, refuse_unused
-    from bench.training.runs import dataset_or_stand_in
+    from bench.training.run import find_run, load_nets, open_run, refuse_unused
     from bench.tuning.subject import rules_for
 
-    reporter, found = begin(plugin, results, experiment, out=out)
-    if format_ is not None and format_ not in FORMATS:
-        raise unknown("format", format_, FORMATS)
+    reporter, found = options.begin(plugin, results, experiment, out=out)
+    if format_ is not None and format_ not in write.FORMATS:
+        raise unknown("format", format_, write.FORMATS)
     if not math.isfinite(guidance):
         raise UserError(f"--guidance must be a finite number, got {guidance}.", code=2)
     where = resolve_device(device)
@@ -112,30 +85,30 @@ def sample_command(
     networks = find_extra_networks(found, null=null_checkpoint, weak=weak_checkpoint)
     refuse_unused(networks, [ready])
     ready = ready.join(*networks)
-    chosen = parse_classes(class_, data) if class_ else None
+    chosen = None
+    if class_:
+        indices = [class_index(text, data, "--class") for text in class_]
+        chosen = tuple(dict.fromkeys(indices))
     study = Study(
-        dataset="",
-        methods=(),
-        rules=parse_rules(None if rule is None else [rule]),
-        knobs=parse_knobs(knob or ()),
-        tuned=tuned,
-    )
+        dataset="", methods=(), tuned=tuned,
+        rules=parse_rules(None if rule is None else [rule]), knobs=parse_knobs(knob or ()),
+    )  # fmt: skip
     _check_rule(study, ready, guidance)
     rules = rules_for(study, ready, found, reporter.say)
     (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], samples, rules)
     if cell.skip:
         raise UserError(f"{card.name} cannot be sampled so: {cell.skip}.", code=2)
     usual = "png" if data.spec.is_image else "npz"
-    kind = format_ or (usual if out is None else guess_format(out))
+    kind = format_ or (usual if out is None else write.guess_format(out))
     path = sample_path(found, cell, kind) if out is None else out
     about = make_sample_card(cell, data, chosen)
-    check_format(kind, about)
-    start = batch_start(first_missing(path, kind, about), samples, batch)
+    write.check_format(kind, about)
+    start = batch_start(write.first_missing(path, kind, about), samples, batch)
     if start >= samples:
         reporter.say(f"{samples:,} samples of {card.name} are already there: {path}")
         return
     with (
-        open_samples(path, kind, about, start) as sink,
+        write.SampleWriter(path, kind, about, start) as writer,
         reporter.bar(f"sample {card.name}", samples, start) as bar,
     ):
         try:
@@ -144,17 +117,17 @@ def sample_command(
                 seed, samples, batch=batch, device=where, start=start, classes=chosen,
             )  # fmt: skip
             for x, labels in stream:
-                sink.add(x, labels)
-                bar.update(sink.seen)
+                writer.add(x, labels)
+                bar.update(writer.seen)
         except Diverged as error:
-            sink.discard()
+            writer.discard()
             raise UserError(
                 f"Sampling {card.name} at guidance {guidance:g} diverged: {error}; "
                 "nothing was kept."
             ) from None
         except (UserError, OSError):
             raise
-        except Exception as error:  # the code of a method may fail in any way
+        except Exception as error:  # a method, perhaps a plugin's, may fail in any way
             why = explain_failure(error) or f"{type(error).__name__}: {error}."
             raise UserError(f"Sampling {card.name} failed: {why}") from None
     how = f"guidance {guidance:g}" + (f" by {cell.rule}" if cell.rule else "")
@@ -162,7 +135,7 @@ def sample_command(
 
 
 def _check_rule(study: Study, ready: Run, guidance: float) -> None:
-    """UserError where the rule of --rule does not exist, is not one, or would do nothing."""
+    """UserError if --rule names no rule, more than one, or one that would do nothing."""
     from bench.experiment.rules import study_rules
     from methods.rules import CFG
 
@@ -174,33 +147,8 @@ def _check_rule(study: Study, ready: Run, guidance: float) -> None:
         return
     if not ready.method.takes_rules:
         own = "takes no guidance" if ready.method.guidance == "none" else "has guidance of its own"
-        raise UserError(
-            f"--rule is for methods that are guided at sampling; {ready.card.method} {own}.",
-            code=2,
-        )
+        message = f"--rule is for methods that are guided at sampling; {ready.card.method} {own}."
+        raise UserError(message, code=2)
     if guidance == 1:
-        raise UserError(
-            f"At guidance 1 no rule acts: give another --guidance for {name!r}.", code=2
-        )
-
-
-def parse_classes(asked: Sequence[str], data: Dataset) -> tuple[int, ...]:
-    """Class names or indices to indices, in their order; UserError for one that does not exist."""
-    from bench.data.samples.card import class_names
-
-    names = class_names(data, data.spec)
-    found = []
-    for text in asked:
-        if text in names:
-            found.append(names.index(text))
-        elif text.isdecimal() and int(text) < len(names):
-            found.append(int(text))
-        elif len(names) <= LISTED:
-            raise unknown(f"class of {data.name}", text, names)
-        else:
-            raise UserError(
-                f"Unknown class of {data.name} {text!r}: it has {len(names)} classes, from 0, "
-                f"{names[0]!r}, to {len(names) - 1}, {names[-1]!r}.",
-                code=2,
-            )
-    return tuple(dict.fromkeys(found))
+        message = f"At guidance 1 no rule acts: give another --guidance for {name!r}."
+        raise UserError(message, code=2)

@@ -1,4 +1,4 @@
-"""`bench stats`: statistics files as other programs write and read them."""
+"""`bench stats`: makes and shows statistics files of other programs."""
 
 from __future__ import annotations
 
@@ -7,23 +7,15 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DownloadOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    WeightsOption,
-    begin,
-)
+from bench.cli import options
 from bench.experiment.place import DEFAULT_RESULTS
 from bench.system.errors import UserError, unknown
 
 CLEAN_FID_MODES = {"inception-clean": "clean", "inception": "legacy_tensorflow"}
-"""What clean-fid calls the resize of an extractor."""
+"""The names in clean-fid for the resize of an extractor."""
 
 stats_app = typer.Typer(
-    help="Make and look at statistics files of EDM, ADM, clean-fid and others.",
+    help="Make and show statistics files of EDM, ADM, clean-fid and others.",
     no_args_is_help=True,
 )
 
@@ -34,40 +26,38 @@ def stats_make_command(
         str, typer.Argument(help="Folder, zip, tar or npz of images, or a data set's name.")
     ],
     extractor: Annotated[str, typer.Option("--extractor", "-x", help="Features.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The file, or a folder, where it gets its name.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File, or a folder for the usual name.")],
     format_: Annotated[
         str, typer.Option("--format", help="edm, adm, clean-fid or torch-fidelity.")
     ] = "edm",
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
-    results: ResultsOption = DEFAULT_RESULTS,
-    plugin: PluginOption = None,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    results: options.Results = DEFAULT_RESULTS,
+    plugin: options.Plugins = None,
 ) -> None:
-    """Write the mean and covariance of features, as others' programs read them."""
+    """Write the mean and covariance of features in the format of another program."""
     from bench.data.find import find_dataset
     from bench.evaluation.compare import feed_side
     from bench.evaluation.makers import Makers
     from bench.evaluation.reference import SPATIAL
     from bench.evaluation.sides import check_exists, dataset_source, file_source, names_dataset
-    from bench.evaluation.statistics.base import StatisticsCard
-    from bench.evaluation.statistics.write import FORMATS, write_statistics
+    from bench.evaluation.statistics_files import FORMATS, StatisticsCard, write_statistics
     from bench.experiment.provenance import now
     from bench.system.devices import resolve_device
     from metrics import Accumulator
 
-    reporter, experiment = begin(plugin, results, out=out, offline=offline, download=download)
-    kind = format_
-    if kind not in FORMATS:
+    reporter, experiment = options.begin(
+        plugin, results, out=out, offline=offline, download=download
+    )
+    if (kind := format_) not in FORMATS:
         raise unknown("format", kind, FORMATS)
     check_exists(source)
     path = _file(out, kind, source, extractor)
     if kind == "adm" and extractor != "inception":
         raise UserError(
-            "ADM's file has spatial statistics too, which only --extractor inception has.", code=2
+            "ADM's file also holds spatial statistics: use --extractor inception.", code=2
         )
     names = [extractor, SPATIAL] if kind == "adm" else [extractor]
     makers = Makers(experiment.cache, weights, download, resolve_device(device), reporter.say)
@@ -77,10 +67,9 @@ def stats_make_command(
     else:
         data = None
         with reporter.counting(f"reading {source}") as count:
-            side = file_source(Path(source), tell=count)
+            side = file_source(Path(source), count=count)
     made |= makers.of_data(names, data, side.shape)
-    keep_features = kind == "clean-fid"
-    accumulator = Accumulator(made, {"moments", "features"} if keep_features else {"moments"})
+    accumulator = Accumulator(made, {"moments", *({"features"} if kind == "clean-fid" else ())})
     with reporter.counting(f"features of {side.name}") as count:
         feed_side(accumulator, side, count)
     found = accumulator.finish()
@@ -94,13 +83,9 @@ def stats_make_command(
         created=now(),
     )
     written = write_statistics(
-        path,
-        kind,
-        found.moments[extractor],
-        card,
-        spatial=found.moments.get(SPATIAL),
-        features=found.features.get(extractor),
-    )
+        path, kind, found.moments[extractor], card,
+        spatial=found.moments.get(SPATIAL), features=found.features.get(extractor),
+    )  # fmt: skip
     dim = len(found.moments[extractor].mean)
     reporter.say(f"Moments of {side.n:,} samples in {dim:,} dimensions of {extractor}.")
     for file in written:
@@ -113,42 +98,39 @@ def stats_make_command(
 def stats_show_command(
     file: Annotated[str, typer.Argument(help="Statistics file; FILE.pkl#fid of EDM2.")],
 ) -> None:
-    """Check a statistics file and say what is in it."""
-    from bench.evaluation.statistics.read import read_statistics, split_section
+    """Check a statistics file and print its content."""
+    from bench.evaluation.statistics_files import read_statistics, split_section
 
-    reporter, _ = begin()
+    reporter, _ = options.begin()
     path, section = split_section(file)
     found = read_statistics(path, section)
-    lines = [("file", file), ("form", found.kind)]
+    unstated = "the file does not say"
+    lines = {"file": file, "form": found.kind}
     if found.moments is not None:
         mean, cov = found.moments.mean, found.moments.cov
-        lines += [
-            ("dimensions", f"{len(mean):,}"),
-            ("mean", f"from {mean.min():.4g} to {mean.max():.4g}"),
-            ("trace of the covariance", f"{cov.trace():.6g}"),
-        ]
+        lines["dimensions"] = f"{len(mean):,}"
+        lines["mean"] = f"from {mean.min():.4g} to {mean.max():.4g}"
+        lines["trace of the covariance"] = f"{cov.trace():.6g}"
     if found.spatial is not None:
-        lines.append(("spatial dimensions", f"{len(found.spatial.mean):,}"))
+        lines["spatial dimensions"] = f"{len(found.spatial.mean):,}"
     if found.features is not None:
-        lines.append(("features", f"{found.features.shape}"))
+        lines["features"] = f"{found.features.shape}"
     if found.images:
-        lines.append(("images", "yes"))
-    lines.append(("samples", f"{found.n:,}" if found.n else "the file does not say"))
-    if found.card is None:
-        lines.append(("made with", found.extractor or "the file does not say"))
+        lines["images"] = "yes"
+    lines["samples"] = f"{found.n:,}" if found.n else unstated
+    card = found.card
+    if card is None:
+        lines["made with"] = found.extractor or unstated
     else:
-        card = found.card
-        lines += [
-            ("made with", f"{card.extractor} (hash {card.extractor_hash[:12]})"),
-            ("made of", f"{card.source} (SHA-256 {card.source_hash[:12]})"),
-        ]
-    for name, value in lines:
+        lines["made with"] = f"{card.extractor} (hash {card.extractor_hash[:12]})"
+        lines["made of"] = f"{card.source} (SHA-256 {card.source_hash[:12]})"
+    for name, value in lines.items():
         reporter.say(f"{name}: {value}")
 
 
 def _file(out: Path, kind: str, source: str, extractor: str) -> Path:
-    """The file that `out` names, or its usual name within a folder."""
-    from bench.evaluation.statistics.write import SUFFIX, clean_fid_name, torch_fidelity_name
+    """The file `out`, or the usual name in the folder `out`."""
+    from bench.evaluation.statistics_files import SUFFIX, clean_fid_name, torch_fidelity_name
 
     suffix = SUFFIX[kind]
     if out.suffix == suffix and not out.is_dir():
@@ -161,8 +143,8 @@ def _file(out: Path, kind: str, source: str, extractor: str) -> Path:
     if kind == "torch-fidelity":
         if extractor != "inception":
             raise UserError(
-                f"In its cache torch-fidelity looks for its own Inception features, not for those "
-                f"of {extractor}: for these, name a .pt file with --out.",
+                f"torch-fidelity only finds Inception features in its cache, not {extractor}: "
+                "name a .pt file with --out.",
                 code=2,
             )
         return out / torch_fidelity_name(name)

@@ -1,4 +1,4 @@
-"""`bench sweep`: all runs over guidance scales, measured."""
+"""`bench sweep`: samples all runs over guidance scales and measures them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    BatchOption,
-    DatasetsOption,
-    DeviceOption,
-    DownloadOption,
-    DryRunOption,
-    ExperimentOption,
-    KnobOption,
-    MethodsOption,
-    NullOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    RulesOption,
-    SuiteOption,
-    TunedOption,
-    WeakOption,
-    WeightsOption,
-    begin,
-    refuse_beside_suite,
-)
-from bench.experiment.place import (
-    DEFAULT_EXPERIMENT,
-    DEFAULT_GUIDANCE,
-    DEFAULT_INVERSIONS,
-    DEFAULT_RESULTS,
-    DEFAULT_SEEDS,
-    Experiment,
-)
+from bench.cli import options
+from bench.experiment import place
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,44 +24,42 @@ if TYPE_CHECKING:
 def sweep_command(
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales: 1..13, 1..13:2 or 1,1.5,2; 1 is off.")
-    ] = DEFAULT_GUIDANCE,
+    ] = place.DEFAULT_GUIDANCE,
     steps: Annotated[
         str | None, typer.Option(help="Sampling steps, a range; by default the preset's.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=2, help="Samples a cell.")
+        int | None, typer.Option("--samples", "-n", min=2, help="Samples per cell.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = DEFAULT_SEEDS,
-    method: MethodsOption = None,
+    seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = place.DEFAULT_SEEDS,
+    method: options.Methods = None,
     run: Annotated[
         list[str] | None, typer.Option("--run", help="Only these runs, by name; repeatable.")
     ] = None,
-    dataset: DatasetsOption = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", help="Only these metrics, of bench list metrics; repeatable."),
-    ] = None,
-    extractor: Annotated[
-        list[str] | None, typer.Option(help="Features for the metrics; repeatable.")
-    ] = None,
+    dataset: options.Datasets = None,
+    metric: options.Metrics = None,
+    extractor: Annotated[list[str] | None, typer.Option(help="Features; repeatable.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Instead of both, such as offline: bench list protocols.")
+        str | None,
+        typer.Option(
+            help="Metrics and features of a published protocol: see bench list protocols."
+        ),
     ] = None,
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    batch: BatchOption = 256,
-    rule: RulesOption = None,
-    knob: KnobOption = None,
-    tuned: TunedOption = False,
-    null_checkpoint: NullOption = None,
-    weak_checkpoint: WeakOption = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    batch: options.Batch = 256,
+    rule: options.Rules = None,
+    knob: options.Knobs = None,
+    tuned: options.Tuned = False,
+    null_checkpoint: options.NullCheckpoint = None,
+    weak_checkpoint: options.WeakCheckpoint = None,
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
+    results: options.Results = place.DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
     save_samples: Annotated[
         str | None,
         typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),
@@ -98,127 +69,90 @@ def sweep_command(
     ] = False,
     inversion_samples: Annotated[
         int, typer.Option(min=2, help="Images to invert, balanced over the classes.")
-    ] = DEFAULT_INVERSIONS,
+    ] = place.DEFAULT_INVERSIONS,
     inversion_guidance: Annotated[
         str | None, typer.Option(help="Scales of edits, a range; by default those of --guidance.")
     ] = None,
 ) -> None:
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
-    from bench.experiment.protocols import find_protocol
     from bench.experiment.ranges import parse_ints, parse_range
-    from bench.experiment.rules import parse_knobs, parse_rules
-    from bench.experiment.suite import Study, suite_studies
+    from bench.experiment.rules import parse_knobs, parse_rules, study_rules
+    from bench.experiment.suite import Study, check_seeds, suite_studies
     from bench.sweep.plan import swept_datasets
     from bench.sweep.request import SweepRequest
     from bench.sweep.saving import SampleFiles
     from bench.system.devices import resolve_device
     from bench.tuning.subject import rules_for
 
-    reporter, found = begin(plugin, results, experiment, offline=offline, download=download)
-    where = resolve_device(device)
+    reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:
-        refuse_beside_suite(
-            guidance=guidance != DEFAULT_GUIDANCE, steps=steps, samples=samples,
-            seeds=seeds != DEFAULT_SEEDS, method=method, run=run, dataset=dataset,
+        options.refuse_beside_suite(
+            guidance=guidance != place.DEFAULT_GUIDANCE, steps=steps, samples=samples,
+            seeds=seeds != place.DEFAULT_SEEDS, method=method, run=run, dataset=dataset,
             metric=metric, extractor=extractor, protocol=protocol, rule=rule, knob=knob,
             tuned=tuned, inversion=inversion, inversion_guidance=inversion_guidance,
-            inversion_samples=inversion_samples != DEFAULT_INVERSIONS,
+            inversion_samples=inversion_samples != place.DEFAULT_INVERSIONS,
         )  # fmt: skip
-    if not inversion and (inversion_guidance or inversion_samples != DEFAULT_INVERSIONS):
+    if not inversion and (inversion_guidance or inversion_samples != place.DEFAULT_INVERSIONS):
         raise UserError("--inversion-samples and --inversion-guidance need --inversion.", code=2)
-    if protocol is not None:
-        find_protocol(protocol)
-        if metric or extractor:
-            raise UserError(
-                "--protocol sets extractors and metrics: drop --extractor and --metric, or "
-                "--protocol.",
-                code=2,
-            )
+    options.chosen_protocol(protocol, metric, extractor)
+    edits = parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
     base = Study(
-        dataset="",
-        methods=(),
-        guidance=parse_range(guidance, "--guidance"),
-        rules=parse_rules(rule),
-        knobs=parse_knobs(knob or ()),
-        tuned=tuned,
+        dataset="", methods=(), guidance=parse_range(guidance, "--guidance"),
+        rules=parse_rules(rule), knobs=parse_knobs(knob or ()), tuned=tuned,
         steps=None if steps is None else parse_ints(steps, "--steps", least=1),
-        samples=samples,
-        sampling_seeds=parse_ints(seeds, "--seeds"),
+        samples=samples, sampling_seeds=parse_ints(seeds, "--seeds"),
         metrics=None if metric is None else tuple(metric),
-        extractors=None if extractor is None else tuple(extractor),
-        protocol=protocol,
-        inversion=inversion,
-        inversion_samples=inversion_samples,
-        inversion_guidance=(
-            parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
-        ),
-    )
-    _check((base,))
+        extractors=None if extractor is None else tuple(extractor), protocol=protocol,
+        inversion=inversion, inversion_samples=inversion_samples,
+        inversion_guidance=edits,
+    )  # fmt: skip
+    studies: Sequence[Study] = (base,)
     if suite is not None:
         studies, found = suite_studies(suite, found)
-        _check(studies)
-    else:
-        here = swept_datasets(found, method or (), run or ())
-        studies = tuple(base.model_copy(update={"dataset": name}) for name in dataset or here)
-    request = SweepRequest(
-        studies=studies,
-        suite=suite,
-        methods=tuple(method or ()),
-        runs=tuple(run or ()),
-        weights=weights,
-        download=download,
-        null_checkpoint=null_checkpoint,
-        weak_checkpoint=weak_checkpoint,
-        batch=batch,
-        device=where,
-        save_samples=save_samples,
-        dry_run=dry_run,
-        rules=rules_for,
-    )
-    _sweep(request, found, reporter)
-
-
-def _check(studies: Sequence[Study]) -> None:
-    """UserError for rules or seeds that cannot be swept, before anything is prepared."""
-    from bench.experiment.rules import study_rules
-    from bench.experiment.seeds import check_seeds
-
     for study in studies:
         study_rules(study)
         check_seeds(study.sampling_seeds)
+    if suite is None:
+        here = swept_datasets(found, method or (), run or ())
+        studies = tuple(base.model_copy(update={"dataset": name}) for name in dataset or here)
+    request = SweepRequest(
+        studies=tuple(studies), suite=suite, methods=tuple(method or ()), runs=tuple(run or ()),
+        weights=weights, download=download, null_checkpoint=null_checkpoint,
+        weak_checkpoint=weak_checkpoint, batch=batch, device=resolve_device(device),
+        save_samples=save_samples, dry_run=dry_run, rules=rules_for,
+    )  # fmt: skip
+    _sweep(request, found, reporter)
 
 
-def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None:
-    """Plan, and then say what it costs or execute it."""
-    from bench.experiment.place import without_writing
+def _sweep(request: SweepRequest, asked: place.Experiment, reporter: Reporter) -> None:
+    """Plan, then print the cost or execute."""
     from bench.experiment.suite import flags
     from bench.sweep.plan import plan_sweeps
     from bench.sweep.saving import SampleFiles
     from bench.training.extra_network import find_extra_networks
-    from bench.training.find import no_run
-    from bench.training.run import refuse_unused
+    from bench.training.run import no_run, refuse_unused
 
-    with without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
+    with place.without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
         sweeps, left_out = plan_sweeps(request, experiment, reporter.say)
-        for line in _unused_rules(sweeps):
-            reporter.say(line)
-        if not any(planned.targets for planned in sweeps):
+        _warn_of_unused_rules(sweeps, reporter)
+        if not any(planned.cells for planned in sweeps):
             method = request.methods[0] if request.methods else None
             names = [study.dataset for study in request.studies]
             only = names[0] if len(names) == 1 and request.suite is None else None
             raise no_run(experiment, method, only, request.suite)
         null, weak = request.null_checkpoint, request.weak_checkpoint
         networks = find_extra_networks(experiment, null=null, weak=weak)
-        refuse_unused(networks, [found for s in sweeps for found, _ in s.targets])
+        refuse_unused(networks, [run for s in sweeps for run in s.runs])
         if weak and not any(c.weak_checkpoint for s in sweeps for c in s.cells):
             reporter.say("No rule here uses a weaker network, as autoguidance does.")
         if request.dry_run:
             for planned in sweeps:
                 _price(planned, request, experiment, reporter)
             if left_out:
-                reporter.say("What was left out above is not in these times.")
+                reporter.say("These times do not include the runs left out above.")
             reporter.say("Nothing was computed.")
             return
         saver = None
@@ -243,22 +177,23 @@ def _sweep(request: SweepRequest, asked: Experiment, reporter: Reporter) -> None
 
 
 def _execute(
-    planned: Sweep,
-    request: SweepRequest,
-    experiment: Experiment,
-    saver: SampleFiles | None,
-    reporter: Reporter,
-) -> list[str]:
-    """Floor and cells of one data set; returns one sentence a failed cell."""
-    from bench.inversion.study import invert_runs
-    from bench.sweep.execute import floor_row, sweep
+    planned: Sweep, request: SweepRequest, experiment: place.Experiment,
+    saver: SampleFiles | None, reporter: Reporter,
+) -> list[str]:  # fmt: skip
+    """Compute floor and cells of one data set; returns one message per failed cell."""
+    from bench.evaluation.prepare import floor_split
+    from bench.inversion.sweep import invert_runs
+    from bench.sweep.run import sweep, sweep_floor
 
     evaluation = planned.evaluation
-    data = evaluation.data
-    if floor_row(data, evaluation, experiment, planned.samples, reporter.say) is None:
+    data, failed = evaluation.data, []
+    split = floor_split(data, planned.samples)
+    if split is not None:
+        failed = sweep_floor(split, evaluation, experiment, reporter).failed
+    else:
         reporter.say(
-            f"{data.name}: no real-versus-real floor, which needs {planned.samples} training "
-            f"samples; there are {len(data.train)}."
+            f"{data.name}: real samples are not measured, which needs {planned.samples} training "
+            f"samples: there are {len(data.train)}."
         )
     outcome = sweep(
         planned.cells, evaluation, experiment, batch=request.batch, device=request.device,
@@ -268,52 +203,46 @@ def _execute(
     for reason, count in Counter(c.skip for c in planned.cells if c.skip).items():
         reporter.say(f"{data.name}: {count} skipped: {reason}.")
     if not planned.study.inversion:
-        return outcome.failed
-    return outcome.failed + invert_runs(planned, request, experiment, reporter)
+        return failed + outcome.failed
+    return failed + outcome.failed + invert_runs(planned, request, experiment, reporter)
 
 
-def _unused_rules(sweeps: Sequence[Sweep]) -> list[str]:
-    """A sentence for each rule that was asked for and that no cell of the sweeps samples with."""
+def _warn_of_unused_rules(sweeps: Sequence[Sweep], reporter: Reporter) -> None:
+    """Print a message for each requested rule with which no cell samples."""
     from methods.rules import CFG
 
-    asked = dict.fromkeys(r for s in sweeps for r in s.study.rules if r != CFG.name)
     cells = [cell for s in sweeps for cell in s.cells if not cell.guidance.is_off]
-    used = {cell.rule for cell in cells if not cell.skip}
-    lines = []
-    for rule in asked:
-        if rule in used or not cells:
-            continue
-        reasons = list(dict.fromkeys(c.skip for c in cells if c.rule == rule))
-        why = "; ".join(reasons) or (
-            "only methods that are guided at sampling take one, and none of these runs is of such "
-            "a method"
-        )
-        lines.append(f"No run uses the rule {rule}: {why}.")
-    return lines
+    used = {cell.rule for cell in cells if not cell.skip} | {CFG.name}
+    for rule in dict.fromkeys(r for s in sweeps for r in s.study.rules if r not in used):
+        if cells:
+            why = "; ".join(dict.fromkeys(c.skip for c in cells if c.rule == rule)) or (
+                "only methods that are guided at sampling take one, and none of these runs is of "
+                "such a method"
+            )
+            reporter.say(f"No run uses the rule {rule}: {why}.")
 
 
 def _price(
-    planned: Sweep, request: SweepRequest, experiment: Experiment, reporter: Reporter
+    planned: Sweep, request: SweepRequest, experiment: place.Experiment, reporter: Reporter
 ) -> None:
     from rich.table import Table
 
-    from bench.inversion.study import price_inversions
+    from bench.inversion.sweep import price_inversions
     from bench.sweep.price import price_cells
     from bench.system.progress import duration
 
+    lines = price_cells(planned, experiment, request.device, request.batch)
     several = len(planned.study.rules) > 1
-    of_rule = ("rule",) if several else ()
-    table = Table("run", *of_rule, "steps", "cells", "skipped", "done", "NFE", "images", "about")
-    total = 0.0
-    for line in price_cells(planned, experiment, request.device, request.batch):
-        total += line.seconds
-        table.add_row(
-            line.run, *((line.rule,) if several else ()), str(line.steps), str(line.cells),
-            str(line.skipped), str(line.done), f"{line.nfe:,}", f"{line.images:,}",
-            duration(line.seconds),
-        )  # fmt: skip
-    reporter.say(f"{planned.evaluation.data.name}, {planned.samples} samples a cell:")
+    titles = ("run", "rule", "steps", "cells", "skipped", "done", "NFE", "images", "about")
+    table = Table(*(title for title in titles if several or title != "rule"))
+    for line in lines:
+        rule = (line.rule,) if several else ()
+        counts = (line.steps, line.cells, line.skipped, line.done)
+        large = (f"{line.nfe:,}", f"{line.images:,}")
+        table.add_row(line.run, *rule, *map(str, counts), *large, duration(line.seconds))
+    reporter.say(f"{planned.evaluation.data.name}, {planned.samples} samples per cell:")
     reporter.show(table)
+    total = sum(line.seconds for line in lines)
     reporter.say(f"Still to do: about {duration(total)} on {request.device}.")
     if planned.study.inversion:
         price_inversions(planned, request, experiment, reporter.say)

@@ -1,4 +1,4 @@
-"""`bench train`: what is trained, and on what."""
+"""`bench train`: training runs of methods, or all those of a suite."""
 
 from __future__ import annotations
 
@@ -8,23 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DeviceOption,
-    DryRunOption,
-    ExperimentOption,
-    PluginOption,
-    ResultsOption,
-    SuiteOption,
-    begin,
-    refuse_beside_suite,
-)
-from bench.experiment.place import (
-    DEFAULT_DATASET,
-    DEFAULT_EXPERIMENT,
-    DEFAULT_GUIDANCE,
-    DEFAULT_PRECISION,
-    DEFAULT_RESULTS,
-)
+from bench.cli import options
+from bench.experiment import place
 from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -41,7 +26,7 @@ def train_command(
     dataset: Annotated[
         str | None,
         typer.Option(
-            "--dataset", "-d", help=f"Data set; by default the preset's, or {DEFAULT_DATASET}."
+            "--dataset", "-d", help=f"Data set; default: the preset's or {place.DEFAULT_DATASET}."
         ),
     ] = None,
     data: Annotated[
@@ -51,7 +36,7 @@ def train_command(
     preset: Annotated[
         str | None, typer.Option(help="Settings by name; by default those of the data set.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and all draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and all draws.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
@@ -63,13 +48,13 @@ def train_command(
         str | None,
         typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
     ] = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
+    results: options.Results = place.DEFAULT_RESULTS,
+    device: options.Device = "auto",
     precision: Annotated[
         str, typer.Option(help="32-true, tf32 or bf16-mixed.")
-    ] = DEFAULT_PRECISION,
+    ] = place.DEFAULT_PRECISION,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the networks with torch.compile.")
     ] = False,
@@ -77,27 +62,26 @@ def train_command(
         str,
         typer.Option(help="If losses or weights are unusable: stop or rollback."),
     ] = "stop",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Train methods; run the same command again to continue after a stop."""
     from bench.data.ensure import prepare_if_missing
     from bench.data.find import find_dataset
     from bench.experiment.suite import flags, suite_studies
     from bench.plugins.load import FILES
-    from bench.system.devices import make_fabric, resolve_device
-    from bench.system.precision import PRECISIONS
+    from bench.system.devices import PRECISIONS, make_fabric, resolve_device
     from bench.system.progress import SILENT
-    from bench.training.describe import describe
+    from bench.training.card import method_class
     from bench.training.loop import Stopped
-    from bench.training.runs import method_class
+    from bench.training.price import describe
     from bench.training.study import Trainer, preset_for, train_run, train_study
     from bench.training.watch import parse_on_nan
 
-    reporter, found = begin(plugin, results, experiment)
+    reporter, found = options.begin(plugin, results, experiment)
     policy = parse_on_nan(on_nan)
     if suite is not None:
-        refuse_beside_suite(
+        options.refuse_beside_suite(
             method=method, preset=preset, name=name, set=setting, init_from=init_from,
             teacher=teacher, dataset=dataset, seed=seed, data=data,
         )  # fmt: skip
@@ -121,45 +105,43 @@ def train_command(
                 reporter.say(line)
         reporter.say("Nothing was written.")
         return
-    if suite is None and not any(method_class(m).trains for m in studies[0].methods):
+    trained = [m for study in studies for m in study.methods if method_class(m).trains]
+    if suite is None and not trained:
         asked = "".join(f" --method {m}" for m in studies[0].methods)
+        asked += f" --dataset {dataset}" if dataset else ""
         reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
         reporter.say(f"Next: bench sweep{asked}{flags(found)}")
         return
     fabric = make_fabric(device, precision)
     own = reporter if fabric.is_global_zero else SILENT
     compiler = _compiler(own, fabric.device) if compiled else None
-    trainer = Trainer(found, fabric, own.console, precision, compiler, policy)
+    trainer = Trainer(found, fabric, own, precision, compiler, policy)
     try:
         for study in studies:
             if suite is not None:
                 train_study(study, trainer)
                 continue
-            for wanted in study.methods:
-                if method_class(wanted).trains:
-                    train_run(
-                        wanted, find_dataset(study.dataset), trainer,
-                        preset=preset_for(study, wanted), seed=seed, name=name,
-                        overrides=study.set, init_from=init_from, teacher=teacher,
-                    )  # fmt: skip
+            for wanted in trained:
+                train_run(
+                    wanted, find_dataset(study.dataset), trainer,
+                    preset=preset_for(study, wanted), seed=seed, name=name,
+                    overrides=study.set, init_from=init_from, teacher=teacher,
+                )  # fmt: skip
     except Stopped as stopped:
         raise UserError(str(stopped), code=130) from None
     own.say(f"Trained runs are in {found.runs}.")
     plugins = "".join(f" --plugin {file}" for file in FILES)
-    scales = "" if suite else f" --guidance {DEFAULT_GUIDANCE}"
+    scales = "" if suite else f" --guidance {place.DEFAULT_GUIDANCE}"
     own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{scales}")
 
 
 def _study(
-    methods: Sequence[str],
-    dataset: str | None,
-    preset: str | None,
-    seed: int,
+    methods: Sequence[str], dataset: str | None, preset: str | None, seed: int,
     settings: Sequence[str],
-) -> Study:
-    """The study of the options: its data set is by default that of the preset, or digits."""
+) -> Study:  # fmt: skip
+    """The study of the options; the data set is by default that of the preset, or digits."""
     from bench.experiment.suite import Study
-    from bench.training.runs import method_class, parse_overrides
+    from bench.training.card import method_class, parse_overrides
     from methods import METHODS
 
     if not methods:
@@ -171,7 +153,7 @@ def _study(
     presets = [method_class(method).presets for method in methods]
     made_for = [own[preset].dataset for own in presets if preset and preset in own]
     return Study(
-        dataset=dataset or next(iter(made_for), DEFAULT_DATASET),
+        dataset=dataset or next(iter(made_for), place.DEFAULT_DATASET),
         methods=tuple(methods),
         preset=preset,
         seeds=(seed,),
@@ -180,11 +162,11 @@ def _study(
 
 
 def _compiler(reporter: Reporter, device: torch.device) -> str | None:
-    """The compiler's backend if it works here; otherwise None, and a sentence why."""
-    from bench.system import compiling
+    """The compiler's backend if it works here; otherwise None, after printing the reason."""
+    from bench.system import devices
 
-    problem = compiling.compiler_problem(device)
+    problem = devices.compiler_problem(device)
     if problem is None:
-        return compiling.DEFAULT_BACKEND
+        return devices.DEFAULT_BACKEND
     reporter.say(f"No compiler works on {device} ({problem}): training continues without it.")
     return None

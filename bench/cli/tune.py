@@ -4,35 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    BatchOption,
-    DatasetsOption,
-    DeviceOption,
-    DownloadOption,
-    DryRunOption,
-    ExperimentOption,
-    MethodsOption,
-    NullOption,
-    OfflineOption,
-    PluginOption,
-    ResultsOption,
-    RulesOption,
-    SuiteOption,
-    WeakOption,
-    WeightsOption,
-    begin,
-    refuse_beside_suite,
-)
-from bench.experiment.place import (
-    DEFAULT_EXPERIMENT,
-    DEFAULT_RESULTS,
-    Experiment,
-    without_writing,
-)
+from bench.cli import options
+from bench.experiment import place
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,12 +23,12 @@ MOST_TRIALS = 1000
 
 
 def tune_command(
-    rule: RulesOption = None,
+    rule: options.Rules = None,
     budget: Annotated[
-        int, typer.Option(min=1, max=MOST_TRIALS, help="Trials a run and rule, old ones counted.")
+        int, typer.Option(min=1, max=MOST_TRIALS, help="Trials per run and rule, old ones too.")
     ] = 20,
-    method: MethodsOption = None,
-    dataset: DatasetsOption = None,
+    method: options.Methods = None,
+    dataset: options.Datasets = None,
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales to average over, a range without 1.")
     ] = "4,8,13",
@@ -62,89 +39,71 @@ def tune_command(
         str | None, typer.Option(help="Its features; by default the data set's first.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=2, help="Samples a scale of each trial.")
+        int | None, typer.Option("--samples", "-n", min=2, help="Samples per scale of each trial.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Sampling steps; by default the preset's first.")
     ] = None,
     seed_block: Annotated[
-        int, typer.Option(min=0, help="Which of the sampling seeds that no sweep may use.")
+        int, typer.Option(min=0, help="Block of the sampling seeds reserved for tuning.")
     ] = 0,
-    weights: WeightsOption = None,
-    download: DownloadOption = False,
-    offline: OfflineOption = False,
-    batch: BatchOption = 256,
-    null_checkpoint: NullOption = None,
-    weak_checkpoint: WeakOption = None,
-    suite: SuiteOption = None,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
-    dry_run: DryRunOption = False,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    offline: options.Offline = False,
+    batch: options.Batch = 256,
+    null_checkpoint: options.NullCheckpoint = None,
+    weak_checkpoint: options.WeakCheckpoint = None,
+    suite: options.Suite = None,
+    experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
+    results: options.Results = place.DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Search the knobs of guidance rules, on seeds that no sweep uses; continues after a stop."""
     from bench.experiment.ranges import parse_range
     from bench.experiment.suite import suite_studies
     from bench.system.devices import resolve_device
     from bench.tuning.aim import check_scales
-    from bench.tuning.plan import plan_jobs
-    from bench.tuning.price import price
+    from bench.tuning.plan import plan_jobs, price
     from bench.tuning.request import TuneRequest
 
-    reporter, found = begin(plugin, results, experiment, offline=offline, download=download)
+    reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
     scales = parse_range(guidance, "--guidance")
     check_scales(scales)
     request = TuneRequest(
-        scales=scales,
-        rules=tuple(rule or ()),
-        methods=tuple(method or ()),
-        datasets=tuple(dataset or ()),
-        metric=metric,
-        extractor=extractor,
-        samples=samples,
-        steps=steps,
-        budget=budget,
-        block=seed_block,
-        suite=suite,
-        null_checkpoint=null_checkpoint,
-        weak_checkpoint=weak_checkpoint,
-        weights=weights,
-        download=download,
-        batch=batch,
-        device=resolve_device(device),
-        dry_run=dry_run,
-    )
+        scales=scales, rule_names=tuple(rule or ()), methods=tuple(method or ()),
+        datasets=tuple(dataset or ()), metric=metric, extractor=extractor, samples=samples,
+        steps=steps, budget=budget, block=seed_block, suite=suite,
+        null_checkpoint=null_checkpoint, weak_checkpoint=weak_checkpoint, weights=weights,
+        download=download, batch=batch, device=resolve_device(device), dry_run=dry_run,
+    )  # fmt: skip
     studies: Sequence[Study] = ()
     if suite is not None:
-        refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
+        options.refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
         studies, found = suite_studies(suite, found)
-    if dry_run:
-        with without_writing(found) as found:
-            for job in plan_jobs(request, studies, found, reporter.say):
-                reporter.say(price(job, found, budget, batch, request.device))
-        reporter.say("Nothing was computed.")
+    if not dry_run:
+        _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)
         return
-    _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)
+    with place.without_writing(found) as found:
+        for job in plan_jobs(request, studies, found, reporter.say):
+            reporter.say(price(job, found, budget, batch, request.device))
+    reporter.say("Nothing was computed.")
 
 
 def _tune(
-    request: TuneRequest, jobs: Sequence[Job], experiment: Experiment, reporter: Reporter
+    request: TuneRequest, jobs: Sequence[Job], experiment: place.Experiment, reporter: Reporter
 ) -> None:
-    """Search, one run and rule after the other, and say what was found."""
-    from functools import cache, partial
-
+    """Search for each run and rule in turn, and print the results."""
     from bench.experiment.suite import flags
-    from bench.training.run import load_nets
     from bench.tuning.tune import tune
     from methods.rules import CFG
 
     problems = []
     for job in jobs:
-        nets = cache(partial(load_nets, job.target, request.device))
         try:
             result = tune(
-                job, nets, experiment, request.budget,
+                job, experiment, request.budget,
                 batch=request.batch, device=request.device, reporter=reporter,
             )  # fmt: skip
         except UserError as error:
@@ -169,17 +128,19 @@ def _same_runs(request: TuneRequest) -> str:
     parts = [f" --method {name}" for name in request.methods]
     parts += [f" --dataset {name}" for name in request.datasets]
     parts += [f" --plugin {shlex.quote(str(file))}" for file in FILES]
-    for option, name in (("null", request.null_checkpoint), ("weak", request.weak_checkpoint)):
-        if name:
-            parts.append(f" --{option}-checkpoint {shlex.quote(name)}")
+    extra = {"null": request.null_checkpoint, "weak": request.weak_checkpoint}
+    parts += [f" --{kind}-checkpoint {shlex.quote(name)}" for kind, name in extra.items() if name]
     return "".join(parts)
 
 
-def _show(reporter: Reporter, job: Job, result: Tuned, experiment: Experiment) -> None:
+def _show(reporter: Reporter, job: Job, result: Tuned, experiment: place.Experiment) -> None:
     from bench.tuning.aim import shown
     from bench.tuning.store import result_path
 
-    knobs = ", ".join(f"{axis.rule}.{axis.knob}={_knob(result, axis)}" for axis in job.space.axes)
+    values = {(k := f"{axis.rule}.{axis.knob}"): result.knobs[k] for axis in job.space.axes}
+    knobs = ", ".join(
+        f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()
+    )
     failed = sum(trial.status != "ok" for trial in result.trials)
     reporter.say(
         f"{job.name}: {shown(job.aim, result.score)} with {knobs}; "
@@ -190,8 +151,3 @@ def _show(reporter: Reporter, job: Job, result: Tuned, experiment: Experiment) -
     )
     if len(result.trials) < result.budget:
         reporter.say(f"{job.name}: there are no further settings to try.")
-
-
-def _knob(result: Tuned, axis: Any) -> str:
-    value = result.knobs[f"{axis.rule}.{axis.knob}"]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,34 +1,33 @@
-"""`bench verify`: computes a few stored rows again, and says whether they are what they say."""
+"""`bench verify`: recomputes a few stored rows and compares them with the stored values."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import DeviceOption, ExperimentOption, PluginOption, ResultsOption, begin
+from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from bench.experiment.inversion_rows import InversionRow
     from bench.experiment.rows import Row
-    from bench.sweep.verify import Finding
-    from bench.system.progress import Reporter
 
 
 def verify_command(
-    cells: Annotated[int, typer.Option(min=1, help="Rows to compute again.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at a time, as the sweep had.")] = 256,
-    experiment: ExperimentOption = DEFAULT_EXPERIMENT,
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    plugin: PluginOption = None,
+    cells: Annotated[int, typer.Option(min=1, help="Rows to recompute.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of rows.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of the sweep.")] = 256,
+    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    plugin: options.Plugins = None,
 ) -> None:
-    """Compute a few stored rows again and compare; exit status 1 if one differs."""
+    """Recompute a few stored rows and compare; exit status 1 if one differs."""
     from bench.experiment.inversion_rows import InversionRow, read_inversion
     from bench.experiment.rows import Changed, read_row
     from bench.experiment.suite import flags
@@ -36,7 +35,7 @@ def verify_command(
     from bench.sweep.verify import Finding, verify_row
     from bench.system.devices import resolve_device
 
-    reporter, found = begin(plugin, results, experiment)
+    reporter, found = options.begin(plugin, results, experiment)
     where = resolve_device(device)
     rows: list[tuple[Path, Row | InversionRow]] = []
     findings: list[Finding] = []
@@ -51,7 +50,7 @@ def verify_command(
     total = len(rows) + len(findings)
     for path, row in rows:
         if (path.parent.name, path.stem) != (row.run, row.key[:24]):
-            text = f"its name is that of another cell; its own is {row.key[:24]}"
+            text = f"its name is that of another cell; it should be {row.key[:24]}"
             findings.append(Finding(path, "differs", text))
     able = [(path, row) for path, row in rows if row.status == "ok"]
     picked = random.Random(seed).sample(able, min(cells, len(able)))
@@ -62,22 +61,18 @@ def verify_command(
             else:
                 findings.append(verify_row(path, row, found, where, batch))
             bar.update(done + 1, f"{row.run} g={row.guidance:g}")
-    _show(reporter, findings, total)
-
-
-def _show(reporter: Reporter, findings: list[Finding], total: int) -> None:
-    for found in findings:
-        if found.verdict in ("differs", "stale"):
-            reporter.say(f"{found.path}: {found.verdict}, {found.text}.")
-    count = {v: sum(f.verdict == v for f in findings) for v in ("equal", "close", "stale")}
-    largest = max((f.largest for f in findings), default=0.0)
+    for finding in findings:
+        if finding.verdict in ("differs", "stale"):
+            reporter.say(f"{finding.path}: {finding.verdict}, {finding.text}.")
+    count = Counter(finding.verdict for finding in findings)
+    largest = max((finding.largest for finding in findings), default=0.0)
     reporter.say(
-        f"Of {total} rows {len(findings)} were looked at: {count['equal']} equal to the last bit, "
-        f"{count['close']} equal but for rounding (largest relative difference {largest:.1e}), "
+        f"Checked {len(findings)} of {total} rows: {count['equal']} equal bit for bit, "
+        f"{count['close']} equal up to rounding (largest relative difference {largest:.1e}), "
         f"{count['stale']} stale.",
     )
-    wrong = sum(f.verdict == "differs" for f in findings)
-    if wrong:
+    if count["differs"]:
         raise UserError(
-            f"{wrong} rows differ from what their cells give: remove those files and sweep again."
+            f"{count['differs']} rows differ from their recomputed values: remove those files and "
+            "sweep again."
         )

@@ -1,4 +1,4 @@
-"""Which row of a prepared file an image gets: splits one after the other, each shuffled."""
+"""The row of each image in a prepared file: training, then reference split, both shuffled."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ class Arrangement:
 
 
 def arrange(listing: Listing, source: object) -> Arrangement:
-    """Rows of a fixed order that depends on the listing alone.
+    """Rows in a fixed order that depends only on the listing.
 
-    Sources are often sorted by class, and the first images of a split stand for all of it in
-    places such as the real-versus-real floor: both splits are shuffled. Without a reference split
-    min(10,000, n / 10) training images are held out, as many of each class as can be, at most
-    half of one.
+    Both splits are shuffled, because sources are often sorted by class and the first images of a
+    split may stand for all of it, as in the real-versus-real floor. Without a reference split,
+    min(10,000, n / 10) training images are held out, balanced over classes, at most half of each.
     """
     n, train_n = len(listing.labels), listing.train_n
     rng = np.random.Generator(np.random.Philox(key=derive_seed("prepared", "order")))
@@ -52,7 +51,7 @@ def arrange(listing: Listing, source: object) -> Arrangement:
 
 
 def _held_out(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.bool_]:
-    """The first images of every class, by a quota that is equal as far as it can be."""
+    """The first images of every class, by quotas that are as equal as possible."""
     total = min(HOLD_OUT_N, len(labels) // HOLD_OUT_SHARE)
     counts = np.bincount(labels, minlength=classes)
     quota = np.minimum(total // classes + (np.arange(classes) < total % classes), counts // 2)

@@ -1,4 +1,4 @@
-"""What a data set is: two splits, labels, class names and a hash; and which are registered."""
+"""The base of data sets (two splits with labels and a hash, class names) and their registry."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Split:
     """Samples uint8 (N, C, H, W) for images or float32 (N, D) for vectors; labels int64 (N,)."""
 
     samples: Tensor | FileRows
-    """A tensor, or rows of a file: both give tensors for slices and index tensors."""
+    """Both types return tensors for slices and index tensors."""
     labels: Tensor
     known_hash: str = ""
-    """`hash`, for splits too large to be hashed at every start."""
+    """`hash` of a split that is too large to be hashed at every start."""
 
     def __post_init__(self) -> None:
         expected = torch.uint8 if self.samples.ndim == 4 else torch.float32
@@ -38,7 +38,7 @@ class Split:
         return len(self.labels)
 
     def part(self, start: int, stop: int) -> Split:
-        """Samples [start, stop), not copied and not read."""
+        """Samples [start, stop), without copying or reading."""
         samples = self.samples
         own = samples[start:stop] if isinstance(samples, Tensor) else samples.part(start, stop)
         return Split(own, self.labels[start:stop])
@@ -49,16 +49,16 @@ class Split:
         if self.known_hash:
             return self.known_hash
         digest = hashlib.sha256(f"{tuple(self.samples.shape)} {self.samples.dtype}".encode())
-        for start in range(0, len(self), HASHED_AT_ONCE):  # of a file, not all is held at once
+        for start in range(0, len(self), HASHED_AT_ONCE):  # a file may exceed memory
             digest.update(self.samples[start : start + HASHED_AT_ONCE].contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
 
 class Dataset(ABC):
-    """A data set by name. `train` is what methods see, `reference` what metrics compare with.
+    """A data set by name. Methods use `train`, metrics compare with `reference`.
 
-    The two are disjoint, and an extractor that is trained is trained on `train`.
+    The two are disjoint. Trained extractors are trained on `train`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Dataset(ABC):
     extractors: tuple[str, ...]
     default_samples: int
     reference_split: str = "reference"
-    """What rows call the split that metrics compare with."""
+    """The name in rows of the split that metrics compare with."""
 
     @property
     @abstractmethod
@@ -77,12 +77,12 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def train(self) -> Split:
-        """What methods are trained on."""
+        """The samples that methods are trained on."""
 
     @property
     @abstractmethod
     def reference(self) -> Split:
-        """What generated samples are compared with."""
+        """The samples that generated samples are compared with."""
 
 
 DATASETS: dict[str, type[Dataset]] = {}
@@ -90,12 +90,12 @@ D = TypeVar("D", bound=type[Dataset])
 
 
 def register(cls: D) -> D:
-    """Class decorator that enters a data set under its `name`; a taken name is an error."""
-    taken = DATASETS.get(cls.name)
-    if taken is not None and (taken.__module__, taken.__qualname__) != (
-        cls.__module__,
-        cls.__qualname__,
-    ):
-        raise ValueError(f"a data set named {cls.name!r} is registered by {taken.__module__}")
+    """Class decorator that registers a data set by its `name`; ValueError if that is taken."""
+    taken = DATASETS.setdefault(cls.name, cls)
+    # Reloading a module registers the same class again.
+    if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(
+            f"a data set named {cls.name!r} is already registered by {taken.__module__}"
+        )
     DATASETS[cls.name] = cls
     return cls

@@ -1,7 +1,7 @@
-"""Pickled batches of images as published for CIFAR and downsampled ImageNet, read without trust.
+"""Untrusted pickled batches of images, as published for CIFAR and downsampled ImageNet.
 
-numpy writes an array as a call of `_reconstruct` and a state (version, shape, dtype, order,
-bytes); stand-ins take the state and build the array from its bytes.
+numpy pickles an array as a call of `_reconstruct` and a state (version, shape, dtype, order,
+bytes). The classes here take the state and build the array from its bytes.
 """
 
 from __future__ import annotations
@@ -11,21 +11,19 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.decode import Pixels
 from bench.data.labels import CLASSES_MOST, Labels, whole_numbers
 from bench.data.pickles import read_pickle
 from bench.data.trees import damage_named
 from bench.system.errors import UserError
 
-if TYPE_CHECKING:  # the package imports this module
-    from bench.data.sources.base import Pixels
-
 MAX_BATCH = 1 << 32
-"""Bytes; those of ImageNet at 64x64 have 1.6e9."""
+"""Bytes; the batches of ImageNet at 64x64 have 1.6e9."""
 _DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 _ORDERS = ("|", "<", ">", "=")
 
@@ -47,7 +45,7 @@ class _DType:
 
 
 class _Array:
-    """numpy's ndarray in a pickle; `value` once its state is there."""
+    """numpy's ndarray in a pickle; `value` is set with its state."""
 
     value: npt.NDArray[Any]
 
@@ -89,7 +87,7 @@ _TABLE: Mapping[tuple[str, str], Any] = {
 
 
 def read_batch(path: Path, file: IO[bytes], name: str) -> dict[str, Any]:
-    """The dictionary that the file `name` within `path` holds, keys as text, arrays as numpy's."""
+    """The dictionary in the file `name` of `path`, with text as keys and numpy arrays."""
     with damage_named(path, name):
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -102,7 +100,7 @@ def read_batch(path: Path, file: IO[bytes], name: str) -> dict[str, Any]:
         except UserError as error:
             raise UserError(f"{path}: {name!r} cannot be read. {error}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: {name!r} is not a batch, which is a dictionary with 'data'.")
+        raise UserError(f"{path}: {name!r} is not a batch, a dictionary with 'data'.")
     return {
         key.decode("latin1") if isinstance(key, bytes) else str(key): (
             value.value if isinstance(value, _Array) and hasattr(value, "value") else value
@@ -114,7 +112,7 @@ def read_batch(path: Path, file: IO[bytes], name: str) -> dict[str, Any]:
 def batch_pixels(
     path: Path, name: str, batch: Mapping[str, Any], side: int | None = None
 ) -> Pixels:
-    """`data` as uint8 (n, 3, H, H), a view; planes of red, green and blue in a row."""
+    """`data` as a view, uint8 (n, 3, H, H); a row holds the planes of red, green and blue."""
     data = batch.get("data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
         raise UserError(f"{path}: {name!r} has no 'data' of uint8 (n, 3 * H * W).")
@@ -122,7 +120,7 @@ def batch_pixels(
 
 
 def planes(path: Path, name: str, columns: int, side: int | None = None) -> tuple[int, int, int]:
-    """(3, H, H) of a row with as many columns, H being `side` where that is given."""
+    """(3, H, H) for a row of this many columns; H must be `side` if that is given."""
     found = math.isqrt(columns // 3)
     if found == 0 or 3 * found * found != columns or side not in (None, found):
         expected = "3 * H * H" if side is None else str(3 * side * side)
@@ -131,13 +129,13 @@ def planes(path: Path, name: str, columns: int, side: int | None = None) -> tupl
 
 
 def batch_labels(path: Path, name: str, labels: object, n: int) -> Labels:
-    """Labels, a list or an array of whole numbers, as int64 (n,)."""
+    """Labels, from a list or array of whole numbers, as int64 (n,)."""
     if isinstance(labels, list) and all(
         type(label) is int and abs(label) < 1 << 31 for label in labels
     ):
         labels = np.array(labels, dtype=np.int64)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise UserError(f"{path}: {name!r} has no 'labels' that are a list of whole numbers.")
+        raise UserError(f"{path}: {name!r} has no 'labels', a list of whole numbers.")
     if len(labels) != n:
         raise UserError(f"{path}: {name!r} has {n} images and {len(labels)} labels.")
     try:

@@ -1,4 +1,4 @@
-"""What is recorded beside a prepared data set, and where prepared data sets lie."""
+"""The card of a prepared data set, its folder, and the names that it may have."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from bench.system.errors import UserError, explain
-from bench.system.files import read_whole
+from bench.data.base import DATASETS
+from bench.data.decode import LOSSY, Decoded, Geometry
+from bench.data.sources import Listing
+from bench.system.bounds import read_json
+from bench.system.errors import UserError, check_name
 from methods import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"
@@ -19,7 +22,7 @@ CARD, IMAGES, LABELS, STAMP = "card.json", "images.npy", "labels.npy", "stamp.js
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-"""In the official order, which is the alphabetical one."""
+"""In the official order, which is alphabetical."""
 CIFAR10_SHAPE = (3, 32, 32)
 _ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|zip|gz|bz2|xz)$", re.IGNORECASE)
 _OFFICIAL = {
@@ -32,9 +35,9 @@ _OFFICIAL = {
 class DataCard(Settings):
     """Content and origin of a prepared data set.
 
-    `train` and `reference` are ranges of rows [start, stop). `source_sha256` is of a source that
-    is one file, `source_listing` of the names and sizes within a folder. `converted` counts image
-    files of other modes than the set's by their mode, such as grey ones that became RGB.
+    `train` and `reference` are ranges of rows [start, stop). `source_sha256` is the hash of a
+    source file, `source_listing` that of the names and sizes in a folder. `converted` counts image
+    files of other modes than the set's by mode, such as grey ones converted to RGB.
     """
 
     format: Literal[1] = 1
@@ -85,9 +88,8 @@ class DataCard(Settings):
 
 
 def data_root() -> Path:
-    """Where prepared data sets lie: $GUIDANCE_BENCH_DATA, or a per-user cache folder."""
-    own = os.environ.get(DATA_FOLDER_VARIABLE)
-    if own:
+    """The folder of prepared data sets: $GUIDANCE_BENCH_DATA, or a per-user cache folder."""
+    if own := os.environ.get(DATA_FOLDER_VARIABLE):
         return Path(own).expanduser()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "guidance-bench" / "data"
@@ -95,28 +97,19 @@ def data_root() -> Path:
 
 def prepared_names(root: Path | None = None) -> list[str]:
     """The names of all prepared data sets, sorted."""
-    folder = data_root() if root is None else root
-    if not folder.is_dir():
-        return []
-    return sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".") and (entry / CARD).is_file()
-    )
+    found = (card.parent for card in (root or data_root()).glob(f"*/{CARD}") if card.is_file())
+    return sorted(folder.name for folder in found if not folder.name.startswith("."))
 
 
 def read_data_card(folder: Path) -> DataCard:
-    """The card in a prepared data set's folder; a damaged or foreign one is a UserError."""
+    """The card in the folder of a prepared data set; UserError if it is damaged or foreign."""
     path = folder / CARD
-    try:
-        card = DataCard.model_validate_json(read_whole(path))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not a data set's card of this version ({explain(error)}): remove {folder} "
-            "and prepare it again."
-        ) from None
+    card = read_json(
+        path,
+        DataCard.model_validate_json,
+        "a data set's card of this version",
+        f"remove {folder} and prepare it again",
+    )
     if card.name != folder.name:
         raise UserError(
             f"{folder} holds the data set {card.name!r}: a prepared data set keeps its name; "
@@ -126,14 +119,14 @@ def read_data_card(folder: Path) -> DataCard:
 
 
 def title_of(name: str, class_names: tuple[str, ...], shape: tuple[int, ...], lossy: bool) -> str:
-    """What people are shown: CIFAR-10 by its classes and shape, otherwise the name."""
+    """The displayed name: CIFAR-10 by its classes and shape, otherwise `name`."""
     if class_names == CIFAR10_CLASSES and shape == CIFAR10_SHAPE:
         return "CIFAR-10 (JPEG)" if lossy else "CIFAR-10"
     return name
 
 
 def name_of(source: Path) -> str:
-    """The name of a data set by its source: the file's or folder's, without archive suffixes."""
+    """The default name of a data set: the file's or folder's, without archive suffixes."""
     name = source.resolve().name
     while (shorter := _ARCHIVE.sub("", name)) != name:
         name = shorter
@@ -142,5 +135,41 @@ def name_of(source: Path) -> str:
 
 def prepared_cards(root: Path | None = None) -> list[DataCard]:
     """The cards of all prepared data sets, by name."""
-    place = data_root() if root is None else root
-    return [read_data_card(place / name) for name in prepared_names(place)]
+    return [read_data_card((root or data_root()) / name) for name in prepared_names(root)]
+
+
+def check_data_name(name: str) -> str:
+    """`name` if a prepared data set may have it; UserError otherwise."""
+    check_name("data set", name)
+    if name in DATASETS:
+        raise UserError(
+            f"The name {name!r} is taken by a built-in data set or a plugin; choose another with "
+            "--dataset.",
+            code=2,
+        )
+    return name
+
+
+def check_reserved(name: str, listing: Listing, geometry: Geometry) -> None:
+    """UserError for another data set named cifar10, which is compared with published numbers."""
+    if name != "cifar10":
+        return
+    numbered = tuple(str(k) for k in range(10))
+    if listing.class_names not in (CIFAR10_CLASSES, numbered) or geometry.size is not None:
+        raise UserError(_reserved("these are other classes, or resized"), code=2)
+    if listing.shape not in (None, CIFAR10_SHAPE):
+        raise UserError(_reserved(f"these are {listing.shape}"), code=2)
+
+
+def check_original(name: str, what: str, image: Decoded) -> None:
+    """UserError if a data set called cifar10 has an image that is not an original of CIFAR-10."""
+    if name == "cifar10" and (image.format in LOSSY or image.pixels.shape != CIFAR10_SHAPE):
+        size = "x".join(map(str, image.pixels.shape))
+        raise UserError(_reserved(f"{what!r} is {image.format or 'raw'} of {size}"), code=2)
+
+
+def _reserved(why: str) -> str:
+    return (
+        "The name 'cifar10' is for the original pixels of CIFAR-10, which are compared with "
+        f"published numbers, and {why}: use another name, such as --dataset cifar10-jpeg."
+    )

@@ -32,24 +32,25 @@ FORMATS = {
 }
 """Formats that are read, by Pillow's names, and their suffixes.
 
-Pillow reads others too, one of which, PostScript, is a program that it runs.
+Pillow reads more, among them PostScript, which is a program that it runs.
 """
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 LOSSY = ("JPEG", "MPO", "WEBP")
 PIXELS_MOST = 1 << 26
-"""Pixels of one image; three quarters of what Pillow warns of."""
+"""Pixels of one image; Pillow warns from 4/3 of that."""
 GREY = ("1", "L")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr", "HSV", "LAB")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+Pixels = npt.NDArray[np.uint8]
 _FILTERS = {"box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How images come to one size: None for `size` means that they have it already.
+    """How images are brought to one size; `size` None keeps their size.
 
-    "center" cuts the largest square out of the middle, "none" squeezes the whole image; both
-    resize to (size, size) afterwards, antialiased.
+    `crop` "center" cuts out the largest central square, "none" squeezes the whole image. Both are
+    then resized to (size, size), antialiased.
     """
 
     size: int | None = None
@@ -62,7 +63,7 @@ AS_IT_IS = Geometry()
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels uint8 (C, H, W); `mode` and `format` of the file that they come from."""
+    """Pixels uint8 (C, H, W); `mode` and `format` of their file."""
 
     pixels: npt.NDArray[np.uint8]
     mode: str
@@ -75,15 +76,15 @@ def is_image(name: str) -> bool:
 
 
 def read_head(content: bytes, where: Path | str) -> tuple[bool, tuple[int, int]]:
-    """Whether an image is grey, and its (width, height), told by its header alone."""
+    """Whether an image is grey, and its (width, height); only the header is read."""
     with _opened(content, where) as image:
         return image.mode in GREY, image.size
 
 
 def channels_of(images: Iterable[tuple[bytes | npt.NDArray[np.uint8], Path | str]]) -> int:
-    """1 if all images are grey, otherwise 3, told by headers up to the first image in colour.
+    """1 if all images are grey, otherwise 3; reads headers up to the first image in colour.
 
-    Arrays (C, H, W) are of one kind all.
+    Arrays (C, H, W) have the channels of the first.
     """
     for content, where in images:
         if isinstance(content, np.ndarray):
@@ -103,8 +104,8 @@ def decode(
 ) -> Decoded:
     """One image with 1 or 3 `channels`, from a file's bytes or from uint8 (C, H, W).
 
-    Grey becomes colour, and colour becomes grey with `to_grey`; transparency is dropped. An image
-    that cannot be used is a UserError that calls it `where`.
+    Grey becomes colour, and colour becomes grey with `to_grey`; transparency is dropped. Raises
+    UserError, in which the image is called `where`, if it cannot be used.
     """
     if isinstance(content, np.ndarray):
         if geometry.size is None or content.shape[1:] == (geometry.size, geometry.size):
@@ -115,7 +116,7 @@ def decode(
     with _opened(content, where) as image:
         mode, kind = image.mode, image.format or ""
         if channels == 1 and mode not in GREY and not to_grey:
-            raise UserError(f"{where} is in colour, and grey images are asked for.")
+            raise UserError(f"{where} is in colour; grey images are needed.")
         wanted = "L" if channels == 1 else "RGB"
         # A palette with transparency has to be resolved before it can be dropped.
         whole = image.convert("RGBA") if mode in ("P", "PA") else image
@@ -125,7 +126,7 @@ def decode(
 
 @contextmanager
 def _opened(content: bytes, where: Path | str) -> Iterator[Image.Image]:
-    """An image whose header was checked and whose pixels were not read yet."""
+    """An image with a checked header; its pixels are not read yet."""
     try:
         with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
             if image.width * image.height > PIXELS_MOST:
@@ -155,7 +156,7 @@ def _fit(image: Image.Image, geometry: Geometry) -> Image.Image:
         width, height = image.size
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
-        # Cut first: a filter that is given a box reaches beyond its edges.
+        # Crop first: with `box=`, a filter reaches beyond the edges of the box.
         image = image.crop((left, top, left + side, top + side))
     return image.resize((geometry.size, geometry.size), _FILTERS[geometry.resize])
 

@@ -1,4 +1,4 @@
-"""Data sets by name: registered ones, and those that were prepared."""
+"""Data sets by name, registered or prepared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from methods import METHODS
 
 
 def find_dataset(name: str) -> Dataset:
-    """The registered or prepared data set, or a UserError with the closest match."""
+    """The registered or prepared data set; UserError, with the closest match, if unknown."""
     if name in DATASETS:
         return DATASETS[name]()
     prepared = prepared_names()
@@ -18,7 +18,7 @@ def find_dataset(name: str) -> Dataset:
         return PreparedDataset(data_root() / name)
     if any(name == p.dataset for method in METHODS.values() for p in method.presets.values()):
         raise UserError(
-            f"The data set {name!r} is not prepared yet; from its archive or folder: bench data "
+            f"The data set {name!r} is not prepared yet. Prepare its archive or folder: bench data "
             f"prepare SOURCE --dataset {name} (or bench train --data SOURCE --dataset {name}).",
             code=2,
         )

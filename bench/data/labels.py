@@ -1,4 +1,4 @@
-"""The class of every image: by its folder, by an index beside the images, or by an array."""
+"""The class of every image: by its folder, by an index next to the images, or by an array."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from bench.system.files import read_whole
 Labels = npt.NDArray[np.int64]
 
 INDEX = "dataset.json"
-"""Of EDM and StyleGAN: `{"labels": [["00000/img00000000.png", 6], ...]}` beside the images."""
+"""The index of EDM and StyleGAN: `{"labels": [["00000/img00000000.png", 6], ...]}`."""
 INDEX_MOST = 1 << 29
 CLASSES_MOST = 100_000
 TRAIN = ("train", "training")
 REFERENCE = ("test", "val", "valid", "validation")
-"""Folders of splits; of several references the first of these names is used."""
+"""Folders of splits; the first of these references that exists is used."""
 
 
 def split_and_class(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """The split of every image, in lower case, and the folders below it, each '' if there is none.
+    """The split of every image, in lower case, and the folders below it; '' if there is none.
 
-    The folders that all images share are left out, except the last: it is the only class.
+    Folders shared by all images are skipped, except the last, which is then the only class.
     """
     parents = [PurePosixPath(path).parts[:-1] for path in paths]
     deepest, root = max(map(len, parents), default=0), 0
@@ -51,8 +51,8 @@ def is_split(name: str) -> bool:
 def folder_labels(paths: Sequence[str]) -> Labels | None:
     """Classes (N,) by the folders of images, in the order of their names.
 
-    None if an image lies in no folder of a class. Splits are no classes, unless images lie beside
-    them: then one is a class that is called 'train'.
+    None if an image is not in a class folder. Split folders are not classes, unless other images
+    are next to them: then a folder called 'train' is a class.
     """
     found = split_and_class(paths)
     folders = [folder for _, folder in found]
@@ -62,7 +62,7 @@ def folder_labels(paths: Sequence[str]) -> Labels | None:
 
 
 def numbered(names: Sequence[str]) -> tuple[tuple[str, ...], Labels]:
-    """The different names in order, and the number (N,) of each name among them."""
+    """The distinct names in order, and the index (N,) of each name among them."""
     classes, labels = np.unique(np.array(names, dtype=object), return_inverse=True)
     return tuple(classes.tolist()), labels.astype(np.int64)
 
@@ -70,7 +70,7 @@ def numbered(names: Sequence[str]) -> tuple[tuple[str, ...], Labels]:
 def index_labels(tree: Tree, paths: Sequence[str]) -> Labels | None:
     """Classes (N,) of images by the tree's dataset.json; None if it has no labels.
 
-    UserError unless it labels each of these images once, and nothing else.
+    Raises UserError unless it labels each of these images once, and no others.
     """
     ((_, text),) = tree.contents([INDEX], INDEX_MOST)
     try:
@@ -89,19 +89,19 @@ def index_labels(tree: Tree, paths: Sequence[str]) -> Labels | None:
                 table[name] = label
             case _:
                 raise UserError(
-                    f"{tree.path}: {INDEX} has the entry {str(pair)[:80]}, and not something like "
-                    '["00000/img00000000.png", 6], once an image.'
+                    f"{tree.path}: {INDEX} has the entry {str(pair)[:80]}: it needs one entry per "
+                    'image, such as ["00000/img00000000.png", 6].'
                 )
     for path in paths:
         if path not in table:
             raise UserError(f"{tree.path}: {INDEX} has no label for {path!r}.")
     for path in table.keys() - set(paths):
-        raise UserError(f"{tree.path}: {INDEX} labels {path!r}, which is not there.")
+        raise UserError(f"{tree.path}: {INDEX} labels {path!r}, which is missing.")
     return np.array([table[path] for path in paths], dtype=np.int64)
 
 
 def whole_numbers(found: object, n: int, least: int = 0) -> Labels:
-    """An array as classes (n,); ValueError unless it has `n` whole numbers from `least` on."""
+    """An array as classes (n,); ValueError unless it has `n` whole numbers, at least `least`."""
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or found.shape != (n,):
         kind = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else "no array"
         raise ValueError(f"{kind}, not one whole number for each of {n:,}")
@@ -111,17 +111,16 @@ def whole_numbers(found: object, n: int, least: int = 0) -> Labels:
 
 
 def read_labels(path: Path, n: int) -> Labels:
-    """Classes (n,) from an .npy array, or from text with one whole number a line."""
+    """Classes (n,) from an .npy array, or from text with one whole number per line."""
     try:
         if path.suffix.lower() == ".npy":
             found = read_array(path, 8 * n + HEADER_MOST)
         else:
-            text = read_whole(path).decode("utf-8")
-            found = np.array([int(line) for line in text.split()], np.int64)
+            found = np.array([int(line) for line in read_whole(path).decode().split()], np.int64)
     except DAMAGE as error:
         raise UserError(
             f"{path} holds no classes ({said(error)}): give an .npy array or text with one whole "
-            "number a line."
+            "number per line."
         ) from None
     try:
         return whole_numbers(found, n)
@@ -132,9 +131,9 @@ def read_labels(path: Path, n: int) -> Labels:
 def check_labels(
     labels: Labels, class_names: Sequence[str], train_n: int, path: object, first: int = 0
 ) -> Labels:
-    """`labels` if they are in [0, K) and every class has a training image, else a UserError.
+    """`labels`; UserError unless they are in [0, K) and every class has a training image.
 
-    `first` is the number that the source gives to class 0.
+    `first` is the source's number of class 0.
     """
     count = len(class_names)
     if len(labels) == 0 or train_n == 0:

@@ -1,8 +1,8 @@
-"""Pickles read without trust: a stack machine that can call nothing but what it is handed.
+"""Untrusted pickles: a stack machine that calls only the functions in a given table.
 
-Python's own unpickler is not used at all. Opcodes are those of PEP 3154 and `pickletools`; the few
-that exist to name or build arbitrary objects (INST, OBJ, NEWOBJ_EX, extension codes, out-of-band
-buffers) are refused, whatever they name.
+Python's own unpickler is not used. `pickletools` names the opcodes and parses their arguments.
+Opcodes that only serve to name or build arbitrary objects (INST, OBJ, NEWOBJ_EX, extension codes,
+out-of-band buffers) are always refused.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import codecs
 import io
 import pickletools
-import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -24,7 +24,7 @@ LINE = 4096
 LONG = 1024
 SMALL = 1 << 20
 
-_NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
+_OPCODES = {ord(op.code): op for op in pickletools.opcodes}
 _KEYS = (str, bytes, int, bool, type(None))
 _ENCODINGS = {"ascii", "latin1", "bytes"}
 
@@ -37,20 +37,20 @@ def read_pickle(
     encoding: str = "ASCII",
     max_opcodes: int = MAX_OPCODES,
 ) -> Any:
-    """The object of the pickle that starts at the position of `data`, which is left behind it.
+    """The object of the pickle that starts at the position of `data`; stops right after it.
 
-    `table` maps exact (module, name) pairs to what stands for them: callables, or constants that
-    cannot be called. Only they are called (REDUCE, NEWOBJ), and only instances of classes among
-    them that define `__setstate__` take a state (BUILD); every other name is refused, and a dotted
-    name is one name. `persistent` answers persistent ids. `encoding` of Python 2's strings is
-    "ASCII", "latin1", or "bytes" to keep them as they are.
+    `table` maps exact (module, name) pairs to callables or constants. Only these callables are
+    called (REDUCE, NEWOBJ), and only instances of classes in the table that define `__setstate__`
+    take a state (BUILD). Every other name is refused; a dotted name is one name. `persistent`
+    resolves persistent ids. `encoding` of Python 2's strings is "ASCII", "latin1", or "bytes" to
+    keep them as bytes.
 
-    `data` must be seekable; declared lengths are compared with what is left of it before anything
-    is read. Containers cannot hold themselves, are at most MAX_DEPTH deep, and a walk that visits
-    shared parts as often as they occur sees at most MAX_SIZE objects, so that the result can be
-    walked naively. Dictionary keys are text, bytes, None and whole numbers below 2^20.
+    `data` must be seekable; a declared length is compared with the bytes left before anything is
+    read. Containers cannot contain themselves, are at most MAX_DEPTH deep, and hold at most
+    MAX_SIZE objects, shared ones counted at every occurrence, so that a plain recursive walk over
+    the result is safe. Dictionary keys are text, bytes, None and whole numbers below 2^20.
 
-    Raises UserError with one sentence for anything else.
+    Raises UserError for anything else.
     """
     if encoding.lower() not in _ENCODINGS:
         raise ValueError(f"encoding must be ASCII, latin1 or bytes, got {encoding!r}")
@@ -62,13 +62,13 @@ def _refuse(what: str) -> UserError:
 
 
 def _shown(*parts: object) -> str:
-    """Names of unknown origin, short and free of control characters."""
+    """Untrusted names, short and free of control characters."""
     text = ".".join(part if isinstance(part, str) else repr(type(part)) for part in parts)
     return ascii(text[:100])[1:-1]
 
 
 class _Source:
-    """Bytes of a stream, never more asked for than there are."""
+    """A stream that refuses to read more bytes than are left."""
 
     def __init__(self, data: BinaryIO) -> None:
         self.data = data
@@ -76,7 +76,7 @@ class _Source:
         self.left = data.seek(0, io.SEEK_END) - start
         data.seek(start)
 
-    def take(self, count: int) -> bytes:
+    def read(self, count: int) -> bytes:
         if not 0 <= count <= self.left:
             raise _refuse(f"it declares {count:,} bytes where {self.left:,} are left")
         found = self.data.read(count)
@@ -85,23 +85,23 @@ class _Source:
         self.left -= count
         return found
 
-    def number(self, width: int, *, signed: bool = False) -> int:
-        return int.from_bytes(self.take(width), "little", signed=signed)
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.read(width), "little")
 
-    def line(self) -> bytes:
+    def readline(self) -> bytes:
         found = self.data.readline(min(LINE, self.left))
         self.left -= len(found)
         if not found.endswith(b"\n"):
             raise _refuse("a line of text in it is too long or ends early")
-        return found[:-1]
+        return found
 
 
 @dataclass(slots=True, eq=False)
 class _Item:
     """A value on the stack, with the depth and the number of objects below it.
 
-    `fresh`: a container made here, which may be filled. `used`: part of something else, whose
-    measures depend on it; it changes no more, which is why cycles cannot arise.
+    `fresh`: a container made here, which may be filled. `used`: part of another value. It can no
+    longer change, so that cycles cannot arise.
     """
 
     value: Any
@@ -122,15 +122,20 @@ class _Item:
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_INTEGERS = {"BININT": (4, True), "BININT1": (1, False), "BININT2": (2, False)}
+_LITERALS = {
+    "INT", "LONG", "FLOAT", "BININT", "BININT1", "BININT2", "BINFLOAT", "UNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
+    "BYTEARRAY8",
+}  # fmt: skip
+"""Opcodes that push their argument."""
 _LONGS = {"LONG1": 1, "LONG4": 4}
-_TEXT = {"SHORT_BINUNICODE": 1, "BINUNICODE": 4, "BINUNICODE8": 8}
-_BYTES = {"SHORT_BINBYTES": 1, "BINBYTES": 4, "BINBYTES8": 8}
 _OLD_TEXT = {"SHORT_BINSTRING": 1, "BINSTRING": 4}
 _EMPTY: dict[str, type[Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_PUTS = {"BINPUT": 1, "LONG_BINPUT": 4}
-_GETS = {"BINGET": 1, "LONG_BINGET": 4}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "TUPLE": None}
+_FILLS = {"APPEND": 1, "SETITEM": 2, "APPENDS": None, "SETITEMS": None, "ADDITEMS": None}
+"""Opcodes and the number of items that they take; None: all down to a mark."""
+_GETS = {"GET", "BINGET", "LONG_BINGET"}
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 
 
 @dataclass
@@ -150,15 +155,16 @@ class _Machine:
         self.classes = {value for value in self.table.values() if isinstance(value, type)}
         while True:
             code = self.source.number(1)
-            name = _NAMES.get(code)
-            if name is None:
-                raise _refuse(f"byte {code} is no opcode; the file is damaged or no pickle")
+            op = _OPCODES.get(code)
+            if op is None:
+                raise _refuse(f"byte {code} is no opcode; the file is damaged or not a pickle")
+            name = op.name
             if name == "STOP":
                 return self._pop().value
             self.done += 1
             if self.done > self.max_opcodes:
                 raise _refuse(f"it has more than {self.max_opcodes:,} opcodes")
-            if not (self._leaf(name) or self._structure(name) or self._object(name)):
+            if not (self._leaf(op) or self._structure(op) or self._object(name)):
                 raise _refuse(f"it uses the opcode {name}, which checkpoints and data do not need")
 
     def _push(self, value: Any, children: Iterable[_Item] = (), *, fresh: bool = False) -> None:
@@ -168,46 +174,44 @@ class _Machine:
 
     def _pop(self) -> _Item:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise _refuse("it takes from an empty stack; the file is damaged or no pickle")
+            raise _refuse("it takes from an empty stack; the file is damaged or not a pickle")
         return self.stack.pop()
 
-    def _pop_to_mark(self) -> list[_Item]:
+    def _items(self, count: int | None) -> list[_Item]:
+        """The top `count` items in their order; None: all down to a mark."""
+        if count is not None:
+            return [self._pop() for _ in range(count)][::-1]
         if not self.marks:
-            raise _refuse("a mark is missing in it; the file is damaged or no pickle")
+            raise _refuse("a mark is missing in it; the file is damaged or not a pickle")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
-    def _leaf(self, name: str) -> bool:
+    def _argument(self, op: pickletools.OpcodeInfo) -> Any:
+        assert op.arg is not None
+        with _parsing(op.name):
+            return op.arg.reader(self.source)  # type: ignore[arg-type]
+
+    def _leaf(self, op: pickletools.OpcodeInfo) -> bool:
         """Opcodes that push a number, a text or bytes."""
-        source = self.source
-        if name in _TEXT:
-            self._push(_decoded(source.take(source.number(_TEXT[name])), "utf-8", "surrogatepass"))
+        name, source = op.name, self.source
+        if name in _LITERALS:
+            self._push(self._argument(op))
         elif name in _CONSTANTS:
             self._push(_CONSTANTS[name])
-        elif name in _INTEGERS:
-            width, signed = _INTEGERS[name]
-            self._push(source.number(width, signed=signed))
-        elif name == "BINFLOAT":
-            self._push(struct.unpack(">d", source.take(8))[0])
-        elif name in _BYTES:
-            self._push(source.take(source.number(_BYTES[name])))
         elif name in _OLD_TEXT:
-            self._push(self._old_text(source.take(source.number(_OLD_TEXT[name]))))
-        elif name == "BYTEARRAY8":
-            self._push(bytearray(source.take(source.number(8))))
+            self._push(self._old_text(source.read(source.number(_OLD_TEXT[name]))))
+        elif name == "STRING":
+            with _parsing(name):
+                raw = pickletools.read_stringnl(source, decode=False)  # type: ignore[arg-type]
+                raw = codecs.escape_decode(raw)[0]
+            self._push(self._old_text(raw))
         elif name in _LONGS:
             length = source.number(_LONGS[name])
             if length > LONG:
                 raise _refuse(f"it has a whole number of {length:,} bytes")
-            self._push(source.number(length, signed=True))
-        elif name in ("INT", "LONG", "FLOAT"):
-            self._push(_parsed(name, source.line()))
-        elif name == "STRING":
-            self._push(self._old_text(_unquoted(source.line())))
-        elif name == "UNICODE":
-            self._push(_decoded(source.line(), "raw-unicode-escape"))
+            self._push(int.from_bytes(source.read(length), "little", signed=True))
         else:
             return False
         return True
@@ -215,70 +219,51 @@ class _Machine:
     def _old_text(self, raw: bytes) -> str | bytes:
         return raw if self.encoding == "bytes" else _decoded(raw, self.encoding)
 
-    def _structure(self, name: str) -> bool:
+    def _structure(self, op: pickletools.OpcodeInfo) -> bool:
         """Opcodes of containers, of the memo and of the stack itself."""
-        if name in _GETS or name == "GET":
-            index = self.source.number(_GETS[name]) if name in _GETS else self._index()
+        name = op.name
+        if name in _GETS:
+            index = self._argument(op)
             if index not in self.memo:
                 raise _refuse(f"it recalls entry {index} of its memo, which it has not filled")
             self.stack.append(self.memo[index])
-        elif name in _PUTS or name in ("PUT", "MEMOIZE"):
-            self._put(name)
+        elif name in _PUTS:
+            index = len(self.memo) if name == "MEMOIZE" else self._argument(op)
+            if not 0 <= index <= self.done:
+                raise _refuse(f"it fills entry {index} of its memo after {self.done} opcodes")
+            item = self._pop()
+            self.stack.append(item)
+            self.memo[index] = item
         elif name == "MARK":
             self.marks.append(len(self.stack))
         elif name in _EMPTY:
             self._push(_EMPTY[name](), fresh=True)
         elif name in _TUPLES:
-            items = [self._pop() for _ in range(_TUPLES[name])][::-1]
+            items = self._items(_TUPLES[name])
             self._push(tuple(item.value for item in items), items)
-        elif name == "TUPLE":
-            items = self._pop_to_mark()
-            self._push(tuple(item.value for item in items), items)
-        elif name == "LIST":
-            items = self._pop_to_mark()
-            self._push([item.value for item in items], items, fresh=True)
-        elif name in ("DICT", "FROZENSET"):
-            items = self._pop_to_mark()
-            self._push({} if name == "DICT" else set(), fresh=True)
+        elif name in ("LIST", "DICT", "FROZENSET"):
+            items = self._items(None)
+            self._push({"LIST": list, "DICT": dict}.get(name, set)(), fresh=True)
             self._fill(items)
             if name == "FROZENSET":
                 self.stack[-1].value = frozenset(self.stack[-1].value)
                 self.stack[-1].fresh = False
-        elif name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"):
-            count = {"APPEND": 1, "SETITEM": 2}.get(name)
-            items = [self._pop() for _ in range(count)][::-1] if count else self._pop_to_mark()
-            self._fill(items)
+        elif name in _FILLS:
+            self._fill(self._items(_FILLS[name]))
         elif name == "POP" and self.marks and self.marks[-1] == len(self.stack):
             self.marks.pop()
         elif name == "POP":
             self._pop()
         elif name == "POP_MARK":
-            self._pop_to_mark()
+            self._items(None)
         elif name == "DUP":
             item = self._pop()
             self.stack += [item, item]
         elif name in ("PROTO", "FRAME"):
-            self.source.take(1 if name == "PROTO" else 8)
+            self._argument(op)
         else:
             return False
         return True
-
-    def _index(self) -> int:
-        found = _parsed("INT", self.source.line())
-        if not isinstance(found, int) or found < 0:
-            raise _refuse("an index of its memo is no whole number")
-        return found
-
-    def _put(self, name: str) -> None:
-        if name == "MEMOIZE":
-            index = len(self.memo)
-        else:
-            index = self.source.number(_PUTS[name]) if name in _PUTS else self._index()
-        if index > self.done:
-            raise _refuse(f"it fills entry {index} of its memo after {self.done} opcodes")
-        item = self._pop()
-        self.stack.append(item)
-        self.memo[index] = item
 
     def _fill(self, items: list[_Item]) -> None:
         """Add to the container on top of the stack."""
@@ -287,8 +272,8 @@ class _Machine:
         target.take_in(items)
         if target.used or not target.fresh:
             raise _refuse(
-                f"it adds to a {_shown(type(target.value).__name__)} that is no container, or is "
-                "already part of another or of itself"
+                f"it adds to a {_shown(type(target.value).__name__)} that is not a container, or "
+                "is already part of another or of itself"
             )
         values = [item.value for item in items]
         container = target.value
@@ -304,10 +289,10 @@ class _Machine:
             container.update(_key(value) for value in values)
 
     def _object(self, name: str) -> bool:
-        """Opcodes that name, call or restore what the table holds."""
+        """Opcodes that name, call or restore objects of the table."""
         if name == "GLOBAL":
-            module, attribute = self.source.line(), self.source.line()
-            self._name(_decoded(module, "utf-8"), _decoded(attribute, "utf-8"))
+            module, attribute = self._line("utf-8"), self._line("utf-8")
+            self._name(module, attribute)
         elif name == "STACK_GLOBAL":
             last, first = self._pop().value, self._pop().value
             self._name(first, last)
@@ -327,12 +312,14 @@ class _Machine:
         elif name in ("BINPERSID", "PERSID"):
             if self.persistent is None:
                 raise _refuse("it refers to objects outside itself by a persistent id")
-            text = name == "PERSID"
-            key = _Item(_decoded(self.source.line(), "ascii")) if text else self._pop()
+            key = _Item(self._line("ascii")) if name == "PERSID" else self._pop()
             self._push(self._guard("persistent id", self.persistent, key.value), [key])
         else:
             return False
         return True
+
+    def _line(self, encoding: str) -> str:
+        return _decoded(self.source.readline()[:-1], encoding)
 
     def _name(self, module: Any, name: Any) -> None:
         known = isinstance(module, str) and isinstance(name, str) and (module, name) in self.table
@@ -351,7 +338,7 @@ class _Machine:
             made = self._guard(".".join(named), called.__new__, called, *values)
         else:
             made = self._guard(".".join(named), called, *values)
-        # Only a fresh instance is surely nobody else's, so that filling it is filling it alone.
+        # Only a fresh instance is certainly not shared, so that filling it changes nothing else.
         fresh = type(made) is called and isinstance(made, (list, dict, set))
         self._push(made, [arguments], fresh=fresh)
         self.stack[-1].used = any(made is value for value in values)
@@ -362,7 +349,7 @@ class _Machine:
             return call(*values)
         except UserError:
             raise
-        except Exception as error:  # arguments of unknown origin may break anything
+        except Exception as error:  # untrusted arguments may raise anything
             problem = f"{name} in it has arguments that do not fit ({type(error).__name__})"
             raise _refuse(problem) from None
 
@@ -373,28 +360,16 @@ def _key(value: Any) -> Any:
     return value
 
 
-def _decoded(raw: bytes, encoding: str, errors: str = "strict") -> str:
+def _decoded(raw: bytes, encoding: str) -> str:
+    with _parsing("text"):
+        return raw.decode(encoding)
+
+
+@contextmanager
+def _parsing(what: str) -> Iterator[None]:
     try:
-        return raw.decode(encoding, errors)
-    except UnicodeDecodeError:
-        raise _refuse(f"a text in it is not {encoding}") from None
-
-
-def _parsed(name: str, line: bytes) -> int | float | bool:
-    if name == "INT" and line in (b"00", b"01"):  # how protocol 0 writes False and True
-        return line == b"01"
-    try:
-        if name == "FLOAT":
-            return float(line)
-        return int(line.removesuffix(b"L"))
-    except ValueError:
-        raise _refuse(f"{_shown(repr(line))} in it is no number") from None
-
-
-def _unquoted(line: bytes) -> bytes:
-    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        raise _refuse("a text in it lacks its quotes")
-    try:
-        return codecs.escape_decode(line[1:-1])[0]
-    except ValueError:
-        raise _refuse("a text in it has a broken escape") from None
+        yield
+    except UnicodeDecodeError as error:
+        raise _refuse(f"a text in it is not {error.encoding}") from None
+    except ValueError as error:
+        raise _refuse(f"an argument of {what} in it does not parse: {_shown(str(error))}") from None

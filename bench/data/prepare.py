@@ -12,41 +12,46 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from rich.console import Console
 
 from bench.data.arrange import arrange
 from bench.data.base import Split
-from bench.data.card import CARD, IMAGES, LABELS, DataCard, title_of
-from bench.data.checksum import sha256
+from bench.data.card import (
+    CARD,
+    IMAGES,
+    LABELS,
+    DataCard,
+    check_data_name,
+    check_reserved,
+    title_of,
+)
 from bench.data.decode import Geometry
-from bench.data.names import check_data_name, check_reserved
 from bench.data.prepared import marks, open_content, update_stamp
 from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
 from bench.system import places
-from bench.system.files import make_folder, sync_folder, write_text
+from bench.system.files import make_folder, sha256, sync_folder, write_text
+from bench.system.progress import SILENT, Reporter
 
 
 def prepare(
-    source: Path, name: str, geometry: Geometry, root: Path, console: Console | None = None
+    source: Path, name: str, geometry: Geometry, root: Path, reporter: Reporter = SILENT
 ) -> Path:
     """Prepare `source` as the data set `name` under `root`; returns its folder.
 
-    The folder appears once everything is in it and on disk; whatever stops the work before leaves
-    nothing. Memory does not grow with the number of pixels.
+    The folder appears once it is complete and synced to disk; if the work stops before, nothing is
+    left. Memory does not grow with the number of pixels.
     """
     check_data_name(name)
     tree = open_tree(source)
-    if console is not None:
-        console.print(f"Reading {source}.", markup=False, highlight=False, soft_wrap=True)
-    digest, listed = source_hash(source, console)
+    reporter.say(f"Reading {source}.")
+    digest, listed = source_hash(source, reporter)
     found = find_source(tree)
     listing = found.listing()
     arrangement = arrange(listing, source)
     check_reserved(name, listing, geometry)
     with _staging(root, name) as folder:
-        written = write_images(found, arrangement, geometry, folder, name, console)
+        written = write_images(found, arrangement, geometry, folder, name, reporter)
         labels = np.empty(len(listing.labels), dtype=np.int64)
         labels[arrangement.rows] = listing.labels
         np.save(folder / LABELS, labels, allow_pickle=False)
@@ -71,7 +76,7 @@ def prepare(
             reference=(train_n, n),
             reference_from=arrangement.reference_from,
             left_out=listing.left_out,
-            images_sha256=sha256(folder / IMAGES, console),
+            images_sha256=sha256(folder / IMAGES, reporter),
             labels_sha256=sha256(folder / LABELS),
             train_hash="",
             reference_hash="",
@@ -92,15 +97,15 @@ def prepare(
 
 
 def remove_leftovers(root: Path, name: str) -> None:
-    """Remove what a preparation left that was killed; to be called while nobody else prepares."""
+    """Remove the temporary folders of killed preparations; the caller holds the name's lock."""
     for folder in root.glob(f".{name}.????????"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def source_hash(source: Path, console: Console | None = None) -> tuple[str, str]:
-    """SHA-256 of a file, or else of the names and sizes in a folder: (file's, folder's)."""
+def source_hash(source: Path, reporter: Reporter = SILENT) -> tuple[str, str]:
+    """SHA-256 (of a file, '') or ('', of the names and sizes in a folder)."""
     if source.is_file():
-        return sha256(source, console), ""
+        return sha256(source, reporter), ""
     digest = hashlib.sha256()
     for file in open_tree(source).files():
         digest.update(f"{file.size} {file.name}\n".encode("utf-8", "surrogateescape"))
@@ -109,7 +114,7 @@ def source_hash(source: Path, console: Console | None = None) -> tuple[str, str]
 
 @contextmanager
 def _staging(root: Path, name: str) -> Iterator[Path]:
-    """A folder beside `root / name` that takes its name at the end, or is gone."""
+    """A temporary folder that is renamed to `root / name` at the end, or removed."""
     make_folder(root)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
     try:
@@ -121,7 +126,7 @@ def _staging(root: Path, name: str) -> Iterator[Path]:
         sync_folder(temporary)
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp keeps others out until it is whole
+        temporary.chmod(0o777 & ~umask)  # mkdtemp makes it private
         temporary.rename(root / name)
         sync_folder(root)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Data sets that were prepared from files on disk: checked, and read where they are asked for."""
+"""Prepared data sets: checked when opened, read on demand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from bench.data.card import (
     prepared_names,
     read_data_card,
 )
-from bench.data.checksum import sha256
 from bench.data.rows import FileRows
 from bench.data.untrusted import DAMAGE
 from bench.system.errors import UserError, said, unknown
-from bench.system.files import check_regular, read_whole, write_text
+from bench.system.files import check_regular, read_whole, sha256, write_text
+from bench.system.progress import Reporter
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 
@@ -36,16 +36,15 @@ PHOTOGRAPHS = "efficientnet-lite0"
 PHOTOGRAPHS_FROM = 32
 MOST_STAMP = 1 << 16
 HASHED_AT_EVERY_START = 256 << 20
-"""Bytes of images that are hashed in well under a second, so that no change of time is needed."""
+"""Bytes of images that are hashed in well under a second, whatever their time of change is."""
 
 
 class PreparedDataset(Dataset):
     """The data set in a prepared folder.
 
-    Pixels stay on disk until they are asked for. Both files are compared with the SHA-256 in the
-    card when they are opened: up to 256 MiB of images at every start, so that a byte that went bad
-    by itself is found as well; larger ones once for every size and time of change, so that a later
-    start reads nothing. A UserError says what to do.
+    Pixels are read on demand. When opened, both files are compared with the SHA-256 in the card: up
+    to 256 MiB of images at every start, which also finds bit rot; larger ones only if their size or
+    time has changed, so that a later start reads nothing. Raises UserError if they differ.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +57,7 @@ class PreparedDataset(Dataset):
         large = channels == 3 and min(height, width) >= PHOTOGRAPHS_FROM
         known = large and PHOTOGRAPHS in EXTRACTORS
         self.extractors = (PHOTOGRAPHS, "classifier") if known else ("classifier",)
-        # As many real images as that have to be there twice: as reference, and beside it.
+        # The real-versus-real floor needs this many real images besides the reference.
         self.default_samples = min(DEFAULT_SAMPLES, len(self.reference), len(self.train))
 
     @property
@@ -87,7 +86,7 @@ class PreparedDataset(Dataset):
 
 
 def open_content(folder: Path, card: DataCard) -> tuple[FileRows, Tensor]:
-    """Images uint8 (N, C, H, W), whose pixels stay on disk, and labels int64 (N,)."""
+    """Images uint8 (N, C, H, W), left on disk, and labels int64 (N,)."""
     try:
         images, classes = FileRows.open(folder / IMAGES), FileRows.open(folder / LABELS)
     except DAMAGE as error:
@@ -95,7 +94,7 @@ def open_content(folder: Path, card: DataCard) -> tuple[FileRows, Tensor]:
     fits = max(card.train[1], card.reference[1]) <= card.n
     fits &= images.shape == (card.n, *card.shape) and images.dtype == torch.uint8
     if not fits or classes.shape != (card.n,) or classes.dtype != torch.int64:
-        raise UserError(f"{folder} does not hold what its card says: {_again(folder)}.")
+        raise UserError(f"{folder} does not match its card: {_again(folder)}.")
     labels = classes[:]
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(card.class_names):
@@ -109,7 +108,7 @@ def open_content(folder: Path, card: DataCard) -> tuple[FileRows, Tensor]:
 def check_unchanged(folder: Path, card: DataCard) -> None:
     """UserError unless both files have the card's SHA-256.
 
-    Of more than `HASHED_AT_EVERY_START` bytes: unless they had it since they last changed.
+    Above `HASHED_AT_EVERY_START` bytes, files that are unchanged since the last check are skipped.
     """
     current = marks(folder)
     known = read_stamp(folder).get("files") == current
@@ -122,9 +121,9 @@ def check_unchanged(folder: Path, card: DataCard) -> None:
 
 def check_files(folder: Path, card: DataCard) -> None:
     """UserError unless both files have the SHA-256 in the card."""
-    console = Console(stderr=True)
+    reporter = Reporter(Console(stderr=True))
     for name, expected in ((IMAGES, card.images_sha256), (LABELS, card.labels_sha256)):
-        if sha256(folder / name, console) != expected:
+        if sha256(folder / name, reporter) != expected:
             raise UserError(
                 f"{folder / name} has changed since it was prepared (its SHA-256 differs from "
                 f"the card): {_again(folder)}."
@@ -132,10 +131,7 @@ def check_files(folder: Path, card: DataCard) -> None:
 
 
 def verify(folder: Path) -> DataCard:
-    """Recompute every hash in the card, whatever was checked before; a UserError names the first.
-
-    Returns the card.
-    """
+    """The card, after recomputing every hash in it; UserError names the first that differs."""
     card = read_data_card(folder)
     current = marks(folder)
     check_files(folder, card)
@@ -146,15 +142,15 @@ def verify(folder: Path) -> DataCard:
     ):
         if Split(images, labels).part(start, stop).hash != expected:
             raise UserError(
-                f"{folder / CARD} has another hash of its {what} split than its images and "
-                f"labels: {_again(folder)}."
+                f"The {what} hash in {folder / CARD} does not match the images and labels: "
+                f"{_again(folder)}."
             )
     update_stamp(folder, files=current)
     return card
 
 
 def marks(folder: Path) -> dict[str, list[int]]:
-    """Size and time of change of both files, by which a change is noticed."""
+    """Size and time of change of both files."""
     found = {}
     for name in (IMAGES, LABELS):
         try:
@@ -169,7 +165,7 @@ def marks(folder: Path) -> dict[str, list[int]]:
 
 
 def read_stamp(folder: Path) -> dict[str, object]:
-    """What was found in order before, {} if nothing was."""
+    """The results of earlier checks, {} if there are none."""
     try:
         found = json.loads(read_whole(folder / STAMP, MOST_STAMP))
     except (OSError, ValueError, RecursionError):
@@ -178,14 +174,14 @@ def read_stamp(folder: Path) -> dict[str, object]:
 
 
 def update_stamp(folder: Path, **found: object) -> None:
-    """Add to the stamp, where the folder can be written to."""
-    with suppress(OSError):  # a shared, read-only folder is checked at every start
+    """Add to the stamp, if the folder is writable."""
+    with suppress(OSError):  # a read-only folder is checked at every start
         write_text(folder / STAMP, json.dumps({**read_stamp(folder), **found}) + "\n")
 
 
 def prepared_folder(name: str, root: Path | None = None) -> Path:
-    """The folder of a prepared data set, or a UserError with the closest match."""
-    place = data_root() if root is None else root
+    """The folder of a prepared data set; UserError, with the closest match, if there is none."""
+    place = root or data_root()
     names = prepared_names(place)
     if name in names:
         return place / name

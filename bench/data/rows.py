@@ -1,7 +1,7 @@
-"""Rows of an array on disk, read when they are asked for.
+"""Rows of an array on disk, read on demand.
 
-A mapped file that is cut short, or whose disk is gone, ends the process by a signal that nothing
-can catch, or gives zeros. Reading says so, and is no slower: a page fault costs more than a call.
+If a memory-mapped file is cut short or its disk is gone, a signal that nothing can catch ends the
+process, or zeros are read. A read call reports the error and is no slower: a page fault costs more.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ CPU = torch.device("cpu")
 
 
 class Unreadable(UserError):
-    """A file that could be read when it was opened cannot be read any more."""
+    """A file that was readable when it was opened cannot be read any more."""
 
 
 class FileRows:
-    """The rows of an .npy file, (N, ...), which takes the place of a tensor that is indexed.
+    """The rows of an .npy file, (N, ...), indexed like a tensor.
 
-    Slices and index tensors give tensors on the CPU, copies of what the file holds then; `part`
-    reads nothing. The file stays open, so that its name may go. Reading raises Unreadable where the
-    file has become shorter, or the disk or its mount fails.
+    Slices and index tensors give tensors on the CPU, copies of the file's current content; `part`
+    reads nothing. The file is kept open, so that its name may be removed. Reading raises Unreadable
+    if the file has become shorter, or if the disk or its mount fails.
     """
 
     device = CPU
@@ -44,18 +44,13 @@ class FileRows:
 
     @classmethod
     def open(cls, path: Path) -> FileRows:
-        """All rows of a file; OSError or ValueError, with the reason, unless it is such a one."""
+        """All rows of a file; OSError or ValueError, with the reason, for an unsuitable file."""
         file = _File(path)
         return cls(file, 0, file.shape[0])
 
     @property
-    def path(self) -> Path:
-        """The file."""
-        return self._file.path
-
-    @property
     def shape(self) -> torch.Size:
-        """(N, ...), as of a tensor."""
+        """(N, ...)."""
         return torch.Size((self._n, *self._file.shape[1:]))
 
     @property
@@ -77,7 +72,7 @@ class FileRows:
         return FileRows(self._file, self._start + start, self._start + max(start, stop))
 
     def __getitem__(self, index: slice | Tensor, /) -> Tensor:
-        """Rows of a slice, or of a tensor (n,) of indices or (N,) of truth values."""
+        """Rows of a slice, of indices (n,), or of a boolean mask (N,)."""
         if isinstance(index, slice):
             start, stop, step = index.indices(self._n)
             if step == 1:
@@ -92,7 +87,7 @@ class FileRows:
 
 
 class _File:
-    """An .npy file that is open for reading as long as this object lives."""
+    """An .npy file, open for reading as long as this object lives."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,12 +99,12 @@ class _File:
             self.shape, dtype = read_header(stream, path.name, size)
             self._offset = stream.tell()
         if not dtype.isnative:
-            raise ValueError(f"{path.name} has another order of bytes than this machine")
+            raise ValueError(f"{path.name} has another byte order than this machine")
         self.dtype = torch.from_numpy(np.empty(0, dtype)).dtype
         self._row = math.prod(self.shape[1:]) * dtype.itemsize
 
     def read(self, starts: list[int], n: int) -> Tensor:
-        """`n` rows from each of `starts` on, one after another, (len(starts) * n, ...)."""
+        """`n` rows from each of `starts` on, concatenated, (len(starts) * n, ...)."""
         found = torch.empty((len(starts) * n, *self.shape[1:]), dtype=self.dtype)
         flat: Any = found.numpy().reshape(-1).view(np.uint8)
         room, size = memoryview(flat), n * self._row
@@ -130,13 +125,13 @@ class _File:
             if not got:
                 raise Unreadable(
                     f"{self.path} ends before its last row: it was cut short after it was opened. "
-                    f"Bring it back as it was, or prepare it again. {KEPT}"
+                    f"Restore it, or prepare it again. {KEPT}"
                 )
             done += got
 
 
 def _read_at(handle: int, room: memoryview, place: int) -> int:
-    """Fill `room` from the byte `place` of a file on; how many bytes there were."""
+    """Fill `room` from byte `place` of a file on; returns the number of bytes read."""
     if hasattr(os, "preadv"):
         return os.preadv(handle, [room], place)
     os.lseek(handle, place, os.SEEK_SET)

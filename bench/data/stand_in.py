@@ -1,4 +1,4 @@
-"""In the place of a data set that is not on this machine: its shape, and random content."""
+"""A substitute for a data set that is not on this machine: its shape, and random content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from methods.spec import DataSpec
 
 
 class RandomImages(Dataset):
-    """Uniformly random images in the place of a data set that is not here."""
+    """Uniformly random images in the shape of a data set that is missing."""
 
     summary = "random images"
     class_names = ()
@@ -24,7 +24,7 @@ class RandomImages(Dataset):
 
     @property
     def spec(self) -> DataSpec:
-        """That of the data set it stands for."""
+        """The specification of the missing data set."""
         return self._spec
 
     @cached_property
@@ -38,5 +38,5 @@ class RandomImages(Dataset):
 
     @property
     def reference(self) -> Split:
-        """The same."""
+        """The same images as `train`."""
         return self.train

@@ -1,8 +1,8 @@
 """Folders, tar and zip archives behind one interface: files by name, read as a stream.
 
-Nothing is extracted to disk. One guard serves all readers: no name and no link leads out of the
-tree, no link makes a loop, no archive has a name twice or a member that unfolds into far more than
-its bytes, and hidden files are left out.
+Nothing is extracted to disk. All readers apply the same checks. In a folder, links to anywhere are
+followed, but not loops. In an archive, links are refused, and so are names that lead outside, names
+that occur twice and decompression bombs. Hidden files are skipped.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from bench.system.files import check_regular
 
 FILES_MOST = 20_000_000
 FILE_MOST = 256 << 20
-"""Bytes of a file that is read as a whole, such as an image."""
+"""Bytes of a file that is read whole, such as an image."""
 HEADER_MOST = 1 << 20
-"""Bytes of a tar header: of a long name, or attributes, which tarfile reads as a whole."""
+"""Bytes of a tar header: long names and attributes, which tarfile reads whole."""
 _PACKED: Mapping[bytes, Callable[[Path, str], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -54,14 +54,14 @@ class Tree(ABC):
 
     @abstractmethod
     def files(self) -> list[File]:
-        """All files but hidden ones, sorted by name; UserError for what the guard refuses."""
+        """All files except hidden ones, sorted by name; UserError if one is refused."""
 
     @abstractmethod
     def read(self, names: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
-        """The named files in the order of `order`; each is open until the next is asked for."""
+        """Open the named files one by one, in the order of `order`."""
 
     def order(self, names: Collection[str]) -> list[str]:
-        """The order in which `read` gives these files: as they are named, except in a tar."""
+        """The order in which `read` yields these files: as given, except in a tar."""
         return list(names)
 
     @contextmanager
@@ -75,45 +75,44 @@ class Tree(ABC):
     def contents(
         self, names: Collection[str], most: int = FILE_MOST
     ) -> Iterator[tuple[str, bytes]]:
-        """The bytes of the named files, as `read`; UserError for one of more than `most` bytes."""
+        """The bytes of the named files, in the order of `read`; UserError above `most` bytes."""
         for name, file in self.read(names):
             with damage_named(self.path, name):
                 content = file.read(most + 1)
             if len(content) > most:
                 raise UserError(
-                    f"{self.path} has the file {name!r} of more than {most:,} bytes; it is not "
-                    "read."
+                    f"{self.path} has the file {name!r} of more than {most:,} bytes; not read."
                 )
             yield name, content
 
 
 class Folder(Tree):
-    """A folder on disk; links within it are followed."""
+    """A folder on disk; links to files and folders anywhere are followed."""
 
     def files(self) -> list[File]:
         """All files below."""
-        found: list[File] = []
-        self._walk(str(self.path), "", found, ())
-        return sorted(found, key=lambda f: f.name)
+        return sorted(self._walk(str(self.path), "", ()), key=lambda f: f.name)
 
-    def _walk(self, folder: str, prefix: str, found: list[File], above: tuple[str, ...]) -> None:
-        above = (*above, os.path.realpath(folder))
+    def _walk(self, folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[File]:
+        real = os.path.realpath(folder)
+        if any(Path(other).is_relative_to(real) for other in above):
+            raise UserError(f"{folder} is a link to a folder that contains it; remove the link.")
         with os.scandir(folder) as entries:
             for entry in entries:
+                name = prefix + entry.name
                 if _hidden(entry.name):
                     continue
-                if entry.is_symlink():
-                    _check_link(entry.path, above)
-                name = prefix + entry.name
+                if entry.is_symlink() and not Path(entry.path).exists():
+                    raise UserError(f"{entry.path} is a link to nothing; remove it.")
                 if entry.is_dir():
-                    self._walk(entry.path, f"{name}/", found, above)
+                    yield from self._walk(entry.path, f"{name}/", (*above, real))
                 elif entry.is_file():
-                    found.append(File(name, entry.stat().st_size))
+                    yield File(name, entry.stat().st_size)
                 else:
                     raise UserError(f"{entry.path} is neither a file nor a folder; remove it.")
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
-        """As they are named."""
+        """Open the files in the given order."""
         for name in names:
             check_regular(self.path / name)
             with (self.path / name).open("rb") as file:
@@ -124,13 +123,13 @@ class Tar(Tree):
     """A tar archive, plain or compressed by gzip, bzip2 or xz, read from front to end."""
 
     def files(self) -> list[File]:
-        """All regular files; links, devices and files twice are a UserError."""
-        found = [File(name, info.size) for name, info, _ in self._members(set())]
+        """All regular files; UserError for links, devices and duplicate names."""
+        found = (File(name, info.size) for name, info, _ in self._members(set()))
         return sorted(found, key=lambda f: f.name)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
-        """In the archive's order."""
-        wanted = names if isinstance(names, (set, frozenset, dict)) else set(names)
+        """Open the files in the archive's order."""
+        wanted = set(names)
         left = len(wanted)
         for name, info, archive in self._members():
             if name in wanted:
@@ -140,7 +139,7 @@ class Tar(Tree):
                 return
 
     def order(self, names: Collection[str]) -> list[str]:
-        """The archive's own."""
+        """The archive's order."""
         wanted = set(names)
         return [name for name, _, _ in self._members() if name in wanted]
 
@@ -167,10 +166,12 @@ class Tar(Tree):
                     name = _member(self.path, info.name, info.size, packed, link, seen)
                     last = repr(info.name)
                     if not info.isfile() or info.issparse():  # sparse: few bytes, any size
-                        raise UserError(f"{self.path} has a member {name!r} that is no plain file.")
+                        raise UserError(
+                            f"{self.path} has a member {name!r} that is not a plain file."
+                        )
                     if not _hidden(name):
                         yield name, info, archive
-                # A whole archive ends with a block of zeros, which is behind the last member.
+                # A complete archive ends with a block of zeros after its last member.
                 if cast("IO[bytes]", archive.fileobj).tell() <= archive.offset:
                     raise EOFError("it has no end")
         except DAMAGE as error:
@@ -181,13 +182,12 @@ class Zip(Tree):
     """A zip archive."""
 
     def files(self) -> list[File]:
-        """All files; links, files twice and encrypted ones are a UserError."""
+        """All files; UserError for links, duplicate names and encrypted files."""
         with self._opened() as (_, entries):
-            found = [File(name, info.file_size) for name, info in entries.items()]
-        return sorted(found, key=lambda f: f.name)
+            return [File(name, info.file_size) for name, info in sorted(entries.items())]
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, IO[bytes]]]:
-        """As they are named."""
+        """Open the files in the given order."""
         with self._opened() as (archive, entries):
             for name in names:
                 with damage_named(self.path, name):
@@ -212,7 +212,7 @@ class Zip(Tree):
                 name = _member(self.path, info.filename, *sizes, link, seen)
                 if info.flag_bits & 1:
                     raise UserError(
-                        f"{self.path} is encrypted ({name!r}): make it again without a password."
+                        f"{self.path} is encrypted ({name!r}): pack it again without a password."
                     )
                 if not _hidden(name):
                     entries[name] = info
@@ -220,9 +220,9 @@ class Zip(Tree):
 
 
 class _Bounded:
-    """A stream of a tar, of which no more than `most` bytes are read at a time.
+    """A tar's bytes; each read is limited to `most` bytes.
 
-    tarfile believes what a header says about its own length, and a small archive can say anything.
+    tarfile trusts the length in a header, and a small archive can claim any length.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -231,7 +231,7 @@ class _Bounded:
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        """`size` bytes, or tarfile's own error."""
+        """`size` bytes; tarfile's own error above the limit."""
         if self.most is not None and not 0 <= size <= self.most:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         return self.file.read(size)
@@ -246,16 +246,15 @@ class _Bounded:
 
 
 def _unpacked(path: Path) -> IO[bytes]:
-    """A tar's own bytes, whatever packs them, told by its first bytes."""
+    """The uncompressed bytes of a tar; its first bytes say how it is compressed."""
     with path.open("rb") as file:
         start = file.read(6)
     found = (unpack for magic, unpack in _PACKED.items() if start.startswith(magic))
-    unpacked: IO[bytes] = next(found, open)(path, "rb")
-    return unpacked
+    return cast("IO[bytes]", next(found, open)(path, "rb"))
 
 
 def open_tree(path: Path) -> Tree:
-    """The folder or archive at `path`, told by its content; anything else is a UserError."""
+    """The folder or archive at `path`, recognised by its content; UserError for anything else."""
     try:
         if path.is_dir():
             return Folder(path)
@@ -271,7 +270,7 @@ def open_tree(path: Path) -> Tree:
         with tree._opened():
             return tree
     except DAMAGE as error:
-        if zipfile.is_zipfile(path):  # an empty one, or one behind a program that unpacks it
+        if zipfile.is_zipfile(path):  # empty, or self-extracting
             return Zip(path)
         raise UserError(
             f"{path} is neither a folder nor a readable tar (plain, .gz, .bz2, .xz) or zip archive "
@@ -281,7 +280,7 @@ def open_tree(path: Path) -> Tree:
 
 @contextmanager
 def damage_named(path: Path, name: str) -> Iterator[None]:
-    """Turn what a damaged file raises into one sentence that names it."""
+    """Turn the exceptions of a damaged file into a UserError that names it."""
     try:
         yield
     except DAMAGE as error:
@@ -289,30 +288,18 @@ def damage_named(path: Path, name: str) -> Iterator[None]:
 
 
 def reader(file: IO[bytes], name: str) -> IO[bytes]:
-    """`file` itself, or its content where its name says that gzip has packed it."""
+    """`file`, decompressed if its name ends in .gz."""
     if not name.endswith(".gz"):
         return file
     return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
 
 
-def _check_link(path: str, above: tuple[str, ...]) -> None:
-    """UserError unless a link leads to something within the tree, whose root is `above[0]`."""
-    try:
-        target = os.path.realpath(path, strict=True)
-    except OSError:
-        raise UserError(f"{path} is a link to nothing; remove it.") from None
-    if target in above:
-        raise UserError(f"{path} is a link to a folder above it; remove the link.")
-    if not Path(target).is_relative_to(above[0]):
-        raise UserError(f"{path} is a link that leaves the folder: copy in what it points to.")
-
-
 def _member(
     path: Path, raw: str, size: int, packed: int, link: str | None, seen: set[str] | None
 ) -> str:
-    """The name of an archive's member in one form, or a UserError if the guard refuses it.
+    """The normalised name of an archive's member; UserError if the member is refused.
 
-    `link` is where a link points to, None for other members; `seen` collects the names.
+    `link` is the target of a link and None for other members; `seen` collects the names.
     """
     parts = raw.replace("\\", "/").split("/")
     if not parts[0] or ".." in parts or ":" in parts[0]:
@@ -334,7 +321,7 @@ def _member(
         if name in seen:
             raise UserError(f"{path} has two members named {name!r}; keep one.")
         if len(seen) >= FILES_MOST:
-            raise UserError(f"{path} has more than {FILES_MOST:,} members, which is not read.")
+            raise UserError(f"{path} has more than {FILES_MOST:,} members, and is not read.")
         seen.add(name)
     return name
 
@@ -344,10 +331,10 @@ def _hidden(name: str) -> bool:
 
 
 def _damaged(path: Path, where: str, error: Exception) -> Exception:
-    """The sentence about damage, or `error` itself if it is the disk's.
+    """A UserError about damage, or `error` itself if the disk raised it.
 
-    Decoders raise OSErrors without a number. zipfile asks for a place before the start of a file
-    that has lost its first bytes, which the system finds invalid.
+    Decoders raise OSErrors without errno. If a zip has lost its first bytes, zipfile seeks to a
+    negative offset, which raises EINVAL without a file name.
     """
     if isinstance(error, OSError) and not (
         error.errno is None or (error.errno == errno.EINVAL and error.filename is None)

@@ -1,8 +1,8 @@
-"""Untrusted files: what damaged ones raise; arrays, checked before anything is allocated."""
+"""Untrusted files: exceptions of damaged ones; arrays, checked before anything is allocated."""
 
 from __future__ import annotations
 
-import errno
+import io
 import lzma
 import math
 import struct
@@ -19,42 +19,42 @@ import numpy.typing as npt
 from PIL import Image
 
 from bench.system.errors import UserError, said
-from bench.system.files import check_regular
+from bench.system.files import read_whole
 
 HEADER_MOST = 10_000
 BOMB, RATIO = 64 << 20, 200
-"""A file of at least BOMB bytes, packed by more than RATIO, is taken for a decompression bomb."""
+"""A file of at least BOMB bytes, packed by more than RATIO, counts as a decompression bomb."""
 ROWS = 1024
 
 HEADERS = (
     ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError, TokenError,
 )  # fmt: skip
-"""What numpy raises on headers of arrays: it parses them as Python's literals."""
+"""Exceptions of numpy on damaged headers, which it parses as Python literals."""
 DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, LookupError,
     TypeError, AttributeError, ArithmeticError, MemoryError, struct.error,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
-"""What decoders raise on damaged bytes and on headers that lie."""
+"""Exceptions of decoders on damaged bytes and false headers."""
 
 
 def unfolds(size: int, packed: int) -> bool:
-    """Whether `size` bytes out of `packed` ones are taken for a decompression bomb."""
+    """Whether `packed` bytes that unpack to `size` count as a decompression bomb."""
     return size >= BOMB and size > RATIO * packed
 
 
 def open_array(
     file: zipfile.ZipFile, name: str
 ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
-    """An entry at the start of its data, with shape and type, both checked against its size."""
+    """An entry, positioned at its data, with shape and type, both checked against its size."""
     entry = file.NameToInfo.get(name)
     if entry is None:
         raise ValueError(f"it has no {name.removesuffix('.npy')}")
     if unfolds(entry.file_size, entry.compress_size):
         raise ValueError(
-            f"{name} has {entry.compress_size:,} bytes and unfolds into {entry.file_size:,}; it is "
-            "not to be trusted"
+            f"{name} has {entry.compress_size:,} bytes and unfolds into {entry.file_size:,}; it "
+            "cannot be trusted"
         )
     stream = file.open(entry)
     try:
@@ -71,35 +71,25 @@ def read_member(file: zipfile.ZipFile, name: str, most: int) -> npt.NDArray[Any]
     with stream:
         if math.prod(shape) * dtype.itemsize > most:
             raise ValueError(f"{name} is {dtype} {shape}, which has more than {most:,} bytes")
-        return take(stream, shape, dtype, name)
+        return take(stream, shape, dtype, f"{file.filename}: {name}")
 
 
 def read_array(path: Path, most: int) -> npt.NDArray[Any]:
-    """The array of an .npy file of at most `most` bytes.
-
-    OSError or ValueError, with the reason, unless it is one of as many values as it says.
-    """
-    size = check_regular(path)
-    if size > most:
-        raise OSError(errno.EFBIG, f"It has {size:,} bytes, more than {most:,}", str(path))
-    with path.open("rb") as stream:
-        shape, dtype = read_header(stream, path.name, size)
-        return take(stream, shape, dtype, path)
+    """The array of an .npy file of at most `most` bytes; OSError or ValueError with the reason."""
+    content = read_whole(path, most)
+    stream = io.BytesIO(content)
+    return take(stream, *read_header(stream, path.name, len(content)), path)
 
 
 def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array that has `size` bytes with its header, which is read.
+    """Shape and type of an array that has `size` bytes, header included; reads the header.
 
-    ValueError, with the reason, unless it is an array of as many values as it says.
+    Raises ValueError, with the reason, if shape and type do not fit `size` or are not supported.
     """
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name} is of version {version} of the npy format")
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
+    read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
     try:
         shape, fortran, dtype = read(stream, max_header_size=HEADER_MOST)
     except HEADERS:
@@ -111,14 +101,14 @@ def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...
     if any(length < 1 for length in shape):
         raise ValueError(f"{name} is empty: {shape}")
     if math.prod(shape) * dtype.itemsize != size - stream.tell():
-        raise ValueError(f"{name} says {dtype} {shape}, which is not the size of its data")
+        raise ValueError(f"{name} declares {dtype} {shape}, which is not the size of its data")
     return shape, dtype
 
 
 def take(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], where: Path | str
 ) -> npt.NDArray[Any]:
-    """The next values of an array; UserError if the file ends before, or is damaged."""
+    """The next values of an array; UserError if the file is damaged or ends too early."""
     size = math.prod(shape) * dtype.itemsize
     try:
         content = stream.read(size)
@@ -126,7 +116,7 @@ def take(
         raise UserError(f"Cannot read {where}: {said(error)}.") from None
     if len(content) != size:
         raise UserError(f"Cannot read {where}: it is cut off before its last value.")
-    # bytearray: torch wants memory that may be written to.
+    # bytearray: torch needs writable memory.
     return np.frombuffer(bytearray(content), dtype).reshape(shape)
 
 

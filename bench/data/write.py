@@ -14,27 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from rich.console import Console
 
 from bench.data.arrange import Arrangement
-from bench.data.card import IMAGES
-from bench.data.decode import LOSSY, Decoded, Geometry, channels_of, decode
-from bench.data.names import check_original
+from bench.data.card import IMAGES, check_original
+from bench.data.decode import LOSSY, Decoded, Geometry, Pixels, channels_of, decode
 from bench.data.sources import Source
 from bench.system.errors import UserError
-from bench.system.progress import Bar
+from bench.system.progress import Reporter
 
 PART, PART_BYTES = 256, 1 << 20
 SHOW_EVERY = 500
 
 
-_Item = tuple[int, str, bytes | npt.NDArray[np.uint8]]
+_Item = tuple[int, str, bytes | Pixels]
 
 
 @dataclass
 class Written:
-    """What was found while images were written."""
+    """Facts found while images were written."""
 
     shape: tuple[int, int, int]
     lossy: bool = False
@@ -47,31 +44,33 @@ def write_images(
     geometry: Geometry,
     folder: Path,
     name: str,
-    console: Console | None,
+    reporter: Reporter,
 ) -> Written:
-    """Write images.npy in `folder`, one row after the other at the places of `arrangement`.
+    """Write images.npy in `folder`, each image to its row of `arrangement`.
 
-    Images are grey if all are, and otherwise RGB.
+    Images are grey if all are, and otherwise RGB. Writes are not memory-mapped: on a full disk a
+    map ends the process by a signal, and its pages count as the process's memory.
     """
     channels = channels_of((image, repr(what)) for _, what, image in source.images())
     n = len(arrangement.rows)
     seen = np.zeros(n, dtype=np.bool_)
     written = Written((0, 0, 0))
-    with (folder / IMAGES).open("wb", buffering=0) as file, Bar(name, n, 0, console) as bar:
-        rows: _Rows | None = None
+    with (folder / IMAGES).open("wb", buffering=0) as file, reporter.bar(name, n) as bar:
+        start = size = 0
         for done, (index, what, image) in enumerate(_decoded(source, geometry, channels), 1):
             check_original(name, what, image)
-            if rows is None:
-                shape = image.pixels.shape
-                written.shape = (shape[0], shape[1], shape[2])
-                rows = _Rows(file, folder, n, written.shape)
+            if done == 1:
+                written.shape, size = image.pixels.shape, image.pixels.nbytes
+                start = _write_header(file, folder, n, written.shape)
             if image.pixels.shape != written.shape:
                 raise UserError(
                     f"{what!r} is {_size(image.pixels.shape)} where others are "
                     f"{_size(written.shape)}: bring all to one size with --size, such as "
                     "--size 64 --crop center."
                 )
-            rows.write(arrangement.rows[index], image.pixels)
+            file.seek(start + int(arrangement.rows[index]) * size)
+            if file.write(image.pixels.tobytes()) != size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.name))
             seen[index] = True
             written.lossy |= image.format in LOSSY
             written.modes[image.mode] += 1
@@ -86,7 +85,7 @@ def write_images(
 def _decoded(
     source: Source, geometry: Geometry, channels: int
 ) -> Iterator[tuple[int, str, Decoded]]:
-    """Images in the source's order, decoded by a few threads that stay a little ahead."""
+    """Images in the source's order, decoded ahead by a few threads."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
 
     def work(part: list[_Item]) -> list[tuple[int, str, Decoded]]:
@@ -103,7 +102,7 @@ def _decoded(
 
 
 def _parts(images: Iterator[_Item]) -> Iterator[list[_Item]]:
-    """Images in groups that are worth handing to a thread, and small in memory."""
+    """Images in groups that are large enough for a thread, and small in memory."""
     part: list[_Item] = []
     size = 0
     for item in images:
@@ -116,30 +115,17 @@ def _parts(images: Iterator[_Item]) -> Iterator[list[_Item]]:
         yield part
 
 
-class _Rows:
-    """An .npy file of uint8 (n, *shape) that is written row by row.
-
-    Not through a memory map: on a full disk that ends the process without a word, and its pages
-    count as the process's memory.
-    """
-
-    def __init__(self, file: io.FileIO, folder: Path, n: int, shape: tuple[int, ...]) -> None:
-        self.file, self.row = file, math.prod(shape)
-        free = shutil.disk_usage(folder).free
-        if n * self.row > free:
-            raise UserError(
-                f"{folder.parent} has {free / 1e9:.1f} GB left and the data set needs "
-                f"{n * self.row / 1e9:.1f} GB: name a folder with room by --data-root."
-            )
-        header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        self.start = file.tell()
-
-    def write(self, row: int, pixels: npt.NDArray[np.uint8]) -> None:
-        """Put one image in its place."""
-        self.file.seek(self.start + int(row) * self.row)
-        if self.file.write(pixels.tobytes()) != self.row:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file.name))
+def _write_header(file: io.FileIO, folder: Path, n: int, shape: tuple[int, ...]) -> int:
+    """Begin an .npy file of uint8 (n, *shape) if the disk has room; returns the header's length."""
+    free, size = shutil.disk_usage(folder).free, n * math.prod(shape)
+    if size > free:
+        raise UserError(
+            f"{folder.parent} has {free / 1e9:.1f} GB left and the data set needs "
+            f"{size / 1e9:.1f} GB: name a folder with room by --data-root."
+        )
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()
 
 
 def _size(shape: tuple[int, ...]) -> str:

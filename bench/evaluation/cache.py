@@ -1,12 +1,13 @@
-"""Costly results on disk, named by what they depend on: reference sets, sums, trained networks."""
+"""Costly results on disk, named by the hash of what they depend on."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from tokenize import TokenError
@@ -18,17 +19,18 @@ import metrics
 from bench.data.untrusted import DAMAGE
 from bench.experiment.identity import digest
 from bench.system.files import atomic_file, check_regular, tell_damaged
+from metrics.base import ExactMixture, Moments, PixelStats, SampleSet
 from metrics.memo import Arrays, content_digest
 
 LIBRARIES = ("numpy", "scipy", "torch")
-"""Whose versions decide the last digits."""
+"""Libraries whose versions affect the last digits."""
 
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """A store (`metrics.memo.Store`) that keeps every result in a file of `folder`.
+    """A store (`metrics.memo.Store`) that keeps each result in a file of `folder`.
 
-    `code` stands for the code that computes them, by default all estimators (`code_version`).
+    `code` identifies the code that computes them; None means all estimators (`code_version`).
     """
 
     folder: Path
@@ -37,7 +39,7 @@ class ResultFiles:
     def __call__(
         self, name: str, arguments: Sequence[str], compute: Callable[[], Arrays]
     ) -> Arrays:
-        """What `compute` returns, computed by this code once."""
+        """The result of `compute`, which this version of the code runs only once."""
         parts = {
             "function": name,
             "code": code_version() if self.code is None else self.code,
@@ -49,11 +51,10 @@ class ResultFiles:
 def remembered_on_disk(
     folder: Path, name: str, parts: Mapping[str, Any], compute: Callable[[], Arrays]
 ) -> Arrays:
-    """What `compute` returns, from a file in `folder` if one holds it; read-only arrays.
+    """The result of `compute`, from a file in `folder` if there is one; read-only arrays.
 
-    `parts` is everything that the result depends on, as JSON: their hash is the file's name and is
-    in it, so that nothing else can be found under it. A file that does not have the checksum of
-    its content is replaced.
+    `parts` is everything that the result depends on, as JSON. Its hash names the file and enters
+    the stored checksum. A file whose content does not match its checksum is replaced.
     """
     key = digest(parts)
     path = folder / f"{name}-{key[:24]}.npz"
@@ -63,7 +64,7 @@ def remembered_on_disk(
         checksum = np.array([content_digest(made, {"key": key})])
         with atomic_file(path) as file:
             np.savez(file, allow_pickle=False, checksum=checksum, **made)
-        # Read back, so that the first run sees exactly what later ones see.
+        # Read it back, so that the first run gets exactly what later runs get.
         arrays = _read(path)
         del arrays["checksum"]
     for array in arrays.values():
@@ -72,7 +73,7 @@ def remembered_on_disk(
 
 
 def _load(path: Path, key: str) -> Arrays | None:
-    """The arrays of a file; None if there is none, or its checksum is not of its content."""
+    """The arrays of a file; None if it is missing or does not match its checksum."""
     try:
         arrays = _read(path)
         stored = str(arrays.pop("checksum")[0])
@@ -87,10 +88,10 @@ def _load(path: Path, key: str) -> Arrays | None:
 
 
 def _read(path: Path) -> Arrays:
-    """Copies own their data, without which no result for them would be remembered."""
+    """Copies of the arrays in a file; `metrics.memo` needs arrays that own their data."""
     check_regular(path)
     with zipfile.ZipFile(path) as archive:
-        # What is compressed may unfold into more than there is memory for.
+        # A compressed entry could expand beyond the available memory.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("it is compressed")
     with np.load(path, allow_pickle=False) as file:
@@ -99,8 +100,45 @@ def _read(path: Path) -> Arrays:
 
 @functools.cache
 def code_version() -> str:
-    """SHA-256 of the source of all estimators, and of the libraries' versions."""
+    """SHA-256 of the source of all estimators and of the versions of libraries."""
     found = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in LIBRARIES).encode())
     for path in sorted(Path(metrics.__file__).parent.glob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def to_arrays(samples: SampleSet) -> Arrays:
+    """The arrays of a sample set under names; all else is JSON in the bytes of `about`."""
+    arrays: Arrays = {"labels": samples.labels}
+    about: dict[str, Any] = {"n": samples.n, "moments": {}}
+    arrays |= {f"features/{name}": value for name, value in samples.features.items()}
+    arrays |= {f"logits/{name}": value for name, value in samples.logits.items()}
+    for name, moments in samples.moments.items():
+        about["moments"][name] = moments.n
+        arrays |= {f"mean/{name}": moments.mean, f"cov/{name}": moments.cov}
+    if samples.pixels is not None:
+        arrays |= {f"pixels/{f.name}": getattr(samples.pixels, f.name) for f in fields(PixelStats)}
+    if samples.exact is not None:
+        about["std"] = samples.exact.std
+        arrays |= {f"exact/{k:06}": modes for k, modes in enumerate(samples.exact.means)}
+    return arrays | {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)}
+
+
+def from_arrays(arrays: Arrays) -> SampleSet:
+    """The inverse of `to_arrays`."""
+    about = json.loads(arrays["about"].tobytes())
+
+    def under(kind: str) -> Arrays:
+        start = f"{kind}/"
+        return {name[len(start) :]: a for name, a in arrays.items() if name.startswith(start)}
+
+    mean, cov, modes, pixels = under("mean"), under("cov"), under("exact"), under("pixels")
+    return SampleSet(
+        n=about["n"],
+        labels=arrays["labels"],
+        features=under("features"),
+        logits=under("logits"),
+        moments={name: Moments(n, mean[name], cov[name]) for name, n in about["moments"].items()},
+        pixels=PixelStats(**pixels) if pixels else None,
+        exact=ExactMixture(tuple(modes[k] for k in sorted(modes)), about["std"]) if modes else None,
+    )

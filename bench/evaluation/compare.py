@@ -1,12 +1,11 @@
-"""Two sets through the extractors and into metrics."""
+"""Two sets of samples, extracted and compared by metrics."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from bench.evaluation.plan import Measurement, Plan, measure, nothing_fits
 from bench.evaluation.reference import SPATIAL, Reference, reference_set
 from bench.evaluation.result import MeasuredValue, NotMeasured
 from bench.evaluation.sides import SampleSource
-from bench.evaluation.statistics.base import Statistics
+from bench.evaluation.statistics_files import Statistics
 from bench.experiment.protocols import title
 from bench.experiment.rows import Value
 from bench.system.errors import UserError
@@ -27,25 +26,25 @@ from metrics.memo import keep_in
 
 @dataclass(frozen=True)
 class RealSets:
-    """The real set with all that metrics ask for, and that of moments alone, where each is."""
+    """The real set with everything that metrics need, and one of moments only; may be empty."""
 
     whole: SampleSet
     moments: SampleSet
     reference: Reference
 
     def of(self, metric: Metric) -> SampleSet:
-        """What a metric compares with; an empty set for one of generated samples alone."""
+        """The real set for a metric; empty for a metric of generated samples only."""
         return self.moments if self.reference.has_moments_alone(metric) else self.whole
 
 
-def real_sets(plan: Plan, reference: Reference, cache: Path, tell: Count) -> tuple[Plan, RealSets]:
-    """The real sets, and the part of the plan for which they have everything.
+def real_sets(plan: Plan, reference: Reference, cache: Path, count: Count) -> tuple[Plan, RealSets]:
+    """The real sets, and the part of the plan that they suffice for; UserError if that is empty.
 
-    Real images without colour, for one, are known only now. UserError if no part is left.
+    Only now is it known, for example, that the real images have no colour.
     """
     found, side = reference.statistics, reference.side
     few = [m for m in plan.measurements if reference.has_moments_alone(m.metric)]
-    asked = plan.part(m for m in plan.measurements if m not in few)
+    asked = replace(plan, measurements=tuple(m for m in plan.measurements if m not in few))
     whole = moments = SampleSet(n=0, labels=np.zeros(0, np.int64))
     if found is not None and few:
         moments = _set_of(found, few, cache)
@@ -63,7 +62,7 @@ def real_sets(plan: Plan, reference: Reference, cache: Path, tell: Count) -> tup
             side.hash,
             asked.extractors(),
             plan_needs(m.metric for m in asked.measurements),
-            lambda accumulator: feed_side(accumulator, side, tell),
+            lambda accumulator: feed_side(accumulator, side, count),
             exact=reference.exact,
             mixture=repr(side.data.spec.mixture if side.data is not None else None),
         )
@@ -75,7 +74,7 @@ def real_sets(plan: Plan, reference: Reference, cache: Path, tell: Count) -> tup
 
 
 def _set_of(found: Statistics, measurements: Sequence[Measurement], cache: Path) -> SampleSet:
-    """What a file holds, as the real set; what is computed of it is kept in `cache`."""
+    """A statistics file as the real set; results computed from it are kept in `cache`."""
     moments: dict[str, Moments] = {}
     features = {}
     for m in measurements:
@@ -91,14 +90,14 @@ def _set_of(found: Statistics, measurements: Sequence[Measurement], cache: Path)
     return made
 
 
-def feed_side(accumulator: Accumulator, side: SampleSource, tell: Count) -> None:
-    """All samples of a side; UserError, with the sample's file, where features are not finite."""
+def feed_side(accumulator: Accumulator, side: SampleSource, count: Count) -> None:
+    """Feed all samples of a side; UserError naming the file of a sample without finite features."""
     done = 0
     try:
         for x, y in side.batches():
             accumulator.update(x, y)
             done += len(x)
-            tell(done, side.n)
+            count(done, side.n)
     except NonFiniteFeatures as error:
         raise UserError(f"{side.where(error.first)} cannot be measured: {error}.") from None
     except ValueError as error:
@@ -108,7 +107,7 @@ def feed_side(accumulator: Accumulator, side: SampleSource, tell: Count) -> None
 def compute(
     plan: Plan, real: RealSets, samples: SampleSet, *, fake: SampleSource, protocol: str
 ) -> tuple[list[MeasuredValue], list[NotMeasured]]:
-    """All values, and the reasons of those that are missing, failures of metrics among them."""
+    """All values, and the reasons for missing ones, including failures of metrics."""
     rows: list[MeasuredValue] = []
     missing = list(plan.unmeasured)
     for m in plan.measurements:
@@ -124,37 +123,23 @@ def compute(
 
 
 def _row(
-    metric: Metric,
-    value: Value,
-    against: SampleSet,
-    fake: SampleSource,
-    reference: Reference,
-    protocol: str,
-) -> MeasuredValue:
-    k: int | None = getattr(metric, "k", None)
+    metric: Metric, value: Value, against: SampleSet, fake: SampleSource,
+    reference: Reference, protocol: str,
+) -> MeasuredValue:  # fmt: skip
     closed: bool | None = getattr(metric, "closed", None)
-    ties: Literal["", "<=", "<"] = "" if closed is None else "<=" if closed else "<"
+    shared = value.model_dump(include=MeasuredValue.model_fields.keys() - {"low", "high"})
     low, high = value.interval or (None, None)
     return MeasuredValue(
-        metric=value.metric,
+        **shared,
         title=title(value.label, value.metric, value.extractor, fake.n, protocol),
-        version=value.version,
-        direction=value.direction,
-        value=value.value,
-        se=value.se,
-        se_method=value.se_method,
         low=low,
         high=high,
         protocol=protocol,
-        extractor=value.extractor,
-        extractor_hash=value.extractor_hash,
-        n=value.n,
         n_real=against.n or None,
-        k=k,
-        ties=ties,
+        k=getattr(metric, "k", None),
+        ties="" if closed is None else "<=" if closed else "<",
         samples=fake.name,
         samples_hash=fake.hash,
         reference=reference.name,
         reference_hash=reference.hash,
-        replicates=value.replicates,
     )

@@ -1,4 +1,4 @@
-"""Sets of images, whoever made them, against a reference: what `bench evaluate` measures."""
+"""`bench evaluate`: sets of images, from any source, measured against a reference."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.find import find_dataset
-from bench.evaluation.cautions import cautions
 from bench.evaluation.compare import compute, feed_side, real_sets
 from bench.evaluation.makers import Makers
-from bench.evaluation.plan import plan_measurements
-from bench.evaluation.reference import Reference, check_statistics, make_reference
+from bench.evaluation.plan import Plan, plan_measurements
+from bench.evaluation.reference import Reference, check_statistics
 from bench.evaluation.result import Report
 from bench.evaluation.sides import (
     SampleSource,
@@ -21,18 +20,26 @@ from bench.evaluation.sides import (
     is_vectors,
     names_dataset,
 )
-from bench.evaluation.statistics.base import Statistics
-from bench.evaluation.statistics.read import is_statistics, read_statistics, split_section
-from bench.experiment.protocols import LITE, PROTOCOLS, Protocol, find_protocol
+from bench.evaluation.statistics_files import (
+    Statistics,
+    is_statistics,
+    read_statistics,
+    split_section,
+)
+from bench.experiment.protocols import LITE, PROTOCOLS, Protocol
 from bench.experiment.provenance import now, provenance
 from bench.system.errors import UserError, unknown
+from bench.system.files import sha256
 from bench.system.progress import Reporter
 from metrics import METRICS
+
+FEW = 10_000
+"""Below this many images the Frechet distance of Inception features is mostly bias."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be compared, and how; empty `extractors` and `metrics` are the default ones."""
+    """What to compare, and how; empty `extractors` or `metrics` means the default ones."""
 
     samples: str
     reference: str
@@ -46,31 +53,25 @@ class Request:
     @property
     def limit(self) -> int | None:
         """The most samples to take."""
-        own = self.protocol.samples if self.protocol else None
-        return min((n for n in (self.max_samples, own) if n is not None), default=None)
+        limits = (self.max_samples, self.protocol.samples if self.protocol else None)
+        return min((n for n in limits if n is not None), default=None)
 
 
 def make_request(
     samples: str,
     reference: str,
-    protocol: str | None,
+    protocol: Protocol | None,
     extractors: Sequence[str],
     metrics: Sequence[str],
     *,
     labels: Path | None,
     max_samples: int | None,
 ) -> Request:
-    """What the options mean; a UserError if they mean nothing. No image is read yet.
+    """The checked request of the options; UserError if they are wrong. No image is read yet.
 
-    Without protocol, extractor or metric these are those of the data set or statistics file
-    compared with, where that says so, and the protocol `offline` elsewhere.
+    Extractors and metrics are by default those of the reference, if its data set or statistics
+    file names some, otherwise those of the protocol `offline`.
     """
-    if protocol is not None and (extractors or metrics):
-        raise UserError(
-            "--protocol sets extractors and metrics: drop --extractor and --metric, or --protocol.",
-            code=2,
-        )
-    chosen = find_protocol(protocol) if protocol is not None else None
     for metric in metrics:
         if metric not in METRICS:
             raise unknown("metric", metric, METRICS)
@@ -88,24 +89,24 @@ def make_request(
             statistics = read_statistics(path, section)
             recorded = statistics.card.extractor if statistics.card else statistics.extractor
             names = names or ((recorded,) if recorded else ())
-    if chosen is None and not names:
+    if protocol is None and not names:
         if not names_dataset(samples) and is_vectors(Path(samples)):
             names = ("identity",)
         elif metrics:
             names = (LITE,)
         else:
-            chosen = PROTOCOLS["offline"]
-    if chosen is not None:
-        names, metrics = chosen.extractors, chosen.metrics
+            protocol = PROTOCOLS["offline"]
+    if protocol is not None:
+        names, metrics = protocol.extractors, protocol.metrics
     return Request(
-        samples, reference, chosen, names, tuple(metrics), statistics, labels, max_samples
+        samples, reference, protocol, names, tuple(metrics), statistics, labels, max_samples
     )
 
 
 def evaluate(
     reporter: Reporter, cache: Path, request: Request, makers: Makers
 ) -> tuple[Report, Reference, SampleSource]:
-    """Measure what was asked for: everything found, and the two sides that were compared."""
+    """The report of a request, and the two sides compared."""
     made = makers.networks(request.extractors)
     reference, fake = read_sides(reporter, request)
     data = reference.side.data if reference.side is not None else None
@@ -115,7 +116,7 @@ def evaluate(
         request.metrics, made.values(), reference,
         image=fake.is_image, n=fake.n, protocol=request.protocol,
     )  # fmt: skip
-    warnings += cautions(plan, fake, reference, request.protocol)
+    warnings += _cautions(plan, fake, reference, request.protocol)
     for line in warnings:
         reporter.warn(line)
     with reporter.counting(f"features of {reference.name}") as count:
@@ -124,39 +125,95 @@ def evaluate(
         accumulator = plan.accumulator()
         feed_side(accumulator, fake, count)
     protocol = request.protocol
-    name = protocol.name if protocol else ""
-    rows, missing = compute(plan, real, accumulator.finish(), fake=fake, protocol=name)
-    report = Report(
-        rows=tuple(rows),
-        not_measured=tuple(missing),
-        warnings=tuple(warnings),
-        notes=protocol.notes if protocol else (),
-        created=now(),
-        provenance=provenance(),
+    rows, missing = compute(
+        plan, real, accumulator.finish(), fake=fake, protocol=protocol.name if protocol else ""
     )
+    report = Report(
+        rows=tuple(rows), not_measured=tuple(missing), warnings=tuple(warnings),
+        notes=protocol.notes if protocol else (), created=now(), provenance=provenance(),
+    )  # fmt: skip
     return report, reference, fake
 
 
 def read_sides(reporter: Reporter, request: Request) -> tuple[Reference, SampleSource]:
-    """Both sides, read through once, so that damage is found before anything slow."""
+    """Both sides. Each is read once, so that damage is found before anything slow."""
     found, side = request.statistics, None
     most = request.protocol.reference_most if request.protocol else None
     if names_dataset(request.reference):
         side = dataset_source(request.reference, most)
     elif found is None or found.images:
         with reporter.counting(f"reading {request.reference}") as count:
-            side = file_source(Path(request.reference), most, tell=count)
+            side = file_source(Path(request.reference), most, count=count)
     if names_dataset(request.samples):
         fake = dataset_source(request.samples, request.limit)
     else:
         colour = side is not None and side.is_image and side.shape[0] == 3
         with reporter.counting(f"reading {request.samples}") as count:
             fake = file_source(
-                Path(request.samples),
-                request.limit,
-                labels=request.labels,
-                channels=3 if colour else None,
-                tell=count,
+                Path(request.samples), request.limit, labels=request.labels,
+                channels=3 if colour else None, count=count,
+            )  # fmt: skip
+    name, content = (request.reference, "") if side is None else (side.name, side.hash)
+    return Reference(name, sha256(found.path) if found else content, side, found), fake
+
+
+def _cautions(
+    plan: Plan, fake: SampleSource, reference: Reference, protocol: Protocol | None
+) -> list[str]:
+    """One sentence per warning; UserError if the two sides cannot be compared at all."""
+    side = reference.side
+    found = [] if side is None else _sizes(fake, side)
+    found += [_copies(each) for each in (fake, side) if each is not None and each.copies]
+    for p in plan.measurements:
+        if not p.metric.about.plug_in or not p.extractor:
+            continue
+        dim = plan.made[p.extractor].dim
+        if fake.n <= dim:
+            found.append(
+                f"{fake.n:,} samples do not exceed the {dim:,} dimensions of {p.extractor}, so "
+                f"{p.metric.name} is mostly bias, and fd_corrected does not remove it here: "
+                "compare it only at this n, or use kid."
             )
-    name = side.name if side is not None else request.reference
-    return make_reference(name, side, found), fake
+        elif fake.n < FEW and p.extractor.startswith("inception"):
+            found.append(
+                f"{p.metric.name} of {fake.n:,} samples is well above that of {FEW:,} or 50,000: "
+                "compare it only at this n, or use fd_corrected or kid."
+            )
+    if protocol is None:
+        return found
+    real = side.n if side is not None else reference.statistics.n if reference.statistics else 0
+    for what, n, wanted in (
+        ("generated", fake.n, protocol.samples),
+        ("real", real, protocol.reference),
+    ):
+        if n and wanted is not None and n != wanted:
+            found.append(f"{protocol.name} uses {wanted:,} {what} images; here are {n:,}.")
+    return found
+
+
+def _sizes(fake: SampleSource, real: SampleSource) -> list[str]:
+    if fake.is_image != real.is_image or (not fake.is_image and fake.shape != real.shape):
+        kinds = [f"{'images' if s.is_image else 'vectors'} {s.shape}" for s in (fake, real)]
+        raise UserError(
+            f"{fake.name} holds {kinds[0]} and {real.name} {kinds[1]}: they cannot be compared.",
+            code=2,
+        )
+    found = []
+    if fake.shape[1:] != real.shape[1:]:
+        found.append(
+            f"samples have {_pixels(fake)} and the reference {_pixels(real)}: each is resized "
+            "separately, which changes the distance."
+        )
+    if fake.shape[0] != real.shape[0] and fake.is_image:
+        found.append("one side is grey and the other in colour.")
+    return found
+
+
+def _copies(side: SampleSource) -> str:
+    if side.copies == side.n - 1:
+        return f"all {side.n:,} samples of {side.name} are equal: metrics of them mean nothing."
+    return f"{side.copies:,} of the {side.n:,} samples of {side.name} are copies of others in it."
+
+
+def _pixels(side: SampleSource) -> str:
+    return f"{side.shape[2]} x {side.shape[1]} pixels"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from bench.data import Dataset
 from bench.data.stand_in import RandomImages
 from bench.evaluation.cache import ResultFiles
-from bench.evaluation.weights import check_weights, find_weights, not_loaded, verified
+from bench.evaluation.weights import find_weights, verified
 from bench.system.errors import UserError, unknown
 from bench.system.failures import system_error
 from bench.system.progress import Say
@@ -20,32 +20,43 @@ from methods.spec import DataSpec
 from metrics import EXTRACTORS
 from metrics.base import Extractor
 from metrics.extractors import EfficientNetExtractor, train_classifier, train_head
-from metrics.extractors.weights_table import WEIGHTS
+from metrics.extractors.catalogue import WEIGHTS
 
 OF_DATA = ("classifier", "identity")
-"""Extractors that depend on the data, and are made once that is known."""
+"""Extractors that depend on the data and are made once these are known."""
 
 
 @dataclass(frozen=True)
 class Makers:
-    """What extractors are made with; `tell` gets a sentence before and during what takes long."""
+    """Settings for making extractors; slow work reports to `say`."""
 
     cache: Path
     weights: Path | None = None
     download: bool = False
     device: torch.device | str = "cpu"
-    tell: Say = lambda _: None
+    say: Say = lambda _: None
 
-    def check(self, names: Iterable[str]) -> None:
-        """UserError unless there are such extractors, with their weights; nothing is built."""
-        names = tuple(names)
+    def check(self, names: Sequence[str]) -> None:
+        """UserError for unknown extractors and missing weights, which `download` fetches."""
         for name in names:
             if name not in EXTRACTORS:
                 raise unknown("extractor", name, EXTRACTORS)
-        check_weights(names, self.weights, self.download)
+        wanted = {name: WEIGHTS[name] for name in names if name in WEIGHTS}
+        if self.weights is not None and self.weights.is_file() and len(set(wanted.values())) > 1:
+            files = ", ".join(dict.fromkeys(file.file for file in wanted.values()))
+            raise UserError(
+                f"--weights {self.weights} is one file, but {', '.join(wanted)} need {files}: give "
+                "the folder that holds them.",
+                code=2,
+            )
+        for name, file in wanted.items():
+            try:
+                find_weights(file, self.weights, download=self.download)
+            except (OSError, RuntimeError) as error:  # no connection, or not the published content
+                raise _not_loaded(name, error) from None
 
     def networks(self, names: Sequence[str]) -> dict[str, Extractor]:
-        """Those that need weights alone; a UserError, before anything is read, if some lack."""
+        """The extractors that need only weights; UserError if any weights are missing."""
         self.check(names)
         stand_in = RandomImages(DataSpec("images", (3, 64, 64), 1))
         return {name: self.make(name, stand_in) for name in names if name not in OF_DATA}
@@ -53,7 +64,7 @@ class Makers:
     def of_data(
         self, names: Sequence[str], data: Dataset | None, shape: tuple[int, ...]
     ) -> dict[str, Extractor]:
-        """The others: `classifier` is trained on `data`, `identity` takes vectors of `shape`."""
+        """The others: `classifier` trained on `data`, `identity` for vectors of `shape`."""
         found: dict[str, Extractor] = {}
         for name in names:
             if name == "classifier":
@@ -69,24 +80,22 @@ class Makers:
         return found
 
     def make(self, name: str, data: Dataset) -> Extractor:
-        """One extractor ready for use; missing weights are a UserError that says what to do.
+        """A registered extractor, ready for use; UserError if its weights are missing or unusable.
 
-        `classifier` is a small network of its own, or a head on efficientnet-lite0's features where
-        that can see enough: colour images from 32x32.
+        `classifier` is a head on the features of efficientnet-lite0 for colour images from 32x32,
+        otherwise a separate small network.
         """
-        if name not in EXTRACTORS:
-            raise unknown("extractor", name, EXTRACTORS)
         try:
             if name == "identity":
                 return EXTRACTORS[name](data.spec.shape[0])
             if name == "classifier":
                 samples, labels = data.train.samples, data.train.labels
-                # A training says itself what decides its weights.
+                # The key of a training already covers its code.
                 store = ResultFiles(self.cache, code="")
                 if not is_photographic(data):
                     return train_classifier(samples, labels, store=store)
                 network = _efficientnet(str(self.device))
-                return train_head(samples, labels, network=network, store=store, tell=self.tell)
+                return train_head(samples, labels, network=network, store=store, tell=self.say)
             if name == EfficientNetExtractor.name:
                 return _efficientnet(str(self.device))
             if name in WEIGHTS:
@@ -96,20 +105,24 @@ class Makers:
         except (OSError, RuntimeError) as error:
             if system_error(error) is not None:
                 raise
-            raise not_loaded(name, error) from None
+            raise _not_loaded(name, error) from None
         except ValueError as error:
             raise UserError(
                 f"Extractor {name!r} cannot be used on {data.name!r}: {error}."
             ) from None
 
 
+def _not_loaded(extractor: str, error: Exception) -> UserError:
+    return UserError(f"Could not load the weights of extractor {extractor!r}: {error}.")
+
+
 def is_photographic(data: Dataset) -> bool:
-    """Whether a network trained on photographs can see enough: colour images from 32x32."""
+    """Whether a network trained on photographs suits the data: colour images from 32x32."""
     shape = data.spec.shape
     return data.spec.is_image and shape[0] == 3 and min(shape[1:]) >= 32
 
 
 @functools.lru_cache(maxsize=1)
 def _efficientnet(device: str) -> EfficientNetExtractor:
-    # One for all who ask: it remembers its last batch, which the classifier then gets for nothing.
+    # Shared, because it remembers its last batch: the classifier then reuses those features.
     return EfficientNetExtractor(device=device)

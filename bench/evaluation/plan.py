@@ -1,10 +1,10 @@
-"""The planner of metric x extractor, and values with their errors of what it planned."""
+"""Plans metrics on extractors, and computes the planned values with their errors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 from bench.evaluation.reference import Reference
 from bench.evaluation.result import NotMeasured
@@ -19,7 +19,7 @@ from metrics.base import Estimate, Extractor, Metric, SampleSet
 
 @dataclass(frozen=True)
 class Measurement:
-    """One metric with its extractor ('' where it uses none) and a hash of what it depends on."""
+    """One metric with its extractor ('' if it uses none) and a hash of what it depends on."""
 
     metric: Metric
     extractor: str
@@ -28,13 +28,13 @@ class Measurement:
 
     @property
     def key(self) -> str:
-        """Metric and extractor, under which a row says why there is no value."""
+        """Metric and extractor: the key of the reason for a missing value."""
         return f"{self.metric.name} {self.extractor}".strip()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured with the extractors that were made, and why the rest is not."""
+    """What is measured with which extractors, and why the rest is not."""
 
     measurements: tuple[Measurement, ...]
     unmeasured: tuple[NotMeasured, ...]
@@ -43,21 +43,17 @@ class Plan:
     def extractors(self) -> dict[str, Extractor]:
         """Every extractor that a measurement uses, by its name."""
         used = {m.extractor for m in self.measurements if m.extractor}
-        # Metrics of known densities name no extractor and look into the features of vectors.
+        # Metrics of known densities name no extractor but use the features of vectors.
         if any(m.metric.needs - {"pixels"} for m in self.measurements if not m.extractor):
             used.add("identity")
         return {name: extractor for name, extractor in self.made.items() if name in used}
 
     def accumulator(self) -> Accumulator:
-        """A fresh pass over one set, which keeps what the measurements need."""
+        """An accumulator of what the measurements need."""
         return Accumulator(self.extractors(), plan_needs(m.metric for m in self.measurements))
 
-    def part(self, measurements: Iterable[Measurement]) -> Plan:
-        """The plan of some of the measurements."""
-        return replace(self, measurements=tuple(measurements))
-
     def fitting(self, real: Callable[[Metric], SampleSet]) -> Plan:
-        """The part for which the `real` set of a metric has everything, and why not the rest."""
+        """The measurements for which the real set suffices, and the reasons against the others."""
         refused = {
             m: m.metric.refuses(real=real(m.metric), extractor=m.extractor)
             for m in self.measurements
@@ -73,10 +69,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one generated set gave: values, a sentence a failed metric, reasons for those left out.
-
-    `unmeasured` has them by metric and extractor.
-    """
+    """Values, messages of failed metrics, and reasons for unmeasured ones by their key."""
 
     values: tuple[Value, ...]
     problems: tuple[str, ...]
@@ -92,11 +85,11 @@ def plan_measurements(
     n: int | None = None,
     protocol: Protocol | None = None,
 ) -> Plan:
-    """Every metric on every extractor that fits the data, or those of the protocol.
+    """Plan every metric on every extractor that fits the data, or those of the protocol.
 
-    `image` says whether the samples are images, `n` how many generated ones there are, where that
-    is known already. Without `metrics` all default ones are planned, and nothing is told of those
-    that are not for such data. UserError with all reasons if nothing is left.
+    `image`: whether the samples are images; `n`: number of generated samples, if known. Without
+    `metrics` the default ones are planned, and those for other data are skipped silently.
+    UserError with all reasons if nothing is left.
     """
     made = {extractor.name: extractor for extractor in extractors}
     planned: list[Measurement] = []
@@ -129,7 +122,7 @@ def plan_measurements(
 
 
 def nothing_fits(reference: Reference, reasons: Iterable[str]) -> UserError:
-    """The error where nothing is left of a plan."""
+    """The error for an empty plan."""
     why = "; ".join(dict.fromkeys(reasons))
     return UserError(f"No metric can be computed against {reference.name}: {why}.", code=2)
 
@@ -154,9 +147,9 @@ def plan_metric(metric: Metric, extractor: Extractor | None, reference_hash: str
 def measure(
     plan: Sequence[Measurement], real: SampleSet, fake: SampleSet, unmeasured: Mapping[str, str]
 ) -> Measured:
-    """Every planned metric whose minimum of samples is met, each with its error.
+    """Compute all planned metrics for which there are enough samples.
 
-    `unmeasured` are the reasons known before, for metrics that are not in the plan.
+    `unmeasured` holds the reasons already known, for metrics that are not in the plan.
     """
     values: list[Value] = []
     problems: list[str] = []
@@ -168,17 +161,17 @@ def measure(
         try:
             found = m.metric.compute(real=real, fake=fake, extractor=m.extractor)
             values.append(_value(m, fake.n, found))
-        except Exception as error:  # a metric may be a plugin's and fail in any way
-            if system_error(error) is not None:  # no fault of the metric
+        except Exception as error:  # a metric, perhaps a plugin's, may fail in any way
+            if system_error(error) is not None:  # such as a full disk
                 raise
             problems.append(f"metric {m.metric.name} failed: {type(error).__name__}: {error}")
     return Measured(tuple(values), tuple(problems), reasons)
 
 
 def _value(measurement: Measurement, n: int, found: Estimate | float) -> Value:
-    """A value as it is stored; ValueError if it is not finite.
+    """The value to store, without its error if that is not finite.
 
-    An error that is not finite is left out whole, rather than the value with it.
+    ValueError if the value itself is not finite.
     """
     estimate = found if isinstance(found, Estimate) else Estimate(float(found))
     if not math.isfinite(estimate.value):
@@ -195,13 +188,8 @@ def _value(measurement: Measurement, n: int, found: Estimate | float) -> Value:
         extractor=measurement.extractor,
         extractor_hash=measurement.extractor_hash,
         n=n,
-        value=estimate.value,
-        se=estimate.se,
-        se_method=estimate.se_method,
-        low=estimate.low,
-        high=estimate.high,
-        # Ten digits are far below any sampling error, and half of what a double takes as text.
-        replicates=tuple(float(f"{value:.10g}") for value in estimate.replicates),
         signature=measurement.signature,
         about=measurement.metric.about,
+        # Ten digits: far below any sampling error, and half the text of a full double.
+        **{**asdict(estimate), "replicates": [float(f"{x:.10g}") for x in estimate.replicates]},
     )

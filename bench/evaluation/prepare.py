@@ -1,4 +1,4 @@
-"""Everything that turns the samples of a cell into values: extractors, plan and real set."""
+"""The evaluation of the cells of a sweep: extractors, plan and real set of a data set."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from bench.evaluation.compare import real_sets
 from bench.evaluation.makers import Makers
 from bench.evaluation.plan import Measured, Measurement, Plan, measure, plan_measurements
 from bench.evaluation.reference import Reference
-from bench.evaluation.sides import Batches, SampleSource
+from bench.evaluation.sides import split_source
 from bench.experiment.protocols import find_protocol
-from bench.system.progress import Count, Say
+from bench.system.progress import Count, Say, Tick
 from metrics import Accumulator, plan_needs
 from metrics.accuracy import ClassAccuracy
 from metrics.base import Extractor, SampleSet
-from metrics.rows import Rows
+from metrics.extractors.training import Rows
 from metrics.tilt import at_guidance
 
 BATCH = 256
-TELL_EVERY = 15.0
+SAY_EVERY = 15.0
 
 
 class TakesLong(Exception):
-    """The extractors or the real set are not there yet, and making them takes long."""
+    """Making the extractors or the real set would take long."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Everything that turns the samples of a cell into values.
 
-    `unmeasured` says why metrics that were asked for, or are computed by default, are not in the
-    plan: the data or the real set lacks what they need.
+    `unmeasured` gives the reasons why requested or default metrics are not in the plan.
     """
 
     data: Dataset
@@ -53,10 +52,7 @@ class Evaluation:
         return Accumulator(self.extractors, plan_needs(m.metric for m in self.plan))
 
     def measure(self, fake: SampleSet, guidance: float) -> Measured:
-        """Every planned metric whose minimum of samples is met, each with its error.
-
-        `guidance` is the scale that the samples were asked for, 1 for real ones.
-        """
+        """Values of all planned metrics; `guidance` is the scale of `fake`, 1 for real samples."""
         return measure(self.plan, self.real, at_guidance(fake, guidance), self.unmeasured)
 
 
@@ -70,25 +66,22 @@ def prepare(
     weights: Path | None = None,
     download: bool = False,
     device: torch.device | str = "cpu",
-    tell: Say = lambda _: None,
+    say: Say = lambda _: None,
     patient: bool = True,
 ) -> Evaluation:
     """Extractors, plan and real set for a data set.
 
-    By default all metrics that fit the data and are marked so, on the data set's own extractors;
-    with a `protocol`, those that it names.
-    The real set is computed once and cached under a key made of the content and everything it
-    passes through. Extractors run on `device`; `tell` gets a sentence before and during what takes
-    long, which raises TakesLong instead where nobody is `patient`.
+    By default all default metrics that fit the data, on the extractors of the data set; with a
+    `protocol`, those that it names. The real set is cached, by its content and all code that it
+    passes through. Slow work reports to `say`, or raises TakesLong if not `patient`.
     """
-    meanwhile = tell if patient else _give_up
+    meanwhile = say if patient else _give_up
     chosen = find_protocol(protocol) if protocol else None
     if chosen is not None:
         metrics, extractors = chosen.metrics, chosen.extractors
     wanted = tuple(extractors) if extractors else data.extractors
     makers = Makers(cache, weights, download, device, meanwhile)
-    # All of them before the first, which may be a classifier that is trained for minutes.
-    makers.check(wanted)
+    makers.check(wanted)  # all of them, before a classifier trains for minutes
     made = [makers.make(name, data) for name in wanted]
     reference = _reference(data)
     plan = plan_measurements(
@@ -99,33 +92,20 @@ def prepare(
     plan, real = real_sets(plan, reference, cache, _now_and_then(meanwhile))
     unmeasured |= {lacking.key: lacking.reason for lacking in plan.unmeasured[known:]}
     for reason in unmeasured.values():
-        tell(f"Not measured: {reason}.")
+        say(f"Not measured: {reason}.")
     return Evaluation(
-        data=data,
-        extractors=plan.extractors(),
-        plan=plan.measurements,
-        real=real.whole,
-        reference=reference.name,
-        reference_hash=reference.hash,
-        unmeasured=unmeasured,
-    )
+        data, plan.extractors(), plan.measurements, real.whole, reference.name, reference.hash,
+        unmeasured,
+    )  # fmt: skip
 
 
 def _reference(data: Dataset) -> Reference:
-    split, name = data.reference, f"{data.name}/{data.reference_split}"
-
-    def batches() -> Batches:
-        for start in range(0, len(split), BATCH):
-            yield split.samples[start : start + BATCH], split.labels[start : start + BATCH]
-
-    shape = tuple(split.samples.shape[1:])
-    return Reference(
-        name, split.hash, SampleSource(name, len(split), shape, split.hash, batches, data=data)
-    )
+    name = f"{data.name}/{data.reference_split}"
+    return Reference(name, data.reference.hash, split_source(name, data.reference, data))
 
 
 def _unfit(plan: Plan) -> dict[str, str]:
-    """Why metrics are measured on no extractor, by their names."""
+    """The reasons why metrics are measured on no extractor, by metric."""
     measured = {m.metric.name for m in plan.measurements}
     reasons: dict[str, dict[str, None]] = {}
     for lacking in plan.unmeasured:
@@ -139,7 +119,7 @@ def _give_up(sentence: str) -> None:
 
 
 def nothing_measured(data: Dataset) -> Evaluation:
-    """An evaluation by which no cell is done, for planning what has not been prepared."""
+    """An evaluation that finds every cell undone, for planning without preparation."""
     never = Measurement(ClassAccuracy(), "", "", "nothing has this signature")
     real = SampleSet(n=len(data.reference), labels=data.reference.labels.numpy())
     reference = _reference(data)
@@ -147,30 +127,28 @@ def nothing_measured(data: Dataset) -> Evaluation:
 
 
 def accumulate(
-    accumulator: Accumulator, samples: Rows, labels: Tensor, tell: Say = lambda _: None
+    accumulator: Accumulator, samples: Rows, labels: Tensor, tick: Tick = lambda _: None
 ) -> None:
-    """Feed a whole set in batches; `tell` gets a sentence whenever it has taken long."""
-    counted = _now_and_then(tell)
+    """Feed a whole set in batches; `tick` counts the samples."""
     for start in range(0, len(labels), BATCH):
-        accumulator.update(samples[start : start + BATCH], labels[start : start + BATCH])
-        counted(min(start + BATCH, len(labels)), len(labels))
+        part = labels[start : start + BATCH]
+        accumulator.update(samples[start : start + BATCH], part)
+        tick(len(part))
 
 
-def _now_and_then(tell: Say) -> Count:
-    """A count of real samples for `tell`, which gets a sentence whenever it has taken long."""
+def _now_and_then(say: Say) -> Count:
+    """A counter of real samples that reports to `say` every SAY_EVERY seconds."""
     last = time.monotonic()
 
     def counted(done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= TELL_EVERY:
+        if time.monotonic() - last >= SAY_EVERY:
             last = time.monotonic()
-            tell(f"Features of real samples: {done:,} of {total:,}.")
+            say(f"Features of real samples: {done:,} of {total:,}.")
 
     return counted
 
 
 def floor_split(data: Dataset, n: int) -> Split | None:
-    """The first n training samples, or None if there are not as many."""
-    if n > len(data.train):
-        return None
-    return data.train.part(0, n)
+    """The first n training samples, or None if there are fewer."""
+    return data.train.part(0, n) if n <= len(data.train) else None

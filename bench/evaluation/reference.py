@@ -1,4 +1,4 @@
-"""The real set of a comparison: samples, statistics of some, or both; extracted once."""
+"""The real set of a comparison: samples, a statistics file, or both; extracted once."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Dataset
-from bench.evaluation.archive import from_arrays, to_arrays
-from bench.evaluation.cache import ResultFiles, remembered_on_disk
+from bench.evaluation.cache import ResultFiles, from_arrays, remembered_on_disk, to_arrays
 from bench.evaluation.sides import SampleSource
-from bench.evaluation.statistics.base import Statistics
+from bench.evaluation.statistics_files import Statistics
 from bench.experiment.identity import code_hash
 from bench.system.errors import UserError
-from bench.system.files import sha256
 from metrics import Accumulator
 from metrics.base import ExactMixture, Extractor, Metric, Need, SampleSet
 from metrics.memo import Arrays, keep_in
 
 SPATIAL = "inception-spatial"
-Feed = Callable[[Accumulator], None]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The real set, before its features are known."""
+    """The real set before extraction; `hash` is that of the statistics file, if there is one."""
 
     name: str
     hash: str
@@ -36,19 +32,23 @@ class Reference:
 
     @property
     def exact(self) -> ExactMixture | None:
-        """The density, where it is a toy's."""
+        """The density in the form metrics take; None if it is unknown."""
         data = self.side.data if self.side is not None else None
-        return None if data is None else exact_mixture(data)
+        mixture = None if data is None else data.spec.mixture
+        if mixture is None:
+            return None
+        means = tuple(np.asarray(modes, dtype=np.float64) for modes in mixture.means)
+        return ExactMixture(means, mixture.std)
 
     def has_moments_alone(self, metric: Metric) -> bool:
-        """Whether a metric compares with the moments of a statistics file, and nothing else."""
+        """Whether a metric compares only with the moments of a statistics file."""
         found = self.statistics
         return (
             found is not None and found.features is None and metric.needs_of_real() == {"moments"}
         )
 
     def lacks(self, metric: Metric, extractor: str) -> str | None:
-        """None, or why a statistics file, with the samples if there are any, does not suffice."""
+        """None, or why the statistics file, with the samples if any, is not enough for a metric."""
         found, needs = self.statistics, metric.needs_of_real()
         if found is None or not needs:
             return None
@@ -57,37 +57,16 @@ class Reference:
             if (found.spatial if spatial else found.moments) is not None:
                 return None
             return f"{self.name} has no moments of spatial features"
-        if found.features is not None and not spatial and needs <= {"moments", "features"}:
-            return None
-        if self.side is not None:
+        suffices = found.features is not None and not spatial and needs <= {"moments", "features"}
+        if suffices or self.side is not None:
             return None
         has = "features" if found.features is not None else "moments"
         wants = " and ".join(sorted(needs - {"moments"}))
-        return f"it needs {wants} of the real samples, and {self.name} holds {has} alone"
-
-
-def make_reference(
-    name: str, side: SampleSource | None, statistics: Statistics | None
-) -> Reference:
-    """A reference with the hash of what it holds: of the file where that is one of statistics."""
-    if statistics is not None:
-        return Reference(name, sha256(statistics.path), side, statistics)
-    if side is None:
-        raise ValueError("a reference is samples or statistics")
-    return Reference(name, side.hash, side)
-
-
-def exact_mixture(data: Dataset) -> ExactMixture | None:
-    """The density of a data set in the form metrics take, or None where it is unknown."""
-    mixture = data.spec.mixture
-    if mixture is None:
-        return None
-    means = tuple(np.asarray(modes, dtype=np.float64) for modes in mixture.means)
-    return ExactMixture(means, mixture.std)
+        return f"it needs {wants} of the real samples, and {self.name} holds only {has}"
 
 
 def check_statistics(reference: Reference, extractors: Mapping[str, Extractor]) -> list[str]:
-    """UserError if an extractor is not what made a statistics file; warnings where that is open."""
+    """Warnings if a statistics file does not name its extractor; UserError if it is another one."""
     found = reference.statistics
     if found is None or found.moments is None:
         return []
@@ -131,15 +110,15 @@ def reference_set(
     content: str,
     extractors: Mapping[str, Extractor],
     needs: Iterable[Need],
-    feed: Feed,
+    feed: Callable[[Accumulator], None],
     *,
     exact: ExactMixture | None = None,
     mixture: str = "None",
 ) -> SampleSet:
-    """What one pass over the real samples leaves, from `cache` if it has that.
+    """The result of one pass over the real samples, from `cache` if it is there.
 
-    `content` is a hash of all samples and labels, which `feed` gives to the accumulator; `mixture`
-    says in words what `exact` holds. What metrics compute of this set alone is kept there too.
+    `content` is a hash of all samples and labels that `feed` passes to the accumulator; `mixture`
+    describes `exact` as text. `cache` also keeps what metrics compute from this set alone.
     """
     needs = frozenset(needs)
     parts: dict[str, Any] = {

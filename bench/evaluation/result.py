@@ -1,4 +1,4 @@
-"""What an evaluation gives: rows for tables, JSON and CSV."""
+"""The result of an evaluation as a table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUFFIXES = (".json", ".csv")
 
 
 class MeasuredValue(Frozen):
-    """One value of one metric, with all that it depends on."""
+    """One value of one metric, with everything that it depends on."""
 
     metric: str
     title: str
@@ -33,10 +33,10 @@ class MeasuredValue(Frozen):
     low: float | None
     high: float | None
     protocol: str
-    extractor: str = Field(description="'' where the metric uses none")
+    extractor: str = Field(description="'' if the metric uses none")
     extractor_hash: str
     n: int
-    n_real: int | None = Field(description="None where a statistics file does not say it")
+    n_real: int | None = Field(description="None if a statistics file does not state it")
     k: int | None = None
     ties: Literal["", "<=", "<"] = Field("", description="whether an edge belongs to its ball")
     samples: str
@@ -47,12 +47,12 @@ class MeasuredValue(Frozen):
 
 
 class NotMeasured(Frozen):
-    """A metric that was asked for and could not be computed."""
+    """A requested metric that could not be computed."""
 
     metric: str
     extractor: str
     reason: str
-    failed: bool = Field(False, description="an error of the metric, rather than of the request")
+    failed: bool = Field(False, description="an error of the metric, not of the request")
 
     @property
     def key(self) -> str:
@@ -61,7 +61,7 @@ class NotMeasured(Frozen):
 
 
 class Report(Frozen):
-    """Everything that one evaluation says."""
+    """Everything that one evaluation found."""
 
     rows: tuple[MeasuredValue, ...]
     not_measured: tuple[NotMeasured, ...]
@@ -72,7 +72,7 @@ class Report(Frozen):
 
 
 def check_out(path: Path) -> None:
-    """UserError, before anything is measured, for a file that cannot be written."""
+    """UserError for a path that `write_report` cannot write."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"--out is a .json or .csv file, got {path}.", code=2)
     if path.is_dir():
@@ -80,7 +80,7 @@ def check_out(path: Path) -> None:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write JSON with everything, or CSV with the rows, by the suffix; atomically."""
+    """Write JSON with everything or CSV with the rows, depending on the suffix; atomically."""
     if path.suffix.lower() == ".json":
         write_text(path, report.model_dump_json(indent=1) + "\n")
         return
@@ -88,13 +88,12 @@ def write_report(path: Path, report: Report) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for row in report.rows:
-        writer.writerow(row.model_dump())
+    writer.writerows(row.model_dump() for row in report.rows)
     write_text(path, text.getvalue())
 
 
 def table(report: Report) -> Table:
-    """The rows for a terminal; what they have in common is said beside it."""
+    """The rows for a terminal."""
     found = Table("metric", Column("value ± se", no_wrap=True), "n real", "k, ties")
     for row in report.rows:
         found.add_row(
@@ -107,5 +106,5 @@ def table(report: Report) -> Table:
 
 
 def shown(found: Estimate) -> str:
-    """A value with its error, as the tables of reports have it."""
+    """A value with its error, formatted as in the tables of reports."""
     return " ".join(with_error(found, decimals([found.value]))).rstrip()

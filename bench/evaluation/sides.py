@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.data import Dataset
+from bench.data import Dataset, Split
 from bench.data.find import find_dataset, has_dataset
 from bench.data.labels import read_labels
 from bench.data.samples.read import open_samples
+from bench.evaluation.statistics_files import split_section
 from bench.system.errors import UserError
 from bench.system.progress import Count
 
@@ -28,10 +29,10 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class SampleSource:
-    """Samples uint8 (n, C, H, W) or float32 (n, D), which have been read through once.
+    """Samples uint8 (n, C, H, W) or float32 (n, D), already read once.
 
-    `batches` reads them again, with int64 labels, 0 where there are none. `hash` is of samples and
-    labels, `copies` the number that equal an earlier one. `data` is the data set, where it is one.
+    `batches` reads them again with int64 labels, 0 if there are none. `hash` covers samples and
+    labels; `copies` counts those equal to an earlier one; `data` is their data set, if any.
     """
 
     name: str
@@ -45,44 +46,49 @@ class SampleSource:
 
     @property
     def is_image(self) -> bool:
-        """Whether these are images, and not vectors."""
+        """Whether these are images rather than vectors."""
         return len(self.shape) == 3
 
     def where(self, index: int) -> str:
-        """What people call sample `index`."""
+        """The file of sample `index`, or its index."""
         if self.files is None:
             return f"sample {index} of {self.name}"
         return f"{Path(self.name) / self.files[index]}"
 
 
 def names_dataset(text: str) -> bool:
-    """Whether this is a data set's name, perhaps with a split, as in 'digits:train'."""
+    """Whether this is a data set's name, with or without a split, such as 'digits:train'."""
     name, mark, split = text.partition(":")
     return has_dataset(name) and (not mark or split in SPLITS)
 
 
 def check_exists(text: str) -> None:
-    """UserError, before anything slow, unless there is such a file, folder or data set."""
+    """UserError unless there is such a file, folder or data set."""
     if names_dataset(text):
         return
-    path = Path(text.rpartition("#")[0] if "#" in text and not Path(text).exists() else text)
+    path, _ = split_section(text)
     if not path.exists():
+        name, mark, split = text.partition(":")
         known = ""
-        if not path.suffix and len(path.parts) == 1:
-            name, mark, split = text.partition(":")
-            if mark and has_dataset(name):
-                known = f" Splits of {name} are {' and '.join(SPLITS)}, not {split!r}."
-            else:
-                known = " Prepared and built-in data sets: bench list datasets."
+        if mark and has_dataset(name):
+            known = f" Splits of {name} are {' and '.join(SPLITS)}, not {split!r}."
+        elif not path.suffix and len(path.parts) == 1:
+            known = " Prepared and built-in data sets: bench list datasets."
         raise UserError(f"There is no file, folder or data set {text!r}.{known}", code=2)
 
 
 def dataset_source(text: str, most: int | None = None) -> SampleSource:
-    """A split of a data set, by default the reference one; at most `most` samples of it."""
+    """At most `most` samples of a split of a data set, by default the reference split."""
     name, _, which = text.partition(":")
     data = find_dataset(name)
     split = data.train if which == "train" else data.reference
-    chosen = draw(len(split), most)
+    return split_source(f"{name}/{which or SPLITS[0]}", split, data, draw(len(split), most))
+
+
+def split_source(
+    name: str, split: Split, data: Dataset, chosen: npt.NDArray[np.int64] | None = None
+) -> SampleSource:
+    """The `chosen` samples of a split, by default all."""
     rows = np.arange(len(split)) if chosen is None else chosen
 
     def batches() -> Batches:
@@ -93,10 +99,8 @@ def dataset_source(text: str, most: int | None = None) -> SampleSource:
     content = split.hash
     if chosen is not None:
         content = hashlib.sha256(f"{split.hash} {len(rows)} {SEED}".encode()).hexdigest()
-    return SampleSource(
-        f"{name}/{which or SPLITS[0]}", len(rows), tuple(split.samples.shape[1:]), content,
-        batches, data=data,
-    )  # fmt: skip
+    shape = tuple(split.samples.shape[1:])
+    return SampleSource(name, len(rows), shape, content, batches, data=data)
 
 
 def file_source(
@@ -105,12 +109,12 @@ def file_source(
     *,
     labels: Path | None = None,
     channels: int | None = None,
-    tell: Count = lambda _done, _total: None,
+    count: Count = lambda _done, _total: None,
 ) -> SampleSource:
-    """Samples in a folder, ZIP or npz, all of which are read once: a damaged one is found now.
+    """At most `most` samples in a folder, ZIP or npz; reads all once, so that damage is found.
 
-    At most `most` of them. `labels` is a file of one class a sample, which replaces those of the
-    files; `channels` 3 makes grey images colour ones; `tell` is told how many have been read.
+    `labels` is a file with one class per sample that replaces those of the files; `channels` 3
+    turns grey images into colour ones; `count` receives the number of samples read.
     """
     opened = open_samples(path, channels=channels)
     given = None if labels is None else torch.from_numpy(read_labels(labels, opened.n))
@@ -121,7 +125,7 @@ def file_source(
     shape: tuple[int, ...] = ()
 
     def batches() -> Batches:
-        # Whether all images are grey is looked for once.
+        # Whether all images are grey is determined only once.
         known = shape[0] if len(shape) == 3 else channels
         start = 0
         for x, y in open_samples(path, channels=known).batches:
@@ -147,7 +151,7 @@ def file_source(
         different.update(hashlib.sha256(one.tobytes()).digest() for one in x.numpy())
         classes.append(y)
         done += len(x)
-        tell(done, n)
+        count(done, n)
     digest.update(torch.cat(classes).numpy().data)
     names = opened.names
     if names is not None and chosen is not None:
@@ -165,9 +169,9 @@ def is_vectors(path: Path) -> bool:
 
 
 def draw(total: int, most: int | None) -> npt.NDArray[np.int64] | None:
-    """Indices, in order, of `most` of `total` samples; None for all of them.
+    """Sorted indices of `most` of `total` samples, drawn with a fixed seed; None means all.
 
-    At random with a fixed seed: the first ones of sorted files would be of few classes.
+    The first samples would not do: sorted files begin with few classes.
     """
     if most is None or most >= total:
         return None

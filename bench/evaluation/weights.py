@@ -1,4 +1,4 @@
-"""Published weights of extractors: where they are looked for, and how they get there."""
+"""Published weights of extractors: search, download and verification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from bench.system.errors import UserError
 from bench.system.files import sha256
-from metrics.extractors.weights_table import WEIGHTS, WeightsFile
+from metrics.extractors.catalogue import WeightsFile
 
 WEIGHTS_FOLDER_VARIABLE = "GUIDANCE_BENCH_WEIGHTS"
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -19,14 +19,14 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 @dataclass(frozen=True)
 class Found:
-    """A file of weights, and whether it has to be the published one to be used."""
+    """A weights file; `published` files are used only with the published SHA-256."""
 
     path: Path
     published: bool
 
 
 def weights_folders() -> list[Path]:
-    """Where the weights are looked for, first to last; a download goes to the first.
+    """The folders searched for weights, in order; a download goes to the first.
 
     The folder named by $GUIDANCE_BENCH_WEIGHTS, or a per-user cache folder; then the checkpoints
     of torch.hub, where torch-fidelity puts the same files.
@@ -42,9 +42,8 @@ def find_weights(
 ) -> Found:
     """Find a weights file; `given` is a file, or a folder instead of `weights_folders`.
 
-    A file that is found by its published name must be the published one; one that is given is the
-    caller's choice. UserError if there is none. `download` fetches it from the address in the
-    table and refuses it unless its SHA-256 is as published.
+    A file with a published name must have the published content; a given file may be any.
+    `download` fetches a missing file and checks its SHA-256. UserError if there is none.
     """
     if given is not None and (given.is_file() or given.suffix in SUFFIXES):
         if given.is_file():
@@ -69,7 +68,7 @@ def find_weights(
 
 
 def find_files(wanted: WeightsFile) -> list[Found]:
-    """Every file, in all `weights_folders`, that could be read as the one wanted."""
+    """All candidates for a weights file in `weights_folders`."""
     return _in_folders(weights_folders(), wanted.file, wanted)
 
 
@@ -80,7 +79,7 @@ def _in_folders(folders: Iterable[Path], file: str, wanted: WeightsFile) -> list
 
 
 def verified(found: Found, wanted: WeightsFile) -> Path:
-    """The file; ValueError if it has a published name and not the published SHA-256."""
+    """The file; ValueError if it has a published name but not the published SHA-256."""
     content = sha256(found.path) if found.published and wanted.sha256 else ""
     if content and not wanted.matches(content):
         raise ValueError(
@@ -89,28 +88,3 @@ def verified(found: Found, wanted: WeightsFile) -> Path:
             "it again, or name the file itself if other weights are meant"
         )
     return found.path
-
-
-def check_weights(names: Iterable[str], weights: Path | None, download: bool) -> None:
-    """UserError that says what to do if a file is missing, or one is given for two networks.
-
-    Extractors that need no file are passed over. With `download` what is missing is fetched.
-    """
-    wanted = {name: WEIGHTS[name] for name in names if name in WEIGHTS}
-    if weights is not None and weights.is_file() and len(set(wanted.values())) > 1:
-        raise UserError(
-            f"--weights {weights} is one file, but {', '.join(wanted)} need "
-            f"{', '.join(w.file for w in dict.fromkeys(wanted.values()))}: give the folder that "
-            "holds them.",
-            code=2,
-        )
-    for name, file in wanted.items():
-        try:
-            find_weights(file, weights, download=download)
-        except (OSError, RuntimeError) as error:
-            raise not_loaded(name, error) from None
-
-
-def not_loaded(extractor: str, error: Exception) -> UserError:
-    """The error where there was no connection, or what came are not the published bytes."""
-    return UserError(f"Could not load the weights of extractor {extractor!r}: {error}.")

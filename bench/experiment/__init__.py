@@ -1,1 +1,1 @@
-"""What is asked for and what is kept: suites, places, rows and their keys."""
+"""Experiments: suites, folders, rows and their keys."""

@@ -1,4 +1,4 @@
-"""Numbers as text: decimals follow from the standard error."""
+"""Numbers as text, with decimals by the standard error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def error_decimals(se: float) -> int:
 
 
 def number(value: float, digits: int) -> str:
-    """Return fixed decimals, but never a zero for what is not zero."""
+    """Fixed decimals; an exponent for very large numbers and those that would round to zero."""
     fixed = f"{value:.{digits}f}"
     if abs(value) >= 1e6 or (value != 0.0 and float(fixed) == 0.0):
         return f"{value:.1e}"
@@ -31,10 +31,10 @@ def number(value: float, digits: int) -> str:
 
 
 def with_error(found: Estimate, digits: int) -> tuple[str, str]:
-    """A value and its error, such as ("3.41", "± 0.12"); `digits` where there is no error.
+    """A value and its error, such as ("3.41", "± 0.12"); `digits` decimals without an error.
 
-    A share of 0 or 1 has a standard error of 0; its error is the end of its interval, such as
-    "≤ 0.013". A value that its error would round to 0 keeps two significant digits.
+    A share of 0 or 1 has a standard error of 0, so that the end of its interval is shown, such as
+    "≤ 0.013". A value that would round to 0 keeps two significant digits.
     """
     if found.se is None:
         return number(found.value, digits), ""

@@ -1,4 +1,4 @@
-"""Names for what a number depends on: hashes that change when, and only when, it may change."""
+"""Hashes of everything that a number depends on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 PACKAGES = ("bench", "methods", "metrics")
 DESCRIPTIONS = {"presets", "about"}
 TITLES = {"label", "summary"}
-"""Attributes of classes that change no result; titles where they are constants."""
+"""Attributes of classes that change no result; titles only if they are constants."""
 
 
 def digest(parts: Mapping[str, Any]) -> str:
@@ -30,11 +30,11 @@ def digest(parts: Mapping[str, Any]) -> str:
 def code_hash(code: type | FunctionType) -> str:
     """SHA-256 of the syntax trees of the code behind a class or function.
 
-    That is the module that defines it and all modules of this project, of its own package or, for
-    a plugin that is a single file, of its folder, that this one imports from, directly or not.
-    Module names, import lines, comments, docstrings, layout, presets (whose settings are hashed on
-    their own) and what classes say about themselves (`about`, and `label` and `summary` in quotes)
-    may change without making results old. What an imported name stands for counts.
+    It covers the module that defines it and all modules that this imports, directly or not, from
+    this project, from its own package or, for a plugin of a single file, from its folder. Module
+    names, import lines, comments, docstrings, layout, presets (whose settings are hashed
+    separately) and descriptions of classes (`about`; `label` and `summary` if constant) may change
+    without making results old. The definitions of imported names count.
     """
     return module_hash(code.__module__)
 
@@ -56,16 +56,16 @@ def module_hash(module: str) -> str:
 
 
 class _Code:
-    """The modules that `module` may be made of."""
+    """The modules whose code may belong to `module`."""
 
     def __init__(self, module: str) -> None:
         self._packages = (module.partition(".")[0], *PACKAGES)
         file = getattr(sys.modules.get(module), "__file__", None)
-        alone = "." not in module and not hasattr(sys.modules.get(module), "__path__")
-        self._folder = Path(file).parent if alone and file else None
+        single = "." not in module and not hasattr(sys.modules.get(module), "__path__")
+        self._folder = Path(file).parent if single and file else None
 
     def is_own(self, name: str) -> bool:
-        """Whether a module belongs to this code, and not to Python or to what is installed."""
+        """Whether a module belongs to this code, and not to Python or an installed package."""
         if name.partition(".")[0] in self._packages:
             return True
         file = _file(name) if self._folder is not None else None
@@ -74,7 +74,7 @@ class _Code:
         return not {"site-packages", "dist-packages"} & set(file.parts)
 
     def imported(self, name: str) -> Iterator[_Import]:
-        """What the module `name` imports, and from the modules where it is defined."""
+        """The imports of the module `name`, each from the module that defines it."""
         for node in _parsed(name).imports:
             if isinstance(node, ast.Import):
                 yield from (_Import(alias.name) for alias in node.names)
@@ -88,9 +88,9 @@ class _Code:
                     yield _Import(module, alias.name, alias.asname or alias.name)
 
     def _where(self, source: str, name: str) -> str:
-        """The module that defines a name: one that only hands it on is passed through.
+        """The module that defines a name, found through modules that only re-export it.
 
-        By what is written and not by the object, whose class may be of yet another module.
+        Follows import lines and not the object, whose class may be from another module.
         """
         seen: set[tuple[str, str]] = set()
         while self.is_own(source) and (source, name) not in seen:
@@ -127,11 +127,10 @@ class _WithoutImports(ast.NodeTransformer):
     def __init__(self) -> None:
         self.found: list[ast.Import | ast.ImportFrom] = []
 
-    def visit_Import(self, node: ast.Import) -> None:
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
         self.found.append(node)
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.found.append(node)
+    visit_ImportFrom = visit_Import  # noqa: N815
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         value = node.value
@@ -178,7 +177,7 @@ def _is_package(name: str) -> bool:
 
 
 def _source(node: ast.ImportFrom, name: str) -> str:
-    """The absolute name of the module that `from ... import` in the module `name` names."""
+    """The absolute name of the module in a `from ... import` line of the module `name`."""
     package = name.split(".") if _is_package(name) else name.split(".")[:-1]
     above = package[: len(package) - node.level + 1] if node.level else []
     return ".".join([*above, *([node.module] if node.module else [])])
@@ -197,7 +196,7 @@ def _tree(name: str) -> ast.Module | None:
 
 
 def _describes(node: ast.stmt) -> bool:
-    """Whether a line of a class states presets, or what a report tells of it, title and all."""
+    """Whether a line of a class sets presets or a description for reports."""
     targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
     names = {target.id for target in targets if isinstance(target, ast.Name)}
     is_text = isinstance(getattr(node, "value", None), ast.Constant)

@@ -1,4 +1,4 @@
-"""Rows of inversions on disk: one JSON file a run and guidance scale."""
+"""Rows of inversions on disk: one JSON file per run and guidance scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.system.bounds import Count, Name, Number, Text
 
 
 class Score(Frozen):
-    """One measure of reconstruction; `value` is None where `reason` says why."""
+    """One measure of reconstruction; if `value` is None, `reason` says why."""
 
     name: Name
     label: Name
@@ -21,7 +21,7 @@ class Score(Frozen):
 
 
 class Pair(Frozen):
-    """Edits from one class to another, and how many the judge takes for the class asked for."""
+    """Edits from one class to another, and how many the judge assigns to the target class."""
 
     source: Count
     target: Count
@@ -44,7 +44,7 @@ class Share(Frozen):
 
 
 class Latents(Frozen):
-    """Latents over sigma_max beside N(0, 1); see `metrics.latents.LatentStats`."""
+    """Latents divided by sigma_max, compared with N(0, 1); see `metrics.latents.LatentStats`."""
 
     sigma_max: Number
     mean: Number
@@ -58,7 +58,7 @@ class Latents(Frozen):
 
 
 class EditGrid(Frozen):
-    """A PNG of square tiles: a row an image, a column what became of it. Empty tiles are white."""
+    """A PNG of square tiles: a row per image, a column per result. Empty tiles are white."""
 
     png: str = Field(description="base64")
     columns: tuple[Name, ...]
@@ -66,21 +66,20 @@ class EditGrid(Frozen):
 
 
 class InversionRow(StoredRow):
-    """A run inverting, reconstructing and editing real images at one guidance scale of editing.
+    """Inversion, reconstruction and editing of real images by a run at one guidance scale.
 
     Images are the first of the reference split, balanced over its classes. Reconstruction is at
-    g = 1 under the image's own class. MSE is of floats in [-1, 1]; the other scores are of uint8
-    images, as a file would hold them.
+    g = 1 with the image's own class. MSE is of floats in [-1, 1], other scores of uint8 images.
     """
 
     judge: Name = ""
     judge_hash: Name = ""
-    authors_batch: Count = Field(description="images a batch of the scores counted by batch")
+    authors_batch: Count = Field(description="images per batch, for scores by batch")
     inversion_nfe: Count = 0
     reconstruction_nfe: Count = 0
     edit_nfe: Count = 0
-    inversion_seconds: Number = Field(0.0, description="an image")
-    edit_seconds: Number = Field(0.0, description="an edit")
+    inversion_seconds: Number = Field(0.0, description="per image")
+    edit_seconds: Number = Field(0.0, description="per edit")
     scores: tuple[Score, ...] = ()
     exact: Count = Field(0, description="images reconstructed without error, in uint8")
     latents: Latents | None = None

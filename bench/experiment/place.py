@@ -1,4 +1,4 @@
-"""Where an experiment keeps its things: results/<experiment>/{runs,cells,report}, results/cache."""
+"""The folders of an experiment: results/<experiment>/{runs,cells,report}, results/cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_PRECISION = "32-true"
 
 @dataclass(frozen=True)
 class Experiment:
-    """The folders of one experiment; none is made before something is written to it."""
+    """The folders of one experiment, each made when something is written to it."""
 
     results: Path
     name: str
@@ -43,27 +43,27 @@ class Experiment:
 
     @property
     def runs(self) -> Path:
-        """One folder a training run."""
+        """One folder per training run."""
         return self.root / "runs"
 
     @property
     def cells(self) -> Path:
-        """One folder a run, one JSON row a cell."""
+        """One folder per run, one JSON row per cell."""
         return self.root / "cells"
 
     @property
     def samples(self) -> Path:
-        """One folder a run, one file or folder of samples a cell, where they were asked for."""
+        """One folder per run, one file or folder of samples per cell, with --save-samples."""
         return self.root / "samples"
 
     @property
     def inversions(self) -> Path:
-        """One folder a run, one JSON row a guidance scale of editing."""
+        """One folder per run, one JSON row per guidance scale of editing."""
         return self.root / "inversions"
 
     @property
     def tuned(self) -> Path:
-        """One folder a run: what the tuner found a rule, and its trials."""
+        """One folder per run: the tuner's result and trials for each rule."""
         return self.root / "tuned"
 
     @property
@@ -79,10 +79,10 @@ class Experiment:
 
 @contextlib.contextmanager
 def without_writing(place: Experiment) -> Iterator[Experiment]:
-    """The experiment with a cache that holds the same and is thrown away afterwards."""
+    """The experiment with a temporary copy of its cache."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         for file in place.cache.iterdir() if place.cache.is_dir() else ():
-            # Files are replaced and never written into, which leaves the target of a link alone.
+            # A link suffices: files are replaced and never modified in place.
             (scratch / file.name).symlink_to(file.resolve())
         yield replace(place, scratch=scratch)

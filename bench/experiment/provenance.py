@@ -1,4 +1,4 @@
-"""What a result was made with: versions, commit, machine, time."""
+"""The provenance of a result: versions, commit, machine, time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def now() -> str:
 
 @cache
 def provenance() -> dict[str, str]:
-    """Versions of the packages that decide numbers, the git commit, the platform."""
+    """Versions of the packages that influence numbers, the git commit, the platform."""
     found = {"python": platform.python_version(), "platform": platform.machine()}
     for package in ("guidance-bench", "torch", "numpy", "scikit-learn", "torch-fidelity"):
         try:
@@ -29,7 +29,7 @@ def provenance() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit of this checkout, '+' appended where files differ from it; '' outside git."""
+    """The commit of this checkout, with '+' if files differ from it; '' outside git."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

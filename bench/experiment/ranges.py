@@ -12,10 +12,10 @@ _HELP = "write 1..13, 1..13:2 or 1,1.5,2"
 
 
 def parse_range(text: str, what: str = "range") -> tuple[float, ...]:
-    """The numbers of a range, ascending, each once.
+    """The distinct numbers of a range, ascending.
 
-    `a..b` counts from a to b in ones, both included; `a..b:step` in steps. Commas join parts.
-    Arithmetic is decimal, so that 1..2:0.1 has eleven numbers and 1.1 among them.
+    `a..b` counts from a to b by 1, both included; `a..b:step` by `step`. Commas join parts.
+    Arithmetic is decimal: 1..2:0.1 has eleven numbers, among them 1.1.
     """
     found: set[Decimal] = set()
     for part in text.split(","):
@@ -26,7 +26,7 @@ def parse_range(text: str, what: str = "range") -> tuple[float, ...]:
 
 
 def parse_ints(text: str, what: str, least: int = 0) -> tuple[int, ...]:
-    """The whole numbers of a range, at least `least`."""
+    """The whole numbers of a range; UserError for others and below `least`."""
     values = parse_range(text, what)
     if any(value != int(value) or value < least for value in values):
         raise UserError(f"{what} {text!r} must be whole numbers from {least} up.", code=2)
@@ -47,7 +47,7 @@ def _part(part: str, text: str, what: str) -> list[Decimal]:
         raise UserError(f"{what} {text!r}: the step must be above 0, got {step}.", code=2)
     if last < first:
         raise UserError(f"{what} {text!r} runs backwards, from {first} to {last}.", code=2)
-    # Compared before it is divided: the quotient may exceed what a Decimal can hold.
+    # Compared before the division, whose result may exceed a Decimal.
     if last - first >= MOST * step:
         raise UserError(f"{what} {text!r} has more than {MOST} values.", code=2)
     count = int((last - first) / step) + 1

@@ -1,19 +1,20 @@
-"""Rows on disk: one JSON file a cell, durable before the next cell starts."""
+"""Rows on disk: one JSON file per cell, durable before the next cell starts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bench.experiment.identity import digest
-from bench.system.bounds import Count, Name, Number, Scalar, Text
-from bench.system.errors import UserError, explain
-from bench.system.files import read_whole, write_text
+from bench.system.bounds import Count, Name, Number, Scalar, Text, read_json
+from bench.system.errors import UserError
+from bench.system.files import write_text
 from metrics.about import About
 
 
@@ -31,48 +32,18 @@ Status = Literal["ok", "skip", "diverged", "failed"]
 
 
 class Frozen(BaseModel):
-    """Base of what is stored: immutable, unknown keys refused, NaN refused."""
+    """Base of stored models: immutable; unknown keys and NaN are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Sealed(Frozen):
-    """What is stored with a hash of its content, so that a number changed since is found."""
-
-    content_sha256: Name = Field("", exclude=True, description="only in the file")
-
-
-S = TypeVar("S", bound=Sealed)
-
-
 class Changed(UserError):
-    """A row's file that is not what was written; `how` says so without its name."""
+    """A row's file was changed after it was written; `how` is the message without the path."""
 
-    how = "it was changed since it was written: its SHA-256 is another than the one in it"
+    how = "it was changed since it was written: its content does not match its stored SHA-256"
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} cannot be used: {self.how}; remove it and sweep again.")
-
-
-def seal(row: Sealed) -> str:
-    """JSON of a row with the SHA-256 of everything else in it as its last key."""
-    text = row.model_dump_json(indent=1)
-    return f'{text[:-2]},\n "content_sha256": "{digest(json.loads(text))}"\n}}\n'
-
-
-def unseal(kind: type[S], text: bytes, path: Path) -> S:
-    """The row of a file's text; Changed if it is not what was written.
-
-    Layout and the order of keys may change. A row from before there were hashes is taken as it is.
-    ValidationError if the text is no such row.
-    """
-    row = kind.model_validate_json(text)
-    if row.content_sha256 == "":
-        return row
-    tree = json.loads(text)
-    if tree.pop("content_sha256") != digest(tree):
-        raise Changed(path)
-    return row.model_copy(update={"content_sha256": ""})
 
 
 class Value(Frozen):
@@ -82,18 +53,18 @@ class Value(Frozen):
     label: Name
     version: Count
     direction: Literal["lower", "higher", "none"]
-    extractor: Name = Field(description="'' where the metric uses none")
+    extractor: Name = Field(description="'' if the metric uses none")
     extractor_hash: Name
     n: Count
     value: Number
-    se: Number | None = Field(None, ge=0, description="standard error, where one is known")
-    se_method: Name = Field("", description="how that was obtained; '' without one")
+    se: Number | None = Field(None, ge=0, description="standard error, if known")
+    se_method: Name = Field("", description="how it was estimated; '' if unknown")
     low: Number | None = Field(None, description="lower end of the 95% interval, if not by se")
     high: Number | None = Field(None, description="upper end of it")
     replicates: tuple[Number, ...] = Field(
         (), description="values without one group of samples each, for paired differences"
     )
-    signature: Name = Field("", description="SHA-256 of what the value depends on beside samples")
+    signature: Name = Field("", description="SHA-256 of what it depends on besides samples")
     about: About | None = Field(None, description="facts of the metric; None in older rows")
 
     @property
@@ -138,9 +109,13 @@ class Images(Frozen):
 Preview = Density | Points | Images
 
 
-class StoredRow(Sealed):
-    """What rows of cells and of inversions share: whose they are, and what they are measured on."""
+class StoredRow(Frozen):
+    """Fields shared by rows of cells and of inversions.
 
+    A row is stored with a hash of its content, so that a later change of a number is found.
+    """
+
+    content_sha256: Name = Field("", exclude=True, description="only in the file")
     key: Name
     status: Status
     reason: Text = ""
@@ -150,7 +125,7 @@ class StoredRow(Sealed):
     method: Name
     run: Name = Field(description="name of the training run; rows of one run share a checkpoint")
     train_seed: Count
-    checkpoint: Name = Field(description="SHA-256 of the weights, '' where there are none")
+    checkpoint: Name = Field(description="SHA-256 of the weights, '' if there are none")
     guidance: Number = Field(description="of sampling or editing; 1 is off")
     n: Count = Field(description="samples, or images inverted")
     reference: Name = Field(description="name of the real set compared with")
@@ -166,12 +141,10 @@ class Row(StoredRow):
     generated set.
     """
 
-    null_checkpoint: Name = Field("", description="SHA-256 of an extra, unconditional network's")
-    weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's, led away from")
-    code: Name = Field(
-        "", description="SHA-256 of the code of method and sampling; '' before it was"
-    )
-    rule_code: Name = Field("", description="SHA-256 of the code of the rule, likewise")
+    null_checkpoint: Name = Field("", description="SHA-256 of an unconditional network's weights")
+    weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's weights")
+    code: Name = Field("", description="SHA-256 of method's and sampling's code; '' in older rows")
+    rule_code: Name = Field("", description="SHA-256 of the rule's code; '' in older rows")
     rule: Name = Field("", description="guidance rule; '' is CFG, the method's own, or off")
     knobs: Mapping[Name, Scalar] = Field(
         default_factory=dict, description="settings of the rule, by rule.knob"
@@ -195,6 +168,27 @@ class Row(StoredRow):
 R = TypeVar("R", bound=StoredRow)
 
 
+def seal(row: StoredRow) -> str:
+    """JSON of a row; its last key is the SHA-256 of the others."""
+    text = row.model_dump_json(indent=1)
+    return f'{text[:-2]},\n "content_sha256": "{digest(json.loads(text))}"\n}}\n'
+
+
+def unseal(kind: type[R], path: Path, text: bytes) -> R:
+    """The row in a file's text; Changed if its content differs from what was written.
+
+    Layout and the order of keys may change. Older rows have no hash and are not checked. Raises
+    ValidationError if the text is not such a row.
+    """
+    row = kind.model_validate_json(text)
+    if row.content_sha256 == "":
+        return row
+    tree = json.loads(text)
+    if tree.pop("content_sha256") != digest(tree):
+        raise Changed(path)
+    return row.model_copy(update={"content_sha256": ""})
+
+
 def row_path(folder: Path, run: str, key: str) -> Path:
     """The file of a row."""
     return folder / run / f"{key[:24]}.json"
@@ -206,23 +200,24 @@ def write_row(folder: Path, row: StoredRow) -> Path:
 
 
 def write_reason(folder: Path, row: StoredRow) -> None:
-    """Write the row of a skip or a failure: it never replaces a result, and nothing by the same."""
+    """Write the row of a divergence, skip or failure.
+
+    A skip or failure replaces only a skip or failure of another reason, and never a result.
+    """
     path = row_path(folder, row.run, row.key)
     old = read_as(type(row), path) if path.exists() else None
-    if old is None or (old.status in ("skip", "failed") and old.reason != row.reason):
+    if (
+        old is None
+        or row.status == "diverged"
+        or (old.status in ("skip", "failed") and old.reason != row.reason)
+    ):
         write_row(folder, row)
 
 
 def read_as(kind: type[R], path: Path) -> R:
     """Read one row; a damaged file is a UserError that names it."""
-    try:
-        return unseal(kind, read_whole(path), path)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not a row of results ({explain(error)}); remove it and sweep again."
-        ) from None
+    parse = partial(unseal, kind, path)
+    return read_json(path, parse, "a row of results", "remove it and sweep again")
 
 
 def read_row(path: Path) -> Row:

@@ -17,14 +17,14 @@ from methods.rules import CFG, RULES, Rule, make_rule
 
 @dataclass(frozen=True)
 class ChosenRule:
-    """A rule with its settings, and where those come from."""
+    """A rule with its settings, and the origin of these."""
 
     rule: Rule[Any]
     knobs_from: KnobsFrom = "default"
 
 
 def parse_rules(given: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of rules from options such as "cfg,interval+apg"; CFG alone where there are none."""
+    """Names of rules from options such as "cfg,interval+apg"; only CFG if there are none."""
     names = tuple(str(plus_free(name.strip())) for text in given or () for name in text.split(","))
     if not all(part for name in names for part in name.split("+")):
         raise UserError(
@@ -36,7 +36,7 @@ def parse_rules(given: Sequence[str] | None) -> tuple[str, ...]:
 
 def parse_knobs(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`rule.knob=value` strings, values as JSON or else as text, to {rule: {knob: value}}."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         rule, dot, knob = key.strip().partition(".")
@@ -44,24 +44,22 @@ def parse_knobs(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UserError(
                 f"--knob takes rule.knob=value, such as apg.eta=0.5, got {pair!r}.", code=2
             )
-        value: Any
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):  # no JSON, or too deep or long a number
-            value = text
-        found.setdefault(rule, {})[knob] = value
-    return found
+            found[key.strip()] = json.loads(text)
+        except (ValueError, RecursionError):  # not JSON, nested too deeply, or a very long number
+            found[key.strip()] = text
+    return nested(found)
 
 
 def study_rules(study: Study) -> tuple[ChosenRule, ...]:
-    """The rules of a study; UserError for one that does not exist, compose or have such knobs."""
+    """The rules of a study; UserError for unknown rules or knobs, or rules that do not compose."""
     for name in study.knobs:
         if name not in RULES:
             raise unknown("guidance rule", name, RULES, OF_PLUGIN)
         if not any(name in rule.split("+") for rule in study.rules):
             raise UserError(
                 f"There are knobs for the rule {name!r}, and the rules are "
-                f"{', '.join(study.rules)}: name it among them, or leave its knobs away.",
+                f"{', '.join(study.rules)}: add it to them, or drop its knobs.",
                 code=2,
             )
     rules: list[ChosenRule] = []
@@ -69,7 +67,13 @@ def study_rules(study: Study) -> tuple[ChosenRule, ...]:
         for part in name.split("+"):
             if part not in RULES:
                 raise unknown("guidance rule", part, RULES, OF_PLUGIN)
-        _check_knobs(name, study)
+            have = RULES[part].knobs_type.model_fields
+            for knob in study.knobs.get(part, {}):
+                if knob in have:
+                    continue
+                if not have:
+                    raise UserError(f"Rule {part!r} has no knobs, got {knob!r}.", code=2)
+                raise unknown(f"knob of {part}", knob, have)
         try:
             given = any(part in study.knobs for part in name.split("+"))
             rule = make_rule(name, study.knobs)
@@ -79,18 +83,6 @@ def study_rules(study: Study) -> tuple[ChosenRule, ...]:
         except ValueError as error:
             raise UserError(f"Rules do not compose as {name!r}: {error}.", code=2) from None
     return tuple(rules)
-
-
-def _check_knobs(name: str, study: Study) -> None:
-    """UserError for a knob that a rule does not have, with those that it has."""
-    for part in name.split("+"):
-        have = RULES[part].knobs_type.model_fields
-        for knob in study.knobs.get(part, {}):
-            if knob in have:
-                continue
-            if not have:
-                raise UserError(f"Rule {part!r} has no knobs, got {knob!r}.", code=2)
-            raise unknown(f"knob of {part}", knob, have)
 
 
 def nested(knobs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -34,11 +34,14 @@ from methods.settings import Settings
 
 MOST = 1 << 20
 """Bytes of a suite."""
+TUNING_SEEDS = 1_000_000_000
+"""The first sampling seed of bench tune. Settings are chosen on samples of these seeds only, and a
+sweep may not use them: no reported number depends on samples that a setting was chosen by."""
 _LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){50}""")
 
 
 class Weaker(Settings):
-    """A weaker edm run a seed, for rules that lead the study's edm runs away from one."""
+    """A weaker edm run per seed, for rules that guide the study's edm runs away from it."""
 
     set: Mapping[str, Any] = Field(
         min_length=1, description="its settings, over those of the study and of the preset"
@@ -46,7 +49,7 @@ class Weaker(Settings):
 
 
 def plus_free(rule: object) -> object:
-    """A rule's name with CFG++ as it is registered: in a name "+" joins rules."""
+    """A rule's name with CFG++ as registered ("cfgpp"), because "+" joins rules."""
     return rule.replace("cfg++", "cfgpp") if isinstance(rule, str) else rule
 
 
@@ -68,7 +71,7 @@ class Study(Settings):
     tuned: bool = Field(False, description="rules with the knobs that bench tune found")
     weak: Weaker | None = Field(None, description="None: no weaker network is trained")
     steps: tuple[PositiveInt, ...] | None = Field(None, description="None: those of each preset")
-    samples: int | None = Field(None, ge=2, description="a cell; None: the data set's default")
+    samples: int | None = Field(None, ge=2, description="per cell; None: the data set's default")
     sampling_seeds: tuple[NonNegativeInt, ...] = (0,)
     metrics: tuple[str, ...] | None = None
     extractors: tuple[str, ...] | None = None
@@ -78,20 +81,16 @@ class Study(Settings):
     inversion_guidance: tuple[float, ...] | None = Field(None, description="None: as `guidance`")
 
     @model_validator(mode="after")
-    def _protocol_alone(self) -> Study:
+    def _consistent(self) -> Study:
         if self.protocol is not None and (self.metrics or self.extractors):
-            raise ValueError("a protocol says which metrics and extractors: leave those away")
+            raise ValueError("protocol sets metrics and extractors: drop those")
         if self.protocol is not None:
             try:
                 find_protocol(self.protocol)
             except UserError as error:
                 raise ValueError(str(error)) from None
-        return self
-
-    @model_validator(mode="after")
-    def _weaker_than_something(self) -> Study:
         if self.weak is not None and "edm" not in self.methods:
-            raise ValueError("a weaker network is one of edm, which is not among the methods")
+            raise ValueError("weak trains a weaker edm network: add edm to the methods")
         return self
 
     @field_validator("rules", mode="before")
@@ -119,24 +118,19 @@ class Suite(Settings):
 
 def builtin_suites() -> dict[str, Path]:
     """The suites that ship with the package, by name."""
-    folder = resources.files("bench.experiment") / "suites"
-    return {
-        Path(entry.name).stem: Path(str(entry))
-        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
-        if entry.name.endswith(".toml")
-    }
+    folder = Path(str(resources.files("bench.experiment") / "suites"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def read_suite(name: str) -> Suite:
-    """A suite by the path of a TOML file, or by the name of one that ships with the package."""
+    """A suite by the path of a TOML file, or by the name of a built-in suite."""
     shipped = builtin_suites()
     path = shipped.get(name, Path(name))
     try:
         text = read_whole(path, MOST).decode("utf-8")
-        if _LONG_KEY.search(text):  # which takes the square of its length in memory and time
+        if _LONG_KEY.search(text):  # tomllib needs the square of its length in memory and time
             raise ValueError("a key in it has very many parts")
-        tree = tomllib.loads(text)
-        return Suite.model_validate(tree)
+        return Suite.model_validate(tomllib.loads(text))
     except OSError as error:
         raise UserError(
             f"Cannot read the suite {name!r}: {error.strerror}. Give a TOML file or one of: "
@@ -145,16 +139,13 @@ def read_suite(name: str) -> Suite:
         ) from None
     except ValidationError as error:
         raise UserError(f"Suite {path} is not usable: {explain(error)}.", code=2) from None
-    except (ValueError, RecursionError) as error:  # numbers of very many digits are a ValueError
+    except (ValueError, RecursionError) as error:  # ValueError also for very long numbers
         why = "it nests too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"Suite {path} is not TOML: {why}.", code=2) from None
 
 
 def suite_studies(name: str, experiment: Experiment) -> tuple[tuple[Study, ...], Experiment]:
-    """The studies of a suite, and the experiment to put them in.
-
-    That is the one the suite names, unless --experiment gives another.
-    """
+    """The studies of a suite, and their experiment: the suite's, or the one of --experiment."""
     suite = read_suite(name)
     if experiment.name == DEFAULT_EXPERIMENT:
         experiment = replace(experiment, name=suite.experiment)
@@ -162,7 +153,7 @@ def suite_studies(name: str, experiment: Experiment) -> tuple[tuple[Study, ...],
 
 
 def flags(experiment: Experiment, suite: str | None = None) -> str:
-    """The options with which the next command finds the same experiment: " --suite demo"."""
+    """Options by which the next command finds the same experiment, such as " --suite demo"."""
     found, usual = "", DEFAULT_EXPERIMENT
     if suite is not None:
         found, usual = f" --suite {shlex.quote(suite)}", read_suite(suite).experiment
@@ -171,3 +162,15 @@ def flags(experiment: Experiment, suite: str | None = None) -> str:
     if experiment.results != DEFAULT_RESULTS:
         found += f" --results {shlex.quote(str(experiment.results))}"
     return found
+
+
+def check_seeds(seeds: Sequence[int]) -> Sequence[int]:
+    """The sampling seeds of a sweep; UserError for one that belongs to bench tune."""
+    taken = [seed for seed in seeds if seed >= TUNING_SEEDS]
+    if taken:
+        raise UserError(
+            f"Sampling seeds from {TUNING_SEEDS:,} up are reserved for bench tune, got {taken[0]}: "
+            "use smaller ones, so that no number depends on samples that settings were chosen by.",
+            code=2,
+        )
+    return seeds

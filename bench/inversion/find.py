@@ -1,4 +1,4 @@
-"""Which run is inverted, and which images: those of files, or of the reference split."""
+"""Find the run to invert and the images: from files or from the reference split."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from bench.data import Dataset, Split
+from bench.data.decode import decode, read_head
 from bench.data.find import find_dataset
+from bench.data.samples.card import class_names
+from bench.data.trees import FILE_MOST
 from bench.experiment.place import Experiment
-from bench.inversion.files import class_index, read_images
 from bench.inversion.plan import cannot_invert
 from bench.report.numbers.names import slug
-from bench.system.errors import UserError
-from bench.training.find import fitting_runs
-from bench.training.run import Run, open_run
-from bench.training.runs import RunCard, unregistered
+from bench.system.errors import UserError, unknown
+from bench.system.files import read_whole
+from bench.training.card import RunCard, unregistered
+from bench.training.run import Run, fitting_runs, open_run
 from methods import METHODS, Inverts
 
 ALL = "all"
-"""Every class but the source's."""
+"""Every class except the source class."""
+_LISTED = 20
+"""Classes that a message names."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images with their classes, and a name a file made of each can have."""
+    """Images with their classes, and a file name for each."""
 
     split: Split
     names: tuple[str, ...]
@@ -35,7 +41,7 @@ class Images:
 def find_run(
     experiment: Experiment, run: str | None, method: str | None, dataset: str | None
 ) -> Run:
-    """The run asked for, or the only one that inverts images and fits; otherwise a UserError."""
+    """The requested run, or the only one that can invert images; otherwise UserError."""
     fitting = fitting_runs(experiment, run, method, dataset)
     able = [card for card in fitting if _able(card)]
     if len(able) > 1:
@@ -84,9 +90,9 @@ def _ready(card: RunCard, experiment: Experiment) -> Run:
 def find_images(
     files: Sequence[Path], data: Dataset, label: str | None, samples: int, option: str
 ) -> Images:
-    """The images of the files under one class, or the first `samples` of the reference split.
+    """The images of the files, of one class, or the first `samples` of the reference split.
 
-    There a class, where given, chooses the images that have it.
+    With a class, only images of that class are taken from the reference split.
     """
     if files:
         if label is None:
@@ -113,12 +119,53 @@ def find_images(
     return Images(own, tuple(names))
 
 
-def _some(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+def read_images(files: Sequence[Path], data: Dataset) -> Tensor:
+    """Image files as uint8 (N, C, H, W) of the data set's shape.
+
+    Colour and grey are converted to what the model takes; transparency is dropped. UserError for
+    a file that cannot be read or has another size.
+    """
+    channels, height, width = data.spec.shape
+    images = []
+    for file in files:
+        try:
+            content = read_whole(file, FILE_MOST)
+            _, size = read_head(content, file)
+            if size != (width, height):
+                raise UserError(
+                    f"{file} has {size[0]}x{size[1]} pixels; a model of {data.name} takes "
+                    f"{width}x{height}: resize it first."
+                )
+            images.append(decode(content, file, channels=channels, to_grey=True).pixels)
+        except UserError as error:
+            raise UserError(str(error), code=2) from None
+        except OSError as error:
+            raise UserError(f"Cannot read {file}: {error.strerror}.", code=2) from None
+    return torch.from_numpy(np.stack(images)).contiguous()
+
+
+def class_index(text: str, data: Dataset, option: str) -> int:
+    """Index of a class given by name or index; UserError for an unknown one."""
+    names = class_names(data, data.spec)
+    if text in names:
+        return names.index(text)
+    if text.isascii() and text.isdigit() and int(text) < len(names):
+        return int(text)
+    if len(names) <= _LISTED:
+        raise unknown(f"class of {data.name} for {option}", text, names)
+    raise UserError(
+        f"Unknown class {text!r} of {data.name} for {option}: name one of its {len(names)} "
+        f"classes, such as {names[0]!r}, or give an index from 0 to {len(names) - 1}.",
+        code=2,
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
 
 
 def edit_classes(asked: Sequence[str], source: int, data: Dataset) -> list[int]:
-    """Run classes in the order asked for, each once; 'all' is every one but the source."""
+    """Indices of the requested classes, each once; 'all' is every class except the source."""
     found: list[int] = []
     for text in asked:
         if text == ALL and ALL not in data.class_names:

@@ -1,9 +1,10 @@
-"""What a row of inversions is made of: latents, reconstructions, edits and their scores."""
+"""Latents, reconstructions, edits and their scores."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from bench.sweep.generate import Diverged
 from bench.system.progress import Tick
 from methods import Guidance, Inverts, Method
 from metrics.base import Extractor
-from metrics.extractors.weights_table import ALEXNET
+from metrics.extractors.catalogue import ALEXNET
 from metrics.latents import latent_stats
 from metrics.perceptual import LPIPS, check_size, read_lpips
 from metrics.reconstruction import mse, psnr, psnr_batch, psnr_limit, ssim, ssim_batch
@@ -32,7 +33,7 @@ JUDGE_BATCH = 256
 
 @dataclass(frozen=True)
 class Editor:
-    """A method that inverts, with its networks, ready for use on a device."""
+    """A method that inverts, with its networks on a device."""
 
     method: Method[Any]
     inverts: Inverts
@@ -85,7 +86,7 @@ class Editor:
 
 @dataclass(frozen=True)
 class Inverted:
-    """Real images with their latents and reconstructions, and the time of inversion an image."""
+    """Real images with their latents and reconstructions; `seconds` of inversion per image."""
 
     split: Split
     latents: Tensor
@@ -103,7 +104,7 @@ def invert_split(editor: Editor, split: Split, tick: Tick = lambda _: None) -> I
 
 
 def lpips_or_reason(size: Sequence[int]) -> tuple[LPIPS | None, str]:
-    """LPIPS for images (H, W), or None and the reason why it cannot be measured here."""
+    """LPIPS for images of size (H, W), or None and the reason why it cannot be measured."""
     found = find_files(ALEXNET)
     try:
         check_size(size)
@@ -120,8 +121,8 @@ def scores(
 ) -> tuple[tuple[Score, ...], int]:  # fmt: skip
     """All scores of a reconstruction, and the number of images that are exact in uint8.
 
-    The PSNR of an exact image counts as the largest finite one. A score that does not exist for
-    such images has its reason instead.
+    The PSNR of an exact image counts as the largest finite PSNR. A score that is undefined for
+    these images has a reason instead of a value.
     """
     source, back = inverted.split.samples[:], from_model(inverted.reconstructed)
     decibels = psnr(source, back)
@@ -163,7 +164,7 @@ def _mean(name: str, label: str, measure: Callable[[], Tensor]) -> Score:
 
 
 def _batches(name: str, label: str, measure: Callable[[], list[float]]) -> Score:
-    """The authors' scores: the mean over batches, whatever their sizes, and no error of it."""
+    """Scores as published: the unweighted mean over batches, without an error."""
     try:
         values = measure()
     except ValueError as error:
@@ -175,7 +176,7 @@ def _batches(name: str, label: str, measure: Callable[[], list[float]]) -> Score
 
 
 def latent_row(latents: Tensor, sigma_max: float) -> Latents | None:
-    """Statistics of latents; None where there are too few or they are constant."""
+    """Statistics of latents; None if there are too few or they are constant."""
     try:
         return Latents(sigma_max=sigma_max, **asdict(latent_stats(latents, sigma_max)))
     except ValueError:
@@ -183,7 +184,7 @@ def latent_row(latents: Tensor, sigma_max: float) -> Latents | None:
 
 
 def judged(judge: Extractor, images: Tensor) -> Tensor:
-    """Classes (N,) that the judge gives to uint8 images (N, C, H, W)."""
+    """The judge's classes (N,) of uint8 images (N, C, H, W)."""
     found = []
     for part in _slices(len(images)):
         logits = judge(images[part]).logits
@@ -195,17 +196,12 @@ def judged(judge: Extractor, images: Tensor) -> Tensor:
 
 def pairs_of(source: Tensor, target: Tensor, right: Tensor) -> tuple[Pair, ...]:
     """Counts by (source, target) class; all arguments (M,)."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for a, b, good in zip(source.tolist(), target.tolist(), right.tolist(), strict=True):
-        count = found.setdefault((a, b), [0, 0])
-        count[0] += 1
-        count[1] += bool(good)
-    return tuple(
-        Pair(source=a, target=b, n=n, right=good) for (a, b), (n, good) in sorted(found.items())
-    )
+    n = Counter(zip(source.tolist(), target.tolist(), strict=True))
+    hits = Counter(zip(source[right].tolist(), target[right].tolist(), strict=True))
+    return tuple(Pair(source=a, target=b, n=n[a, b], right=hits[a, b]) for a, b in sorted(n))
 
 
 def share(right: int, n: int) -> Share:
-    """A share with its Wilson interval, which takes the n for independent."""
+    """A share with its Wilson interval, which assumes independent trials."""
     interval = binomtest(right, n).proportion_ci(method="wilson")
     return Share(right=right, n=n, low=float(interval.low), high=float(interval.high))

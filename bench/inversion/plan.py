@@ -1,4 +1,4 @@
-"""Which rows of inversions there are, and what each of them depends on."""
+"""The rows of inversions and the keys that identify them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from bench.data import Dataset, Split
 from bench.evaluation.makers import Makers
@@ -13,7 +14,6 @@ from bench.experiment.identity import code_hash, digest, module_hash
 from bench.experiment.inversion_rows import read_inversion
 from bench.experiment.place import Experiment
 from bench.experiment.rows import row_path
-from bench.inversion.choose import balanced, edit_targets
 from bench.inversion.measure import AUTHORS_BATCH, Editor, lpips_or_reason
 from bench.system.errors import UserError
 from bench.training.run import Run, load_nets
@@ -21,14 +21,16 @@ from methods import Guidance, Inverts
 from metrics.base import Extractor
 from metrics.perceptual import LPIPS
 
+EVERY_CLASS = 10
+"""With at most this many classes an image is edited to each other class, else to the next."""
 VERSION = 1
-"""Of what `bench.inversion.sweep` measures; another one makes rows old."""
+"""Version of the measurement; part of the key."""
 MEASURES = ("metrics.reconstruction", "metrics.latents", "metrics.perceptual")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all rows of one data set share: images, judge, LPIPS or why there is none."""
+    """Shared by all rows of a data set: images, judge, LPIPS or the reason why there is none."""
 
     data: Dataset
     split: Split
@@ -41,7 +43,7 @@ class Bench:
 class InversionCell:
     """One row: a run at one guidance scale of editing; `skip` is a reason or ''."""
 
-    target: Run
+    run: Run
     guidance: Guidance
     skip: str
     key: str
@@ -56,30 +58,30 @@ def prepare_bench(data: Dataset, samples: int, experiment: Experiment) -> Bench:
     return Bench(data, split, judge, lpips, why_not)
 
 
-def cannot_invert(target: Run) -> str:
-    """Why a run is not inverted, '' where it is."""
-    if not isinstance(target.method, Inverts):
-        return f"{target.card.method} maps no image to a latent"
+def cannot_invert(run: Run) -> str:
+    """The reason why a run cannot be inverted, or ''."""
+    if not isinstance(run.method, Inverts):
+        return f"{run.card.method} maps no image to a latent"
     return ""
 
 
 def plan_inversions(
-    target: Run, guidance: Sequence[float], bench: Bench, *, batch: int = AUTHORS_BATCH
+    run: Run, guidance: Sequence[float], bench: Bench, *, batch: int = AUTHORS_BATCH
 ) -> list[InversionCell]:
     """The rows of a run, skipped ones included."""
     found = []
     measure = [VERSION, *(module_hash(name) for name in MEASURES)]
     for scale in guidance:
         g = Guidance(scale)
-        skip = cannot_invert(target) or target.method.supports(g, target.card.steps[0]) or ""
+        skip = cannot_invert(run) or run.method.supports(g, run.card.steps[0]) or ""
         key = digest(
             {
                 "measure": measure,
-                "method": target.card.method,
-                "code": code_hash(type(target.method)),
-                "config": target.card.config,
-                "data": target.card.data_hash,
-                "checkpoint": target.checkpoint,
+                "method": run.card.method,
+                "code": code_hash(type(run.method)),
+                "config": run.card.config,
+                "data": run.card.data_hash,
+                "checkpoint": run.checkpoint,
                 "guidance": scale,
                 "images": bench.split.hash,
                 "n": len(bench.split),
@@ -88,38 +90,38 @@ def plan_inversions(
                 "batch": batch,
             }
         )
-        found.append(InversionCell(target, g, skip, key))
+        found.append(InversionCell(run, g, skip, key))
     return found
 
 
-def kept(planned: InversionCell, experiment: Experiment) -> bool:
-    """Whether the row is there and is a result."""
-    path = row_path(experiment.inversions, planned.target.card.name, planned.key)
+def balanced(labels: Tensor, n: int) -> Tensor:
+    """Ascending indices of at most n samples: the first of each class, equally many per class.
+
+    The counts differ if n is not a multiple of the number of classes or a class has too few.
+    """
+    rank = torch.empty_like(labels)
+    for label in sorted(set(labels.tolist())):
+        own = labels == label
+        rank[own] = torch.arange(int(own.sum()))
+    classes = int(labels.max()) + 1
+    return (rank * classes + labels).argsort()[:n].sort().values
+
+
+def edit_targets(labels: Tensor, classes: int) -> list[Tensor]:
+    """Target classes (N,) of images of classes `labels` (N,), one tensor per edit."""
+    offsets = range(1, classes) if classes <= EVERY_CLASS else range(1, min(2, classes))
+    return [(labels + offset) % classes for offset in offsets]
+
+
+def kept(cell: InversionCell, experiment: Experiment) -> bool:
+    """Whether a result is stored."""
+    path = row_path(experiment.inversions, cell.run.name, cell.key)
     return path.exists() and read_inversion(path).status in ("ok", "diverged")
 
 
-def nfe_missing(
-    rows: Sequence[InversionCell], bench: Bench, experiment: Experiment
-) -> tuple[int, int]:
-    """Number of rows still to compute, and their network evaluations."""
-    missing = [p for p in rows if not p.skip and not kept(p, experiment)]
-    edits = len(bench.split) * len(edit_targets(bench.split.labels, bench.data.spec.num_classes))
-    total = 0
-    seen: set[str] = set()
-    for planned in missing:
-        method = planned.target.method
-        assert isinstance(method, Inverts)
-        total += edits * method.edit_nfe(planned.guidance)
-        if planned.target.card.name not in seen:
-            seen.add(planned.target.card.name)
-            once = method.inversion_nfe() + method.edit_nfe(Guidance(1.0))
-            total += len(bench.split) * once
-    return len(missing), total
-
-
-def make_editor(target: Run, batch: int, device: torch.device) -> Editor:
-    """The run ready for inverting; a UserError for one that does not."""
-    reason = cannot_invert(target)
-    if reason or not isinstance(target.method, Inverts):
-        raise UserError(f"Run {target.card.name!r} cannot be used: {reason}.", code=2)
-    return Editor(target.method, target.method, load_nets(target, device), batch, device)
+def make_editor(run: Run, batch: int, device: torch.device) -> Editor:
+    """An editor of a run; UserError if the run cannot be inverted."""
+    reason = cannot_invert(run)
+    if reason or not isinstance(run.method, Inverts):
+        raise UserError(f"Run {run.card.name!r} cannot be used: {reason}.", code=2)
+    return Editor(run.method, run.method, load_nets(run, device), batch, device)

@@ -1,22 +1,21 @@
-"""Inversions as part of a sweep: the missing rows of every run, each durable at once."""
+"""`bench sweep --inversion`: the rows that a sweep of one data set adds, and their price."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.data import Dataset
+from bench.data import Dataset, Split
 from bench.data.convert import from_model
 from bench.experiment.inversion_rows import EditGrid, InversionRow
 from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
-from bench.experiment.rows import Status, write_reason, write_row
-from bench.inversion.choose import EVERY_CLASS, edit_targets
-from bench.inversion.grid import edit_grid, latent_image
+from bench.experiment.rows import Status, row_path, write_reason, write_row
 from bench.inversion.measure import (
     AUTHORS_BATCH,
     Editor,
@@ -28,21 +27,120 @@ from bench.inversion.measure import (
     scores,
     share,
 )
-from bench.inversion.plan import Bench, InversionCell, kept, make_editor
-from bench.sweep.execute import Outcome
-from bench.sweep.generate import Diverged
-from bench.system import places
-from bench.system.errors import UserError
-from bench.system.failures import system_error
-from bench.system.files import make_folder
-from bench.system.progress import SILENT, Reporter, Tick
-from methods import Guidance
+from bench.inversion.pictures import edit_grid, latent_image
+from bench.inversion.plan import (
+    EVERY_CLASS,
+    Bench,
+    InversionCell,
+    edit_targets,
+    kept,
+    make_editor,
+    plan_inversions,
+    prepare_bench,
+)
+from bench.sweep.execute import Outcome, execute_all
+from bench.sweep.plan import Sweep
+from bench.sweep.request import SweepRequest
+from bench.sweep.work import Latest, WorkItem
+from bench.system.progress import SILENT, Reporter, Say, Tick, duration
+from bench.training.run import Run
+from methods import Guidance, Inverts
 
 SHOWN = 10
+"""Classes in a row's preview."""
+PROBE = 8
+"""Images that the price is measured on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionWork(WorkItem):
+    """A row to be computed; the rows of one run share its latents and reconstructions."""
+
+    cell: InversionCell
+    bench: Bench
+    experiment: Experiment
+    device: torch.device
+    inverted: Latest[Run, tuple[Editor, Inverted]]
+
+    def is_done(self, batch: int) -> bool:
+        """Whether the row is stored."""
+        return kept(self.cell, self.experiment)
+
+    def compute(self, batch: int, tick: Tick) -> bool:
+        """Invert, reconstruct and edit all images and store their scores."""
+
+        def invert() -> tuple[Editor, Inverted]:
+            editor = make_editor(self.cell.run, batch, self.device)
+            return editor, invert_split(editor, self.bench.split, tick)
+
+        editor, inverted = self.inverted.get(self.cell.run, invert)
+        row = self._measure(replace(editor, batch=batch), inverted, tick)
+        write_row(self.experiment.inversions, row)
+        return True
+
+    def store(self, status: Status, reason: str) -> None:
+        """Store why there is no result."""
+        write_reason(self.experiment.inversions, self._row(status, reason=reason))
+
+    def _row(self, status: Status, **more: Any) -> InversionRow:
+        run, bench = self.cell.run, self.bench
+        return InversionRow(
+            key=self.cell.key,
+            status=status,
+            experiment=self.experiment.name,
+            dataset=run.card.dataset,
+            data_hash=run.card.data_hash,
+            method=run.card.method,
+            run=run.name,
+            train_seed=run.card.seed,
+            checkpoint=run.checkpoint,
+            guidance=self.cell.guidance.scale,
+            n=len(bench.split),
+            reference=f"{bench.data.name}/reference",
+            reference_hash=bench.split.hash,
+            judge=bench.judge.name,
+            judge_hash=bench.judge.hash,
+            authors_batch=AUTHORS_BATCH,
+            created=now(),
+            provenance=provenance(),
+            **more,
+        )
+
+    def _measure(self, editor: Editor, inverted: Inverted, tick: Tick) -> InversionRow:
+        bench, guidance, method = self.bench, self.cell.guidance, editor.inverts
+        labels = bench.split.labels
+        targets = edit_targets(labels, bench.data.spec.num_classes)
+        started = time.perf_counter()
+        edits = [
+            from_model(editor.edit(inverted.latents, wanted, guidance, tick)) for wanted in targets
+        ]
+        seconds = (time.perf_counter() - started) / max(len(labels) * len(targets), 1)
+        found, exact = scores(inverted, AUTHORS_BATCH, bench.lpips, bench.no_lpips)
+        measured: dict[str, Any] = {}
+        if edits:
+            wanted = torch.cat(targets)
+            right = judged(bench.judge, torch.cat(edits)) == wanted
+            measured["pairs"] = pairs_of(labels.repeat(len(targets)), wanted, right)
+            measured["edits"] = share(int(right.sum()), len(right))
+        real = judged(bench.judge, bench.split.samples[:]) == labels
+        return self._row(
+            "ok",
+            inversion_nfe=method.inversion_nfe(),
+            reconstruction_nfe=method.edit_nfe(Guidance(1.0)),
+            edit_nfe=method.edit_nfe(guidance),
+            inversion_seconds=inverted.seconds,
+            edit_seconds=seconds,
+            scores=found,
+            exact=exact,
+            latents=latent_row(inverted.latents, method.latent_sigma()),
+            real=share(int(real.sum()), len(real)),
+            preview=_preview(inverted, edits, targets, bench.data, method.latent_sigma()),
+            **measured,
+        )
 
 
 def sweep_inversions(
-    rows: Sequence[InversionCell],
+    cells: Sequence[InversionCell],
     bench: Bench,
     experiment: Experiment,
     *,
@@ -50,136 +148,83 @@ def sweep_inversions(
     device: torch.device,
     reporter: Reporter = SILENT,
 ) -> Outcome:
-    """Compute the missing rows; a failed one is reported and does not stop the others.
-
-    The rows of one run share its latents and reconstructions, which are made once.
-    """
-    make_folder(experiment.root)
-    places.hold(experiment.root)
-    outcome = Outcome()
-    edits = len(bench.split) * len(edit_targets(bench.split.labels, bench.data.spec.num_classes))
-    open_rows = [p for p in rows if not p.skip and not kept(p, experiment)]
-    runs = {p.target.card.name for p in open_rows}
-    total = len(open_rows) * edits + 2 * len(bench.split) * len(runs)
-    held: tuple[str, Editor, Inverted] | None = None
-    with reporter.bar(f"inversion {bench.data.name}", total) as bar:
-        done = 0
-        for planned in rows:
-            name = planned.target.card.name
-            what = f"{name} g={planned.guidance.scale:g}"
-            if planned.skip:
-                outcome.skipped += 1
-                row = make_row(planned, bench, experiment, "skip", planned.skip)
-                write_reason(experiment.inversions, row)
-                continue
-            # Another process may have made it meanwhile.
-            if planned not in open_rows or kept(planned, experiment):
-                outcome.kept += 1
-                continue
-
-            def tick(images: int, what: str = what) -> None:
-                nonlocal done
-                done += images
-                bar.update(done, what)
-
-            try:
-                if held is None or held[0] != name:
-                    editor = make_editor(planned.target, batch, device)
-                    held = (name, editor, invert_split(editor, bench.split, tick))
-                row = _measure(planned, held[1], held[2], bench, experiment, tick)
-                outcome.computed += 1
-            except Diverged as error:
-                row = make_row(planned, bench, experiment, "diverged", str(error))
-                outcome.computed += 1
-                outcome.diverged += 1
-            except UserError:
-                raise
-            except Exception as error:  # the code of a method may fail in any way
-                if system_error(error) is not None:  # which the other rows would meet as well
-                    raise
-                reason = f"{type(error).__name__}: {error}"
-                outcome.failed.append(f"inversion {what}: {reason}")
-                row = make_row(planned, bench, experiment, "failed", reason)
-            write = write_reason if row.status == "failed" else write_row
-            write(experiment.inversions, row)
-    return outcome
-
-
-def make_row(
-    planned: InversionCell,
-    bench: Bench,
-    experiment: Experiment,
-    status: Status,
-    reason: str = "",
-    **more: Any,
-) -> InversionRow:
-    """A row with everything that it depends on."""
-    card = planned.target.card
-    return InversionRow(
-        key=planned.key,
-        status=status,
-        reason=reason,
-        experiment=experiment.name,
-        dataset=card.dataset,
-        data_hash=card.data_hash,
-        method=card.method,
-        run=card.name,
-        train_seed=card.seed,
-        checkpoint=planned.target.checkpoint,
-        guidance=planned.guidance.scale,
-        n=len(bench.split),
-        reference=f"{bench.data.name}/reference",
-        reference_hash=bench.split.hash,
-        judge=bench.judge.name,
-        judge_hash=bench.judge.hash,
-        authors_batch=AUTHORS_BATCH,
-        created=now(),
-        provenance=provenance(),
-        **more,
-    )
-
-
-def _measure(
-    planned: InversionCell,
-    editor: Editor,
-    inverted: Inverted,
-    bench: Bench,
-    experiment: Experiment,
-    tick: Tick,
-) -> InversionRow:
-    labels = bench.split.labels
-    targets = edit_targets(labels, bench.data.spec.num_classes)
-    started = time.perf_counter()
-    edits = [
-        from_model(editor.edit(inverted.latents, wanted, planned.guidance, tick))
-        for wanted in targets
+    """Compute the missing rows of one data set."""
+    n = len(bench.split)
+    edits = n * len(edit_targets(bench.split.labels, bench.data.spec.num_classes))
+    inverted: Latest[Run, tuple[Editor, Inverted]] = Latest()
+    first = {cell.run.name: cell for cell in reversed(cells) if not cell.skip}
+    items = [
+        InversionWork(
+            what=f"inversion {cell.run.name} g={cell.guidance.scale:g}",
+            path=row_path(experiment.inversions, cell.run.name, cell.key),
+            images=edits + (2 * n if cell is first.get(cell.run.name) else 0),
+            skip=cell.skip,
+            cell=cell,
+            bench=bench,
+            experiment=experiment,
+            device=device,
+            inverted=inverted,
+        )
+        for cell in cells
     ]
-    seconds = (time.perf_counter() - started) / max(len(labels) * len(targets), 1)
-    found, exact = scores(inverted, AUTHORS_BATCH, bench.lpips, bench.no_lpips)
-    method = editor.inverts
-    measured: dict[str, Any] = {}
-    if edits:
-        wanted = torch.cat(targets)
-        right = judged(bench.judge, torch.cat(edits)) == wanted
-        measured["pairs"] = pairs_of(labels.repeat(len(targets)), wanted, right)
-        measured["edits"] = share(int(right.sum()), len(right))
-    real = judged(bench.judge, bench.split.samples[:]) == labels
-    return make_row(
-        planned,
-        bench,
-        experiment,
-        "ok",
-        inversion_nfe=method.inversion_nfe(),
-        reconstruction_nfe=method.edit_nfe(Guidance(1.0)),
-        edit_nfe=method.edit_nfe(planned.guidance),
-        inversion_seconds=inverted.seconds,
-        edit_seconds=seconds,
-        scores=found,
-        exact=exact,
-        latents=latent_row(inverted.latents, method.latent_sigma()),
-        real=share(int(real.sum()), len(real)),
-        preview=_preview(inverted, edits, targets, bench.data, method.latent_sigma()),
-        **measured,
+    return execute_all(items, experiment, f"inversion {bench.data.name}", batch, reporter)
+
+
+def _plan(
+    planned: Sweep, experiment: Experiment, say: Say
+) -> tuple[Bench, list[InversionCell]] | None:
+    """The rows of a data set; None, with a message, if its samples are not images."""
+    data, study = planned.evaluation.data, planned.study
+    if not data.spec.is_image:
+        say(f"{data.name}: no inversions, which are measured on images.")
+        return None
+    bench = prepare_bench(data, study.inversion_samples, experiment)
+    scales = study.inversion_guidance or study.guidance
+    return bench, [cell for run in planned.runs for cell in plan_inversions(run, scales, bench)]
+
+
+def invert_runs(
+    planned: Sweep, request: SweepRequest, experiment: Experiment, reporter: Reporter
+) -> list[str]:
+    """Compute the missing rows of a data set; returns one sentence per failed row."""
+    found = _plan(planned, experiment, reporter.say)
+    if found is None:
+        return []
+    bench, cells = found
+    outcome = sweep_inversions(
+        cells, bench, experiment, batch=request.batch, device=request.device, reporter=reporter
+    )
+    reporter.say(f"{bench.data.name}: {outcome.summary('inversions')}")
+    return outcome.failed
+
+
+def price_inversions(
+    planned: Sweep, request: SweepRequest, experiment: Experiment, say: Say
+) -> None:
+    """Print how many rows are missing and how long they would take."""
+    found = _plan(planned, experiment, say)
+    if found is None:
+        return
+    bench, cells = found
+    n, classes = len(bench.split), bench.data.spec.num_classes
+    edits = n * len(edit_targets(bench.split.labels, classes))
+    missing = [cell for cell in cells if not cell.skip and not kept(cell, experiment)]
+    nfe, seconds = 0, 0.0
+    for run in planned.runs:
+        own = [cell for cell in missing if cell.run is run]
+        if own:
+            assert isinstance(run.method, Inverts)
+            once = run.method.inversion_nfe() + run.method.edit_nfe(Guidance(1.0))
+            count = n * once + sum(edits * run.method.edit_nfe(cell.guidance) for cell in own)
+            few = Split(bench.split.samples[:PROBE], bench.split.labels[:PROBE])
+            editor = make_editor(run, PROBE, request.device)
+            started = time.perf_counter()
+            invert_split(editor, few)
+            seconds += count * (time.perf_counter() - started) / (len(few) * once)
+            nfe += count
+    say(
+        f"{bench.data.name}, {n} images inverted and edited: {len(missing)} of "
+        f"{len(cells)} rows to compute, {nfe:,} network evaluations, about {duration(seconds)}."
     )
 
 

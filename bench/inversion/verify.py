@@ -1,24 +1,21 @@
-"""Stored rows of inversions computed again, and what differs."""
+"""Recompute stored rows of inversions and compare them with what is stored."""
 
 from __future__ import annotations
 
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from bench.data.rows import Unreadable
-from bench.experiment.inversion_rows import InversionRow, Share, read_inversion
+from bench.experiment.inversion_rows import InversionRow, Share
 from bench.experiment.place import Experiment
-from bench.experiment.rows import row_path
 from bench.inversion.plan import Bench, InversionCell, plan_inversions, prepare_bench
 from bench.inversion.sweep import sweep_inversions
-from bench.sweep.verify import TOLERANCE, Finding, relative_gap, run_of
-from bench.system import places
+from bench.sweep.verify import TOLERANCE, Again, Finding, relative_gap, run_of, verdict
 from bench.system.errors import UserError
 
 Numbers = dict[str, tuple[float | None, float]]
-"""By name: a number, None where there is none, and the least size that differences are held to."""
+"""By name: a number or None, and the least scale of its relative difference."""
 TINY = 1e-9
 
 
@@ -26,33 +23,16 @@ def verify_inversion(
     path: Path, row: InversionRow, experiment: Experiment, device: torch.device, batch: int
 ) -> Finding:
     """The verdict on one row."""
-    try:
-        return _again(path, row, experiment, device, batch)
-    except Unreadable:  # which says nothing about the row
-        raise
-    except UserError as error:
-        return Finding(path, "stale", str(error).rstrip("."))
 
+    def plan() -> Again:
+        ready = run_of(row, experiment)
+        bench = prepare_bench(ready.data, row.n, experiment)
+        (cell,) = plan_inversions(ready, [row.guidance], bench, batch=row.authors_batch)
+        if cell.key != row.key:
+            raise UserError(_reason(row, cell, bench))
+        return partial(sweep_inversions, [cell], bench, batch=batch, device=device)
 
-def _again(
-    path: Path, row: InversionRow, experiment: Experiment, device: torch.device, batch: int
-) -> Finding:
-    ready = run_of(row, experiment)
-    bench = prepare_bench(ready.data, row.n, experiment)
-    (planned,) = plan_inversions(ready, [row.guidance], bench, batch=row.authors_batch)
-    if planned.key != row.key:
-        return Finding(path, "stale", _reason(row, planned, bench))
-    if planned.skip:
-        return Finding(path, "differs", f"now it is a skip: {planned.skip}")
-    with tempfile.TemporaryDirectory() as folder, places.holding():
-        scratch = Experiment(Path(folder), experiment.name)
-        outcome = sweep_inversions([planned], bench, scratch, batch=batch, device=device)
-        if outcome.failed:
-            return Finding(path, "differs", f"now it fails: {outcome.failed[0]}")
-        fresh = read_inversion(row_path(scratch.inversions, row.run, row.key))
-    if fresh.status != "ok":
-        return Finding(path, "differs", f"now it is {fresh.status}: {fresh.reason}")
-    return _compare(path, row, fresh)
+    return verdict(path, row, experiment, plan, _compare)
 
 
 def _compare(path: Path, row: InversionRow, fresh: InversionRow) -> Finding:
@@ -71,7 +51,7 @@ def _compare(path: Path, row: InversionRow, fresh: InversionRow) -> Finding:
 
 
 def _numbers(row: InversionRow) -> Numbers:
-    """All numbers that a row was made for: everything but times and pictures."""
+    """All numbers of a row except times and pictures."""
     found: Numbers = {}
     for score in row.scores:
         found[score.name] = (score.value, TINY)
@@ -79,7 +59,7 @@ def _numbers(row: InversionRow) -> Numbers:
     for field in ("exact", "inversion_nfe", "reconstruction_nfe", "edit_nfe"):
         found[field] = (getattr(row, field), TINY)
     if row.latents is not None:
-        # Statistics of what should be N(0, 1): the size of a mean near 0 is no scale.
+        # Statistics of what should be N(0, 1): a mean near 0 gives no scale.
         for field, value in row.latents.model_dump().items():
             found[f"latents.{field}"] = (value, 1.0)
     for pair in row.pairs:
@@ -91,10 +71,10 @@ def _numbers(row: InversionRow) -> Numbers:
     return found
 
 
-def _reason(row: InversionRow, planned: InversionCell, bench: Bench) -> str:
+def _reason(row: InversionRow, cell: InversionCell, bench: Bench) -> str:
     """What has changed since a row was written."""
-    card = planned.target.card
-    if row.checkpoint != planned.target.checkpoint:
+    card = cell.run.card
+    if row.checkpoint != cell.run.checkpoint:
         return f"the weights of {row.run!r} have changed since"
     if row.data_hash != card.data_hash:
         return f"the data of {row.run!r} have changed since"

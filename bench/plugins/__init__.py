@@ -1,1 +1,1 @@
-"""Plugins: loading them, and the conformance batteries that they must pass."""
+"""Plugins: loading, and the conformance batteries that they must pass."""

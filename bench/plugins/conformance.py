@@ -1,4 +1,4 @@
-"""The battery that every registered method passes; authors of plugins inherit it.
+"""The conformance battery of methods, for plugins to inherit.
 
     from bench.plugins.conformance import MethodConformance
 
@@ -6,15 +6,16 @@
         method = Mine
         preset = "digits"
 
-It is run by pytest. A method that cannot do something says so in `supports`, and the battery then
-asks for nothing more.
+Run it with pytest. What `supports` refuses is not tested.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 
 from bench.data import DATASETS, Dataset
 from bench.data.convert import from_model, one_hot
+from bench.training.card import make_card, make_method
 from bench.training.initial import make_teacher, teacher_card
-from bench.training.runs import make_card, make_method
 from bench.training.step import build_nets, draw_batch
 from methods import BatchRNG, Guidance, Inverts, Method, Preset, Progress, SampleRNG
 
@@ -46,12 +47,7 @@ class MethodConformance:
 
     def _made(self) -> tuple[Method[Any], nn.Module]:
         method = self.method(self._preset.config, self._data().spec)
-        nets = build_nets(method, seed=0)
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():  # layers that start at zero would hide what depends on them
-            for parameter in nets.parameters():
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
-        return method, nets.eval().requires_grad_(False)
+        return method, perturbed_nets(method, 0.02)
 
     def _sample(
         self, made: tuple[Method[Any], nn.Module], guidance: float, steps: int, indices: list[int]
@@ -67,7 +63,7 @@ class MethodConformance:
         rng = BatchRNG(3, BATCH, 0, BATCH)
         data, cpu = self._data(), torch.device("cpu")
         batch = draw_batch(data.train, method, rng, cpu)
-        if method.wants_teacher is not None:  # any denoiser will do, an untrained one too
+        if method.wants_teacher is not None:  # any denoiser will do, even an untrained one
             card = teacher_card(method.wants_teacher, data, self.preset, {})
             batch = replace(batch, teacher=make_teacher(type(method), card, data, None, cpu))
         return method.loss(nets, batch, Progress(step, 10), rng)
@@ -88,7 +84,7 @@ class MethodConformance:
         assert self._preset.steps
 
     def test_off_is_supported_at_the_presets_steps(self) -> None:
-        """Guidance 1 works everywhere: every method has a value to compare with."""
+        """Every method supports guidance 1, the baseline of comparisons."""
         method, _ = self._made()
         for steps in self._preset.steps:
             assert method.supports(Guidance(1.0), steps) is None
@@ -102,7 +98,7 @@ class MethodConformance:
         else:
             assert None in reasons
 
-    def test_loss_terms_are_one_finite_number_a_sample(self) -> None:
+    def test_loss_terms_are_finite_per_sample(self) -> None:
         """Terms are named, (B,), finite and reach every parameter."""
         if not self.method.trains:
             return
@@ -118,17 +114,11 @@ class MethodConformance:
         unused = [n for n, p in nets.named_parameters() if p.grad is None]
         assert not unused, f"the loss does not reach {unused}"
 
-    def test_loss_draws_from_its_generator_alone(self) -> None:
-        """Equal generators give equal terms, whatever the global generator does; it is not used."""
-        if not self.method.trains:
-            return
-        method, nets = self._made()
-        with untouched_global_rng():
-            first = self._loss(method, nets)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(99)
-            second = self._loss(method, nets)
-        assert all(torch.equal(first[name], second[name]) for name in first)
+    def test_loss_draws_only_from_its_generator(self) -> None:
+        """Equal generators give equal terms; the global generator is not used."""
+        if self.method.trains:
+            made = self._made()
+            check_randomness(lambda: torch.stack([*self._loss(*made).values()]))
 
     def test_samples_have_the_shape_and_range_of_the_data(self) -> None:
         """Float32, finite, (B, *shape); images within [-1, 1]."""
@@ -141,33 +131,22 @@ class MethodConformance:
             if made[0].data.is_image:
                 assert x.abs().max() <= 1
 
-    def test_a_sample_depends_on_its_index_alone(self) -> None:
-        """Neither the batch it is drawn in nor its place there changes a sample."""
+    def test_sample_depends_only_on_its_index(self) -> None:
+        """Neither the batch nor the place in it changes a sample."""
         made = self._made()
         for scale, steps in self._able(made[0]):
-            whole = self._sample(made, scale, steps, list(range(N)))
-            parts = [self._sample(made, scale, steps, part) for part in ([0], [1, 2, 3], [4, 5])]
-            # Matrix products of other shapes sum in another order: equal to rounding, which is
-            # nothing once images are uint8.
-            assert torch.allclose(torch.cat(parts), whole, rtol=1e-4, atol=1e-4)
-            moved = self._sample(made, scale, steps, [5, 0])
-            assert torch.allclose(moved, whole[[5, 0]], rtol=1e-4, atol=1e-4)
-            if made[0].data.is_image:
-                changed = from_model(torch.cat(parts)) != from_model(whole)
-                assert changed.float().mean() <= 0.01
+            whole, parts = check_independence(partial(self._sample, made, scale, steps))
+            if made[0].data.is_image:  # the rounding hardly shows in uint8
+                assert (from_model(parts) != from_model(whole)).float().mean() <= 0.01
 
-    def test_sampling_draws_from_its_generators_alone(self) -> None:
-        """The same call twice gives the same samples, and the global generator is not used."""
+    def test_sampling_draws_only_from_its_generators(self) -> None:
+        """The same call twice gives the same samples; the global generator is not used."""
         made = self._made()
         for scale, steps in self._able(made[0]):
-            with untouched_global_rng():
-                first = self._sample(made, scale, steps, [0, 1])
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(99)
-                assert torch.equal(first, self._sample(made, scale, steps, [0, 1]))
+            check_randomness(partial(self._sample, made, scale, steps, [0, 1]))
 
-    def test_classes_and_guidance_reach_the_samples(self) -> None:
-        """Another class gives another sample, and so does another scale where it is supported."""
+    def test_classes_and_guidance_change_the_samples(self) -> None:
+        """Another class gives another sample, and so does another supported scale."""
         made = self._made()
         method, nets = made
         for scale, steps in self._able(method):
@@ -181,16 +160,16 @@ class MethodConformance:
                 assert not torch.equal(off, self._sample(made, scale, steps, [0, 1]))
 
     def test_nfe_counts_the_evaluations_of_the_networks(self) -> None:
-        """`nfe` equals the calls of the built module for one sample, or those of its parts."""
+        """`nfe` equals the calls of the network, or of its parts, for one sample."""
         method, nets = self._made()
         calls = _count_calls(nets)
         for scale, steps in self._able(method):
             nfe = method.nfe(Guidance(scale), steps)
             assert isinstance(nfe, int)
             assert nfe >= 1
-            calls.update(whole=0, parts=0)
+            calls.clear()
             self._sample((method, nets), scale, steps, [0])
-            if any(True for _ in nets.parameters()):
+            if next(nets.parameters(), None) is not None:
                 called = _called(calls)
                 assert called == nfe, f"{called} calls at g = {scale:g}, {nfe} announced"
 
@@ -210,9 +189,9 @@ class MethodConformance:
             assert edited.abs().max() <= 1
 
     def test_inversion_and_editing_count_their_evaluations(self) -> None:
-        """`inversion_nfe` and `edit_nfe` equal the calls of the networks, and latents have a level.
+        """`inversion_nfe` and `edit_nfe` equal the calls of the networks; `latent_sigma` is > 0.
 
-        Where a scale above 1 is supported it is counted too, and changes the edit.
+        Other supported scales are counted too, and change the edit.
         """
         method, nets = self._made()
         if not isinstance(method, Inverts):
@@ -226,7 +205,7 @@ class MethodConformance:
             assert called == method.inversion_nfe(), f"{called} calls to invert"
             edits = []
             for scale in dict.fromkeys(scale for scale, _ in self._able(method)):
-                calls.update(whole=0, parts=0)
+                calls.clear()
                 edits.append(method.edit(nets, latent, batch.labels.roll(1, 1), Guidance(scale)))
                 called = _called(calls)
                 nfe = method.edit_nfe(Guidance(scale))
@@ -234,30 +213,52 @@ class MethodConformance:
         assert all(not torch.equal(edits[0], other) for other in edits[1:])
 
 
-def _count_calls(nets: nn.Module) -> dict[str, int]:
-    """Counts, from now on, of the forward calls of a built module and of its parts."""
-    calls = {"whole": 0, "parts": 0}
-
-    def counter(key: str) -> Any:
-        def count(*_: Any) -> None:
-            calls[key] += 1
-
-        return count
-
-    nets.register_forward_hook(counter("whole"))
+def _count_calls(nets: nn.Module) -> Counter[str]:
+    """Count the forward calls of a module and of its parts from now on."""
+    calls: Counter[str] = Counter()
+    nets.register_forward_hook(lambda *_: calls.update(["whole"]))
     for part in nets.children():
-        part.register_forward_hook(counter("parts"))
+        part.register_forward_hook(lambda *_: calls.update(["parts"]))
     return calls
 
 
-def _called(calls: dict[str, int]) -> int:
-    # A pair of networks has no forward of its own: its parts are the networks then.
+def _called(calls: Counter[str]) -> int:
+    # A container of networks has no forward: then its parts are the networks.
     return calls["whole"] or calls["parts"]
 
 
 @contextmanager
 def untouched_global_rng() -> Iterator[None]:
-    """AssertionError if torch's global generator is used within."""
+    """AssertionError if the block uses the global generator of torch."""
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"
+
+
+def perturbed_nets(method: Method[Any], alpha: float) -> nn.Module:
+    """Untrained networks plus noise; layers initialised to zero would hide what they receive."""
+    nets = build_nets(method, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in nets.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=alpha)
+    return nets.eval().requires_grad_(False)
+
+
+def check_independence(sample: Callable[[list[int]], Tensor]) -> tuple[Tensor, Tensor]:
+    """Check that samples depend only on their index; returns N samples, whole and in parts."""
+    whole = sample(list(range(N)))
+    parts = torch.cat([sample(part) for part in ([0], [1, 2, 3], [4, 5])])
+    # Matrix products of other shapes sum in another order: equal up to rounding.
+    assert torch.allclose(parts, whole, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(sample([5, 0]), whole[[5, 0]], rtol=1e-4, atol=1e-4)
+    return whole, parts
+
+
+def check_randomness(draw: Callable[[], Tensor]) -> None:
+    """Check that two calls give equal results, without using the global generator."""
+    with untouched_global_rng():
+        first = draw()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        assert torch.equal(first, draw())

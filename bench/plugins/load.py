@@ -1,4 +1,4 @@
-"""Plugins: packages with entry points, and single files. One that fails breaks nothing else."""
+"""Loads plugins: packages with entry points, and single files. A failing one breaks no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import bench.data
 import methods
-import metrics  # noqa: F401 - registers the built-in ones
+import metrics  # noqa: F401 - registers the built-in metrics
 from methods.registry import METHODS
 from methods.rng import derive_seed
 from methods.rules import RULES, Rule, register_rule
@@ -45,15 +45,13 @@ _KINDS = {
 ORIGINS: dict[tuple[str, str], str] = {
     (kind, name): BUILTIN for kind, entry in _KINDS.items() for name in entry.table
 }
-"""(kind, name) -> where a registered thing comes from."""
-
-
+"""(kind, name) -> origin of a registered entry."""
 FILES: list[Path] = []
-"""The plugin files that were loaded last, for the commands to suggest."""
+"""The plugin files loaded last, for the commands that messages suggest."""
 
 
 def load_plugins(files: Sequence[Path] = ()) -> list[str]:
-    """Load all entry points, then the files; returns one sentence for each that failed."""
+    """Load all entry points, then the files; returns one message per failure."""
     problems = []
     FILES[:] = files
     for kind in _KINDS.values():
@@ -73,7 +71,7 @@ def _load(origin: str, load: Callable[[], Any]) -> list[str]:
             # An entry point may name an undecorated class as well as a module.
             if inspect.isclass(found) and issubclass(found, entry.base):
                 entry.register(found)
-    # A plugin may fail in any way, at worst by leaving the interpreter; all of it is its own.
+    # A plugin may fail in any way, even by exiting the interpreter.
     except (Exception, SystemExit) as error:
         for kind, entry in _KINDS.items():
             entry.table.clear()

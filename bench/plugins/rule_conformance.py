@@ -1,13 +1,13 @@
-"""The battery that every registered guidance rule passes; authors of plugins inherit it.
+"""The conformance battery of guidance rules, for plugins to inherit.
 
     from bench.plugins.rule_conformance import RuleConformance
 
     class TestMine(RuleConformance):
         rule = Mine
 
-It is run by pytest, on the closed-form denoiser of `modes2d` and on small untrained networks for
-`digits` (a U-Net with attention, an unconditional and a weaker one). A rule that suits only one of
-them is tested there.
+Run it with pytest. It tests a rule wherever it is supported: on the closed-form denoiser of
+`modes2d`, and on small untrained networks for `digits` (a U-Net with attention, an unconditional
+and a weaker one).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any, ClassVar, cast
 from unittest import mock
@@ -27,8 +27,7 @@ from torch import Tensor, nn
 import methods.oracle
 from bench.data import DATASETS
 from bench.data.convert import one_hot
-from bench.plugins.conformance import untouched_global_rng
-from bench.training.step import build_nets
+from bench.plugins.conformance import N, check_independence, check_randomness, perturbed_nets
 from methods import EDM, Guidance, Method, Oracle, SampleRNG
 from methods.nets.config import UNetConfig
 from methods.rules import CFG, Between, Call, Composite, Interval, Rule
@@ -36,13 +35,12 @@ from methods.rules.base import Branch
 from methods.rules.trajectory import evaluations
 from methods.samplers import karras_sigmas, sample_heun
 
-N = 6
 STEPS = 8
 G = 3.0
 
 
 class Subject:
-    """A method with its networks, which samples under a rule and counts its evaluations."""
+    """A method with its networks: samples under a rule and counts evaluations."""
 
     def __init__(self, method: Method[Any], nets: nn.Module) -> None:
         self.method, self.nets = method, nets
@@ -52,7 +50,7 @@ class Subject:
         return self.method.supports(Guidance(G, rule), STEPS) is None
 
     def labels(self, indices: Sequence[int]) -> Tensor:
-        """One class after another, (B, K)."""
+        """One-hot labels (B, K): the classes in turn."""
         classes = self.method.data.num_classes
         return one_hot(torch.tensor(indices) % classes, classes)
 
@@ -79,7 +77,7 @@ class Subject:
 
     @contextmanager
     def counted(self) -> Iterator[Counter[str]]:
-        """Counts of the evaluations of the network itself ("main"), "null" and "weak"."""
+        """Evaluations of the conditional ("main"), "null" and "weak" networks in the block."""
         calls: Counter[str] = Counter()
         if isinstance(self.method, Oracle):
             exact, std = methods.oracle.exact_denoised, self.method.mixture.std
@@ -116,16 +114,11 @@ def _subjects() -> tuple[Subject, ...]:
     config = config.model_copy(update={"net": net, "clamp": False})  # a clamp would hide much
     edm = EDM(config, DATASETS["digits"]().spec)  # type: ignore[arg-type]
     edm = edm.with_null(config).with_weak(config)  # type: ignore[arg-type]
-    nets = build_nets(edm, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # layers that start at zero would hide what depends on them
-        for parameter in nets.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
-    return Subject(oracle, nn.Module()), Subject(edm, nets.eval().requires_grad_(False))
+    return Subject(oracle, nn.Module()), Subject(edm, perturbed_nets(edm, 0.05))
 
 
 class _Plain(CFG):
-    """Nothing but another rule's reference, under its sampler."""
+    """CFG with the reference and sampler of another rule."""
 
     def __init__(self, rule: Rule[Any]) -> None:
         super().__init__()
@@ -161,14 +154,14 @@ class RuleConformance:
             assert torch.equal(samples, subject.unguided())
             assert calls == {"main": 2 * STEPS - 1}
 
-    def test_evaluations_are_those_announced(self) -> None:
-        """`nfe` of the method equals the calls, and so do the calls of every branch."""
+    def test_evaluations_match_the_announced_ones(self) -> None:
+        """The calls of every branch, and their sum `nfe`, are as announced."""
         rule = self._made()
         for subject in self._able(rule):
             self._count(subject, rule)
 
-    def test_it_composes_with_an_interval(self) -> None:
-        """Outside an interval only D_c is evaluated, and what is announced stays true."""
+    def test_rule_composes_with_an_interval(self) -> None:
+        """Outside the interval only D_c is evaluated, as announced."""
         if self.rule.name == Interval.name:
             return
         rule = Composite([Interval(), self._made()])
@@ -184,42 +177,33 @@ class RuleConformance:
         )
         with subject.counted() as calls:
             assert torch.isfinite(subject.sample(rule, G)).all(), f"{rule.name} is not finite"
-        changed = announced.pop("attention", 0)  # a call of the network itself, changed
+        changed = announced.pop("attention", 0)  # a modified call of the main network
         announced["main"] = announced.get("main", 0) + changed
         assert calls == announced, f"{dict(calls)} evaluations, {announced} announced"
         assert calls.total() == subject.method.nfe(guidance, STEPS)
         return calls.total()
 
     def test_neutral_knobs_are_plain_guidance(self) -> None:
-        """With them samples are those of CFG with the rule's reference and order of sampler."""
+        """They give the samples of CFG with the reference and sampler order of the rule."""
         rule = self._made(dict(self.rule.neutral))
         for subject in self._able(rule):
             plain = subject.sample(_Plain(rule), G)
-            # Formulas that are equal on paper round differently; float64 keeps that far below.
+            # Formulas equal on paper round differently, in float64 far below this tolerance.
             assert torch.allclose(subject.sample(rule, G), plain, rtol=1e-6, atol=1e-6)
 
-    def test_a_sample_depends_on_its_index_alone(self) -> None:
-        """Neither the batch it is drawn in nor its place there changes a sample."""
+    def test_sample_depends_only_on_its_index(self) -> None:
+        """Neither the batch nor the place in it changes a sample."""
         rule = self._made()
         for subject in self._able(rule):
-            whole = subject.sample(rule, G)
-            parts = [subject.sample(rule, G, part) for part in ([0], [1, 2, 3], [4, 5])]
-            # Matrix products of other shapes sum in another order: equal to rounding.
-            assert torch.allclose(torch.cat(parts), whole, rtol=1e-4, atol=1e-4)
-            moved = subject.sample(rule, G, [5, 0])
-            assert torch.allclose(moved, whole[[5, 0]], rtol=1e-4, atol=1e-4)
+            check_independence(partial(subject.sample, rule, G))
 
-    def test_it_draws_from_its_generators_alone(self) -> None:
-        """The same call twice, of one object, gives the same; the global generator is not used."""
+    def test_sampling_draws_only_from_its_generators(self) -> None:
+        """The same call twice gives the same samples; the global generator is not used."""
         rule = self._made()
         for subject in self._able(rule):
-            with untouched_global_rng():
-                first = subject.sample(rule, G)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(99)
-                assert torch.equal(first, subject.sample(rule, G))
+            check_randomness(partial(subject.sample, rule, G))
 
-    def test_the_scale_reaches_the_samples(self) -> None:
+    def test_scale_changes_the_samples(self) -> None:
         """Other scales give other samples."""
         rule = self._made()
         for subject in self._able(rule):
@@ -228,7 +212,7 @@ class RuleConformance:
             assert not torch.allclose(low, high, rtol=0, atol=1e-6)
 
     def test_knobs_survive_json_and_are_recorded(self) -> None:
-        """Default and neutral knobs come back from JSON, all are recorded, unknown ones fail."""
+        """Knobs survive JSON, all are recorded, and an unknown one is refused."""
         for given in ({}, dict(self.rule.neutral)):
             rule = self._made(given)
             again = self.rule.knobs_type.model_validate_json(rule.knobs.model_dump_json())
@@ -241,8 +225,8 @@ class RuleConformance:
             return
         raise AssertionError(f"{self.rule.name} takes a knob that it does not have")
 
-    def test_the_tuner_can_try_what_search_offers(self) -> None:
-        """Every entry names a knob, and all corners of the ranges are valid knobs."""
+    def test_search_offers_valid_knobs(self) -> None:
+        """Every entry of `search` names a knob, and all corners of the ranges are valid."""
         assert self.rule.search.keys() <= self.rule.knobs_type.model_fields.keys()
         corners: list[tuple[Any, ...]] = []
         for knob, offered in self.rule.search.items():

@@ -14,11 +14,14 @@ from rich.console import Console
 
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
-from bench.report.figures.comparison_figures import plan_comparison
-from bench.report.figures.edit_grids import plan_grids
-from bench.report.figures.figures import Plan, plan_figures
+from bench.report.figures.figures import (
+    Plan,
+    plan_comparison,
+    plan_figures,
+    plan_grids,
+    plan_yardsticks,
+)
 from bench.report.figures.style import look, render
-from bench.report.figures.yardstick_figure import plan_yardsticks
 from bench.report.numbers.comparison import compare, comparison_frames
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.inversions import edit_summary, inversion_summary, prepare_inversions
@@ -29,11 +32,12 @@ from bench.report.numbers.yardstick import make_yardsticks, yardstick_frame
 from bench.report.pages.contents import Findings, make_document
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
-from bench.report.pages.spreadsheet import csv_text
 from bench.report.pages.tex import tex
 from bench.system.failures import explain_failure
 from bench.system.files import read_whole, write_bytes, write_text
 from bench.system.progress import Bar
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,10 @@ def write_report(
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
-    `published` is a CSV of published numbers to draw in grey, `note` facts to state on the page;
-    `inversions` adds a section of its own and changes nothing else. Figures take most of the time:
-    their number is shown on `console`.
-    The same arguments give the same bytes. Raises `UserError`, before anything is written, if
-    rows are not comparable; a figure that fails costs that figure alone.
+    `published` is a CSV of published numbers to draw in grey, `note` has facts for the page;
+    `inversions` adds a separate section. Progress is shown on `console`. The same arguments give
+    the same bytes. Raises `UserError`, before anything is written, if rows are not comparable. If a
+    figure fails, the others are drawn.
     """
     data = prepare(rows)
     inverted = prepare_inversions(inversions, rows) if inversions else None
@@ -90,11 +93,11 @@ def write_report(
         for plan in chain(*plans):
             try:
                 figures += draw(plan, out / "figures")
-            except Exception as error:  # Whatever goes wrong in a drawing, the numbers come out.
+            except Exception as error:  # The tables are more important than any figure.
                 why = explain_failure(error) or f"{type(error).__name__}: {error}"
                 problems[plan.name] = f"Figure {plan.name} failed: {why}"
             bar.update(bar.done + 1, plan.name)
-    # The figures of an older report would pass for those of this one.
+    # Figures of an older report would look like part of this one.
     old = _figures_of(out / "index.html") - set(figures)
     page_path = write_text(out / "index.html", html(document, problems))
     for path in old:
@@ -110,7 +113,7 @@ def write_report(
 
 
 def _frames(found: Findings) -> dict[str, pd.DataFrame | None]:
-    """The CSV files by name; None for one that has nothing in it."""
+    """The CSV files by name; None for an empty one."""
     rows, inverted = found.data.rows, found.inversions
     compared, yardsticks = found.differences, found.yardsticks
     return {
@@ -142,3 +145,16 @@ def _figures_of(page: Path) -> set[Path]:
         return set()
     found = re.findall(r'"figures/([\w.-]+\.(?:png|pdf))"', text)
     return {page.parent / "figures" / name for name in found}
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The table as CSV; text that a spreadsheet would run as a formula starts with an apostrophe.
+
+    Names and reasons come from untrusted files. Numbers are not text, so they are unchanged.
+    """
+
+    def plain(cell: object) -> object:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+    safe = frame.map(plain).rename(columns=plain)
+    return safe.to_csv(index=False, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The content of a report: a tree of blocks that HTML, Markdown and TeX are written from."""
+"""The content of a report: a tree of blocks, written as HTML, Markdown and TeX."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DASH = "\N{EN DASH}"
 
 
 class Form(Flag):
-    """The forms that a document is written in; each block names its own."""
+    """The forms of a document; each block has the forms that it appears in."""
 
     PAGE = auto()
     MARKDOWN = auto()
@@ -24,7 +24,7 @@ ON_SCREEN = Form.PAGE | Form.MARKDOWN
 
 @dataclass(frozen=True)
 class Inline:
-    """A part of a paragraph: a link to a file beside the report, or code."""
+    """A part of a paragraph: a link to a file of the report, or code."""
 
     text: str
     kind: Literal["link", "code"]
@@ -32,7 +32,7 @@ class Inline:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text; `kind` says how the page sets it."""
+    """Running text; `kind` is its style on the page."""
 
     parts: tuple[str | Inline, ...]
     forms: Form = Form.PAGE
@@ -50,9 +50,9 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """One table cell: its text, error, marks of its footnotes, and whether it is among the best.
+    """One table cell, bold if it is among the best; `marks` are of its footnotes.
 
-    `error` is shown behind the text in small print, such as "± 0.12".
+    `error` follows the text in small print, such as "± 0.12".
     """
 
     text: str
@@ -67,7 +67,7 @@ class Line:
     """One table row.
 
     `kind` is "floor" for a reference below the others and "aside" for a line that restates the
-    one above it. `group` is the heading of the lines that it stands with, '' without one.
+    one above it. `group` is the heading of a group of lines, '' for none.
     """
 
     label: str
@@ -80,9 +80,9 @@ class Line:
 class Table:
     """A table below its title, '' for none; `first` heads the labels, `names` the other columns.
 
-    `notes` are footnotes as (mark, text), with '' as the mark of general ones. TeX takes `caption`
-    in place of the title, and repeats the first `repeated` columns in every part of a wide table.
-    Tables of `words` are for long text, the others for numbers.
+    `notes` are footnotes as (mark, text), with '' as the mark of general ones. TeX uses `caption`
+    instead of the title, and repeats the first `repeated` columns in every part of a wide table.
+    Tables of `words` have long text, the others numbers.
     """
 
     title: str
@@ -97,7 +97,7 @@ class Table:
 
     @property
     def grouped(self) -> Iterator[tuple[str, Line]]:
-        """Lines with the heading to stand before them, '' within a group and without one."""
+        """Lines with the heading before them, '' within a group or without one."""
         group = ""
         for line in self.lines:
             yield line.group if line.group != group else "", line
@@ -115,14 +115,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Problems:
-    """The place where the page lists the figures that failed, which is known after drawing."""
+    """The list of figures that failed, which is filled in after drawing."""
 
     forms: ClassVar[Form] = Form.PAGE
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names with their values."""
+    """A list of names with their values."""
 
     facts: tuple[tuple[str, str], ...]
     forms: ClassVar[Form] = Form.PAGE
@@ -142,7 +142,7 @@ Block = Heading | Paragraph | Table | Figure | Problems | Facts | Details
 
 @dataclass(frozen=True)
 class Document:
-    """A title and blocks; in Markdown and TeX the `remarks` stand below the title."""
+    """A title and blocks; Markdown and TeX have the `remarks` below the title."""
 
     title: str
     remarks: tuple[str, ...]
@@ -154,12 +154,12 @@ class Document:
 
 
 def paragraph(*parts: str | Inline) -> Paragraph:
-    """A paragraph of the page alone."""
+    """A paragraph that only the page has."""
     return Paragraph(parts)
 
 
 def link(file: str) -> Inline:
-    """A link to a file beside the report, by its name."""
+    """A link to a file of the report, by its name."""
     return Inline(file, "link")
 
 

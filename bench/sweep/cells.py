@@ -1,9 +1,10 @@
-"""What a sweep consists of: cells, and what each of them depends on."""
+"""The cells of a sweep and the keys that identify them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from bench.experiment.identity import code_hash, digest
@@ -11,6 +12,7 @@ from bench.experiment.rows import KnobsFrom
 from bench.experiment.rules import ChosenRule
 from bench.sweep.generate import generate
 from bench.system.errors import UserError
+from bench.training.extra_network import Role
 from bench.training.run import Run
 from methods import Guidance
 from methods.rules import CFG
@@ -20,7 +22,7 @@ from methods.rules import CFG
 class Cell:
     """One checkpoint at one guidance scale, number of steps and sampling seed.
 
-    `skip` is the method's reason for not being able to, or ''.
+    `skip` is the reason why the method cannot sample it, or ''.
     """
 
     run: Run
@@ -34,28 +36,28 @@ class Cell:
     code: str = ""
     """SHA-256 of the code of method and sampling."""
     rule_code: str = ""
-    """The same of the rule, '' where it is CFG, or where nothing chooses one."""
+    """SHA-256 of the code of the rule, '' for CFG or if guidance is off."""
     null_checkpoint: str = ""
     """SHA-256 of the weights of an extra network that this cell's guidance uses, or ''."""
     weak_checkpoint: str = ""
-    """The same of a weaker network that this cell's rule leads away from."""
+    """SHA-256 of the weights of a weaker network that this cell's rule uses, or ''."""
     nfe_weighted: float = 0.0
     knobs_from: KnobsFrom = ""
-    """Where the rule's settings come from, for the row; it decides nothing."""
+    """Where the rule's settings come from; not part of the key."""
 
     @property
     def rule(self) -> str:
-        """Name of the guidance rule; '' where it is CFG, or where nothing chooses one."""
+        """Name of the guidance rule, '' for CFG or if guidance is off."""
         return rule_name(self.guidance)
 
     @property
     def what(self) -> str:
-        """The cell in a line of progress or of an error."""
+        """The name of the cell in progress and errors."""
         rule = f" {self.rule}" if self.rule else ""
         return f"{self.run.name}{rule} g={self.guidance.scale:g} steps={self.steps}"
 
     def about(self) -> dict[str, Any]:
-        """What a row says of its samples; a new field of that kind belongs here and in `Row`."""
+        """The fields of a row that describe its samples; new ones belong here and in `Row`."""
         run, card = self.run, self.run.card
         return {
             "key": self.key,
@@ -91,23 +93,20 @@ def expand(
 ) -> list[Cell]:
     """All cells of a run, skipped ones included.
 
-    `rules` are for methods that take them, CFG if there are none; a scale of 1, where no rule
-    acts, has one cell.
+    Methods that take rules get one cell per rule, by default CFG. A scale of 1 has one cell,
+    because no rule acts there.
     """
     chosen = rules if rules and run.method.takes_rules else (ChosenRule(CFG()),)
     cells: dict[str, Cell] = {}
-    for seed in seeds:
-        for count in steps or run.card.steps:
-            for choice in chosen:
-                for scale in guidance:
-                    cell = _cell(run, Guidance(scale, choice.rule), count, seed, samples)
-                    cell = replace(cell, knobs_from=choice.knobs_from if cell.rule else "")
-                    cells.setdefault(cell.key, cell)
+    for seed, count, choice, scale in product(seeds, steps or run.card.steps, chosen, guidance):
+        cell = _cell(run, Guidance(scale, choice.rule), count, seed, samples)
+        cell = replace(cell, knobs_from=choice.knobs_from if cell.rule else "")
+        cells.setdefault(cell.key, cell)
     return list(cells.values())
 
 
 def rule_name(guidance: Guidance) -> str:
-    """The rule that a row of this guidance carries, '' for CFG and where guidance is off."""
+    """The rule in the row of this guidance, '' for CFG or if guidance is off."""
     return "" if guidance.is_off or guidance.rule.name == CFG.name else guidance.rule.name
 
 
@@ -123,14 +122,11 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
             f"Method {run.card.method!r} cannot say what it does{rule} at guidance "
             f"{guidance.scale:g} with {steps} steps: {type(error).__name__}: {error}."
         ) from None
-    # Where a branch is not evaluated the row is the same with and without its network.
-    null_checkpoint = run.extra_checkpoint("null") if branch == "null" else ""
-    weak_checkpoint = run.extra_checkpoint("weak") if branch == "weak" else ""
-    extra: dict[str, Any] = {}
-    if null_checkpoint:
-        extra["null_checkpoint"] = null_checkpoint
-    if weak_checkpoint:
-        extra["weak_checkpoint"] = weak_checkpoint
+    # If a branch is not evaluated, its network does not change the row.
+    roles: tuple[Role, ...] = ("null", "weak")
+    found = {f"{role}_checkpoint": run.extra_checkpoint(role) for role in roles if role == branch}
+    networks = {name: checkpoint for name, checkpoint in found.items() if checkpoint}
+    extra: dict[str, Any] = dict(networks)
     rule_code = ""
     if rule_name(guidance):
         kinds: list[type] = [type(part) for part in guidance.rule.parts()]
@@ -170,7 +166,7 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         key=key,
         code=digest(code),
         rule_code=rule_code,
-        null_checkpoint=null_checkpoint,
-        weak_checkpoint=weak_checkpoint,
         nfe_weighted=cost,
+        null_checkpoint=networks.get("null_checkpoint", ""),
+        weak_checkpoint=networks.get("weak_checkpoint", ""),
     )

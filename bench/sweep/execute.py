@@ -1,54 +1,26 @@
-"""The sweep of one data set: all cells that are missing, shared with other processes."""
+"""The loop over work items: shared with other processes, safe to interrupt and to repeat."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import TypeVar
 
-import torch
-from torch import nn
-
-from bench.data import Dataset
-from bench.data.samples.write import SampleWriter
-from bench.evaluation.prepare import Evaluation, floor_split
 from bench.experiment.place import Experiment
-from bench.experiment.rows import Row, row_path, write_reason
-from bench.sweep.cells import Cell
-from bench.sweep.generate import generate
-from bench.sweep.run import (
-    FLOOR_RUN,
-    floor_key,
-    is_done,
-    make_row,
-    measure_floor,
-    run_cell,
-    stored_floor,
-)
-from bench.sweep.saving import SampleFiles
+from bench.sweep.generate import Diverged
+from bench.sweep.work import WorkItem
 from bench.system import places
-from bench.system.claims import read_holder, tidy_claims, try_claim
 from bench.system.errors import UserError
 from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
-from bench.system.holder import Holder
+from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
-from bench.system.progress import SILENT, Bar, Reporter, Say, Tick
-from bench.training.run import Run, load_nets
-
-POLL = 0.5
-"""Seconds between two looks at what other processes hold."""
-
-T = TypeVar("T")
+from bench.system.progress import Bar, Reporter, Say, Tick
+from bench.system.sharing import in_turn, lease_path
 
 
 @dataclass
 class Outcome:
-    """What a sweep did; `failed` holds one sentence a failed cell."""
+    """Counts of work items; `failed` holds one sentence per failed item."""
 
     computed: int = 0
     kept: int = 0
@@ -65,217 +37,85 @@ class Outcome:
         )
 
 
-def sweep(
-    cells: Sequence[Cell],
-    evaluation: Evaluation,
-    experiment: Experiment,
-    *,
-    batch: int,
-    device: torch.device,
-    reporter: Reporter = SILENT,
-    files: SampleFiles | None = None,
+def execute_all(
+    items: Sequence[WorkItem], experiment: Experiment, title: str, batch: int, reporter: Reporter
 ) -> Outcome:
-    """Execute the missing cells of one data set; `files` also get the samples of each.
+    """`execute` under a progress bar of its own."""
+    total = sum(item.images for item in items if not item.skip)
+    with reporter.bar(title, total) as bar:
+        return execute(items, experiment, bar, Batches(batch, reporter.say), reporter.say)
 
-    Other processes may do the same in this folder: a cell is computed by one of them. A failed
-    cell is reported and tried again next time; it does not stop the others. A batch that does not
+
+def execute(
+    items: Sequence[WorkItem], experiment: Experiment, bar: Bar, batches: Batches, say: Say
+) -> Outcome:
+    """Compute the missing items; processes that do the same in this folder share them.
+
+    A failure is stored with its reason, never replaces a result and is tried again next time; the
+    other items continue. A UserError or a failure of the machine stops all. A batch that does not
     fit into memory is halved, which changes no sample by more than rounding.
     """
     make_folder(experiment.root)
     places.hold(experiment.root)
-    _tidy_up(
-        experiment, [FLOOR_RUN.format(evaluation.data.name), *(cell.run.name for cell in cells)]
-    )
-    work = _Work(evaluation, experiment, Batches(batch, reporter.say), device, files)
-    outcome = work.outcome
-    able = [cell for cell in cells if not cell.skip]
-    for cell in (cell for cell in cells if cell.skip):
-        outcome.skipped += 1
-        row = make_row(cell.about(), evaluation, experiment, "skip", reason=cell.skip)
-        write_reason(experiment.cells, row)
-    with reporter.bar(f"sweep {evaluation.data.name}", sum(cell.n for cell in able)) as bar:
-        done = 0
+    for folder in dict.fromkeys(item.path.parent for item in items):
+        tidy(folder)
+        tidy_leases(folder)
+    outcome = Outcome()
+    for item in items:
+        if item.skip:
+            outcome.skipped += 1
+            item.store("skip", item.skip)
 
-        def waiting(cell: Cell, holder: Holder | None) -> None:
-            bar.update(done, f"{cell.what}: waiting for {holder or 'another process'}")
+    def waiting(item: WorkItem, holder: str) -> None:
+        say(f"{item.what}: waiting for {holder}.")
 
-        for cell in in_turn(able, work.claim, work.has_nothing_to_do, waiting):
-            try:
-                work.do(cell, partial(_ticker, bar, done, cell.what))
-            except UserError:
+    for item, done in in_turn(
+        [item for item in items if not item.skip],
+        lambda item: lease_path(item.path),
+        lambda item: item.is_done(batches.size),
+        waiting,
+    ):
+        end = bar.done + item.images
+        try:
+            if done:
+                outcome.kept += 1
+            else:
+                _run(item, outcome, bar, batches)
+        except UserError:
+            raise
+        except Exception as error:  # the code of a method or metric may fail in any way
+            if system_error(error) is not None:  # which the other items would meet as well
                 raise
-            except Exception as error:  # the code of a method or metric may fail in any way
-                if system_error(error) is not None:  # which the other cells would meet as well
-                    raise
-                reason = f"{type(error).__name__}: {error}"
-                outcome.failed.append(f"{cell.what}: {reason}")
-                row = make_row(cell.about(), evaluation, experiment, "failed", reason=reason)
-                write_reason(experiment.cells, row)
-            done += cell.n
-            bar.update(done, cell.what)
+            reason = f"{type(error).__name__}: {error}"
+            outcome.failed.append(f"{item.what}: {reason}")
+            item.store("failed", reason)
+        bar.update(end, item.what)
     return outcome
 
 
-class _Work:
-    """What the cells of one sweep have in common."""
+def _run(item: WorkItem, outcome: Outcome, bar: Bar, batches: Batches) -> None:
+    start = bar.done
 
-    def __init__(
-        self,
-        evaluation: Evaluation,
-        experiment: Experiment,
-        batches: Batches,
-        device: torch.device,
-        files: SampleFiles | None,
-    ) -> None:
-        self.evaluation, self.experiment, self.device = evaluation, experiment, device
-        self.batches, self.files = batches, files
-        self.outcome = Outcome()
-        self._loaded: tuple[Run, nn.Module] | None = None
+    def compute(size: int) -> bool:
+        return item.compute(size, _ticker(bar, start, item))
 
-    def claim(self, cell: Cell) -> Path:
-        return claim_path(row_path(self.experiment.cells, cell.run.name, cell.key))
-
-    def has_nothing_to_do(self, cell: Cell) -> bool:
-        row = is_done(cell, self.evaluation, self.experiment)
-        return row is not None and self._unsaved(cell, row, self.batches.size) >= cell.n
-
-    def do(self, cell: Cell, ticker: Callable[[], Tick]) -> None:
-        """Compute a cell, or only its samples' files where its row is there; counts the outcome."""
-        kept = is_done(cell, self.evaluation, self.experiment)
-        if kept is not None:
-            self.batches.run(cell.what, lambda size: self._save_only(kept, cell, size, ticker()))
-            self.outcome.kept += 1
+    try:
+        if not batches.run(item.what, compute):
+            outcome.kept += 1
             return
-        row = self.batches.run(cell.what, lambda size: self._measure(cell, size, ticker()))
-        self.outcome.computed += 1
-        self.outcome.diverged += row.status == "diverged"
-
-    def _measure(self, cell: Cell, size: int, tick: Tick) -> Row:
-        nets = self._nets(cell.run)
-        with self._writer(cell) as writer:
-            return run_cell(
-                cell, nets, self.evaluation, self.experiment,
-                batch=size, device=self.device, tick=tick, writer=writer,
-            )  # fmt: skip
-
-    def _save_only(self, row: Row, cell: Cell, size: int, tick: Tick) -> None:
-        """Sample a cell that is measured already for its files alone."""
-        start = self._unsaved(cell, row, size)
-        if self.files is None or start >= cell.n:
-            return
-        stream = generate(
-            cell.run.method, self._nets(cell.run), cell.guidance, cell.steps, cell.seed, cell.n,
-            batch=size, device=self.device, start=start,
-        )  # fmt: skip
-        tick(start)
-        with self.files.open(cell, self.evaluation.data, start) as writer:
-            for x, y in stream:
-                writer.add(x, y)
-                tick(len(y))
-
-    def _unsaved(self, cell: Cell, row: Row, size: int) -> int:
-        """The first sample of a measured cell that has no file yet; `cell.n` if none is wanted."""
-        if self.files is None or row.status != "ok":
-            return cell.n
-        return self.files.start(cell, self.evaluation.data, size)
-
-    def _writer(self, cell: Cell) -> AbstractContextManager[SampleWriter | None]:
-        return nullcontext() if self.files is None else self.files.open(cell, self.evaluation.data)
-
-    def _nets(self, run: Run) -> nn.Module:
-        """The networks of a run, held until another is asked for."""
-        if self._loaded is None or self._loaded[0] is not run:
-            self._loaded = None
-            self._loaded = (run, load_nets(run, self.device))
-        return self._loaded[1]
+    except Diverged as error:
+        item.store("diverged", str(error))
+        outcome.diverged += 1
+    outcome.computed += 1
 
 
-def _ticker(bar: Bar, done: int, what: str) -> Tick:
-    """Counts the images of one cell on top of those already done."""
-    total = done
+def _ticker(bar: Bar, start: int, item: WorkItem) -> Tick:
+    """Counts the images of one item on top of those done before it."""
+    done = 0
 
     def tick(images: int) -> None:
-        nonlocal total
-        total += images
-        bar.update(total, what)
+        nonlocal done
+        done += images
+        bar.update(start + min(done, item.images), item.what)
 
     return tick
-
-
-def floor_row(
-    data: Dataset,
-    evaluation: Evaluation,
-    experiment: Experiment,
-    n: int,
-    tell: Say = lambda _: None,
-) -> Row | None:
-    """Real samples measured like a generated set, stored; None if there are not n of them.
-
-    One process at a time measures them, since values of other metrics are kept.
-    """
-    split = floor_split(data, n)
-    if split is None:
-        return None
-    path = row_path(experiment.cells, FLOOR_RUN.format(data.name), floor_key(split, evaluation))
-    said = False
-
-    def waiting(_: Path, holder: Holder | None) -> None:
-        nonlocal said
-        if not said:
-            tell(f"{data.name}: {holder or 'another process'} measures real samples; waiting.")
-        said = True
-
-    def stored(_: Path) -> Row | None:
-        return stored_floor(split, evaluation, experiment)
-
-    row = None
-    for _ in in_turn([path], claim_path, lambda path: stored(path) is not None, waiting):
-        row = stored(path) or measure_floor(data, evaluation, experiment, split, tell)
-    return row
-
-
-def claim_path(row: Path) -> Path:
-    """The claim of the process that makes a row, beside it."""
-    return row.with_name(f".{row.stem}.claim")
-
-
-def in_turn(
-    items: Sequence[T],
-    claim: Callable[[T], Path],
-    is_done: Callable[[T], bool],
-    waiting: Callable[[T, Holder | None], None],
-) -> Iterator[T]:
-    """Yield every item once: under its claim while the loop's body runs, those of others last.
-
-    An item that is done is yielded without a claim. Another process may have done an item just
-    before it was claimed, so that the body has to look again. `waiting` is called while only items
-    that others hold are left; their claims expire with them.
-    """
-    todo = list(items)
-    while todo:
-        held: list[T] = []
-        for item in todo:
-            if is_done(item):
-                yield item
-                continue
-            mine = try_claim(claim(item))
-            if mine is None:
-                held.append(item)
-                continue
-            try:
-                yield item
-            finally:
-                mine.release()
-        if len(held) == len(todo):
-            waiting(held[0], read_holder(claim(held[0])))
-            time.sleep(POLL)
-        todo = held
-
-
-def _tidy_up(experiment: Experiment, runs: Sequence[str]) -> None:
-    """Remove what killed sweeps left of files that will not be written again."""
-    tidy(experiment.cache)
-    for run in runs:
-        tidy_claims(experiment.cells / run)
-        for folder in (experiment.cells, experiment.samples, experiment.inversions):
-            tidy(folder / run)

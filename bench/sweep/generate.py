@@ -1,4 +1,4 @@
-"""Samples of a method as files hold them. Cells are known by this code: it decides every one."""
+"""Sample a method. The hash of this code is part of the key of every cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from methods import Guidance, Method, SampleRNG
 
 
 class Diverged(Exception):
-    """A sampler gave NaN or infinity, or the same sample whatever noise and class it was given."""
+    """A sampler gave NaN, infinity, or the same sample for every noise and class."""
 
 
 def generate(
@@ -31,9 +31,9 @@ def generate(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of final samples on the CPU, uint8 images or float32 vectors, and their classes.
 
-    Sample i depends on (seed, i) alone, so that neither `batch` nor the device's count changes
-    it, and all methods and scales share its noise. Samples from `start` on; of all classes, or of
-    `classes` in turn.
+    Sample i depends only on (seed, i), not on `batch` or the number of devices, and all methods
+    and scales share its noise. The first sample is `start`. The classes, by default all, take
+    turns.
     """
     for first in range(start, n, batch):
         indices = torch.arange(first, min(first + batch, n))
@@ -54,9 +54,8 @@ def generate(
 def refuse_constant(stream: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """Pass on batches (samples (B, ...), labels (B,)) of a cell.
 
-    Raises `Diverged` in place of the last batch if there were several samples, all of them equal:
-    metrics of such a set are numbers that mean nothing. Files of it are incomplete, like those of
-    samples that are not finite.
+    Raises `Diverged` instead of the last batch if there were several samples and all are equal:
+    metrics of such a set mean nothing. Its files are incomplete, as if it were not finite.
     """
     first: Tensor | None = None
     waiting: tuple[Tensor, Tensor] | None = None

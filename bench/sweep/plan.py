@@ -1,4 +1,4 @@
-"""What is swept: the runs of a study or of an experiment, and their cells."""
+"""Plan a sweep: the runs of a study or of an experiment, and their cells."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from bench.data.find import find_dataset, has_dataset
 from bench.evaluation.prepare import Evaluation, TakesLong, nothing_measured, prepare
 from bench.experiment.place import Experiment
 from bench.experiment.protocols import find_protocol
-from bench.experiment.seeds import check_seeds
-from bench.experiment.suite import Study
+from bench.experiment.suite import Study, check_seeds
 from bench.sweep.cells import Cell, expand
 from bench.sweep.request import SweepRequest
 from bench.system.errors import UserError, unknown
 from bench.system.progress import Say
-from bench.training.extra_network import (
-    ExtraNetwork,
-    extra_network_of_run,
-    find_extra_networks,
-)
-from bench.training.find import no_run
-from bench.training.run import Run, open_run
-from bench.training.runs import (
+from bench.training.card import (
     make_card,
     method_class,
     trained_as_asked,
     trained_runs,
     unregistered,
 )
-from bench.training.study import preset_for, weak_card
+from bench.training.extra_network import (
+    ExtraNetwork,
+    extra_network_of_run,
+    find_extra_networks,
+)
+from bench.training.run import Run, no_run, open_run
+from bench.training.study import study_cards, weak_card
 from methods import METHODS
 
 UNFINISHED = "it is not trained to its end; bench train does that"
@@ -38,23 +36,23 @@ UNFINISHED = "it is not trained to its end; bench train does that"
 
 @dataclass(frozen=True)
 class Sweep:
-    """All cells of one data set, run by run, and what evaluates them."""
+    """All cells of one data set, skipped ones included, run by run, and what evaluates them."""
 
     evaluation: Evaluation
-    targets: tuple[tuple[Run, tuple[Cell, ...]], ...]
+    cells: tuple[Cell, ...]
     samples: int
     study: Study
 
     @property
-    def cells(self) -> list[Cell]:
-        """All cells, skipped ones included."""
-        return [cell for _, cells in self.targets for cell in cells]
+    def runs(self) -> list[Run]:
+        """The runs of the cells, each once."""
+        return list({cell.run.name: cell.run for cell in self.cells}.values())
 
 
 def plan_sweeps(
     request: SweepRequest, experiment: Experiment, say: Say
 ) -> tuple[list[Sweep], list[str]]:
-    """The sweeps that are asked for, one a data set, and a sentence for each run left out."""
+    """The requested sweeps, one per data set, and a message for each skipped run."""
     networks = find_extra_networks(
         experiment, null=request.null_checkpoint, weak=request.weak_checkpoint
     )
@@ -78,7 +76,7 @@ def plan_sweeps(
 def _runs_of_study(
     study: Study, data: Dataset, experiment: Experiment, networks: Sequence[ExtraNetwork]
 ) -> tuple[list[Run], list[str]]:
-    """The runs that a suite's study names, and a sentence for each that is left out."""
+    """The runs of a suite's study, and a message for each skipped run."""
     found, missing = [], []
     for seed in study.seeds:
         own = list(networks)
@@ -88,23 +86,15 @@ def _runs_of_study(
                 missing.append(f"{weaker.name}: {UNFINISHED}")
             else:
                 own.append(extra_network_of_run("weak", weaker.name, experiment.runs / weaker.name))
-        for method in study.methods:
-            cls = method_class(method)
-            card = make_card(
-                method,
-                data=data,
-                preset=preset_for(study, method),
-                seed=seed,
-                overrides=study.set if cls.trains else None,
-            )
-            if cls.trains:
+        for card in study_cards(study, data, seed):
+            if METHODS[card.method].trains:
                 trained = trained_as_asked(card, experiment)
                 if trained is None:
                     missing.append(f"{card.name}: {UNFINISHED}")
                     continue
                 card = trained
             elif seed != study.seeds[0]:
-                continue  # without training there is nothing that a training seed could change
+                continue  # without training the training seed changes nothing
             ready = open_run(card, data, experiment)
             if ready is not None:
                 found.append(ready.join(*own))
@@ -114,9 +104,9 @@ def _runs_of_study(
 def _runs_here(
     request: SweepRequest, experiment: Experiment, networks: Sequence[ExtraNetwork]
 ) -> tuple[list[tuple[Study, Dataset, list[Run]]], list[str]]:
-    """The runs of an experiment on the data set of each study, and a sentence a run left out.
+    """The runs of an experiment per study, and a message for each skipped run.
 
-    Methods without training join in where they have a preset, unless the request names runs.
+    Methods without training are included if they have a preset and the request names no runs.
     """
     cards = [c for c in trained_runs(experiment) if not request.runs or c.name in request.runs]
     reasons = {card.name: unregistered(card) for card in cards}
@@ -166,7 +156,7 @@ def _sweep(
             weights=request.weights,
             download=request.download,
             device=request.device,
-            tell=say,
+            say=say,
             patient=not request.dry_run,
         )
     except TakesLong:
@@ -175,11 +165,11 @@ def _sweep(
     of_protocol = find_protocol(study.protocol).samples if study.protocol else None
     samples = study.samples or of_protocol or data.default_samples
     seeds = check_seeds(study.sampling_seeds)
-    targets = []
-    for t in found:
-        rules = request.rules(study, t, experiment, say)
-        targets.append((t, tuple(expand(t, study.guidance, study.steps, seeds, samples, rules))))
-    return Sweep(evaluation, tuple(targets), samples, study)
+    cells: list[Cell] = []
+    for run in found:
+        rules = request.rules(study, run, experiment, say)
+        cells += expand(run, study.guidance, study.steps, seeds, samples, rules)
+    return Sweep(evaluation, tuple(cells), samples, study)
 
 
 def swept_datasets(
@@ -187,7 +177,7 @@ def swept_datasets(
 ) -> list[str]:
     """The data sets of all trained runs, and of the presets of methods that need no training.
 
-    With `runs`, only those of these runs; UserError for a run that is not there.
+    With `runs`, only the data sets of these runs. UserError for an unknown run.
     """
     for method in methods:
         method_class(method)

@@ -1,15 +1,14 @@
-"""The few samples that a row carries, so that figures need nothing but rows."""
+"""The few samples in a row, so that figures need only rows."""
 
 from __future__ import annotations
 
 import base64
-import io
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from bench.data import Dataset
+from bench.data.samples.write import png_bytes
 from bench.experiment.rows import Density, Images, Points, Preview
 
 TILES = 10
@@ -34,11 +33,8 @@ def preview(samples: Tensor, labels: Tensor, data: Dataset) -> Preview | None:
 
 def _images(samples: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> Images:
     strip = np.concatenate(list(samples.permute(0, 2, 3, 1).numpy()), axis=1)
-    picture = Image.fromarray(strip[:, :, 0] if strip.shape[2] == 1 else strip)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
     return Images(
-        png=base64.b64encode(buffer.getvalue()).decode(),
+        png=base64.b64encode(png_bytes(strip, optimize=True)).decode(),
         labels=tuple(labels.tolist()),
         class_names=class_names,
     )

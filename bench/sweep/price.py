@@ -1,4 +1,4 @@
-"""What a sweep would cost, from a short measurement on this machine."""
+"""The cost of a sweep, estimated from a short measurement on this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from bench.experiment.place import Experiment
 from bench.sweep.cells import Cell
 from bench.sweep.generate import generate
 from bench.sweep.plan import Sweep
-from bench.sweep.run import is_done
+from bench.sweep.run import complete_row
 from bench.training.run import Run, load_nets
+from methods import Guidance
+
+FEW = 64
+"""Samples that the price is measured on."""
 
 
 @dataclass(frozen=True)
 class Price:
-    """Cells of one run at one number of steps; seconds and images are of what is missing."""
+    """Cells of one run at one number of steps; images, nfe and seconds count missing cells."""
 
     run: str
     steps: int
@@ -28,53 +32,56 @@ class Price:
     images: int
     seconds: float
     rule: str = ""
-    """The guidance rule; '' where the method takes none."""
+    """The guidance rule, '' if the method takes none."""
 
 
 def price_cells(
     planned: Sweep, experiment: Experiment, device: torch.device, batch: int
 ) -> list[Price]:
-    """A line a run, number of steps and guidance rule.
+    """One line per run, number of steps and guidance rule.
 
     The sampling time is measured on one small batch.
     """
+    groups: dict[tuple[str, int, str], list[Cell]] = {}
+    for cell in planned.cells:
+        groups.setdefault((cell.run.name, cell.steps, cell.guidance.rule.name), []).append(cell)
+    names = [run.name for run in planned.runs]
     lines = []
-    for target, cells in planned.targets:
-        places = [(cell.steps, cell.guidance.rule.name) for cell in cells]
-        for steps, rule in sorted(set(places), key=lambda place: (place[0], places.index(place))):
-            own = [
-                cell for cell, place in zip(cells, places, strict=True) if place == (steps, rule)
-            ]
-            open_cells = [
-                c for c in own if not c.skip and is_done(c, planned.evaluation, experiment) is None
-            ]
-            images = sum(cell.n for cell in open_cells)
-            nfe = sum(cell.n * cell.nfe for cell in open_cells)
-            seconds = nfe * _seconds_per_nfe(target, open_cells[0], device, batch) if nfe else 0.0
-            skipped = sum(bool(cell.skip) for cell in own)
-            done = len(own) - skipped - len(open_cells)
-            lines.append(
-                Price(
-                    target.card.name,
-                    steps,
-                    len(own),
-                    skipped,
-                    done,
-                    nfe,
-                    images,
-                    seconds,
-                    rule if target.method.takes_rules else "",
-                )
+    for key in sorted(groups, key=lambda key: (names.index(key[0]), key[1])):
+        own, (name, steps, rule) = groups[key], key
+        missing = [
+            cell
+            for cell in own
+            if not cell.skip
+            and complete_row(name, cell.key, planned.evaluation, experiment) is None
+        ]
+        nfe, seconds = sum(cell.n * cell.nfe for cell in missing), 0.0
+        if nfe:
+            run, guidance, most = own[0].run, missing[0].guidance, min(batch, missing[0].n)
+            seconds = nfe * seconds_per_nfe(run, guidance, steps, most, device)
+        skipped = sum(bool(cell.skip) for cell in own)
+        lines.append(
+            Price(
+                run=name,
+                steps=steps,
+                cells=len(own),
+                skipped=skipped,
+                done=len(own) - skipped - len(missing),
+                nfe=nfe,
+                images=sum(cell.n for cell in missing),
+                seconds=seconds,
+                rule=rule if own[0].run.method.takes_rules else "",
             )
+        )
     return lines
 
 
-def _seconds_per_nfe(target: Run, cell: Cell, device: torch.device, batch: int) -> float:
-    nets = load_nets(target, device)
-    n = min(batch, cell.n, 64)
+def seconds_per_nfe(
+    run: Run, guidance: Guidance, steps: int, most: int, device: torch.device
+) -> float:
+    """Seconds per network evaluation and sample, measured on one batch of at most `most`."""
+    nets, n = load_nets(run, device), min(most, FEW)
     started = time.perf_counter()
-    for _ in generate(
-        target.method, nets, cell.guidance, cell.steps, cell.seed, n, batch=n, device=device
-    ):
+    for _ in generate(run.method, nets, guidance, steps, 0, n, batch=n, device=device):
         pass
-    return (time.perf_counter() - started) / (n * cell.nfe)
+    return (time.perf_counter() - started) / (n * run.method.nfe(guidance, steps))

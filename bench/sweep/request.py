@@ -1,4 +1,4 @@
-"""What a sweep is asked for: one object that the command line fills and everything below takes."""
+"""The options of a sweep, as one object."""
 
 from __future__ import annotations
 
@@ -18,23 +18,13 @@ from bench.training.run import Run
 ChooseRules = Callable[[Study, Run, Experiment, Say], Sequence[ChosenRule]]
 
 
-def as_named(study: Study, *_: object) -> Sequence[ChosenRule]:
-    """The rules of a study as it names them, untuned."""
-    return study_rules(study)
-
-
-def itself(data: Dataset) -> Dataset:
-    """The data set itself."""
-    return data
-
-
 @dataclass(frozen=True)
 class SweepRequest:
-    """What is sampled and measured, with what and where; an empty choice leaves out nothing."""
+    """What to sample and measure; an empty choice skips nothing."""
 
-    studies: tuple[Study, ...]
-    """Those of `suite`; without one, the settings of each data set to sweep."""
     device: torch.device
+    studies: tuple[Study, ...] = ()
+    """The studies of `suite`; without one, the settings of each data set to sweep."""
     suite: str | None = None
     methods: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
@@ -42,15 +32,15 @@ class SweepRequest:
     """File or folder of an extractor's weights."""
     download: bool = False
     null_checkpoint: str | None = None
-    """Run, folder or file: the unconditional branch of every edm run."""
+    """Run, folder or file of the unconditional branch of every edm run."""
     weak_checkpoint: str | None = None
-    """Run, folder or file: what rules such as autoguidance lead every edm run away from."""
+    """Run, folder or file of the weaker network of rules such as autoguidance."""
     batch: int = 256
     save_samples: str | None = None
-    """Format in which the samples of each cell are kept as well."""
+    """Format in which to save the samples of each cell, too."""
     dry_run: bool = False
-    """Only plan, and without what takes long to prepare."""
-    reference: Callable[[Dataset], Dataset] = itself
-    """Gives the data set that samples are compared with; another one for the tuner."""
-    rules: ChooseRules = as_named
-    """Gives the rules of a run, with tuned knobs where the study asks for them."""
+    """Only plan, and skip slow preparations."""
+    reference: Callable[[Dataset], Dataset] = lambda data: data
+    """The data set that samples are compared with; the tuner has its own."""
+    rules: ChooseRules = lambda study, *_: study_rules(study)
+    """The rules of a run, with tuned knobs if the study asks for them."""

@@ -1,11 +1,12 @@
-"""Stored rows computed again, and whether they are what they say."""
+"""Recompute stored rows and compare them with what is stored."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -16,23 +17,25 @@ from bench.data.rows import Unreadable
 from bench.evaluation.prepare import Evaluation, floor_split, prepare
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.place import Experiment
-from bench.experiment.rows import Row, Value
+from bench.experiment.rows import Row, StoredRow, Value, read_as, row_path
 from bench.experiment.rules import ChosenRule, nested
 from bench.sweep.cells import Cell, expand
-from bench.sweep.execute import floor_row
-from bench.sweep.run import FLOOR, floor_key, run_cell
+from bench.sweep.execute import Outcome
+from bench.sweep.run import FLOOR, floor_key, sweep, sweep_floor
 from bench.system import places
 from bench.system.errors import UserError, explain
 from bench.system.files import sha256
-from bench.training.extra_network import extra_network_of_run
-from bench.training.run import Run, load_nets, open_run
-from bench.training.runs import CARD, WEIGHTS, make_card, read_card, trained_runs, unregistered
+from bench.training.card import CARD, WEIGHTS, make_card, read_card, trained_runs, unregistered
+from bench.training.extra_network import Role, extra_network_of_run
+from bench.training.run import Run, open_run
 from methods import METHODS
 from methods.rules import CFG, make_rule
 
 Verdict = Literal["equal", "close", "differs", "stale"]
 TOLERANCE = 1e-3
-"""Largest relative difference that other hardware or another batch may make by rounding."""
+"""Largest relative difference that rounding on other hardware or in other batches may make."""
+
+R = TypeVar("R", bound=StoredRow)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,12 @@ class Finding:
     largest: float = 0.0
 
 
+Again = Callable[[Experiment], Outcome]
+"""Computes one row in the experiment it gets."""
+
+
 def relative_gap(old: float, new: float, least: float = 1e-9) -> float:
-    """|old - new| over the larger of both sizes and `least`."""
+    """|old - new| / max(|old|, |new|, least)."""
     return abs(old - new) / max(abs(old), abs(new), least)
 
 
@@ -54,46 +61,62 @@ def verify_row(
     path: Path, row: Row, experiment: Experiment, device: torch.device, batch: int
 ) -> Finding:
     """The verdict on a row of a cell, or of the floor."""
-    try:
+
+    def plan() -> Again:
         if row.method == FLOOR:
-            return _floor_again(path, row, experiment, device)
+            return _floor_again(row, experiment, device)
         ready = _target(row, experiment)
         cell = _cell(row, ready)
         if cell.key != row.key:
-            return Finding(path, "stale", _reason(row, ready))
+            raise UserError(_reason(row, ready))
         evaluation = _evaluation(row, ready.data, experiment, device)
-    except Unreadable:  # which says nothing about the row
+        return lambda scratch: sweep([cell], evaluation, scratch, batch=batch, device=device)
+
+    return verdict(path, row, experiment, plan, _compare)
+
+
+def verdict(
+    path: Path,
+    row: R,
+    experiment: Experiment,
+    plan: Callable[[], Again],
+    compare: Callable[[Path, R, R], Finding],
+) -> Finding:
+    """Recompute a row in a scratch experiment and compare; a UserError of `plan` makes it stale."""
+    try:
+        again = plan()
+    except Unreadable:  # a failure to read says nothing about the row
         raise
     except UserError as error:
         return Finding(path, "stale", str(error).rstrip("."))
     with tempfile.TemporaryDirectory() as folder, places.holding():
         scratch = Experiment(Path(folder), experiment.name)
-        scratch.root.mkdir()
-        fresh = run_cell(
-            cell, load_nets(ready, device), evaluation, scratch, batch=batch, device=device
+        outcome = again(scratch)
+        if outcome.failed:
+            return Finding(path, "differs", f"now it fails: {outcome.failed[0]}")
+        fresh = read_as(
+            type(row), row_path(scratch.root / path.parent.parent.name, row.run, row.key)
         )
-    return _compare(path, row, fresh)
+    if fresh.status != "ok":
+        return Finding(path, "differs", f"now it is {fresh.status}: {fresh.reason}")
+    return compare(path, row, fresh)
 
 
-def _floor_again(path: Path, row: Row, experiment: Experiment, device: torch.device) -> Finding:
-    """The verdict on real samples that were measured like generated ones."""
+def _floor_again(row: Row, experiment: Experiment, device: torch.device) -> Again:
     data = find_dataset(row.dataset)
     split = floor_split(data, row.n)
     if split is None:
-        return Finding(path, "stale", f"{row.dataset!r} has fewer than {row.n} training samples")
+        raise UserError(f"{row.dataset!r} has fewer than {row.n} training samples")
     evaluation = _evaluation(row, data, experiment, device)
     if floor_key(split, evaluation) != row.key:
-        return Finding(path, "stale", f"the samples of {row.dataset!r} have changed since")
-    with tempfile.TemporaryDirectory() as folder, places.holding():
-        fresh = floor_row(data, evaluation, Experiment(Path(folder), experiment.name), row.n)
-    assert fresh is not None
-    return _compare(path, row, fresh)
+        raise UserError(f"the samples of {row.dataset!r} have changed since")
+    return lambda scratch: sweep_floor(split, evaluation, scratch)
 
 
 def _evaluation(
     row: Row, data: Dataset, experiment: Experiment, device: torch.device
 ) -> Evaluation:
-    """What measures the metrics of a row; UserError where they cannot be measured here."""
+    """Prepare the metrics of a row; UserError if they cannot be measured here."""
     names = sorted({value.metric for value in row.values})
     extractors = sorted({value.extractor for value in row.values if value.extractor})
     try:
@@ -107,8 +130,6 @@ def _evaluation(
 
 
 def _compare(path: Path, row: Row, fresh: Row) -> Finding:
-    if fresh.status != "ok":
-        return Finding(path, "differs", f"now it is {fresh.status}: {fresh.reason}")
     now = {(v.metric, v.extractor): v for v in fresh.values}
     largest, stale = 0.0, []
     for old in row.values:
@@ -128,7 +149,7 @@ def _compare(path: Path, row: Row, fresh: Row) -> Finding:
 
 
 def _gap(old: Value, new: Value) -> float:
-    """Relative difference of two values; of the error as well, which is stored beside."""
+    """The larger relative difference, of two values or of their standard errors."""
     pairs = [(old.value, new.value)]
     if old.se is not None and new.se is not None:
         pairs.append((old.se, new.se))
@@ -136,17 +157,17 @@ def _gap(old: Value, new: Value) -> float:
 
 
 def _target(row: Row, experiment: Experiment) -> Run:
-    """The run behind a row, with the extra networks it names; UserError if it is not here."""
+    """The run of a row with its extra networks; UserError if one is not here."""
     ready = run_of(row, experiment)
-    if row.null_checkpoint:
-        ready = ready.join(extra_network_of_run("null", *_run_of(row.null_checkpoint, experiment)))
-    if row.weak_checkpoint:
-        ready = ready.join(extra_network_of_run("weak", *_run_of(row.weak_checkpoint, experiment)))
+    roles: dict[Role, str] = {"null": row.null_checkpoint, "weak": row.weak_checkpoint}
+    for role, checkpoint in roles.items():
+        if checkpoint:
+            ready = ready.join(extra_network_of_run(role, *_run_of(checkpoint, experiment)))
     return ready
 
 
 def run_of(row: Row | InversionRow, experiment: Experiment) -> Run:
-    """The run behind a row; UserError if it is not here."""
+    """The run of a row; UserError if it is not here."""
     if row.method not in METHODS:
         raise UserError(f"its method {row.method!r} is not registered")
     data = find_dataset(row.dataset)
@@ -176,7 +197,7 @@ def _run_of(checkpoint: str, experiment: Experiment) -> tuple[str, Path]:
 
 
 def _cell(row: Row, ready: Run) -> Cell:
-    """The cell that a row says it is."""
+    """The cell of a row."""
     try:
         rule = make_rule(row.rule, nested(row.knobs)) if row.rule else CFG()
     except KeyError:

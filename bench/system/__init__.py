@@ -1,1 +1,1 @@
-"""The machine: files, claims, signals, failures, memory, devices, terminal."""
+"""The machine: files, leases, signals, failures, memory, devices, terminal."""

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one sentence, no traceback."""
+"""Errors that the user can fix: one sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ if TYPE_CHECKING:
 
 
 LONGEST = 300
-"""Characters of text out of a file in a message."""
+"""Characters of an untrusted text in a message."""
 
 
 def visible(text: str) -> str:
-    """Text of anybody as one line without control characters, which a terminal would obey."""
+    """Untrusted text as one line without control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
+def shown(name: str) -> str:
+    """An untrusted name as at most 80 ASCII characters."""
+    return ascii(name[:80])[1:-1]
+
+
 class UserError(Exception):
-    """Bad input: what was got, what is allowed, what to do. `code` is the exit status."""
+    """Bad input: what was given, what is allowed, what to do. `code` is the exit status."""
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(visible(message))
@@ -29,11 +34,11 @@ class UserError(Exception):
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-OF_PLUGIN = " One from a file of your own: --plugin FILE."
+OF_PLUGIN = " To use your own: --plugin FILE."
 
 
 def unknown(kind: str, got: str, allowed: Iterable[str], more: str = "") -> UserError:
-    """The error for a name that is not registered: the closest match, the list, and `more`."""
+    """The error for an unknown name, with the closest match, all names, and `more`."""
     names = sorted(allowed)
     near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -41,13 +46,13 @@ def unknown(kind: str, got: str, allowed: Iterable[str], more: str = "") -> User
 
 
 def said(error: Exception) -> str:
-    """An exception's message as the end of a sentence: one line, and no longer than one."""
+    """An exception's message in one line without a final period, to end a sentence."""
     text = str(error) or type(error).__name__
     return visible(text[:LONGEST]).rstrip(".")
 
 
 def explain(error: ValidationError) -> str:
-    """A pydantic error in one line: the first three complaints, each with where it is."""
+    """A pydantic error in one line: the first three problems with their places."""
     found = []
     for item in error.errors(include_url=False)[:3]:
         where = ".".join(str(part) for part in item["loc"]) or "the whole"
@@ -57,7 +62,7 @@ def explain(error: ValidationError) -> str:
 
 
 def check_name(kind: str, name: str) -> str:
-    """`name` if it can be a folder's name, otherwise a UserError."""
+    """`name`; UserError if it cannot be a folder's name."""
     if _NAME.fullmatch(name) is None:
         raise UserError(
             f"{kind} name {name!r} cannot be a folder: use letters, digits, '.', '_' and '-', "

@@ -1,4 +1,4 @@
-"""Failures of the machine in one sentence: a full disk, a vanished mount, out of memory."""
+"""Failures of the machine in one sentence: full disk, lost mount, out of memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bench.system.errors import UserError
 
 KEPT = "Finished work is kept. Run the same command to continue."
 _MOUNT = f"The disk or its mount failed: bring it back. {KEPT}"
-_RIGHTS = f"Get the right to write there, or name another folder. {KEPT}"
-_ROOM = f"Make room there. {KEPT}"
+_RIGHTS = f"Get write permission there, or use another folder. {KEPT}"
+_ROOM = f"Free some disk space there. {KEPT}"
 _HANDLES = f"Allow more open files (ulimit -n). {KEPT}"
-_IN_THE_WAY = "Something else is in the place of a file or folder: move it away, or name another."
+_IN_THE_WAY = "Another file or folder has this name: move it, or use another name."
 
 ADVICE = {
     errno.ENOSPC: _ROOM,
@@ -33,7 +33,7 @@ ADVICE = {
     errno.EMFILE: _HANDLES,
     errno.ENFILE: _HANDLES,
 }
-"""What to do about failures that every further file would meet as well."""
+"""Advice for failures that affect every further file."""
 
 _ONE_FILE = {
     errno.ENOENT: f"If it was there before, bring it back. {KEPT}",
@@ -55,10 +55,10 @@ _TEMPORARY = re.compile(r"(?P<folder>.*/)?\.(?P<name>[^/]+)\.[a-z0-9_]{8}(?:\.wr
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The failure of the machine behind an error, if every further file would meet it as well.
+    """The failure of the machine that caused an error, if it affects every further file.
 
-    Libraries may raise an error of their own while they handle it, and those that are written in
-    Rust give its number only in the message.
+    Libraries may raise another error while they handle it, and libraries in Rust give its number
+    only in the message.
     """
     seen: set[int] = set()
     found: BaseException | None = error
@@ -75,15 +75,15 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that this machine or its accelerator is out of memory.
+    """Whether an error means that this machine or its accelerator is out of memory.
 
-    Does not import torch: the error may be that its libraries could not be loaded.
+    Does not import torch, whose libraries may be what could not be loaded.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    # Allocators of the CPU and MPS, CUDA's libraries and the loader of libraries say it in words.
+    # Allocators of CPU and MPS, CUDA's libraries and the library loader have only a message.
     text = str(error).lower()
     return isinstance(error, ImportError | RuntimeError) and any(word in text for word in _WORDS)
 
@@ -93,20 +93,18 @@ def explain_failure(error: BaseException) -> str | None:
     failure = system_error(error)
     if failure is None and is_out_of_memory(error):
         return _MEMORY
-    if failure is None and isinstance(error, OSError):
-        failure = error
     if failure is None:
-        return None
-    number = failure.errno or 0
+        if not isinstance(error, OSError):
+            return None
+        failure = error
     where = f": {_place(failure.filename)}" if failure.filename else ""
     what = f"{failure.strerror or failure}{where}.".replace("..", ".")
-    advice = ADVICE.get(number) or _ONE_FILE.get(number)
-    return f"{what} {advice}" if advice else what
+    return f"{what} {(ADVICE | _ONE_FILE).get(failure.errno or 0, '')}".rstrip()
 
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn a failure of the machine within the block into a UserError that begins with `what`."""
+    """Turn a failure of the machine in the block into a UserError that begins with `what`."""
     try:
         yield
     except UserError:
@@ -118,7 +116,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 def _place(name: object) -> str:
-    """The file that was asked for, where the name is that of a temporary file beside it."""
+    """The final name of a temporary file."""
     text = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
     found = _TEMPORARY.fullmatch(text)
     return f"{found['folder'] or ''}{found['name']}" if found else text

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever ends the process or the power."""
+"""Files that are either whole or absent, even after a crash or a power failure."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from bench.system import places
+from bench.system.progress import SILENT, Reporter
 
 if sys.platform != "win32":
     import fcntl
 
+SHOWN_FROM = 1 << 30
+CHUNK = 1 << 20
 MOST = 256 << 20
-"""Bytes of a file that is read as a whole; those written here have a few MB at most."""
+"""Bytes of the largest file that is read at once; files written here have a few MB."""
 WRITING = ".writing"
-"""Ends the name of a hidden folder in which a file is written before it takes its place."""
+"""Suffix of the hidden folder in which a file is written before it is renamed."""
 
 _tidied: set[Path] = set()
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path below `path`'s folder that takes its place once it is written and on disk.
+    """A temporary path next to `path`, renamed to it after it is written and synced to disk.
 
-    Missing folders are made. If the block raises, nothing is left behind; what processes left
-    that were killed here is removed first. OSError if a folder of `places.hold` has gone.
+    Creates missing folders. Leaves nothing behind if the block raises, and first removes what
+    killed processes left here. OSError if a folder of `places.hold` has gone.
     """
     make_folder(path.parent)
     tidy(path.parent)
-    # A folder, because some libraries write through temporary files of their own beside a path.
-    # Its name is known before it exists, so that an interrupt at any time finds it.
+    # A folder, since some libraries write temporary files next to a path. It is named before it
+    # exists, so that it is removed after an interrupt at any time.
     folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}{WRITING}")
     temporary = folder / "part"
     lock = None
@@ -47,14 +51,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        # A library's own temporary file may be nobody else's to read; the result is.
+        # Some libraries make their files readable only by their owner.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        # A write and a flush that fail do not say of which file.
+        # A failed write or flush does not name its file.
         if error.filename is None:
             error.filename = str(path)
         raise
@@ -66,13 +70,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a binary file that takes the name `path` only once it is written and on disk."""
+    """Open a binary file that is renamed to `path` after it is written and synced to disk."""
     with atomic_path(path) as temporary, temporary.open("w+b") as file:
         yield file
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and the missing ones above it, each on disk under its name."""
+    """Create a folder and the missing ones above it, each synced to disk."""
     if folder.is_dir():
         return
     places.check()
@@ -82,7 +86,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk; files that are there need that beside their own."""
+    """Sync the names in a folder to disk, which syncing its files does not do."""
     with suppress(OSError):  # Windows has no such call
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -92,27 +96,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what processes that were killed left of files in a folder.
+    """Remove partial files of killed processes from a folder, once per process and folder.
 
-    What a living process is writing stays. A process looks into each folder once.
+    Files that a running process is writing are kept.
     """
     if sys.platform == "win32" or folder.absolute() in _tidied:
         return
     _tidied.add(folder.absolute())
     left: list[Path] = []
-    with suppress(OSError), os.scandir(folder) as entries:
-        left = [
-            Path(entry.path)
-            for entry in entries
-            if entry.name.startswith(".")
-            and entry.name.endswith(WRITING)
-            and entry.is_dir(follow_symlinks=False)
-        ]
+    with suppress(OSError):
+        left = [p for p in folder.glob(f".*{WRITING}") if p.is_dir() and not p.is_symlink()]
     for old in left:
         with suppress(OSError):
             lock = os.open(old, os.O_RDONLY)
             try:
-                # The system lets go of the lock of a process that has died, and of no other.
+                # The system releases the lock when its process ends.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(old)
             finally:
@@ -120,14 +118,14 @@ def tidy(folder: Path) -> None:
 
 
 def _make_locked(folder: Path) -> int | None:
-    """Make a new folder, and hold the lock that says that its writer is alive."""
+    """Create a folder and lock it, which shows that its writer is running."""
     while True:
         folder.mkdir(0o700)
         if sys.platform == "win32":
             return None
-        with suppress(FileNotFoundError):  # before it was locked, it was taken for a leftover
+        with suppress(FileNotFoundError):  # another process removed it before it was locked
             lock = os.open(folder, os.O_RDONLY)
-            with suppress(OSError):  # a file system without locks is not tidied either
+            with suppress(OSError):  # without locks nothing is tidied either
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():
                 return lock
@@ -135,7 +133,7 @@ def _make_locked(folder: Path) -> int | None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder of files; one that resists is left for the next process."""
+    """Remove a folder of files; on failure it is left for the next process."""
     with suppress(OSError):
         for file in folder.iterdir():
             file.unlink(missing_ok=True)
@@ -143,9 +141,9 @@ def _remove(folder: Path) -> None:
 
 
 def check_regular(path: Path) -> int:
-    """Size of a file in bytes; OSError, with the reason, unless it is a regular one.
+    """Size of a file in bytes; OSError with the reason unless it is a regular file.
 
-    Opening a pipe waits for a writer, who may never come, and a device may never end.
+    Opening a pipe may wait forever, and a device may never end.
     """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -156,7 +154,7 @@ def check_regular(path: Path) -> int:
 
 
 def read_whole(path: Path, most: int = MOST) -> bytes:
-    """The bytes of a regular file; OSError, with the reason, for anything else or above `most`."""
+    """The bytes of a regular file; OSError with the reason for others and above `most` bytes."""
     size = check_regular(path)
     if size > most:
         raise OSError(errno.EFBIG, f"It has {size:,} bytes, more than {most:,}", str(path))
@@ -175,15 +173,19 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8"))
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    check_regular(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, reporter: Reporter = SILENT) -> str:
+    """SHA-256 of a file's bytes; from 1 GiB up it reports progress in MiB."""
+    size = check_regular(path)
+    shown = reporter if size >= SHOWN_FROM else SILENT
+    digest = hashlib.sha256()
+    with path.open("rb") as file, shown.bar(f"{path.name}: MiB", size // CHUNK) as bar:
+        for done, chunk in enumerate(iter(partial(file.read, CHUNK), b""), 1):
+            digest.update(chunk)
+            if done % 64 == 0:
+                bar.update(done)
+    return digest.hexdigest()
 
 
 def tell_damaged(path: Path) -> None:
-    """Say on stderr, unless logging is set up otherwise, that a file is damaged and made again."""
-    logging.getLogger(__name__).warning(
-        "%s is cut short or damaged and does not hold what was written: it is computed again.", path
-    )
+    """Log a warning that a file is damaged and computed again."""
+    logging.getLogger(__name__).warning("%s is cut short or damaged: it is computed again.", path)

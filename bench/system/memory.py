@@ -1,4 +1,4 @@
-"""How much memory is left, and batches that shrink when they do not fit."""
+"""Free memory, and batches that shrink when they do not fit."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 class Batches:
-    """A batch size that is halved whenever a batch does not fit, and stays so.
+    """A batch size that is halved for good when a batch does not fit.
 
-    Results are those of the whole batch, up to the rounding of matrix products of other shapes, if
-    the batch may be cut at all; `because` says why it may.
+    `because` says why results do not depend on it, up to rounding in matrix products.
     """
 
     def __init__(
         self,
         size: int,
         tell: Callable[[str], None] = lambda _: None,
-        because: str = "samples depend on their index alone",
+        because: str = "samples depend only on their index",
     ) -> None:
         self.size, self._tell, self._because = size, tell, because
 
     def run(self, what: str, work: Callable[[int], T]) -> T:
-        """`work(size)`, again with half the size while it runs out of memory.
+        """`work(size)`, repeated with half the size while it runs out of memory.
 
-        With one sample a batch the error is the caller's.
+        Raises its error if one sample does not fit.
         """
         while True:
             try:
@@ -42,7 +41,7 @@ class Batches:
             except Exception as error:
                 if not is_out_of_memory(error) or self.size == 1:
                     raise
-            # Outside the handler the frames of the failure, and what they hold, are gone.
+            # Outside the handler, since it keeps the frames and tensors of the failure alive.
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -53,7 +52,7 @@ class Batches:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Free memory of `device` in bytes; None where it is unknown."""
+    """Free memory of `device` in bytes; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":

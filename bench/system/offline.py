@@ -1,4 +1,4 @@
-"""`--offline`: a promise that nothing is asked of another machine, kept by the interpreter."""
+"""`--offline`: the interpreter refuses every connection to another machine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import ipaddress
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 from bench.system.errors import UserError
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy")
-"""Through a proxy on this very machine the rest of the world would look local."""
+"""Removed, since a proxy on this machine would make every connection look local."""
 _EVENTS = {
     "socket.connect": 1,
     "socket.sendto": 1,
@@ -21,7 +21,7 @@ _EVENTS = {
     "socket.getaddrinfo": 0,
     "socket.gethostbyname": 0,
 }
-"""Audit events of the socket module, and which of their arguments is the address or host."""
+"""Audit events of the socket module, with the index of the address or host in their arguments."""
 
 _depth = 0
 _hooked = False
@@ -29,14 +29,14 @@ _hooked = False
 
 @contextmanager
 def no_network() -> Iterator[None]:
-    """Within it, a name looked up or a connection made beyond this machine is a UserError.
+    """Raise UserError for every name lookup and connection beyond this machine in the block.
 
-    It holds for all code of this process, whatever library makes the attempt and in whatever
-    thread; programs that it starts only learn it from Hugging Face's variables in the environment.
+    This holds for all libraries and threads of this process. Programs that it starts only get
+    Hugging Face's environment variables.
     """
     global _depth, _hooked
     if not _hooked:
-        # An audit hook stays for good, so there is one, and it asks whether it is wanted.
+        # An audit hook cannot be removed, so there is only one, which checks `_depth`.
         sys.addaudithook(_refuse)
         _hooked = True
     _depth += 1
@@ -51,15 +51,10 @@ def no_network() -> Iterator[None]:
 
 @contextmanager
 def network(*, offline: bool, download: bool) -> Iterator[None]:
-    """`no_network` if `offline`; UserError where a download is asked for at the same time."""
+    """`no_network` if `offline`; UserError if a download is allowed at the same time."""
     if offline and download:
-        raise UserError(
-            "--offline forbids what --download allows: leave one of the two away.", code=2
-        )
-    if not offline:
-        yield
-        return
-    with no_network():
+        raise UserError("--offline forbids what --download allows: drop one of them.", code=2)
+    with no_network() if offline else nullcontext():
         yield
 
 
@@ -72,13 +67,13 @@ def _refuse(event: str, arguments: tuple[object, ...]) -> None:
         return
     shown = host.decode("ascii", "replace") if isinstance(host, bytes) else host
     raise UserError(
-        f"--offline forbids the connection to {shown} that was attempted: leave --offline away, "
-        "or do without what asked for it."
+        f"--offline forbids the connection to {shown} that was attempted: drop --offline, or the "
+        "option that needs it."
     )
 
 
 def _is_local(host: object) -> bool:
-    """Whether a host is this machine: none, a socket file, 'localhost' or a loopback address."""
+    """Whether a host is this machine: empty, a socket file, 'localhost' or a loopback address."""
     if isinstance(host, bytes | bytearray):
         host = bytes(host).decode("ascii", "replace")
     if not isinstance(host, str) or host in ("", "localhost") or "/" in host or host[0] == "\0":

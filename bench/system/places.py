@@ -1,7 +1,7 @@
-"""The folders that a command works in: once one of them has become another, nothing is written.
+"""The folders that a command works in: nothing is written once one of them was replaced.
 
-Where a mount vanishes, its empty mount point takes its place: all that a command reads there is
-nothing, and all that it writes there succeeds.
+When a mount vanishes, its empty mount point takes its place: a command would find nothing there,
+and could write there.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ _held: dict[Path, int] | None = None
 
 @contextmanager
 def holding(*places: Path) -> Iterator[None]:
-    """`hold` these and others until the end of the block; OSError there too if one has gone.
+    """`hold` these folders during the block; OSError at its end too if one has gone.
 
-    Within another such block its places are held as well, and those of this one no longer than it.
-    So what was read from an empty mount point is not taken for a result, nor an error that it led
-    to for the reason.
+    That error replaces results and errors that came from an empty mount point. Blocks can be
+    nested; the folders of the outer one remain held.
     """
     global _held
     before = _held
@@ -44,25 +43,25 @@ def holding(*places: Path) -> Iterator[None]:
 
 
 def hold(*places: Path) -> None:
-    """Let `check` notice from now on that a file or folder is cut off; nothing outside `holding`.
+    """Let `check` watch these folders from now on; does nothing outside `holding`.
 
-    Held are the folder itself, or the nearest above it that exists, and all mount points below it
-    where the system lists them (Linux). They stay open: a disk that comes and goes by itself stays.
+    Watches the folder, or the nearest existing one above it, and all mount points below it (Linux).
+    Keeps them open, so that an automounter does not unmount them.
     """
     if _held is None:
         return
     for place in places:
         for folder in (_nearest(place.absolute()), *_mounts_below(place)):
             if folder not in _held:
-                with suppress(OSError):  # Windows opens no folders, and some may not be read
+                with suppress(OSError):  # Windows cannot open folders, and some are unreadable
                     _held[folder] = os.open(folder, os.O_RDONLY)
 
 
 def check() -> None:
-    """OSError if what is at the path of a held folder is not that folder any more.
+    """OSError if the path of a held folder leads to another folder, or nowhere.
 
-    To rename what was made before a check and is below such a folder is safe afterwards: it lies
-    in the folder itself, and is not found once that is cut off.
+    After this check it is safe to rename a file that was created below such a folder before it:
+    the file is in the folder itself, and is not found once that is gone.
     """
     for folder, descriptor in (_held or {}).items():
         try:
@@ -70,13 +69,13 @@ def check() -> None:
         except (FileNotFoundError, NotADirectoryError):
             same = False
         if not same:
-            why = "It is gone, as when its disk was unmounted, and nothing more is written"
+            why = "It is gone, as after its disk was unmounted, and nothing more is written"
             raise OSError(errno.ENODEV, why, str(folder))
 
 
 def _nearest(place: Path) -> Path:
     for folder in (place, *place.parents):
-        with suppress(OSError, ValueError):  # a name that cannot be, or one that is out of reach
+        with suppress(OSError, ValueError):  # an invalid name, or one that cannot be reached
             if folder.is_dir():
                 return folder
     return Path(place.anchor)
@@ -86,12 +85,9 @@ def _mounts_below(place: Path) -> list[Path]:
     try:
         lines = os.fsdecode(_MOUNTS.read_bytes()).splitlines()
         within = place.resolve()
-    except (OSError, RuntimeError, ValueError):  # the place may be none, or a link to itself
+    except (OSError, RuntimeError, ValueError):  # an invalid name, or a link to itself
         return []
-    # The fifth field, in which a space is \040.
-    points = [Path(re.sub(r"\\(\d{3})", _character, line.split(" ")[4])) for line in lines]
+    # The fifth field, with \040 for a space.
+    fields = (line.split(" ")[4] for line in lines)
+    points = [Path(re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), field)) for field in fields]
     return [point for point in points if point.is_relative_to(within)]
-
-
-def _character(code: re.Match[str]) -> str:
-    return chr(int(code[1], 8))

@@ -1,11 +1,11 @@
-"""Progress that can be watched on a terminal and read in a log."""
+"""Output of a command: lines, tables, and progress for terminals and logs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -19,14 +19,17 @@ from rich.progress import (
 )
 
 LINE_EVERY = 15.0
-"""Seconds between two lines of a bar that no terminal shows."""
+"""Seconds between two lines of a bar without a terminal."""
+
+
+_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 Say = Callable[[str], None]
-"""Takes one line of text for the user."""
+"""Prints one line of text for the user."""
 Tick = Callable[[int], None]
-"""Counts that many further images as done."""
+"""Counts this many more images as done."""
 Count = Callable[[int, int], None]
-"""Takes how many samples are done, of how many."""
+"""Receives the number of samples done and their total."""
 
 
 class Reporter:
@@ -36,21 +39,19 @@ class Reporter:
         self.console = console
 
     def say(self, text: str) -> None:
-        """One line, unwrapped, as it is."""
+        """Print one line, neither wrapped nor read as markup."""
         if self.console is not None:
-            say(self.console, text)
+            self.console.print(text, **_PLAIN)
 
     def show(self, table: RenderableType) -> None:
-        """A table."""
+        """Print a table."""
         if self.console is not None:
             self.console.print(table)
 
     def warn(self, text: str) -> None:
-        """A warning on stderr, unwrapped."""
+        """Print a warning to stderr as one line."""
         if self.console is not None:
-            Console(stderr=True).print(
-                f"Warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True
-            )
+            Console(stderr=True).print(f"Warning: {text}", style="yellow", **_PLAIN)
 
     def bar(self, title: str, total: int, done: int = 0) -> Bar:
         """A progress bar, to be used in a `with` statement."""
@@ -59,31 +60,22 @@ class Reporter:
     @contextmanager
     def counting(self, title: str) -> Iterator[Count]:
         """A bar whose total becomes known with the first count."""
-        bar: Bar | None = None
+        with ExitStack() as stack:
+            bar: Bar | None = None
 
-        def count(done: int, total: int) -> None:
-            nonlocal bar
-            if bar is None:
-                bar = self.bar(title, total).__enter__()
-            bar.update(done)
+            def count(done: int, total: int) -> None:
+                nonlocal bar
+                bar = bar or stack.enter_context(self.bar(title, total))
+                bar.update(done)
 
-        try:
             yield count
-        finally:
-            if bar is not None:
-                bar.__exit__(None, None, None)
 
 
 SILENT = Reporter()
 
 
-def say(console: Console, text: str) -> None:
-    """One line, unwrapped, as it is."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 class Bar:
-    """One bar with a message. Where no terminal is attached it prints a line now and then."""
+    """A progress bar with a message; without a terminal it prints a line every 15 seconds."""
 
     def __init__(self, title: str, total: int, done: int, console: Console | None) -> None:
         self.title, self.total, self.done = title, total, done
@@ -110,17 +102,12 @@ class Bar:
             self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._progress is not None:
             self._progress.stop()
 
     def update(self, done: int, message: str = "") -> None:
-        """Show `done` of `total` with a message."""
+        """Show `done` of the total with a message."""
         news = done > self.done
         self.done = done
         if self._progress is not None:
@@ -134,15 +121,12 @@ class Bar:
         rate = (done - self._first) / max(now - self._started, 1e-9)
         left = (self.total - done) / rate if rate > 0 else float("nan")
         self._console.print(
-            f"{self.title}: {done}/{self.total}, {duration(left)} left. {message}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"{self.title}: {done}/{self.total}, {duration(left)} left. {message}", **_PLAIN
         )
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: '40 s', '3 min', '2.5 h'; '?' where unknown."""
+    """Seconds in words: '40 s', '3 min', '2.5 h'; '?' if unknown."""
     if not 0 <= seconds < float("inf"):
         return "?"
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""Signals that ask a command to stop: Ctrl-C, SIGTERM, and SIGUSR1 of schedulers that preempt."""
+"""Signals that ask a command to stop: Ctrl-C, SIGTERM, and SIGUSR1 of schedulers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-# Schedulers such as Slurm send SIGUSR1 ahead of taking the machine; Windows has none.
+# Schedulers such as Slurm send SIGUSR1 before they take the machine; Windows has none.
 _ASKED_BY_OTHERS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
@@ -21,9 +21,9 @@ class StopFlag:
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Turn Ctrl-C, SIGTERM and SIGUSR1 into a flag, so that a step is never cut in two.
+    """Turn Ctrl-C, SIGTERM and SIGUSR1 into a flag, so that no step is interrupted.
 
-    A second Ctrl-C does not wait for the step. Other signals do: schedulers send several.
+    A second Ctrl-C interrupts at once; other signals do not, since schedulers send several.
     """
     flag = StopFlag()
 
@@ -38,9 +38,9 @@ def stop_signals() -> Iterator[StopFlag]:
 
 @contextmanager
 def signals_as_interrupts() -> Iterator[StopFlag]:
-    """Let SIGTERM and SIGUSR1 end a command as Ctrl-C does, which removes what is half written.
+    """Let SIGTERM and SIGUSR1 end a command as Ctrl-C does, which removes partial files.
 
-    The flag says so too: an interrupt within an import may come out as any other exception.
+    The flag shows it too, since an interrupt during an import may become another exception.
     """
     flag = StopFlag()
 
@@ -48,7 +48,7 @@ def signals_as_interrupts() -> Iterator[StopFlag]:
         flag.asked = True
         raise KeyboardInterrupt
 
-    # A background job of a shell is started with Ctrl-C ignored.
+    # Shells start background jobs with Ctrl-C ignored.
     own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with _handled((*([signal.SIGINT] if own else []), *_ASKED_BY_OTHERS), interrupt):
         yield flag
@@ -60,7 +60,7 @@ def _handled(
 ) -> Iterator[None]:
     try:
         before = {s: signal.signal(s, handler) for s in watched}
-    except ValueError:  # not the main thread, where signals cannot be watched
+    except ValueError:  # only the main thread can watch signals
         yield
         return
     try:

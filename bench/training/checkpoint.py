@@ -1,51 +1,77 @@
-"""Checkpoints: safetensors, written atomically, never able to run code."""
+"""Checkpoints: safetensors files, written atomically; reading one never runs code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.system.errors import UserError
-from bench.system.files import check_regular
-from bench.system.tensor_files import write_tensors
+from bench.system.errors import UserError, shown
+from bench.system.failures import system_error
+from bench.system.files import atomic_path, check_regular
+from bench.system.progress import Say
 
 STATE = "state.safetensors"
 PREVIOUS = "state.previous.safetensors"
 CHECKSUM = "guidance-bench"
-"""The entry of a weights file's metadata that holds the checksum; files of others have none."""
+"""Metadata entry of a weights file that holds the checksum; files of other programs lack it."""
+CHANGED = "its content does not match its stored SHA-256"
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that training resumes from: weights, their EMA, the optimiser's state."""
+    """All that training resumes from: weights, their moving average, the optimiser's state."""
 
     step: int
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     rollbacks: tuple[str, ...] = ()
-    """A sentence for every time that training went back to an earlier step; decides the draws."""
+    """One sentence per return to an earlier step; their number selects the random draws."""
 
 
 def content_hash(tensors: Mapping[str, Tensor], about: str = "") -> str:
-    """SHA-256 of names, types, shapes and bytes, in the order of the names, and of `about`.
+    """SHA-256 of `about` and of names, types, shapes and bytes, in the order of the names.
 
-    A file cannot hold its own hash; this one lies in its header and covers everything else.
+    A file cannot hold its own hash: this one is in its header and covers everything else.
     """
     digest = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    before: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a safetensors file atomically; `before` is called before it is renamed to `path`.
+
+    OSError that names `path` if it cannot be written; the library raises its own error.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            save_file(dict(tensors), temporary, metadata=dict(metadata) or None)
+            before()
+    except SafetensorError as error:
+        refusal = system_error(error)
+        if refusal is None:
+            raise
+        raise OSError(refusal.errno, refusal.strerror, str(path)) from error
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -56,9 +82,9 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read one state dict; a damaged file, to the last bit, is a UserError that names it.
+    """Read one state dict; UserError for a missing file, or if a single bit is damaged.
 
-    Files of others, and older ones, have no checksum and are taken as they are.
+    Older files, and those of other programs, have no checksum: only their format is checked.
     """
     try:
         check_regular(path)
@@ -74,15 +100,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def check_weights(path: Path) -> None:
-    """UserError if a state dict's file is cut short, damaged or not one."""
-    load_weights(path)
-
-
 def check_size(build: Callable[[], nn.Module], paths: Sequence[Path]) -> None:
-    """UserError if a network has more parameters than the bytes of its files can be.
+    """UserError if a network has more parameters than its files have bytes.
 
-    Settings and weights may be somebody's: nothing is allocated before they are compared.
+    Settings and weights may be untrusted: nothing is allocated before this check.
     """
     for path in paths:
         try:
@@ -94,18 +115,15 @@ def check_size(build: Callable[[], nn.Module], paths: Sequence[Path]) -> None:
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in build().parameters())
-    except Exception:  # not every network can be described without being made
+    except Exception:  # not every network can be built on the meta device
         return
     size = sum(path.stat().st_size for path in paths)
     if count > size:
         names = " and ".join(map(str, paths))
         raise UserError(
             f"The weights in {names} do not fit the network: it has {count:,} parameters, and "
-            f"these are {size:,} bytes."
+            f"they have {size:,} bytes."
         )
-
-
-CHANGED = "its content does not have the SHA-256 that was written with it"
 
 
 def damaged(path: Path, error: Exception | str) -> UserError:
@@ -117,9 +135,9 @@ def damaged(path: Path, error: Exception | str) -> UserError:
 
 
 def save_state(path: Path, state: TrainingState, before: Callable[[], None] = lambda: None) -> None:
-    """Write the training state into one file, so that its parts cannot belong to two steps.
+    """Write the training state into one file, so that all its parts are of one step.
 
-    `before` is called once the content is written, just before it takes its name.
+    `before` is called after the content is written, just before the file gets its name.
     """
     tensors = {
         f"{part}/{name}": tensor.detach().cpu().contiguous()
@@ -134,7 +152,7 @@ def save_state(path: Path, state: TrainingState, before: Callable[[], None] = la
 
 
 def load_state(path: Path) -> TrainingState:
-    """Read the training state; a damaged file is a UserError that names it."""
+    """Read the training state; UserError that names the file if it is damaged."""
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "optimizer": {}}
     try:
         check_regular(path)
@@ -161,10 +179,10 @@ def _text(about: Mapping[str, Any]) -> str:
 
 
 def save_newest(folder: Path, state: TrainingState, *, keep_previous: bool = False) -> None:
-    """Write the newest checkpoint; the one that was the newest is kept beside it.
+    """Write the newest checkpoint and keep the last one as the previous.
 
-    With `keep_previous` the one before stays instead, where there is one. At every moment one of
-    the two is whole under its name. Takes the room of three while writing.
+    With `keep_previous` an existing previous one stays instead. One of the two is whole at any
+    moment. Needs the disk space of three while writing.
     """
     newest, previous = folder / STATE, folder / PREVIOUS
 
@@ -176,94 +194,84 @@ def save_newest(folder: Path, state: TrainingState, *, keep_previous: bool = Fal
 
 
 def load_newest(
-    folder: Path, tell: Callable[[str], None] = lambda _: None
+    folder: Path, tell: Say = lambda _: None, every: int = 1
 ) -> tuple[TrainingState, Path] | None:
     """The newest checkpoint that is whole, with its file; None if there is none.
 
-    `tell` gets a sentence if that is the previous one. UserError if no checkpoint is whole.
+    Prefers one whose step is a multiple of `every`: another was written only because training was
+    asked to stop, so a training without stops would not have it. `tell` gets a message if the
+    newest one is missing or damaged. UserError if none is whole.
     """
     newest, previous = folder / STATE, folder / PREVIOUS
     if not newest.exists():
         if not previous.exists():
             return None
-        state = load_state(previous)
-        tell(f"{newest} is missing: training continues from the checkpoint before, {_at(state)}.")
-        return state, previous
-    try:
-        return load_state(newest), newest
-    except UserError as error:
-        if not previous.exists():
-            raise
+        state, used = load_state(previous), previous
+        tell(f"{newest} is missing: training resumes from the previous one, of step {state.step}.")
+    else:
         try:
-            state = load_state(previous)
-        except UserError:
-            raise error from None
-        tell(
-            f"{newest} is cut short or damaged: training continues from the checkpoint before, "
-            f"{_at(state)}, and repeats the steps since then."
-        )
-        return state, previous
-
-
-def load_due(
-    folder: Path, every: int, tell: Callable[[str], None] = lambda _: None
-) -> tuple[TrainingState, Path] | None:
-    """`load_newest`, but the one before if the newest was only made because a stop was asked for.
-
-    That is one of a step that is no multiple of `every`; a training that nobody stopped has none.
-    """
-    found = load_newest(folder, tell)
-    if found is None or found[0].step % every == 0:
-        return found
-    try:
-        state = load_state(folder / PREVIOUS)
-    except UserError:
-        return found
-    return (state, folder / PREVIOUS) if state.step % every == 0 else found
-
-
-def settle(folder: Path, used: Path) -> None:
-    """Make the checkpoint that was loaded the newest, so that a damaged one is never kept."""
-    if used.name == PREVIOUS:
-        used.replace(folder / STATE)
+            state, used = load_state(newest), newest
+        except UserError as error:
+            try:
+                state, used = load_state(previous), previous
+            except UserError:
+                raise error from None
+            tell(
+                f"{newest} is cut short or damaged: training resumes from the previous one, of "
+                f"step {state.step}."
+            )
+    if state.step % every:
+        with suppress(UserError):
+            due = load_state(previous)
+            if due.step % every == 0:
+                return due, previous
+    return state, used
 
 
 def remove_states(folder: Path) -> None:
-    """Remove both checkpoints of a training that is finished."""
+    """Remove both checkpoints of a finished training."""
     for path in (folder / PREVIOUS, folder / STATE):
-        if path.exists():  # a disk that is read-only refuses to remove even what is not there
+        if path.exists():  # a read-only disk refuses to remove even a missing file
             path.unlink(missing_ok=True)
 
 
 def last_good(folder: Path) -> str:
-    """Which checkpoint there is to go on from, in words."""
+    """The checkpoint to resume from, in words."""
     for name in (STATE, PREVIOUS):
         if (folder / name).exists():
             return f"the last good checkpoint is {folder / name}"
     return "no checkpoint yet"
 
 
-def _at(state: TrainingState) -> str:
-    return f"of step {state.step}"
+def misfit(own: Shapes, given: Shapes, listed: int = 4) -> str:
+    """How the tensors `given` differ from a network's `own` by name and shape; '' if they fit."""
+    differing = {
+        "missing": sorted(own.keys() - given.keys()),
+        "left over": sorted(given.keys() - own.keys()),
+        "misshapen": [
+            f"{name} {given[name]} for {own[name]}"
+            for name in sorted(own.keys() & given.keys())
+            if given[name] != own[name]
+        ],
+    }
+    return "; ".join(
+        f"{what} ({len(names)}): {', '.join(map(shown, names[:listed]))}"
+        + (" ..." if len(names) > listed else "")
+        for what, names in differing.items()
+        if names
+    )
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def load_into(nets: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
-    """Load weights by name and shape; anything missing, left over or misshapen is a UserError."""
-    own = nets.state_dict()
-    missing = sorted(own.keys() - weights.keys())
-    surplus = sorted(weights.keys() - own.keys())
-    shapes = sorted(
-        f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if own[name].shape != weights[name].shape
-    )
-    complaints = [
-        f"{what} {', '.join(names[:4])}{' ...' if len(names) > 4 else ''} ({len(names)})"
-        for what, names in (("missing", missing), ("left over", surplus), ("misshapen", shapes))
-        if names
-    ]
-    if complaints:
-        raise UserError(f"The weights in {source} do not fit the network: {'; '.join(complaints)}.")
+    """Load weights by name and shape; UserError for any missing, left over or misshapen one."""
+    differing = misfit(shapes_of(nets.state_dict()), shapes_of(weights))
+    if differing:
+        raise UserError(f"The weights in {source} do not fit the network: {differing}.")
     nets.load_state_dict(dict(weights))
 
 
@@ -278,7 +286,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put tensors of `optimizer_tensors` back; hyperparameters stay as they are."""
+    """Restore the tensors of `optimizer_tensors`; hyperparameters are unchanged."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition("/")

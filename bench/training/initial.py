@@ -1,10 +1,9 @@
-"""Initial weights and a teacher: what a run starts from or distils."""
+"""The weights that a run starts from, and the teacher that it distils."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,17 +13,14 @@ from bench.data import Dataset
 from bench.experiment.place import Experiment
 from bench.system.errors import UserError
 from bench.system.files import sha256
-from bench.training.checkpoint import load_into, load_weights
-from bench.training.runs import (
-    CARD,
-    WEIGHTS,
+from bench.training.card import (
     RunCard,
+    locate_weights,
     make_card,
     make_method,
     method_class,
-    read_card,
-    trained_runs,
 )
+from bench.training.checkpoint import load_into, load_weights
 from bench.training.step import build_nets
 from methods import Method, Teaches
 
@@ -33,7 +29,7 @@ NO_INIT = "none"
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """Weights under the names of the run they come from; no card if they are a file's."""
+    """Weights with the name and card of their run; a file has no card."""
 
     run: str
     checkpoint: str
@@ -54,35 +50,20 @@ class Teacher:
 
 
 def find_weights(option: str, name: str, experiment: Experiment) -> FoundWeights:
-    """Weights of a run of this experiment by name, of any run by folder, or of a file.
-
-    `option` is what the user gave `name` to, for the message if there is no such thing.
-    """
-    for folder in (experiment.runs / name, Path(name)):
-        if (folder / CARD).exists():
-            if not (folder / WEIGHTS).exists():
-                raise UserError(f"Run {name!r} is unfinished: train it to its end first.")
-            path, card = folder / WEIGHTS, read_card(folder)
-            return FoundWeights(card.name, sha256(path), load_weights(path), card)
-    path = Path(name)
-    if path.suffix == ".safetensors" and path.exists():
-        return FoundWeights(path.name, sha256(path), load_weights(path))
-    runs = ", ".join(card.name for card in trained_runs(experiment)) or "none yet"
-    nothing = f" and not {NO_INIT!r}" if option == "--init-from" else ""
-    raise UserError(
-        f"{option} {name!r} is no run of this experiment (it has: {runs}), no run's folder, "
-        f"no .safetensors file{nothing}.",
-        code=2,
-    )
+    """Weights of a run by name or folder, or of a file; `option` is the option that named it."""
+    also = f" and not {NO_INIT!r}" if option == "--init-from" else ""
+    path, card = locate_weights(option, name, experiment, also=also)
+    run = path.name if card is None else card.name
+    return FoundWeights(run, sha256(path), load_weights(path), card)
 
 
 def source_preset(method: str, preset: str | None) -> str | None:
-    """The preset of a run that another starts from: the same where it has it, else its own."""
+    """`preset` if `method` has it, else None: the preset of a run that another starts from."""
     return preset if preset in method_class(method).presets else None
 
 
 def network_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides that a run shares with the one that it starts from or distils."""
+    """The overrides that a run shares with the run that it starts from or distils."""
     return {key: value for key, value in overrides.items() if key.startswith("net.")}
 
 
@@ -107,13 +88,13 @@ def make_teacher(
 ) -> Teacher:
     """The denoiser of `card` on `device`, with `weights` or, for measurements, untrained.
 
-    A run that cannot teach `student` is a UserError that says why.
+    UserError with the reason if the run cannot teach `student`.
     """
     wanted = student.wants_teacher
     if card.method != wanted:
         raise UserError(
             f"{student.name} distils a run of {wanted}, but {card.name!r} is one of "
-            f"{card.method}; name another with --teacher.",
+            f"{card.method}: name another with --teacher.",
             code=2,
         )
     method = make_method(card, data)
@@ -125,7 +106,7 @@ def make_teacher(
     if reason is not None:
         raise UserError(
             f"{student.name} cannot distil {card.name!r}: {reason}. Train a teacher with a null "
-            "label, such as --set label_dropout=0.1, and name it with --teacher.",
+            "label (--set label_dropout=0.1), and name it with --teacher.",
             code=2,
         )
     nets = build_nets(method, card.seed)

@@ -1,4 +1,4 @@
-"""The log of a training run: loss terms, checked and written."""
+"""The log of a training run: its loss terms."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from bench.system.files import read_whole, sync_folder, write_text
 from bench.training.processes import leader_first
-from bench.training.watch import Unstable, Watch
+from bench.training.watch import Unstable, Watch, logged
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 LOG = "log.jsonl"
 FLUSH_EVERY = 10
-SLOW = 2.0  # seconds after which a single process looks at its losses anyway
+SLOW = 2.0  # seconds after which a single process checks its losses anyway
 
 
 class Log:
-    """Loss terms: gathered on the device, checked and written every few steps."""
+    """Loss terms: collected on the device, checked and written every few steps."""
 
     def __init__(self, path: Path, first: int, fabric: Fabric) -> None:
         self.path, self.fabric = path, fabric
@@ -39,20 +39,14 @@ class Log:
         self.watch.recall(path, first)
 
     def _cut(self, first: int) -> None:
-        # Steps after the checkpoint are about to be done again.
-        if not self.path.exists():
-            return
-        kept = []
-        for line in read_whole(self.path).decode("utf-8", "replace").splitlines():
-            try:
-                if json.loads(line)["step"] < first:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # the steps behind a damaged line are not made again
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        # Steps after the checkpoint are repeated.
+        if self.path.exists():
+            lines = read_whole(self.path).decode("utf-8", "replace").splitlines()
+            kept = [line for line in lines if (entry := logged(line)) and entry[0] < first]
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def sync(self) -> None:
-        """Bring the log to the disk, ahead of a checkpoint that it must not be shorter than."""
+        """Sync the log to disk, before a checkpoint of the same steps."""
         if not self.fabric.is_global_zero or not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -62,20 +56,20 @@ class Log:
     def _write(self, by_step: dict[int, dict[str, float]]) -> None:
         if not self.path.exists():
             write_text(self.path, "")
-        # Not made here: nothing tells that the folder is still the one that it was.
+        # An open that creates the file could write to a folder that replaced this one.
         with open(self.path, "a", encoding="utf-8", opener=_open_existing) as file:
             for step, terms in by_step.items():
                 file.write(json.dumps({"step": step, "terms": terms}) + "\n")
 
     def add(self, step: int, means: dict[str, Tensor]) -> None:
-        """Remember the means of a step's terms, scalars on the device."""
+        """Add the means of a step's terms, scalars on the device."""
         self._pending.append((step, means))
 
     def due(self, step: int, total: int, checkpoint: bool, asked: bool) -> bool:
-        """Whether to look now: every few steps, and before anything is written.
+        """Whether to flush now: every few steps, and before a checkpoint.
 
-        A single process also looks when it is asked to stop or its steps are slow; several must
-        look at the same step, since looking is a collective operation.
+        A single process also flushes if it is asked to stop or its steps are slow. Several must
+        flush at the same step, since this is a collective operation.
         """
         if checkpoint or step + 1 == total or (step + 1) % FLUSH_EVERY == 0:
             return True
@@ -83,7 +77,7 @@ class Log:
         return self.fabric.world_size == 1 and (asked or slow)
 
     def flush(self, folder: Path, asked: bool) -> bool:
-        """Check and write what is pending; True if any process was asked to stop."""
+        """Check and write the pending terms; True if any process was asked to stop."""
         self._looked = time.monotonic()
         names = [(step, name) for step, terms in self._pending for name in terms]
         means = [value for _, terms in self._pending for value in terms.values()]

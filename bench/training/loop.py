@@ -1,71 +1,74 @@
-"""The training loop: one for every method, resumed exactly by running the same command again."""
+"""The training loop of every method; running the same command again resumes it exactly."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from bench.data import Dataset
-from bench.system.claims import tidy_claims
-from bench.system.compiling import compile_nets
+from bench.system.devices import compile_nets, matmul_precision
 from bench.system.errors import UserError
 from bench.system.files import tidy
+from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
-from bench.system.precision import matmul_precision
-from bench.system.progress import Bar, say
+from bench.system.progress import SILENT, Reporter
 from bench.system.signals import stop_signals
+from bench.training.card import (
+    CARD,
+    WEIGHTS,
+    RunCard,
+    check_claim,
+    make_method,
+    read_card,
+    write_card,
+)
 from bench.training.checkpoint import (
+    PREVIOUS,
     STATE,
     TrainingState,
-    check_weights,
-    load_due,
     load_into,
     load_newest,
     load_optimizer,
+    load_weights,
     optimizer_tensors,
     remove_states,
     save_newest,
     save_state,
     save_weights,
-    settle,
 )
 from bench.training.lock import RunLock, lock_run
 from bench.training.log import LOG, Log
-from bench.training.optim import Ema, learning_rate, make_optimizer
 from bench.training.processes import any_process, leader_first
-from bench.training.runs import (
-    CARD,
-    WEIGHTS,
-    RunCard,
-    check_claim,
-    claim,
-    make_method,
-    read_card,
-    write_card,
+from bench.training.step import (
+    Ema,
+    Loss,
+    accumulate_gradients,
+    build_nets,
+    learning_rate,
+    make_optimizer,
+    near,
 )
-from bench.training.step import Loss as _Loss
-from bench.training.step import accumulate_gradients, build_nets, near
 from bench.training.watch import OnNan, Unstable, check_finite
-from methods import BatchRNG, Denoiser, Progress
+from methods import BatchRNG, Denoiser, Method, Progress, TrainSettings
 from methods.rng import derive_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-WHOLE_GRADIENT = "the gradient is that of the whole batch, up to rounding and masks of dropout"
+WHOLE_GRADIENT = "the gradient is that of the whole batch, up to rounding and dropout masks"
 ROLLBACKS = 3
-"""Times that one training goes back to a checkpoint before it stops after all."""
+"""Returns to a checkpoint after which a training stops."""
 
 
 class Stopped(Exception):
-    """Training was asked to stop, and has written its checkpoint."""
+    """Training was asked to stop and has written its checkpoint."""
 
 
 def train(
@@ -74,25 +77,25 @@ def train(
     folder: Path,
     *,
     fabric: Fabric,
-    console: Console | None = None,
+    reporter: Reporter = SILENT,
     initial: Mapping[str, Tensor] | None = None,
     teacher: Denoiser | None = None,
     compiler: str | None = None,
     on_nan: OnNan = "stop",
 ) -> Path:
-    """Train `card` in `folder`, or go on where it stopped; returns the weights' file.
+    """Train `card` in `folder`, or resume its training; returns the weights' file.
 
-    `teacher` is what a method that distils one is handed; `compiler` a backend of torch.compile.
-    Raises UserError if another process trains the run, `Stopped` after Ctrl-C, SIGTERM or
-    SIGUSR1, when a checkpoint has been written, and `Unstable` for numbers that are no training
-    any more (see `bench.training.watch`). The last good checkpoint stays; with `on_nan` "rollback"
-    training goes back to it up to three times, and on from there with other draws.
+    `teacher` is for methods that distil one; `compiler` is a backend of torch.compile. Raises
+    UserError if another process trains the run; `Stopped` once a checkpoint is written after
+    Ctrl-C, SIGTERM or SIGUSR1; and `Unstable` if training failed (see `bench.training.watch`).
+    The last good checkpoint is kept; with `on_nan` "rollback" training returns to it up to three
+    times and continues with other random draws.
     """
     settings = card.train
     if settings is None:
-        raise UserError(f"{card.method} has nothing to train: sweep it as it is.")
+        raise UserError(f"{card.method} has nothing to train: run bench sweep.")
     rows = _rows(settings.batch, fabric)
-    leader = fabric.is_global_zero
+    reporter = reporter if fabric.is_global_zero else SILENT
     method = make_method(card, data)
     if method.wants_teacher is not None and teacher is None:
         raise UserError(f"{card.method} distils a run of {method.wants_teacher}: give --teacher.")
@@ -101,16 +104,18 @@ def train(
         load_into(nets, nets.state_dict() | dict(initial), f"run {card.init_run}")
         initial = None
     weights_file = folder / WEIGHTS
-    # What the first process sees holds for all: files may come into being meanwhile.
+    # All follow what the first process sees, since files may appear meanwhile.
     if fabric.broadcast(weights_file.exists()):
-        return _finished(card, folder, leader, console)
+        return _finished(card, folder, fabric.is_global_zero, reporter)
     with lock_run(folder, card.name, fabric) as lock:
         if fabric.broadcast(weights_file.exists()):
-            return _finished(card, folder, leader, console)
+            return _finished(card, folder, fabric.is_global_zero, reporter)
         with leader_first(fabric) as first:
             if first:
-                claim(folder, card)
-        training = _Training(card, data, folder, fabric, console, lock, rows)
+                check_claim(folder, card)
+                if not (folder / CARD).exists():
+                    write_card(folder, card)
+        training = _Training(card, settings, data, method, folder, fabric, reporter, lock, rows)
         training.prepare(nets, teacher, compiler)
         while True:
             try:
@@ -122,32 +127,28 @@ def train(
                 training.roll_back(error)
 
 
+@dataclass
 class _Training:
-    """A training while it runs: what is trained, and where its files are."""
+    """A training in progress: its networks, optimiser and files."""
 
-    def __init__(
-        self,
-        card: RunCard,
-        data: Dataset,
-        folder: Path,
-        fabric: Fabric,
-        console: Console | None,
-        lock: RunLock,
-        rows: tuple[int, int],
-    ) -> None:
-        assert card.train is not None
-        self.card, self.settings, self.folder = card, card.train, folder
-        self.data, self.rows, self.lock = data, rows, lock
-        self.method = make_method(card, data)
-        self.fabric, self.leader = fabric, fabric.is_global_zero
-        self.console = console if self.leader else None
+    card: RunCard
+    settings: TrainSettings
+    data: Dataset
+    method: Method[Any]
+    folder: Path
+    fabric: Fabric
+    reporter: Reporter
+    lock: RunLock
+    rows: tuple[int, int]
+
+    def __post_init__(self) -> None:
         self.first = self.newest = 0
         self.rollbacks: tuple[str, ...] = ()
         self._noted: dict[str, str] = {}
-        self.slices = Batches(self._slice(), self._tell, WHOLE_GRADIENT)
+        self.slices = Batches(self._slice(), self.reporter.say, WHOLE_GRADIENT)
 
     def prepare(self, nets: nn.Module, teacher: Denoiser | None, compiler: str | None) -> None:
-        """Put the newest checkpoint into the networks, if there is one, and set all up."""
+        """Load the newest checkpoint, if there is one, and set up networks and optimiser."""
         settings, fabric, data = self.settings, self.fabric, self.data
         optimizer = make_optimizer(settings, nets)
         self.ema = Ema(settings.ema, settings.ema_ramp)
@@ -155,9 +156,9 @@ class _Training:
         if compiler is not None:
             compile_nets(nets, compiler)
         if fabric.device.type == "cuda" and data.spec.is_image:
-            # The layout that convolutions there are made for; values are what they were.
+            # CUDA's convolutions are fastest in this layout; values do not change.
             nets = nets.to(memory_format=torch.channels_last)
-        self.loss, self.optimizer = fabric.setup(_Loss(self.method, nets, teacher), optimizer)
+        self.loss, self.optimizer = fabric.setup(Loss(self.method, nets, teacher), optimizer)
         self.nets: nn.Module = self.loss.module.nets if hasattr(self.loss, "module") else nets
         self._take_average(average)
         self.split = near(data.train, fabric.device)
@@ -170,11 +171,11 @@ class _Training:
         log = self.log = Log(folder / LOG, first, fabric)
         attempt = ("attempt", len(self.rollbacks)) if self.rollbacks else ()
         if on_nan == "rollback" and first == 0 and not self.rollbacks:
-            self._checkpoint(0)  # so that there always is one to go back to
+            self._checkpoint(0)  # a rollback needs one
         with (
             matmul_precision(card.precision),
             stop_signals() as stop,
-            Bar(card.name, total, first, self.console) as bar,
+            self.reporter.bar(card.name, total, first) as bar,
         ):
             started = time.monotonic()
             for step in range(first, total):
@@ -196,7 +197,7 @@ class _Training:
                     self._checkpoint(step + 1)
                     raise Stopped(
                         f"Stopped {card.name} at step {step + 1} of {total}; its checkpoint is "
-                        f"written. Run the same command to continue."
+                        "written. Run the same command to continue."
                     )
                 if due and step + 1 < total:
                     self._checkpoint(step + 1)
@@ -209,51 +210,51 @@ class _Training:
                     save_weights(folder / WEIGHTS, self.ema.weights)
                     remove_states(folder)
             stopping = any_process(fabric, stop.asked)
-        if stopping:  # otherwise the next run would train on
+        if stopping:  # before the next run starts
             raise Stopped(
                 f"Stopped after the last step of {card.name}: its weights are written. "
-                "Run the same command to continue with what is left."
+                "Run the same command to continue with the next run."
             )
 
     def _slice(self) -> int:
-        """How many of this process's rows go through the networks at once, memory permitting."""
+        """How many of this process's rows go through the networks at once, if memory allows."""
         start, stop = self.rows
         return min(self.settings.micro_batch or stop - start, stop - start)
 
     def _gradients(self, seed: int, progress: Progress) -> dict[str, Tensor]:
-        """The gradients of a step, in slices that are halved whenever it runs out of memory.
+        """Compute a step's gradients, in slices that are halved when memory runs out.
 
         Returns the means of the loss terms.
         """
 
         def work(rows: int) -> dict[str, Tensor]:
-            self.optimizer.zero_grad()  # what a failed attempt left, too
+            self.optimizer.zero_grad()  # also after a failed attempt
             rng = BatchRNG(seed, self.settings.batch, *self.rows, self.fabric.device)
             return accumulate_gradients(
                 self.loss, self.split, self.method, rng, progress,
                 fabric=self.fabric, micro_batch=rows,
             )  # fmt: skip
 
-        if self.fabric.world_size > 1:  # the others would wait for gradients of this attempt
+        if self.fabric.world_size > 1:  # others would wait for the gradients of a failed attempt
             return work(self.slices.size)
         means = self.slices.run(f"{self.card.name}, step {progress.step}", work)
         self._note()
         return means
 
     def roll_back(self, error: Unstable) -> None:
-        """Go back to the last good checkpoint, from where the draws are others.
+        """Return to the last good checkpoint, and continue from there with other random draws.
 
-        They are a function of the training's seed, the step and the number of rollbacks, which the
-        checkpoint holds from now on. `error` again after the last rollback that is allowed.
+        They depend on the training's seed, the step and the number of rollbacks, which is kept in
+        the checkpoint. Raises `error` again if there were `ROLLBACKS` already.
         """
         if len(self.rollbacks) >= ROLLBACKS:
             raise Unstable(f"{error.what}, after {ROLLBACKS} rollbacks", self.folder)
         self.lock.check()
         self.optimizer.zero_grad()
         before = self.rollbacks
-        # Where a training that nobody stopped goes back to, so that both go on alike.
+        # A training that was stopped and resumed must return to the same step as one that was not.
         average = self._load(self.nets, self.optimizer, due=True)
-        if average is None:  # somebody removed it
+        if average is None:  # the checkpoint was removed
             raise error
         self._take_average(average)
         self.rollbacks = (*before, f"{error.what}: back to step {self.first}")
@@ -261,17 +262,17 @@ class _Training:
             if leads:
                 save_state(self.folder / STATE, self._state(self.first))
                 self._note()
-        self._tell(
-            f"{error.what}; {self.card.name} goes back to its checkpoint of step {self.first}, and "
-            f"on from there with other draws ({len(self.rollbacks)} of {ROLLBACKS} times)."
+        self.reporter.say(
+            f"{error.what}; {self.card.name} returns to its checkpoint of step {self.first} and "
+            f"continues with other random draws ({len(self.rollbacks)} of {ROLLBACKS} times)."
         )
 
     def _checkpoint(self, step: int) -> None:
-        # A finite loss may have an infinite gradient, and the good checkpoint must not go.
+        # A finite loss may have an infinite gradient, which must not replace a good checkpoint.
         weights = self.nets.state_dict()
         check_finite(self.card.name, f"step {step - 1}", weights, self.folder)
         self._check_optimizer(f"step {step - 1}")
-        self.optimizer.zero_grad()  # its memory is wanted for the file
+        self.optimizer.zero_grad()  # frees memory for writing the file
         self._sync()
         with leader_first(self.fabric) as leads:
             if leads:
@@ -280,15 +281,15 @@ class _Training:
         self.newest = step
 
     def _check_optimizer(self, when: str) -> None:
-        # The square of a huge gradient is infinite, and its weight stands still from then on.
+        # The square of a huge gradient is infinite, which stops its weight from changing.
         tensors = optimizer_tensors(self.optimizer)
         check_finite(self.card.name, when, tensors, self.folder, "moments of the optimiser")
 
     def _sync(self) -> None:
-        """Bring the log to the disk, and look whether the folder is still there and ours."""
+        """Sync the log to disk, and check that this process still holds the folder's lock."""
         with leader_first(self.fabric):
             self.log.sync()
-        self.lock.check()  # afterwards, since a slow disk may have vanished meanwhile
+        self.lock.check()  # last, since a slow disk may have vanished meanwhile
 
     def _state(self, step: int) -> TrainingState:
         tensors = optimizer_tensors(self.optimizer)
@@ -298,16 +299,14 @@ class _Training:
     def _load(
         self, nets: nn.Module, optimizer: torch.optim.Optimizer, *, due: bool = False
     ) -> dict[str, Tensor] | None:
-        """Put the newest good checkpoint back; its average of the weights, None without one.
+        """Load the newest good checkpoint; returns its average of the weights, None without one.
 
-        With `due` not one that was made out of turn, since a stop was asked for.
+        With `due` it skips a checkpoint that was written only because of a request to stop.
         """
         self.fabric.barrier()
-        if due:
-            found = load_due(self.folder, self.settings.checkpoint_every, self._tell)
-        else:
-            found = load_newest(self.folder, self._tell)
-        self.fabric.barrier()  # all have read before a file is renamed
+        every = self.settings.checkpoint_every if due else 1
+        found = load_newest(self.folder, self.reporter.say, every)
+        self.fabric.barrier()  # all processes read before a file is renamed
         if found is None:
             return None
         state, used = found
@@ -317,7 +316,8 @@ class _Training:
         self.rollbacks = state.rollbacks
         with leader_first(self.fabric) as leads:
             if leads:
-                settle(self.folder, used)
+                if used.name == PREVIOUS:  # replaces a damaged newest one
+                    used.replace(self.folder / STATE)
                 self._note()
         return state.ema
 
@@ -328,7 +328,7 @@ class _Training:
         }
 
     def _note(self) -> None:
-        """Have the run's card say what the weights have gone through."""
+        """Record rollbacks and smaller slices in the run's card."""
         notes = {}
         if self.rollbacks:
             notes["rollbacks"] = "; ".join(self.rollbacks)
@@ -341,36 +341,31 @@ class _Training:
             if noted != card.provenance:
                 write_card(self.folder, card.model_copy(update={"provenance": noted}))
 
-    def _tell(self, text: str) -> None:
-        if self.console is not None:
-            say(self.console, text)
 
-
-def _finished(card: RunCard, folder: Path, leader: bool, console: Console | None) -> Path:
-    """The weights of a run that is trained; UserError if they are another's or damaged."""
+def _finished(card: RunCard, folder: Path, leader: bool, reporter: Reporter) -> Path:
+    """The weights of a trained run; UserError if they are another run's or damaged."""
     if not (folder / CARD).exists():
         raise UserError(
-            f"{folder} holds weights but no {CARD} that says whose, as an import that was cut off "
-            "leaves them: give the import again, or remove the folder."
+            f"{folder} has weights but no {CARD}, as after an interrupted import: repeat the "
+            "import, or remove the folder."
         )
     check_claim(folder, card)
-    check_weights(folder / WEIGHTS)
-    if leader:  # a process may have been killed between the weights and this
+    load_weights(folder / WEIGHTS)
+    if leader:  # in case a process was killed right after it wrote the weights
         remove_states(folder)
         tidy(folder)
-        tidy_claims(folder)
-    if console is not None:
-        say(console, f"{card.name} is trained already.")
+        tidy_leases(folder)
+    reporter.say(f"{card.name} is trained already.")
     return folder / WEIGHTS
 
 
 def _rows(batch: int, fabric: Fabric) -> tuple[int, int]:
-    """The process's rows [start, stop) of a batch."""
+    """Rows [start, stop) of a batch for this process."""
     size, rank = fabric.world_size, fabric.global_rank
     if batch % size:
         raise UserError(
-            f"A batch of {batch} cannot be shared equally by {size} processes; choose a multiple "
-            f"with --set train.batch={math.ceil(batch / size) * size}.",
+            f"A batch of {batch} cannot be divided equally among {size} processes: use "
+            f"--set train.batch={math.ceil(batch / size) * size}.",
             code=2,
         )
     own = batch // size

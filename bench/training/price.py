@@ -1,25 +1,33 @@
-"""What a training would cost, from a few measured steps on this machine."""
+"""What a training would be and cost, from a few measured steps, without training."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
 from bench.data import Dataset
+from bench.data.find import find_dataset
+from bench.data.stand_in import RandomImages
+from bench.experiment.suite import Study
+from bench.system.devices import PRECISIONS, matmul_precision
+from bench.system.errors import UserError
 from bench.system.failures import is_out_of_memory
 from bench.system.memory import available_bytes
-from bench.system.precision import PRECISIONS, matmul_precision
+from bench.system.progress import duration
+from bench.training.card import RunCard, make_method, method_class
 from bench.training.initial import make_teacher, teacher_card
-from bench.training.optim import make_optimizer
-from bench.training.runs import RunCard, make_method, method_class
-from bench.training.step import build_nets, draw_batch
-from methods import BatchRNG, Progress, TrainSettings
+from bench.training.step import build_nets, draw_batch, make_optimizer
+from bench.training.study import study_cards, weak_card
+from methods import BatchRNG, DataSpec, Progress, TrainSettings
+
+_SHOWN = {"name", "method", "dataset", "preset", "config", "train", "seed"}
 
 STEPS = 3
 SMALL, LARGE = 2_000_000, 20_000_000
-"""Parameters from which a batch, and from which a few rows, are too much to measure on."""
+"""Parameters above which not a whole batch is measured, and above which only one row."""
 
 
 def parameters(card: RunCard, data: Dataset) -> int:
@@ -35,26 +43,26 @@ class NoRoom(Exception):
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of forward and backward of an image, and of an optimiser's step."""
+    """Seconds per image, forward and backward, and per step of the optimiser."""
 
     rows: int
-    an_image: float
-    a_step: float
+    per_image: float
+    per_step: float
 
     def seconds(self, settings: TrainSettings) -> float:
-        """Of a whole training."""
-        return settings.iterations * (settings.batch * self.an_image + self.a_step)
+        """Seconds of a whole training."""
+        return settings.iterations * (settings.batch * self.per_image + self.per_step)
 
-    def images_a_second(self, settings: TrainSettings) -> float:
-        """Of a training with `settings`."""
+    def images_per_second(self, settings: TrainSettings) -> float:
+        """Images per second of a training."""
         return settings.iterations * settings.batch / self.seconds(settings)
 
 
 def train_rate(card: RunCard, data: Dataset, device: torch.device) -> Rate:
-    """The speed of training, from a few steps after one to warm up.
+    """The speed of training, from a few steps after one warm-up step.
 
-    Large networks are measured on few rows, from which the batch is extrapolated. The average of
-    the weights is left out. Raises NoRoom if memory is short.
+    Large networks are measured on a few rows, and the batch is extrapolated. The moving average
+    of the weights is not measured. Raises NoRoom if memory is short.
     """
     settings = card.train
     if settings is None:
@@ -74,17 +82,17 @@ def train_rate(card: RunCard, data: Dataset, device: torch.device) -> Rate:
 
 
 def _rows(size: int, settings: TrainSettings, device: torch.device) -> int:
-    """Rows a forward: the whole batch of small networks, few of large ones."""
+    """Rows per forward: the whole batch for small networks, a few for large ones."""
     share = min(settings.batch, settings.micro_batch or settings.batch)
     if size < SMALL:
         return share
     few = 4 if size < LARGE else 1
-    # A GPU that is not filled tells nothing of its speed.
+    # A few rows do not show the speed of a GPU.
     return min(share, 16 * few if device.type == "cuda" else few)
 
 
 def _check_room(size: int, frozen: int, device: torch.device) -> None:
-    """NoRoom unless weights, gradients, two moments and a margin for the rest fit."""
+    """Raise NoRoom unless weights, gradients, two moments and 30% more fit."""
     needed = int(4 * (4 * size + frozen) * 1.3)
     have = available_bytes(device)
     if have is not None and needed > have:
@@ -108,7 +116,7 @@ def _measure(
     frozen = None
     if teacher is not None:
         frozen = make_teacher(type(method), teacher, data, None, device)
-    # A warm-up of large networks takes longer than what it makes more exact on a CPU.
+    # On a CPU a warm-up of large networks takes long and improves little.
     warm_up = device.type == "cuda" or rows > 1 or rows == settings.batch
     count = STEPS if rows == settings.batch else 1
     forward = step_time = 0.0
@@ -134,7 +142,52 @@ def _measure(
 
 
 def _clock(device: torch.device) -> float:
-    """Seconds, once everything asked of `device` is done."""
+    """Seconds, after all work on `device` is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def data_or_stand_in(study: Study) -> Dataset:
+    """The study's data set or, if it is missing, random images of its preset's shape."""
+    try:
+        return find_dataset(study.dataset)
+    except UserError:
+        for method in study.methods:
+            preset = method_class(method).presets.get(study.preset or study.dataset)
+            if preset is not None and preset.dataset == study.dataset and preset.shape is not None:
+                assert preset.num_classes is not None
+                return RandomImages(DataSpec(study.dataset, preset.shape, preset.num_classes))
+        raise
+
+
+def describe(study: Study, device: torch.device, precision: str) -> Iterator[str]:
+    """Settings, size and expected time of a study's runs, in lines of text."""
+    data = data_or_stand_in(study)
+    if isinstance(data, RandomImages):
+        yield (
+            f"{study.dataset} is missing, and needed for training: bench data prepare SOURCE "
+            f"--dataset {study.dataset}."
+        )
+    weaker = weak_card(study, data, study.seeds[0])
+    for card in [*study_cards(study, data, study.seeds[0]), *([weaker] if weaker else [])]:
+        card = card.model_copy(update={"precision": precision})
+        yield card.model_dump_json(indent=2, include=_SHOWN)
+        yield f"{card.name}: {_cost(card, data, device)}"
+
+
+def _cost(card: RunCard, data: Dataset, device: torch.device) -> str:
+    if card.train is None:
+        return "nothing to train."
+    images = card.train.iterations * card.train.batch
+    size = f"{parameters(card, data):,} parameters, {images:,} images"
+    try:
+        rate = train_rate(card, data, device)
+    except NoRoom as problem:
+        return f"{size}; its time could not be measured: {problem}."
+    kind = "random images" if isinstance(data, RandomImages) else "its own data"
+    return (
+        f"{size}, about {duration(rate.seconds(card.train))} at the rate measured now on {device}: "
+        f"{rate.images_per_second(card.train):,.3g} images per second in {card.precision}, from "
+        f"{rate.rows} rows of {kind} per forward."
+    )

@@ -1,4 +1,4 @@
-"""Several processes that train one run stop together, whichever of them cannot go on."""
+"""Several processes that train one run: if one fails, all stop."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _LOST = ("connection closed by peer", "connection reset by peer", "gloo/transport")
-"""What Gloo says, in a plain RuntimeError, when another process is gone."""
+"""Parts of Gloo's RuntimeError when another process is gone."""
 
 
 @contextmanager
 def leader_first(fabric: Fabric) -> Iterator[bool]:
-    """Work of the first process, for which the others wait; says whether this is the first.
+    """A block in which only the first process works and the others wait; yields if this is it.
 
-    All have to enter it. What goes wrong in the first process is raised there, and is a UserError
-    in the others: otherwise they would wait for it in their next exchange until the launcher ends
-    them.
+    All processes must enter it. An error of the first is raised there, and as a UserError in the
+    others, which would otherwise wait for it until the launcher ends them.
     """
     failed: Exception | None = None
     try:
@@ -41,7 +40,7 @@ def leader_first(fabric: Fabric) -> Iterator[bool]:
 
 
 def any_process(fabric: Fabric, here: bool) -> bool:
-    """Whether something is so in any of the processes, which all have to ask."""
+    """Whether `here` is true in any process; all must call this."""
     if fabric.world_size == 1:
         return here
     flag = torch.tensor(float(here), device=fabric.device)

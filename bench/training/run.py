@@ -1,4 +1,4 @@
-"""A run: its card, data, method and weights, and networks beside its own, ready for sampling."""
+"""Runs: which one a command means, and one ready for sampling with its networks."""
 
 from __future__ import annotations
 
@@ -11,20 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from bench.data import Dataset
+from bench.data.find import find_dataset
 from bench.experiment.place import Experiment
-from bench.system.errors import UserError
+from bench.experiment.suite import flags
+from bench.system.errors import UserError, unknown
 from bench.system.files import sha256
+from bench.training.card import (
+    WEIGHTS,
+    RunCard,
+    make_card,
+    make_method,
+    method_class,
+    trained_runs,
+    unregistered,
+)
 from bench.training.checkpoint import check_size, load_into, load_weights
 from bench.training.extra_network import OPTIONS, ExtraNetwork, Role
-from bench.training.runs import WEIGHTS, RunCard, make_method
-from methods import EDM, Method
+from methods import EDM, METHODS, Method
 
 _PARTS: Mapping[Role, str] = {"null": "the unconditional branch", "weak": "the weaker network"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run ready for sampling: its settings, data, method, and the file and hash of its weights.
+    """A run ready for sampling: settings, data, method, and the file and hash of its weights.
 
     A method that needs no training has no weights: None and ''.
     """
@@ -38,16 +48,16 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name that is unique in its experiment."""
+        """Its name, unique in its experiment."""
         return self.card.name
 
     def extra_checkpoint(self, role: Role) -> str:
-        """SHA-256 of an extra network's weights, '' where the run has none in this role."""
+        """SHA-256 of an extra network's weights, '' if the run has none in this role."""
         network = self.extra_networks.get(role)
         return "" if network is None else network.checkpoint
 
     def join(self, *networks: ExtraNetwork) -> Run:
-        """The run with the networks that serve it: only edm uses any. UserError for a misfit."""
+        """The run with these networks; only edm uses them. UserError for one that does not fit."""
         run = self
         for network in networks:
             run = run._join(network)
@@ -58,11 +68,11 @@ class Run:
         if not isinstance(own, EDM):
             return self
         if role == "weak" and network.checkpoint == self.checkpoint:
-            return self  # a network leads nowhere from itself
+            return self  # autoguidance by the run's own network has no effect
         if network.dataset not in ("", self.card.dataset):
             raise UserError(
-                f"{option} {network.name!r} is of the data set {network.dataset!r}, and run "
-                f"{self.name!r} of {self.card.dataset!r}; sweep one with --dataset."
+                f"{option} {network.name!r} is for the data set {network.dataset!r}, and run "
+                f"{self.name!r} for {self.card.dataset!r}: sweep one of them with --dataset."
             )
         config = network.config
         if not network.sigma_data_known:
@@ -90,11 +100,11 @@ def open_run(card: RunCard, data: Dataset, experiment: Experiment) -> Run | None
 
 
 def refuse_unused(networks: Sequence[ExtraNetwork], runs: Sequence[Run]) -> None:
-    """UserError for a network that joined none of the runs, since none is of edm."""
+    """UserError for extra networks if no run is of edm, which only could use them."""
     if networks and not any(isinstance(run.method, EDM) for run in runs):
         methods = ", ".join(sorted({run.card.method for run in runs}))
         raise UserError(
-            f"{OPTIONS[networks[0].role]} is for runs of edm, and those here are of {methods}.",
+            f"{OPTIONS[networks[0].role]} is for runs of edm, and these are of {methods}.",
             code=2,
         )
 
@@ -123,11 +133,93 @@ def load_nets(run: Run, device: torch.device) -> nn.Module:
 
 
 def _load_unchanged(path: Path, checkpoint: str) -> dict[str, Tensor]:
-    # Rows carry the hash of the plan, which may be days old; a run trained anew is another one.
+    # Rows carry the hash that was planned, which may be days old; a retrained run differs.
     weights = load_weights(path)
     if sha256(path) != checkpoint:
         raise UserError(
-            f"{path} was replaced since this command read it, as by a new training. Run the same "
-            "command to continue with the new file."
+            f"{path} changed since this command read it, for example by a new training. Run the "
+            "same command to continue with the new file."
         )
     return weights
+
+
+def no_run(
+    experiment: Experiment,
+    method: str | None = None,
+    dataset: str | None = None,
+    suite: str | None = None,
+) -> UserError:
+    """The error for a missing trained run, with the command that trains it."""
+    of = (f" of {method}" if method else "") + (f" on {dataset}" if dataset else "")
+    command = train_command(experiment, method or "igct", dataset, suite)
+    return UserError(f"There is no trained run{of} in {experiment.runs}. Train one: {command}.")
+
+
+def train_command(
+    experiment: Experiment, method: str, dataset: str | None = None, suite: str | None = None
+) -> str:
+    """The command that trains a method, or a suite's runs, in the same experiment."""
+    what = "" if suite else f" --method {method}" + (f" --dataset {dataset}" if dataset else "")
+    return f"bench train{what}{flags(experiment, suite)}"
+
+
+def fitting_runs(
+    experiment: Experiment, run: str | None, method: str | None, dataset: str | None
+) -> list[RunCard]:
+    """The trained runs with this name, method and data set; UserError if there are none."""
+    if method is not None:
+        method_class(method)
+    cards = trained_runs(experiment)
+    if dataset is not None and not any(card.dataset == dataset for card in cards):
+        find_dataset(dataset)
+    if run is not None and cards:
+        named = [card for card in cards if card.name == run]
+        if not named:
+            raise unknown("run", run, [card.name for card in cards])
+        for option, asked, own in (
+            ("--method", method, named[0].method),
+            ("--dataset", dataset, named[0].dataset),
+        ):
+            if asked not in (None, own):
+                raise UserError(f"Run {run!r} has {own!r}, not {option} {asked!r}.", code=2)
+        return named
+    fitting = [c for c in cards if method in (None, c.method) and dataset in (None, c.dataset)]
+    if not fitting and method is not None and not method_class(method).trains:
+        raise UserError(
+            f"{method} is used without training and has no runs: choose another method."
+        )
+    if not fitting:
+        raise no_run(experiment, method, dataset)
+    return fitting
+
+
+def find_run(
+    experiment: Experiment, run: str | None, method: str | None, dataset: str | None
+) -> RunCard:
+    """The run by name, or the only one of this method and data set; else UserError.
+
+    A method without training has a run on each data set of its presets. A run's own data set may
+    be missing.
+    """
+    if run is None and method is not None and not method_class(method).trains:
+        return _untrained(method, dataset)
+    found = fitting_runs(experiment, run, method, dataset)
+    if len(found) > 1:
+        names = ", ".join(card.name for card in found)
+        raise UserError(f"Several runs fit; name one with --run: {names}.", code=2)
+    (card,) = found
+    if not card.shape or card.method not in METHODS:
+        reason = unregistered(card)
+        if reason is not None:
+            raise UserError(f"Run {card.name!r} cannot be sampled: {reason}.")
+    return card
+
+
+def _untrained(method: str, dataset: str | None) -> RunCard:
+    names = sorted({preset.dataset for preset in method_class(method).presets.values()})
+    if dataset is None and len(names) != 1:
+        raise UserError(
+            f"{method} is for several data sets; name one with --dataset: {', '.join(names)}.",
+            code=2,
+        )
+    return make_card(method, data=find_dataset(dataset or names[0]))

@@ -1,12 +1,10 @@
-"""What bench train does: one run and what it needs first, or all runs of a study."""
+"""Training of one run with its prerequisites, or of all runs of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from bench.data import Dataset
 from bench.data.find import find_dataset
@@ -15,7 +13,15 @@ from bench.experiment.provenance import provenance
 from bench.experiment.suite import Study
 from bench.system.errors import UserError, unknown
 from bench.system.failures import explained
-from bench.system.progress import say
+from bench.system.progress import SILENT, Reporter
+from bench.training.card import (
+    WEIGHTS,
+    RunCard,
+    find_preset,
+    make_card,
+    make_method,
+    method_class,
+)
 from bench.training.initial import (
     NO_INIT,
     FoundWeights,
@@ -27,14 +33,6 @@ from bench.training.initial import (
 )
 from bench.training.loop import train
 from bench.training.processes import lost_process_explained
-from bench.training.runs import (
-    WEIGHTS,
-    RunCard,
-    find_preset,
-    make_card,
-    make_method,
-    method_class,
-)
 from bench.training.watch import OnNan
 from methods import EDM, METHODS
 
@@ -44,11 +42,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Where and how runs are trained, whichever they are."""
+    """Where and how runs are trained."""
 
     experiment: Experiment
     fabric: Fabric
-    console: Console | None = None
+    reporter: Reporter = SILENT
     precision: str = DEFAULT_PRECISION
     compiler: str | None = None
     """A backend of torch.compile."""
@@ -67,12 +65,11 @@ def train_run(
     init_from: str | None = None,
     teacher: str | None = None,
 ) -> RunCard:
-    """Train one run; a run that it starts from or distils is trained first if it is missing.
+    """Train one run; if the run that it starts from or distils is missing, train that first.
 
-    That run takes the network's settings from `overrides`, without which its weights would not
-    fit; one that is trained already is taken as it is. `teacher` and `init_from` name a run, a
-    folder or a file; by default they are the run of the method that the method and its preset
-    name, and a method that starts from what it distils starts from `teacher`.
+    That run shares the network's settings in `overrides`, so that its weights fit. `teacher` and
+    `init_from` name a run, a folder or a file. By default they are runs of the method that the
+    method and its preset name; a method that starts from its teacher starts from `teacher`.
     """
     cls = method_class(method)
     _, found = find_preset(cls, data.spec, preset)
@@ -80,81 +77,59 @@ def train_run(
     experiment, fabric = trainer.experiment, trainer.fabric
     if teacher is not None and cls.wants_teacher is None:
         raise UserError(f"{method} distils nothing: drop --teacher.", code=2)
+    # Before anything else is trained, since this checks the settings.
+    card = make_card(method, data=data, preset=preset, seed=seed, name=name, overrides=overrides)
 
-    def source(option: str, named: str | None, owner: str, verb: str) -> FoundWeights:
+    def source(option: str, named: str | None, owner: str) -> FoundWeights:
+        """The weights named by `option`, by default of a run of `owner`, trained if missing."""
         if named is None:
-            named = _prerequisite(method, verb, owner, data, trainer, preset, seed, overrides)
+            own_preset = source_preset(owner, preset)
+            named = make_card(owner, data=data, preset=own_preset, seed=seed).name
+            if not (experiment.runs / named / WEIGHTS).exists():
+                trainer.reporter.say(
+                    f"{method} on {data.name} distils {named}, which is trained first."
+                    if option == "--teacher"
+                    else f"{method} on {data.name} starts from the weights of {named}, which is "
+                    f"trained first (--init-from {NO_INIT} starts from scratch)."
+                )
+                shared = network_settings(overrides)
+                train_run(owner, data, trainer, preset=own_preset, seed=seed, overrides=shared)
         return find_weights(option, named, experiment)
 
-    # A mistake in the settings must not wait for the training of what this run starts from.
-    make_card(method, data=data, preset=preset, seed=seed, name=name, overrides=overrides)
-    taught = start = None
+    taught = start = frozen = None
     if cls.wants_teacher is not None:
-        taught = source("--teacher", teacher, cls.wants_teacher, "distils")
-    if init_from is not None:
-        start = None if init_from == NO_INIT else find_weights("--init-from", init_from, experiment)
-    elif found.init_from is not None:
-        same = taught is not None and found.init_from == cls.wants_teacher
-        start = taught if same else source("--init-from", None, found.init_from, "starts from")
-    card = make_card(
-        method,
-        data=data,
-        preset=preset,
-        seed=seed,
-        name=name,
-        overrides=overrides,
-        precision=trainer.precision,
-        init_run=start.run if start else "",
-        init_checkpoint=start.checkpoint if start else "",
-        teacher_run=taught.run if taught else "",
-        teacher_checkpoint=taught.checkpoint if taught else "",
-    )
-    made_with = provenance() | ({"compile": trainer.compiler} if trainer.compiler else {})
-    card = card.model_copy(update={"provenance": made_with})
-    frozen = None
-    if taught is not None and cls.wants_teacher is not None:
-        # A file has no card: its network is that of the run it stands for.
+        taught = source("--teacher", teacher, cls.wants_teacher)
+        # A file has no card: its network is that of the run it replaces.
         own = taught.card or teacher_card(cls.wants_teacher, data, preset, overrides)
         frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
+    if init_from is not None:
+        start = None if init_from == NO_INIT else source("--init-from", init_from, "")
+    elif found.init_from is not None:
+        same = taught is not None and found.init_from == cls.wants_teacher
+        start = taught if same else source("--init-from", None, found.init_from)
+    card = card.model_copy(
+        update={
+            "precision": trainer.precision,
+            "init_run": start.run if start else "",
+            "init_checkpoint": start.checkpoint if start else "",
+            "teacher_run": taught.run if taught else "",
+            "teacher_checkpoint": taught.checkpoint if taught else "",
+            "provenance": provenance()
+            | ({"compile": trainer.compiler} if trainer.compiler else {}),
+        }
+    )
     initial = make_method(card, data).initial_weights(start.weights) if start else None
     folder = experiment.runs / card.name
     with explained(f"Training of {card.name} stopped in {folder}"), lost_process_explained(fabric):
         train(
-            card, data, folder, fabric=fabric, console=trainer.console, initial=initial,
+            card, data, folder, fabric=fabric, reporter=trainer.reporter, initial=initial,
             teacher=frozen, compiler=trainer.compiler, on_nan=trainer.on_nan,
         )  # fmt: skip
     return card
 
 
-def _prerequisite(
-    method: str,
-    verb: str,
-    source: str,
-    data: Dataset,
-    trainer: Trainer,
-    preset: str | None,
-    seed: int,
-    overrides: Mapping[str, Any],
-) -> str:
-    """The name of the run of `source` that `method` needs, which is trained if it is missing."""
-    own_preset = source_preset(source, preset)
-    needed = make_card(source, data=data, preset=own_preset, seed=seed)
-    if not (trainer.experiment.runs / needed.name / WEIGHTS).exists():
-        if trainer.console is not None:
-            what = f"the weights of {needed.name}" if verb == "starts from" else needed.name
-            scratch = f" (--init-from {NO_INIT} starts from scratch)"
-            say(
-                trainer.console,
-                f"{method} on {data.name} {verb} {what}, which is trained first"
-                f"{scratch if verb == 'starts from' else ''}.",
-            )
-        shared = network_settings(overrides)
-        train_run(source, data, trainer, preset=own_preset, seed=seed, overrides=shared)
-    return needed.name
-
-
 def train_study(study: Study, trainer: Trainer) -> list[RunCard]:
-    """Train every method and seed of a study that has something to train, and weaker networks."""
+    """Train every method and seed of a study that needs training, and the weaker networks."""
     data = find_dataset(study.dataset)
     cards = []
     for seed in study.seeds:
@@ -164,17 +139,31 @@ def train_study(study: Study, trainer: Trainer) -> list[RunCard]:
         if weaker is not None:
             runs.append((EDM.name, weaker.name, _weak_settings(study)))
         for method, name, overrides in runs:
-            preset = preset_for(study, method)
             cards.append(
                 train_run(
-                    method, data, trainer, preset=preset, seed=seed, name=name, overrides=overrides
+                    method, data, trainer, preset=preset_for(study, method), seed=seed, name=name,
+                    overrides=overrides,
                 )
-            )
+            )  # fmt: skip
     return cards
 
 
+def study_cards(study: Study, data: Dataset, seed: int) -> list[RunCard]:
+    """The cards of a study's methods for a training seed, in their order."""
+    return [
+        make_card(
+            method,
+            data=data,
+            preset=preset_for(study, method),
+            seed=seed,
+            overrides=study.set if method_class(method).trains else None,
+        )
+        for method in study.methods
+    ]
+
+
 def preset_for(study: Study, method: str) -> str | None:
-    """The study's preset, for the methods that have it; the data set's own for the others."""
+    """The study's preset for methods that have it; None, the data set's own, for others."""
     if study.preset is None:
         return None
     owners = [m for m in study.methods if study.preset in method_class(m).presets]
@@ -186,7 +175,7 @@ def preset_for(study: Study, method: str) -> str | None:
 
 
 def weak_card(study: Study, data: Dataset, seed: int) -> RunCard | None:
-    """The weaker run of a study and training seed, "<edm run>-weak", if it is to have one."""
+    """The weaker run of a study and training seed, "<edm run>-weak"; None without one."""
     if study.weak is None:
         return None
     preset, overrides = preset_for(study, EDM.name), _weak_settings(study)
@@ -195,5 +184,5 @@ def weak_card(study: Study, data: Dataset, seed: int) -> RunCard | None:
 
 
 def _weak_settings(study: Study) -> dict[str, Any]:
-    """What the weaker run of a study overrides in its preset."""
+    """The overrides of a study's weaker run."""
     return {**study.set, **(study.weak.set if study.weak else {})}

@@ -1,7 +1,7 @@
-"""Whether a training still is one: finite numbers, a loss that neither explodes nor stands still.
+"""Checks on a training: finite numbers, and a loss that neither explodes nor stays constant.
 
-What counts as an explosion or a standstill is decided by steps alone, never by when the log is
-looked at, so that a training that is stopped and resumed is judged like one that never stopped.
+Checks depend on steps only, never on when the log is read, so that a training that was stopped and
+resumed is judged like one that was not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, median
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from torch import Tensor
 
@@ -22,25 +22,25 @@ from bench.training.checkpoint import last_good
 OnNan = Literal["stop", "rollback"]
 
 BLOCK = 10
-"""Steps whose mean loss is looked at together."""
+"""Steps per mean of the loss."""
 WINDOW = 50
-"""Blocks before, whose median a block is compared with."""
+"""Earlier blocks, with whose median a block is compared."""
 ENOUGH = 10
-"""Blocks before, without which nothing is known of the usual loss, as after a log was removed."""
+"""Earlier blocks needed to know the usual loss, for example after a log was removed."""
 FIRST = 200
-"""Steps in which nothing counts as an explosion: losses of fresh networks find their size first."""
+"""Steps in which nothing counts as an explosion, since losses of new networks vary."""
 FACTOR = 1000.0
-"""Times the median from which on a block is an explosion.
+"""A block above this many times the median is an explosion.
 
-Losses of consistency distillation rise by two orders of magnitude and come back by themselves;
-those that never come back pass this within a few blocks.
+Losses of consistency distillation may rise by two orders of magnitude and recover; those that do
+not recover exceed this within a few blocks.
 """
 STILL = 100
-"""Steps after which a loss that is the same number, to the last bit, counts as constant."""
+"""Steps after which a loss that is bit for bit the same counts as constant."""
 
 
 class Unstable(UserError):
-    """Training has come to numbers from which it does not go on; `what` says to which, and when."""
+    """Training failed; `what` names the problem and the step."""
 
     def __init__(self, what: str, folder: Path) -> None:
         super().__init__(
@@ -51,7 +51,7 @@ class Unstable(UserError):
 
 
 class Watch:
-    """Looks at the terms of every step, in order, and raises `Unstable` at one that is too much."""
+    """Checks the loss terms of every step, in order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Watch:
         self._still = 0
 
     def add(self, step: int, terms: Mapping[str, float]) -> None:
-        """Take in the means of a step's terms, finite numbers."""
+        """Add a step's mean terms, finite numbers; raises `Unstable` for a failed training."""
         self._note(step, terms)
         if self._still >= STILL:
             raise Unstable(
@@ -81,17 +81,14 @@ class Watch:
             )
 
     def recall(self, log: Path, first: int) -> None:
-        """Take in the steps before `first` that a log holds, which were judged when they were made.
+        """Recall the steps before `first` in a log, which were checked when they were written.
 
-        Lines that are not one are passed over; without a log nothing is known to compare with.
+        Damaged lines are skipped.
         """
         recent: deque[tuple[int, dict[str, float]]] = deque(maxlen=BLOCK * (WINDOW + 1) + STILL)
         try:
             with log.open(encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    known = _logged(line)
-                    if known is not None and known[0] < first:
-                        recent.append(known)
+                recent.extend(e for e in map(logged, file) if e is not None and e[0] < first)
         except OSError:
             return
         for step, terms in recent:
@@ -110,14 +107,14 @@ class Watch:
 def check_finite(
     name: str, when: str, tensors: Mapping[str, Tensor], folder: Path, what: str = "weights"
 ) -> None:
-    """`Unstable` unless all weights of run `name` are finite; `when` says after what."""
+    """Raise `Unstable` unless all tensors of run `name` are finite; `when` names the step."""
     bad = [key for key, value in tensors.items() if not value.isfinite().all()]
     if bad:
         raise Unstable(f"{name}: the {what} {bad[0]} are not finite after {when}", folder)
 
 
-def _logged(line: str) -> tuple[int, dict[str, float]] | None:
-    """Step and terms of a line of a log; None if it is none, whoever wrote it."""
+def logged(line: str) -> tuple[int, dict[str, float]] | None:
+    """Step and terms of a line of a log; None if the line is damaged."""
     try:
         record = json.loads(line)
         step, terms = record["step"], dict(record["terms"])
@@ -128,8 +125,7 @@ def _logged(line: str) -> tuple[int, dict[str, float]] | None:
 
 
 def parse_on_nan(text: str) -> OnNan:
-    """The value of --on-nan, or a UserError that lists both."""
-    choices: dict[str, OnNan] = {"stop": "stop", "rollback": "rollback"}
-    if text not in choices:
-        raise unknown("choice of --on-nan", text, choices)
-    return choices[text]
+    """The value of --on-nan; UserError with both choices for any other."""
+    if text not in get_args(OnNan):
+        raise unknown("choice of --on-nan", text, get_args(OnNan))
+    return cast(OnNan, text)

@@ -1,4 +1,4 @@
-"""What the tuner minimises: one metric, averaged over guidance scales.
+"""The tuner's objective: one metric, averaged over guidance scales.
 
 Distances are averaged as logarithms: otherwise an FD of 100 at g = 13 would outweigh one of 3 at
 g = 4. Metrics that can be 0 or negative, such as KID, and metrics where higher is better are
@@ -12,19 +12,19 @@ from collections.abc import Sequence
 
 from bench.data import Dataset
 from bench.evaluation.prepare import Evaluation
-from bench.experiment.seeds import TUNING_SEEDS
+from bench.experiment.suite import TUNING_SEEDS
 from bench.system.errors import UserError, unknown
 from bench.tuning.store import Aim
 from metrics import METRICS
 
 LEAST = 1e-12
-"""Smallest value that a logarithm is taken of."""
+"""Smaller values count as this one in logarithms."""
 
 
 def choose_metric(name: str | None, data: Dataset) -> str:
-    """The metric by name, by default FD of images and W1 of data whose density is known.
+    """The metric by name; by default the leading metric for such data.
 
-    Those lead a comparison: of the metrics for such data the one that leads most.
+    That is FD of images, and W1 of data whose density is known.
     """
     if name is None:
         domains = ("any", "image" if data.spec.is_image else "vector")
@@ -54,7 +54,7 @@ def check_scales(scales: Sequence[float]) -> None:
 def make_aim(
     evaluation: Evaluation, scales: Sequence[float], steps: int, samples: int, block: int
 ) -> Aim:
-    """The aim of an evaluation that has one metric; UserError if it needs more samples."""
+    """The objective of an evaluation of one metric; UserError if it needs more samples."""
     (planned,) = evaluation.plan
     metric = planned.metric
     assert metric.direction != "none"
@@ -76,7 +76,7 @@ def make_aim(
 
 
 def score(aim: Aim, values: Sequence[float]) -> float:
-    """The objective, lower is better."""
+    """The objective; lower is better."""
     if aim.log:
         return math.fsum(math.log(max(v, LEAST)) for v in values) / len(values)
     mean = math.fsum(values) / len(values)
@@ -84,7 +84,7 @@ def score(aim: Aim, values: Sequence[float]) -> float:
 
 
 def shown(aim: Aim, score: float | None) -> str:
-    """A score as the average of the metric that it is; '?' without one."""
+    """A score as an average of the metric; '?' for None."""
     if score is None:
         return "?"
     if aim.log:

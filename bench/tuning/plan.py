@@ -1,36 +1,41 @@
-"""Which rules are tuned for which runs."""
+"""Which rules are tuned for which runs, and what a search costs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from bench.experiment.place import Experiment
 from bench.experiment.rules import parse_rules, study_rules
 from bench.experiment.suite import Study
 from bench.sweep.plan import Sweep, plan_sweeps, swept_datasets
+from bench.sweep.price import seconds_per_nfe
 from bench.system.errors import UserError
-from bench.system.progress import Say
-from bench.training.find import train_command
-from bench.training.runs import method_class
+from bench.system.progress import Say, duration
+from bench.training.card import method_class
+from bench.training.run import train_command
 from bench.tuning.aim import make_aim
 from bench.tuning.request import TuneRequest
 from bench.tuning.space import Space
+from bench.tuning.store import read_trials, trials_folder
 from bench.tuning.tune import Job
+from methods import Guidance
 from methods.rules import RULES
 
 
 def plan_jobs(
     request: TuneRequest, suite_studies: Sequence[Study], experiment: Experiment, say: Say
 ) -> list[Job]:
-    """The searches that are asked for; UserError if there is none.
+    """The searches of a request; UserError if there is none.
 
-    `suite_studies` are those of the suite, empty without one.
+    `suite_studies` are the studies of its suite, empty without one.
     """
     studies = _tunable(request, suite_studies) if request.suite else _asked(request, experiment)
-    sweeps, _ = plan_sweeps(request.sweep(studies), experiment, say)
+    sweeps, _ = plan_sweeps(request.measuring(studies), experiment, say)
     jobs = _jobs(sweeps, request, say)
-    if not jobs and any(found.method.takes_rules for s in sweeps for found, _ in s.targets):
-        raise UserError("Nothing can be tuned: every run and rule is left out, as said above.")
+    if not jobs and any(run.method.takes_rules for s in sweeps for run in s.runs):
+        raise UserError("Nothing can be tuned: all runs and rules are skipped, as said above.")
     if not jobs:
         method = request.methods[0] if request.methods else "edm"
         only = request.datasets[0] if len(request.datasets) == 1 else None
@@ -43,7 +48,7 @@ def plan_jobs(
 
 
 def _tunable(request: TuneRequest, studies: Sequence[Study]) -> list[Study]:
-    """The studies of a suite with a rule that has knobs to tune."""
+    """The studies of a suite that have a rule with knobs to tune."""
     found = [s for s in studies if any(Space(choice.rule).axes for choice in study_rules(s))]
     if not found:
         raise UserError(
@@ -53,10 +58,10 @@ def _tunable(request: TuneRequest, studies: Sequence[Study]) -> list[Study]:
 
 
 def _asked(request: TuneRequest, experiment: Experiment) -> list[Study]:
-    """A study of the rules asked for on each data set."""
-    if not request.rules:
+    """One study of the requested rules per data set."""
+    if not request.rule_names:
         raise UserError("Say what to tune: --rule NAME (bench list rules) or --suite.", code=2)
-    base = Study(dataset="", methods=(), rules=parse_rules(request.rules))
+    base = Study(dataset="", methods=(), rules=parse_rules(request.rule_names))
     for choice in study_rules(base):
         if not Space(choice.rule).axes:
             able = sorted(name for name, rule in RULES.items() if rule.search)
@@ -77,24 +82,45 @@ def _asked(request: TuneRequest, experiment: Experiment) -> list[Study]:
 def _jobs(sweeps: Sequence[Sweep], request: TuneRequest, say: Say) -> list[Job]:
     jobs = []
     for planned in sweeps:
-        for found, _ in planned.targets:
-            if not found.method.takes_rules:
+        for run in planned.runs:
+            if not run.method.takes_rules:
                 continue
-            steps = planned.study.steps or found.card.steps
+            steps = planned.study.steps or run.card.steps
             for choice in study_rules(planned.study):
                 space = Space(choice.rule)
                 if not space.axes:
                     continue
                 if choice.knobs_from == "suite":
-                    say(f"Left out {choice.rule.name}: the suite gives its knobs.")
+                    say(f"Skipped {choice.rule.name}: the suite gives its knobs.")
                     continue
                 aim = make_aim(
                     planned.evaluation, request.scales, steps[0], planned.samples, request.block
                 )
-                job = Job(found, space, planned.evaluation, aim)
+                job = Job(run, space, planned.evaluation, aim)
                 reason = job.impossible()
                 if reason is None:
                     jobs.append(job)
                 else:
-                    say(f"Left out {job.name}: {reason}.")
+                    say(f"Skipped {job.name}: {reason}.")
     return jobs
+
+
+def price(job: Job, experiment: Experiment, budget: int, batch: int, device: torch.device) -> str:
+    """Remaining trials, network evaluations and time of a search, in a sentence.
+
+    Knobs may change the number of evaluations; this counts with the default knobs.
+    """
+    trials = read_trials(trials_folder(experiment.tuned, job.run.name, job.rule.name, job.key))
+    done = sum(trial.status != "failed" for trial in trials)
+    left = max(budget - done, 0)
+    method, aim = job.run.method, job.aim
+    scales = [Guidance(g, job.rule) for g in aim.guidance]
+    nfe = left * aim.samples * sum(method.nfe(guidance, aim.steps) for guidance in scales)
+    seconds = 0.0
+    if nfe:
+        most = min(batch, aim.samples)
+        seconds = nfe * seconds_per_nfe(job.run, scales[0], aim.steps, most, device)
+    return (
+        f"{job.name}: {done} trials done, {left} to do, of {len(scales)} x {aim.samples:,} "
+        f"samples: {nfe:,} NFE, about {duration(seconds)} on {device}."
+    )

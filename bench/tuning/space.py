@@ -23,7 +23,7 @@ SOBOL_BITS = 11
 
 @dataclass(frozen=True)
 class Axis:
-    """A knob that is searched; `whole` if it is a whole number."""
+    """A searched knob; `whole` if it is an integer."""
 
     rule: str
     knob: str
@@ -37,12 +37,12 @@ class Axis:
             return self.over.values[min(int(u * count), count - 1)]
         low, high = self.over.low, self.over.high
         value = low * (high / low) ** u if self.over.log else low + (high - low) * u
-        # Past the ends only by rounding, where a rule may refuse it.
+        # Rounding may exceed the ends, where a rule may refuse the value.
         value = min(max(value, low), high)
         return round(value) if self.whole else value
 
     def where(self, value: Any) -> float:
-        """The u in [0, 1] nearest to a value; the middle for one that is no place, such as None."""
+        """The u in [0, 1] nearest to a value; 0.5 for a value outside the axis, such as None."""
         if isinstance(self.over, OneOf):
             found = [i for i, v in enumerate(self.over.values) if v == value]
             return (found[0] + 0.5) / len(self.over.values) if found else 0.5
@@ -58,9 +58,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class Space:
-    """What may be tried of a rule, all parts of a composition together.
+    """The search space of a rule; a composition has the knobs of all its parts.
 
-    Knobs that are not searched keep the values that `base` has.
+    Knobs that are not searched keep the values of `base`.
     """
 
     base: Rule[Any]
@@ -76,12 +76,12 @@ class Space:
 
     @property
     def origin(self) -> Point:
-        """Where the knobs of `base` are."""
+        """The point of the knobs of `base`."""
         parts = {part.name: part for part in self.base.parts()}
         return tuple(axis.where(getattr(parts[axis.rule].knobs, axis.knob)) for axis in self.axes)
 
     def rule(self, point: Sequence[float]) -> Rule[Any] | None:
-        """The rule at a point; None where it refuses those knobs together."""
+        """The rule at a point; None if it refuses this combination of knobs."""
         knobs = {part.name: part.knobs.model_dump() for part in self.base.parts()}
         for axis, u in zip(self.axes, point, strict=True):
             knobs[axis.rule][axis.knob] = axis.at(u)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bench.experiment.rows import Frozen
-from bench.system.errors import UserError, explain
-from bench.system.files import read_whole, write_text
+from bench.system.bounds import read_json
+from bench.system.files import write_text
 
 M = TypeVar("M", bound=Frozen)
 
@@ -39,7 +39,7 @@ class Trial(Frozen):
 
 
 class Aim(Frozen):
-    """What is minimised, and on which samples."""
+    """The objective, and the samples that it is measured on."""
 
     metric: str
     extractor: str
@@ -62,7 +62,7 @@ class Aim(Frozen):
 
 
 class Tuned(Frozen):
-    """What the tuner found for a run and a rule; only true of what `subject` names."""
+    """The result for a run and a rule; valid only for the hashes in `subject`."""
 
     run: str
     dataset: str
@@ -86,9 +86,14 @@ def result_path(tuned: Path, run: str, rule: str) -> Path:
     return tuned / run / f"{rule}.json"
 
 
-def trial_path(tuned: Path, run: str, rule: str, key: str, index: int) -> Path:
-    """The file of a trial; `key` is the hash of everything that a search depends on."""
-    return tuned / run / rule / key[:16] / f"{index:04d}.json"
+def trials_folder(tuned: Path, run: str, rule: str, key: str) -> Path:
+    """The folder of a search; `key` is the hash of everything that it depends on."""
+    return tuned / run / rule / key[:16]
+
+
+def trial_path(folder: Path, index: int) -> Path:
+    """The file of a trial."""
+    return folder / f"{index:04d}.json"
 
 
 def write_entry(path: Path, entry: Frozen) -> None:
@@ -101,20 +106,18 @@ def read_result(path: Path) -> Tuned:
     return _read(path, Tuned, "a result of bench tune")
 
 
-def read_trials(tuned: Path, run: str, rule: str, key: str) -> list[Trial]:
+def read_trial(path: Path) -> Trial:
+    """Read a trial; a damaged file is a UserError that names it."""
+    return _read(path, Trial, "a trial of bench tune")
+
+
+def read_trials(folder: Path) -> list[Trial]:
     """The trials of a search in their order, up to the first that is missing."""
     found: list[Trial] = []
-    while (path := trial_path(tuned, run, rule, key, len(found))).exists():
-        found.append(_read(path, Trial, "a trial of bench tune"))
+    while (path := trial_path(folder, len(found))).exists():
+        found.append(read_trial(path))
     return found
 
 
 def _read(path: Path, kind: type[M], what: str) -> M:
-    try:
-        return kind.model_validate_json(read_whole(path))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not {what} ({explain(error)}); remove it and tune again."
-        ) from None
+    return read_json(path, kind.model_validate_json, what, "remove it and tune again")

@@ -1,11 +1,12 @@
-"""The search itself: trial after trial, each durable before the next starts."""
+"""The search: trials that processes share, each stored before the next starts."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, partial
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,22 +15,27 @@ from bench.evaluation.prepare import Evaluation, accumulate
 from bench.experiment.identity import digest
 from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
-from bench.sweep.generate import Diverged, generate, refuse_constant
+from bench.experiment.rows import Status
+from bench.sweep.execute import execute
+from bench.sweep.generate import generate, refuse_constant
+from bench.sweep.work import WorkItem
 from bench.system.errors import UserError
-from bench.system.failures import system_error
+from bench.system.memory import Batches
 from bench.system.progress import SILENT, Reporter, Tick
-from bench.training.run import Run
+from bench.training.run import Run, load_nets
 from bench.tuning.aim import score, shown
-from bench.tuning.search import Proposal, best_trial, propose
+from bench.tuning.search import Proposal, best_trial, proposal_of, propose, round_end
 from bench.tuning.space import Space
 from bench.tuning.store import (
     Aim,
     ScaleValue,
     Trial,
     Tuned,
+    read_trial,
     read_trials,
     result_path,
     trial_path,
+    trials_folder,
     write_entry,
 )
 from bench.tuning.subject import subject_of
@@ -39,9 +45,9 @@ from methods.rules import Rule
 
 @dataclass(frozen=True)
 class Job:
-    """A rule to be tuned for a run."""
+    """A rule to tune for a run."""
 
-    target: Run
+    run: Run
     space: Space
     evaluation: Evaluation
     aim: Aim
@@ -53,34 +59,98 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The job in a line of progress."""
-        return f"{self.target.card.name}, {self.rule.name}"
+        """The name of the job in messages."""
+        return f"{self.run.name}, {self.rule.name}"
 
     @property
     def subject(self) -> dict[str, str]:
-        """Hashes of what the result will be true of."""
-        return subject_of(self.target, self.rule)
+        """Hashes of all that the result depends on."""
+        return subject_of(self.run, self.rule)
 
     @property
     def key(self) -> str:
-        """Hash of all that trials depend on: the same search goes on where it stopped."""
+        """Hash of all that trials depend on: the same search resumes where it stopped."""
         start = self.rule.settings()
         return digest(
             {"subject": self.subject, "aim": self.aim.model_dump(mode="json"), "start": start}
         )
 
     def impossible(self) -> str | None:
-        """Why the rule cannot be used for this run, or None."""
+        """The reason why the rule cannot be used for this run, or None."""
         for scale in self.aim.guidance:
-            reason = self.target.method.supports(Guidance(scale, self.rule), self.aim.steps)
+            reason = self.run.method.supports(Guidance(scale, self.rule), self.aim.steps)
             if reason is not None:
                 return reason
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrialWork(WorkItem):
+    """A setting of the knobs to be sampled and measured at every scale."""
+
+    job: Job
+    index: int
+    proposal: Proposal
+    device: torch.device
+    nets: Callable[[], nn.Module]
+
+    def is_done(self, batch: int) -> bool:
+        """Whether a result is stored."""
+        return self.path.exists() and read_trial(self.path).status != "failed"
+
+    def compute(self, batch: int, tick: Tick) -> bool:
+        """Measure and store the trial."""
+        started = time.perf_counter()
+        values = tuple(
+            self._measure(Guidance(scale, self.proposal.rule), batch, tick)
+            for scale in self.job.aim.guidance
+        )
+        trial = self.trial("ok").model_copy(
+            update={
+                "values": values,
+                "score": score(self.job.aim, [entry.value for entry in values]),
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        write_entry(self.path, trial)
+        return True
+
+    def store(self, status: Status, reason: str) -> None:
+        """Store why there is no score."""
+        assert status != "skip"  # what a run cannot use is no job
+        if not self.is_done(0):
+            write_entry(self.path, self.trial(status, reason))
+
+    def trial(self, status: Literal["ok", "diverged", "failed"], reason: str = "") -> Trial:
+        """The trial without values."""
+        return Trial(
+            index=self.index,
+            kind=self.proposal.kind,
+            point=self.proposal.point,
+            knobs=self.proposal.rule.settings(),
+            status=status,
+            reason=reason,
+            created=now(),
+        )
+
+    def _measure(self, guidance: Guidance, batch: int, tick: Tick) -> ScaleValue:
+        job = self.job
+        accumulator = job.evaluation.accumulator()
+        stream = generate(
+            job.run.method, self.nets(), guidance, job.aim.steps, job.aim.seed, job.aim.samples,
+            batch=batch, device=self.device,
+        )  # fmt: skip
+        for x, labels in refuse_constant(stream):
+            accumulate(accumulator, x, labels, tick)
+        found = job.evaluation.measure(accumulator.finish(), guidance.scale)
+        if not found.values:
+            raise ValueError("; ".join([*found.problems, *found.unmeasured.values()]))
+        (value,) = found.values
+        return ScaleValue(guidance=guidance.scale, value=value.value, se=value.se)
+
+
 def tune(
     job: Job,
-    nets: Callable[[], nn.Module],
     experiment: Experiment,
     budget: int,
     *,
@@ -88,114 +158,54 @@ def tune(
     device: torch.device,
     reporter: Reporter = SILENT,
 ) -> Tuned:
-    """Make the trials that are missing up to `budget` and write the result, of all there are.
+    """Compute the missing trials up to `budget`, and write the best of all trials as the result.
 
-    `nets` gives the networks when they are needed. Trials that failed are tried again; one that
-    diverged counts as worse than all others. UserError if none could be measured.
+    Processes that run the same search share its trials. Failed trials are tried again. A trial
+    that diverged is worse than all others. UserError if no trial has a score.
     """
-    card, key = job.target.card, job.key
-    trials = read_trials(experiment.tuned, card.name, job.rule.name, key)
-    budget = max(budget, len(trials))
+    folder = trials_folder(experiment.tuned, job.run.name, job.rule.name, job.key)
     images = len(job.aim.guidance) * job.aim.samples
-    redo = [trial for trial in trials if trial.status == "failed"]
-    title = f"tune {job.name}"
-    with reporter.bar(title, budget * images, (len(trials) - len(redo)) * images) as bar:
-        done = len(trials) - len(redo)
+    nets = cache(partial(load_nets, job.run, device))
+    batches = Batches(batch, reporter.say)
+    trials = read_trials(folder)
+    failed = [trial for trial in trials if trial.status == "failed"]
+    budget = max(budget, len(trials))
 
-        def make(index: int, proposal: Proposal) -> Trial:
-            nonlocal done
-            found = best_trial(trials)
-            so_far = f", best {shown(job.aim, found.score)}" if found else ""
-            message = f"trial {index + 1}{so_far}"
-            before = done * images
+    def work(index: int, proposal: Proposal) -> TrialWork:
+        found = best_trial(trials)
+        so_far = f", best {shown(job.aim, found.score)}" if found else ""
+        return TrialWork(
+            what=f"trial {index + 1}{so_far}",
+            path=trial_path(folder, index),
+            images=images,
+            job=job,
+            index=index,
+            proposal=proposal,
+            device=device,
+            nets=nets,
+        )
 
-            def tick(count: int) -> None:
-                nonlocal before
-                before += count
-                bar.update(before, message)
-
-            trial = run_trial(job, index, proposal, nets(), batch=batch, device=device, tick=tick)
-            path = trial_path(experiment.tuned, card.name, job.rule.name, key, index)
-            write_entry(path, trial)
-            done += 1
-            bar.update(done * images, message)
-            return trial
-
-        for old in redo:
-            rule = job.space.base if old.kind == "default" else job.space.rule(old.point)
-            assert rule is not None
-            trials[old.index] = make(old.index, Proposal(old.kind, old.point, rule))
-        while len(trials) < budget:
-            proposal = propose(job.space, trials, job.aim.seed)
-            if proposal is None:
+    done = (len(trials) - len(failed)) * images
+    with reporter.bar(f"tune {job.name}", budget * images, done) as bar:
+        again = [work(trial.index, proposal_of(job.space, trial)) for trial in failed]
+        execute(again, experiment, bar, batches, reporter.say)
+        while True:
+            trials = read_trials(folder)
+            items: list[TrialWork] = []
+            for index in range(len(trials), min(round_end(len(trials)), budget)):
+                made = [*trials, *(item.trial("failed") for item in items)]
+                proposal = propose(job.space, made, job.aim.seed)
+                if proposal is None:
+                    break
+                items.append(work(index, proposal))
+            if not items:
                 break
-            trials.append(make(len(trials), proposal))
+            execute(items, experiment, bar, batches, reporter.say)
     return _result(job, trials, budget, experiment)
 
 
-def run_trial(
-    job: Job,
-    index: int,
-    proposal: Proposal,
-    nets: nn.Module,
-    *,
-    batch: int,
-    device: torch.device,
-    tick: Tick = lambda _: None,
-) -> Trial:
-    """Sample and measure one setting of the knobs at every scale."""
-    trial = Trial(
-        index=index,
-        kind=proposal.kind,
-        point=proposal.point,
-        knobs=proposal.rule.settings(),
-        status="ok",
-        created=now(),
-    )
-    started = time.perf_counter()
-    values: list[ScaleValue] = []
-    try:
-        for scale in job.aim.guidance:
-            guidance = Guidance(scale, proposal.rule)
-            values.append(_measure(job, guidance, nets, batch, device, tick))
-    except Diverged as error:
-        return trial.model_copy(update={"status": "diverged", "reason": str(error)})
-    except UserError:
-        raise
-    except Exception as error:  # the code of a rule or metric may fail in any way
-        if system_error(error) is not None:  # which further trials would meet as well
-            raise
-        reason = f"{type(error).__name__}: {error}"
-        return trial.model_copy(update={"status": "failed", "reason": reason})
-    return trial.model_copy(
-        update={
-            "values": tuple(values),
-            "score": score(job.aim, [entry.value for entry in values]),
-            "seconds": time.perf_counter() - started,
-        }
-    )
-
-
-def _measure(
-    job: Job, guidance: Guidance, nets: nn.Module, batch: int, device: torch.device, tick: Tick
-) -> ScaleValue:
-    accumulator = job.evaluation.accumulator()
-    stream = generate(
-        job.target.method, nets, guidance, job.aim.steps, job.aim.seed, job.aim.samples,
-        batch=batch, device=device,
-    )  # fmt: skip
-    for x, labels in refuse_constant(stream):
-        accumulate(accumulator, x, labels)
-        tick(len(labels))
-    found = job.evaluation.measure(accumulator.finish(), guidance.scale)
-    if not found.values:
-        raise ValueError("; ".join([*found.problems, *found.unmeasured.values()]))
-    (value,) = found.values
-    return ScaleValue(guidance=guidance.scale, value=value.value, se=value.se)
-
-
 def _result(job: Job, trials: list[Trial], budget: int, experiment: Experiment) -> Tuned:
-    card, best = job.target.card, best_trial(trials)
+    card, best = job.run.card, best_trial(trials)
     if best is None or best.score is None:
         raise UserError(
             f"No trial of {job.name} could be measured; the first: {trials[0].reason}. Run "

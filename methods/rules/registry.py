@@ -29,7 +29,7 @@ def register_rule(cls: R) -> R:
         cls.__module__,
         cls.__qualname__,
     ):
-        raise ValueError(f"a rule named {cls.name!r} is registered by {taken.__module__}")
+        raise ValueError(f"a rule named {cls.name!r} is already registered by {taken.__module__}")
     RULES[cls.name] = cls
     return cls
 

@@ -10,8 +10,7 @@ from metrics.extractors.dinov2 import SIZES, Dinov2Extractor
 from metrics.extractors.efficientnet import EfficientNetExtractor
 from metrics.extractors.head import HeadExtractor, train_head
 from metrics.extractors.identity import IdentityExtractor
-from metrics.extractors.inception import InceptionExtractor
-from metrics.extractors.spatial import InceptionSpatialExtractor
+from metrics.extractors.inception import InceptionExtractor, InceptionSpatialExtractor
 from metrics.extractors.vgg16 import Vgg16Extractor
 from metrics.registry import EXTRACTORS
 

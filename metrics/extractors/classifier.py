@@ -1,4 +1,4 @@
-"""A small classifier trained on the data set itself, for images no public network knows."""
+"""A small classifier trained on the data set itself, for images unlike those of public networks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
-from metrics.extractors.weights import stored_weights, training_key, weights_digest
+from metrics.extractors.tensors import weights_digest
+from metrics.extractors.training import (
+    Rows,
+    check_shape,
+    one_thread,
+    stored_weights,
+    training_key,
+    training_set,
+)
 from metrics.memo import Store
-from metrics.rows import Rows
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 FEATURES = 64
@@ -19,7 +26,7 @@ STEPS = 600
 BATCH = 64
 LEARNING_RATE = 2e-3
 MAX_IMAGES = 50_000
-"""More images than training could use are not looked at, nor hashed for the cache."""
+"""At most so many images are read and hashed; training does not benefit from more."""
 RECIPE = f"cnn-32-64-{FEATURES} adam {LEARNING_RATE} cosine {BATCH}; {PREPROCESSING}; 1"
 """What the weights depend on besides data, seed and steps; its last word is a version."""
 
@@ -59,8 +66,8 @@ class SmallCNN(nn.Module):
 class ClassifierExtractor(Extractor):
     """Penultimate features (B, 64) and logits (B, K) of a classifier of the data set's classes.
 
-    Distances in these features compare only under one `hash`: another training gives another
-    space. `shape` is (C, H, W) of the images it takes.
+    Compare distances in these features under equal `hash` only: every training gives another
+    feature space. `shape` is (C, H, W) of its input images.
     """
 
     dim = FEATURES
@@ -76,11 +83,7 @@ class ClassifierExtractor(Extractor):
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Extracted:
         """uint8 (B, C, H, W) of the trained shape -> float32; ValueError on anything else."""
-        if samples.dtype != torch.uint8 or tuple(samples.shape[1:]) != self.shape:
-            raise ValueError(
-                f"extractor {self.name} takes uint8 images (B, {', '.join(map(str, self.shape))}),"
-                f" got {samples.dtype} {tuple(samples.shape)}"
-            )
+        check_shape(samples, self.shape, self.name)
         features, logits = self._net(samples.cpu())
         return Extracted(features, logits)
 
@@ -96,21 +99,12 @@ def train_classifier(
 ) -> ClassifierExtractor:
     """Extractor trained on uint8 images (n, C, H, W) and labels (n,) in [0, K), on one CPU thread.
 
-    Train on images that are not the reference of a comparison. Equal arguments give equal weights
-    on one machine; no global random state is used. Of more than 50,000 images it takes 50,000,
-    drawn by a fixed seed. A `store` gives the weights if it has them for
-    these arguments, and gets them otherwise.
+    Train on other images than the reference of a comparison. Equal arguments give equal weights on
+    one machine; no global random state is used. Of more than 50,000 images it uses 50,000, drawn by
+    a fixed seed. If `store` has weights for these arguments, they are loaded, else saved there.
     """
-    check_training_set(images, labels)
-    labels = labels.detach().cpu().long()
-    classes = int(labels.max()) + 1
-    if len(images) > MAX_IMAGES:
-        drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        rows = drawn[:MAX_IMAGES].sort().values  # ascending, as a file is read best
-        found, labels = images[rows], labels[rows]
-    else:
-        found = images[:]
-    found = found.detach().cpu().contiguous()
+    drawing = torch.Generator().manual_seed(0)
+    found, labels, classes = training_set(images, labels, MAX_IMAGES, drawing)
     shape = (found.shape[1], found.shape[2], found.shape[3])
     generator = torch.Generator().manual_seed(seed)
     net = SmallCNN(shape, classes, generator)
@@ -124,35 +118,19 @@ def train_classifier(
     return ClassifierExtractor(net, shape, name)
 
 
-def check_training_set(images: Rows, labels: Tensor) -> None:
-    """ValueError unless there are uint8 images (n, C, H, W), n > 0, with labels (n,) >= 0."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
-        raise ValueError(
-            f"expected uint8 images (n, C, H, W), got {images.dtype} {tuple(images.shape)}"
-        )
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
-        raise ValueError("expected one label >= 0, of an integer dtype, for every image")
-
-
 def _fit(
     net: SmallCNN, images: Tensor, labels: Tensor, steps: int, generator: torch.Generator
 ) -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    # The order of summation, and so the weights, would depend on the number of threads.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.enable_grad():
-            order = torch.empty(0, dtype=torch.long)
-            for _ in range(steps):
-                if len(order) < min(BATCH, len(images)):
-                    order = torch.randperm(len(images), generator=generator)
-                batch, order = order[:BATCH], order[BATCH:]
-                loss = F.cross_entropy(net(images[batch])[1], labels[batch])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-    finally:
-        torch.set_num_threads(threads)
+    order = torch.empty(0, dtype=torch.long)
+    with one_thread(), torch.enable_grad():
+        for _ in range(steps):
+            if len(order) < min(BATCH, len(images)):
+                order = torch.randperm(len(images), generator=generator)
+            batch, order = order[:BATCH], order[BATCH:]
+            loss = F.cross_entropy(net(images[batch])[1], labels[batch])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()

@@ -1,7 +1,7 @@
 """CLIP's image tower ViT-L/14 at 336 pixels, the features of CMMD, from a local weights file.
 
 Radford et al. (2021), CLIP; Jayasumana et al. (2024), CMMD. The published file is a TorchScript
-archive, of which the tensors alone are read (`read_torchscript`).
+archive, of which only the tensors are read (`read_torchscript`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.base import Extracted, Extractor
-from metrics.extractors.images import (
-    bicubic_resize,
-    chunk_size,
-    colour,
-    exact_arithmetic,
-    in_chunks,
-    normalised,
-)
-from metrics.extractors.tensors import Weights, read_tensors
+from metrics.extractors.images import ChunkedExtractor, bicubic_resize, normalised
+from metrics.extractors.tensors import Weights, read_tensors, weights_digest
 from metrics.extractors.vit import HEAD, Block, VisionTransformer, quick_gelu
-from metrics.extractors.weights import weights_digest
 
 SIDE = 336
 SIZE = (1024, 24, 768)
@@ -36,27 +27,23 @@ PREPROCESSING = (
     "projection of unit length, float32"
 )
 PREFIX = "visual."
-CHUNK = 2
 
 
-class ClipExtractor(Extractor):
+class ClipExtractor(ChunkedExtractor):
     """Image embeddings (B, 768) of unit length of CLIP ViT-L/14 at 336 pixels, in float32.
 
-    Images are resized by antialiased bicubic interpolation, as CMMD's authors do. The published
-    weights are in float16; they are converted, and the arithmetic is float32.
+    Images are resized by antialiased bicubic interpolation, as in CMMD. The published weights are
+    float16 and converted to float32.
 
-    ValueError if the file `weights` does not hold this network: OpenAI's TorchScript archive, or
-    the same tensors as a plain state dict, with or without the text tower.
+    ValueError unless the file `weights` holds this network, as OpenAI's TorchScript archive or as a
+    plain state dict with the same tensors, with or without the text tower.
     """
 
     name = "clip"
+    cpu_chunk = 2
+    gpu_chunk = 32
 
-    def __init__(
-        self,
-        weights: Path,
-        *,
-        device: str | torch.device = "cpu",
-    ) -> None:
+    def __init__(self, weights: Path, *, device: str | torch.device = "cpu") -> None:
         net = read_clip(Weights(read_tensors(weights, PREFIX), weights))
         assert net.projection is not None
         size = (net.width, len(net.blocks), net.projection.shape[1])
@@ -70,26 +57,18 @@ class ClipExtractor(Extractor):
         self.device = torch.device(device)
         self._net = net.to(self.device)
 
-    @torch.no_grad()
-    def __call__(self, samples: Tensor) -> Extracted:
-        """uint8 (B, 3 or 1, H, W) -> float32 on the CPU; ValueError on another dtype or shape."""
-        images = colour(samples, self.name)
-        with exact_arithmetic():
-            features = in_chunks(self._features, images, chunk_size(self.device, CHUNK, 32))
-        return Extracted(features, None)
-
     def _features(self, images: Tensor) -> Tensor:
         x = preprocess(images.to(self.device).float(), self._net.side)
         return F.normalize(self._net(x), dim=1)
 
 
 def preprocess(images: Tensor, side: int = SIDE) -> Tensor:
-    """Float (B, 3, H, W) in [0, 255] -> (B, 3, side, side), normalised as CLIP was trained."""
+    """Float (B, 3, H, W) in [0, 255] -> (B, 3, side, side), normalised as for CLIP's training."""
     return normalised(bicubic_resize(images, side), MEAN, STD)
 
 
 def read_clip(weights: Weights) -> VisionTransformer:
-    """An image tower of any size from weights under OpenAI's names; ValueError for others."""
+    """An image tower of any size from weights under OpenAI's names; ValueError on other names."""
     shape = weights.shape(f"{PREFIX}conv1.weight")
     if len(shape) != 4 or shape[0] % HEAD:
         raise weights.refusal(f"{PREFIX}conv1.weight is of shape {shape}")
@@ -138,7 +117,7 @@ def read_clip(weights: Weights) -> VisionTransformer:
         epsilon=1e-5,
         activation=quick_gelu,
     )
-    # Of the whole model there are also the text tower and a few numbers.
+    # The file of the whole model also holds the text tower and a few numbers.
     weights.finish(
         ignored=(
             "transformer.", "token_embedding.", "ln_final.", "positional_embedding",

@@ -1,8 +1,8 @@
 """DINOv2's class token, the features of FD-DINOv2, from a local weights file.
 
 Oquab et al. (2024), DINOv2; Stein et al. (2023), "Exposing flaws of generative model evaluation
-metrics", compare generators in the features of ViT-L/14. The network is our own code under the
-published names of weights: nothing is loaded from a hub, and no code comes with the weights.
+metrics", compare generators in the features of ViT-L/14. The network is implemented here, with the
+published names of weights: no code comes from a hub or with the weights.
 """
 
 from __future__ import annotations
@@ -14,20 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.base import Extracted, Extractor
 from metrics.extractors.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    ChunkedExtractor,
     bicubic_resize,
-    chunk_size,
-    colour,
-    exact_arithmetic,
-    in_chunks,
     normalised,
 )
-from metrics.extractors.tensors import Weights, read_tensors
+from metrics.extractors.tensors import Weights, read_tensors, weights_digest
 from metrics.extractors.vit import HEAD, Block, VisionTransformer, swiglu
-from metrics.extractors.weights import weights_digest
 
 SIDE = 224
 SIZES = {
@@ -41,25 +36,20 @@ PREPROCESSING = (
     f"bicubic antialias {SIDE}, unclipped, ImageNet normalisation; positions bicubic + 0.1; "
     "layer norm 1e-6; class token, float32"
 )
-CHUNK = 8
 
 
-class Dinov2Extractor(Extractor):
+class Dinov2Extractor(ChunkedExtractor):
     """Class token (B, D) after the last normalisation: D = 1024 for ViT-L/14, the default.
 
-    Images are resized to 224 by antialiased bicubic interpolation, as FD-DINOv2 is usually
-    measured; torch-fidelity's resize is another, and its values do not compare. `name` is one of
-    `SIZES`; they are different extractors.
+    Images are resized to 224 by antialiased bicubic interpolation, as usual for FD-DINOv2;
+    torch-fidelity resizes differently, so its values do not compare. `name` is one of `SIZES`;
+    each is a different extractor.
 
     ValueError if the file `weights` does not hold the network of this name.
     """
 
     def __init__(
-        self,
-        weights: Path,
-        *,
-        name: str = "dinov2",
-        device: str | torch.device = "cpu",
+        self, weights: Path, *, name: str = "dinov2", device: str | torch.device = "cpu"
     ) -> None:
         if name not in SIZES:
             raise ValueError(f"name is one of {', '.join(SIZES)}, got {name!r}")
@@ -75,27 +65,19 @@ class Dinov2Extractor(Extractor):
         self.device = torch.device(device)
         self._net = net.to(self.device)
 
-    @torch.no_grad()
-    def __call__(self, samples: Tensor) -> Extracted:
-        """uint8 (B, 3 or 1, H, W) -> float32 on the CPU; ValueError on another dtype or shape."""
-        images = colour(samples, self.name)
-        with exact_arithmetic():
-            features = in_chunks(self._features, images, chunk_size(self.device, CHUNK))
-        return Extracted(features, None)
-
     def _features(self, images: Tensor) -> Tensor:
         return self._net(preprocess(images.to(self.device).float()))
 
 
 def preprocess(images: Tensor) -> Tensor:
-    """Float (B, 3, H, W) in [0, 255] -> (B, 3, 224, 224), normalised as ImageNet is."""
+    """Float (B, 3, H, W) in [0, 255] -> (B, 3, 224, 224), normalised as for ImageNet."""
     return normalised(bicubic_resize(images, SIDE), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def read_dinov2(weights: Weights) -> VisionTransformer:
-    """A network of any size from weights under their published names; ValueError for others.
+    """A network of any size from weights under their published names; ValueError on other names.
 
-    Its positions are those of 224 x 224 pixels, whatever images it was trained on.
+    Its positions are resized to images of 224 x 224 pixels.
     """
     width, _, patch, _ = _four(weights, "patch_embed.proj.weight")
     if width % HEAD or SIDE % patch:
@@ -127,12 +109,12 @@ def read_dinov2(weights: Weights) -> VisionTransformer:
 def resized_positions(positions: Tensor, grid: int, weights: Weights) -> Tensor:
     """(1 + m^2, D) -> (1 + grid^2, D), as the published network does with smaller images.
 
-    The grid is interpolated by a scale of (grid + 0.1) / m; the 0.1, there against rounding, also
-    moves every sampled place a little and so belongs to the network.
+    The grid is interpolated by a scale of (grid + 0.1) / m. The published code adds the 0.1 against
+    rounding; it shifts every sampled position a little, so it is part of the network.
     """
     m = math.isqrt(len(positions) - 1)
     if m * m != len(positions) - 1 or m == 0:
-        raise weights.refusal(f"{len(positions)} positions are no square and a class token")
+        raise weights.refusal(f"{len(positions)} positions are not a square plus a class token")
     if m == grid:
         return positions
     square = positions[1:].T.reshape(1, -1, m, m)

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 with ImageNet weights that come as a Python package: no download at run time.
+"""EfficientNet-Lite0 with ImageNet weights from a Python package: no download at run time.
 
-Tan, Le (2019), EfficientNet; the Lite variants by R. Liu (2020) have no squeeze-and-excitation and
-ReLU6. The weights are converted from the published TensorFlow ones by the packages' authors.
+Tan, Le (2019), EfficientNet. The Lite variants by R. Liu (2020) have ReLU6 and no
+squeeze-and-excitation. The package's authors converted the weights from the TensorFlow ones.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from metrics.base import Extracted, Extractor
+from metrics.extractors.images import colour, exact_arithmetic
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SIZE = 128
 CHUNK = 25
-"""Images at a time: on a CPU, larger chunks leave the cache."""
+"""Images at a time: larger chunks do not fit into the cache of a CPU."""
 STRIDE = 32
 PREPROCESSING = "bicubic antialias, clipped, (x - 127) / 128; normalisation folded in"
 
@@ -33,9 +34,9 @@ class EfficientNetExtractor(Extractor):
     """Pooled features (B, 1280), >= 0, and ImageNet logits (B, 1000) of EfficientNet-Lite0.
 
     Images are resized to `size` x `size` pixels; grey ones are repeated to three channels.
-    Distances in these features are not FIDs and compare only under one `hash`, which covers the
-    weights, the preprocessing and the size. ValueError if the size does not fit the network, or
-    the installed weights are not the published ones.
+    Distances in these features are not FIDs. Compare them under equal `hash` only, which covers
+    weights, preprocessing and size. ValueError if the size does not fit the network, or the
+    installed weights are not the published ones.
     """
 
     name = "efficientnet-lite0"
@@ -57,28 +58,20 @@ class EfficientNetExtractor(Extractor):
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Extracted:
         """uint8 (B, 3 or 1, H, W) -> float32 on the CPU; ValueError on another dtype or shape."""
-        if samples.dtype != torch.uint8 or samples.ndim != 4 or samples.shape[1] not in (1, 3):
-            raise ValueError(
-                f"extractor {self.name} takes uint8 images (B, 3 or 1, H, W), got "
-                f"{samples.dtype} {tuple(samples.shape)}"
-            )
-        samples = samples.cpu()
+        samples = colour(samples, self.name).cpu()
         if self._last is not None and torch.equal(self._last[0], samples):
             return _copy(self._last[1])
         parts = [self._chunk(chunk) for chunk in torch.split(samples, CHUNK)]
         features, logits = (torch.cat(kind) for kind in zip(*parts, strict=True))
         extracted = Extracted(features, logits)
-        # A classifier on top of this network sees every batch right after it does.
+        # A head on this network gets the same batch right afterwards.
         self._last = samples.clone(), _copy(extracted)
         return extracted
 
     def _chunk(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         x = preprocess(samples.to(self.device), self.size)
         x = x.contiguous(memory_format=torch.channels_last)
-        # TensorFloat-32, the default for convolutions on a GPU, would move the features by 1e-3.
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
+        with exact_arithmetic():
             features = self._net.extract_features(x).mean((2, 3))
         return features.cpu(), self._net._fc(features).cpu()
 
@@ -86,8 +79,8 @@ class EfficientNetExtractor(Extractor):
 def preprocess(images: Tensor, size: int) -> Tensor:
     """uint8 (B, 1 or 3, H, W) -> float32 (B, 3, size, size) in [-127/128, 1].
 
-    The range is the network's own, not the mean and deviation of ImageNet. Bicubic overshoots are
-    clipped as in an image file; nothing is rounded.
+    This network is trained on that range, not on ImageNet's mean and deviation. Bicubic overshoots
+    are clipped, as in an image file; nothing is rounded.
     """
     resized = F.interpolate(
         images.expand(-1, 3, -1, -1).float(), size=(size, size), mode="bicubic", antialias=True
@@ -117,7 +110,7 @@ def _published_weights() -> bytes:
 def _network(content: bytes) -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
-    # The package reports to stdout. On "meta" no weights are drawn from the global generator.
+    # The package prints to stdout. On "meta" no weights are drawn from the global generator.
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),
@@ -130,7 +123,7 @@ def _network(content: bytes) -> Any:
     _fold(net, "_conv_stem", "_bn0")
     for block in net._blocks:
         for convolution, normalisation in _BLOCK:
-            if hasattr(block, convolution):  # the first block expands nothing
+            if hasattr(block, convolution):  # the first block has no expansion
                 _fold(block, convolution, normalisation)
     _fold(net, "_conv_head", "_bn1")
     return net.to(memory_format=torch.channels_last)
@@ -140,9 +133,9 @@ _BLOCK = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv
 
 
 def _fold(module: Any, convolution: str, normalisation: str) -> None:
-    """Put a normalisation into the convolution before it: the same function, up to rounding.
+    """Fold a normalisation into the convolution before it: equal up to rounding.
 
-    Together with the order of memory this doubles the speed on a CPU.
+    Together with the channels-last memory format this doubles the speed on a CPU.
     """
     conv, norm = getattr(module, convolution), getattr(module, normalisation)
     setattr(module, convolution, fuse_conv_bn_eval(conv, norm))

@@ -1,4 +1,4 @@
-"""A classifier of the data set's classes for photographs: a small head on a pretrained network."""
+"""A classifier of the data set's classes for photographs: a trained head on a frozen network."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics.base import Extracted, Extractor
-from metrics.extractors.classifier import check_training_set
 from metrics.extractors.efficientnet import EfficientNetExtractor
-from metrics.extractors.weights import stored_weights, training_key, weights_digest
+from metrics.extractors.tensors import weights_digest
+from metrics.extractors.training import (
+    Rows,
+    check_shape,
+    one_thread,
+    stored_weights,
+    training_key,
+    training_set,
+)
 from metrics.memo import Store
-from metrics.rows import Rows
 
 FEATURES = 128
 IMAGES = 10_000
-"""At most so many training images, drawn from the seed: about 100 s of one CPU core, once."""
+"""At most so many training images, drawn by the seed: about 100 s of one CPU core, once."""
 EPOCHS = 30
 BATCH = 256
 LEARNING_RATE = 1e-3
@@ -62,15 +68,15 @@ class Head(nn.Module):
 
 
 def spread(x: Tensor) -> Tensor:
-    """Features >= 0, most of them small, made more even; the offset bounds the slope at 0."""
+    """Square root of features >= 0, which are mostly small; the offset bounds the slope at 0."""
     return (x + 1e-3).sqrt()
 
 
 class HeadExtractor(Extractor):
     """Penultimate features (B, 128) and logits (B, K) of a head on `network`'s features.
 
-    Distances in these features compare only under one `hash`, which covers both networks.
-    `shape` is (C, H, W) of the images it takes.
+    Compare distances in these features under equal `hash` only; it covers both networks. `shape`
+    is (C, H, W) of its input images.
     """
 
     name = "classifier"
@@ -87,11 +93,7 @@ class HeadExtractor(Extractor):
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Extracted:
         """uint8 (B, C, H, W) of the trained shape -> float32; ValueError on anything else."""
-        if samples.dtype != torch.uint8 or tuple(samples.shape[1:]) != self.shape:
-            raise ValueError(
-                f"extractor {self.name} takes uint8 images (B, {', '.join(map(str, self.shape))}),"
-                f" got {samples.dtype} {tuple(samples.shape)}"
-            )
+        check_shape(samples, self.shape, self.name)
         features, logits = self._head(self._network(samples).features)
         return Extracted(features, logits)
 
@@ -108,28 +110,22 @@ def train_head(
     """Extractor trained on uint8 images (n, 3, H, W) and labels (n,) in [0, K).
 
     `network` is EfficientNet-Lite0 by default. At most 10,000 images are used. Equal arguments
-    give equal weights on one machine and device; no global random state is used. A `store` gives
-    the head if it has one for these arguments, and gets it otherwise. `tell` gets a sentence before
-    anything slow, and then now and then.
+    give equal weights on one machine and device; no global random state is used. If `store` has a
+    head for these arguments, it is loaded, else saved there. `tell` receives messages on progress,
+    the first before anything slow.
     """
-    check_training_set(images, labels)
-    network = network or EfficientNetExtractor()
-    shape = (images.shape[1], images.shape[2], images.shape[3])
     generator = torch.Generator().manual_seed(seed)
-    classes = int(labels.max()) + 1
-    if len(images) > IMAGES:
-        chosen = torch.randperm(len(images), generator=generator)[:IMAGES].sort().values
-        found, labels = images[chosen], labels[chosen]
-    else:
-        found = images[:]
-    found, labels = found.detach().cpu().contiguous(), labels.detach().cpu().long()
+    found, labels, classes = training_set(images, labels, IMAGES, generator)
+    network = network or EfficientNetExtractor()
+    shape = (found.shape[1], found.shape[2], found.shape[3])
     key = training_key([RECIPE, network.hash, list(found.shape), classes, seed], found, labels)
     head = Head(network.dim, classes, generator)
 
     def train() -> Mapping[str, Tensor]:
         tell(
-            f"Training the classifier that judges the classes, on {network.name} features of "
-            f"{len(found):,} training images" + (": once, then kept." if store is not None else ".")
+            f"Training the classifier for class accuracy, on {network.name} features of "
+            f"{len(found):,} training images"
+            + (". It is kept for later runs." if store is not None else ".")
         )
         _fit(head, _features(network, found, tell), labels, generator)
         return head.state_dict()
@@ -144,35 +140,29 @@ def _features(network: Extractor, images: Tensor, tell: Tell) -> Tensor:
         found.append(network(images[start : start + EXTRACT]).features)
         done = start + len(found[-1])
         if done % (5 * EXTRACT) == 0 or done == len(images):
-            tell(f"classifier: {done:,} of {len(images):,} training images seen.")
+            tell(f"classifier: {done:,} of {len(images):,} training images processed.")
     return torch.cat(found)
 
 
 def _fit(head: Head, x: Tensor, labels: Tensor, generator: torch.Generator) -> None:
     inputs = spread(x)
     head.mean.copy_(inputs.mean(0))
-    # A unit that is (almost) never on would otherwise be blown up where it is.
+    # Otherwise the scaling would blow up features that are almost always 0.
     head.std.copy_(inputs.std(0, correction=0).clamp_min(1e-2))
     parameters = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     batch = min(BATCH, len(x))
     per_epoch = len(x) // batch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS * per_epoch)
-    # The order of summation, and so the weights, would depend on the number of threads.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.enable_grad():
-            for _ in range(EPOCHS):
-                order = torch.randperm(len(x), generator=generator)
-                for step in range(per_epoch):
-                    chosen = order[step * batch : (step + 1) * batch]
-                    mask = torch.rand(len(chosen), x.shape[1], generator=generator) >= DROPOUT
-                    logits = head(x[chosen], mask / (1 - DROPOUT))[1]
-                    loss = F.cross_entropy(logits, labels[chosen], label_smoothing=SMOOTHING)
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    schedule.step()
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.enable_grad():
+        for _ in range(EPOCHS):
+            order = torch.randperm(len(x), generator=generator)
+            for step in range(per_epoch):
+                chosen = order[step * batch : (step + 1) * batch]
+                mask = torch.rand(len(chosen), x.shape[1], generator=generator) >= DROPOUT
+                logits = head(x[chosen], mask / (1 - DROPOUT))[1]
+                loss = F.cross_entropy(logits, labels[chosen], label_smoothing=SMOOTHING)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()

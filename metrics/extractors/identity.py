@@ -1,4 +1,4 @@
-"""Vectors as their own features."""
+"""Vectors that are their own features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metrics.base import Domain, Extracted, Extractor
 
 
 class IdentityExtractor(Extractor):
-    """Features of float vectors (B, D): the vectors, as float32."""
+    """Features of float vectors (B, D): the vectors themselves, as float32."""
 
     name = "identity"
     domain: ClassVar[Domain] = "vector"

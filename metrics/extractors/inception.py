@@ -11,30 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.base import Extracted, Extractor
-from metrics.extractors.images import (
-    chunk_size,
-    colour,
-    exact_arithmetic,
-    in_chunks,
-    tf1_resize,
-)
+from metrics.extractors.catalogue import INCEPTION
+from metrics.extractors.images import ChunkedExtractor, tf1_resize
 from metrics.extractors.tensors import not_this_network, state_copy
-from metrics.extractors.weights_table import INCEPTION
 
 SIZE = 299
-CHUNK = 8
+SPATIAL_CHANNELS = 7
+SPATIAL_SIDE = 17
 
 Resize = Literal["tf1", "clean"]
 
 
-class InceptionExtractor(Extractor):
+class InceptionExtractor(ChunkedExtractor):
     """Pool features (B, 2048) and unbiased logits (B, 1008) of Inception-v3 (2015-12-05).
 
-    `resize` "tf1" is the bilinear resize of TensorFlow 1 that FID began with, as torch-fidelity
-    emulates it; "clean" is the antialiased bicubic one of Parmar et al. (2022), clipped to the
-    range and not rounded. The two are different extractors: their values do not compare. Grey
-    images are repeated to three channels.
+    `resize` "tf1" is TensorFlow 1's bilinear resize of the original FID, emulated by
+    torch-fidelity; "clean" is the antialiased bicubic one of Parmar et al. (2022), clipped to the
+    range and not rounded. They are different extractors: their values do not compare. Grey images
+    are repeated to three channels.
 
     ValueError if the file `weights` does not hold this network.
     """
@@ -43,11 +37,7 @@ class InceptionExtractor(Extractor):
     has_logits = True
 
     def __init__(
-        self,
-        weights: Path,
-        *,
-        resize: Resize = "tf1",
-        device: str | torch.device = "cpu",
+        self, weights: Path, *, resize: Resize = "tf1", device: str | torch.device = "cpu"
     ) -> None:
         if resize not in ("tf1", "clean"):
             raise ValueError(f"resize is 'tf1' or 'clean', got {resize!r}")
@@ -63,17 +53,6 @@ class InceptionExtractor(Extractor):
         self.device = torch.device(device)
         self._net = _network(content, weights).to(self.device)
 
-    @torch.no_grad()
-    def __call__(self, samples: Tensor) -> Extracted:
-        """uint8 (B, 3 or 1, H, W) -> float32 on the CPU; ValueError on another dtype or shape."""
-        images = colour(samples, self.name)
-        with exact_arithmetic():
-            features = in_chunks(self._features, images, chunk_size(self.device, CHUNK))
-            if not self.has_logits:
-                return Extracted(features, None)
-            logits = features.to(self.device) @ self._net.fc.weight.T
-        return Extracted(features, logits.cpu())
-
     def _features(self, images: Tensor) -> Tensor:
         if self.resize == "tf1":
             x = tf1_resize(images.to(self.device).float(), SIZE)
@@ -81,9 +60,45 @@ class InceptionExtractor(Extractor):
             x = clean_resize(images).to(self.device)
         return self._extract((x - 128) / 128)
 
+    def _logits(self, features: Tensor) -> Tensor | None:
+        logits: Tensor = features.to(self.device) @ self._net.fc.weight.T
+        return logits.cpu()
+
     def _extract(self, x: Tensor) -> Tensor:
-        """Images scaled to [-1, 1] (B, 3, 299, 299) -> features (B, dim)."""
-        return _pool_features(self._net, x)
+        """Images scaled to [-1, 1] (B, 3, 299, 299) -> features (B, dim).
+
+        The network's own `forward` would resize again, which "clean" must not.
+        """
+        for name in BLOCKS:
+            x = getattr(self._net, name)(x)
+        return x.flatten(1)
+
+
+class InceptionSpatialExtractor(InceptionExtractor):
+    """Unpooled features (B, 2023) of Inception-v3, in which the Frechet distance is sFID.
+
+    Nash et al. (2021), section 5. The first 7 channels of the 1x1 branch of the third 17x17 block
+    ("mixed_6/conv" of the published graph), as in ADM's evaluator, with the resize of TensorFlow 1.
+    There are no logits. Errors as `InceptionExtractor`.
+    """
+
+    dim = SPATIAL_CHANNELS * SPATIAL_SIDE * SPATIAL_SIDE
+    has_logits = False
+
+    def __init__(self, weights: Path, *, device: str | torch.device = "cpu") -> None:
+        super().__init__(weights, resize="tf1", device=device)
+        self.name = "inception-spatial"
+        about = f"{self.hash} Mixed_6d.branch1x1[:, :{SPATIAL_CHANNELS}]"
+        self.hash = hashlib.sha256(about.encode()).hexdigest()
+
+    def _logits(self, features: Tensor) -> None:
+        return None
+
+    def _extract(self, x: Tensor) -> Tensor:
+        for name in BLOCKS[: BLOCKS.index("Mixed_6d")]:
+            x = getattr(self._net, name)(x)
+        branch: Tensor = self._net.Mixed_6d.branch1x1(x)
+        return branch[:, :SPATIAL_CHANNELS].flatten(1)
 
 
 def clean_resize(images: Tensor) -> Tensor:
@@ -97,7 +112,7 @@ def clean_resize(images: Tensor) -> Tensor:
 
 
 def _network(content: bytes, path: Path) -> Any:
-    """Build the network as torch-fidelity does; the file itself can only hold tensors."""
+    """torch-fidelity's network, from a copy of the file that holds tensors only."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     copy = state_copy(content, path, INCEPTION)
@@ -114,18 +129,4 @@ BLOCKS = (
     "Conv2d_4a_3x3", "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b",
     "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool",
 )  # fmt: skip
-
-
-def blocks(until: str = "") -> tuple[str, ...]:
-    """Names of the network's blocks in their order, those before `until` if that is given."""
-    return BLOCKS[: BLOCKS.index(until)] if until else BLOCKS
-
-
-def _pool_features(net: Any, x: Tensor) -> Tensor:
-    """Images scaled to [-1, 1] (B, 3, 299, 299) -> (B, 2048).
-
-    The network's own `forward` resizes inside, which "clean" must not.
-    """
-    for name in blocks():
-        x = getattr(net, name)(x)
-    return x.flatten(1)
+"""The network's blocks in their order."""

@@ -1,9 +1,10 @@
-"""Files of weights read as tensors only, and taken by name and shape."""
+"""Files of weights: read as tensors only, taken by name and shape, hashed."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import safetensors
@@ -11,44 +12,46 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from metrics.extractors.catalogue import WeightsFile
 from metrics.extractors.torchscript import is_torchscript, read_torchscript
-from metrics.extractors.weights_table import WeightsFile
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """The tensors of a .safetensors file, a plain state dict or a TorchScript archive, on the CPU.
 
-    Of a TorchScript archive only those whose names begin with `prefix` are read. No code in the
-    file is run. ValueError, naming the file, if it holds anything else.
+    From a TorchScript archive only names that begin with `prefix` are read. No code in the file is
+    run. A ValueError names the file if it holds anything else.
     """
     try:
         if not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         if path.suffix == ".safetensors":
             loaded: object = safetensors.torch.load_file(path)
         elif is_torchscript(path):
             loaded = read_torchscript(path, prefix)
         else:
             loaded = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # hostile bytes fail in any way, and all mean the same
+    except Exception as error:  # damaged or hostile files raise errors of any type
         raise ValueError(f"{path} does not hold the weights of a network") from error
     if not isinstance(loaded, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
     ):
-        raise ValueError(f"{path} does not hold the weights of a network: it is no dictionary")
+        raise ValueError(
+            f"{path} does not hold the weights of a network: it is not a dictionary of tensors"
+        )
     return loaded
 
 
 def state_copy(content: bytes, path: Path, wanted: WeightsFile) -> io.BytesIO:
-    """A state dict's tensors in a file of our own, for libraries that unpickle what they are given.
+    """The tensors of a state dict, saved again, for libraries that unpickle files without checks.
 
-    ValueError, naming `path`, if the content is anything else or a number is not finite.
+    A ValueError names `path` if the content is anything else or a number is not finite.
     """
     copy = io.BytesIO()
     try:
         loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         finite = all(bool(tensor.isfinite().all()) for tensor in loaded.values())
-    except Exception as error:  # hostile bytes fail in any way, and all mean the same
+    except Exception as error:  # damaged or hostile files raise errors of any type
         raise not_this_network(path, wanted) from error
     if not finite:
         raise ValueError(
@@ -60,15 +63,24 @@ def state_copy(content: bytes, path: Path, wanted: WeightsFile) -> io.BytesIO:
 
 
 def not_this_network(path: Path, wanted: WeightsFile) -> ValueError:
-    """The error about a file that holds something else."""
+    """The error for a file that does not hold the wanted network."""
     return ValueError(
         f"{path} does not hold the weights of this network ({wanted.hash_words} in the published "
         "file): remove it and fetch it again"
     )
 
 
+def weights_digest(about: str, weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, and of the preprocessing `about`."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class Weights:
-    """Tensors of a file, taken one by one; every ValueError says what is wrong with the file."""
+    """Tensors of a file, taken one by one; each ValueError names the file and its fault."""
 
     def __init__(self, tensors: dict[str, Tensor], path: Path) -> None:
         self._left = dict(tensors)
@@ -78,7 +90,7 @@ class Weights:
         return name in self._left
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor that has to be there."""
+        """The shape of a tensor; ValueError if there is none of this name."""
         return tuple(self._peek(name).shape)
 
     def take(self, name: str, *shape: int) -> Tensor:
@@ -93,13 +105,13 @@ class Weights:
         return taken
 
     def finish(self, ignored: Iterable[str] = ()) -> None:
-        """ValueError if tensors are left whose names do not begin with one of `ignored`."""
+        """ValueError if tensors remain whose names do not begin with one of `ignored`."""
         left = [name for name in self._left if not name.startswith(tuple(ignored))]
         if left:
             raise self.refusal(f"it also holds {left[0]}" + (", ..." if len(left) > 1 else ""))
 
     def refusal(self, why: str) -> ValueError:
-        """The error that says that the file is of another network."""
+        """The error for a file that holds another network."""
         return ValueError(f"{self._path} does not hold the weights of this network: {why}")
 
     def _peek(self, name: str) -> Tensor:

@@ -1,8 +1,8 @@
-"""Tensors out of a TorchScript archive, without the program that it holds.
+"""Reads the tensors of a TorchScript archive without running the program in it.
 
-The archive is a zip: `<top>/data.pkl` describes a tree of modules, `<top>/data/<key>` are the
-numbers. `torch.jit.load` would build the modules and compile their code; here the tree is read by
-an unpickler that knows tensors and nameless containers only.
+The archive is a zip: `<top>/data.pkl` describes a tree of modules, `<top>/data/<key>` hold the
+numbers. `torch.jit.load` would build the modules and compile their code. Here an unpickler reads
+the tree that knows only tensors and generic containers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MOST_VISITS = 1_000_000
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a zip that holds code beside its tensors."""
+    """Whether a file is a zip that holds code next to its tensors."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -48,8 +48,8 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """The parameters and buffers whose names begin with `prefix`, by their names in the module.
 
-    ValueError if the archive is damaged or its tree holds anything but modules, plain values and
-    tensors. Nothing of the archive is executed.
+    ValueError if the archive is damaged or its tree holds anything except modules, plain values and
+    tensors. Nothing in the archive is executed.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -61,7 +61,7 @@ def read_torchscript(path: Path, prefix: str = "") -> dict[str, Tensor]:
             walk = _walk(tree, "", 0, count(1))
             found = {name: t for name, t in walk if name.startswith(prefix)}
             return {name: _read(archive, top, tensor) for name, tensor in found.items()}
-    # A hostile pickle fails in many ways; all of them mean the same.
+    # A hostile pickle may raise any of these.
     except (
         ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
         RecursionError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
@@ -78,7 +78,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A tensor that is described and not yet read."""
+    """The description of a tensor whose numbers are not read yet."""
 
     storage: _Storage
     offset: int
@@ -87,7 +87,7 @@ class _Stored:
 
 
 class _Node:
-    """Stands for an object of any class: a dictionary of its attributes."""
+    """Replaces an object of any class: holds its attributes."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
@@ -113,11 +113,11 @@ def _whole(numbers: object) -> tuple[int, ...]:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Ours for the few names that such archives use; the archive's own are never imported."""
+        """Replacements for the few names in such archives; nothing is imported by name."""
         if module == "__torch__" or module.startswith("__torch__."):
             return _Node
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            # A new function each time: a pickle may set attributes of what it is handed.
+            # A new function each time, since a pickle may set attributes of it.
             return lambda *described: _tensor(*described)
         if module == "torch.jit._pickle":  # typed lists and dictionaries
             return lambda value, *_: value
@@ -128,10 +128,10 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}"[:100])
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """('storage', type, key, device, numbers) -> where the numbers lie."""
+        """('storage', type, key, device, numbers) -> the file of the numbers."""
         kind, dtype, key = pid[:3]
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
-            raise pickle.UnpicklingError("a storage is not described as one")
+            raise pickle.UnpicklingError("the description of a storage is invalid")
         return _Storage(dtype, key)
 
 
@@ -140,8 +140,8 @@ def _walk(
 ) -> Iterator[tuple[str, _Stored]]:
     if depth > _DEEPEST:
         raise ValueError("its modules are nested too deeply")
-    if next(visits) > _MOST_VISITS:  # parts that are shared are visited as often as they occur
-        raise ValueError("its modules unfold into too many")
+    if next(visits) > _MOST_VISITS:  # shared parts are visited each time
+        raise ValueError("it has too many modules")
     if isinstance(node, _Stored):
         yield name, node
     elif isinstance(node, _Node):
@@ -154,13 +154,13 @@ def _walk(
 def _read(archive: zipfile.ZipFile, top: str, stored: _Stored) -> Tensor:
     dtype = stored.storage.dtype
     entry = archive.getinfo(f"{top}/data/{stored.storage.key}")
-    if entry.compress_type != zipfile.ZIP_STORED:  # of no real one, and it may unfold into any size
+    if entry.compress_type != zipfile.ZIP_STORED:  # never in real archives; a zip bomb
         raise ValueError("its tensors are compressed")
     content = bytearray(archive.read(entry))
     if not prod(stored.size):
         return torch.empty(stored.size, dtype=dtype)
     if len(stored.size) != len(stored.stride):
-        raise ValueError("a tensor has another number of strides than dimensions")
+        raise ValueError("a tensor has a wrong number of strides")
     numbers = torch.frombuffer(content, dtype=dtype)
-    # as_strided refuses what reaches beyond the storage.
+    # as_strided refuses to read beyond the storage.
     return torch.as_strided(numbers, stored.size, stored.stride, stored.offset)

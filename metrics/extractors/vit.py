@@ -1,8 +1,8 @@
-"""Vision transformers with a class token, built from the weights that a file holds.
+"""Vision transformers with a class token, built from the weights in a file.
 
 Dosovitskiy et al. (2021); layer scale as in Touvron et al. (2021), CaiT, equation 4; gated
-feed-forward as in Shazeer (2020), GLU Variants. The two makers that serve here, DINOv2 and CLIP,
-name their weights differently and differ in a handful of choices, which `VisionTransformer` lists.
+feed-forward as in Shazeer (2020), GLU Variants. DINOv2 and CLIP name their weights differently and
+differ in a few choices, which are the fields of `VisionTransformer`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def swiglu(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Block:
-    """Attention and feed-forward, each on normalised tokens and added; scales (D,) or None."""
+    """Attention and feed-forward, each with normalisation and residual; scales (D,) or None."""
 
     norm1: Pair
     qkv: Pair
@@ -53,9 +53,9 @@ class Block:
 class VisionTransformer:
     """Square images (B, 3, S, S), normalised as the network was trained -> (B, D) or (B, E).
 
-    `patch` (D, 3, P, P) with its bias or None; `token` (D,) goes before the patches, `positions`
-    (1 + (S / P)^2, D) are added; `pre` normalises before the blocks, `post` the class token after
-    them; `projection` (D, E).
+    `patch` (D, 3, P, P) embeds the patches; `token` (D,) is put before them, `positions`
+    (1 + (S / P)^2, D) are added. `pre` normalises before the blocks, `post` the class token after
+    them; `projection` is (D, E).
     """
 
     patch: Tensor
@@ -76,7 +76,7 @@ class VisionTransformer:
 
     @property
     def side(self) -> int:
-        """S, the images' side in pixels."""
+        """S, the side of the images in pixels."""
         return math.isqrt(len(self.positions) - 1) * self.patch.shape[-1]
 
     def to(self, device: torch.device) -> VisionTransformer:
@@ -84,12 +84,12 @@ class VisionTransformer:
         return moved(self, device)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All weights by names of their places."""
+        """All weights, by their path in the network."""
         return dict(_named(self, ""))
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, 3, S, S) float32 -> (B, D), or (B, E) where there is a projection."""
+        """(B, 3, S, S) float32 -> (B, D), or (B, E) with a projection."""
         x = F.conv2d(x, self.patch, self.patch_bias, stride=self.patch.shape[-1])
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(len(x), 1, -1), x], dim=1) + self.positions
@@ -117,7 +117,7 @@ def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def moved(part: T, device: torch.device) -> T:
-    """A copy of a dataclass, a tuple or a tensor, with every tensor in it on the device."""
+    """A copy of a network, a block, a tuple or a tensor, with all tensors on the device."""
     found: object = part
     if isinstance(part, Tensor):
         found = part.to(device)

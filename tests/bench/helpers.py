@@ -12,7 +12,7 @@ import torch
 from bench.cli import app as cli
 from bench.data.find import find_dataset
 from bench.experiment.rows import read_rows
-from bench.training.runs import make_card, parse_overrides
+from bench.training.card import make_card, parse_overrides
 
 TINY = ("train.iterations=12", "train.batch=8", "net.width=8", "net.blocks=1")
 TINY_IMAGES = ("train.iterations=2", "train.batch=4", "net.channels=8", "net.channel_mult=[1,1]")

@@ -11,7 +11,7 @@ from bench.evaluation.prepare import prepare
 from bench.experiment.place import Experiment
 from bench.experiment.rows import read_rows
 from bench.sweep.cells import expand
-from bench.sweep.execute import sweep
+from bench.sweep.run import sweep
 from bench.system.devices import make_fabric
 from bench.training.run import load_nets, open_run
 from bench.training.study import Trainer, train_run

@@ -14,8 +14,8 @@ from bench.data import Modes1d
 from bench.experiment.place import Experiment
 from bench.sweep.generate import generate
 from bench.system.devices import make_fabric
+from bench.training.card import make_card
 from bench.training.run import load_nets, open_run
-from bench.training.runs import make_card
 from bench.training.study import Trainer, train_run
 from methods import Guidance
 

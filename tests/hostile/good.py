@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import torch
 
-from bench.evaluation.archive import to_arrays
+from bench.evaluation.cache import to_arrays
 from metrics.base import SampleSet
 from metrics.memo import content_digest
 from tests.bench.data.makers import edm_files, idx_files, image_tree, imagenet_files, old_pickle

@@ -3,26 +3,26 @@
 | where a file comes from | read by | readers here |
 |---|---|---|
 | suite (TOML) | bench/suite.py | suite |
-| run.json of a run | bench/runs.py | run card |
+| run.json of a run | bench/training/card.py | run card |
 | model.safetensors, also as init, teacher, null branch | bench/checkpoint.py, sources.py, \
-second_network.py | weights, weights checked, init file, null file |
+second_network.py | weights, init file, null file |
 | state.safetensors, log.jsonl of a run | bench/checkpoint.py, train_log.py | state, log |
 | rows of cells and of inversions (JSON) | bench/store.py, inversion/store.py | row, inversion row |
 | results and trials of the tuner (JSON) | bench/tuning/store.py | tuned, trial |
-| pictures within rows (PNG in base64) | bench/report/grids.py | picture in a row |
-| published.csv | bench/report/published.py | published numbers |
+| pictures within rows (PNG in base64) | bench/report/figures/grids.py | picture in a row |
+| published.csv | bench/report/numbers/published.py | published numbers |
 | an older report's page | bench/report/__init__.py | older page |
 | samples: folder, ZIP, npz, their card | bench/images_in.py, sample_card.py | sample ... |
 | samples that are to be gone on with | bench/images_out.py | output ... |
 | classes of samples (.npy, text) | bench/evaluating/sides.py | labels ... |
-| statistics (npz, EDM2's pickles) | bench/statistics/read.py | statistics ... |
+| statistics (npz, EDM2's pickles) | bench/evaluation/statistics_files.py | statistics ... |
 | checkpoints to import (.pkl, .pt, .safetensors) | bench/importing/ | import ... |
 | data sources: folder, tar, zip and all forms within | bench/data/trees.py, decode.py, \
 batches.py, arrays.py, sources/ | source ... |
 | prepared data: card, stamp, arrays | bench/data/card.py, prepared.py | prepared ... |
 | images to invert and edit | bench/inversion/files.py | image to edit |
 | results/cache: sample sets, results, classifiers | metrics/archive.py, cache.py, \
-extractors/weights.py | cached ... |
+extractors/training.py | cached ... |
 | weights of extractors | metrics/extractors/tensors.py, torchscript.py | extractor ... |
 
 Not readers of files of others: `--plugin` runs the file that the user names, which is its purpose;
@@ -50,27 +50,27 @@ from bench.data.samples.write import first_missing
 from bench.data.sources import find_source as find_form
 from bench.data.trees import open_tree
 from bench.evaluation.cache import _load as load_cached
-from bench.evaluation.statistics.read import is_statistics, read_statistics
+from bench.evaluation.statistics_files import is_statistics, read_statistics
 from bench.experiment.inversion_rows import read_inversion
 from bench.experiment.place import Experiment
 from bench.experiment.rows import read_row
 from bench.experiment.suite import read_suite
-from bench.inversion.files import read_images
+from bench.inversion.find import read_images
 from bench.report.build import _figures_of
 from bench.report.figures.grids import strip_pixels
 from bench.report.numbers.published import read_published
 from bench.system import files
 from bench.system.errors import UserError
-from bench.training.checkpoint import check_weights, load_state, load_weights
+from bench.training.card import read_card
+from bench.training.checkpoint import load_state, load_weights
 from bench.training.extra_network import find_extra_network
 from bench.training.importing.source import read_source
 from bench.training.initial import find_weights
 from bench.training.log import Log
-from bench.training.runs import read_card
 from bench.tuning.store import read_result, read_trials
 from methods.spec import DataSpec
+from metrics.extractors.catalogue import ALEXNET
 from metrics.extractors.tensors import read_tensors, state_copy
-from metrics.extractors.weights_table import ALEXNET
 from tests.hostile import makers
 
 SAMPLES = SampleCard(
@@ -162,7 +162,6 @@ READERS: dict[str, Reader] = {
     "suite": Reader("x.toml", lambda p: read_suite(str(p))),
     "run card": Reader("run.json", lambda p: read_card(p.parent)),
     "weights": Reader("model.safetensors", load_weights),
-    "weights checked": Reader("model.safetensors", check_weights),
     "init file": Reader(
         "x.safetensors", lambda p: find_weights("--init-from", str(p), experiment(p))
     ),
@@ -175,7 +174,7 @@ READERS: dict[str, Reader] = {
     "inversion row": Reader("x.json", read_inversion),
     "tuned": Reader("r.json", read_result),
     "trial": Reader(
-        "tuned/r/cfg/k/0000.json", lambda p: read_trials(p.parents[3], "r", "cfg", "k")
+        "tuned/r/cfg/k/0000.json", lambda p: read_trials(p.parent)
     ),
     # What a figure raises becomes its sentence on the page.
     "picture in a row": Reader("x.png", picture_in_row, refusals=ANY),

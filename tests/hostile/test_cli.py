@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from bench.data.card import CARD, LABELS
 from bench.data.find import find_dataset
 from bench.experiment.rows import write_row
+from bench.training.card import WEIGHTS, make_method, write_card
 from bench.training.checkpoint import save_weights
-from bench.training.runs import WEIGHTS, make_method, write_card
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.helpers import bench, contents, tiny_card
 from tests.bench.report.factory import row, value

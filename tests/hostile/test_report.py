@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from bench.experiment.inversion_rows import EditGrid, InversionRow, Pair, Score, Share
 from bench.experiment.rows import Row
-from bench.report import build, write_report
+from bench.report import build
+from bench.report.build import write_report
 from bench.system.errors import UserError
 from tests.bench.report.factory import demo, images, row, value
 from tests.hostile.values import BAD, MARKUP, broken
@@ -117,7 +118,7 @@ def check_page(path: Path) -> Page:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
-def test_text_of_rows_is_text_on_the_page(tmp_path, tables_only, text):
+def test_text_of_rows_is_escaped_on_the_page(tmp_path, tables_only, text):
     note = {f"{text}n": f"{text}o"}
     found = write_report(
         rows_of(text), tmp_path / "r", published=None, note=note, inversions=inversions_of(text)
@@ -182,7 +183,7 @@ def test_numbers_in_csv_stay_numbers(tmp_path, tables_only):
     assert (record["guidance"], record["value"]) == ("-2.5", "-0.001")
 
 
-def test_figures_of_any_names_are_drawn_below_the_report(tmp_path):
+def test_figures_of_any_name_are_written_inside_the_report(tmp_path):
     text = f"{MARKUP}$\\frac{{../../evil"
     found = write_report(
         rows_of(text), tmp_path / "r", published=None, inversions=inversions_of(text)
@@ -218,7 +219,7 @@ def test_rows_of_any_values_are_refused_or_reported(data):
 
 @settings(max_examples=max(4, settings().max_examples // 15))
 @given(st.data())
-def test_previews_of_any_values_cost_their_figure_alone(data):
+def test_bad_previews_cost_only_their_figure(data):
     whole = json.loads(next(r for r in demo() if r.preview is not None).model_dump_json())
     other = next(r for r in ROWS if r["preview"])
     tree = data.draw(st.sampled_from([whole, other]))

@@ -1,4 +1,4 @@
-"""Sample sets made by hand."""
+"""Sample sets and a stub of an extractor."""
 
 import numpy as np
 import torch

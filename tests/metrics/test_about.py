@@ -13,7 +13,7 @@ from metrics.registry import register
 from metrics.tilt import at_guidance
 from tests.metrics.helpers import Stub, uint8_images, vectors
 
-# Written down apart from the metrics: in this order tables show them, the others by name after.
+# The order in tables, repeated here as the expected one; metrics without an order go by name.
 ORDER = (
     *("fd", "fd_corrected", "kid", "precision_k3", "precision_k5_strict", "recall_k3"),
     *("recall_k5_strict", "density_k3", "density_k5_strict", "coverage_k3", "coverage_k5_strict"),
@@ -31,7 +31,7 @@ def ours(**facts):
     return {n for n, a in found.items() if all(getattr(a, k) == v for k, v in facts.items())}
 
 
-def test_built_in_metrics_state_what_tables_and_figures_of_them_need():
+def test_built_in_metrics_state_the_facts_that_reports_need():
     assert tuple(sorted(ORDER, key=lambda n: (METRICS[n].about.order, n))) == ORDER
     assert ours(standing="headline") == HEADLINES
     assert ours(standing="shown") == SHOWN
@@ -60,7 +60,7 @@ def test_built_in_metrics_state_what_tables_and_figures_of_them_need():
         ({"order": -1}, "greater than or equal to 0"),
     ],
 )
-def test_facts_that_cannot_be_are_refused_where_they_are_written(facts, message):
+def test_contradicting_facts_are_refused_at_definition(facts, message):
     with pytest.raises(ValidationError, match=message):
         About(**facts)
 
@@ -68,14 +68,14 @@ def test_facts_that_cannot_be_are_refused_where_they_are_written(facts, message)
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"direction": "down"}, "direction is 'down'; it is one of lower, higher, none"),
-        ({"about": {"order": 1}}, r"it is an About\(\.\.\.\), from metrics\.about"),
+        ({"direction": "down"}, "direction is 'down', not one of lower, higher, none"),
+        ({"about": {"order": 1}}, r"not an About\(\.\.\.\) of metrics\.about"),
         ({"direction": "none", "about": About(standing="headline")}, "needs a direction"),
         ({"direction": "none", "about": About(lead=1)}, "needs a direction"),
-        ({"about": About(against="recall_k3")}, "of which higher is better"),
+        ({"about": About(against="recall_k3")}, "requires direction 'higher'"),
     ],
 )
-def test_a_metric_whose_facts_do_not_agree_is_not_registered(attributes, message):
+def test_metric_with_contradicting_facts_is_not_registered(attributes, message):
     body = {
         **{"name": "wrong", "label": "Wrong", "summary": "a wrong metric", "direction": "lower"},
         **{"compute": lambda self, *, real, fake, extractor: 0.0},
@@ -89,7 +89,7 @@ def test_a_metric_whose_facts_do_not_agree_is_not_registered(attributes, message
 def image_sets():
     for seed in (0, 1):
         accumulator = Accumulator({"stub": Stub()}, NEEDS)
-        # Kept small and in colour, so that every ratio has something to divide by.
+        # Small images in colour, so that no ratio divides by 0.
         accumulator.update(uint8_images(60, (3, 4, 4), seed), torch.arange(60) % 2)
         yield accumulator.finish()
 

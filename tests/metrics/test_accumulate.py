@@ -37,7 +37,7 @@ def test_every_batch_passes_each_extractor_once():
     assert samples.labels.dtype == np.int64
 
 
-def test_split_into_batches_changes_nothing():
+def test_split_into_batches_does_not_change_the_result():
     images, labels = uint8_images(30), torch.arange(30)
     whole, _ = accumulated(images, labels, [30])
     parts, _ = accumulated(images, labels, [1, 0, 28, 1])
@@ -91,7 +91,7 @@ def test_non_finite_features_are_refused(bad):
 
 def test_refusals():
     images = uint8_images(3)
-    with pytest.raises(ValueError, match=r"unknown needs \['moment'\]; there are features"):
+    with pytest.raises(ValueError, match=r"unknown needs \['moment'\]; known are features"):
         Accumulator({}, ["moment"])
     accumulator = Accumulator({"stub": Stub()}, ALL)
     with pytest.raises(ValueError, match="no samples"):
@@ -107,5 +107,5 @@ def test_refusals():
         Accumulator({}, ["pixels"]).update(torch.zeros(2, 3), np.zeros(2, int))
     wrong = Stub()
     wrong.dim = 5
-    with pytest.raises(ValueError, match=r"gave features \(3, 2\) for 3 samples, not \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"returned features \(3, 2\) for 3 samples, not \(3, 5\)"):
         Accumulator({"stub": wrong}, []).update(images, np.zeros(3, int))

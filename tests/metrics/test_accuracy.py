@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metrics.accuracy import ClassAccuracy, accuracy
+from metrics.accuracy import ClassAccuracy, recognised
 from metrics.base import SampleSet
 from metrics.extractors.identity import IdentityExtractor
 
@@ -12,9 +12,9 @@ LABELS = np.array([0, 1, 0, 0])
 
 
 def test_share_of_agreeing_rows():
-    assert accuracy(LOGITS, LABELS) == 0.75
-    assert accuracy(LOGITS, LOGITS.argmax(1)) == 1.0
-    assert accuracy(LOGITS, (LOGITS.argmax(1) + 1) % 3) == 0.0
+    assert recognised(LOGITS, LABELS).mean() == 0.75
+    assert recognised(LOGITS, LOGITS.argmax(1)).mean() == 1.0
+    assert recognised(LOGITS, (LOGITS.argmax(1) + 1) % 3).mean() == 0.0
 
 
 def test_metric_uses_the_generated_labels_only():
@@ -24,7 +24,7 @@ def test_metric_uses_the_generated_labels_only():
     assert found.value == 0.75
     assert found.se == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
     assert (found.low, found.high) == pytest.approx((0.3006, 0.9544), abs=1e-4)
-    # Four groups of one sample each: only without the one that is wrong all are right.
+    # Four groups of one sample each: all are right only without the wrong one.
     assert sorted(found.replicates) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1.0])
     with pytest.raises(ValueError, match="no logits of extractor 'd'"):
         ClassAccuracy().compute(real=real, fake=fake, extractor="d")
@@ -33,7 +33,7 @@ def test_metric_uses_the_generated_labels_only():
 @pytest.mark.parametrize("labels", [LABELS + 3, LABELS - 1, LABELS[:3], LABELS[:0]])
 def test_refuses_labels_that_do_not_fit(labels):
     with pytest.raises(ValueError, match="labels"):
-        accuracy(LOGITS, labels)
+        recognised(LOGITS, labels)
 
 
 def test_supports_only_classifiers_of_the_data():

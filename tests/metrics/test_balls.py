@@ -35,7 +35,7 @@ def made(name):
         fake[::2] = fake[0]
         real[:9] = fake[1]
     elif name == "tight clusters":
-        # Float32 products tell no two rows of a cluster apart.
+        # Float32 products cannot distinguish rows of a cluster.
         centres = 10 * rng.normal(size=(3, D))
         real, fake = (centres[np.arange(len(x)) % 3] + 1e-4 * x for x in (real, fake))
         fake[::5] = real[:M:5]
@@ -86,7 +86,7 @@ def test_equal_to_brute_force_for_all_block_sizes(name, k):
         in_fake = compare(across, fake_radii[None])
         results = [ours(real, fake, k, closed, block) for block in BLOCKS]
         for real_found, fake_found, found in results:
-            # The reference adds the squares in another order.
+            # The reference sums the squares in another order.
             np.testing.assert_allclose(real_found, real_radii, rtol=1e-14)
             np.testing.assert_allclose(fake_found, fake_radii, rtol=1e-14)
             assert torch.equal(real_found, results[0][0])
@@ -96,7 +96,7 @@ def test_equal_to_brute_force_for_all_block_sizes(name, k):
 
 
 def test_copies_lie_on_edges():
-    # Each fourth neighbour's copy decides between closed and open balls, 1 in k of all.
+    # Copies of k-th neighbours lie on edges: they are inside closed balls only.
     real, fake = made("half copied")
     closed, open_ = (ours(real, fake, 3, c, (64, 64))[2] for c in (True, False))
     assert closed.balls.sum() - open_.balls.sum() >= M // 2 * 0.8
@@ -116,7 +116,7 @@ def test_order_does_not_matter(block):
 
 @pytest.mark.parametrize("scale", [2.0**-140, 2.0**-60, 2.0**60, 2.0**118])
 def test_scale_does_not_matter(scale):
-    # Powers of two are exact, and the smallest leaves whole multiples of the least number.
+    # Powers of two are exact; with the smallest, features are multiples of the least float32.
     real, fake = (np.round(64 * x).astype(np.float32) for x in made("half copied"))
     *radii, found = ours(real, fake, 3, True, (64, 64))
     factor = np.float32(scale)
@@ -130,7 +130,7 @@ def test_sets_of_very_different_scale():
     real, fake = made("plain")
     found = ours(real, fake * np.float32(1e25), 3, True, (64, 64))[2]
     assert not found.balls.any()
-    # Balls so large hold all real samples or none.
+    # Such large balls hold all real samples or none.
     assert found.recalled.all() or not found.recalled.any()
 
 
@@ -148,10 +148,10 @@ def test_ambient_precision_does_not_matter():
 
 
 @pytest.mark.parametrize("name", ["half one image", "tight clusters"])
-def test_everything_is_made_where_the_features_are(name):
+def test_results_are_on_the_device_of_the_features(name):
     real, fake = made(name)
     expected = ours(real, fake, 3, True, (64, 64))[2]
-    # Whatever names no device is made elsewhere, and operations of both fail.
+    # A tensor created without a device would be on "meta", and mixing devices fails.
     with torch.device("meta"):
         found = ours(real, fake, 3, True, (64, 64))[2]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

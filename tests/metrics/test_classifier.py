@@ -48,7 +48,7 @@ def test_recognises_digits_it_has_not_seen(digits, trained):
     assert (logits.argmax(1) == labels[900:]).float().mean() >= 0.97
 
 
-def test_features_tell_worse_images_apart(digits, trained):
+def test_features_distinguish_degraded_images(digits, trained):
     images, _ = digits
     extractor = trained[0]
 
@@ -77,7 +77,7 @@ def test_features_do_not_depend_on_the_batch(digits, trained):
     assert not whole.features.requires_grad
 
 
-def test_loads_from_the_cache_what_it_trained(digits, trained):
+def test_trained_weights_are_loaded_from_the_cache(digits, trained):
     extractor, cache = trained
     images, labels = digits
     files = list(cache.iterdir())
@@ -99,7 +99,7 @@ def test_same_arguments_give_the_same_weights():
     assert quick(steps=4).hash != first.hash
 
 
-def test_cache_holds_one_file_for_each_training(tmp_path):
+def test_cache_holds_one_file_per_training(tmp_path):
     hashes = {quick(tmp_path, seed=seed).hash for seed in (0, 1, 0)}
     assert len(hashes) == len(list(tmp_path.iterdir())) == 2
 
@@ -126,7 +126,7 @@ def test_damaged_cache_is_trained_again(tmp_path, damage):
     assert path.read_bytes() == whole
 
 
-def test_size_and_colour():
+def test_size_and_colour_change_the_features():
     generator = torch.Generator()
     net = SmallCNN((1, 8, 8), 10, generator)
     assert sum(p.numel() for p in net.parameters()) == 85_066
@@ -149,13 +149,13 @@ def test_refusals():
             train_classifier(uint8_images(2), labels)
 
 
-def test_of_many_images_a_fixed_part_is_trained_on(tmp_path, monkeypatch):
+def test_fixed_subset_of_many_images_is_used_for_training(tmp_path, monkeypatch):
     images, labels = uint8_images(40), torch.arange(40) % 4
     monkeypatch.setattr(classifier, "MAX_IMAGES", 30)
     drawn = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:30].sort().values
     limited = train_classifier(images, labels, steps=3, store=ResultFiles(tmp_path))
     assert limited.hash == train_classifier(images[drawn], labels[drawn], steps=3).hash
-    # What was not drawn is not looked at, not even for the cache.
+    # Images that are not drawn are not read, not even for the key of the cache.
     other = images.clone()
     other[sorted(set(range(40)) - set(drawn.tolist()))] = 0
     assert (

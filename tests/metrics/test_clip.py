@@ -24,7 +24,7 @@ def _small_is_published(monkeypatch):
 
 
 class Model(nn.Module):
-    """A small image tower of torch-fidelity's CLIP beside something of a text tower."""
+    """A small image tower of torch-fidelity's CLIP with parts of a text tower."""
 
     def __init__(self):
         super().__init__()
@@ -64,16 +64,16 @@ def weights(state, tmp_path):
 
 @pytest.fixture(scope="module")
 def archive(model, tmp_path_factory):
-    """The model traced, as OpenAI published theirs."""
+    """The traced model, the published format of OpenAI."""
     path = tmp_path_factory.mktemp("clip") / "traced.pt"
     with warnings.catch_warnings():
-        # Tracing is deprecated; files made by it are not.
+        # Tracing is deprecated; files of traced models are not.
         warnings.simplefilter("ignore")
         torch.jit.trace(model, torch.zeros(1, 3, 336, 336)).half().save(str(path))
     return path
 
 
-def test_equal_to_torch_fidelitys_network(model, state, tmp_path):
+def test_equals_the_network_of_torch_fidelity(model, state, tmp_path):
     net = read_clip(Weights(state, tmp_path))
     x = torch.randn(2, 3, 336, 336, generator=torch.Generator().manual_seed(1))
     expected = model(x)
@@ -83,7 +83,7 @@ def test_equal_to_torch_fidelitys_network(model, state, tmp_path):
     assert (net.width, net.side) == (128, 336)
 
 
-def test_embeddings_are_of_unit_length_and_of_the_documented_images(weights, model):
+def test_embeddings_have_unit_length_and_use_the_documented_preprocessing(weights, model):
     extractor = ClipExtractor(weights)
     images = uint8_images(3, (3, 32, 32))
     found = extractor(images)
@@ -100,8 +100,8 @@ def test_embeddings_are_of_unit_length_and_of_the_documented_images(weights, mod
     expected = model(x)
     expected = expected / expected.norm(dim=1, keepdim=True)
     torch.testing.assert_close(found.features, expected, rtol=0, atol=1e-5)
-    # Chunks of CHUNK images: the third came alone.
-    assert clip.CHUNK < 3
+    # The third image is a chunk of its own.
+    assert ClipExtractor.cpu_chunk < 3
     torch.testing.assert_close(
         extractor(images[1:]).features, found.features[1:], rtol=0, atol=1e-5
     )
@@ -109,7 +109,7 @@ def test_embeddings_are_of_unit_length_and_of_the_documented_images(weights, mod
         extractor(images.float())
 
 
-def test_the_published_archive_is_read_without_its_code(archive, weights, model, monkeypatch):
+def test_published_archive_is_read_without_its_code(archive, weights, model, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", None)
     monkeypatch.setattr(torch._C, "import_ir_module", None)
     read = read_torchscript(archive, "visual.")
@@ -122,7 +122,7 @@ def test_the_published_archive_is_read_without_its_code(archive, weights, model,
     assert re.fullmatch("[0-9a-f]{64}", extractor.hash)
 
 
-def test_the_hash_changes_with_weights_and_resize(weights, state, tmp_path, monkeypatch):
+def test_hash_changes_with_weights_and_resize(weights, state, tmp_path, monkeypatch):
     extractor = ClipExtractor(weights)
     state["visual.proj"][0, 0] += 0.25
     safetensors.torch.save_file(state, tmp_path / "changed.safetensors")
@@ -131,7 +131,7 @@ def test_the_hash_changes_with_weights_and_resize(weights, state, tmp_path, monk
     assert ClipExtractor(weights).hash != extractor.hash
 
 
-def test_cmmd_takes_it(weights):
+def test_cmmd_accepts_the_extractor(weights):
     extractor = ClipExtractor(weights)
     assert (extractor.name, extractor.dim) == ("clip", 96)
     assert ClipMmd().supports(domain="image", extractor=extractor, exact=None) is None

@@ -33,12 +33,12 @@ def cmmd(real, fake):
 def test_agrees_with_sums_over_pairs(sizes):
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(sizes[0], 20)), rng.normal(size=(sizes[1], 20)) + 0.5
-    # Unit vectors in float32 err by 1e-7 in a distance of which the kernel takes 1/200.
+    # Float32 unit vectors have errors of 1e-7 in a distance that the kernel divides by 200.
     assert cmmd(real, fake).value == pytest.approx(direct(real, fake), abs=1e-9)
 
 
 def test_two_directions():
-    # All at e1 against all at e2: |x - y|^2 = 2, so 2 - 2 exp(-2 / 200). Lengths do not count.
+    # All at e1 against all at e2: |x - y|^2 = 2, so 2 - 2 exp(-2 / 200). Lengths do not matter.
     real = np.array([[1.0, 0], [7.0, 0], [2.0, 0]])
     fake = np.array([[0, 3.0], [0, 1.0]])
     expected = 2 - 2 * np.exp(-0.01)
@@ -53,7 +53,7 @@ def test_error_is_the_sampling_deviation():
     real = rng.normal(size=(1000, 6)) + 1
     found = [cmmd(real, rng.normal(size=(150, 6)) + np.arange(6) / 3) for _ in range(100)]
     spread = np.std([f.value for f in found])
-    # 100 draws know a deviation to 7%.
+    # A deviation of 100 draws has an error of 7%.
     assert np.mean([f.fake_se for f in found]) == pytest.approx(spread, rel=0.2)
     assert np.mean([jackknife(f.replicates, f.value).se for f in found]) == pytest.approx(
         spread, rel=0.2
@@ -67,7 +67,7 @@ def test_replicates_are_values_without_their_group():
     np.testing.assert_allclose(cmmd(real, fake).replicates, expected, atol=1e-9)
 
 
-def test_is_for_clip_alone():
+def test_other_extractors_than_clip_are_refused():
     stub = Stub()
     reason = ClipMmd().supports(domain="image", extractor=stub, exact=None)
     assert reason == "cmmd is defined for CLIP embeddings, not for those of stub"
@@ -77,6 +77,6 @@ def test_is_for_clip_alone():
     assert not ClipMmd.default
 
 
-def test_a_zero_embedding_is_refused():
+def test_zero_embedding_is_refused():
     with pytest.raises(ValueError, match="no direction"):
         cmmd(np.zeros((3, 2)), np.ones((3, 2)))

@@ -29,7 +29,7 @@ def weights(tmp_path):
 
 
 def reference(state, x, gated):
-    """The network of Oquab et al. out of torch's own layers, on normalised (B, 3, 224, 224)."""
+    """The network of Oquab et al. from torch's layers, on normalised (B, 3, 224, 224)."""
     width = state["cls_token"].shape[-1]
 
     def layer(made, name, names=("weight", "bias")):
@@ -65,7 +65,7 @@ def reference(state, x, gated):
 
 @pytest.mark.parametrize("gated", [False, True])
 @torch.no_grad()
-def test_equal_to_a_network_of_torchs_layers(gated, tmp_path):
+def test_equals_a_network_of_torch_layers(gated, tmp_path):
     state = dino_state(grid=16, gated=gated)
     net = read_dinov2(Weights(state, tmp_path))
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
@@ -83,7 +83,7 @@ def cubic(t, a=-0.75):
     return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
 
 
-def test_positions_of_smaller_images_are_sampled_at_the_published_places(tmp_path):
+def test_positions_are_resized_as_published(tmp_path):
     m, grid = 37, 16
     positions = dino_state(grid=m)["pos_embed"][0]
     resized = resized_positions(positions, grid, Weights({}, tmp_path))
@@ -95,12 +95,12 @@ def test_positions_of_smaller_images_are_sampled_at_the_published_places(tmp_pat
     square = positions[1:].double().numpy().reshape(m, m, -1)
     expected = np.einsum("ia,jb,abd->ijd", matrix, matrix, square).reshape(grid * grid, -1)
     assert torch.equal(resized[0], positions[0])
-    # torch computes places and kernel in float32.
+    # torch computes positions and kernel in float32.
     np.testing.assert_allclose(resized[1:].numpy(), expected, rtol=0, atol=2e-5)
 
 
 def test_images_are_resized_by_antialiased_bicubic_interpolation():
-    # PIL also clips between its two passes: these stay within the range.
+    # PIL also clips between its two passes; these images stay within the range.
     images = uint8_images(1, (3, 300, 260)) // 2 + 64
     x = preprocess(images.float())
     assert x.shape == (1, 3, 224, 224)
@@ -112,7 +112,7 @@ def test_images_are_resized_by_antialiased_bicubic_interpolation():
     assert float((pixels[0].clamp(0, 255) - expected).abs().max()) < 1.6
 
 
-def test_features_and_their_independence_of_the_batch(weights):
+def test_features_do_not_depend_on_the_batch(weights):
     extractor = Dinov2Extractor(weights)
     images = uint8_images(10, (3, 32, 32))
     found = extractor(images)
@@ -130,7 +130,7 @@ def test_features_and_their_independence_of_the_batch(weights):
         extractor(images.float())
 
 
-def test_the_hash_is_of_weights_and_preprocessing_not_of_the_format(weights, monkeypatch):
+def test_hash_covers_weights_and_preprocessing_but_not_the_file_format(weights, monkeypatch):
     extractor = Dinov2Extractor(weights)
     assert (extractor.name, extractor.dim, extractor.has_logits) == ("dinov2", WIDTH, False)
     assert re.fullmatch("[0-9a-f]{64}", extractor.hash)
@@ -181,7 +181,10 @@ def poison(name, value):
         (cut("blocks.0.attn.qkv.weight"), r"qkv.weight is torch.float32 \(384, 127\), not float"),
         (cut("patch_embed.proj.weight"), r"proj.weight is torch.float32 \(128, 3, 14, 13\)"),
         (cut("cls_token"), "cls_token is"),
-        (lambda state: state.update(pos_embed=state["pos_embed"][:, :-1]), "1369 positions are no"),
+        (
+            lambda state: state.update(pos_embed=state["pos_embed"][:, :-1]),
+            "1369 positions are not",
+        ),
         (lambda state: state.update({"head.weight": torch.ones(2)}), "it also holds head.weight"),
         (poison("blocks.1.mlp.fc2.weight", torch.nan), "fc2.weight has values that are not finite"),
         (poison("pos_embed", torch.inf), "pos_embed has values that are not finite"),

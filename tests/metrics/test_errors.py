@@ -14,12 +14,12 @@ from metrics.errors import (
 )
 
 
-def test_groups_of_one_class_are_equal_parts_always_the_same():
+def test_groups_of_one_class_are_equal_and_reproducible():
     groups = jackknife_groups(np.zeros(45, int))
     np.testing.assert_array_equal(np.bincount(groups), [3] * 5 + [2] * 15)
     np.testing.assert_array_equal(groups, jackknife_groups(np.ones(45, int)))
     assert sorted(jackknife_groups(np.zeros(3, int))) == [0, 1, 2]
-    # These decide which replicates belong together, now and in files written earlier.
+    # Replicates in existing files belong to these groups, so they must not change.
     np.testing.assert_array_equal(groups[:8], [2, 1, 4, 2, 7, 7, 8, 18])
 
 
@@ -34,8 +34,8 @@ def test_groups_hold_a_share_of_every_class(n):
     assert not groups.flags.writeable
 
 
-def test_classes_that_alternate_are_not_taken_for_noise():
-    # Ten classes at 0..9 without any spread: another balanced set has the same mean exactly.
+def test_alternating_classes_do_not_inflate_the_error():
+    # Ten classes at 0..9 without spread: every balanced set has exactly the same mean.
     labels = np.arange(200) % 10
     values = labels.astype(float)
 
@@ -45,7 +45,7 @@ def test_classes_that_alternate_are_not_taken_for_noise():
 
     assert error(np.arange(200) % 20) > 0.6
     assert error(jackknife_groups(labels)) == pytest.approx(0.0, abs=1e-12)
-    # Where labels are lost the error is that of independent draws.
+    # Without labels the error is that of independent draws.
     blind = error(jackknife_groups(labels * 0))
     assert blind == pytest.approx(values.std(ddof=1) / np.sqrt(200), rel=0.5)
 
@@ -65,7 +65,7 @@ def test_jackknife_removes_the_bias_of_a_variance():
 
 
 def test_unequal_groups():
-    # The mean has no bias whatever the groups are, and c/n is removed exactly.
+    # For any groups the mean has no bias, and c/n is removed exactly.
     x = np.random.default_rng(0).normal(size=47)
     groups = np.arange(47) % 20
     sizes = np.bincount(groups)
@@ -84,7 +84,7 @@ def test_jackknife_error_is_the_sampling_deviation():
         left = [x[groups != g].std() for g in range(20)]
         found.append(x.std())
         ses.append(jackknife(left, x.std(), np.bincount(groups)).se)
-    # 400 draws know the deviation to 3.5%, 1/n terms of so skewed a law are of the same size.
+    # A deviation of 400 draws has an error of 3.5%; 1/n terms of this skewed law are as large.
     assert np.sqrt(np.mean(np.square(ses))) == pytest.approx(np.std(found), rel=0.12)
 
 
@@ -96,7 +96,7 @@ def test_wilson_agrees_with_scipy(k, n, confidence):
 
 
 def test_wilson_by_hand():
-    # z^2 = 3.841459: none of ten reaches up to z^2 / (10 + z^2).
+    # z^2 = 3.841459: for 0 of 10 the upper end is z^2 / (10 + z^2).
     assert wilson(0, 10) == pytest.approx((0.0, 3.841459 / 13.841459), rel=1e-6)
     assert wilson(10, 10)[1] == 1.0
 
@@ -110,7 +110,7 @@ def test_mean_and_share():
     assert found.replicates == pytest.approx(
         [values[groups != g].mean() / 2 for g in range(20)], rel=1e-12
     )
-    # Independent values: both errors estimate the same.
+    # For independent values both errors estimate the same deviation.
     spread = jackknife(found.replicates, found.value, np.bincount(groups)).se
     assert spread == pytest.approx(found.se, rel=0.5)
     share = share_estimate(values > 0, groups)
@@ -129,14 +129,14 @@ def test_paired_difference_of_correlated_sets():
     b = mean_estimate(common + 0.1 * rng.normal(size=400), groups)
     found = paired_difference(a, b)
     assert found.value == a.value - b.value
-    # sd of the difference of two values is 0.1 sqrt 2; 20 groups know it to 16%, here 3 times that.
+    # The sd of the difference is 0.1 sqrt 2; 20 groups have an error of 16%, 3 times it is allowed.
     assert found.se == pytest.approx(0.1 * np.sqrt(2 / 400), rel=0.5)
     assert found.se < np.hypot(a.se, b.se) / 5
     assert paired_difference(a, a).se == 0.0
     assert paired_difference(found, found).value == 0.0
 
 
-def test_seed_blocks_have_the_interval_of_student():
+def test_seed_blocks_have_the_student_t_interval():
     values = [1.0, 2.0, 4.0]
     found = seeds_se(values)
     se = np.std(values, ddof=1) / np.sqrt(3)
@@ -161,5 +161,5 @@ def test_refusals():
         paired_difference(Estimate(1.0), Estimate(1.0, replicates=(1.0, 2.0)))
     with pytest.raises(ValueError, match="at least 2 finite values"):
         seeds_se([1.0])
-    with pytest.raises(ValueError, match="do not belong"):
+    with pytest.raises(ValueError, match="do not match"):
         mean_estimate(np.zeros(3), np.zeros(2, int))

@@ -13,14 +13,14 @@ from .helpers import vectors
 
 
 def features(n, dim, seed, scale=1.0):
-    # ReLU of a mixed Gaussian: correlated and skewed, as network features are.
+    # ReLU of a mixed Gaussian: correlated and skewed, like network features.
     rng = np.random.default_rng(seed)
     mix = np.random.default_rng(99).normal(size=(dim, dim)) / np.sqrt(dim)
     return np.maximum(scale * rng.normal(size=(n, dim)) @ mix + 0.2, 0).astype(np.float32)
 
 
 def sqrtm_distance(a: Moments, b: Moments) -> float:
-    # The formula of the TTUR code and clean-fid.
+    # The formula in the TTUR code and clean-fid.
     root = scipy.linalg.sqrtm(a.cov @ b.cov)
     step = a.mean - b.mean
     return float(step @ step + np.trace(a.cov) + np.trace(b.cov) - 2 * np.trace(root).real)
@@ -30,7 +30,7 @@ def sqrtm_distance(a: Moments, b: Moments) -> float:
 def test_agrees_with_torch_fidelity_and_sqrtm(dim):
     real, fake = features(900, dim, 1), features(700, dim, 2, scale=1.3)
     ours = frechet_distance(moments_of(real), moments_of(fake))
-    # float64 features, since torch-fidelity averages in the dtype it is given.
+    # float64 features, since torch-fidelity averages in the dtype of its input.
     stats = [
         fid_features_to_statistics(torch.from_numpy(x.astype(np.float64))) for x in (real, fake)
     ]
@@ -40,21 +40,21 @@ def test_agrees_with_torch_fidelity_and_sqrtm(dim):
 
 
 @pytest.mark.parametrize("power", [0, 1, 2, 4])
-def test_identical_moments_are_at_zero_for_any_spectrum(power):
-    # Flat spectra take the eigenvalues, steep ones, whose roots these would blur, the norm.
+def test_identical_moments_have_distance_zero_for_any_spectrum(power):
+    # Flat spectra use the eigenvalues; steep ones, whose roots would lose digits, the norm.
     dim = 300
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
     cov = (turn * np.arange(1.0, dim + 1) ** -power) @ turn.T
     moments = Moments(1000, np.zeros(dim), (cov + cov.T) / 2)
     assert 0 <= frechet_distance(moments, moments) <= 1e-8 * np.trace(cov)
-    # The distance to the double is (sqrt 2 - 1)^2 of the trace.
+    # The distance to twice the covariance is (sqrt 2 - 1)^2 of the trace.
     double = Moments(1000, np.zeros(dim), 2 * moments.cov)
     expected = (np.sqrt(2) - 1) ** 2 * np.trace(cov)
     assert frechet_distance(moments, double) == pytest.approx(expected, rel=1e-7)
 
 
-def test_a_covariance_of_lower_rank_on_one_side_only():
-    # Commuting: the distance is sum (sqrt a - sqrt b)^2, the second set has half the dimensions.
+def test_rank_deficient_covariance_on_one_side():
+    # They commute: the distance is sum (sqrt a - sqrt b)^2. The second has half the rank.
     dim = 40
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
     a = np.linspace(1.0, 2.0, dim)
@@ -87,7 +87,7 @@ def test_two_gaussians_that_do_not_commute():
 
 @pytest.mark.parametrize(("n", "dim"), [(500, 64), (40, 64), (40, 300), (2, 5)])
 @pytest.mark.parametrize("kept", [False, True])
-def test_identical_sets_are_at_zero(n, dim, kept):
+def test_identical_sets_have_distance_zero(n, dim, kept):
     x = features(n, dim, 3)
     moments = moments_of(x)
     given = {"real_features": x, "fake_features": x} if kept else {}
@@ -111,7 +111,7 @@ def test_fewer_samples_than_dimensions(sizes):
     expected = step @ step + sum(np.trace(m.cov) for m in moments) - 2 * nuclear
     by_features = frechet_distance(*moments, real_features=real, fake_features=fake)
     assert by_features == pytest.approx(expected, rel=1e-10)
-    # The root of a singular covariance, cut to its rank, loses no more than a few digits.
+    # The root of a singular covariance, truncated to its rank, loses only a few digits.
     assert frechet_distance(*moments) == pytest.approx(expected, rel=1e-9)
 
 
@@ -132,7 +132,7 @@ def test_shift_rotation_order_and_symmetry():
 
 
 def test_equal_gaussians_have_the_known_bias():
-    # E = (1/n1 + 1/n2) (d + d (d + 1) / 4) to first order; 40 draws leave 1.5% of noise, the
+    # E = (1/n1 + 1/n2) (d + d (d + 1) / 4) to first order. 40 draws have an error of 1.5%; the
     # second order is below 3%.
     rng = np.random.default_rng(0)
     n, dim = 500, 16
@@ -153,7 +153,7 @@ def test_collapsed_set():
 
 @pytest.mark.parametrize(("n", "dim"), [(203, 12), (45, 44), (30, 64)])
 def test_replicates_are_distances_without_their_group(n, dim):
-    # Above, at and below as many samples as dimensions.
+    # More samples than dimensions, about as many, and fewer.
     real, fake = features(150, dim, 1), features(n, dim, 2)
     labels = np.arange(n) % 3
     sets = {"real": vectors(real), "fake": vectors(fake, labels)}
@@ -172,7 +172,7 @@ def test_replicates_are_distances_without_their_group(n, dim):
 
 
 def test_error_is_the_sampling_deviation():
-    # The reference stays; the generated set is drawn again, away from the null.
+    # The reference is fixed; the generated set is drawn again, with different moments.
     rng = np.random.default_rng(0)
     real = vectors(rng.normal(size=(2000, 6)))
     found = [
@@ -181,7 +181,7 @@ def test_error_is_the_sampling_deviation():
         )
         for _ in range(150)
     ]
-    # 150 draws know a deviation to 6%, 20 groups each error to 16%.
+    # A deviation of 150 draws has an error of 6%, a standard error of 20 groups one of 16%.
     spread = np.std([f.value for f in found])
     assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.18)
 
@@ -208,7 +208,7 @@ def test_metric_takes_the_features_of_the_extractor():
         FrechetDistance().compute(**sets, extractor="other")
 
 
-def test_refuses_what_does_not_belong_together():
+def test_shapes_that_do_not_match_are_refused():
     a, b = moments_of(features(10, 3, 0)), moments_of(features(10, 4, 0))
     with pytest.raises(ValueError, match="real features have 3 dimensions, generated ones 4"):
         frechet_distance(a, b)

@@ -20,8 +20,8 @@ def compute(metric, real, fake):
 
 
 @pytest.mark.parametrize("dim", [5, 60])
-def test_is_the_mean_of_the_distances_of_the_classes(dim):
-    # Twenty samples a class: above and below as many as dimensions.
+def test_value_is_the_mean_distance_of_the_classes(dim):
+    # Twenty samples per class: more or fewer than dimensions.
     real, fake = classes(90, dim, 1), classes(60, dim, 2)
     expected = []
     for label in range(3):
@@ -35,11 +35,11 @@ def test_is_the_mean_of_the_distances_of_the_classes(dim):
     assert len(found.replicates) == 20
 
 
-def test_sees_exchanged_classes_that_the_whole_set_hides():
+def test_exchanged_classes_are_detected_unlike_by_fd():
     real, right, wrong = classes(600, 4, 1), classes(600, 4, 2), classes(600, 4, 2, (1, 2, 0))
     assert compute(FrechetDistance, real, wrong).value < 0.5
     assert compute(ClassFrechet, real, right).value < 0.5
-    # Every class is where another one belongs: 10 root 2 away.
+    # Every class is at the place of another one, 10 root 2 away.
     assert compute(ClassFrechet, real, wrong).value == pytest.approx(200, rel=0.05)
 
 
@@ -56,14 +56,14 @@ def test_error_is_the_sampling_deviation():
         compute(ClassFrechet, real, (x + 0.5, y))
         for x, y in (classes(240, 4, seed) for seed in range(1, 61))
     ]
-    # 60 draws know a deviation to 9%; the errors have 20 groups each.
+    # A deviation of 60 draws has an error of 9%; the errors have 20 groups each.
     spread = np.std([f.value for f in found])
     assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.25)
 
 
 def test_refuses_classes_that_are_too_small():
     real, fake = classes(90, 4, 1), classes(9, 4, 2)
-    with pytest.raises(ValueError, match=r"class 0 has 3 generated samples; .* needs 4"):
+    with pytest.raises(ValueError, match=r"class 0 has 3 generated samples; .* needs at least 4"):
         compute(ClassFrechet, real, fake)
     with pytest.raises(ValueError, match="class 0 has 3 real samples"):
         compute(ClassFrechet, fake, real)

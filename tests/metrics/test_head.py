@@ -47,7 +47,7 @@ def test_recognises_images_it_has_not_seen(trained):
     assert (trained[0].name, trained[0].label_logits) == ("classifier", True)
 
 
-def test_says_what_takes_long_and_only_then(trained, network):
+def test_slow_training_is_reported_and_loading_is_not(trained, network):
     extractor, cache, said = trained
     assert "300 training images" in said[0]
     assert "300 of 300" in said[-1]
@@ -88,14 +88,14 @@ def test_damaged_cache_is_trained_again(network, tmp_path):
     assert path.read_bytes() == whole
 
 
-def test_large_sets_are_thinned_out(network, monkeypatch):
+def test_large_training_sets_are_subsampled(network, monkeypatch):
     monkeypatch.setattr(module, "IMAGES", 40)
     images, labels = stripes(90, 0)
     labels[-1] = 3
     said = []
     extractor = train_head(images, labels, network=network, tell=said.append)
     assert "40 training images" in said[0]
-    # A class whose images were left out is still a class.
+    # A class whose images are not drawn still has a logit.
     assert extractor(images[:2]).logits.shape == (2, 4)
     assert train_head(images, labels, network=network).hash == extractor.hash
 

@@ -8,7 +8,7 @@ from cleanfid.resize import build_resizer
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from metrics.extractors import InceptionSpatialExtractor, Vgg16Extractor, inception
-from metrics.extractors.catalogue import ABOUT
+from metrics.extractors.catalogue import SUMMARIES
 from metrics.extractors.inception import InceptionExtractor, clean_resize
 
 from .helpers import uint8_images
@@ -136,7 +136,7 @@ def test_other_files_are_refused(tmp_path, content, capsys):
 
 def test_features_do_not_depend_on_the_batch(extractors, images, monkeypatch):
     together = extractors["tf1"](images)
-    monkeypatch.setattr(inception, "CHUNK", 2)
+    monkeypatch.setattr(InceptionExtractor, "cpu_chunk", 2)
     parts = extractors["tf1"](images)
     # Sums of thousands of products in another order, over 48 layers.
     scale = float(together.features.abs().max())
@@ -144,7 +144,7 @@ def test_features_do_not_depend_on_the_batch(extractors, images, monkeypatch):
     assert parts.logits.shape == (3, 1008)
 
 
-def test_spatial_features_are_those_of_the_branch(weights, theirs, images):
+def test_spatial_features_equal_those_of_the_branch(weights, theirs, images):
     spatial = InceptionSpatialExtractor(weights)
     seen = []
     hook = theirs.Mixed_6d.branch1x1.register_forward_hook(lambda *found: seen.append(found[2]))
@@ -156,7 +156,7 @@ def test_spatial_features_are_those_of_the_branch(weights, theirs, images):
     assert features.std() > 1e-3
     assert logits is None
     assert (spatial.name, spatial.dim) == ("inception-spatial", 2023)
-    assert ABOUT["inception-spatial"].dim == 2023
+    assert SUMMARIES["inception-spatial"].dim == 2023
     assert spatial.hash != InceptionExtractor(weights).hash
     with pytest.raises(ValueError, match="takes uint8 images"):
         spatial(images.float())

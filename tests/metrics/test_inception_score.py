@@ -83,7 +83,7 @@ def test_error_is_the_sampling_deviation():
         inception_score(logits(400, 10, seed), ordered_splits(400), groups(400))
         for seed in range(100)
     ]
-    # 100 draws know a deviation to 7%.
+    # A deviation of 100 draws has an error of 7%.
     spread = np.std([f.value for f in found])
     errors = [jackknife(f.replicates, f.value).se for f in found]
     assert np.mean(errors) == pytest.approx(spread, rel=0.2)

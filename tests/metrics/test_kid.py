@@ -31,7 +31,7 @@ def kid(real, fake):
 
 
 def direct(real, fake):
-    """Sums over pairs, each written down."""
+    """The definition, by sums over all pairs."""
     x, y = real.astype(np.float64), fake.astype(np.float64)
     xx, yy, xy = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     n, m = len(x), len(y)
@@ -64,7 +64,7 @@ def test_constant_vectors():
     assert found.fake_se == pytest.approx(0.0, abs=1e-12)
 
 
-def test_the_cubic_kernel_compares_three_moments():
+def test_cubic_kernel_compares_three_moments():
     # With D = 1: sum over j of C(3, j) (m_j - m'_j)^2 of the raw moments, on average. x = 1 or 3
     # with equal shares against x = 2: moments 2, 5, 14 against 2, 4, 8.
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def test_the_cubic_kernel_compares_three_moments():
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 4096])
-def test_blocks_change_nothing(block):
+def test_block_size_does_not_change_the_result(block):
     real, fake = features(90, 20, 1), features(61, 20, 2)
     kernel = PolynomialKernel(20)
     found = squared_mmd(real, fake, groups(90), groups(61), kernel, unbiased=True, block_rows=block)
@@ -88,7 +88,7 @@ def test_blocks_change_nothing(block):
     np.testing.assert_allclose(found.replicates, whole.replicates, atol=1e-12)
 
 
-def test_order_and_rotation_change_nothing():
+def test_order_and_rotation_do_not_matter():
     real, fake = features(50, 8, 1), features(40, 8, 2)
     base = kid(real, fake).value
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype(np.float32)
@@ -101,7 +101,7 @@ def test_replicates_are_values_without_their_group():
     found = kid(real, fake)
     expected = [direct(real, fake[groups(47) != g]) for g in range(20)]
     np.testing.assert_allclose(found.replicates, expected, atol=1e-12)
-    # A U-statistic has no bias for the jackknife to find.
+    # A U-statistic has no bias, so the jackknife finds none.
     sizes = np.bincount(groups(47))
     corrected = jackknife(found.replicates, found.value, sizes).corrected
     assert corrected == pytest.approx(found.value, abs=2e-3)
@@ -111,7 +111,7 @@ def test_errors_are_the_sampling_deviations():
     real = features(1500, 8, 0)
     real.setflags(write=False)  # its own sums are remembered
     found = [kid(real, features(200, 8, seed, 0.2)) for seed in range(1, 151)]
-    # 150 draws know a deviation to 6%.
+    # A deviation of 150 draws has an error of 6%.
     spread = np.std([f.value for f in found])
     assert np.mean([f.fake_se for f in found]) == pytest.approx(spread, rel=0.18)
     jackknifed = [jackknife(f.replicates, f.value).se for f in found]
@@ -121,7 +121,7 @@ def test_errors_are_the_sampling_deviations():
     assert exchanged.real_se == pytest.approx(found[0].fake_se, rel=1e-9)
 
 
-def test_equal_distributions_are_at_zero_on_average():
+def test_equal_distributions_give_zero_on_average():
     values = [kid(features(80, 6, 2 * s), features(120, 6, 2 * s + 1)).value for s in range(200)]
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200)
 
@@ -147,7 +147,7 @@ def test_metrics():
     whole, subsets = KernelDistance().compute(**sets), KernelDistanceSubsets().compute(**sets)
     assert whole.se_method == "Hajek"
     assert len(whole.replicates) == 20
-    # Subsets that are nearly the whole set differ by little, and err by no less.
+    # Subsets of nearly the whole set differ little, and their error is not smaller.
     assert subsets.value == pytest.approx(whole.value, rel=0.02)
     assert whole.se < subsets.se < 1.1 * whole.se
     assert (KernelDistance.label, KernelDistanceSubsets.default) == ("KID", False)
@@ -168,7 +168,7 @@ def test_refusals():
     a = features(10, 3, 0)
     with pytest.raises(ValueError, match=r"shapes \(10, 3\) and \(10, 4\) do not compare"):
         kid(a, features(10, 4, 0))
-    with pytest.raises(ValueError, match="2 samples a set, got 10 real and 1 generated"):
+    with pytest.raises(ValueError, match="2 samples per set, got 10 real and 1 generated"):
         kid(a, a[:1])
     with pytest.raises(ValueError, match="overflows"):
         kid(a, np.full((4, 3), 1e38, np.float32).astype(np.float64) ** 3)
@@ -176,12 +176,12 @@ def test_refusals():
         kernel_distance_subsets(a, a, size=50)
 
 
-def test_subsets_refuse_a_reference_smaller_than_one():
+def test_subsets_refuse_a_reference_smaller_than_a_subset():
     few, enough = (
         SampleSet(n=n, labels=np.zeros(n, np.int64), features={"x": features(n, 2, 0)})
         for n in (999, 1000)
     )
     reason = METRICS["kid_subsets"]().refuses(real=few, extractor="x")
-    assert reason == "kid_subsets needs 1000 real samples, and there are 999"
+    assert reason == "kid_subsets needs 1000 real samples, there are 999"
     assert METRICS["kid_subsets"]().refuses(real=enough, extractor="x") is None
     assert "features of real samples" in METRICS["kid"]().refuses(real=enough, extractor="y")

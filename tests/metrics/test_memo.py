@@ -29,7 +29,7 @@ def test_same_read_only_array_is_computed_once():
     assert calls == [1.0, 2.0, 2.0]
 
 
-def test_arrays_that_may_change_are_computed_each_time():
+def test_writeable_arrays_are_computed_each_time():
     total, _ = counted()
     x = np.ones(3)
     assert total(x) == 3
@@ -42,7 +42,7 @@ def test_arrays_that_may_change_are_computed_each_time():
     assert total(view) == 1
 
 
-def test_oldest_result_is_forgotten():
+def test_oldest_result_is_dropped():
     total, calls = counted(size=2)
     a, b, c = (frozen([k]) for k in range(3))
     for x in (a, b, a, c, a, b):
@@ -50,7 +50,7 @@ def test_oldest_result_is_forgotten():
     assert len(calls) == 4
 
 
-def test_a_reused_identity_is_not_mistaken():
+def test_reused_identity_is_computed_again():
     total, _ = counted(size=1000)
     for k in range(300):
         x = frozen([k])

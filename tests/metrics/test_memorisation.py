@@ -53,13 +53,13 @@ def test_copies_are_found_and_fresh_samples_are_not():
     found = nearest_ratio(given, fresh, groups(500))
     assert found.value == pytest.approx(1.0, abs=4 * found.se)
     assert authenticity(given, fresh, groups(500)).value > 0.4
-    # Copies with a little noise are nearer than neighbours are.
+    # Copies with a little noise are closer than neighbours.
     near = copies + np.float32(0.01) * normal(500, 10, 3)
     assert nearest_ratio(given, near, groups(500)).value < 0.03
     assert authenticity(given, near, groups(500)).value == 0.0
 
 
-def test_a_third_of_copies_lowers_authenticity_by_a_third():
+def test_one_third_of_copies_lowers_authenticity_by_one_third():
     given, fresh = normal(600, 6, 1), normal(600, 6, 2)
     mixed = fresh.copy()
     mixed[::3] = given[::3]
@@ -73,14 +73,14 @@ def test_fresh_samples_are_authentic_unless_neighbours_are_mutual(dim, mutual):
     rng = np.random.default_rng(0)
     given, fresh = (rng.random((6000, dim)).astype(np.float32) for _ in range(2))
     found = authenticity(given, fresh, groups(6000))
-    # Samples share neighbours: 1.5 times the binomial error, and few are at the border.
+    # Samples share neighbours, so 1.5 times the binomial error; few are at the border.
     assert found.value == pytest.approx(1 - mutual, abs=4 * 1.5 * found.se)
 
 
 def test_copies_of_repeated_samples_are_copies():
     given = np.repeat(normal(50, 4, 0), 2, axis=0)
     assert authenticity(given, given[:20].copy(), groups(20)).value == 0.0
-    with pytest.raises(ValueError, match="no distance to compare with"):
+    with pytest.raises(ValueError, match="their median distance is 0"):
         nearest_ratio(given, given, groups(100))
 
 
@@ -88,7 +88,7 @@ def test_error_of_the_median_is_its_sampling_deviation():
     given = normal(1000, 4, 0)
     given.setflags(write=False)
     found = [nearest_ratio(given, normal(400, 4, seed), groups(400)) for seed in range(1, 81)]
-    # 80 draws know a deviation to 8%; the jackknife of a median is rougher than that of a mean.
+    # A deviation of 80 draws has an error of 8%; the jackknife is less exact for medians.
     spread = np.std([f.value for f in found])
     assert np.sqrt(np.mean([f.se**2 for f in found])) == pytest.approx(spread, rel=0.35)
 

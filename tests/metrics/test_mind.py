@@ -16,8 +16,8 @@ def sliced(real, fake, **options):
     return sliced_distance(real, fake, groups(len(fake)), **options)
 
 
-def test_a_shift_is_its_squared_length():
-    # Per direction (shift . u)^2, whose mean is |shift|^2 / D; the directions' error is stated.
+def test_shift_gives_its_squared_length():
+    # Per direction it is (shift . u)^2, with mean |shift|^2 / D and the stated projection error.
     x = np.random.default_rng(0).normal(size=(300, 20))
     shift = np.linspace(0, 1, 20)
     found = sliced(x, x + shift)
@@ -27,7 +27,7 @@ def test_a_shift_is_its_squared_length():
     assert found.projection_se == pytest.approx(truth * np.sqrt(2 / 1000), rel=0.15)
     exact = 20 * ((directions(20) @ shift) ** 2).mean()
     assert found.value == pytest.approx(exact, rel=1e-5)
-    # Whatever is left out of a shifted copy is left out of nothing it is compared with.
+    # A replicate is larger: the shifted copy lacks a group that the original still has.
     assert found.sampling_se < 0.2 * truth
 
 
@@ -36,7 +36,7 @@ def test_one_dimension_is_exact_for_unequal_sizes():
     real, fake = np.array([[1.0], [0.0]]), np.array([[2.0], [0.0], [1.0]])
     assert sliced(real, fake).value == pytest.approx(1 / 6 + 1 / 3, rel=1e-6)
     assert sliced(real, fake).projection_se == pytest.approx(0.0, abs=1e-6)
-    # Two dense grids: repeated, each is the same distribution.
+    # Repeating every sample does not change the distribution.
     x = np.random.default_rng(0).normal(size=(30, 1))
     assert sliced(np.repeat(x, 3, axis=0), np.repeat(x, 5, axis=0)).value < 1e-12
 
@@ -59,7 +59,7 @@ def test_two_round_gaussians():
     found = sliced(rng.normal(size=(n, dim)), 1.5 * rng.normal(size=(n, dim)) + 0.4)
     truth = dim * (0.4**2 + 0.5**2)
     error = np.hypot(found.sampling_se, found.projection_se)
-    # The real set's own sampling, and the floor of about 1/n, come on top.
+    # The sampling of the real set and the bias of about 1/n come on top.
     assert found.value == pytest.approx(truth, abs=5 * error)
 
 
@@ -72,7 +72,7 @@ def test_common_shift_order_and_size_of_blocks():
     assert sliced(fake, real).value == pytest.approx(base, rel=1e-5)
     assert sliced(real, real).value == pytest.approx(0.0, abs=1e-12)
     assert sliced(real, fake, seed=1).value != base
-    # Too few directions show in their own error.
+    # Few directions have a large projection error.
     few = sliced(real, fake, projections=20)
     assert few.projection_se > 3 * sliced(real, fake).projection_se
 
@@ -91,7 +91,7 @@ def test_sampling_error_is_the_sampling_deviation():
     real = rng.normal(size=(600, 3))
     found = [sliced(real, rng.normal(size=(200, 3)) + 0.7, projections=100) for _ in range(60)]
     spread = np.std([f.value for f in found])
-    # 60 draws know a deviation to 9%; the directions are the same each time.
+    # A deviation of 60 draws has an error of 9%; the directions are the same each time.
     assert np.mean([f.sampling_se for f in found]) == pytest.approx(spread, rel=0.25)
 
 

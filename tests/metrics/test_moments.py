@@ -16,10 +16,10 @@ def streamed(x, sizes):
 
 @pytest.mark.parametrize("sizes", [[1000], [1] * 1000, [999, 1], [0, 1, 7, 500, 0, 492]])
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
-def test_split_and_offset_lose_nothing(sizes, offset):
+def test_split_and_offset_lose_no_precision(sizes, offset):
     x = np.random.default_rng(0).normal(size=(1000, 7)) * np.arange(1, 8) + offset
     moments = streamed(x, sizes)
-    # The reference is taken about the offset. Adding it rounds x itself by offset * 1e-16.
+    # The reference is computed without the offset. Adding it rounds x by offset * 1e-16.
     exact = x - offset
     assert moments.n == 1000
     np.testing.assert_allclose(moments.mean - offset, exact.mean(0), atol=1e-10 + offset * 1e-15)
@@ -63,7 +63,7 @@ def test_result_is_read_only_and_unchanged_by_more_data():
 
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 @pytest.mark.parametrize(("n", "dim"), [(203, 7), (30, 40)])
-def test_without_groups_is_the_direct_result(n, dim, offset):
+def test_moments_without_groups_equal_the_direct_result(n, dim, offset):
     x = np.random.default_rng(0).normal(size=(n, dim)) * np.arange(1, dim + 1) + offset
     groups = np.arange(n) % 20
     for group, left in enumerate(moments_without(x, moments_of(x), groups)):
@@ -75,7 +75,7 @@ def test_without_groups_is_the_direct_result(n, dim, offset):
     assert group == 19
 
 
-def test_without_an_outlier_no_digits_are_lost():
+def test_leaving_out_an_outlier_loses_no_digits():
     x = np.random.default_rng(0).normal(size=(40, 3))
     x[5] = 1e9
     groups = np.arange(40) % 20
@@ -83,9 +83,9 @@ def test_without_an_outlier_no_digits_are_lost():
     np.testing.assert_allclose(left.cov, np.cov(x[groups != 5], rowvar=False), rtol=1e-10)
 
 
-def test_without_groups_refuses():
+def test_moments_without_groups_refuse_wrong_inputs():
     x = np.eye(4)
     with pytest.raises(ValueError, match="do not belong"):
         next(moments_without(x[:3], moments_of(x), np.arange(3)))
-    with pytest.raises(ValueError, match="at least 2 samples, 1 are left"):
+    with pytest.raises(ValueError, match="at least 2 samples, 1 remain"):
         next(moments_without(x[:2], moments_of(x[:2]), np.arange(2)))

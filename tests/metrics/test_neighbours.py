@@ -9,10 +9,14 @@ from prdc import compute_prdc
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from metrics.errors import jackknife, jackknife_groups
-from metrics.neighbours import NeighbourScores, neighbour_scores, neighbourhoods, squared_radii
+from metrics.neighbours import NeighbourScores, neighbourhoods, squared_radii
 from metrics.registry import METRICS
 
 from .helpers import vectors
+
+
+def neighbour_scores(*args, **options):
+    return neighbourhoods(*args, **options).scores
 
 
 def gaussian(n, m, dim, seed=0, offset=0.0):
@@ -22,7 +26,7 @@ def gaussian(n, m, dim, seed=0, offset=0.0):
 
 
 def lattice(n, m, dim, seed=0):
-    # Small whole numbers: every squared distance is exact in every tool, and ties are common.
+    # With small whole numbers every tool has exact squared distances, and ties are common.
     rng = np.random.default_rng(seed)
     real = rng.integers(-2, 3, size=(n, dim))
     fake = rng.integers(-2, 3, size=(m, dim))
@@ -58,7 +62,7 @@ SETS = {
 def test_equal_to_prdc_and_torch_fidelity(name, options, k):
     real, fake = SETS[name]
     open_balls = neighbour_scores(real, fake, k, False, **options)
-    # Equal counts; the tools divide them in different orders.
+    # Counts are equal; the tools divide them in different orders.
     assert open_balls == pytest.approx(by_prdc(real, fake, k), abs=1e-12)
     closed = neighbour_scores(real, fake, k, **options)
     # torch-fidelity averages in float32.
@@ -95,8 +99,8 @@ def test_collapsed_and_distant_sets():
 @pytest.mark.parametrize(("n", "m", "k"), [(200, 200, 3), (120, 300, 5), (250, 100, 1)])
 def test_expectations_for_equal_distributions(n, m, k):
     # Among the n - 1 other real and m generated points around a real one, all orders by distance
-    # are equally likely. A generated one is within the k-th real one with chance k / n, which
-    # makes the density 1; none is if the k nearest of all n - 1 + m are real.
+    # are equally likely. A generated one is within the k-th real one with probability k / n, so
+    # the density is 1; none is if the k nearest of all n - 1 + m are real.
     missed = math.comb(n - 1, k) / math.comb(n - 1 + m, k)
     rng = np.random.default_rng(0)
     draws = [
@@ -120,7 +124,7 @@ def test_order_does_not_matter():
 @pytest.mark.parametrize(
     ("tail", "k", "closed"), [("k3", 3, True), ("k5_strict", 5, False)], ids=["k3", "k5_strict"]
 )
-def test_metrics_give_the_scores(tail, k, closed):
+def test_metrics_return_the_scores(tail, k, closed):
     real, fake = copies(100, 10)
     sets = {"real": vectors(real), "fake": vectors(fake)}
     metrics = [METRICS[f"{name}_{tail}"] for name in NeighbourScores._fields]
@@ -131,7 +135,7 @@ def test_metrics_give_the_scores(tail, k, closed):
     assert {metric.default for metric in metrics} == {closed}
 
 
-def test_labels_and_documentation():
+def test_variants_have_labels_and_documentation():
     assert METRICS["precision_k3"].label == "Precision (k=3)"
     assert METRICS["coverage_k5_strict"].label == "Coverage (k=5, strict)"
     assert METRICS["recall_k5_strict"].__doc__.startswith("Share of real samples")
@@ -147,12 +151,12 @@ def test_errors_and_replicates():
         for name in NeighbourScores._fields
     }
     radii = squared_radii(real, 3)
-    # Without a group of generated samples, whose real balls stay.
+    # Without a group of generated samples; the real balls are unchanged.
     for g in range(20):
         left = neighbour_scores(real, fake[groups["fake"] != g], real_radii=radii)
         assert found["precision"].replicates[g] == pytest.approx(left.precision, abs=1e-12)
         assert found["density"].replicates[g] == pytest.approx(left.density, abs=1e-12)
-    # Without a group of real ones as trials: the rest keep their balls and their answers.
+    # Without a group of real samples as trials; the others keep their balls.
     for g in range(20):
         kept = groups["real"] != g
         left = neighbour_scores(real[kept], fake, real_radii=radii[kept])
@@ -163,15 +167,15 @@ def test_errors_and_replicates():
         assert e.se == pytest.approx(np.sqrt(e.value * (1 - e.value) / n))
         assert 0 <= e.low < e.value < e.high <= 1
     density = found["density"]
-    # 150 = 20 groups of 7 or 8, and a mean: its jackknife is near s / sqrt(n).
+    # Groups of 7 or 8 samples.
     assert density.se == pytest.approx(
         jackknife(density.replicates, density.value, np.bincount(groups["fake"])).se
     )
     assert len(density.replicates) == 20
 
 
-def test_errors_are_those_of_repeated_generation():
-    # Real samples fixed, as the errors say; 60 generated sets tell a deviation to within 9%.
+def test_errors_agree_with_repeated_generation():
+    # The real samples are fixed. A deviation of 60 generated sets has an error of 9%.
     rng = np.random.default_rng(0)
     real = rng.normal(size=(400, 8)).astype(np.float32)
     radii = squared_radii(real, 3)

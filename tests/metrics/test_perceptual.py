@@ -4,14 +4,14 @@ import torch
 from torch import nn
 
 import metrics.perceptual as perceptual
-from metrics.extractors.weights_table import ALEXNET
+from metrics.extractors.catalogue import ALEXNET
 from metrics.perceptual import LPIPS, check_size, read_lpips
 
 CHANNELS = (64, 192, 384, 256, 256)
 
 
 def alexnet():
-    """AlexNet's convolutions as torchvision numbers them, seeded."""
+    """AlexNet's convolutions under torchvision's names, with seeded weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = nn.ModuleDict(
@@ -36,7 +36,7 @@ def images(n=3, channels=3, size=40, seed=0):
     return torch.randint(256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
 
 
-def test_it_is_the_definition_written_out_pixel_by_pixel():
+def test_lpips_equals_the_definition_pixel_by_pixel():
     layers, heads = alexnet()
     a, b = images(seed=1), images(seed=2)
 
@@ -63,7 +63,7 @@ def test_it_is_the_definition_written_out_pixel_by_pixel():
     np.testing.assert_allclose(LPIPS(state(layers), heads)(a, b), expected, rtol=1e-4)
 
 
-def test_equal_images_are_at_distance_zero_and_grey_is_colour():
+def test_equal_images_have_distance_zero_and_grey_equals_colour():
     layers, heads = alexnet()
     net = LPIPS(state(layers), heads)
     grey = images(channels=1)
@@ -74,7 +74,7 @@ def test_equal_images_are_at_distance_zero_and_grey_is_colour():
     assert (colour > 0).all()
 
 
-def test_the_hash_covers_network_and_heads():
+def test_hash_covers_network_and_heads():
     layers, heads = alexnet()
     one = LPIPS(state(layers), heads).hash
     changed = {**heads, "lin2.model.1.weight": heads["lin2.model.1.weight"] + 1e-3}
@@ -89,13 +89,13 @@ def test_small_images_are_refused():
 
 
 class Package:
-    """What `find_spec` tells of an installed package."""
+    """The `find_spec` of an installed package."""
 
     def __init__(self, folder):
         self.submodule_search_locations = [str(folder)]
 
 
-def test_files_that_are_there_are_used_and_checked(tmp_path, monkeypatch):
+def test_existing_weights_are_used_and_checked(tmp_path, monkeypatch):
     layers, heads = alexnet()
     file = tmp_path / ALEXNET.file
     torch.save(state(layers), file)

@@ -1,4 +1,4 @@
-"""Metrics that say they need less of the real set do with that."""
+"""Metrics with `real_needs` compute their value from these only."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def samples(n, seed):
     return accumulator.finish()
 
 
-def test_which_they_are():
+def test_metrics_with_fewer_real_needs_are_listed():
     assert {"fd", "fd_inf", "is_10", "is_5000", "class_accuracy", "saturation"} == set(LESS)
     assert {"w1", "shift", "within3", "w1_tilted", "kl_tilted"} == set(EXACT)
     for name, metric in METRICS.items():
@@ -34,10 +34,10 @@ def test_which_they_are():
 
 
 @pytest.mark.parametrize("name", LESS)
-def test_with_what_they_need_alone(name):
+def test_metrics_compute_from_their_real_needs_only(name):
     metric = METRICS[name]()
     real, fake = samples(50, 0), samples(60, 1)
-    # Statistics files need not even say how many samples they are of.
+    # Statistics files may lack the number of samples.
     moments = {key: Moments(0, m.mean, m.cov) for key, m in real.moments.items()}
     held = {"moments": moments} if "moments" in metric.needs_of_real() else {}
     less = dataclasses.replace(SampleSet(n=0, labels=np.zeros(0, np.int64)), **held)
@@ -48,7 +48,7 @@ def test_with_what_they_need_alone(name):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_with_the_density_alone(name):
+def test_toy_metrics_need_only_the_density(name):
     metric = METRICS[name]()
     exact = ExactMixture((np.ones((1, 1)), -np.ones((1, 1))), 0.5)
     draws = np.random.default_rng(0).normal(size=(2, 40, 1))

@@ -17,7 +17,7 @@ ON_REQUEST = {
 }
 
 
-def test_importing_registers_everything():
+def test_import_registers_everything():
     assert METRICS.keys() >= BUILT_IN | ON_REQUEST
     assert EXTRACTORS.keys() >= {"classifier", "identity", "inception", "inception-clean"}
     assert metrics.METRICS is METRICS
@@ -35,7 +35,7 @@ def test_every_metric_is_described(name):
     assert metric.default == (name in BUILT_IN)
 
 
-def test_importing_loads_no_other_metric_library():
+def test_import_loads_no_other_metric_library():
     code = (
         "import sys, metrics\n"
         "heavy = {'torch_fidelity', 'cleanfid', 'torchvision', 'sklearn', 'prdc', 'bench',"
@@ -48,7 +48,7 @@ def test_importing_loads_no_other_metric_library():
     assert result.stdout.strip() == "[]"
 
 
-def test_unknown_names_teach():
+def test_unknown_names_list_suggestions():
     assert find_metric("fd") is METRICS["fd"]
     assert find_extractor("identity") is EXTRACTORS["identity"]
     with pytest.raises(KeyError, match=r"no metric named 'recal_k3'\. Did you mean 'recall_k3'"):
@@ -67,6 +67,6 @@ def test_taken_name_is_an_error():
         def compute(self, *, real, fake, extractor):
             return 0.0
 
-    with pytest.raises(ValueError, match=r"'fd' is registered by metrics\.frechet"):
+    with pytest.raises(ValueError, match=r"'fd' is already registered by metrics\.frechet"):
         register(Other)
     assert register(METRICS["fd"]) is METRICS["fd"]

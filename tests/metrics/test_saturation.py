@@ -67,7 +67,7 @@ def test_metrics():
     fake = sample_set(((uint8_images(20) // 2) + 60) // 3)
     saturated = sample_set(torch.where(uint8_images(20) < 128, 0, 255).byte())
     assert ContrastRatio().compute(real=real, fake=real, extractor="").value == 1.0
-    # Thirds, rounded down to whole grey levels.
+    # A third, rounded down to whole grey levels.
     ratio = ContrastRatio().compute(real=real, fake=fake, extractor="")
     assert ratio.value == pytest.approx(1 / 3, rel=0.01)
     assert ContrastRatio().compute(real=real, fake=saturated, extractor="").value > 3
@@ -75,7 +75,7 @@ def test_metrics():
     assert Saturation().compute(real=fake, fake=saturated, extractor="").value == 1.0
 
 
-def test_colour_twice_as_strong_is_a_chroma_of_two():
+def test_doubled_colour_gives_a_chroma_ratio_of_two():
     grey = uint8_images(30, (1, 6, 6)).expand(-1, 3, -1, -1) // 2 + 60
     tint = uint8_images(30, (3, 6, 6), seed=1) // 8
     real, fake = sample_set(grey + tint), sample_set(grey + 2 * tint)
@@ -86,7 +86,7 @@ def test_colour_twice_as_strong_is_a_chroma_of_two():
         ChromaRatio().compute(real=sample_set(grey), fake=fake, extractor="")
 
 
-def test_errors_are_those_of_a_mean_over_images():
+def test_errors_are_those_of_a_mean():
     real, fake = sample_set(uint8_images(30)), sample_set(uint8_images(45, seed=3))
     contrast = fake.pixels.contrast / real.pixels.contrast.mean()
     found = ContrastRatio().compute(real=real, fake=fake, extractor="")
@@ -110,14 +110,14 @@ def test_refusals():
         Saturation().compute(real=empty, fake=empty, extractor="")
 
 
-def test_ratios_refuse_real_images_with_nothing_to_divide_by():
+def test_ratios_refuse_real_images_with_a_mean_of_zero():
     flat = sample_set(torch.full((3, 3, 4, 4), 7, dtype=torch.uint8))
     assert "contrast, and these have none" in ContrastRatio().refuses(real=flat, extractor="")
     assert "colour, and these have none" in ChromaRatio().refuses(real=flat, extractor="")
     colourful = sample_set(uint8_images(3, (3, 4, 4)))
     assert ContrastRatio().refuses(real=colourful, extractor="") is None
     assert ChromaRatio().refuses(real=colourful, extractor="") is None
-    # Saturation looks at generated images alone.
+    # Saturation only uses generated images.
     assert Saturation().refuses(real=flat, extractor="") is None
     bare = dataclasses.replace(flat, pixels=None)
     assert "needs the pixels of real images" in ContrastRatio().refuses(real=bare, extractor="")

@@ -1,4 +1,4 @@
-"""Files of weights that hold something else, or code."""
+"""Files of weights with other content, or code."""
 
 import io
 import pickle
@@ -36,14 +36,14 @@ def scripted(tmp_path):
     model = Small()
     path = tmp_path / "scripted.pt"
     with warnings.catch_warnings():
-        # Scripting is deprecated; files made by it are not.
+        # Scripting is deprecated; files of scripted models are not.
         warnings.simplefilter("ignore")
         torch.jit.script(model).save(str(path))
     return path, model.state_dict()
 
 
 def repacked(path, changes):
-    """A copy of an archive with some of its files exchanged."""
+    """A copy of an archive with some files replaced."""
     other = path.with_name("changed.pt")
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
         for name in source.namelist():
@@ -51,7 +51,7 @@ def repacked(path, changes):
     return other
 
 
-def test_torchscript_gives_its_state_dict(scripted):
+def test_torchscript_is_read_as_its_state_dict(scripted):
     path, expected = scripted
     assert is_torchscript(path)
     found = read_tensors(path)
@@ -62,7 +62,7 @@ def test_torchscript_gives_its_state_dict(scripted):
     assert read_torchscript(path, "tower.0.").keys() == {"tower.0.weight", "tower.0.bias"}
 
 
-def test_a_plain_state_dict_is_no_torchscript(tmp_path):
+def test_plain_state_dict_is_not_torchscript(tmp_path):
     path = tmp_path / "plain.pt"
     torch.save({"a": torch.ones(2)}, path)
     assert not is_torchscript(path)
@@ -81,21 +81,21 @@ def test_a_plain_state_dict_is_no_torchscript(tmp_path):
         (b"", ""),
     ],
 )
-def test_a_hostile_tree_is_refused_and_runs_nothing(scripted, content, why, capsys):
+def test_hostile_pickle_is_refused_without_running_code(scripted, content, why, capsys):
     path = repacked(scripted[0], {"data.pkl": content})
     with pytest.raises(ValueError, match=f"not a TorchScript archive of tensors .*({why})"):
         read_torchscript(path)
     assert "ran" not in capsys.readouterr().out
 
 
-def test_a_tree_that_holds_itself_is_refused(scripted):
+def test_cyclic_pickle_is_refused(scripted):
     # Module M with {"a": M}, by the memo.
     content = b"\x80\x02c__torch__\nM\n)\x81q\x00}X\x01\x00\x00\x00ah\x00sb."
     with pytest.raises(ValueError, match="nested too deeply"):
         read_torchscript(repacked(scripted[0], {"data.pkl": content}))
 
 
-def test_attributes_that_a_pickle_sets_reach_nothing_of_ours(scripted):
+def test_attributes_set_by_a_pickle_change_no_object_of_the_program(scripted):
     # (_rebuild_tensor_v2).__defaults__ = (1, 2, 3, 4)
     content = (
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__"

@@ -32,7 +32,7 @@ def pdf(x, modes, std):
 
 
 def weight(x, label, exact, g):
-    """p(x | c)^g p(x)^(1 - g) as it is written."""
+    """p(x | c)^g p(x)^(1 - g), from the definition."""
     own = pdf(x, exact.means[label], exact.std)
     every = np.mean([pdf(x, modes, exact.std) for modes in exact.means], axis=0)
     return own**g * every ** (1 - g)
@@ -57,13 +57,13 @@ def test_agrees_with_quadrature_of_the_definition(exact, g):
             part = scipy.integrate.quad(
                 weight, -4, x, (label, exact, g), epsabs=1e-13, epsrel=1e-10, limit=400
             )[0]
-            # Between nodes a fiftieth of std apart the function is taken as linear.
+            # The function is linear between nodes, which are a fiftieth of std apart.
             assert np.interp(x, nodes, below) == pytest.approx(part / total, abs=5e-5)
 
 
 @pytest.mark.parametrize("exact", [OVERLAP, MANY, PLANE])
 @pytest.mark.parametrize("g", [0.0, 1.0, 3.0, 13.0])
-def test_is_normalised(exact, g):
+def test_tilted_density_is_normalised(exact, g):
     for label in range(len(exact.means)):
         found = tilted(exact, label, g)
         density = np.exp(found.log_density)
@@ -72,7 +72,7 @@ def test_is_normalised(exact, g):
         assert float(density) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_without_guidance_it_is_the_class_density():
+def test_tilt_without_guidance_is_the_class_density():
     found = tilted(MANY, 0, 1.0)
     np.testing.assert_allclose(
         np.exp(found.log_density), pdf(found.axes[0], MANY.means[0], 0.4), atol=1e-9
@@ -89,7 +89,7 @@ def test_without_guidance_it_is_the_class_density():
     np.testing.assert_allclose(np.exp(plane.log_density), exact, atol=1e-9)
 
 
-def test_at_zero_it_is_the_density_of_all_classes():
+def test_tilt_at_scale_zero_is_the_density_of_all_classes():
     found = tilted(OVERLAP, 0, 0.0)
     both = (pdf(found.axes[0], [[0.5]], 0.6) + pdf(found.axes[0], [[-0.5]], 0.6)) / 2
     np.testing.assert_allclose(np.exp(found.log_density), both, atol=1e-9)
@@ -106,7 +106,7 @@ def test_two_classes_have_a_closed_form(g):
 
 
 @pytest.mark.parametrize("g", [3.0, 13.0])
-def test_classes_that_are_far_apart_are_not_tilted(g):
+def test_distant_classes_are_not_tilted(g):
     found = tilted(APART, 1, g)
     np.testing.assert_allclose(
         np.exp(found.log_density), pdf(found.axes[0], [[-2.0]], 0.2), atol=1e-8
@@ -114,16 +114,16 @@ def test_classes_that_are_far_apart_are_not_tilted(g):
     assert tilt_distance(APART, g) < 1e-6
 
 
-def test_where_the_other_class_dominates_it_is_a_moved_gaussian():
+def test_tilt_is_a_shifted_gaussian_if_the_other_class_dominates():
     # Against p(x) = N(-m, std^2) alone, p_g would be N(m + 2 m (g - 1), std^2); the class at +m
-    # is too faint to matter only where x is far below: there the logarithms differ by a constant.
+    # is negligible only for x far below: there the logarithms differ by a constant.
     x = np.linspace(-9, -8, 5)[:, None]
     found = log_tilt(x, 0, OVERLAP, 3.0)
     moved = scipy.stats.norm.logpdf(x[:, 0], 0.5 + 2 * 0.5 * 2.0, 0.6)
     np.testing.assert_allclose(np.diff(found), np.diff(moved), rtol=1e-6)
 
 
-def test_a_plane_of_classes_along_x_is_a_line():
+def test_two_dimensions_reduce_to_one_for_classes_on_a_line():
     line, plane = tilted(OVERLAP, 0, 4.0), tilted(PAIR, 0, 4.0)
     (nodes, below), (along, across) = plane.marginals
     np.testing.assert_allclose(below, np.interp(nodes, *line.marginals[0]), atol=1e-4)
@@ -131,7 +131,7 @@ def test_a_plane_of_classes_along_x_is_a_line():
     np.testing.assert_allclose(across, scipy.stats.norm.cdf(along, 0, 0.6), atol=5e-6)
 
 
-def test_a_density_that_fits_no_grid_is_refused():
+def test_density_too_large_for_the_grid_is_refused():
     with pytest.raises(ValueError, match="does not fit on a grid"):
         tilted(ExactMixture((np.array([[0.0, 0.0]]), np.array([[900.0, 0.0]])), 0.1), 0, 2.0)
     with pytest.raises(ValueError, match="not 3"):
@@ -145,7 +145,7 @@ def test_narrow_densities_are_resolved():
     spread = np.sqrt(
         np.sum(np.exp(found.log_density) * found.axes[0] ** 2) * np.diff(found.axes[0])[0]
     )
-    # log p(x|c) - log p(x) falls as a x^2 / 2; the rest of the exponent is the class's own.
+    # log p(x|c) - log p(x) falls as a x^2 / 2; the rest of the exponent is that of the class.
     curvature = 1 / (1 + math.exp(0.5))
     assert spread == pytest.approx((1 + 2999 * curvature) ** -0.5, rel=0.02)
 
@@ -156,12 +156,12 @@ def test_w1_on_a_grid_agrees_with_the_closed_form():
     expected = mixture_w1(x, MANY.means[0][:, 0], 0.4)
     # The distribution function is linear between nodes of a fiftieth of std.
     assert grid_w1(x, nodes, below) == pytest.approx(expected, abs=1e-5)
-    # A point beyond the grid has its distance to the mean.
+    # The distance of a point beyond the grid is that to the mean.
     mean = float(MANY.means[0].mean())
     assert grid_w1(np.array([100.0]), nodes, below) == pytest.approx(100 - mean, abs=1e-6)
 
 
-def test_distance_of_the_tilt_agrees_with_its_quantiles():
+def test_tilt_distance_agrees_with_quantiles():
     g = 4.0
     by_class = [
         scipy.stats.wasserstein_distance(
@@ -195,7 +195,7 @@ def compute(name, x, labels, exact, g):
 
 
 def drawn(exact, g, n, seed):
-    """Samples of both classes from the tilted density itself, by inverting its function."""
+    """Samples of both classes from the tilted density, by inverting its distribution function."""
     u = np.random.default_rng(seed).random((2, n))
     parts = []
     for label in (0, 1):
@@ -204,17 +204,17 @@ def drawn(exact, g, n, seed):
     return np.concatenate(parts)[:, None], np.repeat([0, 1], n)
 
 
-def test_samples_of_the_tilted_density_are_at_no_distance_from_it():
+def test_samples_of_the_tilted_density_have_distance_zero():
     x, labels = drawn(OVERLAP, 5.0, 2000, 0)
     w1, kl = (compute(name, x, labels, OVERLAP, 5.0) for name in ("w1_tilted", "kl_tilted"))
     assert w1.value < 0.03
     assert abs(kl.value) < 3 * kl.se
-    # They are not of the class density, from which the tilt has moved them.
+    # They differ from the class density by the tilt.
     assert class_w1(x, labels, OVERLAP) == pytest.approx(tilt_distance(OVERLAP, 5.0), abs=0.03)
     assert class_w1(x, labels, OVERLAP) > 5 * w1.value
 
 
-def test_at_scale_one_it_is_w1():
+def test_w1_tilted_equals_w1_at_scale_one():
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(200, 1)), np.arange(200) % 2
     real = SampleSet(n=0, labels=np.zeros(0, np.int64), exact=OVERLAP)
@@ -239,9 +239,9 @@ def test_errors_are_the_sampling_deviations(name):
     found = []
     for seed in range(60):
         x, labels = drawn(OVERLAP, 4.0, 100, seed)
-        # Moved, so that no distance is at the edge of its range.
+        # Shifted, so that no distance is at the edge of its range.
         found.append(compute(name, x + 0.4, labels, OVERLAP, 4.0))
-    # 60 draws know a deviation to 9%, 20 groups each error to 16%.
+    # A deviation of 60 draws has an error of 9%, a standard error of 20 groups one of 16%.
     spread = np.std([f.value for f in found])
     assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.25)
     assert all(len(f.replicates) == 20 for f in found)
@@ -273,7 +273,7 @@ def test_refusals(name):
     assert "exact density" in metric.supports(domain="vector", extractor=None, exact=None)
 
 
-def test_a_set_keeps_all_it_holds():
+def test_at_guidance_keeps_all_fields():
     x, labels = drawn(OVERLAP, 1.0, 20, 0)
     plain = vectors(x, labels, OVERLAP)
     guided = at_guidance(plain, 3.0)

@@ -54,20 +54,20 @@ def test_equal_to_torch_fidelity(extractor, weights, images):
     assert ours.features.shape == (3, 4096)
     assert ours.logits is None
     assert (ours.features >= 0).all()
-    # Different images, different features: the weights do not flatten everything.
+    # Different images have different features: the weights are not degenerate.
     assert not torch.allclose(ours.features[0], ours.features[1], rtol=1e-2)
 
 
 def test_features_do_not_depend_on_the_batch(extractor, images, monkeypatch):
     together = extractor(images).features
-    monkeypatch.setattr(vgg16, "CHUNK", 2)
+    monkeypatch.setattr(Vgg16Extractor, "cpu_chunk", 2)
     parts = extractor(images).features
     scale = float(together.max())
     # Sums of up to 25,088 products in another order.
     torch.testing.assert_close(parts, together, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_grey_images_are_repeated_and_others_refused(extractor, images):
+def test_grey_images_are_repeated_and_other_inputs_refused(extractor, images):
     grey = images[:1, :1]
     assert torch.equal(extractor(grey).features, extractor(grey.repeat(1, 3, 1, 1)).features)
     for bad in (images.float(), images[0], images[:, :2]):

@@ -1,4 +1,4 @@
-"""Small transformers under the published names of weights, all of them random."""
+"""Small transformers with random weights under the published names."""
 
 import torch
 
@@ -6,7 +6,7 @@ WIDTH, BLOCKS = 128, 2
 
 
 def dino_state(width=WIDTH, blocks=BLOCKS, grid=37, gated=False, seed=0):
-    """DINOv2's names; `grid` patches a side were trained, of 14 pixels each."""
+    """DINOv2's names, with positions for `grid` x `grid` patches of 14 pixels."""
     hidden = 4 * width
     shapes = {
         "cls_token": (1, 1, width),
@@ -49,7 +49,7 @@ def dino_state(width=WIDTH, blocks=BLOCKS, grid=37, gated=False, seed=0):
 
 
 def random_tensors(shapes, seed=0):
-    """Numbers large enough for every weight to matter."""
+    """Random numbers, large enough for every weight to matter."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(shape, generator=generator) * (0.1 if len(shape) > 1 else 0.5)

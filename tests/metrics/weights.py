@@ -1,4 +1,4 @@
-"""Networks with random weights, in the files of those with trained ones."""
+"""Networks with random weights, in the published file formats."""
 
 import io
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from metrics.extractors.weights_table import INCEPTION
+from metrics.extractors.catalogue import INCEPTION
 
 
 class Blank(FeatureExtractorInceptionV3):
-    """torch-fidelity's network before any weights."""
+    """torch-fidelity's network, whose weights are not loaded."""
 
     def load_state_dict(self, state_dict, strict=True, assign=False):
         pass
@@ -25,7 +25,7 @@ def random_inception(folder: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     for parameter in net.parameters():
         if parameter.ndim > 1:
-            # Keeps the size of activations over 48 layers, where the default makes them vanish.
+            # Keeps the scale of activations over 48 layers; with the default they vanish.
             torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
     path = folder / INCEPTION.file
     torch.save(net.state_dict(), path)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bench.experiment.rows import read_rows
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights
-from bench.training.runs import WEIGHTS
 from tests.torture.check import content
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from bench.data.card import STAMP
 from bench.training.checkpoint import PREVIOUS, STATE
 
-CLAIMS = (".claim", ".draft", ".turn", ".void", ".now")
 TIMES = (
     "created", "provenance", "seconds_per_image", "inversion_seconds", "edit_seconds",
     "content_sha256",
@@ -35,6 +34,11 @@ def _digest(path: Path) -> str:
         tree = json.loads(data)
         data = json.dumps({k: v for k, v in tree.items() if k not in TIMES}).encode()
     return hashlib.sha256(data).hexdigest()
+
+
+def is_lease(name: str) -> bool:
+    """Whether a hidden file is a lease, or what a killed process left of taking one over."""
+    return ".lease" in name.rpartition("/")[2]
 
 
 def leftovers(tree: Path, *, folders: bool = True) -> list[str]:

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from bench.system.files import sha256, write_text
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import STATE, load_state
-from bench.training.runs import WEIGHTS
 from tests.torture import check
 from tests.torture.disk import cut
 from tests.torture.forks import Ended, Kill, run
@@ -200,8 +200,8 @@ class Torture:
         as_interrupt = (130, -signal.SIGINT) if chain.cold else (130,)
         if ended.code not in as_interrupt or answer == "?" or "Traceback" in ended.text:
             chain.problems.append(f"answered {chain.kind} with {ended.code}: {ended.text}")
-        # A signal while an empty folder or a claim is removed leaves that to the next command.
-        left = [k for k in check.leftovers(tree, folders=False) if not k.endswith(check.CLAIMS)]
+        # A signal while an empty folder or a lease is removed leaves that to the next command.
+        left = [k for k in check.leftovers(tree, folders=False) if not check.is_lease(k)]
         chain.problems += [f"left behind: {name}" for name in left]
 
 

@@ -45,7 +45,7 @@ def load() -> None:
     torch.set_num_threads(1)
     for name in (
         "bench.cli", "bench.cli.train", "bench.cli.sweep", "bench.cli.report",
-        "bench.report", "bench.cli.importing", "bench.cli.data", "bench.inversion.study",
+        "bench.report", "bench.cli.importing", "bench.cli.data", "bench.inversion.sweep",
         "lightning_fabric", "bench.data.samples.write",
         "torch._dynamo", "scipy.stats", "sklearn.svm",
     ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a file of samples says about itself, so that it can be checked and gone on with."""
+"""The card of a file of samples, by which it is checked and resumed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 class SampleCard(BaseModel):
-    """Everything that decides the samples; lies beside them as samples.json, or inside the file.
+    """Everything that determines the samples; stored as samples.json, or inside the file.
 
-    Sample i has class `classes[i mod len(classes)]` and comes from the noise of (seed, i).
+    Sample i has class `classes[i mod len(classes)]` and the noise of (seed, i).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,10 +32,10 @@ class SampleCard(BaseModel):
     method: str
     dataset: str
     checkpoint: str
-    """SHA-256 of the weights, '' where there are none."""
+    """SHA-256 of the weights, '' if there are none."""
     guidance: float
     rule: str = ""
-    """Guidance rule; '' is CFG, the method's own, or off."""
+    """Guidance rule; '' is CFG, the method's own rule, or off."""
     knobs: Mapping[str, Scalar] = Field(default_factory=dict)
     """Settings of the rule, by rule.knob."""
     steps: int
@@ -47,7 +47,7 @@ class SampleCard(BaseModel):
     class_names: tuple[str, ...]
     """Names of all classes of the data set, by index."""
     cell: str
-    """Key of the cell in a sweep of as many samples over all classes."""
+    """Key of the cell in a sweep with as many samples of all classes."""
 
     @model_validator(mode="after")
     def _known_classes(self) -> SampleCard:
@@ -58,11 +58,10 @@ class SampleCard(BaseModel):
     @property
     def labels(self) -> list[int]:
         """The class of every sample."""
-        every = torch.arange(self.n)
-        return sampling_labels(every, len(self.class_names), self.classes).tolist()
+        return sampling_labels(torch.arange(self.n), len(self.class_names), self.classes).tolist()
 
     def folder(self, label: int) -> str:
-        """Name of a class's folder; folders sort as classes do."""
+        """Name of a class's folder; folders sort like classes."""
         width = len(str(len(self.class_names) - 1))
         name = _UNFIT.sub("_", self.class_names[label])
         return f"{label:0{width}d}-{name}"
@@ -72,19 +71,19 @@ class SampleCard(BaseModel):
         return f"{self.folder(label)}/{index:06d}.png"
 
     def with_labels(self) -> str:
-        """The JSON of a folder or ZIP, which has no other place for labels."""
+        """The card's JSON with all labels, for a folder or ZIP."""
         every = ", ".join(map(str, self.labels))
         return f'{self.model_dump_json(indent=2)[:-2]},\n  "labels": [{every}]\n}}\n'
 
 
 def class_names(data: Dataset, spec: DataSpec) -> tuple[str, ...]:
-    """Names by class index; the indices themselves where a data set has no names."""
+    """Names by class index; the indices themselves if a data set has no names."""
     names = tuple(getattr(data, "class_names", ()))
     return names if len(names) == spec.num_classes else tuple(map(str, range(spec.num_classes)))
 
 
 def parse_sample_card(text: str | bytes) -> SampleCard:
-    """A card from its JSON, with or without labels; ValueError in one line if it is none."""
+    """A card from its JSON, with or without labels; ValueError, in one line, if it is invalid."""
     try:
         tree: Any = json.loads(text)
         if isinstance(tree, dict):
@@ -96,12 +95,12 @@ def parse_sample_card(text: str | bytes) -> SampleCard:
 
 
 def differences(there: SampleCard, here: SampleCard) -> str:
-    """Where two cards differ, '' where they agree."""
+    """The differences of two cards, '' if they agree."""
     old, new = there.model_dump(mode="json"), here.model_dump(mode="json")
     names = [k for k in new if old[k] != new[k]]
     if names == ["cell"]:
         return "the code, settings or training data of the method changed"
-    # The key of the cell only sums up what else differs.
+    # The key of the cell only summarises the other differences.
     return "; ".join(
         f"{k} is {_short(old[k])} there, {_short(new[k])} here" for k in names if k != "cell"
     )

@@ -1,7 +1,7 @@
-"""Files of samples back to batches: trees of images, npz arrays; nothing unpickled.
+"""Read samples in batches from untrusted trees of images and npz arrays.
 
-What is read may come from anywhere: names, sizes and headers are checked first, and no more than a
-batch is held in memory.
+Names, sizes and headers are checked first, nothing is unpickled, and no more than a batch is held
+in memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.system.errors import UserError, said
 BATCH = 256
 CARD_MOST = 64 << 20
 BATCH_MOST = 256 << 20
-"""Bytes of a batch, which takes fewer images where they are large."""
+"""Bytes of a batch; large images make it smaller."""
 VECTOR_MOST = 1 << 20
 SAMPLES_MOST = 100_000_000
 
@@ -36,7 +36,7 @@ Batches = Iterator[tuple[Tensor, Tensor | None]]
 
 
 class Opened(NamedTuple):
-    """How many samples there are, their files' names (None in an array), and the samples."""
+    """The number of samples, the names of their files (None in an array), and the samples."""
 
     n: int
     names: list[str] | None
@@ -47,17 +47,17 @@ def read_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     """Batches of uint8 (B, C, H, W), or float32 (B, D) from an npz of vectors, and their classes.
 
     Takes a folder of images, a ZIP or tar of one, or an npz with `arr_0` uint8 (n, H, W, C) and, if
-    it has classes, `arr_1` (n,). Classes are those of samples.json or dataset.json where there is
-    one, otherwise the folders in order of their names; None where images lie in no folders. Images
-    come in the order of samples.json or of their names, in a tar in its own order. `channels` 1 or
-    3 turns grey to colour or refuses colour; by default images are grey if all are, and otherwise
-    in colour. UserError, in part only once the iteration comes to it, for what cannot be read.
+    it has classes, `arr_1` (n,). Classes come from samples.json or dataset.json if there is one,
+    otherwise from the folders in the order of their names; None if images are not in folders.
+    Images come in the order of samples.json or of their names, in a tar in its own order.
+    `channels` 3 converts grey to colour, 1 refuses colour; by default images are grey if all are.
+    Raises UserError, partly during iteration, for files that cannot be read.
     """
     return open_samples(path, batch=batch, channels=channels).batches
 
 
 def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None) -> Opened:
-    """`read_samples` with the number of samples, known before the first is read."""
+    """`read_samples` with the number of samples, before the first is read."""
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is None, 1 or 3, got {channels}")
     tree = open_tree(path)
@@ -70,7 +70,7 @@ def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
 
 
 def _labels(tree: Tree, files: Collection[str]) -> Mapping[str, int | None]:
-    """The class of every image, in the order in which they are read where the tree can do so."""
+    """The class of every image by name, in the order of reading if the tree allows it."""
     found = sorted(filter(is_image, files))
     if SAMPLES_JSON in files:
         ((_, text),) = tree.contents([SAMPLES_JSON], CARD_MOST)
@@ -87,7 +87,7 @@ def _labels(tree: Tree, files: Collection[str]) -> Mapping[str, int | None]:
 
 
 def _labels_of_card(card: SampleCard, found: Sequence[str], path: Path) -> Mapping[str, int]:
-    # Checked first: a card can claim more samples than there is memory for their labels.
+    # Checked first: a card can claim more samples than memory holds labels.
     if card.n > len(found):
         raise UserError(
             f"{path} is unfinished: {card.n - len(found):,} of {card.n:,} samples are missing. "
@@ -101,8 +101,8 @@ def _labels_of_card(card: SampleCard, found: Sequence[str], path: Path) -> Mappi
         )
     if other := set(found) - names.keys():
         raise UserError(
-            f"{path} has {len(other):,} images beside its samples, such as {min(other)}: move them "
-            "away."
+            f"{path} has {len(other):,} other images besides its samples, such as {min(other)}: "
+            "move them away."
         )
     return names
 
@@ -140,7 +140,7 @@ def _images(
 
 
 def fitting(batch: int, size: int) -> int:
-    """Samples of a batch, which are fewer than `batch` where `size` bytes each are too many."""
+    """The size of a batch of samples of `size` bytes: `batch`, or fewer for large samples."""
     return max(1, min(batch, BATCH_MOST // max(1, size)))
 
 
@@ -154,7 +154,7 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
                 f"arr_0 is {dtype} {shape}, not uint8 (n, H, W, 1 or 3) or float32 (n, D)"
             )
         if pictures and channels == 1 and shape[3] == 3:
-            raise ValueError("the images asked for are grey, and these are in colour")
+            raise ValueError("its images are in colour; grey images are needed")
         if pictures and shape[1] * shape[2] > PIXELS_MOST:
             raise ValueError(f"{shape[2]} x {shape[1]} pixels are too many")
         if not pictures and shape[1] > VECTOR_MOST:

@@ -1,13 +1,12 @@
-"""Samples to files: a folder or ZIP of PNGs, the npz of the ADM evaluator, a grid to look at."""
+"""Write samples: a folder or ZIP of PNGs, the npz of the ADM evaluator, a grid to look at."""
 
 from __future__ import annotations
 
 import io
 import math
 import zipfile
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +24,25 @@ from bench.system import places
 from bench.system.errors import UserError, said
 from bench.system.files import atomic_path, check_regular, make_folder, read_whole, tidy, write_text
 
-FORMATS = ("png", "zip", "npz", "grid")
 SUFFIXES = {".npz": "npz", ".zip": "zip", ".png": "grid"}
 ABOUT = "about"
 """Where an npz (an array of one string) and a grid (a text chunk) keep the card."""
 GRID_MOST = 1024
 WIDEST = 32
-"""With more classes a column is no class: the grid would be too wide."""
+"""With more classes a grid has no column per class: it would be too wide."""
 TILE = 32
 GAP = 2
 _PNG_END = bytes.fromhex("00000000 49454e44 ae426082")
 """The last chunk of every PNG: no bytes, IEND, their CRC."""
 
+Write = Callable[[int, npt.NDArray[Any], list[int]], object]
+"""Takes a batch: the index of its first sample, uint8 (B, H, W, C) or float32 (B, D), classes."""
+
 
 def guess_format(path: Path) -> str:
-    """The format that a path's suffix means; a folder of PNGs if it has none of them.
+    """The format of a path's suffix; a folder of PNGs for other suffixes.
 
-    UserError for the suffix of another image format, which would become a folder's name.
+    Raises UserError for the suffix of another image format, which would become a folder's name.
     """
     if path.suffix.lower() not in SUFFIXES and is_image(path.name):
         raise UserError(
@@ -52,200 +53,152 @@ def guess_format(path: Path) -> str:
     return SUFFIXES.get(path.suffix.lower(), "png")
 
 
-class SampleWriter(ABC):
-    """Takes samples in order and is complete, under its final name, once it has them all.
+class SampleWriter:
+    """Takes samples in order from `start` on; the output is complete after the last one.
 
-    Leaving it as a context before that discards what a file cannot be gone on with.
+    Only a folder can start above 0. A context: if it ends before the last sample, a file is
+    discarded, and a folder too unless an exception ended it.
     """
 
-    def __init__(self, path: Path, card: SampleCard, start: int = 0) -> None:
-        self.path, self.card, self.seen = path, card, start
-        self._complete = False
+    def __init__(self, path: Path, kind: str, card: SampleCard, start: int = 0) -> None:
+        self.path, self.kind, self.card, self.seen = path, kind, card, start
         self._was_there = path.exists()
         self._stack = ExitStack()
+        self._write: Write | None = None
 
     def add(self, samples: Tensor, labels: Tensor) -> None:
         """The next samples, uint8 (B, C, H, W) or float32 (B, D), and their classes."""
         if tuple(samples.shape[1:]) != self.card.shape:
             raise ValueError(f"samples {tuple(samples.shape)} are not {self.card.shape}")
-        self._write(samples, labels.tolist())
+        if self._write is None:
+            self._write = self._stack.enter_context(FORMATS[self.kind](self.path, self.card))
+        self._write(self.seen, arrays(samples), labels.tolist())
         self.seen += len(labels)
         if self.seen >= self.card.n:
-            self._finish()
-            self._complete = True
+            self._stack.close()
 
-    @abstractmethod
-    def _write(self, samples: Tensor, labels: list[int]) -> None: ...
-
-    @abstractmethod
-    def _finish(self) -> None: ...
-
-    def discard(self) -> None:  # noqa: B027 - a temporary file goes by itself
-        """Remove what was written of samples that cannot be completed."""
+    def discard(self) -> None:
+        """Remove a folder's images of this card, and the folders that are empty then."""
+        if self.kind != "png":
+            return  # the temporary file is removed by `__exit__`
+        for index, label in enumerate(self.card.labels):
+            (self.path / self.card.file(index, label)).unlink(missing_ok=True)
+        (self.path / SAMPLES_JSON).unlink(missing_ok=True)
+        folders = {self.path / self.card.folder(k) for k in self.card.classes}
+        for folder in (*folders, *([] if self._was_there else [self.path])):
+            with suppress(OSError):
+                folder.rmdir()
 
     def __enter__(self) -> SampleWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if not self._complete:
+        if self.seen < self.card.n:
             if error[0] is None:
                 self.discard()
-            # Leaves the temporary file without its final name, so that it is removed.
             with suppress(_Incomplete):
                 self._stack.__exit__(_Incomplete, _Incomplete(), None)
 
 
 class _Incomplete(Exception):
-    """Leaves a temporary file behind without its taking the final name."""
+    """Ends a format's context early, so that the temporary file is removed."""
 
 
-class PngFolder(SampleWriter):
-    """`<class>/<index>.png` and samples.json, which comes first: the same card can go on."""
+@contextmanager
+def _png_folder(path: Path, card: SampleCard) -> Iterator[Write]:
+    """`<class>/<index>.png` and samples.json, which is written first, so that it can be resumed."""
 
-    def _write(self, samples: Tensor, labels: list[int]) -> None:
-        about = self.path / SAMPLES_JSON
-        if not about.exists():
-            write_text(about, self.card.with_labels())
-        for offset, (image, label) in enumerate(zip(arrays(samples), labels, strict=True)):
-            path = self.path / self.card.file(self.seen + offset, label)
-            make_folder(path.parent)
-            # A killed process leaves no half image; to flush each to the disk would take longer
-            # than to sample it.
-            temporary = path.with_suffix(".png.tmp")
+    def write(first: int, batch: npt.NDArray[Any], labels: list[int]) -> None:
+        for index, (image, label) in enumerate(zip(batch, labels, strict=True), first):
+            file = path / card.file(index, label)
+            make_folder(file.parent)
+            # A killed process leaves no half image. Syncing each would take longer than sampling.
+            temporary = file.with_suffix(".png.tmp")
             try:
                 temporary.write_bytes(png_bytes(image))
                 places.check()
-                temporary.replace(path)
+                temporary.replace(file)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
 
-    def _finish(self) -> None:
-        pass
-
-    def discard(self) -> None:
-        """Remove the images of this card, and the folders made for them if they are empty."""
-        for index, label in enumerate(self.card.labels):
-            (self.path / self.card.file(index, label)).unlink(missing_ok=True)
-        (self.path / SAMPLES_JSON).unlink(missing_ok=True)
-        for folder in {self.path / self.card.folder(k) for k in self.card.classes}:
-            with suppress(OSError):
-                folder.rmdir()
-        if not self._was_there:
-            with suppress(OSError):
-                self.path.rmdir()
+    if not (path / SAMPLES_JSON).exists():
+        write_text(path / SAMPLES_JSON, card.with_labels())
+    yield write
 
 
-class _Zip(SampleWriter):
-    """What is written into one ZIP container under a temporary name."""
-
-    _file: zipfile.ZipFile | None = None
-
-    def _open(self) -> zipfile.ZipFile:
-        if self._file is None:
-            temporary = self._stack.enter_context(atomic_path(self.path))
-            # Images do not get smaller, and what is stored can be read at any place.
-            self._file = zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED)
-            self._stack.enter_context(self._file)
-        return self._file
-
-    def _finish(self) -> None:
-        self._stack.close()
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    # Stored: images do not compress further, and a stored array can be read at any position.
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        yield file
 
 
-class PngZip(_Zip):
+@contextmanager
+def _png_zip(path: Path, card: SampleCard) -> Iterator[Write]:
     """The folder of PNGs as one ZIP."""
 
-    def _write(self, samples: Tensor, labels: list[int]) -> None:
-        first = self._file is None
-        file = self._open()
-        if first:
-            file.writestr(_entry(SAMPLES_JSON), self.card.with_labels())
-        for offset, (image, label) in enumerate(zip(arrays(samples), labels, strict=True)):
-            file.writestr(_entry(self.card.file(self.seen + offset, label)), png_bytes(image))
+    def write(first: int, batch: npt.NDArray[Any], labels: list[int]) -> None:
+        for index, (image, label) in enumerate(zip(batch, labels, strict=True), first):
+            file.writestr(_entry(card.file(index, label)), png_bytes(image))
+
+    with _archive(path) as file:
+        file.writestr(_entry(SAMPLES_JSON), card.with_labels())
+        yield write
 
 
-class Npz(_Zip):
+@contextmanager
+def _npz(path: Path, card: SampleCard) -> Iterator[Write]:
     """`arr_0` uint8 (n, H, W, C) or float32 (n, D), `arr_1` int64 (n,) classes, and the card.
 
-    The names and order are those of the evaluator of Dhariwal, Nichol (2021). Batches go straight
-    to the file: the array is never whole in memory.
+    Names and order are those of the evaluator of Dhariwal, Nichol (2021). Batches are written
+    directly: the array is never whole in memory.
     """
-
-    _array: Any = None
-
-    def _write(self, samples: Tensor, labels: list[int]) -> None:
-        batch = arrays(samples)
-        if self._array is None:
-            self._array = self._open().open(_entry("arr_0.npy"), "w", force_zip64=True)
-            header = {
-                "descr": np.lib.format.dtype_to_descr(batch.dtype),
-                "fortran_order": False,
-                "shape": (self.card.n, *batch.shape[1:]),
-            }
-            np.lib.format.write_array_header_1_0(self._array, header)
-        self._array.write(np.ascontiguousarray(batch).tobytes())
-
-    def _finish(self) -> None:
-        self._array.close()
-        file = self._open()
-        for name, array in (
-            ("arr_1", np.array(self.card.labels, dtype=np.int64)),
-            (ABOUT, np.array(self.card.model_dump_json())),
-        ):
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            file.writestr(_entry(f"{name}.npy"), buffer.getvalue())
-        super()._finish()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._array is not None:
-            self._array.close()  # a ZIP cannot be closed while an entry is being written
-        super().__exit__(*error)
+    pictures = len(card.shape) == 3
+    shape = (card.n, *card.shape[1:], card.shape[0]) if pictures else (card.n, *card.shape)
+    descr = np.lib.format.dtype_to_descr(np.dtype(np.uint8 if pictures else np.float32))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    about = (("arr_1", np.array(card.labels, np.int64)), (ABOUT, np.array(card.model_dump_json())))
+    with _archive(path) as file:
+        with file.open(_entry("arr_0.npy"), "w", force_zip64=True) as array:
+            np.lib.format.write_array_header_1_0(array, header)
+            yield lambda _, batch, __: array.write(np.ascontiguousarray(batch).tobytes())
+        for name, content in about:
+            with file.open(_entry(f"{name}.npy"), "w") as entry:
+                np.lib.format.write_array(entry, content, allow_pickle=False)
 
 
-class Grid(SampleWriter):
-    """One PNG with a tile an image; a column a class where that fits."""
-
-    def __init__(self, path: Path, card: SampleCard, start: int = 0) -> None:
-        super().__init__(path, card, start)
-        self._tiles: list[npt.NDArray[np.uint8]] = []
-
-    def _write(self, samples: Tensor, labels: list[int]) -> None:
-        self._tiles += list(arrays(samples))
-
-    def _finish(self) -> None:
-        height, width, channels = self._tiles[0].shape
-        classes = len(self.card.classes)
-        # Every column has one class: their number is a multiple of the classes'.
-        across = math.sqrt(self.card.n)
-        columns = classes * max(1, round(across / classes)) if classes <= WIDEST else round(across)
-        columns = min(max(columns, 1), self.card.n)
-        rows = math.ceil(self.card.n / columns)
-        scale = max(1, TILE // height)
-        high, wide = height * scale + GAP, width * scale + GAP
-        picture = np.full((rows * high + GAP, columns * wide + GAP, channels), 255, np.uint8)
-        for i, tile in enumerate(self._tiles):
-            top, left = i // columns * high + GAP, i % columns * wide + GAP
-            large = tile.repeat(scale, 0).repeat(scale, 1)
-            picture[top : top + high - GAP, left : left + wide - GAP] = large
-        about = PngImagePlugin.PngInfo()
-        about.add_text(ABOUT, self.card.model_dump_json())
-        with atomic_path(self.path) as temporary:
-            _image(picture).save(temporary, format="PNG", pnginfo=about, optimize=True)
+@contextmanager
+def _grid(path: Path, card: SampleCard) -> Iterator[Write]:
+    """One PNG with a tile per image, and a column per class if it is not too wide."""
+    tiles: list[npt.NDArray[np.uint8]] = []
+    yield lambda _, batch, __: tiles.extend(batch)
+    height, width, channels = tiles[0].shape
+    classes = len(card.classes)
+    # The number of columns is a multiple of the number of classes, so that a column has one class.
+    across = math.sqrt(card.n)
+    columns = classes * max(1, round(across / classes)) if classes <= WIDEST else round(across)
+    columns = min(max(columns, 1), card.n)
+    rows = math.ceil(card.n / columns)
+    scale = max(1, TILE // height)
+    high, wide = height * scale + GAP, width * scale + GAP
+    picture = np.full((rows * high + GAP, columns * wide + GAP, channels), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = i // columns * high + GAP, i % columns * wide + GAP
+        large = tile.repeat(scale, 0).repeat(scale, 1)
+        picture[top : top + high - GAP, left : left + wide - GAP] = large
+    about = PngImagePlugin.PngInfo()
+    about.add_text(ABOUT, card.model_dump_json())
+    with atomic_path(path) as temporary:
+        _image(picture).save(temporary, format="PNG", pnginfo=about, optimize=True)
 
 
-SINKS: dict[str, Callable[[Path, SampleCard, int], SampleWriter]] = {
-    "png": PngFolder,
-    "zip": PngZip,
-    "npz": Npz,
-    "grid": Grid,
+FORMATS: dict[str, Callable[[Path, SampleCard], AbstractContextManager[Write]]] = {
+    "png": _png_folder,
+    "zip": _png_zip,
+    "npz": _npz,
+    "grid": _grid,
 }
-
-
-def open_samples(path: Path, kind: str, card: SampleCard, start: int = 0) -> SampleWriter:
-    """A sink of a format for the samples from `start` on, which only a folder can have above 0."""
-    return SINKS[kind](path, card, start)
 
 
 def check_format(kind: str, card: SampleCard) -> None:
@@ -253,7 +206,7 @@ def check_format(kind: str, card: SampleCard) -> None:
     if len(card.shape) != 3 and kind != "npz":
         raise UserError(
             f"Samples of {card.dataset!r} are vectors, which only npz can hold, not {kind}: end "
-            "--out in .npz, or say --format npz.",
+            "--out in .npz, or use --format npz.",
             code=2,
         )
     if kind == "grid" and card.n > GRID_MOST:
@@ -265,9 +218,9 @@ def check_format(kind: str, card: SampleCard) -> None:
 
 
 def first_missing(path: Path, kind: str, card: SampleCard) -> int:
-    """How many samples are there, from the first on; `card.n` where output is complete.
+    """The index of the first missing sample; `card.n` if the output is complete.
 
-    UserError if what is there is of another card, or nothing of this program.
+    Raises UserError if other samples, or anything else, are at `path`.
     """
     tidy(path if kind == "png" else path.parent)
     if not path.exists() and not path.is_symlink():
@@ -281,8 +234,7 @@ def first_missing(path: Path, kind: str, card: SampleCard) -> int:
         ) from None
     if there is None:
         return 0
-    other = differences(there, card)
-    if other:
+    if other := differences(there, card):
         raise UserError(
             f"{path} holds samples of other settings ({other}); choose another place for the "
             "samples, or remove it."
@@ -294,7 +246,7 @@ def first_missing(path: Path, kind: str, card: SampleCard) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a PNG is there to its last byte, which it may not be if the power went."""
+    """Whether a PNG is complete; it may be cut off after a power failure."""
     try:
         with path.open("rb") as file:
             file.seek(-len(_PNG_END), io.SEEK_END)
@@ -304,11 +256,11 @@ def _is_whole(path: Path) -> bool:
 
 
 def _card_of(path: Path, kind: str) -> SampleCard | None:
-    """The card of what lies at `path`, None for an empty folder; raises if there is none."""
+    """The card of the samples at `path`, None for an empty folder; raises if there is no card."""
     if kind == "png":
         if not path.is_dir():
             raise ValueError("it is a file, not a folder")
-        # What a killed process left of its first file is hidden, and no samples.
+        # A killed process may leave a hidden part of its first file.
         if all(entry.name.startswith(".") for entry in path.iterdir()):
             return None
         if not (path / SAMPLES_JSON).is_file():
@@ -347,7 +299,7 @@ def _image(image: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    # A fixed date: equal samples make equal files.
+    # A fixed date, so that equal samples make equal files.
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     entry.external_attr = 0o644 << 16
     return entry

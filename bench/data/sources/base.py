@@ -1,4 +1,4 @@
-"""What a source of images is."""
+"""The base of all sources of images."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from dataclasses import dataclass
 from typing import IO, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from bench.data.decode import Pixels
 from bench.data.labels import Labels
 from bench.data.trees import File, Tree, damage_named
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds, known before the first pixel is read.
+    """The content of a source, known before the first pixel is read.
 
-    `labels` (N,) in [0, K) in the source's own fixed order, the training split first: the first
-    `train_n` are training images, the rest the reference, which may be empty. `shape` (C, H, W),
-    or None where images are encoded and may differ. `left_out` counts images of further splits.
+    `labels` (N,) in [0, K) in the source's own fixed order: first `train_n` training images, then
+    the reference, which may be empty. `shape` (C, H, W), or None if images are encoded and may
+    differ. `left_out` counts images of further splits.
     """
 
     class_names: tuple[str, ...]
@@ -49,40 +47,40 @@ class Source(ABC):
 
     @abstractmethod
     def listing(self) -> Listing:
-        """Labels, classes and splits; a UserError says what is wrong with them."""
+        """Labels, classes and splits; UserError if something is wrong with them."""
 
     @abstractmethod
     def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
-        """Every image once: its place in `listing().labels`, its name for people, and its content.
+        """Every image once: its index in `listing().labels`, its name in messages, its content.
 
-        Content is uint8 (C, H, W), or the bytes of an image file.
+        The content is uint8 (C, H, W), or the bytes of an image file.
         """
 
 
 class EncodedImages(Source):
-    """Image files, each of which is one image; `listing` has to set their order."""
+    """Files of one image each; `listing` sets their order."""
 
     _order: Mapping[str, int]
 
     def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
-        """In the order in which the tree gives them."""
+        """Every image once, in the tree's order."""
         for name, content in self.tree.contents(self._order):
             yield self._order[name], name, content
 
 
 class Batches(Source):
-    """Files of many images and their labels each; `listing` has to call `_joined`."""
+    """Files of many images each, with labels; `listing` calls `_joined`."""
 
     _starts: Mapping[str, int]
 
     def _joined(self, names: Sequence[str], labels: Mapping[str, Labels]) -> Labels:
-        """The labels of all batches, one after the other."""
+        """The concatenated labels of all batches."""
         counts = [len(labels[name]) for name in names]
         self._starts = dict(zip(names, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
         return np.concatenate([labels[name] for name in names])
 
     def images(self) -> Iterator[tuple[int, str, bytes | Pixels]]:
-        """Batch after batch, in the order in which the tree gives them."""
+        """Every image once, batch after batch in the tree's order."""
         for name, file in self.tree.read(self._starts):
             index = self._starts[name]
             with damage_named(self.tree.path, name):
@@ -93,4 +91,4 @@ class Batches(Source):
 
     @abstractmethod
     def _blocks(self, name: str, file: IO[bytes]) -> Iterator[Pixels]:
-        """The images of a batch, uint8 (n, C, H, W) at a time."""
+        """The images of a batch in blocks, uint8 (n, C, H, W)."""

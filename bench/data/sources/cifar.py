@@ -8,8 +8,9 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from bench.data.batches import batch_labels, batch_pixels, read_batch
+from bench.data.decode import Pixels
 from bench.data.labels import Labels, check_labels
-from bench.data.sources.base import Batches, Listing, Pixels
+from bench.data.sources.base import Batches, Listing
 from bench.data.trees import File
 from bench.system.errors import UserError
 
@@ -33,7 +34,7 @@ _FORMS = (
 
 
 def _folder(files: Sequence[File], form: _Form) -> str | None:
-    """The folder, as a prefix, with the form's meta file and a training batch, or None."""
+    """The prefix of the folder with the form's meta file and a training batch, or None."""
     names = {file.name for file in files}
     for name in sorted(names):
         folder = name.removesuffix(PurePosixPath(name).name)
@@ -50,11 +51,11 @@ class Cifar(Batches):
 
     @classmethod
     def recognises(cls, files: Sequence[File]) -> bool:
-        """By the meta file beside a batch."""
+        """A meta file next to a training batch."""
         return any(_folder(files, form) is not None for form in _FORMS)
 
     def listing(self) -> Listing:
-        """Labels of all batches; every batch has to be there."""
+        """Labels of all batches; UserError if one is missing."""
         form, folder = next(
             (form, folder) for form in _FORMS if (folder := _folder(self.files, form)) is not None
         )
@@ -78,13 +79,10 @@ class Cifar(Batches):
         return Listing(classes, joined, train_n, "test", (3, SIDE, SIDE))
 
     def _classes(self, name: str, found: object) -> tuple[str, ...]:
-        texts = (
-            [c.decode("latin1") if isinstance(c, bytes) else c for c in found]
-            if isinstance(found, list)
-            else []
-        )
+        names = found if isinstance(found, list) else []
+        texts = [c.decode("latin1") if isinstance(c, bytes) else c for c in names]
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise UserError(f"{self.tree.path}: {name!r} has no names of classes.")
+            raise UserError(f"{self.tree.path}: {name!r} has no class names.")
         return tuple(texts)
 
     def _blocks(self, name: str, file: IO[bytes]) -> Iterator[Pixels]:

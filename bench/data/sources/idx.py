@@ -1,4 +1,4 @@
-"""IDX files, the form of MNIST and Fashion-MNIST, plain or compressed by gzip."""
+"""IDX files, as of MNIST and Fashion-MNIST, plain or compressed by gzip."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import IO
 
 import numpy as np
 
+from bench.data.decode import Pixels
 from bench.data.labels import Labels, check_labels
-from bench.data.sources.base import Batches, Listing, Pixels
+from bench.data.sources.base import Batches, Listing
 from bench.data.trees import FILES_MOST, File, damage_named, reader
 from bench.data.untrusted import rows, take
 from bench.system.errors import UserError
@@ -28,7 +29,7 @@ class Idx(Batches):
 
     @classmethod
     def recognises(cls, files: Sequence[File]) -> bool:
-        """Training images by name."""
+        """A file of training images by name."""
         return any((m := _NAME.fullmatch(f.name)) and m[1] == "train" for f in files)
 
     def listing(self) -> Listing:
@@ -43,26 +44,24 @@ class Idx(Batches):
                     )
                 paths[key] = file.name
         labels: dict[str, Labels] = {}
-        shape = None
-        for split in ("train", "test"):
-            if not any((split, what) in paths for what in ("images", "labels")):
-                continue
+        shapes = []
+        for split in sorted({split for split, _ in paths}, reverse=True):  # train, test
             for what in ("labels", "images"):
                 if (split, what) not in paths:
                     raise UserError(f"{self.tree.path} has no {what} for its {split} split.")
             images = paths[split, "images"]
             labels[images] = self._labels(paths[split, "labels"])
-            found = self._shape(images, len(labels[images]))
-            if shape not in (None, found):
-                raise UserError(
-                    f"{self.tree.path} has training images of {shape} and test images of {found}."
-                )
-            shape = found
+            shapes.append(self._shape(images, len(labels[images])))
+        if shapes[0] != shapes[-1]:
+            raise UserError(
+                f"{self.tree.path} has training images of {shapes[0]} and test images of "
+                f"{shapes[1]}."
+            )
         joined = self._joined(list(labels), labels)
         train_n = len(next(iter(labels.values())))
         classes = tuple(str(k) for k in range(int(joined.max(initial=0)) + 1))
         check_labels(joined, classes, train_n, self.tree.path)
-        return Listing(classes, joined, train_n, "t10k" if len(labels) > 1 else "", shape)
+        return Listing(classes, joined, train_n, "t10k" if len(labels) > 1 else "", shapes[0])
 
     def _labels(self, name: str) -> Labels:
         with self.tree.open(name) as file, damage_named(self.tree.path, name):
@@ -75,7 +74,7 @@ class Idx(Batches):
         return found.astype(np.int64)
 
     def _shape(self, name: str, n: int) -> tuple[int, int, int]:
-        """(1, H, W), once as many bytes were read through as the head declares."""
+        """(1, H, W), after the declared number of bytes was found in the file."""
         with self.tree.open(name) as file, damage_named(self.tree.path, name):
             stream = reader(file, name)
             count, height, width = self._head(stream, name, IMAGES, 3)
@@ -98,8 +97,8 @@ class Idx(Batches):
         magic, *shape = struct.unpack(f">{1 + axes}I", head.tobytes())
         if magic != expected:
             raise UserError(
-                f"{self.tree.path}: {name!r} begins with {magic:#010x}, not {expected:#010x} as an "
-                "IDX file of bytes does."
+                f"{self.tree.path}: {name!r} begins with {magic:#010x}, not {expected:#010x} like "
+                "an IDX file of bytes."
             )
         return tuple(shape)
 

@@ -10,8 +10,9 @@ from typing import IO
 import numpy as np
 
 from bench.data.batches import batch_labels, batch_pixels, planes, read_batch
+from bench.data.decode import Pixels
 from bench.data.labels import Labels, check_labels
-from bench.data.sources.base import Batches, Listing, Pixels
+from bench.data.sources.base import Batches, Listing
 from bench.data.trees import FILE_MOST, File, damage_named
 from bench.data.untrusted import open_array, read_member, rows
 from bench.system.errors import UserError, said
@@ -26,7 +27,7 @@ def _number(name: str) -> tuple[bool, int, str]:
 
 
 class ImageNetBatches(Batches):
-    """Batches by number; labels are 1..K; `val_data`, where present, is the reference."""
+    """Batches by number; labels are 1..K; `val_data`, if present, is the reference."""
 
     kind = "imagenet-batches"
     describes = "downsampled ImageNet (folder of train_data_batch_1.. and val_data, maybe .npz)"
@@ -37,7 +38,7 @@ class ImageNetBatches(Batches):
         return any((m := _NAME.fullmatch(f.name)) and m[1] != "val_data" for f in files)
 
     def listing(self) -> Listing:
-        """Labels of all batches, which must have one shape."""
+        """Labels of all batches; UserError if their shapes differ."""
         names = sorted((f.name for f in self.files if _NAME.fullmatch(f.name)), key=_number)
         stems: dict[str, str] = {}
         for name in names:

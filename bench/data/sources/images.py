@@ -1,4 +1,4 @@
-"""Image files in folders, `split/class/file` or `class/file`, also within an archive."""
+"""Image files: in folders of splits and classes, or with EDM's and StyleGAN's dataset.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.data.decode import is_image
-from bench.data.labels import REFERENCE, TRAIN, check_labels, numbered, split_and_class
+from bench.data.labels import (
+    INDEX,
+    REFERENCE,
+    TRAIN,
+    check_labels,
+    index_labels,
+    numbered,
+    split_and_class,
+)
 from bench.data.sources.base import EncodedImages, Listing
 from bench.data.trees import File
 from bench.system.errors import UserError
@@ -16,8 +24,34 @@ Found = list[tuple[str, str]]
 """(class, path) of images."""
 
 
+class LabelledImages(EncodedImages):
+    """`{"labels": [["00000/img00000000.png", 6], ...]}` next to the images."""
+
+    kind = "dataset.json"
+    describes = "images with a dataset.json (EDM's ZIP or folder)"
+
+    @classmethod
+    def recognises(cls, files: Sequence[File]) -> bool:
+        """A dataset.json at the root."""
+        return any(file.name == INDEX for file in files)
+
+    def listing(self) -> Listing:
+        """Images in the order of their names; there is one split."""
+        paths = [file.name for file in self.files if is_image(file.name)]
+        self._order = {path: i for i, path in enumerate(paths)}
+        labels = index_labels(self.tree, paths)
+        if labels is None:
+            raise UserError(
+                f"{self.tree.path}: {INDEX} has no labels, which class-conditional methods need: "
+                "prepare it with labels."
+            )
+        classes = tuple(str(k) for k in range(int(labels.max(initial=-1)) + 1))
+        check_labels(labels, classes, len(labels), self.tree.path)
+        return Listing(classes, labels, len(labels), "")
+
+
 class ImageFolders(EncodedImages):
-    """Classes in the order of their names, images in the order of theirs."""
+    """`split/class/file` or `class/file`; classes and images in the order of their names."""
 
     kind = "images"
     describes = "image files as split/class/file or class/file (folder, tar or zip)"
@@ -45,7 +79,7 @@ class ImageFolders(EncodedImages):
         return Listing(classes, labels, len(train), reference_from, left_out=left_out)
 
     def _splits(self) -> tuple[Found, Found, str, int]:
-        """Training images, reference images, the latter's split, and how many are left out."""
+        """Training images, reference images, the split of the latter, number of images skipped."""
         paths = [file.name for file in self.files if is_image(file.name)]
         found: dict[str, Found] = {}
         for path, (split, name) in zip(paths, split_and_class(paths), strict=True):

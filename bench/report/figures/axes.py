@@ -1,4 +1,4 @@
-"""Axes that figures share: labels, scales, intervals and legends."""
+"""Labels, scales, intervals and legends of axes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def value_scale(
 ) -> tuple[str, float]:
     """Scale of a value axis and, for symlog, where it becomes linear.
 
-    Logarithmic where the metric wants it or, by default, where positive values span more than so
-    many `decades`; symmetric-logarithmic where there are zeros too, since a logarithm would drop
-    them. Linear where there are negative values.
+    Logarithmic if the metric asks for it or, by default, if positive values span more than
+    `decades`; symmetric-logarithmic with zeros, which a logarithm would drop. Linear with negative
+    values.
     """
     positive = [v for v in values if v > 0]
     if wanted == "linear" or not positive or min(values) < 0:
@@ -65,7 +65,7 @@ def value_axis(
 
 
 def plain_numbers(axis: Axis, values: Sequence[float] = ()) -> None:
-    """Numbers such as 0.01 and 200 for powers of ten, and 2 and 5 where `values` span few."""
+    """Numbers such as 0.01 and 200, also at 2 and 5 times powers of ten if `values` span few."""
     if values and min(values) > 0 and max(values) < 1000 * min(values):
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -80,7 +80,7 @@ def band(axes: Axes, cells: Mapping[float, Cell], colour: str, alpha: float, zor
     ends = [band or (np.nan, np.nan) for band in bands.values()]
     low, high = (np.array(side, float) for side in zip(*ends, strict=True))
     if axes.get_yscale() == "log":
-        # Where an interval reaches below 0 there is no end to draw: half the least value is.
+        # An end below 0 cannot be drawn: half the lowest mean is its place.
         low = np.maximum(low, min(cell.mean for cell in cells.values()) / 2)
     x = list(bands)
     axes.fill_between(x, low, high, color=colour, alpha=alpha, lw=0, zorder=zorder)
@@ -94,7 +94,7 @@ def band(axes: Axes, cells: Mapping[float, Cell], colour: str, alpha: float, zor
 def bars(
     axes: Axes, at: tuple[float, float], across: Span | None, up: Span | None, **look: Any
 ) -> None:
-    """Bars of the intervals of a point, in both directions as far as they are known."""
+    """Bars of the known intervals of a point, in both directions."""
     x, y = at
     if across is not None and across[0] < across[1]:
         axes.hlines([y], [across[0]], [across[1]], **look)
@@ -104,7 +104,7 @@ def bars(
 
 
 def legend_below(figure: Figure, entries: Sequence[tuple[Any, Any]], most: int) -> None:
-    """A legend of (handle, label) in at most so many columns, for which the figure grows."""
+    """A legend of (handle, label) in at most `most` columns; the figure grows to fit it."""
     if not entries:
         return
     handles, labels = zip(*entries, strict=True)

@@ -15,14 +15,24 @@ from matplotlib.patches import Circle, Patch
 from scipy.stats import norm
 
 from bench.experiment.rows import Density, Points
-from bench.report.figures.panels import finish, frame_plane, heights, lay_out, pale, positions
-from bench.report.figures.previews import P, pick, previews, trouble
+from bench.report.figures.panels import (
+    P,
+    finish,
+    frame_plane,
+    heights,
+    lay_out,
+    pale,
+    pick,
+    positions,
+    previews,
+    trouble,
+)
 from bench.report.figures.style import DOTS, HATCHES, RINGS, TARGET, palette, plain
 from bench.report.numbers.frame import Data, Series
 
 MOST_COLUMNS = 5
 RULE_HEIGHT = 0.9
-"""Inches that a row has where there is one a rule, which it is then named by."""
+"""Inches of a row in figures with one row per rule, which is its name."""
 MOST_PEAKS = 3.0  # height of a density panel, in peaks of the exact density
 
 
@@ -35,7 +45,7 @@ def densities(
 ) -> Figure:
     """Histograms of 1-D samples by class against the exact density: lines by guidance.
 
-    By default of all lines, at scales spread over all; a row is `height` inches.
+    By default all lines, at scales spread over the range; a row is `height` inches.
     """
     shown, scales = _shown(data, lines or data.series(dataset), scales, Density)
     figure, panels = _panels(data, shown, scales, height)
@@ -75,7 +85,7 @@ def clouds(
 ) -> Figure:
     """2-D samples by class with the 1 and 3 sigma circles of the modes: lines by guidance.
 
-    By default of all lines, at scales spread over all; a row is `height` inches, or 0 for square
+    By default all lines, at scales spread over the range; a row is `height` inches, 0 for square
     panels.
     """
     shown, scales = _shown(data, lines or data.series(dataset), scales, Points)
@@ -120,13 +130,13 @@ def _dot(k: int) -> dict[str, Any]:
 
 
 def _beyond(preview: Density) -> float:
-    """Share of the samples in the outermost bins, which hold all that lies further out."""
+    """Share of samples in the outermost bins, which also hold all samples beyond."""
     counts = np.asarray(preview.counts)
     return float(counts[:, [0, -1]].sum() / max(counts.sum(), 1))
 
 
 def _span(found: list[Density]) -> tuple[float, float]:
-    """Interval that holds all counted samples and the exact density."""
+    """Interval with all counted samples and the exact density."""
     low, high = [], []
     for preview in found:
         edges, counts = np.asarray(preview.edges), np.sum(preview.counts, axis=0)
@@ -151,7 +161,7 @@ def _shown(
 def _panels(
     data: Data, shown: dict[Series, dict[float, P]], scales: Sequence[float], height: float
 ) -> tuple[Figure, dict[tuple[Series, float], Axes]]:
-    """Lay out one row a line and one column a scale; return the panels that have samples."""
+    """Lay out one row per line and one column per scale; return the panels with samples."""
     figure, grid = lay_out(len(shown), scales, height, 1.1)
     panels: dict[tuple[Series, float], Axes] = {}
     for row, (series, found) in zip(grid, shown.items(), strict=True):
@@ -169,7 +179,7 @@ def _panels(
 
 
 def _explain(axes: Axes, reason: str, width: int) -> None:
-    """Say in an empty panel why it is empty."""
+    """Write in an empty panel why it is empty."""
     text = textwrap.fill(plain(reason), width, max_lines=4, placeholder=" …")
     axes.text(0.5, 0.5, text, transform=axes.transAxes, fontsize=8, ha="center", va="center")
     for spine in axes.spines.values():
@@ -178,7 +188,7 @@ def _explain(axes: Axes, reason: str, width: int) -> None:
 
 
 def _limits(found: list[Points]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Corners that hold all samples, but no more than twice the extent of the exact modes."""
+    """Corners around all samples, at most twice the extent of the exact modes."""
     modes = np.array([mode for p in found for some in p.means for mode in some], dtype=float)
     std = max(p.std for p in found)
     low, high = modes.min(axis=0) - 4 * std, modes.max(axis=0) + 4 * std

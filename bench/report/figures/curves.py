@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +21,10 @@ from bench.report.figures.style import (
     PUBLISHED,
     MethodStyle,
     marker_fill,
+    method_styles,
     new_figure,
     plain,
 )
-from bench.report.numbers import lines
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
@@ -33,32 +33,27 @@ from bench.report.numbers.published import Curve, Published, curves, legend_name
 LOST = "diverged (no value)"
 
 
-def metric_curve(
-    data: Data,
-    column: Column,
-    published: tuple[Published, ...],
-    styles: Mapping[str, MethodStyle],
-) -> Figure:
+def metric_curve(data: Data, column: Column, published: tuple[Published, ...] = ()) -> Figure:
     """One measure against guidance: a line per method and steps, the floor, published curves.
 
-    Rules of guidance have figures of their own: lines.plain.
+    Rules of guidance have separate figures.
     """
     figure = new_figure(3.9)
     axes = figure.add_subplot()
+    styles = method_styles(data.methods)
     drawn: list[float] = []
     known = curves(published, column)
     for i, (curve, label) in enumerate(zip(known, legend_names(known), strict=True)):
         _grey(axes, curve.guidance, curve.values, label, i)
         drawn += curve.values
-    for series in lines.plain(data, column.dataset):
+    for series in data.plain(column.dataset):
         drawn += _line(axes, data, column, series, styles[series.method])
     floor = data.floor(column)
     if floor.found:
-        mean = floor.mean
-        axes.axhline(mean, **FLOOR_LINE, lw=1.2, zorder=1.5, label=FLOOR_LABEL)
-        drawn.append(mean)
+        axes.axhline(floor.mean, **FLOOR_LINE, lw=1.2, zorder=1.5, label=FLOOR_LABEL)
+        drawn.append(floor.mean)
     value_axis(axes, column, drawn)
-    for series in lines.plain(data, column.dataset):
+    for series in data.plain(column.dataset):
         band(axes, data.cells(column, series), styles[series.method].color, 0.18, 2)
     _guidance_axis(axes, data.guidances(column.dataset))
     axes.set_ylabel(axis_label(column, width=44))
@@ -88,7 +83,7 @@ def _line(
 
 
 def _look(data: Data, series: Series, style: MethodStyle) -> dict[str, Any]:
-    """How a line of a method is drawn, whatever it shows."""
+    """The look of a line of a method."""
     return {
         **{"color": style.color, "marker": style.marker, "ls": style.linestyle, "zorder": 3},
         **{"fillstyle": marker_fill(data.variant(series)), "label": plain(series.label)},
@@ -111,29 +106,26 @@ def _guidance_axis(axes: Axes, guidances: Sequence[float]) -> None:
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """Below the axes, where it can cover no data."""
+    """Below the axes, so that it covers no data."""
     entries = list(zip(*axes.get_legend_handles_labels(), strict=True))
     lost = [entry for entry in entries if entry[1] == LOST]
-    # One entry for all methods, the last: its colours are those of the lines.
+    # One entry for all methods, the last; its colours are those of the lines.
     legend_below(figure, [entry for entry in entries if entry[1] != LOST] + lost[:1], 4)
 
 
 def precision_recall(
-    data: Data,
-    precision: Column,
-    recall: Column,
-    published: tuple[Published, ...],
-    styles: Mapping[str, MethodStyle],
+    data: Data, precision: Column, recall: Column, published: tuple[Published, ...] = ()
 ) -> Figure:
     """Precision against recall: one path per method and steps, from low to high guidance."""
     figure = new_figure(4.7)
     axes = figure.add_subplot()
+    styles = method_styles(data.methods)
     paths = _published_paths(published, precision, recall)
     names = legend_names([curve for curve, _, _ in paths])
     for i, ((curve, x, y), label) in enumerate(zip(paths, names, strict=True)):
         _grey(axes, x, y, label, i)
         _ends(axes, x, y, curve.guidance, GREY)
-    for series in lines.plain(data, precision.dataset):
+    for series in data.plain(precision.dataset):
         style = styles[series.method]
         across, up = data.cells(recall, series), data.cells(precision, series)
         at = [g for g in across if g in up]
@@ -164,27 +156,23 @@ def _bars(axes: Axes, across: Cell, up: Cell, colour: str) -> None:
 def _published_paths(
     published: tuple[Published, ...], precision: Column, recall: Column
 ) -> list[tuple[Curve, list[float], list[float]]]:
-    """Return (curve, recalls, precisions) where a source states both at a guidance scale."""
+    """(curve, recalls, precisions) of the sources that state both at a guidance scale."""
     out = []
     recalls = {(c.method, c.source): c for c in curves(published, recall)}
     for curve in curves(published, precision):
         other = recalls.get((curve.method, curve.source))
-        if other is None:
-            continue
-        x = dict(zip(other.guidance, other.values, strict=True))
-        y = dict(zip(curve.guidance, curve.values, strict=True))
-        both = tuple(g for g in curve.guidance if g in x)
+        x = dict(zip(other.guidance, other.values, strict=True)) if other else {}
+        both = {g: y for g, y in zip(curve.guidance, curve.values, strict=True) if g in x}
         if both:
-            values = tuple(y[g] for g in both)
-            kept = replace(curve, guidance=both, values=values)
-            out.append((kept, [x[g] for g in both], list(values)))
+            kept = replace(curve, guidance=tuple(both), values=tuple(both.values()))
+            out.append((kept, [x[g] for g in both], list(both.values())))
     return out
 
 
 def _ends(
     axes: Axes, x: Sequence[float], y: Sequence[float], at: Sequence[float], colour: str
 ) -> None:
-    """Write g at both ends of a path, on the side that the path does not leave by."""
+    """Write g at both ends of a path, on the side away from the path."""
     ends = [(0, 1)] if len(x) == 1 else [(0, 1), (-1, -2)]
     for end, next_to in ends:
         dx, dy = (x[end] - x[next_to], y[end] - y[next_to]) if len(x) > 1 else (0.0, 1.0)

@@ -1,9 +1,10 @@
-"""Labels beside points that cover neither each other nor the points, as far as there is room."""
+"""Labels beside points that cover neither each other nor the points, if there is room."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ from matplotlib.transforms import Bbox
 
 from bench.report.figures.style import plain
 
-Spot = tuple[float, float]
+Segment = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 SIZE = 7.5
 _RADII = (6, 12, 20, 30, 42, 56, 72, 90, 110, 135)  # points
 _ANGLES = (45, -45, 135, -135, 0, 180, 90, -90, 20, -20, 160, -160, 70, -70, 110, -110)
+_SIDES: dict[float, tuple[Any, Any]] = {
+    0.0: ("left", "bottom"), 0.5: ("center", "center"), 1.0: ("right", "top")
+}  # fmt: skip
+"""Alignment across and up, by the part of the text left of or below its anchor."""
 
 
 @dataclass(frozen=True)
@@ -33,103 +38,62 @@ class Label:
 def put_labels(
     figure: Figure, axes: Axes, labels: Sequence[Label], points: npt.NDArray[np.float64]
 ) -> None:
-    """Write labels next to what they name; `points` (N, 2) in data coordinates are kept free.
+    """Write labels next to their points, away from `points` (N, 2) in data coordinates.
 
-    Everything else of the figure must be drawn: its layout is settled here, and labels stay in it.
-    Greedy: each takes the nearest free place of a fixed list, else the one that covers least.
+    Everything else must be drawn before: the layout of the figure is fixed here. Greedy: each label
+    takes the place with the lowest cost in a fixed list, and the nearest of equals.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     unit = figure.dpi / 72
-    frame = axes.get_window_extent()
-    dots = axes.transData.transform(points) if len(points) else np.empty((0, 2))
+    frame, dots = axes.get_window_extent(), axes.transData.transform(points)
     taken: list[Bbox] = []
-    leaders: list[tuple[Spot, Spot]] = []
+    leaders: list[Segment] = []
     for label in labels:
-        x, y = axes.transData.transform(label.at)
-        width, height = _extent(figure, label.text)
+        start = axes.transData.transform(label.at)
+        artist = figure.text(0, 0, plain(label.text), fontsize=SIZE)
+        size = artist.get_window_extent().size
+        artist.remove()
         best: tuple[float, Any] = (np.inf, None)
-        for radius in _RADII:
-            for angle in _ANGLES:
-                dx, dy = (radius * unit * f(np.deg2rad(angle)) for f in (np.cos, np.sin))
-                box = _box(x + dx, y + dy, dx, dy, width, height)
-                out = not (
-                    frame.x0 <= box.x0 and box.x1 <= frame.x1
-                    and frame.y0 <= box.y0 and box.y1 <= frame.y1
-                )  # fmt: skip
-                clash = sum(box.overlaps(other) for other in taken)
-                covered = int(_within(box, dots, 2 * unit).sum())
-                cost = 1000.0 * out + 300.0 * clash + 4.0 * covered + 0.15 * radius
-                cost += 40.0 * _crossing((x, y), box, taken)
-                # Along an axis a long leader would pass for a part of the front or a grid line.
-                cost += 30.0 * (radius > _RADII[1] and angle % 90 == 0)
-                leader = ((x, y), (x + dx, y + dy))
-                cost += 25.0 * sum(_meet(leader, other) for other in leaders)
-                if cost < best[0]:
-                    best = (cost, (dx, dy, box, radius))
-        dx, dy, box, radius = best[1]
+        for radius, angle in product(_RADII, _ANGLES):
+            shift = radius * unit * np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+            part = np.where(abs(shift) < 1e-6, 0.5, shift < 0)
+            low = start + shift - part * size
+            box = Bbox([low, low + size]).padded(1)
+            leader = (start, start + shift)
+            reach = np.linspace(start, np.clip(start, box.min, box.max), 12)
+            cost = 1000.0 * (frame.count_contains(box.corners()) < 4)
+            cost += 300.0 * sum(box.overlaps(other) for other in taken)
+            cost += 4.0 * box.padded(2 * unit).count_contains(dots) + 0.15 * radius
+            cost += 40.0 * sum(other.count_contains(reach) > 0 for other in taken)
+            # A long leader along an axis would look like a part of the front or a grid line.
+            cost += 30.0 * (radius > _RADII[1] and angle % 90 == 0)
+            cost += 25.0 * sum(_meet(leader, other) for other in leaders)
+            if cost < best[0]:
+                best = (cost, (shift, part, box, leader, radius))
+        shift, part, box, leader, radius = best[1]
         taken.append(box)
-        leaders.append(((x, y), (x + dx, y + dy)))
-        _write(axes, label, (dx / unit, dy / unit), radius)
+        leaders.append(leader)
+        arrow = {"arrowstyle": "-", "color": label.colour, "lw": 0.6, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(
+            plain(label.text),
+            label.at,
+            xytext=tuple(shift / unit),
+            textcoords="offset points",
+            ha=_SIDES[part[0]][0],
+            va=_SIDES[part[1]][1],
+            fontsize=SIZE,
+            color=label.colour,
+            arrowprops=arrow if radius > _RADII[1] else None,
+            path_effects=[withStroke(linewidth=2.2, foreground="white")],
+            zorder=6,
+        )
 
 
-def _write(axes: Axes, label: Label, offset: tuple[float, float], radius: float) -> None:
-    arrow = {"arrowstyle": "-", "color": label.colour, "lw": 0.6, "shrinkA": 0, "shrinkB": 2}
-    axes.annotate(
-        plain(label.text),
-        label.at,
-        xytext=offset,
-        textcoords="offset points",
-        ha=_side(offset[0], "left", "right"),
-        va=_side(offset[1], "bottom", "top"),
-        fontsize=SIZE,
-        color=label.colour,
-        arrowprops=arrow if radius > _RADII[1] else None,
-        path_effects=[withStroke(linewidth=2.2, foreground="white")],
-        zorder=6,
-    )
-
-
-def _side(shift: float, positive: str, negative: str) -> Any:
-    """Which side of the text is at the offset point: the one towards what it names."""
-    return "center" if abs(shift) < 1e-6 else positive if shift > 0 else negative
-
-
-def _box(x: float, y: float, dx: float, dy: float, width: float, height: float) -> Bbox:
-    left = x - width / 2 if abs(dx) < 1e-6 else x if dx > 0 else x - width
-    low = y - height / 2 if abs(dy) < 1e-6 else y if dy > 0 else y - height
-    return Bbox.from_bounds(left - 1, low - 1, width + 2, height + 2)
-
-
-def _extent(figure: Figure, text: str) -> tuple[float, float]:
-    """Width and height of a text in pixels."""
-    artist = figure.text(0, 0, plain(text), fontsize=SIZE)
-    box = artist.get_window_extent()
-    artist.remove()
-    return box.width, box.height
-
-
-def _within(box: Bbox, dots: npt.NDArray[np.float64], margin: float) -> npt.NDArray[np.bool_]:
-    x, y = dots[:, 0], dots[:, 1]
-    inside: npt.NDArray[np.bool_] = (
-        (box.x0 - margin < x) & (x < box.x1 + margin)
-        & (box.y0 - margin < y) & (y < box.y1 + margin)
-    )  # fmt: skip
-    return inside
-
-
-def _crossing(start: Spot, box: Bbox, taken: Sequence[Bbox]) -> int:
-    """How many labels the line from a point to the nearest spot of its label would cross."""
-    end = np.clip(start, (box.x0, box.y0), (box.x1, box.y1))
-    path = np.linspace(start, end, 12)
-    return sum(bool(_within(other, path, 0.0).any()) for other in taken)
-
-
-def _meet(a: tuple[Spot, Spot], b: tuple[Spot, Spot]) -> bool:
+def _meet(a: Segment, b: Segment) -> bool:
     """Whether two segments cross."""
 
-    def side(p: Spot, q: Spot, r: Spot) -> bool:
-        return (q[0] - p[0]) * (r[1] - p[1]) > (q[1] - p[1]) * (r[0] - p[0])
+    def left(p: Any, q: Any, r: Any) -> bool:
+        return bool((q[0] - p[0]) * (r[1] - p[1]) > (q[1] - p[1]) * (r[0] - p[0]))
 
-    apart = side(*a, b[0]) != side(*a, b[1])
-    return apart and side(*b, a[0]) != side(*b, a[1])
+    return left(*a, b[0]) != left(*a, b[1]) and left(*b, a[0]) != left(*b, a[1])

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from matplotlib.figure import Figure
 
-from bench.experiment.rows import Density, Images, Points
-from bench.report.figures.clouds import clouds, densities
+from bench.experiment.rows import Density, Images, Points, Preview
+from bench.report.figures import yardstick_figure
+from bench.report.figures.clouds import RULE_HEIGHT, clouds, densities
 from bench.report.figures.curves import metric_curve, precision_recall
-from bench.report.figures.grids import sample_grid
-from bench.report.figures.previews import previews
-from bench.report.figures.style import method_styles
+from bench.report.figures.grids import chosen_scales, edit_grid, rule_grid, sample_grid
+from bench.report.figures.panels import previews
+from bench.report.figures.pareto_figures import cost_fronts, quality_front
+from bench.report.figures.rule_panels import rule_panels
 from bench.report.numbers.cells import Cell
+from bench.report.numbers.comparison import cost_columns
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.hypervolume import precision_pairs
-from bench.report.numbers.lines import plain
+from bench.report.numbers.inversions import Inversions
 from bench.report.numbers.names import FLOOR, slug
+from bench.report.numbers.pareto import placed_cost, precision_pairs
 from bench.report.numbers.published import Published, curves
+from bench.report.numbers.yardstick import EXACT
+
+ENLARGED = "pixels are enlarged without smoothing."
+ROWS = (
+    "One row per method and number of steps, one column per guidance scale g (1 = off); the lowest "
+    "seed is shown."
+)
+FRONT = (
+    "Every line at every guidance scale. Coloured: lines with a point on the front (black), which "
+    "no other point dominates; grey: all others. Filled markers are certain: no point of another "
+    "line could dominate them for any values within the 95% intervals (bars). Open markers are on "
+    "the front by their means only."
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One figure to be drawn: the stem of its files, what its caption says, its subject."""
+    """A figure to draw: the stem of its files, its caption and its subject."""
 
     name: str
     dataset: str
@@ -31,87 +48,70 @@ class Plan:
     draw: Callable[[], Figure]
     column: Column | None = None
     first: bool = False
-    """Whether it stands before the measures of its data set."""
+    """Whether it comes before the measures of its data set."""
 
 
 def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]:
-    """Every figure that the rows have something for."""
-    styles = method_styles(data.methods)
+    """The figures of methods: every measure, precision with recall, and samples."""
     for column in data.columns:
-        if any(data.cell(column, s, g).values for s, g in _points(data, column.dataset)):
+        cells = [cell for cell in _plain_cells(data, column) if cell.found]
+        if cells:
             yield Plan(
-                slug(column.dataset, column.metric, column.extractor, size_of(data, column)),
+                slug(column.dataset, *_parts(data, column)),
                 column.dataset,
-                _curve_caption(data, column, published),
-                lambda column=column: metric_curve(data, column, published, styles),  # type: ignore[misc]
+                _curve_caption(data, column, cells) + _grey_caption(column, published),
+                partial(metric_curve, data, column, published),
                 column,
             )
     for dataset in data.datasets:
-        yield from _pairs(data, dataset, published)
+        for precision, recall in precision_pairs(data, dataset):
+            bands = any(cell.band for cell in _plain_cells(data, precision))
+            star = data.floor(recall).found and data.floor(precision).found
+            yield Plan(
+                slug(dataset, precision.metric, *_parts(data, precision, recall)),
+                dataset,
+                f"{precision.label} (how many samples look real) against {recall.label} (how much "
+                "of the real set is covered) along guidance, both without unit; up and right is "
+                "better. One path per method and number of steps, its ends marked with their g"
+                + ("; bars are 95% intervals, or the range of two seeds or runs" if bands else "")
+                + ("; the star is real against real." if star else ".")
+                + _grey_caption(precision, published),
+                partial(precision_recall, data, precision, recall, published),
+            )
         yield from _samples(data, dataset)
 
 
-def size_of(data: Data, column: Column) -> str:
-    """Return the number of samples, where a measure was taken at several; '' otherwise."""
-    sizes = {
-        c.n
-        for c in data.columns
-        if (c.dataset, c.metric, c.extractor) == (column.dataset, column.metric, column.extractor)
-    }
-    return f"n{column.n}" if len(sizes) > 1 else ""
+def _parts(data: Data, column: Column, named: Column | None = None) -> tuple[str, str, str]:
+    """Parts of a file's name: metric (of `named`), extractor, and n if there are several."""
+    sizes = {c.n for c in data.columns if c.key[:3] == column.key[:3]}
+    size = f"n{column.n}" if len(sizes) > 1 else ""
+    return (named or column).metric, column.extractor, size
 
 
-def _points(data: Data, dataset: str) -> list[tuple[Series, float]]:
-    return [(s, g) for s in plain(data, dataset) for g in data.guidances(dataset)]
-
-
-def _pairs(data: Data, dataset: str, published: tuple[Published, ...]) -> Iterator[Plan]:
-    """Precision against recall for every extractor that has both."""
-    styles = method_styles(data.methods)
-    for precision, recall in precision_pairs(data, dataset):
-        parts = (precision.metric, recall.metric, precision.extractor, size_of(data, precision))
-        yield Plan(
-            slug(dataset, *parts),
-            dataset,
-            f"{precision.label} (how many samples look real) against {recall.label} (how much of "
-            "the real set is covered) along guidance, both without unit; up and right is better. "
-            "One path per method and number of steps, its ends marked with their g"
-            + (
-                "; bars are 95% intervals, or the range of two seeds or runs"
-                if any(data.cell(precision, s, g).band for s, g in _points(data, dataset))
-                else ""
-            )
-            + (
-                "; the star is real against real."
-                if data.floor(recall).values and data.floor(precision).values
-                else "."
-            )
-            + _grey_caption(precision, published),
-            lambda p=precision, r=recall: precision_recall(data, p, r, published, styles),  # type: ignore[misc]
-        )
+def _plain_cells(data: Data, column: Column) -> list[Cell]:
+    """The cells in the figures of methods."""
+    lines, scales = data.plain(column.dataset), data.guidances(column.dataset)
+    return [data.cell(column, s, g) for s in lines for g in scales]
 
 
 def _samples(data: Data, dataset: str) -> Iterator[Plan]:
-    """Densities, point clouds and grids of stored samples; rules have figures of their own."""
-    lines = plain(data, dataset)
+    """Densities, point clouds and grids of stored samples, without rules."""
+    lines = data.plain(dataset)
     if any(previews(data, s, Density) for s in lines):
         yield Plan(
             slug(dataset, "densities"),
             dataset,
-            "Histograms of samples by class, in data units, against the exact density of the "
-            "class (black). One row per method and number of steps, one column per guidance "
-            "scale g (1 = off); the lowest seed is shown.",
-            lambda: densities(data, dataset, lines),
+            "Histograms of samples by class, in data units, against the exact density of the class "
+            f"(black). {ROWS}",
+            partial(densities, data, dataset, lines),
         )
     if any(previews(data, s, Points) for s in lines):
         yield Plan(
             slug(dataset, "points"),
             dataset,
             "Samples in data units, one colour and marker per class, with the circles of one "
-            "(solid) and three (dashed) standard deviations around the exact modes. One row per "
-            "method and number of steps, one column per guidance scale g (1 = off); the lowest "
-            "seed is shown.",
-            lambda: clouds(data, dataset, lines),
+            f"(solid) and three (dashed) standard deviations around the exact modes. {ROWS}",
+            partial(clouds, data, dataset, lines),
         )
     floor = {data.series_of(r) for r in data.rows if r.dataset == dataset and r.method == FLOOR}
     for line in (*lines, *sorted(floor, key=lambda s: s.run)):
@@ -119,49 +119,149 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
             yield Plan(
                 slug(dataset, "samples", line.method, line.run, str(line.steps or ""), line.rule),
                 dataset,
-                _grid_caption(line),
-                lambda line=line: sample_grid(data, line),  # type: ignore[misc]
+                "Real samples that are not in the reference set, with their classes on top."
+                if line.method == FLOOR
+                else f"Samples of {line.label}: one row per guidance scale g (1 = off), one column "
+                "per sample index, which is the same noise and class in every row and for every "
+                "method. The class asked for is on top; the lowest seed is shown; " + ENLARGED,
+                partial(sample_grid, data, line),
             )
 
 
-def _grid_caption(line: Series) -> str:
-    if line.method == FLOOR:
-        return "Real samples that are not in the reference set, with their classes on top."
-    return (
-        f"Samples of {line.label}: one row per guidance scale g (1 = off), one column per sample "
-        "index, which is the same noise and class in every row and for every method. The class "
-        "asked for is on top; the lowest seed is shown, pixels are enlarged without smoothing."
-    )
-
-
-def _curve_caption(data: Data, column: Column, published: tuple[Published, ...]) -> str:
-    better = {
-        "lower": "lower is better",
-        "higher": "higher is better",
-        "none": "neither direction is better",
+def _curve_caption(data: Data, column: Column, cells: Sequence[Cell]) -> str:
+    better = "neither direction" if column.direction == "none" else column.direction
+    text = f"{column.title} on {column.dataset} against guidance g (1 = off); {better} is better. "
+    text += "One line per method and number of steps"
+    text += ", the mean over seeds" if any(len(c.blocks) > 1 for c in cells) else ""
+    kinds = {
+        "the 95% interval of a single run": any(len(c.blocks) == 1 and c.band for c in cells),
+        "the 95% interval of the mean by Student's t": any(len(c.blocks) > 2 for c in cells),
+        "the range of two seeds or runs": any(len(c.blocks) == 2 for c in cells),
     }
-    text = f"{column.title} on {column.dataset} against guidance g (1 = off); "
-    text += f"{better[column.direction]}. One line per method and number of steps"
-    cells = [data.cell(column, s, g) for s, g in _points(data, column.dataset)]
-    text += _bands([cell for cell in cells if cell.found])
-    if data.floor(column).values:
-        text += " Dashed grey: real samples measured like generated ones."
-    return text + _grey_caption(column, published)
-
-
-def _bands(cells: Sequence[Cell]) -> str:
-    """The end of a sentence on lines, and what their bands or bars are."""
-    text = ", the mean over seeds" if any(len(c.blocks) > 1 for c in cells) else ""
-    kinds = [
-        ("the 95% interval of a single run", any(len(c.blocks) == 1 and c.band for c in cells)),
-        ("the 95% interval of the mean by Student's t", any(len(c.blocks) > 2 for c in cells)),
-        ("the range of two seeds or runs", any(len(c.blocks) == 2 for c in cells)),
-    ]
-    found = [kind for kind, there in kinds if there]
-    return f"{text}; shaded: {', or '.join(found)}." if found else f"{text}."
+    bands = ", or ".join(kind for kind, found in kinds.items() if found)
+    text += f"; shaded: {bands}." if bands else "."
+    floor = " Dashed grey: real samples measured like generated ones."
+    return text + (floor if data.floor(column).found else "")
 
 
 def _grey_caption(column: Column, published: tuple[Published, ...]) -> str:
-    found = curves(published, column)
-    sources = sorted({cited for curve in found for cited in curve.cited})
+    sources = sorted({cited for curve in curves(published, column) for cited in curve.cited})
     return f" Solid grey: published numbers ({'; '.join(sources)})." if sources else ""
+
+
+def plan_comparison(data: Data, compared: Collection[str]) -> Iterator[Plan]:
+    """Fronts of the data sets in `compared`, and the guidance rules of each method."""
+    for dataset in data.datasets:
+        if dataset in compared:
+            yield from _fronts(data, dataset)
+        for base, lines in data.ruled(dataset).items():
+            yield from _rules(data, base, lines)
+
+
+def _fronts(data: Data, dataset: str) -> Iterator[Plan]:
+    for precision, recall in precision_pairs(data, dataset):
+        yield Plan(
+            slug(dataset, "front", precision.metric, *_parts(data, precision, recall)),
+            dataset,
+            f"{precision.label} against {recall.label}: up and right is better. {FRONT}",
+            partial(quality_front, data, precision, recall),
+            first=True,
+        )
+    for column in cost_columns(data, dataset):
+        if placed_cost(data, column, "nfe"):
+            yield Plan(
+                slug(dataset, "front", *_parts(data, column), "cost"),
+                dataset,
+                f"{column.title} against network evaluations and seconds per image, both as "
+                "measured and on logarithmic axes. Costs count as exact; seconds depend on the "
+                f"machine that sampled. {FRONT}",
+                partial(cost_fronts, data, column),
+                first=True,
+            )
+
+
+def _rules(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Plan]:
+    """Measures and samples of one method under every guidance rule."""
+    dataset, every = base.dataset, (base, *lines)
+    parts = ("rules", base.method, base.run, str(base.steps))
+    for column in data.columns:
+        if column.dataset != dataset or column.about.standing == "listed":
+            continue
+        if any(data.cells(column, s) for s in lines):
+            yield Plan(
+                slug(dataset, *_parts(data, column), *parts),
+                dataset,
+                f"{column.title} of {base.label} under every guidance rule against guidance g "
+                "(1 = off, where no rule acts). One panel per rule, all on the same axes: the rule "
+                "in colour with its 95% interval, the other rules in grey; dashed is plain CFG"
+                + (", dotted real against real." if data.floor(column).found else "."),
+                partial(rule_panels, data, column, base),
+                column,
+            )
+    if any(previews(data, s, Images) for s in lines):
+        yield Plan(
+            slug(dataset, "samples", *parts),
+            dataset,
+            f"Samples of {base.label} under every guidance rule, one row per rule: the same noise "
+            f"and classes in every row and block. A grey block has no samples; {ENLARGED}",
+            partial(rule_grid, data, base),
+        )
+    for kind, name, draw in ((Density, "densities", densities), (Points, "points", clouds)):
+        found = {s: previews(data, s, kind) for s in every}
+        if any(found[s] for s in lines):
+            scales = chosen_scales(sorted({g for some in found.values() for g in some}))
+            yield Plan(
+                slug(dataset, name, *parts),
+                dataset,
+                f"Samples of {base.label} under every guidance rule, one row per rule, as in the "
+                "figure of methods.",
+                partial(draw, data, dataset, every, scales, RULE_HEIGHT),
+            )
+
+
+def plan_yardsticks(data: Data) -> Iterator[Plan]:
+    """One figure for every data set with samples of the exact denoiser."""
+    for dataset in data.datasets:
+        lines = [s for s in data.series(dataset) if s.method == EXACT]
+        draws = ((Density, yardstick_figure.densities), (Points, yardstick_figure.planes))
+        for kind, draw in draws:
+            if any(previews(data, s, kind) for s in lines):
+                caption = _yardstick_caption(dataset, kind)
+                yield Plan(
+                    slug(dataset, "yardstick"), dataset, caption, partial(draw, data, dataset)
+                )
+
+
+def _yardstick_caption(dataset: str, kind: type[Preview]) -> str:
+    filled, line, how = (
+        ("filled", "thin line", "densities of the first class, in data units")
+        if kind is Density
+        else ("dots", "crosses", "samples of the first class, in data units; curves hold 39% and "
+              "99% of a density, as one and three standard deviations of a Gaussian do")
+    )  # fmt: skip
+    return (
+        f"The target and the samples on {dataset}: {how}. Black: the target p(x|c). Dashed: the "
+        "g-tilted density p(x|c)^g p(x)^(1-g), which guidance is often said to sample. Samples "
+        f"({filled}) are from the closed-form denoiser under the rule of the row, so their "
+        f"distance to the target is the error of the rule; {line}: the trained network under the "
+        "same rule, at the lowest seed. One column per guidance scale g (1 = off). The first row "
+        "sets the frame; samples outside it are counted, and bars above it are cut off."
+    )
+
+
+def plan_grids(data: Inversions) -> Iterator[Plan]:
+    """One figure per run at its lowest and its highest guidance scale."""
+    for dataset in data.datasets:
+        for label, rows in data.runs(dataset).items():
+            shown = [row for row in rows if row.status == "ok" and row.preview is not None]
+            for row in {row.key: row for row in (*shown[:1], *shown[-1:])}.values():
+                yield Plan(
+                    slug(dataset, "edits", label, f"g{row.guidance:g}"),
+                    dataset,
+                    f"Edits of {dataset} by {label} at guidance g = {row.guidance:g} (1 = off). "
+                    "One row per source, an image of the reference split: the source, its latent "
+                    "(black to white over ±2.5 times the largest noise level), its reconstruction "
+                    "at g = 1, and its edit to each other class; its own class is empty. Pixels "
+                    "are enlarged without smoothing.",
+                    partial(edit_grid, row, label),
+                )

@@ -1,4 +1,4 @@
-"""Grids of sample images: by guidance scale of one line, and by guidance rule of one method."""
+"""Grids of images: samples by guidance scale or rule, and edits by class."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from bench.experiment.inversion_rows import EditGrid, InversionRow
 from bench.experiment.rows import Images
-from bench.report.figures.previews import pick, previews
+from bench.report.figures.panels import pick, previews
 from bench.report.figures.style import WIDTH, new_figure, plain
 from bench.report.numbers.frame import Data, Series
-from bench.report.numbers.lines import ruled
 from bench.report.numbers.names import FLOOR
 
 MOST_TILES = 12
@@ -26,9 +26,11 @@ NARROWEST = 4.0  # inches, which leaves room for a title
 TILE_PIXELS = 96  # about what a tile has at 6.5 inches and print resolution
 RULE_SCALES = (1.0, 4.0, 7.0, 13.0)
 RULE_TILES = 16
-"""In one row of rules, over all scales."""
+"""Tiles in the row of a rule, over all scales."""
 RULE_TOP = 0.5
-"""Inches above those, for the title and the scales."""
+"""Inches above the rows of rules, for the title and the scales."""
+EDIT_TILE = 0.7
+"""Inches of a tile in a grid of edits, at most."""
 Tiles = npt.NDArray[np.uint8]
 """Pixels, (..., 3)."""
 Blocks = Sequence[Sequence[Tiles | None]]
@@ -36,7 +38,7 @@ Blocks = Sequence[Sequence[Tiles | None]]
 
 
 def tiles(preview: Images) -> Tiles:
-    """Return the tiles of a strip, (N, side, side, 3) uint8."""
+    """The tiles of a strip, (N, side, side, 3) uint8."""
     strip = strip_pixels(preview.png)
     side, width, _ = strip.shape
     if width != side * len(preview.labels):
@@ -47,8 +49,8 @@ def tiles(preview: Images) -> Tiles:
 
 
 def strip_pixels(png: str) -> Tiles:
-    """Return the pixels (H, W, 3) uint8 of a PNG in base64."""
-    # No other format: Pillow would hand PostScript to an interpreter.
+    """The pixels (H, W, 3) uint8 of a PNG in base64; ValueError if it is too large."""
+    # No other format: Pillow passes PostScript to an interpreter.
     with Image.open(io.BytesIO(base64.b64decode(png)), formats=("PNG",)) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"a picture of {image.width} x {image.height} pixels is too large")
@@ -65,9 +67,10 @@ def sample_grid(data: Data, series: Series) -> Figure:
     for g in scales:
         if found[g].labels[:count] != first.labels[: len(found[g].labels[:count])]:
             raise ValueError(f"the samples at g = {g:g} are of other classes than the rest")
+    name = "real samples" if series.method == FLOOR else series.label
     labels = ["" if series.method == FLOOR else f"g = {g:g}" for g in scales]
     names = [first.class_names[label] for label in first.labels[:count]]
-    return mosaic_figure(rows, names, labels, f"{series.dataset}: {_name(series)}")
+    return mosaic_figure(rows, names, labels, f"{series.dataset}: {name}")
 
 
 def mosaic_figure(
@@ -77,9 +80,9 @@ def mosaic_figure(
     title: str,
     largest: float = WIDTH,
 ) -> Figure:
-    """Rows of tiles (N, side, side, 3) with names on top and on the left, which may be any text.
+    """Rows of tiles (N, side, side, 3) with untrusted names on top and on the left.
 
-    Tiles share the width of the page, but none is wider than `largest` inches.
+    Tiles share the width of the page; a tile is at most `largest` inches wide.
     """
     count = len(columns)
     names = [plain(name) for name in columns]
@@ -98,14 +101,14 @@ def mosaic_figure(
 
 
 def chosen_scales(scales: Sequence[float]) -> list[float]:
-    """1, 4, 7 and 13 where there are most of them, else four evenly spread."""
+    """1, 4, 7 and 13 if most of them were run, else four evenly spread scales."""
     found = [g for g in RULE_SCALES if g in scales]
     return found if len(found) >= min(3, len(scales)) else pick(list(scales), len(RULE_SCALES))
 
 
 def rule_grid(data: Data, base: Series) -> Figure:
-    """The first samples of all rules of a method, in blocks of one scale each."""
-    found = {s: previews(data, s, Images) for s in (base, *ruled(data, base.dataset).get(base, ()))}
+    """The first samples under all rules of a method, in blocks of one scale each."""
+    found = {s: previews(data, s, Images) for s in (base, *data.ruled(base.dataset).get(base, ()))}
     shown = {s: some for s, some in found.items() if some}
     every = [preview for some in shown.values() for preview in some.values()]
     scales = chosen_scales(sorted({g for some in shown.values() for g in some}))
@@ -131,8 +134,20 @@ def rule_grid(data: Data, base: Series) -> Figure:
     return figure
 
 
-def _name(series: Series) -> str:
-    return "real samples" if series.method == FLOOR else series.label
+def edit_grid(row: InversionRow, label: str) -> Figure:
+    """The edits of one row."""
+    assert row.preview is not None
+    return grid_figure(row.preview, f"{row.dataset}: {label}, g = {row.guidance:g}")
+
+
+def grid_figure(grid: EditGrid, title: str) -> Figure:
+    """A grid of edits with the names of its columns on top and of its rows on the left."""
+    pixels = strip_pixels(grid.png)
+    side, count = pixels.shape[1] // len(grid.columns), len(grid.rows)
+    if pixels.shape[:2] != (side * count, side * len(grid.columns)):
+        raise ValueError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels are not a grid of tiles")
+    rows = list(pixels.reshape(count, side, len(grid.columns), side, 3).swapaxes(1, 2))
+    return mosaic_figure(rows, grid.columns, grid.rows, title, largest=EDIT_TILE)
 
 
 def _show(
@@ -155,7 +170,7 @@ def _show(
 
 
 def _sizes(rows: Blocks) -> tuple[int, int]:
-    """Side of an upscaled tile and of the gap beside it, in pixels of the canvas."""
+    """Side of an upscaled tile and width of the gap, in pixels of the canvas."""
     side = max(tile.shape[1] for row in rows for tile in row if tile is not None)
     large = side * max(1, TILE_PIXELS // side)
     return large, max(2, large // 24)

@@ -1,9 +1,9 @@
-"""What figures of toy samples share: panels of lines by guidance scale, and their frames."""
+"""Stored samples: which a figure shows, and the panels of toy samples by guidance scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +11,42 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.experiment.rows import Density, Points
+from bench.experiment.rows import Density, Points, Preview
 from bench.report.figures.style import new_figure
+from bench.report.numbers.frame import Data, Series
 
 Array = npt.NDArray[np.float64]
 Grid = npt.NDArray[Any]
 """Of axes."""
+P = TypeVar("P", bound=Preview)
+
+
+def pick(items: Sequence[float], most: int) -> list[float]:
+    """At most `most` items, evenly spread, the first and last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i)] for i in np.linspace(0, len(items) - 1, most)]
+
+
+def previews(data: Data, series: Series, kind: type[P]) -> dict[float, P]:
+    """The preview of every guidance scale that has one, from the lowest seed that has it."""
+    found: dict[float, P] = {}
+    for row in data.rows_of(series):
+        if row.status == "ok" and isinstance(row.preview, kind):
+            found.setdefault(row.guidance, row.preview)
+    return dict(sorted(found.items()))
+
+
+def trouble(data: Data, series: Series, guidance: float) -> str:
+    """Why a line has no samples at a guidance scale, '' if no row states a reason."""
+    for row in data.rows_of(series, guidance):
+        if row.status != "ok":
+            return row.reason if row.status == "skip" else f"{row.status}: {row.reason}"
+    return ""
 
 
 def lay_out(rows: int, scales: Sequence[float], height: float, room: float) -> tuple[Figure, Grid]:
-    """One row a line, of `height` inches, and one column a scale; `room` is for all the rest."""
+    """One row per line, of `height` inches, one column per scale; `room` inches for the rest."""
     figure = new_figure(height * rows + room)
     grid = figure.subplots(rows, len(scales), squeeze=False, sharex=True, sharey=True)
     for axes, g in zip(grid[0], scales, strict=True):
@@ -45,7 +71,7 @@ def heights(preview: Density, label: int) -> tuple[Array, Array]:
     """The density of a class as (bins,) heights, and the edges of the bins."""
     edges, counts = np.asarray(preview.edges), np.asarray(preview.counts[label], dtype=float)
     found = counts / (max(counts.sum(), 1.0) * np.diff(edges))
-    # The outermost bins count what lies beyond them too: as bars they would be spikes.
+    # The outermost bins also count all samples beyond them: as bars they would be spikes.
     found[[0, -1]] = 0.0
     return found, edges
 
@@ -56,7 +82,7 @@ def positions(preview: Points) -> Array:
 
 
 def frame_plane(axes: Axes, low: Array, high: Array, shown: Sequence[Array]) -> None:
-    """Set the corners of a panel in the plane, and say how many of the samples are outside."""
+    """Set the corners of a panel in the plane, and write how many samples are outside."""
     outside = sum(int(np.any((xy < low) | (xy > high), axis=1).sum()) for xy in shown)
     if outside:
         axes.text(0.03, 0.03, f"{outside} outside", transform=axes.transAxes, fontsize=8)

@@ -1,4 +1,4 @@
-"""Fronts of what lines reach: precision against recall, and a measure against its costs."""
+"""Fronts of lines: precision against recall, and a measure against its costs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.report.figures.axes import axis_label, bars, legend_below, plain_numb
 from bench.report.figures.direct_labels import Label, put_labels
 from bench.report.figures.style import FRONT, OFF_FRONT, MethodStyle, line_styles, new_figure, plain
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.pareto import COSTS, Placed, placed_cost, placed_quality
+from bench.report.numbers.pareto import COSTS, Point, placed_cost, placed_quality
 
 ON_FRONT = "front"
 MOST_LABELS = 6
-"""Above which labels are short."""
+"""With more, labels are short."""
 
 
 def quality_front(data: Data, precision: Column, recall: Column) -> Figure:
@@ -48,11 +48,11 @@ def cost_fronts(data: Data, column: Column) -> Figure:
     figure = new_figure(2.6 * len(found) + 0.8)
     panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axes, (what, placed) in zip(panels, found.items(), strict=True):
-        value_axis(axes, column, [p.point.y for p in placed], 0.6, fine=True)
+        value_axis(axes, column, [p.y for p in placed], 0.6, fine=True)
         axes.set_xscale("log")
-        plain_numbers(axes.xaxis, [p.point.x for p in placed])
-        if len({p.point.x for p in placed}) == 1:
-            axes.set_xlim(placed[0].point.x / 2, placed[0].point.x * 2)
+        plain_numbers(axes.xaxis, [p.x for p in placed])
+        if len({p.x for p in placed}) == 1:
+            axes.set_xlim(placed[0].x / 2, placed[0].x * 2)
         _scatter(axes, placed, styles)
         _front(axes, placed, "steps-post")
         axes.margins(0.12)
@@ -65,19 +65,19 @@ def cost_fronts(data: Data, column: Column) -> Figure:
     return figure
 
 
-def _styles(data: Data, placed: Sequence[Placed]) -> dict[Series, MethodStyle]:
+def _styles(data: Data, placed: Sequence[Point]) -> dict[Series, MethodStyle]:
     """Styles of the lines that are on the front, in the order of lines."""
-    on = {p.point.series for p in placed if p.on_front}
+    on = {p.series for p in placed if p.on_front}
     return {s: style for s, style in line_styles(data).items() if s in on}
 
 
-def _scatter(axes: Axes, placed: Sequence[Placed], styles: dict[Series, MethodStyle]) -> None:
-    """Points in the colours of their lines, those of lines that are nowhere on the front grey."""
-    grey = [p.point for p in placed if p.point.series not in styles]
+def _scatter(axes: Axes, placed: Sequence[Point], styles: dict[Series, MethodStyle]) -> None:
+    """Points in the colours of their lines; grey for lines that are not on the front."""
+    grey = [p for p in placed if p.series not in styles]
     axes.scatter([p.x for p in grey], [p.y for p in grey], s=7, color=OFF_FRONT, lw=0, zorder=1)
     for series, style in styles.items():
-        own = [p for p in placed if p.point.series == series]
-        off = [p.point for p in own if not p.on_front]
+        own = [p for p in placed if p.series == series]
+        off = [p for p in own if not p.on_front]
         axes.scatter(
             [p.x for p in off], [p.y for p in off],
             s=9, color=style.color, marker=style.marker, alpha=0.35, lw=0, zorder=2,
@@ -85,16 +85,16 @@ def _scatter(axes: Axes, placed: Sequence[Placed], styles: dict[Series, MethodSt
         for p in own:
             if p.on_front:
                 look: dict[str, Any] = {"color": style.color, "lw": 0.7, "alpha": 0.5, "zorder": 3}
-                bars(axes, (p.point.x, p.point.y), p.point.x_span, p.point.y_span, **look)
+                bars(axes, (p.x, p.y), p.x_span, p.y_span, **look)
                 axes.plot(
-                    [p.point.x], [p.point.y],
+                    [p.x], [p.y],
                     color=style.color, marker=style.marker, ms=6, zorder=4,
                     fillstyle="full" if p.certain else "none",
                 )  # fmt: skip
 
 
-def _front(axes: Axes, placed: Sequence[Placed], kind: str) -> None:
-    on = sorted({(p.point.x, p.point.y) for p in placed if p.on_front})
+def _front(axes: Axes, placed: Sequence[Point], kind: str) -> None:
+    on = sorted({(p.x, p.y) for p in placed if p.on_front})
     x, y = zip(*on, strict=True)
     axes.plot(x, y, drawstyle=kind, color=FRONT, lw=0.9, label=ON_FRONT, zorder=1.5)
 
@@ -115,16 +115,16 @@ def _label(
     figure: Figure,
     axes: Axes,
     data: Data,
-    placed: Sequence[Placed],
+    placed: Sequence[Point],
     styles: dict[Series, MethodStyle],
 ) -> None:
-    known = data.guidances(placed[0].point.series.dataset)
+    known = data.guidances(placed[0].series.dataset)
     runs = list(_runs(placed))
     crowded = len(runs) > MOST_LABELS
-    if crowded:  # one a line, without its name, which the key has
-        longest: dict[Series, list[Placed]] = {}
+    if crowded:  # one per line, without its name, which is in the key
+        longest: dict[Series, list[Point]] = {}
         for run in runs:
-            line = run[0].point.series
+            line = run[0].series
             longest[line] = max(longest.get(line, []), run, key=len)
         runs = list(longest.values())
     labels = [
@@ -136,14 +136,14 @@ def _label(
             styles[middle.series].color,
         )
         for run in runs
-        for middle in [run[len(run) // 2].point]
+        for middle in [run[len(run) // 2]]
     ]
-    kept = [(p.point.x, p.point.y) for p in placed if p.point.series in styles]
+    kept = [(p.x, p.y) for p in placed if p.series in styles]
     put_labels(figure, axes, labels, np.array([*kept, *_along(axes)], float).reshape(-1, 2))
 
 
 def _along(axes: Axes) -> list[tuple[float, float]]:
-    """Points along the corners of the front, which labels are to keep off too."""
+    """Points along the steps of the front, which labels must not cover."""
     (line,) = [x for x in axes.lines if x.get_label() == ON_FRONT]
     corners = STEP_LOOKUP_MAP[line.get_drawstyle()](*line.get_data())
     path = axes.transData.transform(np.transpose(corners))
@@ -153,12 +153,12 @@ def _along(axes: Axes) -> list[tuple[float, float]]:
     return [(x, y) for x, y in axes.transData.inverted().transform(np.concatenate(steps))]
 
 
-def _runs(placed: Sequence[Placed]) -> Iterator[list[Placed]]:
-    """Points along the front, neighbours of one line together."""
-    on = sorted((p for p in placed if p.on_front), key=lambda p: (p.point.x, p.point.y))
-    run: list[Placed] = []
+def _runs(placed: Sequence[Point]) -> Iterator[list[Point]]:
+    """Points along the front, grouped into neighbours of one line."""
+    on = sorted((p for p in placed if p.on_front), key=lambda p: (p.x, p.y))
+    run: list[Point] = []
     for p in on:
-        if run and run[-1].point.series != p.point.series:
+        if run and run[-1].series != p.series:
             yield run
             run = []
         run.append(p)
@@ -166,9 +166,9 @@ def _runs(placed: Sequence[Placed]) -> Iterator[list[Placed]]:
         yield run
 
 
-def _scales(run: Sequence[Placed], known: Sequence[float]) -> str:
+def _scales(run: Sequence[Point], known: Sequence[float]) -> str:
     """Such as "4–13" for all `known` scales from 4 to 13, else "4, 13"."""
-    scales = sorted({p.point.guidance for p in run})
+    scales = sorted({p.guidance for p in run})
     between = [g for g in known if scales[0] <= g <= scales[-1]]
     if len(scales) > 2 and scales == between:
         return f"{scales[0]:g}\N{EN DASH}{scales[-1]:g}"

@@ -1,4 +1,4 @@
-"""Guidance rules of one method side by side: each in a panel, in colour over all the others."""
+"""Guidance rules of one method: one panel per rule, in colour over all the others."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from bench.report.figures.style import (
     plain,
 )
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.lines import ruled
 from bench.report.numbers.names import FLOOR_LABEL
 
 MOST_COLUMNS = 5
 ROW = {1: 2.6, 2: 1.6}
-"""Inches of a row of panels by the number of rows, where those are few."""
+"""Inches of a row of panels, by the number of rows, if there are few."""
 LEFT, TOP, BOTTOM = 0.8, 0.5, 0.62
-"""Inches beside the panels: for values, for the title, for scales and legend."""
+"""Inches around the panels: for values, for the title, for scales and legend."""
 DECADES = 1.0
-"""Fewer than a single curve has: what holds at high scales would lie flat at the bottom."""
+"""Fewer than for a single curve: good rules would lie flat at the bottom."""
 SMALL = 6.0
 """Points of a title in two lines."""
 WIDE = 0.62
@@ -39,14 +38,14 @@ WIDE = 0.62
 
 def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     """A panel per rule of the method of `base`, whose line under CFG is dashed in all of them."""
-    lines = ruled(data, column.dataset)[base]
+    lines = data.ruled(column.dataset)[base]
     cells = {s: data.cells(column, s) for s in (base, *lines)}
     shown = [s for s in lines if cells[s]]
     columns = min(MOST_COLUMNS, len(shown))
     count = math.ceil(len(shown) / columns)
     height = ROW.get(count, 1.18) * count + TOP + BOTTOM
     figure = new_figure(height)
-    # By hand, since the search for a layout costs more than the drawing of so many panels.
+    # By hand: computing a layout takes longer than drawing so many panels.
     figure.set_layout_engine("none")
     room = {
         "left": LEFT / WIDTH,
@@ -99,9 +98,9 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
 
 
 def _title(rule: str, columns: int) -> tuple[str, float]:
-    """A rule's name and its size in points: with knobs in two lines, in smaller letters.
+    """A rule's name and its font size; long names have two lines in smaller letters.
 
-    What has no room there either ends in an ellipsis; the tables have it whole.
+    A name that is still too long ends in an ellipsis; the tables have it in full.
     """
     inches = (WIDTH - LEFT) / columns
     if len(rule) * 8 * WIDE <= inches * 72:
@@ -111,7 +110,7 @@ def _title(rule: str, columns: int) -> tuple[str, float]:
 
 
 def _limits(values: list[float], scale: str) -> tuple[float, float]:
-    """Room for all means: an interval that is wider than everything must not flatten them."""
+    """Limits with room for all means; a very wide interval must not flatten them."""
     low, high = min(values), max(values)
     if scale == "log":
         pad = (high / low) ** 0.06

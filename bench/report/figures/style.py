@@ -1,4 +1,4 @@
-"""One look for every figure: a fixed colour, marker and line per method, and how files are made."""
+"""The look of all figures: colour, marker and line per method; and how files are written."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FLOOR_LINE: dict[str, Any] = {"color": GREY, "ls": "--"}
 FLOOR_IN_PANEL: dict[str, Any] = {"color": GREY, "ls": ":"}
 FLOOR_POINT: dict[str, Any] = {"color": GREY, "marker": "*", "ls": "none"}
 DIVERGED: dict[str, Any] = {"marker": "X", "ls": "none"}
-"""Where a line has no value since sampling diverged."""
+"""A line without a value because sampling diverged."""
 FRONT, OFF_FRONT = "#303030", "#c4c4c4"
-"""A front, and points of lines that are nowhere on it."""
+"""A front, and points of lines that are not on it."""
 CFG_IN_PANEL: dict[str, Any] = {"color": "#3c3c3c", "ls": "--", "lw": 1.1}
 OTHERS = "#d4d4d4"
 """In a panel of one rule: plain CFG, and the colour of the other rules."""
@@ -39,7 +39,7 @@ PUBLISHED = (
 )
 """Marker and colour of published curves."""
 TARGET, TILTED = "black", 1
-"""The exact density, and the place in the palette of the tilted one's colour."""
+"""Colour of the exact density, and palette index of the tilted density."""
 TILTED_DASHES, TILTED_CONTOUR = (0, (3.0, 2.0)), "--"
 SAMPLED, LEARNT = "o", "x"
 """Samples of the exact denoiser and of networks, as points in the plane."""
@@ -62,8 +62,8 @@ _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
     "gft": (5, "X", (0, (1.0, 3.0))),
     "meanflow": (2, "*", (0, (1.0, 1.0))),  # ct has one scale
 }
-# The palette's grey is the floor's and the published curves', its yellow is too pale on white.
-# No colour is left: plugins share those of mg and gft, and differ in marker and line.
+# The floor and published curves have the palette's grey; its yellow is too pale on white. No colour
+# is left, so plugins share those of mg and gft, with other markers and lines.
 _NEXT_COLOURS = (1, 5)
 _NEXT_MARKERS = ("p", "<", ">")
 _NEXT_LINES: tuple[LineStyle, ...] = (
@@ -72,7 +72,7 @@ _NEXT_LINES: tuple[LineStyle, ...] = (
     (0, (3.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
     "-",
 )
-# Of rules: of seaborn's "colorblind" palette, without its grey and its pale yellow and pink.
+# Rules: seaborn's "colorblind" palette without its grey and its pale yellow and pink.
 _RULE_COLOURS = (0, 1, 2, 3, 4, 5, 9)
 _RULE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _FILLS = ("full", "none", "left", "bottom", "right", "top")
@@ -101,7 +101,7 @@ _RC: Any = {
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """Colour, marker and line of one method; told apart in grey by the last two."""
+    """Colour, marker and line of one method; marker and line differ in greyscale too."""
 
     color: str
     marker: str
@@ -114,7 +114,7 @@ def palette() -> list[str]:
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
-    """Return the style of every method: fixed for the known ones, by order of name for others."""
+    """The style of every method: fixed for known methods, by order of name for others."""
     colours = palette()
     styles = {FLOOR: MethodStyle(GREY, "*", "--")}
     plugins = sorted(set(methods) - set(_KNOWN) - {FLOOR})
@@ -132,8 +132,8 @@ def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
 def rule_styles(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MethodStyle]:
     """The style of every (method, rule): a colour by the rule, a marker by both.
 
-    Both follow from names, so that a rule looks alike in all reports; a marker that is taken in
-    its colour moves on, in the order of names.
+    Both follow from names, so that a rule looks the same in all reports. If a marker is taken in
+    its colour, the next free one is used, in the order of names.
     """
     colours = palette()
     styles: dict[tuple[str, str], MethodStyle] = {}
@@ -151,7 +151,7 @@ def rule_styles(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Metho
 
 
 def line_styles(data: Data) -> dict[Series, MethodStyle]:
-    """The style of every line: its rule's, under CFG or without a rule its method's."""
+    """The style of every line: of its rule or, under CFG or without a rule, of its method."""
     lines = [s for dataset in data.datasets for s in data.series(dataset)]
     methods = method_styles(data.methods)
     rules = rule_styles((s.method, s.rule) for s in lines if s.rule)
@@ -174,15 +174,15 @@ def _number(name: str) -> int:
 
 
 def marker_fill(variant: int) -> Any:
-    """How a marker is filled: tells apart the step counts and runs of one method."""
+    """How a marker is filled: differs between step counts and runs of one method."""
     return _FILLS[variant % len(_FILLS)]
 
 
 def plain(text: str) -> str:
-    """Text from a row as matplotlib must be given it to show it verbatim.
+    """Untrusted text, escaped so that matplotlib shows it verbatim.
 
-    A dollar sign would start mathematics, a leading underscore would hide a legend entry; of a
-    control character it would warn, with that character.
+    A dollar sign would start mathematics, a leading underscore would hide a legend entry, and a
+    control character would be printed in a warning.
     """
     escaped = visible(text).replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
@@ -198,17 +198,17 @@ def look() -> Iterator[None]:
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure on an Agg canvas; sizes in inches."""
+    """An empty figure on an Agg canvas; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def render(figure: Figure) -> tuple[bytes, bytes]:
-    """Return the figure as PNG and PDF without dates: the same figure, the same bytes."""
+    """The figure as PNG and PDF without dates: the same figure gives the same bytes."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
-    # The layout is found once: the second search would cost as much as the drawing.
+    # Computing the layout again would take as long as drawing.
     figure.set_layout_engine("none")
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return png.getvalue(), pdf.getvalue()

@@ -1,9 +1,9 @@
-"""The target, the g-tilted density, and what rules sample of one class of toy data."""
+"""The target, the g-tilted density, and the samples of rules for one class of toy data."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,19 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from bench.experiment.rows import Density, Points, Preview
-from bench.report.figures.figures import Plan
 from bench.report.figures.panels import (
     Array,
     Grid,
+    P,
     finish,
     frame_plane,
     heights,
     lay_out,
     pale,
+    pick,
     positions,
+    previews,
 )
-from bench.report.figures.previews import P, pick, previews
 from bench.report.figures.style import (
     LEARNT,
     SAMPLED,
@@ -38,49 +39,16 @@ from bench.report.figures.style import (
     plain,
 )
 from bench.report.numbers.frame import Data, Series
-from bench.report.numbers.names import slug
 from bench.report.numbers.yardstick import CFG, EXACT, known_density, partners, rule_of
 from metrics.base import ExactMixture
 from metrics.tilt import Tilted, tilted
 
 COLUMNS = 4
 MOST_PEAKS = 2.2
-"""Height of a panel in peaks of the target: a rule that collapses must not flatten the others."""
+"""Height of a panel in peaks of the target: a collapsed rule must not flatten the others."""
 CLASS = 0
 MASSES = (0.3935, 0.9889)
 """Of a round Gaussian in the plane within one and three standard deviations."""
-
-
-def plan_yardsticks(data: Data) -> Iterator[Plan]:
-    """One figure for every data set with samples of the exact denoiser."""
-    for dataset in data.datasets:
-        lines = [s for s in data.series(dataset) if s.method == EXACT]
-        for kind, draw in ((Density, densities), (Points, planes)):
-            shown = {s: found for s in lines if (found := previews(data, s, kind))}
-            if shown:
-                yield Plan(
-                    slug(dataset, "yardstick"),
-                    dataset,
-                    _caption(dataset, kind),
-                    lambda draw=draw, dataset=dataset: draw(data, dataset),  # type: ignore[misc]
-                )
-
-
-def _caption(dataset: str, kind: type[Preview]) -> str:
-    filled, line, how = (
-        ("filled", "thin line", "densities of the first class, in data units")
-        if kind is Density
-        else ("dots", "crosses", "samples of the first class, in data units; curves hold 39% and "
-              "99% of a density, as one and three standard deviations of a Gaussian do")
-    )  # fmt: skip
-    return (
-        f"What is aimed at and what is sampled on {dataset}: {how}. Black: the target p(x|c). "
-        "Dashed: the g-tilted density p(x|c)^g p(x)^(1-g), which guidance is often said to sample. "
-        f"Samples ({filled}) are those of the closed-form denoiser under the rule of the row, so "
-        f"that their distance to the target is the rule's own; {line}: the trained network under "
-        "the same rule, at the lowest seed. One column per guidance scale g (1 = off). The first "
-        "row sets the frame; what is outside is counted, what is too high is cut off."
-    )
 
 
 def densities(data: Data, dataset: str) -> Figure:
@@ -171,7 +139,7 @@ def _tilted(width: float) -> dict[str, Any]:
 def _shown(
     data: Data, dataset: str, kind: type[P]
 ) -> tuple[dict[Series, dict[float, P]], list[float], dict[Series, dict[Series, dict[float, P]]]]:
-    """Samples of the exact denoiser by rule and scale, the scales, and the networks beside each."""
+    """Samples of the exact denoiser by rule and scale, the scales, and the networks of each."""
     every = {s: previews(data, s, kind) for s in data.series(dataset)}
     rows = {s: found for s, found in every.items() if s.method == EXACT and found}
     most = max(s.steps for s in rows)
@@ -188,7 +156,7 @@ def _shown(
 def _exact(rows: Mapping[Series, Mapping[float, Preview]]) -> ExactMixture:
     exact = known_density(p for found in rows.values() for p in found.values())
     if exact is None:
-        raise ValueError("the samples are stored with a density whose numbers are no use")
+        raise ValueError("the samples are stored with a density whose numbers are out of bounds")
     return exact
 
 
@@ -197,9 +165,9 @@ def _framing(
     others: Mapping[Series, Mapping[Series, Mapping[float, P]]],
     scales: Iterable[float],
 ) -> list[P]:
-    """The samples that all panels have room for: those of the first row, CFG where it was run.
+    """The samples that fit in every panel: those of the first row, which is CFG if it was run.
 
-    A rule that fails at some scale would otherwise make all others too small to see.
+    Otherwise a rule that fails at some scale would make all others too small to see.
     """
     first = next(iter(rows))
     return [found[g] for found in (rows[first], *others[first].values())
@@ -207,7 +175,7 @@ def _framing(
 
 
 def _lines(others: Mapping[Series, Mapping[Series, object]]) -> dict[str, str]:
-    """What the legend calls each method: those that learnt guidance in training follow no rule."""
+    """The name of each method in the legend; methods trained with guidance follow no rule."""
     ruled = {s.method for series, some in others.items() if series.rule for s in some}
     methods = dict.fromkeys(s.method for some in others.values() for s in some)
     return {m: f"{plain(m)} + rule" if m in ruled else plain(m) for m in methods}
@@ -230,7 +198,7 @@ def _finish(figure: Figure, dataset: str, up: str, handles: Sequence[Any]) -> No
 def _outside(
     axes: Axes, preview: Density, span: tuple[float, float], colour: str, place: int
 ) -> None:
-    """Say in its colour how much of the class is not in the panel."""
+    """Write in its colour how much of the class is outside the panel."""
     counts, edges = np.asarray(preview.counts[CLASS]), np.asarray(preview.edges)
     inside = (edges[:-1] >= span[0]) & (edges[1:] <= span[1])
     inside[[0, -1]] = False
@@ -241,7 +209,7 @@ def _outside(
 
 
 def _span(found: Iterable[Density], exact: ExactMixture) -> tuple[float, float]:
-    """Interval that holds the class of the target, and all but a thousandth of the samples."""
+    """Interval with the class of the target and all but a thousandth of the samples."""
     low, high = _reach(exact)
     ends = [(float(low[0]), float(high[0]))]
     for preview in found:

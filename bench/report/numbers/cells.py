@@ -1,4 +1,4 @@
-"""One cell of a table: the values behind it, their mean and its error."""
+"""One cell of a table: its values, their mean and its error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metrics.errors import seeds_se
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of a series at one guidance scale: their values, and the rows that have none."""
+    """The values of a series at one guidance scale, and its rows without values."""
 
     found: tuple[tuple[Row, Value], ...] = ()
     troubles: tuple[Row, ...] = ()
@@ -34,29 +34,32 @@ class Cell:
 
     @cached_property
     def blocks(self) -> tuple[float, ...]:
-        """What is independent: the mean of every training run or, of a single one, its values."""
+        """The independent values: the means of several training runs, or all values of one."""
         if len(self._by_run) > 1:
             return tuple(fmean(v for _, v in values) for values in self._by_run.values())
         return self.values
 
     @property
     def unit(self) -> str:
-        """What `blocks` are."""
+        """The name of `blocks`."""
         return "training runs" if len(self._by_run) > 1 else "sampling seeds"
 
     @cached_property
     def estimate(self) -> Estimate:
-        """Mean with its error: over blocks if there are several, else that of the one value."""
+        """Mean with its error: over several blocks, or that of the only value."""
         if len(self.blocks) > 1:
             found = seeds_se(self.blocks)
-            return _within_shares(found) if self._is_share else found
+            if all(v.se_method.startswith("binomial") for _, v in self.found):
+                # Student's t does not know that a share is in [0, 1].
+                low, high = (
+                    end if end is None else min(max(end, 0.0), 1.0)
+                    for end in (found.low, found.high)
+                )
+                return replace(found, low=low, high=high)
+            return found
         _, value = self.found[0]
         low, high = value.interval or (None, None)
         return Estimate(value.value, value.se, value.se_method, low, high)
-
-    @property
-    def _is_share(self) -> bool:
-        return all(v.se_method.startswith("binomial") for _, v in self.found)
 
     @property
     def mean(self) -> float:
@@ -65,7 +68,7 @@ class Cell:
 
     @property
     def band(self) -> tuple[float, float] | None:
-        """What a figure shades: the 95% interval; the range of two blocks, whose t is 12.7."""
+        """The band in figures: the 95% interval, or the range of two blocks, whose t is 12.7."""
         if not self.found:
             return None
         if len(self.blocks) == 2:
@@ -75,23 +78,23 @@ class Cell:
 
     @property
     def seeds(self) -> int:
-        """The most sampling seeds of a training run."""
+        """The largest number of sampling seeds of a training run."""
         return max((len(values) for values in self._by_run.values()), default=0)
 
     def minimum(self, count: int) -> float | None:
-        """Least value of the first `count` sampling seeds of a training run, None if fewer.
+        """Minimum over the first `count` sampling seeds; None if no training run has as many.
 
-        The mean over training runs where several have as many.
+        Several such runs are averaged.
         """
         full = [sorted(v) for v in self._by_run.values() if len(v) >= count]
         return fmean(min(x for _, x in v[:count]) for v in full) if full else None
 
 
 def pair(a: Cell, b: Cell) -> tuple[Estimate, Estimate, int] | None:
-    """Means of two cells over the sampling seeds they share, with replicates; and how many those.
+    """Means of two cells over their common sampling seeds, with replicates; the number of seeds.
 
-    Replicates are averaged group by group: samples of one seed are common to training runs, real
-    samples to all. None unless all values have replicates, as many of one kind.
+    Replicates are averaged group by group: training runs share the samples of a seed, and all share
+    real samples. None unless all values have the same number of replicates.
     """
     shared = {row.seed for row, _ in a.found} & {row.seed for row, _ in b.found}
     ours, theirs = (averaged(restricted(cell, shared)) for cell in (a, b))
@@ -101,23 +104,15 @@ def pair(a: Cell, b: Cell) -> tuple[Estimate, Estimate, int] | None:
 
 
 def restricted(cell: Cell, seeds: Set[int]) -> Cell:
-    """A cell without the values of other sampling seeds."""
+    """The cell with only the values of some sampling seeds."""
     return Cell(tuple((r, v) for r, v in cell.found if r.seed in seeds), cell.troubles)
 
 
 def averaged(cell: Cell) -> Estimate | None:
-    """Mean of all values of a cell with replicates; None unless all have as many of one kind."""
+    """Mean of the values with replicates; None unless all have the same number of replicates."""
     values = [value for _, value in cell.found]
     lengths = {len(v.replicates) for v in values}
     if len(lengths) != 1 or lengths.pop() < 2:
         return None
     replicates = zip(*(v.replicates for v in values), strict=True)
     return Estimate(fmean(v.value for v in values), replicates=tuple(map(fmean, replicates)))
-
-
-def _within_shares(found: Estimate) -> Estimate:
-    """The interval cut to [0, 1], which Student's t does not know to be all that a share can be."""
-    low, high = (
-        None if end is None else min(max(end, 0.0), 1.0) for end in (found.low, found.high)
-    )
-    return replace(found, low=low, high=high)

@@ -1,4 +1,4 @@
-"""What is compared of a data set: rankings, hypervolumes and fronts, and their CSV files."""
+"""The comparison of the lines of a data set: rankings, hypervolumes, fronts, and CSV files."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.hypervolume import hypervolumes, precision_pairs
-from bench.report.numbers.pareto import COSTS, Placed, placed_cost, placed_quality
+from bench.report.numbers.pareto import (
+    COSTS,
+    Point,
+    hypervolumes,
+    placed_cost,
+    placed_quality,
+    precision_pairs,
+)
 from bench.report.numbers.ranking import Place, Ranking, make_ranking, rank
 
 
 @dataclass(frozen=True)
-class Front:
-    """All operating points by two measures, or a measure and a cost (`across` is its name)."""
-
-    across: Column | str
-    up: Column
-    placed: tuple[Placed, ...]
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """A data set with several lines: `areas` are hypervolumes by their columns, ranked."""
+    """A data set with several lines.
+
+    `areas` are ranked hypervolumes by their columns. `fronts` are all operating points by name of a
+    measure or cost (x) and column (y).
+    """
 
     dataset: str
     rankings: Mapping[Column, Ranking]
     areas: Mapping[tuple[Column, Column], tuple[Place, ...]]
-    fronts: tuple[Front, ...]
+    fronts: Mapping[tuple[str, Column], tuple[Point, ...]]
 
 
 def cost_columns(data: Data, dataset: str) -> list[Column]:
-    """What comes first and is set against costs, of all sample counts.
+    """The leading measure of a data set, at all sample counts: it is compared with costs.
 
-    Of measures with a direction those that lead most: the distance to the exact density where that
-    is known, since a Frechet distance sees no more than mean and covariance. Else the first.
+    The measures with the highest `lead` and a direction: the distance to the exact density if that
+    is known, since a Frechet distance depends only on mean and covariance. Otherwise the first.
     """
     own = [c for c in data.columns if c.dataset == dataset and c.direction != "none"]
     most = max((c.about.lead for c in own), default=0)
@@ -53,59 +54,44 @@ def compare(data: Data) -> dict[str, Comparison]:
             continue
         pairs = precision_pairs(data, dataset)
         areas = {pair: rank(hypervolumes(data, *pair), "higher") for pair in pairs}
-        fronts = [Front(r, p, placed_quality(data, p, r)) for p, r in pairs]
-        fronts += [
-            Front(what, column, placed_cost(data, column, what))
+        fronts = {(r.metric, p): placed_quality(data, p, r) for p, r in pairs} | {
+            (what, column): placed_cost(data, column, what)
             for column in cost_columns(data, dataset)
             for what in COSTS
-        ]
-        kept = tuple(front for front in fronts if front.placed)
+        }
+        kept = {axes: points for axes, points in fronts.items() if points}
         found[dataset] = Comparison(dataset, rankings, areas, kept)
     return found
 
 
 def _line(series: Series) -> dict[str, object]:
-    return {
-        "method": series.method,
-        "rule": series.rule,
-        "run": series.run,
-        "steps": series.steps,
-        "line": series.label,
-    }
+    names = ("method", "rule", "run", "steps")
+    return {name: getattr(series, name) for name in names} | {"line": series.label}
 
 
 def _measure(column: Column) -> dict[str, object]:
-    names = ("dataset", "metric", "extractor", "n")
-    return {name: getattr(column, name) for name in names}
+    return {name: getattr(column, name) for name in ("dataset", "metric", "extractor", "n")}
 
 
 def _against(place: Place) -> dict[str, object]:
     c = place.against
+    value, se, paired = (None, None, None) if c is None else (c.value, c.se, c.paired)
     return {
-        "rank": place.rank,
-        "group": place.group or None,
-        "behind_leader": None if c is None else c.value,
-        "behind_se": None if c is None else c.se,
-        "p_holm": place.p,
-        "paired": None if c is None else c.paired,
+        **{"rank": place.rank, "group": place.group or None, "behind_leader": value},
+        **{"behind_se": se, "p_holm": place.p, "paired": paired},
     }
 
 
 def _operating(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
     for ranking in _rankings(found):
         for series, point in ranking.points.items():
-            e = point.estimate
+            e = point.entry.estimate
             yield {
                 **_measure(ranking.column),
                 **_line(series),
-                "guidance": point.guidance,
-                "value": e.value,
-                "se": e.se,
-                "nfe": point.nfe,
-                "seconds_per_image": point.seconds or None,
-                "scales": point.scales,
-                "held_out": point.held_out,
-                "optimistic": point.is_optimistic,
+                **{"guidance": point.guidance, "value": e.value, "se": e.se, "nfe": point.nfe},
+                **{"seconds_per_image": point.seconds or None, "scales": point.scales},
+                **{"held_out": point.held_out, "optimistic": point.is_optimistic},
             }
 
 
@@ -114,14 +100,8 @@ def _ranking(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
         for by, places in (("best", ranking.best), ("mean", ranking.mean)):
             for place in places:
                 e = place.entry.estimate
-                yield {
-                    **_measure(ranking.column),
-                    "by": by,
-                    **_line(place.series),
-                    "value": e.value,
-                    "se": e.se,
-                    **_against(place),
-                }
+                line = {"by": by, **_line(place.series), "value": e.value, "se": e.se}
+                yield _measure(ranking.column) | line | _against(place)
 
 
 def _areas(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
@@ -130,40 +110,25 @@ def _areas(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
             for place in places:
                 e = place.entry.estimate
                 yield {
-                    "dataset": precision.dataset,
-                    "precision": precision.metric,
-                    "recall": recall.metric,
-                    "extractor": precision.extractor,
-                    "n": precision.n,
-                    **_line(place.series),
-                    "scales": len(place.entry.sides[0]),
-                    "hypervolume": e.value,
-                    "se": e.se,
-                    "se_method": e.se_method,
-                    **_against(place),
+                    **{"dataset": precision.dataset, "precision": precision.metric},
+                    **{"recall": recall.metric, "extractor": precision.extractor},
+                    **{"n": precision.n, **_line(place.series)},
+                    **{"scales": len(place.entry.sides[0]), "hypervolume": e.value},
+                    **{"se": e.se, "se_method": e.se_method, **_against(place)},
                 }
 
 
 def _points(found: Mapping[str, Comparison]) -> Iterator[dict[str, object]]:
     for comparison in found.values():
-        for front in comparison.fronts:
-            across = front.across if isinstance(front.across, str) else front.across.metric
-            for placed in front.placed:
-                p = placed.point
+        for (across, up), points in comparison.fronts.items():
+            for p in points:
                 x, y = p.x_span or (None, None), p.y_span or (None, None)
                 yield {
-                    **_measure(front.up),
-                    "against": across,
-                    **_line(p.series),
-                    "guidance": p.guidance,
-                    "x": p.x,
-                    "x_low": x[0],
-                    "x_high": x[1],
-                    "y": p.y,
-                    "y_low": y[0],
-                    "y_high": y[1],
-                    "on_front": placed.on_front,
-                    "certain": placed.certain,
+                    **_measure(up),
+                    **{"against": across, **_line(p.series), "guidance": p.guidance},
+                    **{"x": p.x, "x_low": x[0], "x_high": x[1]},
+                    **{"y": p.y, "y_low": y[0], "y_high": y[1]},
+                    **{"on_front": p.on_front, "certain": p.certain},
                 }
 
 
@@ -181,6 +146,6 @@ FILES = {
 
 
 def comparison_frames(found: Mapping[str, Comparison]) -> dict[str, pd.DataFrame | None]:
-    """The CSV files by name; None for one that has nothing in it."""
+    """The CSV files by name; None for an empty one."""
     frames = {name: pd.DataFrame.from_records(list(make(found))) for name, make in FILES.items()}
     return {name: None if frame.empty else frame for name, frame in frames.items()}

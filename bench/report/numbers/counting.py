@@ -1,4 +1,4 @@
-"""Which rows count: those of the newest weights and code, one for every cell."""
+"""Which rows count: those of the newest weights and code, one per cell."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from bench.report.numbers.names import method_order
 
 
 def place(row: Row) -> tuple[object, ...]:
-    """Order the rows by what they are, so that nothing depends on the order they come in."""
+    """Sort key of rows by content, so that nothing depends on the order of files."""
     line = (row.dataset, method_order(row.method), row.steps, row.guidance)
     return (*line, row.train_seed, row.seed, row.run, row.experiment, row.key)
 
 
 def age(row: Row | InversionRow) -> tuple[datetime, str]:
-    """Sort key, the newest row last; the key decides between rows of one moment."""
+    """Sort key, the newest row last; keys decide between rows of the same moment."""
     created = datetime.fromisoformat(row.created)
     return (created if created.tzinfo else created.replace(tzinfo=UTC), row.key)
 
 
 def of_newest_weights(rows: Sequence[Row]) -> list[Row]:
-    """Without the rows of weights that were trained again since under the same run name."""
+    """The rows without those of older weights of the same run name."""
     latest: dict[tuple[str, str], str] = {}
     for row in sorted(rows, key=age):
         if row.checkpoint:
             latest[row.experiment, row.run] = row.checkpoint
-    # A cell skipped before there were weights has no checkpoint and is not a stale one.
+    # A cell that was skipped before training has no checkpoint, and is not stale.
     return [r for r in rows if r.checkpoint in ("", latest.get((r.experiment, r.run), ""))]
 
 
 def of_newest_code(rows: Sequence[Row]) -> list[Row]:
-    """Without the rows of a run, or of a rule with it, whose code is not that of the newest row.
+    """The rows of each run, and of each of its rules, with the code of the newest one.
 
-    One curve of two programs is a number of neither. Rows from before rows told their code stay
+    A curve must not mix the results of two programs. Old rows that do not state their code are kept
     while there are no others.
     """
     latest: dict[tuple[str, ...], str] = {}
     for row in sorted(rows, key=age):
-        latest[row.experiment, row.run] = row.code or latest.get((row.experiment, row.run), "")
-        of_rule = (row.experiment, row.run, row.rule)
-        latest[of_rule] = row.rule_code or latest.get(of_rule, "")
+        run = (row.experiment, row.run)
+        latest[run] = row.code or latest.get(run, "")
+        latest[*run, row.rule] = row.rule_code or latest.get((*run, row.rule), "")
     return [
-        row
-        for row in rows
-        if row.code == latest[row.experiment, row.run]
-        and row.rule_code == latest[row.experiment, row.run, row.rule]
+        r
+        for r in rows
+        if r.code == latest[r.experiment, r.run]
+        and r.rule_code == latest[r.experiment, r.run, r.rule]
     ]
 
 
 def variant(row: Row) -> str:
-    """Which settings a rule had: '' for its defaults, 'tuned', or those that somebody chose.
+    """The settings of a row's rule: '' for its defaults, 'tuned', or the settings of the suite.
 
-    Runs are tuned one by one, so that tuned settings differ among the runs of one line.
+    Runs are tuned one by one, so tuned settings differ among the runs of a line.
     """
     if row.knobs_from in ("", "default", "tuned"):
         return "tuned" if row.knobs_from == "tuned" else ""
@@ -62,9 +62,9 @@ def variant(row: Row) -> str:
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
-    """One row a cell, the newest: a cell done twice is not a second seed. A failure gives way.
+    """The newest row of every cell: a cell that was run twice is not a second seed.
 
-    So does a cell without a further network to the same one with it.
+    Any other row comes before a failed one, and a row with an extra network before one without.
     """
     best: dict[tuple[object, ...], Row] = {}
     for row in sorted(rows, key=lambda r: (r.status != "failed", _has_extra_network(r), *age(r))):

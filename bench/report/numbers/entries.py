@@ -1,4 +1,4 @@
-"""Numbers that follow from several cells of a line, with errors, and their differences."""
+"""Numbers from several cells of a line, with errors, and the differences of such numbers."""
 
 from __future__ import annotations
 
@@ -6,30 +6,37 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 import numpy as np
 from scipy.special import ndtr, stdtr
 
+from bench.experiment.rows import Row
 from bench.report.numbers.cells import Cell, averaged, restricted
 from bench.report.numbers.frame import Series
 from metrics.base import Estimate
 from metrics.errors import jackknife, seeds_se
 
 DRAWS = 2000
-"""Of the resampling that gives an error where values have no replicates."""
+"""Of the resampling that gives an error to values without replicates."""
 SEED = 2020
 
 Sides = Sequence[Sequence[float]]
 
 
 def first(sides: Sides) -> float:
-    """The only value of a single cell."""
+    """The value of a single cell."""
     return sides[0][0]
+
+
+def average(sides: Sides) -> float:
+    """Mean of the values of the only side."""
+    return fmean(sides[0])
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference of two lines: value, standard error, two-sided p, whether it is paired."""
+    """A difference of two lines: value, standard error, two-sided p, and whether it is paired."""
 
     value: float
     se: float
@@ -41,9 +48,9 @@ class Contrast:
 class Entry:
     """A number `of` the cells of a line, such as their mean.
 
-    `sides` holds cells by the samples that their replicates leave out: recall's are real ones,
-    precision's generated, so errors of the two add up as variances. All of `of` is a function of
-    the means of the cells, shaped like `sides`.
+    `sides` groups cells by the samples that their replicates leave out: recall leaves out real
+    samples, precision generated ones, so the variances of the two add up. `of` is a function of the
+    means of the cells, shaped like `sides`.
     """
 
     series: Series
@@ -58,10 +65,10 @@ class Entry:
 
     @cached_property
     def estimate(self) -> Estimate:
-        """The number with its error: over training runs or seeds where there are several.
+        """The number with its error over training runs or seeds, if there are several.
 
-        Else by the jackknife over groups of samples, for values without replicates by drawing them
-        from normal distributions of their standard errors, as if they were independent.
+        Otherwise the error is the jackknife's over groups of samples. Values without replicates are
+        drawn from normal distributions of their standard errors, as if they were independent.
         """
         if self.of is first:
             return self.sides[0][0].estimate
@@ -71,7 +78,7 @@ class Entry:
         value = self.of([[cell.mean for cell in side] for side in self.sides])
         parts = replicates(self, self.seeds)
         if parts:
-            return Estimate(value, _se(parts, value), "jackknife over groups")
+            return Estimate(value, _jackknifed(value, parts)[0], "jackknife over groups")
         errors = [[cell.estimate.se for cell in side] for side in self.sides]
         if any(se is None for side in errors for se in side):
             return Estimate(value)
@@ -79,40 +86,33 @@ class Entry:
 
     @property
     def p(self) -> float | None:
-        """Two-sided p of the number being 0 for these weights; None without any error.
+        """Two-sided p of the number being 0 for these weights, computed like that of `contrast`.
 
-        Like that of `contrast`: by the jackknife, without replicates by the estimate's error.
+        None without any error.
         """
         parts = replicates(self, self.seeds)
         if parts:
-            value = _value(self, self.seeds)
-            return two_sided(value, _se(parts, value), min(map(len, parts)) - 1)
+            return _jackknifed(_value(self, self.seeds), parts)[1]
         found = self.estimate
         return None if found.se is None else two_sided(found.value, found.se, None)
 
     def _blocks(self) -> list[float]:
-        """The number of every training run, else of every seed; [] if cells differ in these."""
+        """The number of every training run, or of every seed of a single run.
+
+        [] if the cells do not all have the same ones.
+        """
         cells = [cell for side in self.sides for cell in side]
-        runs = {(r.experiment, r.run) for cell in cells for r, _ in cell.found}
+        several = len({(r.experiment, r.run) for cell in cells for r, _ in cell.found}) > 1
 
-        def block(keep: Callable[[object], bool]) -> float:
-            sides = [
-                [float(np.mean([v.value for r, v in cell.found if keep(r)])) for cell in side]
-                for side in self.sides
-            ]
-            return self.of(sides)
+        def name(row: Row) -> tuple[str | int, ...]:
+            return (row.experiment, row.run) if several else (row.seed,)
 
-        if len(runs) > 1:
-            whole = all({(r.experiment, r.run) for r, _ in c.found} == runs for c in cells)
-            keys = sorted(runs)
-            return (
-                [block(lambda r, k=k: (r.experiment, r.run) == k) for k in keys]  # type: ignore[misc]
-                if whole
-                else []
-            )
-        whole = all({r.seed for r, _ in c.found} == self.seeds for c in cells)
-        seeds = sorted(self.seeds)
-        return [block(lambda r, s=s: r.seed == s) for s in seeds] if whole else []  # type: ignore[misc]
+        def value(block: tuple[str | int, ...], cell: Cell) -> float:
+            return float(np.mean([v.value for r, v in cell.found if name(r) == block]))
+
+        blocks = {frozenset(name(r) for r, _ in cell.found) for cell in cells}
+        common = sorted(blocks.pop()) if len(blocks) == 1 else []
+        return [self.of([[value(b, cell) for cell in side] for side in self.sides]) for b in common]
 
     def _resampled(self) -> float:
         # The legacy generator, whose stream is frozen: another version of numpy draws the same.
@@ -128,48 +128,42 @@ class Entry:
 
 
 def replicates(entry: Entry, seeds: frozenset[int]) -> tuple[tuple[float, ...], ...]:
-    """The number without one group of samples, (groups,) for every side; () if unknown.
+    """The number without one group of samples each, (groups,) for every side; () if unknown.
 
-    Groups are common to cells of a side, since samples of all scales share noise and labels.
+    Cells of a side have the same groups, since samples of all scales share noise and labels.
     """
     means, left = [], []
     for side in entry.sides:
         found = [averaged(restricted(cell, seeds)) for cell in side] if seeds else []
-        if not found or any(f is None for f in found):
-            return ()
         known = [f for f in found if f is not None]
-        if len({len(f.replicates) for f in known}) != 1:
+        if len(known) < len(side) or len({len(f.replicates) for f in known}) != 1:
             return ()
         means.append([f.value for f in known])
         left.append([f.replicates for f in known])
-    out = []
-    for i, some in enumerate(left):
-        others = list(means)
-        part = []
-        for without in zip(*some, strict=True):
-            others[i] = list(without)
-            part.append(entry.of(others))
-        out.append(tuple(part))
-    return tuple(out)
+    return tuple(
+        tuple(
+            entry.of([*means[:i], list(without), *means[i + 1 :]])
+            for without in zip(*some, strict=True)
+        )
+        for i, some in enumerate(left)
+    )
 
 
 def contrast(a: Entry, b: Entry) -> Contrast | None:
-    """Difference a - b at the sampling seeds that both have, None where nothing tells its error.
+    """Difference a - b at the sampling seeds that both have; None without any error.
 
-    By the jackknife of the differences of replicates, with Student's t of one degree less than
-    groups; without replicates the two are taken as independent, which is too much error for
-    methods that share noise.
+    The error is the jackknife's of the differences of replicates, p is by Student's t with one
+    degree of freedom less than groups. Without replicates the two count as independent, which
+    overstates the error of methods that share noise.
     """
     seeds = a.seeds & b.seeds
     ours, theirs = replicates(a, seeds), replicates(b, seeds)
     if ours and [len(p) for p in ours] == [len(p) for p in theirs]:
         value = _value(a, seeds) - _value(b, seeds)
-        parts = tuple(
-            tuple(x - y for x, y in zip(p, q, strict=True))
-            for p, q in zip(ours, theirs, strict=True)
-        )
-        se = _se(parts, value)
-        return Contrast(value, se, two_sided(value, se, min(map(len, parts)) - 1), True)
+        parts = [
+            [x - y for x, y in zip(*both, strict=True)] for both in zip(ours, theirs, strict=True)
+        ]
+        return Contrast(value, *_jackknifed(value, parts), True)
     one, two = a.estimate, b.estimate
     if one.se is None or two.se is None:
         return None
@@ -182,8 +176,10 @@ def _value(entry: Entry, seeds: frozenset[int]) -> float:
     return entry.of([[f.value for f in side if f is not None] for side in some])
 
 
-def _se(parts: tuple[tuple[float, ...], ...], value: float) -> float:
-    return math.hypot(*(jackknife(part, value).se for part in parts))
+def _jackknifed(value: float, parts: Sides) -> tuple[float, float]:
+    """Standard error and two-sided p of a value with replicates."""
+    se = math.hypot(*(jackknife(part, value).se for part in parts))
+    return se, two_sided(value, se, min(map(len, parts)) - 1)
 
 
 def two_sided(value: float, se: float, freedom: int | None) -> float:

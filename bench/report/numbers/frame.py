@@ -1,10 +1,12 @@
-"""Rows to a tidy frame: which rows count, which belong together, which may be compared."""
+"""The rows that count, grouped into lines and cells, and the columns they may share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import median
 
 from bench.experiment.rows import Row, Value
 from bench.report.numbers.cells import Cell
@@ -23,11 +25,13 @@ from metrics.about import About
 from metrics.base import ARROWS, Direction
 
 MEASURED_BY = "code or settings of the measure"
+Key = tuple[str, str, str, int]
+Found = tuple[Row, Value]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One measure of one data set: what may stand in one column and on one axis."""
+    """One measure of one data set, for one column of a table or one axis."""
 
     dataset: str
     metric: str
@@ -49,16 +53,22 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """The better direction, '' where there is none."""
+        """The better direction, '' if there is none."""
         return ARROWS[self.direction]
+
+    @property
+    def key(self) -> Key:
+        """Equal for all values of this column."""
+        return self.dataset, self.metric, self.extractor, self.n
 
 
 @dataclass(frozen=True)
 class Series:
     """One line of a table or figure: a method at a number of steps.
 
-    `run` is '' unless one training seed of the method has several runs: those differ in more than
-    chance, so they are not averaged.
+    `run` is '' unless one training seed of the method has several runs. Those differ by more than
+    chance, so they are not averaged. `rule` is the rule of guidance at sampling, '' for CFG or for
+    a method with guidance of its own.
     """
 
     dataset: str
@@ -66,11 +76,15 @@ class Series:
     steps: int
     run: str = ""
     rule: str = ""
-    """Of guidance at sampling; '' is CFG, or a method that is guided in its own way."""
+
+    @property
+    def base(self) -> Series:
+        """The line of the same method, run and steps under CFG."""
+        return replace(self, rule="")
 
     @property
     def label(self) -> str:
-        """What a table or legend shows."""
+        """The name in tables and legends."""
         if self.method == FLOOR:
             return FLOOR_LABEL
         name = f"{self.method} [{self.run}]" if self.run else self.method
@@ -82,18 +96,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Data:
-    """What a report is made of: the rows that count, and how they group."""
+    """The rows of a report that count, and how they are grouped."""
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
+    notes: Mapping[Column, str]
+    """Why the floor of a column is left out."""
     stale: int
     outdated: int
     superseded: int
-    notes: tuple[tuple[Column, str], ...]
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Key of a row to the run name that its series carries."""
+        """The `run` of each row's series, by the row's key."""
         several = len({row.experiment for row in self.rows}) > 1
         names = {r.key: f"{r.experiment}/{r.run}" if several else r.run for r in self.rows}
         owners: dict[tuple[str, str, int], set[str]] = {}
@@ -103,23 +118,20 @@ class Data:
         return {r.key: names[r.key] if (r.dataset, r.method) in split else "" for r in self.rows}
 
     def series_of(self, row: Row) -> Series:
-        """Return the line that a row belongs to."""
+        """The line that a row belongs to."""
         steps = 0 if row.method == FLOOR else row.steps
         rule = self._variants.get((row.dataset, row.method, row.rule, variant(row)), row.rule)
         return Series(row.dataset, row.method, steps, self._names[row.key], rule)
 
     @cached_property
     def _variants(self) -> dict[tuple[str, str, str, str], str]:
-        """What a rule with settings of several origins is called, by those."""
-        found: dict[tuple[str, str, str], set[str]] = {}
-        for row in self.rows:
-            if row.rule:
-                found.setdefault((row.dataset, row.method, row.rule), set()).add(variant(row))
+        """Names of the rules that were run with several settings, by those."""
+        found = {(r.dataset, r.method, r.rule, variant(r)) for r in self.rows if r.rule}
+        count = Counter(known[:3] for known in found)
         return {
-            (*owner, variant): f"{owner[2]} ({variant})" if variant else owner[2]
-            for owner, variants in found.items()
-            if len(variants) > 1
-            for variant in variants
+            known: f"{known[2]} ({known[3]})" if known[3] else known[2]
+            for known in found
+            if count[known[:3]] > 1
         }
 
     @cached_property
@@ -128,9 +140,9 @@ class Data:
         for row in self.rows:
             cells.setdefault(self.series_of(row), {}).setdefault(row.guidance, []).append(row)
         for series in [s for s in cells if s.rule]:
-            # Without guidance no rule acts: those rows belong to the lines of all rules, but for
-            # one that cannot be used here, which would be compared by what is not its own.
-            off = cells.get(replace(series, rule=""), {}).get(1.0, [])
+            # Without guidance no rule acts: the rows at g = 1 belong to the lines of all rules,
+            # except for rules that cannot be used here.
+            off = cells.get(series.base, {}).get(1.0, [])
             if off and any(r.status != "skip" for rows in cells[series].values() for r in rows):
                 cells[series].setdefault(1.0, list(off))
         return cells
@@ -146,92 +158,122 @@ class Data:
         return tuple(sorted({row.method for row in self.rows}, key=method_order))
 
     def series(self, dataset: str) -> tuple[Series, ...]:
-        """Return the lines of a data set in the order of tables and legends, without the floor."""
-        return self._lines.get(dataset, ())
+        """The lines of a data set, without the floor: methods first, then their rules."""
+        return tuple(s for s in self._lines if s.dataset == dataset)
 
     @cached_property
-    def _lines(self) -> dict[str, tuple[Series, ...]]:
-        found = [s for s in self._cells if s.method != FLOOR]
-        # Methods stand together, all their rules behind them.
-        found.sort(
+    def _lines(self) -> list[Series]:
+        return sorted(
+            (s for s in self._cells if s.method != FLOOR),
             key=lambda s: (s.rule != "", method_order(s.method), s.run, s.steps, s.rule),
         )
-        names = {s.dataset for s in found}
-        return {name: tuple(s for s in found if s.dataset == name) for name in names}
+
+    def plain(self, dataset: str) -> tuple[Series, ...]:
+        """The lines in the figures of methods: those under CFG or with guidance of their own.
+
+        A method that was swept only under other rules has its lines under those.
+        """
+        lines = self.series(dataset)
+        guided = {s for s in lines if not s.rule and any(r.guidance != 1 for r in self.rows_of(s))}
+        ruled_only = {s.base for s in lines if s.rule} - guided
+        return tuple(s for s in lines if (s.base in ruled_only) == bool(s.rule))
+
+    def ruled(self, dataset: str) -> dict[Series, tuple[Series, ...]]:
+        """The lines of rules, by their line under CFG, which may have no rows."""
+        found: dict[Series, tuple[Series, ...]] = {}
+        for series in self.series(dataset):
+            if series.rule:
+                found[series.base] = (*found.get(series.base, ()), series)
+        return found
 
     def variant(self, series: Series) -> int:
         """Position of a line among those of its method and rule."""
-        key = (series.method, series.rule)
-        same = [s for s in self.series(series.dataset) if (s.method, s.rule) == key]
+        same = [
+            s for s in self.series(series.dataset)
+            if (s.method, s.rule) == (series.method, series.rule)
+        ]  # fmt: skip
         return same.index(series) if series in same else 0
 
     def short_name(self, series: Series) -> str:
-        """The label of a line, without steps where its method has one number of them."""
+        """The label of a line, without steps if its method has only one number of steps."""
         steps = {s.steps for s in self.series(series.dataset) if s.method == series.method}
         return (series if len(steps) > 1 else replace(series, steps=0)).label
 
     def guidances(self, dataset: str) -> tuple[float, ...]:
-        """Return the guidance scales of a data set, ascending."""
+        """The guidance scales of a data set, ascending."""
         return tuple(sorted({g for s in self.series(dataset) for g in self._cells[s]}))
 
     def rows_of(self, series: Series, guidance: float | None = None) -> tuple[Row, ...]:
-        """Return the rows of a line, of one guidance scale or of all; lowest seeds first."""
+        """The rows of a line at one guidance scale or at all; lowest seeds first."""
         cells = self._cells.get(series, {})
         found = [cells.get(guidance, [])] if guidance is not None else list(cells.values())
         return tuple(row for rows in found for row in rows)
 
     def cell(self, column: Column, series: Series, guidance: float) -> Cell:
-        """Return the values of one measure for one line at one guidance scale."""
+        """The values of one measure for one line at one guidance scale."""
         rows = self.rows_of(series, guidance)
-        found = [(r, v) for r in rows for v in measured(r) if _is(column, v)]
-        return Cell(tuple(found), tuple(r for r in rows if r.status != "ok" and r.n == column.n))
+        found = tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key)
+        return Cell(found, tuple(r for r in rows if r.status != "ok" and r.n == column.n))
 
     def cells(self, column: Column, series: Series) -> dict[float, Cell]:
-        """Return the cells of a line that have values, by guidance scale, ascending."""
+        """The cells of a line that have values, by guidance scale, ascending."""
         cells = {g: self.cell(column, series, g) for g in self.guidances(column.dataset)}
         return {g: cell for g, cell in cells.items() if cell.found}
 
+    def running(self, column: Column, series: Series) -> dict[float, Cell]:
+        """The cells of a line by guidance that have values and no seed that diverged or failed."""
+        return {g: cell for g, cell in self.cells(column, series).items() if not cell.troubles}
+
+    def cost(self, series: Series, guidance: float) -> tuple[int, float]:
+        """Evaluations and seconds per image of a line at a scale; 0.0 if nothing was timed.
+
+        Seconds are the median over all rows of the line with as many evaluations: a single timing
+        is noisy, and the work is the same.
+        """
+        nfe = max((r.nfe for r in self.rows_of(series, guidance) if r.status == "ok"), default=0)
+        rows = [r for r in self.rows_of(series) if r.status == "ok" and r.nfe == nfe]
+        seconds = [row.seconds_per_image for row in rows if row.seconds_per_image > 0]
+        return nfe, median(seconds) if seconds else 0.0
+
     def floor(self, column: Column) -> Cell:
-        """Real against real, over all its runs; empty where it was not measured comparably."""
-        rows = [r for r in self.rows if r.dataset == column.dataset and r.method == FLOOR]
-        if any(noted == column for noted, _ in self.notes):
-            return Cell()
-        return Cell(tuple((r, v) for r in rows for v in measured(r) if _is(column, v)))
+        """Real against real, over all its runs; empty if it is not comparable."""
+        rows = [r for r in self.rows if r.method == FLOOR and column not in self.notes]
+        return Cell(tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key))
 
 
 def prepare(rows: Sequence[Row]) -> Data:
-    """Keep the rows that count and refuse those that cannot share a column.
-
-    Raises `UserError` naming the difference.
-    """
+    """Keep the rows that count. Raises `UserError` if some of them cannot share a column."""
     if not rows:
         raise UserError("There are no rows to report: run the sweep first.")
     ordered = sorted({(r.run, r.key): r for r in sorted(rows, key=age)}.values(), key=place)
     trained = of_newest_weights(ordered)
     current = of_newest_code(trained)
-    columns, notes = _columns(current)
     kept = newest(current)
     return Data(
-        rows=tuple(kept),
-        columns=columns,
+        tuple(kept),
+        *_columns(current),
         stale=len(ordered) - len(trained),
         outdated=len(trained) - len(current),
         superseded=len(current) - len(kept),
-        notes=notes,
     )
 
 
 def measured(row: Row) -> tuple[Value, ...]:
-    """Return the values of a row; those of a cell that did not end well are not results."""
+    """The values of a row; a row that is not "ok" has none that count."""
     return row.values if row.status == "ok" else ()
 
 
-def _is(column: Column, value: Value) -> bool:
-    return (value.metric, value.extractor, value.n) == (column.metric, column.extractor, column.n)
+def _values(rows: Iterable[Row]) -> Iterator[Found]:
+    return ((row, value) for row in rows for value in measured(row))
+
+
+def key_of(row: Row, value: Value) -> Key:
+    """What a column is found by: data set, metric, extractor and n."""
+    return row.dataset, value.metric, value.extractor, value.n
 
 
 def _facts(row: Row, value: Value) -> dict[str, object]:
-    """Return what two values must share to be compared."""
+    """What two values must share to be compared."""
     return {
         "extractor hash": value.extractor_hash,
         "reference set": row.reference,
@@ -244,60 +286,55 @@ def _facts(row: Row, value: Value) -> dict[str, object]:
     }
 
 
-def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[Column, str], ...]]:
-    """Return the measures, and those whose floor cannot stand beside them with the reason."""
-    columns: dict[tuple[str, str, str, int], tuple[Column, Row, Value]] = {}
-    notes: dict[Column, str] = {}
-    of_floor: set[tuple[str, str, str, int]] = set()
-    told = {v.metric: v.about for row in sorted(rows, key=age) for v in measured(row) if v.about}
-    # The floor comes last in the order of methods, so generated rows set the terms.
-    for row in sorted(rows, key=lambda r: r.method == FLOOR):
-        for value in measured(row):
-            key = (row.dataset, value.metric, value.extractor, value.n)
-            if key not in columns:
-                about = told.get(value.metric) or _about(value.metric)
-                columns[key] = (_column(row, value, about), row, value)
-                continue
-            column, first, other = columns[key]
-            there, here = _facts(first, other), _facts(row, value)
-            wrong = next((name for name in there if there[name] != here[name]), None)
-            if wrong == MEASURED_BY and "" in (there[wrong], here[wrong]):
-                wrong = None  # it is the last, and rows from before it do not tell it
-            if wrong is None:
-                continue
-            difference = f"{wrong} is {there[wrong]!r} for {_who(first)}"
-            difference += f" and {here[wrong]!r} for {_who(row)}"
-            if row.method == FLOOR != first.method:
-                notes[column] = f"The floor is left out, since it is not comparable: {difference}."
-                continue
+def _difference(one: Found, other: Found) -> tuple[str, str]:
+    """The first fact that two values do not share, and a clause about it; '' for none."""
+    there, here = _facts(*one), _facts(*other)
+    for name in there:
+        # Old rows do not state what code measured them.
+        unknown = name == MEASURED_BY and "" in (there[name], here[name])
+        if there[name] != here[name] and not unknown:
+            clause = f"{name} is {there[name]!r} for {_who(one[0])} and {here[name]!r}"
+            return name, f"{clause} for {_who(other[0])}"
+    return "", ""
+
+
+def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], dict[Column, str]]:
+    """The measures, and why the floor of some cannot be compared with their other rows."""
+    told = {v.metric: v.about for _, v in _values(sorted(rows, key=age)) if v.about}
+    first: dict[Key, Found] = {}
+    apart: dict[Key, str] = {}
+    # The floor comes last, so that a column has the facts of generated samples.
+    for row, value in _values(sorted(rows, key=lambda r: r.method == FLOOR)):
+        known = first.setdefault(key_of(row, value), (row, value))
+        wrong, difference = _difference(known, (row, value))
+        if wrong and row.method == FLOOR != known[0].method:
+            apart[key_of(row, value)] = difference
+        elif wrong:
             advice = "report them separately or measure them in the same way"
             if wrong == MEASURED_BY:
                 advice = "run the sweep of the older rows again to measure them with today's code"
+            title = _column(*known, About()).title
             raise UserError(
-                f"These rows cannot share the column {column.title!r} of {row.dataset}: "
-                f"{difference}; {advice}."
+                f"These rows cannot share the column {title!r} of {row.dataset}: {difference}; "
+                f"{advice}."
             )
-    real = [
-        (row.dataset, v.metric, v.extractor, v.n)
-        for row in rows
-        if row.method == FLOOR
-        for v in measured(row)
-    ]
-    for key in [key for key, (_, first, _) in columns.items() if first.method == FLOOR]:
-        # Real samples alone are no column beside generated ones of another number.
-        for same in [k for k in columns if k[:3] == key[:3] and columns[k][1].method != FLOOR]:
-            column, first, _ = columns[same]
-            if same not in real:
-                notes[column] = (
-                    f"The floor is left out, since it is not comparable: n is {column.n} for "
-                    f"{_who(first)} and {key[3]} for {_who(columns[key][1])}."
-                )
-            of_floor.add(key)
-    found = sorted(
-        (c for k, (c, _, _) in columns.items() if k not in of_floor),
-        key=lambda c: (c.dataset, c.about.order, c.metric, c.extractor, c.n),
-    )
-    return tuple(found), tuple(notes.items())
+    real = {key_of(r, v) for r, v in _values(rows) if r.method == FLOOR}
+    generated = [key for key, (row, _) in first.items() if row.method != FLOOR]
+    for key in [key for key in first if key not in generated]:
+        # The floor has no column where the measure of generated samples has another n.
+        same = [k for k in generated if k[:3] == key[:3]]
+        for k in [k for k in same if k not in real]:
+            clause = f"n is {k[3]} for {_who(first[k][0])} and {key[3]} for {_who(first[key][0])}"
+            apart[k] = clause
+        if same:
+            del first[key]
+    columns = {
+        key: _column(row, value, told.get(value.metric) or _about(value.metric))
+        for key, (row, value) in first.items()
+    }
+    order = sorted(columns.values(), key=lambda c: (c.dataset, c.about.order, *c.key[1:]))
+    left_out = "The floor is left out, since it is not comparable"
+    return tuple(order), {columns[key]: f"{left_out}: {why}." for key, why in apart.items()}
 
 
 def _column(row: Row, value: Value, about: About) -> Column:
@@ -318,10 +355,9 @@ def _column(row: Row, value: Value, about: About) -> Column:
 
 
 def _about(metric: str) -> About:
-    """The facts of a metric that no row states, since all are from before rows did.
+    """The facts of a metric that no row states, as in old rows: those of the registered metric.
 
-    Those of the registered metric of that name. Precision and its like by another number of
-    neighbours than those registered have the same ones.
+    The facts of precision_k3 and the like hold for other numbers of neighbours too.
     """
     if metric in METRICS:
         return METRICS[metric].about

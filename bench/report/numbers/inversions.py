@@ -1,4 +1,4 @@
-"""Rows of inversions: which count, and which may stand in one table."""
+"""Rows of inversions: which count, and which may share a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.system.errors import UserError
 
 @dataclass(frozen=True)
 class Inversions:
-    """The rows that count, in the order of tables; `left_out` of older checkpoints or images."""
+    """The rows that count, in the order of tables; `left_out` counts older ones."""
 
     rows: tuple[InversionRow, ...]
     left_out: int
@@ -28,7 +28,7 @@ class Inversions:
         return tuple(sorted({row.dataset for row in self.rows}))
 
     def label(self, row: InversionRow) -> str:
-        """What a table shows of a row's run: its method, and the run where there are several."""
+        """The name of a row's run in tables: its method, and the run if there are several."""
         runs = {
             (r.experiment, r.run)
             for r in self.rows
@@ -50,8 +50,8 @@ class Inversions:
 def prepare_inversions(rows: Sequence[InversionRow], cells: Sequence[Row] = ()) -> Inversions:
     """Keep the newest row of each run and scale, of the run's newest weights.
 
-    `cells` are the other rows of the experiment, which know of newer weights. Raises `UserError`
-    where rows of one data set are not of the same images, judge and batches.
+    `cells` are the other rows of the experiment, which may be of newer weights. Raises `UserError`
+    if rows of one data set have different images, judges or batches.
     """
     newest: dict[tuple[str, str], tuple[datetime, str]] = {}
     every: list[InversionRow | Row] = [*rows, *cells]
@@ -108,7 +108,7 @@ _LAST = ("authors_batch", "judge", "judge_hash", "reference", "reference_hash")
 
 
 def inversion_summary(data: Inversions) -> pd.DataFrame:
-    """One line a row: costs, every score with its standard error, edits, latents, hashes."""
+    """One line per row: costs, every score with its standard error, edits, latents, hashes."""
     records: list[dict[str, object]] = []
     for row in data.rows:
         record: dict[str, object] = {name: getattr(row, name) for name in _BASE}
@@ -129,7 +129,7 @@ def inversion_summary(data: Inversions) -> pd.DataFrame:
 
 
 def edit_summary(data: Inversions) -> pd.DataFrame:
-    """One line a row and pair of classes."""
+    """One line per row and pair of classes."""
     names = ["experiment", "dataset", "method", "run", "guidance"]
     records = [
         {**{n: getattr(row, n) for n in names}, **pair.model_dump()}

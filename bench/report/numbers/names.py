@@ -1,9 +1,11 @@
-"""Names in rows: the order of methods, and names of files."""
+"""Names and numbers in text: the order of methods, names of files, lists of numbers."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+from itertools import pairwise
 
 FLOOR = "real"
 """The method of rows that measure real samples like generated ones."""
@@ -20,13 +22,22 @@ def method_order(method: str) -> tuple[int, str]:
 
 
 def slug(*parts: str) -> str:
-    """Make a file name of names in rows; a part that has to be altered gets a hash as well."""
+    """A file name from untrusted names; a part that must be altered gets a hash."""
 
     def safe(part: str) -> str:
-        # Lower case, since two names that differ in case are one file on some systems.
+        # Lower case, since some file systems ignore case.
         kept = re.sub(r"[^a-z0-9._]+", "-", part.lower()).strip("-.")[:60]
         if kept == part:
             return kept
         return f"{kept}-{hashlib.sha256(part.encode()).hexdigest()[:6]}".lstrip("-")
 
     return "-".join(safe(part) for part in parts if part)
+
+
+def numbers(values: Iterable[float]) -> str:
+    """Numbers in ascending order; an even progression as its first two and its last."""
+    ordered = sorted(set(values))
+    steps = {round(b - a, 9) for a, b in pairwise(ordered)}
+    if len(ordered) > 3 and len(steps) == 1:
+        return f"{ordered[0]:g}, {ordered[1]:g}, …, {ordered[-1]:g}"
+    return ", ".join(f"{v:g}" for v in ordered)

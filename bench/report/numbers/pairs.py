@@ -31,14 +31,14 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """Whether it is larger than chance explains at 5%, for a single comparison."""
+        """Whether it is significant at 5%, as a single comparison."""
         return abs(self.value) > Z95 * self.se
 
 
 def best_of(cells: Sequence[Cell], direction: str) -> int | None:
     """Index of the best cell; None without rivals or a direction.
 
-    A mean over the runs that did not diverge is not in the running: it is flattered.
+    Cells with a run that diverged or failed do not count: their mean is too good.
     """
     means = {i: c.mean for i, c in enumerate(cells) if c.found and not c.troubles}
     if direction == "none" or len(means) < 2:
@@ -47,7 +47,7 @@ def best_of(cells: Sequence[Cell], direction: str) -> int | None:
 
 
 def differences(data: Data, column: Column) -> tuple[Difference, ...]:
-    """The differences of one measure, where rows have what they need, by guidance and line."""
+    """The differences of one measure between rows with replicates, by guidance and line."""
     lines = data.series(column.dataset)
     out: list[Difference] = []
     for g in data.guidances(column.dataset):
@@ -56,7 +56,6 @@ def differences(data: Data, column: Column) -> tuple[Difference, ...]:
         if best is None:
             continue
         for i, (series, cell) in enumerate(zip(lines, cells, strict=True)):
-            # Replicates of one length belong together: groups follow from n and the labels.
             both = pair(cell, cells[best]) if i != best and not cell.troubles else None
             if both is None:
                 continue
@@ -67,13 +66,13 @@ def differences(data: Data, column: Column) -> tuple[Difference, ...]:
 
 
 def headline_differences(data: Data) -> dict[Column, tuple[Difference, ...]]:
-    """The differences of all measures that methods are compared by and have any."""
+    """The differences of all headline measures that have some."""
     found = {c: differences(data, c) for c in data.columns if c.about.is_headline}
     return {column: some for column, some in found.items() if some}
 
 
 def difference_frame(found: Iterable[tuple[Column, Sequence[Difference]]]) -> pd.DataFrame:
-    """One line a difference, with its 95% interval."""
+    """One line per difference, with its 95% interval."""
     records = [
         (
             *(column.dataset, column.metric, column.extractor, column.n, d.guidance),

@@ -1,15 +1,15 @@
-"""Operating points of all lines, and which of them none dominates."""
+"""What lines reach: fronts of operating points, and hypervolumes of precision and recall."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.report.numbers.entries import Entry, Sides
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.operating import cost, running
 
 COSTS = {"nfe": "network evaluations per image", "seconds": "seconds per image"}
 Flags = npt.NDArray[np.bool_]
@@ -18,7 +18,10 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Point:
-    """A line at a scale: two values, each with its 95% interval, None where it is not known."""
+    """A line at a scale: two values, each with its 95% interval, None if unknown.
+
+    `on_front` says that no other point has better means; `certain` that the intervals agree.
+    """
 
     series: Series
     guidance: float
@@ -26,21 +29,14 @@ class Point:
     y: float
     x_span: Span | None
     y_span: Span | None
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A point, whether it is on the front of means, and whether that is certain."""
-
-    point: Point
-    on_front: bool
-    certain: bool
+    on_front: bool = False
+    certain: bool = False
 
 
 def front(x: npt.ArrayLike, y: npt.ArrayLike) -> Flags:
-    """Which points (n,) no other dominates; larger is better in both.
+    """Which points (n,) no other point dominates; larger is better in both.
 
-    One dominates another if it is at least as good in both and better in one.
+    A point dominates another if it is at least as good in both and better in one.
     """
     a, b = np.asarray(x, float), np.asarray(y, float)
     as_good = (a[:, None] >= a) & (b[:, None] >= b)
@@ -49,11 +45,11 @@ def front(x: npt.ArrayLike, y: npt.ArrayLike) -> Flags:
     return ~dominated
 
 
-def place(points: Sequence[Point], lower: tuple[bool, bool]) -> tuple[Placed, ...]:
-    """Place points; `lower` says of x and y whether less is better.
+def place(points: Sequence[Point], lower: tuple[bool, bool]) -> tuple[Point, ...]:
+    """Find the front of points; `lower` says of x and y whether lower is better.
 
-    On the front a point is certain if no point of another line could dominate it with all values
-    anywhere in their intervals; off it, if one of any line dominates it whatever they are.
+    A point on the front is certain if no point of another line could dominate it for any values
+    within the intervals. A point off the front is certain if some point always dominates it.
     """
     if not points:
         return ()
@@ -74,7 +70,7 @@ def place(points: Sequence[Point], lower: tuple[bool, bool]) -> tuple[Placed, ..
     certain = np.where(on, (safe | ~other).all(axis=0), sure.any(axis=0))
     known = np.isfinite(xl) & np.isfinite(yl)
     return tuple(
-        Placed(p, bool(f), bool(c and k))
+        replace(p, on_front=bool(f), certain=bool(c and k))
         for p, f, c, k in zip(points, on, certain, known, strict=True)
     )
 
@@ -82,31 +78,28 @@ def place(points: Sequence[Point], lower: tuple[bool, bool]) -> tuple[Placed, ..
 def _ends(
     spans: Sequence[Span | None], sign: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Worse and better ends, the larger the better; NaN where unknown."""
+    """Worse and better ends, for "larger is better"; NaN if unknown."""
     ends = sign * np.array([span or (np.nan, np.nan) for span in spans], float)
     return ends.min(axis=1), ends.max(axis=1)
 
 
-def placed_quality(data: Data, y: Column, x: Column) -> tuple[Placed, ...]:
-    """All operating points of two measures of which higher is better: precision and recall."""
+def placed_quality(data: Data, y: Column, x: Column) -> tuple[Point, ...]:
+    """All operating points by two measures for which higher is better: precision and recall."""
     points = []
     for series in data.series(x.dataset):
-        across, up = running(data, x, series), running(data, y, series)
+        across, up = data.running(x, series), data.running(y, series)
         for g in [g for g in across if g in up and not _borrowed(data, series, g)]:
             a, b = across[g], up[g]
             points.append(Point(series, g, a.mean, b.mean, a.band, b.band))
     return place(points, (False, False))
 
 
-def placed_cost(data: Data, column: Column, what: str) -> tuple[Placed, ...]:
-    """All operating points by one of COSTS and a measure; those without a cost are left out.
-
-    Costs count as exact.
-    """
+def placed_cost(data: Data, column: Column, what: str) -> tuple[Point, ...]:
+    """All operating points with a cost by one of COSTS, which counts as exact, and a measure."""
     points = []
     for series in data.series(column.dataset):
-        for g, cell in running(data, column, series).items():
-            nfe, seconds = cost(data, series, g)
+        for g, cell in data.running(column, series).items():
+            nfe, seconds = data.cost(series, g)
             x = float(nfe) if what == "nfe" else seconds
             if x > 0 and not _borrowed(data, series, g):
                 points.append(Point(series, g, x, cell.mean, (x, x), cell.band))
@@ -114,5 +107,42 @@ def placed_cost(data: Data, column: Column, what: str) -> tuple[Placed, ...]:
 
 
 def _borrowed(data: Data, series: Series, guidance: float) -> bool:
-    """Whether the rows are those without guidance, which are a point of the plain line."""
+    """Whether the rows are of the line without a rule: at g = 1 no rule acts."""
     return all(row.rule != series.rule for row in data.rows_of(series, guidance))
+
+
+def hypervolume(points: Sequence[tuple[float, float]]) -> float:
+    """Area of the union of the rectangles from (0, 0) to every point; larger is better.
+
+    Zitzler and Thiele's indicator in two dimensions. A point with a coordinate below 0 adds 0.
+    """
+    area, height = 0.0, 0.0
+    for x, y in sorted(points, reverse=True):
+        # From the right: a point adds the part above all points further right.
+        if x > 0 and y > height:
+            area += x * (y - height)
+            height = y
+    return area
+
+
+def _area(sides: Sides) -> float:
+    return hypervolume(list(zip(*sides, strict=True)))
+
+
+def hypervolumes(data: Data, precision: Column, recall: Column) -> list[Entry]:
+    """The hypervolume of every line that has both, over all its guidance scales."""
+    entries = []
+    for series in data.series(precision.dataset):
+        good, varied = data.cells(precision, series), data.cells(recall, series)
+        both = [g for g in good if g in varied]
+        if both:
+            sides = tuple(good[g] for g in both), tuple(varied[g] for g in both)
+            entries.append(Entry(series, sides, _area))
+    return entries
+
+
+def precision_pairs(data: Data, dataset: str) -> list[tuple[Column, Column]]:
+    """Pairs of columns of one extractor and n, such as precision and recall."""
+    own = {(c.metric, c.extractor, c.n): c for c in data.columns if c.dataset == dataset}
+    pairs = [(c, own.get((c.about.against, c.extractor, c.n))) for c in own.values()]
+    return [(precision, recall) for precision, recall in pairs if recall is not None]

@@ -1,4 +1,4 @@
-"""Published numbers, to draw in grey behind our own where they measure the same thing."""
+"""Published numbers, drawn in grey behind our own if they measure the same thing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Curve:
-    """Numbers of one method by guidance; `cited` says where each was found and how."""
+    """Numbers of one method by guidance; `cited` has their sources and notes."""
 
     method: str
     source: str
@@ -48,13 +48,13 @@ class Curve:
 
 
 def read_published(path: Path) -> tuple[Published, ...]:
-    """Return the numbers in a CSV with the fields of results/published.csv."""
+    """The numbers in a CSV with the fields of results/published.csv."""
     try:
         text = read_whole(path).decode("utf-8")
     except OSError as error:
         raise UserError(f"Cannot read published numbers from {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no table of published numbers: {error}.") from None
+        raise UserError(f"{path} is not a table of published numbers: {error}.") from None
     try:
         records = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         return tuple(_parse(record) for record in records)
@@ -72,9 +72,7 @@ def _parse(record: dict[str, str]) -> Published:
     if not all(math.isfinite(float(record[field])) for field in ("guidance", "value")):
         raise ValueError(f"guidance {record['guidance']!r}, value {record['value']!r}")
     return Published(
-        source=record["source"],
-        dataset=record["dataset"],
-        method=record["method"],
+        **{field: record[field] for field in ("source", "dataset", "method", "note")},
         guidance=float(record["guidance"]),
         nfe=int(record["nfe"]),
         metric=name["metric"],
@@ -82,32 +80,30 @@ def _parse(record: dict[str, str]) -> Published:
         k=name["k"] or "",
         n=int(name["n"]),
         value=float(record["value"]),
-        note=record["note"],
     )
 
 
 def comparable(number: Published, column: Column) -> bool:
     """Whether a published number measures what a column does: same data, metric, extractor, n."""
-    # A Frechet distance is published as FID, which is one of Inception's features.
+    # Papers call the Frechet distance FID, for any extractor.
     metric = column.about.published_as or column.metric
-    # A metric that names no neighbourhood size uses the customary 3.
-    names = {number.metric, f"{number.metric}_k{number.k}"} if number.k == "3" else {number.metric}
-    if number.k not in ("", "3"):
-        names = {f"{number.metric}_k{number.k}"}
+    # A metric without a neighbourhood size in its name uses the usual 3.
+    names = {number.metric} if number.k in ("", "3") else set()
+    names |= {f"{number.metric}_k{number.k}"} if number.k else set()
     same = (number.dataset, number.extractor, number.n)
     return metric in names and same == (column.dataset, column.extractor, column.n)
 
 
 def curves(numbers: tuple[Published, ...], column: Column) -> tuple[Curve, ...]:
-    """Return the published curves that may be drawn beside a column.
+    """The published curves that may be drawn with a column.
 
-    A curve is what one paper says of one method. Where that is more than one number at a guidance
-    scale, places of the paper and then NFE make curves of their own.
+    A curve has the numbers of one method in one paper. If a paper has several numbers at a guidance
+    scale, the curves are split by the place in the paper, then by NFE.
     """
     found = [number for number in numbers if comparable(number, column)]
     out: list[Curve] = []
-    for method, paper in sorted({(p.method, _paper(p.source)) for p in found}):
-        points = [p for p in found if (p.method, _paper(p.source)) == (method, paper)]
+    for method, paper in sorted({(p.method, _paper(p)) for p in found}):
+        points = [p for p in found if (p.method, _paper(p)) == (method, paper)]
         if _single(points):
             out.append(_curve(method, paper, points))
             continue
@@ -122,9 +118,9 @@ def curves(numbers: tuple[Published, ...], column: Column) -> tuple[Curve, ...]:
     return tuple(out)
 
 
-def _paper(source: str) -> str:
-    """Return a source without the place in it, which stands in brackets."""
-    return re.sub(r"\s*\(.*", "", source)
+def _paper(point: Published) -> str:
+    """The source without the place in the paper, which is in brackets."""
+    return re.sub(r"\s*\(.*", "", point.source)
 
 
 def _single(points: list[Published]) -> bool:
@@ -132,7 +128,7 @@ def _single(points: list[Published]) -> bool:
 
 
 def legend_names(found: Sequence[Curve]) -> list[str]:
-    """Name each curve, with its source where the method alone would not tell."""
+    """A name for each curve, with its source if several have the same method."""
     short = [f"{c.method} (published)" for c in found]
     full = [f"{c.method} ({c.source})" for c in found]
     return [s if short.count(s) == 1 else f for s, f in zip(short, full, strict=True)]
@@ -140,10 +136,6 @@ def legend_names(found: Sequence[Curve]) -> list[str]:
 
 def _curve(method: str, source: str, points: list[Published]) -> Curve:
     points = sorted(points, key=lambda p: p.guidance)
-    return Curve(
-        method=method,
-        source=source,
-        cited=tuple(sorted({f"{p.source}, {p.note}".rstrip(", ") for p in points})),
-        guidance=tuple(p.guidance for p in points),
-        values=tuple(p.value for p in points),
-    )
+    cited = sorted({f"{p.source}, {p.note}".rstrip(", ") for p in points})
+    scales, values = tuple(p.guidance for p in points), tuple(p.value for p in points)
+    return Curve(method, source, tuple(cited), scales, values)

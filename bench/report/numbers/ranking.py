@@ -1,23 +1,74 @@
-"""Lines in order of a number, and which of them can be told apart."""
+"""Lines in order of a number, and which of them differ significantly from the leader."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.report.numbers.entries import Contrast, Entry, contrast, holm
+from bench.report.numbers.cells import restricted
+from bench.report.numbers.entries import Contrast, Entry, average, contrast, first, holm
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.operating import Operating, best_point, common_range, range_mean
 
 LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Operating:
+    """A line at its best guidance scale; `scales` is how many scales it was chosen from.
+
+    If `held_out`, the first half of the sampling seeds chose the scale and `entry` is the value of
+    the other half. Otherwise `entry` is the best of `scales` values, hence optimistic.
+    """
+
+    entry: Entry
+    guidance: float
+    scales: int
+    held_out: bool
+    nfe: int
+    seconds: float
+    """Per image, 0.0 if nothing was timed."""
+
+    @property
+    def is_optimistic(self) -> bool:
+        """Whether the same values chose the scale and are reported."""
+        return self.scales > 1 and not self.held_out
+
+
+def best_point(data: Data, column: Column, series: Series) -> Operating | None:
+    """The best scale of a line, the lowest of equals; None without values or a direction."""
+    cells = data.running(column, series)
+    if not cells or column.direction == "none":
+        return None
+    seeds = sorted(Entry(series, (tuple(cells.values()),), average).seeds)
+    chosen, reported = cells, cells
+    split = len(seeds) > 1 and len(cells) > 1
+    if split:
+        half = len(seeds) // 2
+        chosen = {g: restricted(c, frozenset(seeds[:half])) for g, c in cells.items()}
+        reported = {g: restricted(c, frozenset(seeds[half:])) for g, c in cells.items()}
+    sign = 1.0 if column.direction == "lower" else -1.0
+    g = min(chosen, key=lambda g: (sign * chosen[g].mean, g))
+    entry = Entry(series, ((reported[g],),), first)
+    return Operating(entry, g, len(cells), split, *data.cost(series, g))
+
+
+def common_range(data: Data, column: Column) -> tuple[float, ...]:
+    """The scales over which lines are averaged: those that most guided lines have.
+
+    Lines with a value at a single scale, such as methods without guidance, do not count.
+    """
+    running = [set(data.running(column, series)) for series in data.series(column.dataset)]
+    guided = [found for found in running if len(found) > 1]
+    scales = data.guidances(column.dataset)
+    return tuple(g for g in scales if 2 * sum(g in found for found in guided) > len(guided))
 
 
 @dataclass(frozen=True)
 class Place:
     """A line in a ranking; `against` and `p` (by Holm) are its difference from the leader.
 
-    `group` counts from 1: lines of one group cannot be told from the best of it. 0 is a line whose
-    difference has no error.
+    `group` counts from 1: the lines of a group do not differ significantly from its best one. It is
+    0 for a line whose difference has no error.
     """
 
     entry: Entry
@@ -32,49 +83,43 @@ class Place:
         return self.entry.series
 
     @property
-    def is_behind(self) -> bool:
-        """Whether it is significantly behind the leader."""
+    def is_worse(self) -> bool:
+        """Whether it is significantly worse than the leader."""
         return self.p is not None and self.p < LEVEL
 
 
 def rank(entries: Sequence[Entry], direction: str) -> tuple[Place, ...]:
     """Places of lines, the best first; every line is compared with the leader.
 
-    Groups: the leader and all that cannot be told from it are the first; the best of the rest
-    heads the next, compared with those left in the same way.
+    The first group has the leader and all lines that do not differ significantly from it. The best
+    of the others is the head of the next group, which is made in the same way, and so on.
     """
     sign = 1.0 if direction == "lower" else -1.0
     ordered = sorted(entries, key=lambda e: sign * e.estimate.value)
     groups: dict[Series, int] = {}
     leading: Mapping[Series, tuple[Contrast, float]] = {}
-    rest, group = list(ordered), 0
+    rest, group = ordered, 0
     while rest:
         group += 1
-        head = rest[0]
-        found = _against(head, rest[1:])
-        leading = found if group == 1 else leading
-        groups[head.series] = group
-        known = {e.series for e in rest[1:] if e.series in found}
-        for series in known:
-            if found[series][1] >= LEVEL:
-                groups[series] = group
+        head, *others = rest
+        found = _against(head, others)
         if group == 1:
-            for entry in rest[1:]:
-                if entry.series not in known:
-                    groups[entry.series] = 0
+            leading = found
+            groups |= {e.series: 0 for e in others if e.series not in found}
+        groups[head.series] = group
+        groups |= {series: group for series, (_, p) in found.items() if p >= LEVEL}
         rest = [e for e in rest if e.series not in groups]
-    places = []
-    for i, entry in enumerate(ordered):
-        against, p = leading.get(entry.series, (None, None))
-        places.append(Place(entry, i + 1, groups[entry.series], against, p))
-    return tuple(places)
+    return tuple(
+        Place(entry, i, groups[entry.series], *leading.get(entry.series, (None, None)))
+        for i, entry in enumerate(ordered, start=1)
+    )
 
 
 def _against(head: Entry, others: Sequence[Entry]) -> dict[Series, tuple[Contrast, float]]:
-    """Differences from `head` where they have an error, with adjusted p.
+    """Differences from `head` that have an error, with adjusted p.
 
-    Which line is the best is chosen by the same values, so that its differences are the largest of
-    all pairs of lines: p is adjusted for the number of those.
+    The same values choose the best line, so its differences are the largest of all pairs of lines:
+    p is adjusted for the number of pairs.
     """
     found = {e.series: contrast(e, head) for e in others}
     known = {series: c for series, c in found.items() if c is not None}
@@ -85,7 +130,7 @@ def _against(head: Entry, others: Sequence[Entry]) -> dict[Series, tuple[Contras
 
 @dataclass(frozen=True)
 class Ranking:
-    """The lines of one measure by their best operating point and by their mean over `scales`."""
+    """The lines of a measure by their best operating point, and by their mean over `scales`."""
 
     column: Column
     points: Mapping[Series, Operating]
@@ -95,7 +140,7 @@ class Ranking:
 
     @property
     def is_paired(self) -> bool:
-        """Whether all differences are of the same noise."""
+        """Whether all differences are between samples from the same noise."""
         known = [p.against for p in (*self.best, *self.mean) if p.against is not None]
         return all(c.paired for c in known)
 
@@ -107,7 +152,12 @@ def make_ranking(data: Data, column: Column) -> Ranking | None:
     if len(points) < 2:
         return None
     scales = common_range(data, column)
-    means = [e for s in lines if (e := range_mean(data, column, s, scales)) is not None]
+    running = {s: data.running(column, s) for s in lines} if len(scales) > 1 else {}
+    means = [
+        Entry(s, (tuple(cells[g] for g in scales),), average)
+        for s, cells in running.items()
+        if all(g in cells for g in scales)
+    ]
     return Ranking(
         column=column,
         points=points,

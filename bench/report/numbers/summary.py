@@ -1,4 +1,4 @@
-"""The rows as one long table, and what they were measured with as another."""
+"""The rows as one long table, and their provenance as another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from bench.experiment.rows import Row, Value
+from bench.experiment.rows import Row
 from bench.report.numbers.frame import measured
 
 SUMMARY = (
@@ -22,25 +22,29 @@ PROVENANCE = (
 
 
 def summary(rows: Iterable[Row]) -> pd.DataFrame:
-    """One line a value; one line with its status and reason for a row without values.
+    """One line per value; one line with status and reason for a row without values.
 
-    `row` numbers the rows, as in `provenance` of the same ones.
+    `row` is the number of the row, the same as in `provenance`.
     """
     records: list[dict[str, object]] = []
     for i, row in enumerate(rows):
         base = row.model_dump(exclude={"values", "preview", "provenance", "knobs"}) | {"row": i}
-        records += [base | _record(value) for value in measured(row)] or [base]
+        records += [
+            base
+            | value.model_dump(exclude={"version", "replicates"})
+            | dict(zip(("low", "high"), value.interval or (None, None), strict=True))
+            for value in measured(row)
+        ] or [base]
     return pd.DataFrame.from_records(records).reindex(columns=list(SUMMARY))
 
 
 def provenance(rows: Iterable[Row]) -> pd.DataFrame:
-    """One line a row: hashes, knobs, and facts of software and machine."""
+    """One line per row: hashes, knobs, and facts of software and machine."""
     records: list[dict[str, object]] = []
     for i, row in enumerate(rows):
         base = row.model_dump(include=set(PROVENANCE) - {"knobs"}) | {"row": i}
         hashes = {v.extractor: v.extractor_hash for v in measured(row) if v.extractor_hash}
-        base["extractor_hashes"] = _pairs(hashes)
-        base["knobs"] = _pairs(row.knobs)
+        base |= {"extractor_hashes": _pairs(hashes), "knobs": _pairs(row.knobs)}
         records.append(base | {f"provenance_{k}": v for k, v in row.provenance.items()})
     facts = sorted({name for record in records for name in record} - set(PROVENANCE))
     return pd.DataFrame.from_records(records).reindex(columns=[*PROVENANCE, *facts])
@@ -48,8 +52,3 @@ def provenance(rows: Iterable[Row]) -> pd.DataFrame:
 
 def _pairs(found: Mapping[str, object]) -> str:
     return "; ".join(f"{name} = {value}" for name, value in sorted(found.items()))
-
-
-def _record(value: Value) -> dict[str, object]:
-    low, high = value.interval or (None, None)
-    return value.model_dump(exclude={"version", "replicates"}) | {"low": low, "high": high}

@@ -1,4 +1,4 @@
-"""A paragraph that says of a data set what the intervals support, and nothing else."""
+"""The paragraph on a data set: what is significant, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from bench.experiment.formatting import decimals, with_error
 from bench.report.numbers.cells import Cell, restricted
 from bench.report.numbers.comparison import Comparison, cost_columns
-from bench.report.numbers.entries import Entry, Sides, holm
+from bench.report.numbers.entries import Entry, Sides, average, holm
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.guiding import risen
-from bench.report.numbers.operating import running
+from bench.report.numbers.names import numbers
 from bench.report.numbers.ranking import LEVEL, Place, Ranking
-from bench.report.numbers.words import numbers
 
 WITHIN = 0.10
-"""How far above its best a distance may be at the highest scale to count as kept."""
+"""How far above its best a distance at the highest scale may be to count as kept."""
 MOST_NAMES, MOST_WITHOUT = 4, 10
 
 
@@ -40,7 +38,7 @@ def verdict(data: Data, comparison: Comparison) -> str:
 
 
 def named(lines: Sequence[Series], most: int = MOST_NAMES) -> str:
-    """Labels in a sentence, at most so many of them."""
+    """Labels in a sentence, at most `most` of them."""
     labels = [f"“{s.label}”" for s in lines]
     if len(labels) > most:
         rest = len(labels) - most + 1
@@ -62,44 +60,37 @@ def _best(ranking: Ranking) -> str:
 
 
 def _leading(head: str, places: Sequence[Place], at: dict[Series, str] | None = None) -> str:
-    """Which line leads, or that none does."""
-    leader, others = places[0], places[1:]
-    known = [p for p in others if p.p is not None]
-    top = f"“{leader.series.label}” ({(at or {}).get(leader.series, '')}{_value(leader)})"
-    if not known:
+    """A sentence on whether a line leads, and which."""
+
+    def with_value(place: Place) -> str:
+        found = place.entry.estimate
+        value = " ".join(with_error(found, decimals([found.value]))).strip()
+        return f"“{place.series.label}” ({(at or {}).get(place.series, '')}{value})"
+
+    others = places[1:]
+    top = with_value(places[0])
+    if all(p.p is None for p in others):
         return (
-            f"{head}: the best value is that of {top}; the values have no errors to compare "
-            "them by, so nothing is claimed."
+            f"{head}: {top} has the best value; the values have no errors to compare them by, so "
+            "nothing is claimed."
         )
-    tied = [p for p in others if not p.is_behind]
-    behind = [p for p in others if p.is_behind]
+    tied = [p.series for p in others if not p.is_worse]
+    worse = [p for p in others if p.is_worse]
+    if not worse:
+        return (
+            f"{head}: {top} has the best value, but no other line differs significantly from it, "
+            "so none is claimed to be best."
+        )
     if not tied:
-        second = behind[0]
-        next_to = f"“{second.series.label}” ({(at or {}).get(second.series, '')}{_value(second)})"
-        if len(behind) == 1:
-            return f"{head}: {top} is significantly ahead of the other line, {next_to}."
-        count = "both" if len(behind) == 2 else f"all {len(behind)}"
-        return (
-            f"{head}: {top} is significantly ahead of {count} other lines, the next of them "
-            f"{next_to}."
-        )
-    if not behind:
-        return (
-            f"{head}: no line can be told from the one with the best value, {top}, so none is "
-            "claimed to be best."
-        )
-    rest = f"{len(behind)} other line{'' if len(behind) == 1 else 's'}"
-    verb = "is" if len(behind) == 1 else "are"
+        count = {1: "the other line,", 2: "both other lines, then"}
+        than = count.get(len(worse), f"all {len(worse)} other lines, then")
+        return f"{head}: {top} is significantly better than {than} {with_value(worse[0])}."
+    one = len(worse) == 1
     return (
-        f"{head}: {top} has the best value, but {named([p.series for p in tied])} cannot be told "
-        f"from it; the {rest} {verb} significantly behind."
+        f"{head}: {top} has the best value, but {named(tied)} "
+        f"{'does' if len(tied) == 1 else 'do'} not differ significantly from it; the "
+        f"{'other line is' if one else f'{len(worse)} other lines are'} significantly worse."
     )
-
-
-def _value(place: Place) -> str:
-    found = place.entry.estimate
-    text, error = with_error(found, decimals([found.value]))
-    return f"{text} {error}".strip()
 
 
 def _mean(ranking: Ranking) -> list[str]:
@@ -111,8 +102,8 @@ def _mean(ranking: Ranking) -> list[str]:
 
 
 def _cost(ranking: Ranking) -> list[str]:
-    """The cheapest of those that cannot be told from the best, at their best scales."""
-    top = [p.series for p in ranking.best if not p.is_behind]
+    """The cheapest of the lines that are not worse than the best, at their best scales."""
+    top = [p.series for p in ranking.best if not p.is_worse]
     if any(p.p is None for p in ranking.best[1:]):
         return []
     least = min(ranking.points[s].nfe for s in top)
@@ -129,7 +120,7 @@ def _cost(ranking: Ranking) -> list[str]:
 
 
 def _rise(data: Data, precision: Column) -> list[str]:
-    """Which lines guide: a distance that stays low may be that of a rule that does nothing."""
+    """Which lines guide: a rule that does nothing also keeps a low distance."""
     rises = risen(data, precision)
     if not rises:
         return []
@@ -140,15 +131,16 @@ def _rise(data: Data, precision: Column) -> list[str]:
     if not rest:
         return [f"{head} for {'it' if len(rises) == 1 else f'all {of}'}."]
     if not sure:
-        return [f"{head} for none of {of}: no benefit of guidance in it is shown."]
+        return [f"{head} for none of {of}, so guidance shows no benefit in it."]
     return [
-        f"{head} for {len(sure)} of {of}; for {named(rest, MOST_WITHOUT)} no such rise is shown, "
-        "so that a low distance at high g may be that of guidance which hardly acts."
+        f"{head} for {len(sure)} of {of}. {named(rest, MOST_WITHOUT)} "
+        f"{'shows' if len(rest) == 1 else 'show'} no such rise: a low distance at high g may only "
+        "mean that guidance hardly acts."
     ]
 
 
 def _highest(data: Data, ranking: Ranking) -> list[str]:
-    """Which lines keep a distance near their own best at the highest scale that most have."""
+    """Which lines keep a distance near their own best at the highest common scale."""
     column = ranking.column
     if not column.about.ratios or len(ranking.scales) < 2:
         return []
@@ -156,36 +148,35 @@ def _highest(data: Data, ranking: Ranking) -> list[str]:
     found = {
         s: answer
         for s in ranking.points
-        if (answer := _excess(running(data, column, s), ranking, s, g)) is not None
+        if (answer := _excess(data.running(column, s), ranking, s, g)) is not None
     }
     if not found:
         return []
     adjusted = holm([p for _, p in found.values()])
     sure = [s for s, p in zip(found, adjusted, strict=True) if p < LEVEL]
     kept = [s for s in sure if found[s][0]]
-    beyond = len(sure) - len(kept)
-    unknown = len(found) - len(sure)
     near = f"{column.label} within {WITHIN:.0%}"
+    start = f"no line is shown to keep {near} of its best"
     if kept:
-        one = len(kept) == 1
-        start = f"{named(kept)} keep{'s' if one else ''} {near} of {'its' if one else 'their'} best"
-    else:
-        start = f"no line can be said to keep {near} of its best"
+        verb, its = ("keeps", "its") if len(kept) == 1 else ("keep", "their")
+        start = f"{named(kept)} {verb} {near} of {its} best"
+    rest = (
+        (len(sure) - len(kept), "significantly above that"),
+        (len(found) - len(sure), "undecided"),
+    )
+    tail = " and ".join(f"{n} {'is' if n == 1 else 'are'} {what}" for n, what in rest if n)
     lines = f"of {len(found)} guided line{'' if len(found) == 1 else 's'}"
-    tail = [f"{beyond} {'is' if beyond == 1 else 'are'} significantly beyond"] if beyond else []
-    tail += [f"{unknown} {'is' if unknown == 1 else 'are'} undecided"] if unknown else []
-    end = f"; {lines}, {' and '.join(tail)}" if tail else ""
-    return [f"At g = {g:g}, the highest, {start}{end}."]
+    return [f"At g = {g:g}, the highest, {start}{f'; {lines}, {tail}' if tail else ''}."]
 
 
 def _excess(
     cells: dict[float, Cell], ranking: Ranking, series: Series, g: float
 ) -> tuple[bool, float] | None:
-    """Whether a line keeps within its allowance at `g`, and p; None where that is not known.
+    """Whether a line is within the allowance of its best value at `g`, and p; None if unknown.
 
-    It does if it is within the allowance of its value at every other scale, and p is the largest
-    of these: which of them is the best needs no choice then. Else p is that of exceeding the one at
-    the best scale.
+    It is if it is within the allowance of its value at every other scale; p is the largest of
+    these, so the best scale need not be chosen. Otherwise p is that of being above the allowance of
+    the value at the best scale.
     """
     if g not in cells or len(cells) < 2:
         return None
@@ -194,9 +185,8 @@ def _excess(
     if not all(cell.found for cell in kept.values()):
         return None
     tests = {h: Entry(series, ((kept[g], kept[h]),), _over) for h in kept if h != g}
-    ps = {h: entry.p for h, entry in tests.items()}
-    known = {h: p for h, p in ps.items() if p is not None}
-    if len(known) < len(ps):
+    known = {h: p for h, entry in tests.items() if (p := entry.p) is not None}
+    if len(known) < len(tests):
         return None
     if all(entry.estimate.value < 0 for entry in tests.values()):
         return True, max(known.values())
@@ -208,3 +198,34 @@ def _excess(
 def _over(sides: Sides) -> float:
     there, other = sides[0]
     return there - (1 + WITHIN) * other
+
+
+def risen(data: Data, precision: Column) -> dict[Series, bool]:
+    """For each guided line: whether precision at any scale is significantly above that at g = 1.
+
+    Differences are paired at the sampling seeds that all scales of a line have; p is adjusted for
+    all scales of all lines (Holm). Lines without a value at g = 1 or without errors are skipped.
+    """
+    tests: dict[tuple[Series, float], tuple[float, float]] = {}
+    for series in data.series(precision.dataset):
+        cells = data.running(precision, series)
+        if 1.0 not in cells or len(cells) < 2:
+            continue
+        seeds = Entry(series, (tuple(cells.values()),), average).seeds
+        kept = {g: restricted(cell, seeds) for g, cell in cells.items()}
+        if not seeds:
+            continue
+        for g in kept:
+            entry = Entry(series, ((kept[g], kept[1.0]),), _gain)
+            if g != 1.0 and entry.p is not None:
+                tests[series, g] = entry.estimate.value, entry.p
+    adjusted = holm([p for _, p in tests.values()])
+    found: dict[Series, bool] = {}
+    for ((series, _), (gain, _)), p in zip(tests.items(), adjusted, strict=True):
+        found[series] = found.get(series, False) or (gain > 0 and p < LEVEL)
+    return found
+
+
+def _gain(sides: Sides) -> float:
+    there, unguided = sides[0]
+    return there - unguided

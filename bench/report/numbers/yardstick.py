@@ -1,8 +1,8 @@
-"""Which error is a rule's and which a network's: the closed-form denoiser as the yardstick.
+"""The error of a rule and the error of a network: the closed-form denoiser as the yardstick.
 
 On data of known density the exact denoiser runs under every rule. Its distance to the target is the
-rule's and the sampler's error; what a trained network under the same rule, at the same steps and
-from the same noise has more or less than that is the network's.
+error of the rule and the sampler. The distance of a trained network under the same rule, at the
+same steps and from the same noise, less that is the error of the network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXACT = "oracle"
 """The method with the closed-form denoiser."""
 METRIC = "w1"
 LARGEST = 1e9
-"""Of positions and spreads of a density: their squares are numbers, and so are their inverses."""
+"""Of positions and spreads of a density, so that squares and inverses are finite."""
 CFG = "cfg"
 FIELDS = (
     *("dataset", "rule", "method", "steps", "guidance", "n", "rule_error", "rule_error_se"),
@@ -35,9 +35,9 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Share:
-    """One line at one scale: what is the rule's, what is the total, what is the network's.
+    """The errors of a line at a scale: of the rule, in total, and of the network.
 
-    `error_of` names how the error of `network` was obtained, '' where there is none.
+    `error_of` says how the error of `network` was obtained, '' if it has none.
     """
 
     series: Series
@@ -52,7 +52,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """One data set: the lines of the exact denoiser, and by each the networks beside it."""
+    """One data set: the lines of the exact denoiser, and the networks compared with each."""
 
     column: Column
     guidance: tuple[float, ...]
@@ -63,7 +63,7 @@ class Yardstick:
 
 
 def make_yardsticks(data: Data) -> tuple[Yardstick, ...]:
-    """One for every data set and number of samples that the exact denoiser was measured with."""
+    """A yardstick for every data set and number of samples with rows of the exact denoiser."""
     found = []
     for column in data.columns:
         if column.metric != METRIC:
@@ -80,7 +80,7 @@ def make_yardsticks(data: Data) -> tuple[Yardstick, ...]:
 
 
 def rule_of(series: Series) -> str:
-    """The rule of a line by its name."""
+    """The name of a line's rule."""
     return series.rule or CFG
 
 
@@ -97,17 +97,16 @@ def _shares(cells: dict[tuple[Series, float], Cell], exact: Sequence[Series]) ->
     for line in exact:
         for other in partners(line, [s for s, _ in cells]):
             for g in sorted(g for s, g in cells if s == other):
-                ours = cells.get((line, g))
-                theirs = cells[other, g]
-                if ours is not None:
-                    found, seeds, how = network_share(theirs, ours)
-                    yield Share(other, line, g, ours.estimate, theirs.estimate, found, seeds, how)
+                if (line, g) in cells:
+                    ours, theirs = cells[line, g], cells[other, g]
+                    share = network_share(theirs, ours)
+                    yield Share(other, line, g, ours.estimate, theirs.estimate, *share)
 
 
 def network_share(total: Cell, exact: Cell) -> tuple[Estimate, int, str]:
-    """Total less exact over the sampling seeds they share, their number, and what its error is of.
+    """Total less exact over their common sampling seeds, the number of seeds, and `error_of`.
 
-    Several training runs give the error of their mean; of one it is the paired jackknife's.
+    The error is over several training runs, or the paired jackknife's of one run.
     """
     known: dict[int, list[float]] = {}
     for row, value in exact.found:
@@ -132,14 +131,14 @@ def network_share(total: Cell, exact: Cell) -> tuple[Estimate, int, str]:
 
 
 def tilts(data: Data, dataset: str, scales: Sequence[float]) -> dict[float, float]:
-    """Distance of the g-tilted density to the target; empty where no row knows the density."""
+    """Distance of the g-tilted density to the target; empty if no row states the density."""
     exact = known_density(r.preview for r in data.rows if r.dataset == dataset)
     if exact is None:
         return {}
     found: dict[float, float] = {}
     for g in scales:
         try:
-            # Sums over a grid differ in their last digits where the densities do not.
+            # The last digits of sums over a grid differ between machines.
             found[g] = round(tilt_distance(exact, g), 9)
         except ValueError:  # a scale whose density fits on no grid
             continue
@@ -147,7 +146,7 @@ def tilts(data: Data, dataset: str, scales: Sequence[float]) -> dict[float, floa
 
 
 def known_density(previews: Iterator[Preview | None]) -> ExactMixture | None:
-    """The density that samples of toy data are stored with; None if its numbers are no use."""
+    """The density stored with samples of toy data; None if its numbers are out of bounds."""
     for preview in previews:
         if isinstance(preview, Density | Points):
             modes = tuple(np.asarray(m, dtype=float) for m in preview.means)
@@ -160,7 +159,7 @@ def known_density(previews: Iterator[Preview | None]) -> ExactMixture | None:
 
 
 def is_significant(found: Estimate) -> bool:
-    """Whether 0 is outside the 95% interval; False where there is no error."""
+    """Whether 0 is outside the 95% interval; False without an error."""
     low, high = interval(found)
     return low is not None and high is not None and not low <= 0 <= high
 
@@ -173,36 +172,31 @@ def interval(found: Estimate) -> tuple[float | None, float | None]:
 
 
 def yardstick_frame(yardsticks: Sequence[Yardstick]) -> pd.DataFrame:
-    """One line a network at a scale; those of a rule that no network was run with have no total."""
+    """One line per network and scale; those of a rule without a network have no total."""
     records: list[tuple[object, ...]] = []
     for found in yardsticks:
         column = found.column
-        beside: dict[tuple[Series, float], list[Share]] = {}
-        for share in found.shares:
-            beside.setdefault((share.exact, share.guidance), []).append(share)
-        for line in found.exact:
-            for g in (g for g in found.guidance if (line, g) in found.cells):
-                own = found.cells[line, g].estimate
-                place = (column.dataset, rule_of(line))
-                error = (own.value, own.se)
-                tilt = found.tilt.get(g)
-                some = beside.get((line, g), [])
-                if not some:
-                    nothing = (None,) * 7 + ("",)
-                    records.append((*place, EXACT, line.steps, g, column.n, *error, *nothing, tilt))
-                for share in some:
-                    name = named(share.series)
-                    head = (*place, name, line.steps, g, column.n)
-                    records.append((*head, *error, *_record(share), tilt))
+        for line, g in [(s, g) for s in found.exact for g in found.guidance]:
+            if (line, g) not in found.cells:
+                continue
+            own = found.cells[line, g].estimate
+            some = [s for s in found.shares if (s.exact, s.guidance) == (line, g)]
+            for share in (*some,) or (None,):
+                name = EXACT if share is None else named(share.series)
+                place = (column.dataset, rule_of(line), name, line.steps, g, column.n)
+                record = (*place, own.value, own.se, *_record(share), found.tilt.get(g))
+                records.append(record)
     return pd.DataFrame.from_records(records, columns=list(FIELDS))
 
 
 def named(series: Series) -> str:
-    """The method of a line, and its run where several are told apart."""
+    """The method of a line, with its run if there are several."""
     return series.method + (f" [{series.run}]" if series.run else "")
 
 
-def _record(share: Share) -> tuple[object, ...]:
+def _record(share: Share | None) -> tuple[object, ...]:
+    if share is None:
+        return (*[None] * 7, "")
     low, high = interval(share.network)
     return (
         *(share.total.value, share.total.se, share.network.value, share.network.se, low, high),

@@ -1,1 +1,1 @@
-"""Tables and pages: HTML, Markdown, TeX and spreadsheets."""
+"""Tables and pages: HTML, Markdown and TeX."""

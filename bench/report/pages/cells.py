@@ -12,15 +12,15 @@ from metrics.base import Estimate
 
 
 def value_text(found: Estimate, digits: int, bold: bool = False, marks: str = "") -> Text:
-    """A value with its error, to `digits` decimals where it has no error."""
+    """A value with its error; `digits` decimals without an error."""
     text, error = with_error(found, digits)
     return Text(text, marks, bold, error)
 
 
 def difference_text(value: float, se: float | None, star: bool, digits: int | None = None) -> Text:
-    """A signed difference with its standard error; the star says that it is significant.
+    """A signed difference with its standard error, and a star if it is significant.
 
-    Without an error above 0 it has `digits` decimals, or as many as it needs.
+    Without an error above 0 it has `digits` decimals, by default as many as it needs.
     """
     if se:
         digits = error_decimals(se)
@@ -32,14 +32,14 @@ def difference_text(value: float, se: float | None, star: bool, digits: int | No
 
 
 def span(shown: Sequence[str]) -> str:
-    """The first and the last of ascending numbers, one where they agree, a dash for none."""
+    """The first and last of ascending numbers, one number if they agree, a dash for none."""
     if not shown:
         return DASH
     return shown[0] if shown[0] == shown[-1] else f"{shown[0]}{DASH}{shown[-1]}"
 
 
 class Footnotes:
-    """Footnotes of one table on rows without a value: equal texts share a mark."""
+    """Footnotes of a table on rows without a value; equal texts share a mark."""
 
     def __init__(self) -> None:
         self._marks: dict[str, str] = {}

@@ -21,36 +21,32 @@ from bench.report.document import (
 )
 from bench.report.numbers.comparison import Comparison, comparison_frames
 from bench.report.numbers.frame import Column, Data
+from bench.report.numbers.names import numbers
 from bench.report.numbers.ranking import Place, Ranking
 from bench.report.numbers.verdict import verdict
-from bench.report.numbers.words import numbers
 from bench.report.pages.cells import difference_text, value_text
 from bench.report.pages.measures import measure_title
 
 RANKING = "Ranking of lines"
 GROUPS = (
-    "Group: 1 holds the best line and all that cannot be told from it at 5%, 2 the best of the "
-    "others and all that cannot be told from that one, and so on; p is adjusted for the number of "
-    "pairs of lines (Holm), since the same values choose the leader."
+    "Group 1 has the best line and all lines that do not differ significantly from it at 5%, group "
+    "2 the best of the others and all that do not differ significantly from that one, and so on. p "
+    "is adjusted for the number of pairs of lines (Holm), since the same values choose the leader."
 )
 PAIRED = (
-    "Differences are paired: of the same sampling seeds, hence noise and labels, with the "
-    "jackknife's standard error, for these weights."
+    "Differences are paired: at the same sampling seeds, hence the same noise and labels, with the "
+    "jackknife standard error, for these weights."
 )
-UNPAIRED = (
-    "Where values have no replicates in common, differences count as those of independent values."
-)
+UNPAIRED = "Values without common replicates are compared as if they were independent."
 OPTIMISTIC = (
-    "The best scale is chosen by the values that are reported: the best of several, optimistic."
+    "The same values choose the best scale and are reported: the best of several, hence optimistic."
 )
 HELD_OUT = (
-    "The best scale is chosen by the first half of the sampling seeds; the value is that of the "
-    "other half."
+    "The first half of the sampling seeds chooses the best scale; the value is from the other half."
 )
 AREA = (
-    "Area of precision and recall that is reached at some guidance scale, from (0, 0); 1 is the "
-    "most. A line with more scales has more to choose from, and a maximum over noisy values is "
-    "optimistic."
+    "Area from (0, 0) of the precision and recall reached at any guidance scale, at most 1. More "
+    "scales give a line more to choose from, and a maximum over noisy values is optimistic."
 )
 UNTESTED = "Lines without a group have no error to compare them by."
 _NONE = (Text(DASH), Text(DASH), Text(DASH))
@@ -83,9 +79,8 @@ def folded(table: Table, forms: Form = ON_SCREEN) -> Details:
 
 
 def ranking_table(ranking: Ranking) -> Table:
-    """The lines of a measure by their best operating point, and beside it by their mean."""
+    """The lines of a measure by their best operating point, and their mean next to it."""
     means = {p.series: p for p in ranking.mean}
-    # What the first half of the seeds chooses from is what is optimistic, or not.
     marks = {
         s: "" if point.scales == 1 else "h" if point.held_out else "o"
         for s, point in ranking.points.items()
@@ -104,12 +99,12 @@ def ranking_table(ranking: Ranking) -> Table:
             replace(best, marks=marks[place.series]) if mixed else best,
             Text(str(point.nfe)),
             Text(f"{point.seconds:.2g}" if point.seconds > 0 else DASH),
-            *_behind(place),
+            *_less_leader(place),
             *((Text(str(mean.rank)), _group(mean), _value(mean, digits)) if mean else _NONE),
         )
         lines.append(Line(place.series.label, cells))
     names = (
-        *("rank", "group", "best g", "value", "NFE", "s/image", "less the leader", "p (Holm)"),
+        *("rank", "group", "best g", "value", "NFE", "s/image", "minus leader", "p (Holm)"),
         *("rank by mean", "group by mean", "mean"),
     )
     notes = [
@@ -122,7 +117,7 @@ def ranking_table(ranking: Ranking) -> Table:
         notes.append(("", UNTESTED))
     if ranking.mean:
         over = f"g = {numbers(ranking.scales)}"
-        notes.append(("", f"Mean: over {over}, for lines that have a value at all of these."))
+        notes.append(("", f"Mean: over {over}, for lines with a value at all of these."))
     title = f"{RANKING}: {measure_title(ranking.column)}"
     return Table(title, names, tuple(lines), tuple(notes), first="line")
 
@@ -144,7 +139,7 @@ def _area_table(precision: Column, recall: Column, places: tuple[Place, ...]) ->
                 _group(p),
                 Text(str(len(p.entry.sides[0]))),
                 _value(p, digits),
-                *_behind(p),
+                *_less_leader(p),
             ),
         )
         for p in places
@@ -157,7 +152,7 @@ def _area_table(precision: Column, recall: Column, places: tuple[Place, ...]) ->
         PAIRED if all(p.against is None or p.against.paired for p in places) else UNPAIRED,
     ]
     title = f"Hypervolume: {precision.title} and {recall.title} ↑"
-    names = ("rank", "group", "scales", "hypervolume", "less the leader", "p (Holm)")
+    names = ("rank", "group", "scales", "hypervolume", "minus leader", "p (Holm)")
     return Table(title, names, lines, tuple(("", text) for text in notes), first="line")
 
 
@@ -174,13 +169,13 @@ def _value(place: Place, digits: int) -> Text:
     return value_text(place.entry.estimate, digits, bold=place.group == 1)
 
 
-def _behind(place: Place) -> tuple[Text, Text]:
-    """A line less the leader, and the probability of that by chance."""
+def _less_leader(place: Place) -> tuple[Text, Text]:
+    """The difference of a line from the leader, and its p."""
     leads = place.rank == 1
     c = place.against
     less = Text("leader" if leads else DASH)
     if c is not None:
-        less = difference_text(c.value, c.se, place.is_behind)
+        less = difference_text(c.value, c.se, place.is_worse)
     if place.p is None:
         return less, Text("" if leads else DASH)
     return less, Text("< 0.001" if place.p < 0.001 else f"{place.p:.3f}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.experiment.rows import Row
 from bench.report.document import (
+    DASH,
     ON_SCREEN,
     Block,
     Details,
@@ -24,28 +27,30 @@ from bench.report.figures.figures import Plan
 from bench.report.numbers.comparison import Comparison
 from bench.report.numbers.frame import Column, Data
 from bench.report.numbers.inversions import Inversions
+from bench.report.numbers.names import numbers
 from bench.report.numbers.pairs import Difference
-from bench.report.numbers.words import (
-    COMPARED,
-    DIFFERENCES,
-    left_out,
-    not_measured,
-    numbers,
-    reading,
-    title,
-    unmeasured,
-)
 from bench.report.numbers.yardstick import Yardstick
 from bench.report.pages.comparison import folded, opening, ranking_table, tex_tables
 from bench.report.pages.inversions import inversion_section
 from bench.report.pages.measures import difference_table, measure_table, measure_title
-from bench.report.pages.provenance import OUTCOMES, provenance_section, without_result
 from bench.report.pages.yardstick import yardstick_section
+
+READING = (
+    "Guidance is g, 1 = off. ↓: lower is better, ↑: higher is better; the best of a column is "
+    "bold, an empty cell was not run. ± is one standard error. NFE: network evaluations per image."
+)
+DIFFERENCES = "Paired differences at the same seeds"
+COMPARED = (
+    "Each method less the best of its column at the same sampling seeds, hence the same noise and "
+    "labels, ± the jackknife standard error of that difference, for these weights. *: significant "
+    "at 5% (more than 1.96 standard errors), not corrected for multiple comparisons."
+)
+OUTCOMES = {"ok": "measured", "skip": "skipped", "diverged": "diverged", "failed": "failed"}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that is computed from the rows for one report; `lines` are comparisons by data set."""
+    """All results from the rows of one report; `lines` are comparisons by data set."""
 
     data: Data
     lines: Mapping[str, Comparison]
@@ -61,20 +66,21 @@ def make_document(
     exact: Sequence[Plan],
     edits: Sequence[Plan],
 ) -> Document:
-    """The report with the figures of methods, of the exact denoiser (`exact`) and of edits."""
+    """The report with its figures: of methods, of the exact denoiser (`exact`) and of edits."""
     data = found.data
-    lacking = [line for dataset in data.datasets for line in not_measured(data, dataset)]
+    lacking = [line for dataset in data.datasets for line in _not_measured(data, dataset)]
     blocks = [
         *_opening(data, note),
         *(block for dataset in data.datasets for block in _dataset(found, dataset, figures)),
         *tex_tables(found.lines),
         *yardstick_section(found.yardsticks, _by_dataset(exact)),
         *(inversion_section(found.inversions, _by_dataset(edits)) if found.inversions else ()),
-        *without_result(data),
-        *provenance_section(data),
+        *_without_result(data),
+        *_provenance(data),
     ]
-    remarks = (reading(), *left_out(data), *unmeasured(data), *lacking)
-    return Document(title(data), remarks, tuple(blocks))
+    remarks = (READING, *left_out(data), *_unmeasured(data), *lacking)
+    title = f"Results of {', '.join(sorted({row.experiment for row in data.rows}))}"
+    return Document(title, remarks, tuple(blocks))
 
 
 def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
@@ -83,7 +89,7 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
     yield paragraph(
         f"{len(data.rows)} cell{'' if len(data.rows) == 1 else 's'} ({counts}); a cell is a "
         "method at a guidance scale, a number of steps and a sampling seed. "
-        f"{reading()} The same numbers: ",
+        f"{READING} The same numbers: ",
         *(link("summary.csv"), " (hashes: ", link("provenance.csv"), "), "),
         *(link("tables.md"), ", ", link("tables.tex"), "."),
     )
@@ -93,14 +99,50 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
         yield Facts(tuple(note.items()))
     yield Heading("What was run")
     lines = []
-    for dataset in data.datasets:
-        for series in data.series(dataset):
-            rows = data.rows_of(series)
-            scales = numbers(r.guidance for r in rows)
-            train = numbers(r.train_seed for r in rows)
-            lines.append((dataset, series.label, scales, train, numbers(r.seed for r in rows)))
+    for series in (series for dataset in data.datasets for series in data.series(dataset)):
+        rows = data.rows_of(series)
+        scales = numbers(r.guidance for r in rows)
+        train = numbers(r.train_seed for r in rows)
+        lines.append((series.dataset, series.label, scales, train, numbers(r.seed for r in rows)))
     head = ("data set", "method", "guidance g", "training seeds", "sampling seeds")
     yield words_table(head, lines)
+
+
+def left_out(data: Data) -> list[str]:
+    """How many rows do not count, and why."""
+    reasons = (
+        (data.stale, "of older checkpoints left out: the runs were trained again."),
+        (data.outdated, "of older code left out. Run the same sweep again to fill empty cells."),
+        (data.superseded, "left out: their cells were run again."),
+    )
+    return [f"{count} row{'' if count == 1 else 's'} {why}" for count, why in reasons if count]
+
+
+def _unmeasured(data: Data) -> list[str]:
+    """Why data sets have no values, for each data set without any."""
+    measured = {column.dataset for column in data.columns}
+    lines = []
+    for dataset in data.datasets:
+        if dataset not in measured:
+            rows = [row for row in data.rows if row.dataset == dataset]
+            reasons = dict.fromkeys(f"{r.method}: {r.status}, {r.reason}" for r in rows)
+            lines.append(f"Nothing was measured on {dataset} ({'; '.join(reasons)}).")
+    return lines
+
+
+def _not_measured(data: Data, dataset: str) -> list[str]:
+    """Why cells of a data set have no value of some measures."""
+    rows = [row for row in data.rows if row.dataset == dataset and row.status == "ok"]
+    sizes = {row.n for row in rows}
+    reasons: dict[str, set[int]] = {}
+    for row in rows:
+        for reason in row.unmeasured.values():
+            reasons.setdefault(reason, set()).add(row.n)
+    return [
+        f"Not measured on {dataset}: {reason}"
+        + ("." if found == sizes else f" (n = {numbers(found)}).")
+        for reason, found in sorted(reasons.items())
+    ]
 
 
 def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator[Block]:
@@ -111,7 +153,7 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
     if not own:
         yield paragraph("Nothing was measured; the reasons are below.")
     yield from opening(found.data, found.lines, dataset)
-    yield from map(paragraph, not_measured(found.data, dataset))
+    yield from map(paragraph, _not_measured(found.data, dataset))
     yield from (_figure(plan) for plan in plans if plan.first)
     for column in own:
         yield measure_table(found.data, column)
@@ -124,7 +166,7 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
 
 
 def _differences(found: Findings, column: Column) -> Iterator[Block]:
-    """The paired differences. In Markdown their title also names the measure."""
+    """The paired differences, in Markdown with the measure in their title."""
     table = difference_table(found.data, column, found.differences[column])
     source = Paragraph((f"{COMPARED} ", link("differences.csv")), kind="notes")
     yield Details(DIFFERENCES, (table, source), Form.PAGE)
@@ -141,3 +183,63 @@ def _by_dataset(plans: Sequence[Plan]) -> dict[str, list[Figure]]:
     for plan in plans:
         found.setdefault(plan.dataset, []).append(_figure(plan))
     return found
+
+
+def _without_result(data: Data) -> Iterator[Block]:
+    """Cells without a value, by line and reason."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = {}
+    for row in data.rows:
+        if row.status != "ok":
+            label = data.series_of(row).label
+            groups.setdefault((row.dataset, label, row.status, row.reason), []).append(row)
+    if groups:
+        yield Heading("Cells without a result")
+        lines = [
+            (dataset, label, numbers(r.guidance for r in rows), OUTCOMES[status], reason)
+            for (dataset, label, status, reason), rows in groups.items()
+        ]
+        yield words_table(("data set", "method", "guidance g", "outcome", "reason"), lines)
+
+
+def _provenance(data: Data) -> Iterator[Block]:
+    """Hashes of weights, measures and data sets, and facts of software and machine."""
+    yield Heading("Provenance")
+    yield Heading("Weights", 3)
+    weights = {(r.dataset, r.run, r.method, str(r.train_seed), r.checkpoint) for r in data.rows}
+    lines = sorted(w for w in weights if w[-1])
+    if lines:
+        head = ("data set", "run", "method", "training seed", "SHA-256 of the weights")
+        yield words_table(head, lines, code=True)
+    else:
+        yield paragraph("No row has weights.")
+    yield Heading("Measures", 3)
+    yield words_table(
+        ("data set", "measure", "version", "extractor hash", "reference set", "reference hash"),
+        [
+            (
+                *(c.dataset, c.title, str(c.version), c.extractor_hash or DASH),
+                *(f"{c.reference} ({c.reference_n})", c.reference_hash),
+            )
+            for c in data.columns
+        ],
+        code=True,
+    )
+    yield Heading("Data sets", 3)
+    hashes = sorted({(r.dataset, r.data_hash) for r in data.rows})
+    yield words_table(("data set", "hash"), hashes, code=True)
+    yield Heading("Software and machine", 3)
+    facts: dict[str, Counter[str]] = {}
+    for row in data.rows:
+        for name, text in row.provenance.items():
+            facts.setdefault(name, Counter())[text] += 1
+    if not facts:
+        yield paragraph("The rows state none.")
+        return
+
+    def shown(values: Counter[str]) -> str:
+        """The values, with their numbers of rows if rows differ."""
+        several = len(values) > 1
+        return "; ".join(f"{t} ({n} rows)" if several else t for t, n in sorted(values.items()))
+
+    found = [(name, shown(values)) for name, values in sorted(facts.items())]
+    yield words_table(("", "in the rows"), found)

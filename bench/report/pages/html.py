@@ -1,4 +1,4 @@
-"""The document as one HTML page beside its figures."""
+"""The document as one HTML page that links to its figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.report.document import Document, Form
 
 
 def html(document: Document, problems: Mapping[str, str]) -> str:
-    """The page, with every text escaped; `problems` says which figures failed and why."""
+    """The page, with all text escaped; `problems` are sentences by the figure that failed."""
     template = Environment(
         loader=FunctionLoader(lambda name: files(__package__).joinpath(name).read_text("utf-8")),
         autoescape=True,

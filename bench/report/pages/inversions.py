@@ -30,7 +30,7 @@ ARROWS = {
     **{"psnr_batch": "↑", "ssim_batch": "↑"},
 }
 AUTHORS = {"psnr_batch": "PSNR/batch, dB (authors')", "ssim_batch": "SSIM/batch (authors')"}
-"""The scores that the authors of iGCT count by batch, under names that say so."""
+"""Titles of the scores that the authors of iGCT compute per batch."""
 Scores = dict[str, dict[str, Score]]
 _LATENTS = {
     "mean": "mean",
@@ -49,7 +49,7 @@ def inversion_section(data: Inversions, figures: Mapping[str, Sequence[Figure]])
     yield Heading(TITLE, forms=EVERYWHERE)
     if data.left_out:
         rows = f"{data.left_out} row{'' if data.left_out == 1 else 's'}"
-        text = f"{rows} left out: of older weights, or measured again since."
+        text = f"{rows} left out: of older weights, or measured again."
         yield Paragraph((text,), ON_SCREEN)
     yield paragraph(
         *("The same numbers: ", link("inversions.csv"), "; by pair of classes: "),
@@ -64,7 +64,7 @@ def inversion_section(data: Inversions, figures: Mapping[str, Sequence[Figure]])
 
 
 def inversion_tables(data: Inversions, dataset: str) -> list[Table]:
-    """Reconstruction, edits and latents of a data set; a table without a line is left out."""
+    """Reconstruction, edits and latents of a data set, without empty tables."""
     made = (make(data, dataset) for make in (_reconstruction, _edits, _latents))
     return [table for table in made if table is not None and table.lines]
 
@@ -74,7 +74,7 @@ def _first_ok(rows: Sequence[InversionRow]) -> InversionRow | None:
 
 
 def _reconstruction(data: Inversions, dataset: str) -> Table | None:
-    """One line a run: reconstruction is at g = 1, so that every row of a run has the same."""
+    """One line per run: reconstruction is at g = 1, so all rows of a run have the same."""
     found = {label: _first_ok(rows) for label, rows in data.runs(dataset).items()}
     lines = {label: row for label, row in found.items() if row is not None}
     if not lines:
@@ -88,9 +88,9 @@ def _reconstruction(data: Inversions, dataset: str) -> Table | None:
         "values in [-1, 1], the rest of uint8 images. NFE: inversion + reconstruction; s/image: "
         "inversion.",
         *_unmeasured(by_name),
-        "The columns (authors') follow the evaluation of iGCT's authors: one PSNR of the mean "
-        "error of a batch, and an SSIM whose window also slides from image to image; batches of "
-        f"{any_row.authors_batch}, mean over batches. Not comparable with the columns beside them.",
+        "The columns (authors') follow the evaluation of iGCT's authors: PSNR of the mean error of "
+        "a batch, and SSIM with a window that also slides from image to image; mean over batches "
+        f"of {any_row.authors_batch}. They are not comparable with the other columns.",
     ]
     exact = [f"{label} {row.exact}" for label, row in lines.items() if row.exact]
     if exact:
@@ -120,7 +120,7 @@ def _title(by_name: Scores, name: str) -> str:
 
 
 def score_text(score: Score | None) -> str:
-    """A score with its standard error where it has one; a dash for none."""
+    """A score with its standard error, if it has one; a dash for none."""
     if score is None or score.value is None:
         return DASH
     if score.se is None:
@@ -129,7 +129,7 @@ def score_text(score: Score | None) -> str:
 
 
 def with_error(value: float, se: float) -> str:
-    """A value to the first digit of its standard error, to the second where the first is 1."""
+    """A value to the first digit of its standard error, to the second if the first is 1."""
     if se <= 0.0:
         return f"{value:.4g} ± 0"
     power = math.floor(math.log10(se))
@@ -142,7 +142,7 @@ def with_error(value: float, se: float) -> str:
 
 
 def _best(by_name: Scores, name: str) -> set[str]:
-    """Labels of the best runs of a column, ties as displayed; none without rivals."""
+    """Labels of the runs that show the best number of a column; none without rivals."""
     values = {k: v for k, own in by_name.items() if (v := _value(own, name)) is not None}
     if len(values) < 2:
         return set()
@@ -151,7 +151,7 @@ def _best(by_name: Scores, name: str) -> set[str]:
 
 
 def _unmeasured(by_name: Scores) -> list[str]:
-    """Why scores have no value, each reason once: for all runs, or by the runs it is of."""
+    """Why scores have no value, each reason once: for all runs or for some."""
     found: dict[tuple[str, str], list[str]] = {}
     for run, own in by_name.items():
         for score in own.values():
@@ -165,7 +165,7 @@ def _unmeasured(by_name: Scores) -> list[str]:
 
 
 def _edits(data: Inversions, dataset: str) -> Table:
-    """One line a run, one column a guidance scale."""
+    """One line per run, one column per guidance scale."""
     runs = data.runs(dataset)
     scales = sorted({row.guidance for rows in runs.values() for row in rows})
     footnotes = Footnotes()
@@ -175,7 +175,7 @@ def _edits(data: Inversions, dataset: str) -> Table:
             return Text("")
         if row.status != "ok":
             return footnotes.events([row])
-        return Text("" if row.edits is None else _share(row.edits))
+        return Text("" if row.edits is None else share_text(row.edits))
 
     lines = []
     for label, rows in runs.items():
@@ -187,13 +187,13 @@ def _edits(data: Inversions, dataset: str) -> Table:
     first = _first_ok([row for rows in runs.values() for row in rows])
     notes = footnotes.notes
     if first is not None and first.real is not None and first.edits is not None:
-        ceiling = (Text(DASH), Text(DASH), *[Text(_share(first.real))] * len(scales))
+        ceiling = (Text(DASH), Text(DASH), *[Text(share_text(first.real))] * len(scales))
         lines.append(Line("real images, unedited (ceiling)", ceiling, "floor"))
         general = (
             f"Share of {first.edits.n} edits of {first.n} images that the extractor "
-            f"{first.judge} takes for the class asked for, higher is better, with the 95% "
-            "interval of Wilson, which takes the edits for independent. NFE and s/image: one "
-            "edit, without the inversion."
+            f"{first.judge} recognises as the class asked for; higher is better; with the 95% "
+            "Wilson interval, as if edits were independent. NFE and s/image: one edit, without "
+            "the inversion."
         )
         notes = (*notes, ("", general))
     return Table(
@@ -204,12 +204,13 @@ def _edits(data: Inversions, dataset: str) -> Table:
     )
 
 
-def _share(share: Share) -> str:
+def share_text(share: Share) -> str:
+    """A share with its interval: "0.250 (0.181–0.335)"."""
     return f"{share.value:.3f} ({share.low:.3f}{DASH}{share.high:.3f})"
 
 
 def _latents(data: Inversions, dataset: str) -> Table:
-    """One line a run: the inversion does not depend on the guidance of editing."""
+    """One line per run: the inversion does not depend on the guidance of edits."""
     lines, n = [], 0
     for label, rows in data.runs(dataset).items():
         row = next((r for r in rows if r.status == "ok" and r.latents is not None), None)

@@ -16,7 +16,7 @@ def markdown(document: Document) -> str:
 
 
 def verbatim(text: str) -> str:
-    """Text as Markdown shows it verbatim; underscores inside a word need nothing."""
+    """Text escaped so that Markdown shows it verbatim; underscores within words are safe."""
     text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
     text = re.sub(r"^([#>]|[-+](?= ))", r"\\\1", text)  # a heading, a quotation, a list
@@ -32,7 +32,7 @@ def _block(block: Block) -> str:
         case Table():
             return _table(block)
         case Details():
-            # HTML, since Markdown has nothing that opens on a click.
+            # HTML, since Markdown has no block that opens on a click.
             summary = f"<details><summary>{escape(' '.join(block.title.split()))}</summary>"
             return "\n\n".join([summary, *map(_block, block.blocks), "</details>"])
         case _:
@@ -57,7 +57,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _cell(cell: Text) -> str:
-    """A cell; its text is a number or a word of the report, so it needs no escaping."""
+    """A cell; its text is a number or a word of the report and needs no escaping."""
     text = f"**{cell.text}**" if cell.bold else cell.text
     text = f"{text}<sup>{verbatim(cell.marks)}</sup>" if cell.marks else text
     return f"{text} {cell.error}" if cell.error else text

@@ -10,14 +10,28 @@ from bench.experiment.formatting import decimals, error_decimals, number
 from bench.report.document import DASH, Line, Table, Text
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.lines import base_of
 from bench.report.numbers.names import FLOOR_LABEL
 from bench.report.numbers.pairs import Difference, best_of, differences
-from bench.report.numbers.words import BOLD, MINIMUM, error_notes
 from bench.report.pages.cells import Footnotes, difference_text, span, value_text
+from metrics.about import About, ErrorOf
 
+MINIMUM = (
+    "EDM and its successors report the minimum over sampling seeds of one checkpoint. It is below "
+    "the mean only by chance and is shown for comparison with their numbers."
+)
+BOLD = (
+    "Bold: the best of a column and every method whose paired difference from it is not "
+    "significant at 5%."
+)
+COUNTED: dict[ErrorOf, str] = {
+    "given reference": "conditional on the reference set",
+    "generated": "counting the sampling of the generated set",
+    "real": "counting the sampling of the real set, conditional on the generated samples",
+    "both": "counting the sampling of both sets",
+}
+"""What a standard error covers."""
 FEWEST_SEEDS = 3
-"""Of one checkpoint, for the minimum over them to be shown: EDM's number."""
+"""Of one checkpoint, to show the minimum over them: EDM's number."""
 
 
 def measure_title(column: Column) -> str:
@@ -29,14 +43,14 @@ def measure_table(data: Data, column: Column) -> Table:
     """The table of one measure: the best of every guidance scale in bold, the floor last."""
     guidances = data.guidances(column.dataset)
     lines = [(s, [data.cell(column, s, g) for g in guidances]) for s in data.series(column.dataset)]
-    # A line without a single value or event would be empty: its metric does not apply.
+    # The metric does not apply to a line without any value or event.
     lines = [(s, cells) for s, cells in lines if any(c.values or c.troubles for c in cells)]
     floor = data.floor(column)
     valued = [c for c in (floor, *chain.from_iterable(cells for _, cells in lines)) if c.values]
     digits = decimals([v for c in valued for v in c.values])
     notes = Footnotes()
     counts = {len(c.blocks) for c in valued if len(c.blocks) > 1 or c.estimate.se is not None}
-    # The floor is told apart by its name, single runs among others by having no number behind.
+    # Single runs among others have no number of blocks; the floor is known by its name.
     counts -= {1} if not any(_is_single(c) for _, cells in lines for c in cells) else set()
     count = counts.pop() if len(counts) == 1 else 0
     texts = [[_text(cell, digits, count, notes) for cell in cells] for _, cells in lines]
@@ -45,11 +59,11 @@ def measure_table(data: Data, column: Column) -> Table:
         against = {d.series: d for d in found if d.guidance == g}
         for i in _best(lines, j, column.direction, digits, against):
             texts[i][j] = replace(texts[i][j], bold=True)
-    # The least number of seeds that a line with a minimum has, so that all are of as many.
+    # All minima are over the same number of seeds: the lowest.
     seeds = [c.seeds for _, cells in lines for c in cells if c.seeds >= FEWEST_SEEDS]
     done, minima = [], False
     for (series, cells), shown in zip(lines, texts, strict=True):
-        group = f"{base_of(series).label}: guidance rules" if series.rule else ""
+        group = f"{series.base.label}: guidance rules" if series.rule else ""
         done.append(Line(series.label, (*_costs(data, series), *shown), group=group))
         if column.about.minimum and any(c.seeds >= FEWEST_SEEDS for c in cells):
             minima = True
@@ -61,13 +75,13 @@ def measure_table(data: Data, column: Column) -> Table:
         repeated = (Text(DASH), Text(DASH), *[real] * len(guidances))
         done.append(Line(FLOOR_LABEL, repeated, "floor"))
     general = [
-        *error_notes(column.about, valued, count),
+        *_error_notes(column.about, valued, count),
         *([MINIMUM] if minima else []),
         *([BOLD] if found else []),
     ]
     if floor.values and guidances:
-        general.append("The floor takes no guidance and repeats in every column.")
-    general += [text for noted, text in data.notes if noted == column]
+        general.append("The floor does not depend on guidance; it is repeated in every column.")
+    general += [data.notes[column]] if column in data.notes else []
     title = measure_title(column)
     return Table(
         title=title,
@@ -80,7 +94,7 @@ def measure_table(data: Data, column: Column) -> Table:
 
 
 def difference_table(data: Data, column: Column, found: Sequence[Difference]) -> Table:
-    """The methods less the best of each guidance scale, which says so."""
+    """The methods less the best one at each guidance scale."""
     guidances = data.guidances(column.dataset)
     best = {d.guidance: d.best for d in found}
     by_place = {(d.series, d.guidance): d for d in found}
@@ -103,17 +117,36 @@ def difference_table(data: Data, column: Column, found: Sequence[Difference]) ->
     )
 
 
+def _error_notes(about: About, cells: Sequence[Cell], count: int) -> list[str]:
+    """Footnotes on the errors of a table; `count` is the common number of blocks, else 0."""
+    notes = []
+    for unit in sorted({c.unit for c in cells if len(c.blocks) > 1}):
+        over = f"{count} {unit}" if count > 1 else f"{unit} (their number is in brackets)"
+        notes.append(
+            f"± is the standard error over {over}: standard deviation / sqrt(number). 95% "
+            "intervals are by Student's t."
+        )
+    single = [c.estimate for c in cells if len(c.blocks) == 1]
+    for method in sorted({e.se_method for e in single if e.se is not None}):
+        notes.append(
+            f"± of a single run is its standard error ({method}), {COUNTED[about.error_of]}."
+        )
+    if any(e.se == 0.0 and e.low != e.high for e in single):
+        notes.append("≤ and ≥ give the end of the 95% interval of a share of 0 or 1.")
+    return notes
+
+
 def _costs(data: Data, series: Series) -> tuple[Text, Text]:
-    """NFE and seconds per image of a line; a range where they depend on guidance."""
+    """NFE and seconds per image of a line; ranges if they depend on guidance."""
     rows = [row for row in data.rows_of(series) if row.status == "ok"]
     nfe = sorted({row.nfe for row in rows})
-    # 0.0 is what a row says when nothing was timed.
+    # 0.0 means that nothing was timed.
     seconds = sorted(row.seconds_per_image for row in rows if row.seconds_per_image > 0)
     return Text(span([str(v) for v in nfe])), Text(span([f"{v:.2g}" for v in seconds]))
 
 
 def _text(cell: Cell, digits: int, count: int, notes: Footnotes) -> Text:
-    """A cell with the number of its seeds, unless that is 1 or `count`, which a footnote states."""
+    """A cell with its number of blocks, unless that is 1 or `count`, which is in a footnote."""
     events = notes.events(cell.troubles)
     if not cell.values:
         return events
@@ -123,7 +156,7 @@ def _text(cell: Cell, digits: int, count: int, notes: Footnotes) -> Text:
 
 
 def _minimum(cell: Cell, count: int, digits: int) -> Text:
-    """The least value of so many seeds, with the decimals of the mean above it."""
+    """The minimum over `count` seeds, with the decimals of the mean above it."""
     least = cell.minimum(count)
     if least is None:
         return Text("")
@@ -142,10 +175,10 @@ def _best(
     digits: int,
     against: Mapping[Series, Difference],
 ) -> list[int]:
-    """Indices of the lines to print bold in a column.
+    """Indices of the bold lines in a column.
 
-    They are the best and those that do not differ significantly from it, by `against`; without
-    differences, ties as displayed.
+    These are the best line and those that do not differ significantly from it, by `against`, or
+    without differences, that show the same number.
     """
     cells = [row[place] for _, row in lines]
     best = best_of(cells, direction)

@@ -16,11 +16,11 @@ _TEX = str.maketrans(
     | {"\N{MINUS SIGN}": "$-$", DASH: "--"}
 )
 _WIDTH = 345.0
-"""Points that LaTeX's article class has for a line."""
+"""Points in a line of LaTeX's article class."""
 
 
 def tex(document: Document) -> str:
-    """All tables as floats to be included; wide ones are split so that 8 pt type fits the page."""
+    """All tables as floats to include; wide tables are split so that 8 pt type fits the page."""
     out = [
         *map(_comment, (document.title, *document.remarks)),
         r"% Needs \usepackage{booktabs}. To see them alone:",
@@ -40,7 +40,7 @@ def tex(document: Document) -> str:
 
 def escape_tex(text: str) -> str:
     """Text as TeX prints it verbatim."""
-    # A leading minus is one only in math mode.
+    # Only math mode has a minus sign.
     number = re.fullmatch(r"-(\d.*)", text)
     head, body = ("$-$", number[1]) if number else ("", " ".join(text.split()))
     return head + body.translate(_TEX)
@@ -59,7 +59,7 @@ def _floats(table: Table) -> Iterator[str]:
 
 
 def _blocks(table: Table) -> Iterator[range]:
-    """Runs of columns that fit the page at 8 pt, beside the labels and the repeated columns."""
+    """Runs of columns that fit the page at 8 pt next to the labels and the repeated columns."""
     label = max((len(line.label) for line in table.lines), default=0)
     room = _WIDTH - 4.3 * (label + 7 * table.repeated) - 20
     start, used = table.repeated, 0.0

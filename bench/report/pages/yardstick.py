@@ -1,4 +1,4 @@
-"""The section on the rule's error and the network's."""
+"""The section on the errors of rules and networks."""
 
 from __future__ import annotations
 
@@ -31,18 +31,17 @@ from bench.report.pages.cells import difference_text, value_text
 TITLE = "The rule's error and the network's"
 TILT = "g-tilted density, exactly"
 NOTES = (
-    "Wasserstein-1 distance to the exact density of the class, in data units. Rule: of the "
-    "closed-form denoiser under the rule. Total: of the trained network under the same rule, with "
-    "as many steps. Network: the total less the rule's error, at the same sampling seeds; below 0 "
-    "the network's error makes up for some of the rule's.",
-    "Every distance is of a finite sample, and is not 0 for samples of the density itself.",
-    "± is one standard error; of the network's share it is the paired jackknife's, for these "
-    "weights, or that over training runs. *: significant at 5%, not corrected for many "
-    "comparisons.",
+    "Wasserstein-1 distance to the exact density of the class, in data units. Rule: the "
+    "closed-form denoiser under the rule. Total: the trained network under the same rule, with "
+    "as many steps. Network: total less rule at the same sampling seeds; if it is below 0, the "
+    "error of the network offsets some of the error of the rule.",
+    "Distances are of finite samples: samples of the exact density have a distance above 0 too.",
+    "± is one standard error; for the network it is the paired jackknife's, for these weights, or "
+    "over training runs. *: significant at 5%, not corrected for multiple comparisons.",
 )
 TILTED = (
-    "The g-tilted density is p(x|c)^g p(x)^(1-g), normalised: its own distance to the target, "
-    "without samples. A rule that sampled it would have this error."
+    "The g-tilted density is p(x|c)^g p(x)^(1-g), normalised; its distance to the target is "
+    "computed without samples. A rule that sampled it would have this error."
 )
 
 
@@ -60,7 +59,7 @@ def yardstick_section(
 
 
 def yardstick_table(found: Yardstick) -> Table:
-    """The table of a data set: rule by rule its own error, the total and the network's share."""
+    """The table of a data set: for each rule its error, the total and the network's error."""
     values = [c.mean for (s, _), c in found.cells.items() if s in found.exact]
     digits = decimals(values + list(found.tilt.values()))
     lines = []

@@ -1,4 +1,4 @@
-"""The settings of a U-Net, read off the names and shapes of its parameters."""
+"""The settings of a U-Net, inferred from names and shapes of its parameters."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.system.errors import UserError, explain
+from bench.training.checkpoint import Shapes
 from methods.nets.arch import ARCHS, ArchName
 from methods.nets.config import UNetConfig
 
 TENSORS = 10
-"""That every residual block has at least."""
-
-Shapes = Mapping[str, tuple[int, ...]]
+"""Least number in a residual block."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A U-Net's settings, and what its data and its guidance embedding must be."""
+    """A U-Net's settings, and the sizes of its images and embeddings."""
 
     net: UNetConfig
     resolution: int
@@ -40,8 +39,8 @@ class Architecture:
 def infer(shapes: Shapes, prefix: str) -> Architecture:
     """The architecture of the network whose parameters start with `prefix`.
 
-    Whether all parameters fit is for the caller to see: this reads a few of them. Raises UserError
-    where those are missing.
+    Reads only a few parameters, and raises UserError if they are missing: the caller checks the
+    others.
     """
     own = {k.removeprefix(prefix): v for k, v in shapes.items() if k.startswith(prefix)}
     sizes = _sizes(own, prefix)
@@ -56,7 +55,7 @@ def infer(shapes: Shapes, prefix: str) -> Architecture:
             f"of its {channels} channels."
         )
     blocks = sum(f"enc.{top}_block{i}.conv1.weight" in own for i in range(len(own)))
-    if len(sizes) * blocks * TENSORS > len(own):  # before as many blocks are built to compare with
+    if len(sizes) * blocks * TENSORS > len(own):  # before that many blocks are built
         raise UserError(
             f"The network {_where(prefix)} has {blocks} blocks at its first level, and only "
             f"{len(own)} tensors in all."
@@ -73,7 +72,7 @@ def infer(shapes: Shapes, prefix: str) -> Architecture:
         )
     except ValidationError as error:
         raise UserError(
-            f"The network {_where(prefix)} has settings that are not usable: {explain(error)}."
+            f"The network {_where(prefix)} has invalid settings: {explain(error)}."
         ) from None
     return Architecture(
         net=net,
@@ -88,13 +87,15 @@ def _where(prefix: str) -> str:
     return f"under {prefix!r}" if prefix else "in the file"
 
 
+def _unlike(prefix: str, why: str) -> UserError:
+    known = ", ".join(ARCHS)
+    return UserError(f"The network {_where(prefix)} is none of the U-Nets {known}: {why}.")
+
+
 def _shape(own: Shapes, name: str, dims: int, prefix: str) -> tuple[int, ...]:
     found = own.get(name)
     if found is None or len(found) != dims:
-        raise UserError(
-            f"The network {_where(prefix)} is none of the U-Nets known here ({', '.join(ARCHS)}): "
-            f"it has no {name} with {dims} dimensions."
-        )
+        raise _unlike(prefix, f"it has no {name} with {dims} dimensions")
     return found
 
 
@@ -104,14 +105,11 @@ def _inputs(own: Shapes, layer: str) -> int:
 
 
 def _sizes(own: Shapes, prefix: str) -> list[int]:
-    """Resolutions of the levels, from the image's down, each half of the one before."""
+    """Resolutions of the levels, from the image's down, halved at each level."""
     pattern = re.compile(r"enc\.([1-9][0-9]{0,4})x\1_block0\.conv1\.weight")
     found = sorted({int(m[1]) for m in map(pattern.fullmatch, own) if m}, reverse=True)
     if not found or found != [found[0] >> level for level in range(len(found))]:
-        raise UserError(
-            f"The network {_where(prefix)} is none of the U-Nets known here ({', '.join(ARCHS)}): "
-            "its encoder has no levels that halve the image."
-        )
+        raise _unlike(prefix, "its encoder has no levels that halve the image")
     return found
 
 
@@ -122,9 +120,9 @@ def _arch(own: Shapes) -> ArchName:
 
 
 def cross_check(found: Architecture, arguments: Mapping[str, Any], who: str) -> None:
-    """UserError if arguments that a network was made with contradict its parameters.
+    """UserError if the arguments of a network's constructor contradict its parameters.
 
-    `arguments` are by the names that the published networks give them; unknown ones are left alone.
+    `arguments` have the names of the published networks; unknown ones are ignored.
     """
     net, arch = found.net, ARCHS[found.net.arch]
     sizes = {found.resolution >> level for level in range(len(net.channel_mult))}

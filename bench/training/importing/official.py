@@ -1,19 +1,19 @@
-"""What the published pickles and torch's state dicts may name, and what stands for it here.
+"""The names that published pickles and torch's state dicts may contain, and their replacements.
 
 The pickles of EDM and its descendants hold a network as the source text of its class and a
-dictionary of its attributes. The text is never looked at; the attributes give parameters, buffers
-and the arguments it was made with.
+dictionary of its attributes. The text is never read; the attributes give parameters, buffers and
+the arguments of the constructor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bench.system.errors import UserError
+from bench.system.errors import UserError, shown
 from bench.training.importing.tensors import (
     STORAGE_TYPES,
     Nested,
@@ -26,87 +26,84 @@ MAX_NESTING = 30
 
 
 class Table(dict[Any, Any]):
-    """Stands for OrderedDict and EasyDict; attributes beside the entries are dropped."""
+    """Replaces OrderedDict and EasyDict; attributes besides the entries are dropped."""
 
     def __init__(self) -> None:
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        """Take no state."""
+        """Ignore the attributes."""
 
 
-class Container:
-    """Stands for torch's ModuleDict and ModuleList: the attributes of an instance."""
+class Module:
+    """Replaces a network's module, or torch's ModuleDict and ModuleList."""
 
+    class_name = ""
+    """Of a network that is pickled with its class."""
     attributes: Mapping[Any, Any] = {}
 
     def __setstate__(self, state: object) -> None:
         """Take the attributes."""
         if not isinstance(state, dict):
-            raise UserError("A container of modules in the file has no attributes.")
+            raise UserError("A module in the file has no attributes.")
         self.attributes = state
 
 
 @dataclass(frozen=True, eq=False)
-class Persistent:
-    """An instance of a class that the file carries: its class's name and its attributes."""
-
-    class_name: str
-    attributes: Mapping[Any, Any]
-
-
-@dataclass(frozen=True, eq=False)
 class Named:
-    """Stands for something without meaning for the weights, such as a method; cannot be called."""
+    """Replaces something that does not matter for weights, such as a method; not callable."""
 
     name: str
 
 
 class Dtype:
-    """Stands for numpy.dtype."""
+    """Replaces numpy.dtype."""
 
     def __init__(self, name: object = None, *unused: object) -> None:
         if name not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"):
-            raise UserError(f"The file holds a number of the type {str(name)[:20]!a}.")
+            raise UserError(f"The file has a number of the type {str(name)[:20]!a}.")
         self.dtype = np.dtype(str(name))
 
     def __setstate__(self, state: object) -> None:
-        """Take the byte order, which must be little."""
+        """Check the byte order, which must be little-endian."""
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "|", "="):
-            raise UserError("The file holds a number in another byte order.")
+            raise UserError("The file has a number that is not little-endian.")
 
 
-def _persistent(meta: object) -> Persistent:
+def _persistent(meta: object) -> Module:
     if not isinstance(meta, dict) or meta.get("type") != "class":
-        raise UserError("The file holds a persistent object that is no instance of a class.")
-    name, state = meta.get("class_name"), meta.get("state")
-    if not isinstance(name, str) or not isinstance(state, dict):
-        raise UserError("The file holds a persistent object without class name or state.")
-    return Persistent(name, state)
+        raise UserError("The file has a persistent object that is not an instance of a class.")
+    name = meta.get("class_name")
+    if not isinstance(name, str):
+        raise UserError("The file has a persistent object without a class name.")
+    found = Module()
+    found.class_name = name
+    found.__setstate__(meta.get("state"))
+    return found
 
 
 def _scalar(dtype: object, raw: object) -> int | float | bool:
     if not isinstance(dtype, Dtype) or type(raw) is not bytes:
-        raise UserError("The file holds a number of numpy without type or bytes.")
+        raise UserError("The file has a numpy number without type or bytes.")
     if len(raw) != dtype.dtype.itemsize:
-        raise UserError("The file holds a number of numpy of another size than its type.")
+        raise UserError("The file has a numpy number that does not have the size of its type.")
     value: int | float | bool = np.frombuffer(raw, dtype.dtype)[0].item()
     return value
 
 
 def _attribute(owner: object, name: object) -> Named:
-    # An attribute is never looked up: whatever it would be, it is nothing that holds weights.
+    # An attribute is never looked up: it could not hold weights.
     return Named(f"attribute {str(name)[:40]!a}" if isinstance(name, str) else "attribute")
 
 
 def _names(items: object) -> frozenset[str]:
     if not isinstance(items, list) or not all(type(item) is str for item in items):
-        raise UserError("The file holds a set of something other than names.")
+        raise UserError("The file has a set that does not consist of names.")
     return frozenset(items)
 
 
 def state_dict_table() -> dict[tuple[str, str], Any]:
-    """What a state dict written by torch names."""
+    """The names in a state dict written by torch."""
     dtypes = ("float16", "bfloat16", "float32", "float64", "int64", "int32", "uint8", "bool")
     return {
         **STORAGE_TYPES,
@@ -118,14 +115,14 @@ def state_dict_table() -> dict[tuple[str, str], Any]:
 
 
 def official_table() -> dict[tuple[str, str], Any]:
-    """What the published pickles name."""
+    """The names in published pickles."""
     return {
         **state_dict_table(),
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
         ("dnnlib.util", "EasyDict"): Table,
         ("torch.storage", "_load_from_bytes"): Nested(),
-        ("torch.nn.modules.container", "ModuleDict"): Container,
-        ("torch.nn.modules.container", "ModuleList"): Container,
+        ("torch.nn.modules.container", "ModuleDict"): Module,
+        ("torch.nn.modules.container", "ModuleList"): Module,
         ("builtins", "getattr"): _attribute,
         ("builtins", "set"): _names,
         ("numpy", "dtype"): Dtype,
@@ -134,24 +131,23 @@ def official_table() -> dict[tuple[str, str], Any]:
     }
 
 
-@dataclass
-class Collected:
-    """Tensors by name, and the plain arguments of every module that has some, by its name."""
-
-    views: dict[str, View] = field(default_factory=dict)
-    arguments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+Arguments = dict[str, Mapping[str, Any]]
+"""Plain arguments of modules by the module's name, '' for the root."""
 
 
-def collect(root: object) -> Collected:
-    """Parameters, buffers and arguments of a network; a module's name is '' for the root."""
-    found = Collected()
-    _collect(root, "", found, 0)
-    return found
+def collect(root: Module) -> tuple[dict[str, View], Arguments]:
+    """Parameters and buffers of a network by name, and its modules' arguments."""
+    views: dict[str, View] = {}
+    arguments: Arguments = {}
+    _collect(root, "", views, arguments, 0)
+    return views, arguments
 
 
-def _collect(module: object, name: str, found: Collected, depth: int) -> None:
-    if not isinstance(module, (Persistent, Container)):
-        raise UserError(f"{_shown(name) or 'The network'} in the file is no network module.")
+def _collect(
+    module: object, name: str, views: dict[str, View], found: Arguments, depth: int
+) -> None:
+    if not isinstance(module, Module):
+        raise UserError(f"{shown(name) or 'The network'} in the file is no network module.")
     if depth > MAX_NESTING:
         raise UserError(f"Modules in the file nest more than {MAX_NESTING} levels deep.")
     prefix = f"{name}." if name else ""
@@ -159,24 +155,24 @@ def _collect(module: object, name: str, found: Collected, depth: int) -> None:
     transient = attributes.get("_non_persistent_buffers_set")
     for part in ("_parameters", "_buffers"):
         for key, value in _entries(attributes, part, name):
-            passing = isinstance(transient, (set, frozenset)) and key in transient
-            if value is None or (part == "_buffers" and passing):
+            skipped = isinstance(transient, (set, frozenset)) and key in transient
+            if value is None or (part == "_buffers" and skipped):
                 continue
             if not isinstance(value, View):
-                raise UserError(f"{_shown(prefix + key)} in the file is no tensor.")
-            found.views[prefix + key] = value
+                raise UserError(f"{shown(prefix + key)} in the file is no tensor.")
+            views[prefix + key] = value
     arguments = {**_plain(attributes), **_plain(attributes.get("_init_kwargs"))}
     if arguments:
-        found.arguments[name] = arguments
+        found[name] = arguments
     for key, value in _entries(attributes, "_modules", name):
         if value is not None:
-            _collect(value, prefix + key, found, depth + 1)
+            _collect(value, prefix + key, views, found, depth + 1)
 
 
 def _entries(attributes: Mapping[Any, Any], part: str, name: str) -> list[tuple[str, Any]]:
     entries = attributes.get(part)
     if not isinstance(entries, dict) or not all(type(key) is str for key in entries):
-        raise UserError(f"{_shown(name) or 'The network'} in the file has no table {part}.")
+        raise UserError(f"{shown(name) or 'The network'} in the file has no table {part}.")
     return list(entries.items())
 
 
@@ -193,7 +189,3 @@ def _plain(values: object) -> dict[str, Any]:
             or (type(value) in (list, tuple) and all(type(item) is int for item in value))
         )
     }
-
-
-def _shown(name: str) -> str:
-    return ascii(name[:80])[1:-1]

@@ -1,4 +1,4 @@
-"""From a network in a file to the run that it becomes: method, settings, data set, card."""
+"""The run that a network in a file becomes: method, settings, data set, card."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from bench.data import DATASETS
 from bench.data.card import prepared_names
 from bench.data.find import find_dataset, has_dataset
 from bench.experiment.provenance import provenance
-from bench.system.errors import UserError, check_name, explain, unknown
+from bench.system.errors import UserError, check_name, explain, shown, unknown
 from bench.system.files import sha256
+from bench.training.card import IMPORTED, RunCard, method_class
+from bench.training.checkpoint import misfit, shapes_of
 from bench.training.importing.architecture import Architecture, cross_check, infer
 from bench.training.importing.source import Found, read_source
-from bench.training.runs import IMPORTED, RunCard, method_class
 from methods import METHODS, Method, Settings
 from methods.nets.config import UNetConfig
 from methods.spec import DataSpec
@@ -32,12 +33,11 @@ CLASSES: Mapping[str, str] = {
     "CDPrecond": "guided-cd",
 }
 KNOWN_DATA = {((3, 32, 32), 10): "cifar10", ((3, 64, 64), 1000): "imagenet64"}
-LISTED = 20
 
 
 @dataclass(frozen=True)
 class Import:
-    """A run that a file would become, checked whole: its weights fit the method's networks."""
+    """The run that a file becomes; its weights fit the method's networks."""
 
     card: RunCard
     found: Found
@@ -53,10 +53,10 @@ def plan_import(
     dataset: str | None = None,
     null_label: bool | None = None,
 ) -> Import:
-    """Read `path` and decide everything about its run; writes nothing.
+    """Read `path` and decide all about its run; writes nothing.
 
-    `null_label` says whether an edm network knows the label of no class; None: by the file's own
-    record, otherwise not.
+    `null_label`: whether an edm network was trained with labels dropped; None: as the file says,
+    else no.
     """
     check_name("run", name)
     if method is not None:
@@ -98,8 +98,8 @@ def _method_of(found: Found, path: Path) -> str:
         if found.class_name in CLASSES:
             return CLASSES[found.class_name]
         raise UserError(
-            f"{path} holds a network of the class {found.class_name[:80]!a}, and known are "
-            f"{', '.join(CLASSES)}: name the method that it belongs to with --method.",
+            f"{path} has a network of the unknown class {found.class_name[:80]!a} (known: "
+            f"{', '.join(CLASSES)}): name its method with --method.",
             code=2,
         )
     names = found.shapes
@@ -107,24 +107,24 @@ def _method_of(found: Found, path: Path) -> str:
         return "igct"
     if "model.map_w_embed.weight" in names:
         return "guided-cd"
-    if "model.map_augment.weight" in names:  # which only EDM's own networks were trained with
+    if "model.map_augment.weight" in names:  # only EDM's own networks have it
         return "edm"
     raise UserError(
-        f"The names in {path} do not tell which method its network belongs to; say --method, one "
+        f"The names in {path} do not show the method of its network: name it with --method, one "
         f"of: {', '.join(sorted(n for n, m in METHODS.items() if m.trains))}.",
         code=2,
     )
 
 
 def _architecture(found: Found) -> Architecture:
-    """Of the network under `model`, or of iGCT's two, which must agree."""
+    """The architecture of the network under `model`, or of iGCT's two, which must agree."""
     shapes = found.shapes
     if any(name.startswith("model.") for name in shapes):
         prefixes = ["model."]
     elif "dec.map_layer0.weight" in shapes:
         prefixes = ["dec.", "enc."]
     else:
-        some = ", ".join(ascii(name[:60])[1:-1] for name in list(shapes)[:3])
+        some = ", ".join(map(shown, list(shapes)[:3]))
         raise UserError(
             "The file has no network under 'model.' and no pair under 'enc.' and 'dec.'"
             + (f"; its tensors are named {some} ..." if some else ".")
@@ -132,7 +132,7 @@ def _architecture(found: Found) -> Architecture:
     first, *others = (infer(shapes, prefix) for prefix in prefixes)
     for other in others:
         if other.net != first.net or other.shape != first.shape:
-            raise UserError("The two networks in the file are of different architecture.")
+            raise UserError("The two networks in the file differ in their architecture.")
     who = found.class_name or "The network"
     for module in ("", *(prefix.removesuffix(".") for prefix in prefixes)):
         cross_check(first, found.arguments.get(module, {}), f"{who} {module}".strip())
@@ -146,34 +146,34 @@ def _spec(architecture: Architecture, dataset: str | None, path: Path) -> DataSp
             raise UserError(
                 f"{path} is for images of shape {shape} "
                 + (f"in {classes} classes" if classes else "without classes")
-                + ", which is no data set known by its size: name it with --dataset.",
+                + ", and no known data set has this size: name it with --dataset.",
                 code=2,
             )
         dataset = KNOWN_DATA[shape, classes]
     check_name("data set", dataset)
-    known: dict[str, tuple[tuple[int, ...], int]]
-    known = {name: (size, count) for (size, count), name in KNOWN_DATA.items()}
+    known: dict[str, tuple[tuple[int, ...], int]] = {
+        name: size for size, name in KNOWN_DATA.items()
+    }
     if has_dataset(dataset):
         spec = find_dataset(dataset).spec
         known[dataset] = (spec.shape, spec.num_classes)
     elif dataset not in known and not classes:
-        here = {*DATASETS, *prepared_names()}
-        raise unknown("data set of an unconditional network", dataset, {*here, *known})
-    there = known.get(dataset, (shape, classes))
-    if there[0] != shape or classes not in (0, there[1]):
+        names = {*DATASETS, *prepared_names(), *known}
+        raise unknown("data set of an unconditional network", dataset, names)
+    size, count = known.get(dataset, (shape, classes))
+    if size != shape or classes not in (0, count):
         raise UserError(
             f"{path} is for images of shape {shape} in {classes} classes, and the data set "
-            f"{dataset!r} has {there[0]} in {there[1]}.",
+            f"{dataset!r} has {size} in {count}.",
             code=2,
         )
-    return DataSpec(dataset, shape, there[1])
+    return DataSpec(dataset, shape, count)
 
 
 def _base(cls: type[Method[Any]], spec: DataSpec) -> tuple[Settings, tuple[int, ...]]:
-    """Settings that apply where the file says nothing, and sampling steps.
+    """Default settings for what the file does not say, and sampling steps.
 
-    They are those of a preset for such images, or else the defaults of the method, since the
-    presets for other data are made for those.
+    From a preset for such images, or else the defaults of the method, not a preset for other data.
     """
     nets = {name: getattr(preset.config, "net", None) for name, preset in cls.presets.items()}
     images = [name for name, net in nets.items() if isinstance(net, UNetConfig)]
@@ -203,7 +203,7 @@ def _config(
     tree["net"] = net
     if "guidance_dim" in fields and architecture.guidance_dim:
         tree["guidance_dim"] = architecture.guidance_dim
-    # EDM's networks say 0 and infinity where they mean that any level is allowed.
+    # EDM's networks have 0 and infinity if any noise level is allowed.
     for key in ("sigma_data", "sigma_min", "sigma_max"):
         value = arguments.get(key, 0.0)
         if key in fields and _is_number(value) and value > 0:
@@ -213,15 +213,14 @@ def _config(
         dropped = dropped if _is_number(dropped) and 0 <= dropped < 1 else 0.0
         knows = dropped > 0 if null_label is None else null_label
         tree["null_label"] = knows or architecture.num_classes == 0
-        # A share that is not known stays that of the method.
+        # An unknown share is that of the method.
         if dropped > 0 or not knows:
             tree["label_dropout"] = dropped
     try:
         return cls.config_type.model_validate(tree).model_dump(mode="json")
     except ValidationError as error:
         raise UserError(
-            f"What the file says about its network makes no settings of {cls.name}: "
-            f"{explain(error)}."
+            f"The arguments in the file are not valid settings of {cls.name}: {explain(error)}."
         ) from None
 
 
@@ -230,31 +229,13 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _check_match(method: Method[Any], found: Found, path: Path) -> int:
-    """Trainable parameters of the networks; UserError unless every name and shape is the file's."""
+    """Number of trainable parameters; UserError unless names and shapes match the file's."""
     try:
         with torch.device("meta"):
             nets = method.build()
     except (ValueError, RuntimeError) as error:  # RuntimeError: sizes beyond any machine's
         raise UserError(f"{method.name} has no network like that in {path}: {error}.") from None
-    own = {name: tuple(value.shape) for name, value in nets.state_dict().items()}
-    there = found.shapes
-    lists = {
-        "missing": sorted(own.keys() - there.keys()),
-        "left over": sorted(there.keys() - own.keys()),
-        "misshapen": [
-            f"{name} {there[name]} for {own[name]}"
-            for name in sorted(own.keys() & there.keys())
-            if own[name] != there[name]
-        ],
-    }
-    complaints = [
-        f"{what} ({len(names)}): {', '.join(ascii(n[:100])[1:-1] for n in names[:LISTED])}"
-        + (" ..." if len(names) > LISTED else "")
-        for what, names in lists.items()
-        if names
-    ]
-    if complaints:
-        raise UserError(
-            f"The tensors in {path} are not those of {method.name}: {'; '.join(complaints)}."
-        )
+    differing = misfit(shapes_of(nets.state_dict()), found.shapes, listed=20)
+    if differing:
+        raise UserError(f"The tensors in {path} do not fit {method.name}: {differing}.")
     return sum(p.numel() for p in nets.parameters() if p.requires_grad)

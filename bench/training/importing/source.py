@@ -1,11 +1,10 @@
-"""Files of weights of every kind that can be imported, read without trust."""
+"""Untrusted files of weights in every format that can be imported."""
 
 from __future__ import annotations
 
 import io
 import mmap
 import pickle
-import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.data.pickles import read_pickle
-from bench.system.errors import UserError
+from bench.system.errors import UserError, shown
 from bench.system.files import check_regular
+from bench.training.checkpoint import shapes_of
 from bench.training.importing.official import (
-    Container,
-    Persistent,
+    Module,
     collect,
     official_table,
     state_dict_table,
@@ -37,15 +36,14 @@ from bench.training.importing.tensors import (
 
 KEYS = ("ema", "net", "model", "state_dict")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A network in a file: its tensors, and what the file says about it.
+    """A network in a file.
 
-    `key` is the entry that held it ('' for the whole file), `class_name` that of a pickled network
-    ('' for a state dict), `arguments` what each of its modules was made with, '' being the whole.
+    `key` is the entry that holds it ('' for the whole file), `class_name` the class of a pickled
+    network ('' for a state dict), `arguments` those of its modules by name ('' for the network).
     """
 
     key: str
@@ -56,14 +54,14 @@ class Found:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes by name."""
-        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        return shapes_of(self.tensors)
 
 
 def read_source(path: Path) -> Found:
-    """The network in a .safetensors file, or in a pickle or torch file told apart by content.
+    """The network in a .safetensors file, or in a pickle or torch file recognised by content.
 
-    Tensors are float32, views of the file where it has that type already. Raises UserError for
-    anything that the formats do not need, and for values that are not finite.
+    Tensors are float32, views of the file if it has that type. Raises UserError for anything that
+    the formats do not need, and for values that are not finite.
     """
     try:
         check_regular(path)
@@ -75,15 +73,15 @@ def read_source(path: Path) -> Found:
             if path.suffix == ".safetensors":
                 return _checked(path, "", "", _safetensors(path), {}, size)
             file.seek(0)
-            if start[:2] != b"PK" and start[:1] != b"\x80":  # how pickles of this century begin
-                raise UserError(f"{path} is no checkpoint: neither a pickle nor a torch file.")
             if start.startswith(b"PK"):
-                content = _zip(file)
+                content = _zip(file, size)
             elif start.startswith(pickle.dumps(MAGIC, 2)[:-1]):
                 view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
                 content = read_legacy(view, state_dict_table(), stream=cast(Any, file))
-            else:
+            elif start.startswith(b"\x80"):  # protocol 2 or later
                 content = read_pickle(file, official_table())
+            else:
+                raise UserError(f"{path} is no checkpoint: neither a pickle nor a torch file.")
             return _network(path, content, size)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
@@ -97,14 +95,12 @@ def read_source(path: Path) -> Found:
 def _network(path: Path, content: object, size: int) -> Found:
     key = ""
     if isinstance(content, dict):
-        # A state dict is its own network; anything else holds one under a key.
-        kinds = (Persistent, Container, dict)
-        key = next((k for k in KEYS if isinstance(content.get(k), kinds)), "")
+        # A state dict is a network; anything else has one under a key.
+        key = next((k for k in KEYS if isinstance(content.get(k), Module | dict)), "")
         content = content[key] if key else content
-    if isinstance(content, (Persistent, Container)):
-        name = content.class_name if isinstance(content, Persistent) else ""
-        found = collect(content)
-        return _checked(path, key, name, _made(found.views), found.arguments, size)
+    if isinstance(content, Module):
+        views, arguments = collect(content)
+        return _checked(path, key, content.class_name, _made(views), arguments, size)
     where = f"its entry {key!r}" if key else "it"
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} has no network: {where} is neither one nor a state dict.")
@@ -114,13 +110,11 @@ def _network(path: Path, content: object, size: int) -> Found:
             f"{path} has no network: {where} has none under {', '.join(KEYS)}, and "
             f"{str(wrong[0])[:80]!a} in it is no tensor ({len(wrong)} entries are none)."
         )
-    views = cast(dict[str, View], content)
-    return _checked(path, key, "", _made(views), {}, size)
+    return _checked(path, key, "", _made(content), {}, size)
 
 
 def _made(views: Mapping[str, View]) -> Iterator[tuple[str, Tensor]]:
-    for name, view in views.items():
-        yield name, view.tensor()
+    return ((name, view.tensor()) for name, view in views.items())
 
 
 def _checked(
@@ -134,24 +128,23 @@ def _checked(
     made: dict[str, Tensor] = {}
     total = 0
     for name, tensor in tensors:
-        shown = ascii(name[:80])[1:-1]
         if tensor.dtype not in _FLOATS:
             raise UserError(
-                f"{path}: {shown} has type {str(tensor.dtype).removeprefix('torch.')}; weights are "
-                "float16, bfloat16, float32 or float64."
+                f"{path}: {shown(name)} has type {str(tensor.dtype).removeprefix('torch.')}; "
+                "weights are float16, bfloat16, float32 or float64."
             )
-        # Several names for the same bytes would otherwise unfold a small file into a large run.
+        # Several names for the same bytes could unfold a small file into a large run.
         total += tensor.numel() * tensor.itemsize
         if total > size:
             raise UserError(f"{path}: its tensors unfold into more bytes than the file has.")
         if len(made) == MAX_STORAGES:
             raise UserError(f"{path} has more than {MAX_STORAGES:,} tensors.")
         made[name] = tensor.to(torch.float32).contiguous()
-    bad = [ascii(name[:80])[1:-1] for name, tensor in made.items() if not _finite(tensor)]
+    bad = [shown(name) for name, tensor in made.items() if not _finite(tensor)]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise UserError(f"{path}: {', '.join(bad[:3])}{more} have values that are not finite.")
-    if made and all(name.startswith("module.") for name in made):  # of distributed training
+    if made and all(name.startswith("module.") for name in made):  # by DistributedDataParallel
         made = {name.removeprefix("module."): tensor for name, tensor in made.items()}
     return Found(key, class_name, made, arguments)
 
@@ -169,47 +162,40 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise UserError(f"{path} is cut short, damaged or no safetensors file ({error}).") from None
 
 
-def _zip(file: BinaryIO) -> object:
-    """The object of a torch file since 1.6: data.pkl and a file a storage in a zip archive."""
-    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+def _zip(file: BinaryIO, size: int) -> object:
+    """The object of a torch file since 1.6: a zip archive of data.pkl and one file per storage."""
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        entries = {info.filename: info for info in archive.infolist()}
+        main = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(main) != 1:
+            raise UserError("The zip archive is no torch file: it has no data.pkl.")
+        root = main[0].removesuffix("data.pkl")
+        order = entries.get(f"{root}byteorder")
+        if order is not None and _stored(archive, order, size) != b"little":
+            raise UserError("The torch file was written on a big-endian machine; convert it there.")
+        storages: dict[str, Storage] = {}
+
+        def persistent(key: Any) -> Storage:
+            name, storage = new_storage(key, size)
+            if name not in storages:
+                info = entries.get(f"{root}data/{name}")
+                if info is None or info.file_size != storage.nbytes:
+                    raise UserError(f"The torch file lacks the values of storage {name[:20]!a}.")
+                storage.data = memoryview(_stored(archive, info, size))
+                storages[name] = storage
+            return storages[name]
+
+        content = io.BytesIO(_stored(archive, entries[main[0]], size))
+        return read_pickle(content, state_dict_table(), persistent=persistent)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise UserError(f"The torch file is cut short or damaged ({error}).") from None
-    entries = {info.filename: _stored(view, info) for info in archive.infolist()}
-    main = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(main) != 1:
-        raise UserError("The zip archive is no torch file: it has no data.pkl.")
-    root = main[0].removesuffix("data.pkl")
-    order = entries.get(f"{root}byteorder")
-    if order is not None and bytes(order[:8]) != b"little":
-        raise UserError("The torch file was written on a big-endian machine; convert it there.")
-    storages: dict[str, Storage] = {}
-
-    def persistent(key: Any) -> Storage:
-        name, storage = new_storage(key, len(view))
-        if name not in storages:
-            content = entries.get(f"{root}data/{name}")
-            if content is None or len(content) != storage.nbytes:
-                raise UserError(f"The torch file lacks the values of storage {name[:20]!a}.")
-            storage.data = content
-            storages[name] = storage
-        return storages[name]
-
-    return read_pickle(io.BytesIO(entries[main[0]]), state_dict_table(), persistent=persistent)
 
 
-def _stored(view: memoryview, info: zipfile.ZipInfo) -> memoryview:
-    """The bytes of an entry, which torch never compresses."""
+def _stored(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> bytes:
+    """The bytes of an entry; torch never compresses one."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise UserError(f"The entry {info.filename[:80]!a} of the torch file is compressed.")
-    start = info.header_offset
-    header = view[start : start + _LOCAL_HEADER.size]
-    if len(header) < _LOCAL_HEADER.size or bytes(header[:4]) != b"PK\x03\x04":
-        raise UserError("The torch file is cut short or damaged.")
-    _, name, extra = _LOCAL_HEADER.unpack(header)
-    start += _LOCAL_HEADER.size + name + extra
-    content = view[start : start + info.file_size]
-    if len(content) < info.file_size:
+    if info.file_size > size:
         raise UserError("The torch file ends early.")
-    return content
+    return archive.read(info)

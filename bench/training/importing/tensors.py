@@ -1,9 +1,8 @@
-"""Tensors as other programs' files describe them: storages, views of them, nested torch files."""
+"""Tensors as torch files describe them: storages, views of storages, nested torch files."""
 
 from __future__ import annotations
 
 import io
-import math
 import struct
 import warnings
 from collections.abc import Mapping
@@ -21,35 +20,23 @@ PROTOCOL = 1001
 MAX_STORAGES = 10_000
 MAX_NESTED_OPCODES = 1000
 
-_DTYPES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-
-
-@dataclass(frozen=True, eq=False)
-class StorageType:
-    """Stands for torch.FloatStorage and its like; nothing to call."""
-
-    dtype: torch.dtype
-
-
-STORAGE_TYPES: Mapping[tuple[str, str], StorageType] = {
-    ("torch", name): StorageType(dtype) for name, dtype in _DTYPES.items()
+STORAGE_TYPES: Mapping[tuple[str, str], torch.dtype] = {
+    ("torch", "FloatStorage"): torch.float32,
+    ("torch", "DoubleStorage"): torch.float64,
+    ("torch", "HalfStorage"): torch.float16,
+    ("torch", "BFloat16Storage"): torch.bfloat16,
+    ("torch", "LongStorage"): torch.int64,
+    ("torch", "IntStorage"): torch.int32,
+    ("torch", "ShortStorage"): torch.int16,
+    ("torch", "CharStorage"): torch.int8,
+    ("torch", "ByteStorage"): torch.uint8,
+    ("torch", "BoolStorage"): torch.bool,
 }
 
 
 @dataclass(eq=False)
 class Storage:
-    """Numbers in a row; `data` is a view of the file's own bytes, filled in when it is reached."""
+    """A row of numbers; `data` is a view of the file's bytes, None until it is reached."""
 
     dtype: torch.dtype
     count: int
@@ -57,44 +44,40 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes, as declared."""
+        """Declared size in bytes."""
         return self.count * self.dtype.itemsize
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A tensor that is described and not made yet."""
+    """A tensor that is described but not created yet."""
 
     storage: Storage
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """Size of its values in bytes."""
-        return math.prod(self.size) * self.storage.dtype.itemsize
-
     def tensor(self) -> Tensor:
-        """The tensor, a view of the file's bytes (read-only: copy it before writing)."""
+        """The tensor, a read-only view of the file's bytes."""
         storage = self.storage
         if storage.data is None or storage.count == 0:
             raise UserError("A tensor in the file has no values.")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that the bytes are read-only
+            warnings.simplefilter("ignore", UserWarning)  # about read-only bytes
             flat = torch.frombuffer(storage.data, dtype=storage.dtype)
         return flat.as_strided(self.size, self.stride, self.offset)
 
 
-def rebuild_tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, *unused: Any
-) -> View:  # what torch._utils._rebuild_tensor_v2 gets; the rest is about gradients
-    """Check a tensor against its storage: within it, and no value used twice."""
+def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *unused: Any) -> View:
+    """A tensor of torch._utils._rebuild_tensor_v2; UserError unless it fits its storage.
+
+    No value may be used twice. `unused` is about gradients.
+    """
     if not isinstance(storage, Storage) or type(size) is not tuple or type(stride) is not tuple:
-        raise UserError("A tensor in the file does not lie in a storage.")
+        raise UserError("A tensor in the file has no storage.")
     numbers = (offset, *size, *stride)
     if any(type(number) is not int or number < 0 for number in numbers) or len(size) > 8:
-        raise UserError("A tensor in the file has a shape that is none.")
+        raise UserError("A tensor in the file has an invalid shape.")
     if len(size) != len(stride) or 0 in size:
         raise UserError(f"A tensor in the file has the shape {size} with strides {stride}.")
     expected = 1
@@ -112,44 +95,44 @@ def rebuild_tensor(
 
 
 def rebuild_parameter(data: Any, *unused: Any) -> View:
-    """What torch._utils._rebuild_parameter gets: the tensor and whether it has gradients."""
+    """The tensor of torch._utils._rebuild_parameter."""
     if not isinstance(data, View):
-        raise UserError("A parameter in the file is no tensor.")
-    return View(data.storage, data.offset, data.size, data.stride)
+        raise UserError("A parameter in the file is not a tensor.")
+    return data
 
 
 def new_storage(key: Any, available: int) -> tuple[str, Storage]:
-    """Name and storage of a persistent id of torch, of at most `available` bytes."""
+    """Name and storage for torch's persistent id `key`, of at most `available` bytes."""
     fits = type(key) is tuple and len(key) in (5, 6) and key[0] == "storage"
-    if not fits or not isinstance(key[1], StorageType) or not isinstance(key[2], str):
-        raise UserError("The file refers to something that is no storage of a tensor.")
+    if not fits or not isinstance(key[1], torch.dtype) or not isinstance(key[2], str):
+        raise UserError("The file refers to something that is not a storage of a tensor.")
     count = key[4]
     if type(count) is not int or count < 0 or (len(key) == 6 and key[5] is not None):
         raise UserError("The file has a storage without a usable size.")
-    found = Storage(key[1].dtype, count)
+    found = Storage(key[1], count)
     if found.nbytes > available:
         raise UserError(
-            f"The file declares {found.nbytes:,} bytes of values where {available:,} are present."
+            f"The file declares {found.nbytes:,} bytes of values, but has {available:,} bytes."
         )
     return key[2], found
 
 
 class Nested:
-    """Answers torch.storage._load_from_bytes: each call is a torch file of one storage."""
+    """Replaces torch.storage._load_from_bytes: every call reads a torch file of one storage."""
 
     def __init__(self) -> None:
         self.calls = 0
 
     def __call__(self, data: Any) -> Storage:
-        """The storage in the bytes of a torch file of the older kind."""
+        """The storage in the bytes of an old torch file."""
         self.calls += 1
         if self.calls > MAX_STORAGES:
             raise UserError(f"The file has more than {MAX_STORAGES:,} tensors.")
         if type(data) is not bytes:
-            raise UserError("A storage in the file does not come as bytes.")
+            raise UserError("A storage in the file is not given as bytes.")
         found = read_legacy(data, STORAGE_TYPES, max_opcodes=MAX_NESTED_OPCODES)
         if not isinstance(found, Storage):
-            raise UserError("A nested torch file in the file holds no storage.")
+            raise UserError("A nested torch file in the file has no storage.")
         return found
 
 
@@ -160,9 +143,9 @@ def read_legacy(
     stream: io.BufferedIOBase | None = None,
     max_opcodes: int = MAX_OPCODES,
 ) -> Any:
-    """The object of a torch file of the kind before 1.6: pickles, and then the storages' bytes.
+    """The object of a torch file from before 1.6: pickles, followed by the storages' bytes.
 
-    `stream` reads the same bytes, where they should not be copied for it.
+    `stream` reads the same bytes without a copy.
     """
     reader: Any = io.BytesIO(data) if stream is None else stream
     storages: dict[str, Storage] = {}
@@ -175,7 +158,7 @@ def read_legacy(
         return read_pickle(reader, {}, max_opcodes=max_opcodes)
 
     if plain() != MAGIC or plain() != PROTOCOL:
-        raise UserError("The file is no torch file of the older kind.")
+        raise UserError("The file is not a torch file from before 1.6.")
     system = plain()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise UserError("The torch file was written on a big-endian machine; convert it there.")
@@ -184,13 +167,13 @@ def read_legacy(
     if not isinstance(names, list) or any(type(name) is not str for name in names):
         raise UserError("The torch file does not list its storages.")
     if len(set(names)) != len(names) or set(names) != storages.keys():
-        raise UserError("The torch file lists other storages than its tensors use.")
+        raise UserError("The torch file lists storages that differ from those of its tensors.")
     position, view = reader.tell(), memoryview(data)
     for name in names:
         storage = storages[name]
         declared = view[position : position + 8]
         if len(declared) < 8 or struct.unpack("<q", declared)[0] != storage.count:
-            raise UserError("A storage in the torch file has another size than is declared.")
+            raise UserError("A storage in the torch file differs in size from its declaration.")
         position += 8
         storage.data = view[position : position + storage.nbytes]
         if len(storage.data) < storage.nbytes:

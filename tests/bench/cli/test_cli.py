@@ -8,9 +8,9 @@ import torch
 
 from bench.cli import app as cli
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
-from bench.sweep import execute
+from bench.sweep.run import CellWork
 from metrics import METRICS
-from metrics.extractors.weights_table import CLIP, WEIGHTS
+from metrics.extractors.catalogue import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
 OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
@@ -42,14 +42,14 @@ OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
         (["train", "-m", "edm", "--set", "lr"], "--set takes key=value, such as ", "got 'lr'."),
         (["train", "-m", "edm", "--set", "=5"], "--set takes key=value, such as ", "got '=5'."),
         (["train", "-m", "edm", "--set", "train.lr=fast"],
-         "Settings of edm are not usable: lr: input should be a valid number", ""),
+         "Invalid settings of edm: lr: input should be a valid number", ""),
         (["train", "-m", "edm", "--set", "train.lr=NaN"],
-         "Settings of edm are not usable: lr: input should be a finite number", ""),
+         "Invalid settings of edm: lr: input should be a finite number", ""),
         (["train", "-m", "edm", "--set", "train.iterations=0"],
-         "Settings of edm are not usable: iterations: input should be greater than or equal", ""),
+         "Invalid settings of edm: iterations: input should be greater than or equal", ""),
         (["train", "-m", "edm", "--set", "train.betas=[2, 0.9]"],
-         "Settings of edm are not usable: betas.0: input should be less than 1", ""),
-        (["train", "-m", "edm", "--set", "net=5"], "Settings of edm are not usable: net: ", ""),
+         "Invalid settings of edm: betas.0: input should be less than 1", ""),
+        (["train", "-m", "edm", "--set", "net=5"], "Invalid settings of edm: net: ", ""),
         (["train", "-m", "oracle", "-m", "edm", "--name", "x"], "--name is for one method", ""),
         (["train"], "Name a method: bench train --method igct. Available: ",
          OF_METHODS),
@@ -109,7 +109,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(arguments, start, listed, t
     assert not (tmp_path / "r").exists()
 
 
-def test_without_a_command_the_help_is_shown():
+def test_help_is_shown_without_a_command():
     ran = bench()
     assert ran.code == 2
     assert "Usage: bench [OPTIONS] COMMAND" in ran.out + ran.err
@@ -142,7 +142,7 @@ def test_unknown_metric_and_extractor(trained):
 
 
 @pytest.mark.parametrize("extractor", ["inception", "vgg16", "dinov2", "dinov2-vit-g-14", "clip"])
-def test_missing_weights_are_told_before_any_sampling(trained, tmp_path, monkeypatch, extractor):
+def test_missing_weights_are_reported_before_sampling(trained, tmp_path, monkeypatch, extractor):
     folder = tmp_path / "weights"
     monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(folder))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
@@ -179,7 +179,7 @@ def test_one_file_for_two_networks_is_refused(trained, tmp_path):
 @pytest.mark.parametrize(
     "error", [urllib.error.URLError("no route"), RuntimeError("invalid hash value")]
 )
-def test_a_failed_download_is_one_sentence(trained, tmp_path, monkeypatch, error):
+def test_failed_download_is_one_sentence(trained, tmp_path, monkeypatch, error):
     def download(*arguments, **options):
         raise error
 
@@ -206,13 +206,13 @@ def test_sweep_without_runs_names_the_next_command(tmp_path):
     ran = bench("sweep", "--results", tmp_path / "r")
     assert ran.code == 1
     assert ran.err == (
-        f"Error: There is no trained run in {tmp_path / 'r' / 'default' / 'runs'}: "
+        f"Error: There is no trained run in {tmp_path / 'r' / 'default' / 'runs'}. Train one: "
         f"bench train --method igct --results {tmp_path / 'r'}.\n"
     )
     assert not (tmp_path / "r").exists()
 
 
-def test_a_method_without_training_can_be_swept_at_once(tmp_path):
+def test_untrained_method_can_be_swept_directly(tmp_path):
     ran = bench("train", "-m", "oracle", "--results", tmp_path)
     assert ran.code == 0
     assert "oracle: nothing to train." in ran.out
@@ -226,16 +226,18 @@ def test_a_method_without_training_can_be_swept_at_once(tmp_path):
     assert "modes2d: 1 cells computed" in ran.out
 
 
-def test_a_method_that_cannot_model_the_data(tmp_path):
+def test_method_without_a_preset_for_the_data_is_refused(tmp_path):
     ran = bench("sweep", "-m", "oracle", "-d", "digits", "--results", tmp_path / "r")
     assert ran.code == 1
     assert "There is no trained run" in ran.err
     ran = bench("train", "-m", "oracle", "-d", "digits", "--dry-run", "--results", tmp_path / "r")
     assert ran.code == 2
-    assert "Method 'oracle' has no preset for the data set 'digits'; it has some for: " in ran.err
+    assert (
+        "Method 'oracle' has no preset for the data set 'digits'; it has presets for: " in ran.err
+    )
 
 
-def test_folders_that_cannot_be_written_are_one_sentence(tmp_path):
+def test_unwritable_folder_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     ran = bench("train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path / "file")
     assert ran.code == 1
@@ -243,7 +245,7 @@ def test_folders_that_cannot_be_written_are_one_sentence(tmp_path):
     assert str(tmp_path / "file") in ran.err
 
 
-def test_a_damaged_card_is_named(trained):
+def test_damaged_card_is_named(trained):
     card = trained / "default" / "runs" / "modes1d-edm-s0" / "run.json"
     card.write_text(card.read_text()[:50])
     for command in ("sweep", "train"):
@@ -253,11 +255,11 @@ def test_a_damaged_card_is_named(trained):
         assert ran.err.startswith(f"Error: {card} is not a run's card (")
 
 
-def test_interruption_is_told_with_its_own_code(trained, monkeypatch):
+def test_interrupt_has_its_exit_code(trained, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(execute, "run_cell", interrupt)
+    monkeypatch.setattr(CellWork, "compute", interrupt)
     ran = bench("sweep", "-g", "1", "-n", "4", "--metric", "w1", "--results", trained)
     assert ran.code == 130
     assert ran.err == "Stopped. Finished work is kept. Run the same command to continue.\n"
@@ -271,19 +273,19 @@ def test_published_numbers_are_found():
     assert Path(found).name == "published.csv"
 
 
-def test_the_version_is_that_of_the_package():
+def test_version_is_that_of_the_package():
     ran = bench("--version")
     assert (ran.code, ran.out.strip()) == (0, version("guidance-bench"))
 
 
-def test_suggestions_name_what_was_asked_for(tmp_path):
+def test_suggestions_name_the_unknown_value(tmp_path):
     ran = bench("sweep", "--method", "ct", "--results", tmp_path)
     assert "bench train --method ct" in ran.err
     ran = bench("report", "--suite", "demo", "--results", tmp_path)
     assert "bench sweep --suite demo" in ran.err
 
 
-def test_the_list_of_metrics_says_which_are_computed_by_default():
+def test_metric_list_marks_default_metrics():
     ran = bench("list", "metrics")
     assert ran.code == 0
     lines = ran.out.splitlines()
@@ -294,7 +296,7 @@ def test_the_list_of_metrics_says_which_are_computed_by_default():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_an_interrupt_that_comes_out_as_another_error_is_told_as_one(monkeypatch, capsys, number):
+def test_interrupt_raised_as_another_error_is_reported_as_interrupt(monkeypatch, capsys, number):
     def half_imported(**_):
         try:
             signal.raise_signal(number)

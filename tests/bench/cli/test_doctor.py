@@ -12,7 +12,7 @@ from bench.data.card import CARD
 from bench.evaluation import check
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
 from metrics.extractors import dinov2
-from metrics.extractors.weights_table import FILES, INCEPTION, VGG16
+from metrics.extractors.catalogue import FILES, INCEPTION, VGG16
 from tests.bench.helpers import bench
 from tests.metrics.vits import BLOCKS, WIDTH, dino_state
 
@@ -34,7 +34,7 @@ def small(monkeypatch):
     monkeypatch.setitem(dinov2.SIZES, "dinov2", (WIDTH, BLOCKS))
 
 
-def test_an_empty_machine_is_in_order(folder):
+def test_doctor_accepts_machine_without_data_or_weights(folder):
     ran = bench("doctor")
     assert (ran.code, ran.err) == (0, "")
     for package in ("torch", "torch-fidelity", "clean-fid", "scipy", "python", "threads"):
@@ -49,7 +49,7 @@ def test_an_empty_machine_is_in_order(folder):
     assert "efficientnet-lite0, classifier: whole" in ran.out
 
 
-def test_what_is_here_is_told_whole_or_damaged(folder):
+def test_doctor_reports_files_as_whole_or_damaged(folder):
     torch.save(dino_state(), folder / "dinov2_vitl14_pretrain.pth")
     ran = bench("doctor")
     assert ran.code == 0
@@ -67,7 +67,7 @@ def test_what_is_here_is_told_whole_or_damaged(folder):
     assert "dinov2_vitl14_pretrain.pth: damaged: " in ran.out
 
 
-def test_the_published_hash_makes_a_file_whole(folder, monkeypatch):
+def test_file_with_published_hash_is_whole(folder, monkeypatch):
     path = folder / VGG16.file
     path.write_bytes(b"as published")
     digest = hashlib.sha256(b"as published").hexdigest()
@@ -77,7 +77,7 @@ def test_the_published_hash_makes_a_file_whole(folder, monkeypatch):
     assert f"{VGG16.file}: whole, SHA-256 begins {digest[:8]}, {path}\n" in ran.out
 
 
-def test_a_damaged_data_set_is_told(folder):
+def test_damaged_data_set_is_reported(folder):
     card = folder.parent / "data" / "mine" / CARD
     card.parent.mkdir(parents=True)
     card.write_text("{}")
@@ -86,7 +86,7 @@ def test_a_damaged_data_set_is_told(folder):
     assert ran.err == "Error: Damaged: mine.\n"
 
 
-def test_an_extractor_is_tried(folder, small):
+def test_doctor_tries_extractors(folder, small):
     path = folder / "dinov2_vitl14_pretrain.pth"
     torch.save(dino_state(), path)
     ran = bench("doctor", "--extractor", "dinov2", "--extractor", "identity")

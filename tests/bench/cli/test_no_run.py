@@ -54,7 +54,7 @@ def next_command(ran, name):
     ],
 )
 @pytest.mark.parametrize("name", ["default", "mine"])
-def test_the_named_command_trains_in_the_same_experiment(
+def test_suggested_command_trains_in_the_same_experiment(
     arguments, method, data, name, tmp_path, trained
 ):
     experiment = Experiment(tmp_path / "some results", name)
@@ -65,9 +65,7 @@ def test_the_named_command_trains_in_the_same_experiment(
 
 @pytest.mark.parametrize("given", [None, "mine"])
 @pytest.mark.parametrize("command", ["sweep", "tune"])
-def test_the_named_command_of_a_suite_trains_in_the_same_experiment(
-    command, given, tmp_path, trained
-):
+def test_suggested_suite_command_trains_in_the_same_experiment(command, given, tmp_path, trained):
     path = tmp_path / "a suite.toml"
     path.write_text(SUITE)
     experiment = Experiment(tmp_path / "r", given or "of-the-suite")
@@ -78,7 +76,7 @@ def test_the_named_command_of_a_suite_trains_in_the_same_experiment(
 
 
 @pytest.mark.parametrize("command", ["verify", "report"])
-def test_a_command_without_rows_names_a_sweep_of_the_same_experiment(command, tmp_path):
+def test_command_without_rows_suggests_sweep_of_the_same_experiment(command, tmp_path):
     ran = bench(command, "--experiment", "mine", "--results", tmp_path)
     assert next_command(ran, "sweep") == [
         "sweep", "--experiment", "mine", "--results", str(tmp_path)

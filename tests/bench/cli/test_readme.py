@@ -36,11 +36,11 @@ def example(name="flow") -> str:
     return found[1]
 
 
-def test_the_example_is_short():
+def test_example_is_short():
     assert len([line for line in example().splitlines() if line.strip()]) < 40
 
 
-def test_the_example_trains_sweeps_and_reports(tmp_path, monkeypatch):
+def test_example_trains_sweeps_and_reports(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flow.py").write_text(example())
     for command in COMMANDS:
@@ -67,7 +67,7 @@ def imported(folder, name):
     return module
 
 
-def test_the_example_passes_the_battery(tmp_path):
+def test_example_passes_the_battery(tmp_path):
     module = imported(tmp_path, "flow")
 
     class Battery(MethodConformance):
@@ -79,11 +79,11 @@ def test_the_example_passes_the_battery(tmp_path):
         getattr(Battery(), name)()
 
 
-def test_the_rule_is_short():
+def test_rule_is_short():
     assert len(example("decay").splitlines()) < 30
 
 
-def test_the_rule_sweeps_is_tuned_and_reports(tmp_path, monkeypatch):
+def test_rule_sweeps_is_tuned_and_reports(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "decay.py").write_text(example("decay"))
     for command in RULE_COMMANDS:
@@ -108,7 +108,7 @@ def test_the_rule_sweeps_is_tuned_and_reports(tmp_path, monkeypatch):
     )
 
 
-def test_the_rule_passes_the_battery(tmp_path):
+def test_rule_passes_the_battery(tmp_path):
     conformance = pytest.importorskip("bench.plugins.rule_conformance")
     module = imported(tmp_path, "decay")
 

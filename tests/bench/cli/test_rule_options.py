@@ -23,7 +23,7 @@ def options(tmp_path):
     return ("--plugin", files[0], "--plugin", files[1], "--results", tmp_path / "results")
 
 
-def test_rules_and_knobs_as_they_are_written():
+def test_rules_and_knobs_are_parsed():
     assert parse_rules(None) == ("cfg",)
     assert parse_rules(["cfg, apg", "interval+apg"]) == ("cfg", "apg", "interval+apg")
     assert parse_rules(["cfg++,interval+cfg++"]) == ("cfgpp", "interval+cfgpp")
@@ -49,7 +49,7 @@ def test_knobs_of_a_rule_that_is_not_swept_are_refused():
         study_rules(study.model_copy(update={"knobs": {"cfg": {"eta": 1}}}))
 
 
-def test_a_sweep_of_rules_alone_and_composed(options, tmp_path):
+def test_sweep_samples_single_and_composed_rules(options, tmp_path):
     ran = bench("sweep", *ORACLE, *SHORT, "-g", "1,3,5", "--rule", "cfg,share",
                 "--rule", "share+early", "--knob", "share.share=0.25",
                 "--knob", "early.last=2", *options)  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_sweep_of_rules_alone_and_composed(options, tmp_path):
         assert {row["guidance"] for row in csv.DictReader(file)} == {"1.0", "3.0", "5.0"}
 
 
-def test_a_plan_has_a_column_of_rules_where_there_are_several(options):
+def test_plan_has_a_rule_column_for_several_rules(options):
     plan = ("sweep", *ORACLE, *SHORT, "-g", "1,3", "--dry-run", *options)
     ran = bench(*plan, "--rule", "cfg,share")
     assert ran.code == 0
@@ -101,7 +101,7 @@ def test_a_plan_has_a_column_of_rules_where_there_are_several(options):
         (("--tuned", "--suite", "demo"), "drop --tuned"),
     ],
 )
-def test_a_mistake_is_one_sentence_before_anything_is_done(options, tmp_path, given, error):
+def test_sweep_mistake_is_one_sentence_before_any_work(options, tmp_path, given, error):
     data = () if "--suite" in given else ORACLE
     ran = bench("sweep", *data, *given, *options)
     assert ran.code == 2
@@ -110,7 +110,7 @@ def test_a_mistake_is_one_sentence_before_anything_is_done(options, tmp_path, gi
     assert not (tmp_path / "results").exists()
 
 
-def test_a_suite_with_a_wrong_rule_is_refused(options, tmp_path):
+def test_suite_with_wrong_rule_is_refused(options, tmp_path):
     suite = tmp_path / "my.toml"
     suite.write_text('[[study]]\ndataset = "modes1d"\nmethods = ["oracle"]\nrules = ["shore"]\n')
     ran = bench("sweep", "--suite", suite, *options)
@@ -118,7 +118,7 @@ def test_a_suite_with_a_wrong_rule_is_refused(options, tmp_path):
     assert "Unknown guidance rule 'shore'." in ran.err
 
 
-def test_a_rule_that_nothing_takes_is_told_of(trained, options):
+def test_unused_rule_is_reported(trained, options):
     where = (*options[:4], "--results", trained)
     ran = bench("sweep", "-m", "igct", *SHORT, "-g", "1,3", "--rule", "share", *where)
     assert ran.code == 0
@@ -137,7 +137,7 @@ def samples(*given):
     return bench("sample", *ORACLE, "-n", "8", *given)
 
 
-def test_samples_of_a_rule_are_those_of_the_sweep(options, tmp_path):
+def test_samples_of_a_rule_equal_those_of_the_sweep(options, tmp_path):
     given = ("-g", "3", "--rule", "share", "--knob", "share.share=0.25")
     assert bench("sweep", *ORACLE, "-n", "8", "--metric", "w1", "--save-samples", "npz",
                  *given, *options).code == 0  # fmt: skip
@@ -155,7 +155,7 @@ def test_samples_of_a_rule_are_those_of_the_sweep(options, tmp_path):
     assert (card["rule"], card["knobs"]) == ("share", {"share.share": 0.25, "share.unused": 3})
 
 
-def test_files_of_rules_and_knobs_lie_side_by_side(options, tmp_path):
+def test_files_of_rules_and_knobs_have_different_names(options, tmp_path):
     for given in (
         (),
         ("--rule", "share"),
@@ -178,7 +178,7 @@ def test_files_of_rules_and_knobs_lie_side_by_side(options, tmp_path):
     assert len(contents) == 5
 
 
-def test_a_file_of_another_rule_is_not_overwritten(options, tmp_path):
+def test_file_of_another_rule_is_not_overwritten(options, tmp_path):
     out = ("--out", tmp_path / "x.npz", "-g", "3")
     assert samples(*out, *options).code == 0
     before = (tmp_path / "x.npz").read_bytes()
@@ -198,14 +198,14 @@ def test_a_file_of_another_rule_is_not_overwritten(options, tmp_path):
         (("-g", "3", "--knob", "share.share=1"), "There are knobs for the rule 'share'"),
     ],
 )
-def test_a_mistake_of_sample_is_one_sentence(options, given, error):
+def test_sample_mistake_is_one_sentence(options, given, error):
     ran = samples(*given, *options)
     assert ran.code == 2
     assert error in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_a_method_of_its_own_guidance_takes_no_rule(trained, options):
+def test_method_with_own_guidance_takes_no_rule(trained, options):
     where = (*options[:4], "--results", trained)
     for method, why in (("igct", "has guidance of its own"), ("ct", "takes no guidance")):
         ran = bench("sample", "-m", method, "-g", "3", "--rule", "share", *where)

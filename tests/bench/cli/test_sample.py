@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cli.sample import parse_classes
 from bench.data.find import find_dataset
 from bench.data.samples.card import class_names
 from bench.data.samples.read import read_samples
 from bench.evaluation.makers import Makers
 from bench.experiment.place import Experiment
+from bench.inversion.find import class_index
 from bench.sweep import generate as samples_module
 from bench.sweep import run as sweep_module
 from bench.sweep.cells import expand
 from bench.sweep.generate import generate
 from bench.system.files import sha256
+from bench.training.card import read_card
 from bench.training.run import load_nets, open_run
-from bench.training.runs import read_card
 from tests.bench.helpers import TINY_IMAGES, TOY_METRICS, bench, contents, rows_of, sets
 
 RUN = "digits-edm-s0"
@@ -65,7 +65,7 @@ def expected(results, guidance, steps, n, seed=0, run=RUN, **more):
 
 
 @pytest.mark.parametrize("out", ["folder", "a.zip", "a.npz"])
-def test_samples_are_those_of_the_sweep(drawn, tmp_path, out):
+def test_samples_equal_those_of_the_sweep(drawn, tmp_path, out):
     ran = sample(drawn, *SHORT, "-o", tmp_path / out)
     assert ran.code == 0, ran.err
     assert f"23 samples of {RUN} at guidance 2" in ran.out
@@ -96,7 +96,7 @@ def test_some_classes_share_the_noise_of_all(drawn, tmp_path):
     assert torch.equal(x[same], everything[0][same])
 
 
-def test_goes_on_where_a_folder_stopped(drawn, tmp_path, monkeypatch):
+def test_sample_resumes_an_unfinished_folder(drawn, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert sample(drawn, *SHORT, "-o", whole).code == 0
     real, starts = samples_module.generate, []
@@ -163,8 +163,8 @@ def test_vectors_and_methods_without_training(tmp_path):
         (["-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'?"),
         (["-d", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?"),
         (["-m", "oracle"], "name one with --dataset: modes1d, modes2d."),
-        (["-c", "cat"], "Unknown class of digits 'cat'. Available: 0, 1, 2"),
-        (["-c", "10"], "Unknown class of digits '10'."),
+        (["-c", "cat"], "Unknown class of digits for --class 'cat'. Available: 0, 1, 2"),
+        (["-c", "10"], "Unknown class of digits for --class '10'."),
         (["-g", "nan"], "--guidance must be a finite number, got nan."),
         (
             ["--format", "gif"],
@@ -185,7 +185,7 @@ def test_wrong_input_is_one_sentence(drawn, arguments, said):
     assert contents(drawn) == before
 
 
-def test_what_cannot_be_sampled_is_said(drawn, tmp_path, trained):
+def test_run_that_cannot_be_sampled_is_refused_with_a_reason(drawn, tmp_path, trained):
     ran = bench("sample", "--results", tmp_path / "none")
     assert ran.code == 1
     assert "There is no trained run in " in ran.err
@@ -246,7 +246,7 @@ def test_sweep_keeps_samples(drawn, kind):
     assert contents(drawn) == before
 
 
-def test_sweep_samples_again_for_missing_files_alone(drawn):
+def test_sweep_samples_again_only_for_missing_files(drawn):
     assert bench(*SWEEP, "--results", drawn).code == 0
     rows = contents(drawn / "default" / "cells")
     assert not (drawn / "default" / "samples").exists()
@@ -302,13 +302,13 @@ def test_sweep_of_vectors_keeps_npz_and_no_diverged_samples(trained, monkeypatch
 def test_classes_without_names_are_named_by_their_index():
     data = find_dataset("modes1d")
     assert class_names(data, data.spec) == ("+2", "-2")
-    assert parse_classes(["-2", "0", "1"], data) == (1, 0)
+    assert [class_index(text, data, "--class") for text in ("-2", "0", "1")] == [1, 0, 1]
     data.class_names = ()
     assert class_names(data, data.spec) == ("0", "1")
-    assert parse_classes(["1"], data) == (1,)
+    assert class_index("1", data, "--class") == 1
 
 
-def test_other_image_formats_are_no_folders(tmp_path):
+def test_other_image_formats_are_refused(tmp_path):
     ran = bench("sample", "-m", "oracle", "-d", "modes2d", "-n", 2, "-o", tmp_path / "grid.jpg")
     assert ran.code == 2
     assert "Samples are not written as .jpg" in ran.err

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
-from bench.training.runs import WEIGHTS
 from tests.bench.helpers import TOY_METRICS, bench
 
 SWEEP = ("sweep", "-m", "oracle", "-d", "modes1d", "-n", "32", "-g", "1,4", *TOY_METRICS)
@@ -45,10 +45,10 @@ def row_at(results, guidance, rule):
     raise AssertionError((guidance, rule))
 
 
-def test_rows_as_they_were_written_are_equal_to_the_last_bit(results):
+def test_unchanged_rows_are_equal_bit_for_bit(results):
     ran = verify(results)
     assert ran.code == 0, ran.err
-    assert "4 equal to the last bit, 0 equal but for rounding" in ran.out
+    assert "4 equal bit for bit, 0 equal up to rounding" in ran.out
 
 
 def test_one_changed_digit_is_found(results):
@@ -58,10 +58,10 @@ def test_one_changed_digit_is_found(results):
     ran = verify(results)
     assert ran.code == 1
     assert f"{path}: differs, {row['values'][0]['metric']} is" in ran.out.replace("\n", "")
-    assert "1 rows differ from what their cells give" in ran.err
+    assert "1 rows differ from their recomputed values" in ran.err
 
 
-def test_a_changed_row_is_found_by_its_hash_without_computing_it(results):
+def test_changed_row_is_found_by_its_hash_without_recomputing(results):
     path, row = row_at(results, 4.0, "apg")
     text = path.read_text()
     digits = f"{row['values'][0]['value']!r}"
@@ -78,7 +78,7 @@ def test_a_changed_row_is_found_by_its_hash_without_computing_it(results):
     assert bench("report", "--results", results).code == 0
 
 
-def test_a_row_of_another_cell_under_a_cells_name_is_not_taken_for_it(results):
+def test_row_copied_to_the_name_of_another_cell_is_found(results):
     path, row = row_at(results, 4.0, "")
     other, _ = row_at(results, 1.0, "")
     path.write_bytes(other.read_bytes())
@@ -88,24 +88,24 @@ def test_a_row_of_another_cell_under_a_cells_name_is_not_taken_for_it(results):
     assert (again["key"], again["values"]) == (row["key"], row["values"])
 
 
-def test_rounding_is_told_from_error(results):
+def test_rounding_is_distinguished_from_error(results):
     path, row = row_at(results, 4.0, "")
     row["values"][0]["value"] *= 1 + 1e-6
     path.write_text(json.dumps(row))
     ran = verify(results)
     assert ran.code == 0
-    assert "3 equal to the last bit, 1 equal but for rounding (largest relative" in ran.out
+    assert "3 equal bit for bit, 1 equal up to rounding (largest relative" in ran.out
 
 
-def test_a_row_under_another_name_is_found(results):
+def test_renamed_row_is_found(results):
     path, _ = row_at(results, 4.0, "apg")
     path.rename(path.with_name("0" * 24 + ".json"))
     ran = verify(results)
     assert ran.code == 1
-    assert "its name is that of another cell; its own is" in ran.out
+    assert "its name is that of another cell; it should be" in ran.out
 
 
-def test_what_cannot_be_compared_is_stale_with_the_reason(results):
+def test_incomparable_row_is_stale_with_the_reason(results):
     path, row = row_at(results, 4.0, "apg")
     row["knobs"]["apg.eta"] = 0.25  # not what the key says
     path.write_text(json.dumps(row))
@@ -116,11 +116,11 @@ def test_what_cannot_be_compared_is_stale_with_the_reason(results):
     assert ran.code == 0
     assert "the code or the settings of 'apg' have changed since" in ran.out
     assert f"the code or reference of {row['values'][0]['metric']} has changed" in ran.out
-    assert "2 equal to the last bit" in ran.out
+    assert "2 equal bit for bit" in ran.out
     assert "2 stale" in ran.out
 
 
-def test_a_rule_of_a_plugin_that_is_not_named_is_stale_and_says_so(results):
+def test_row_of_an_unloaded_plugin_rule_is_stale(results):
     path, row = row_at(results, 4.0, "apg")
     row["rule"] = "of-a-plugin"
     path.write_text(json.dumps(row))
@@ -134,7 +134,7 @@ def floor_at(results):
 
 
 @pytest.mark.parametrize("field", ["value", "se"])
-def test_a_changed_floor_is_found(results, field):
+def test_changed_floor_is_found(results, field):
     path, row = floor_at(results)
     which = next(k for k, value in enumerate(row["values"]) if value[field])
     row["values"][which][field] *= 1.01
@@ -142,10 +142,10 @@ def test_a_changed_floor_is_found(results, field):
     ran = verify(results)
     assert ran.code == 1
     assert f"{path}: differs, {row['values'][which]['metric']} is" in ran.out.replace("\n", "")
-    assert "3 equal to the last bit" in ran.out
+    assert "3 equal bit for bit" in ran.out
 
 
-def test_a_floor_of_other_samples_is_stale(results):
+def test_floor_of_other_samples_is_stale(results):
     path, row = floor_at(results)
     row["n"] += 1
     path.write_text(json.dumps(row))
@@ -180,7 +180,7 @@ def test_changed_weights_never_reuse_a_row(trained):
     assert "1 cells computed" in bench(*sweep).out
 
 
-def test_no_rows_is_one_sentence(tmp_path):
+def test_missing_rows_are_one_sentence(tmp_path):
     ran = bench("verify", "--results", tmp_path)
     assert ran.code == 1
     assert "There are no rows in" in ran.err

@@ -24,7 +24,7 @@ HASHES = {
 }
 
 
-def test_the_built_in_data_sets_are_registered_with_pinned_content():
+def test_built_in_data_sets_have_pinned_content():
     assert set(DATASETS) == set(HASHES)
     for name, pinned in HASHES.items():
         data = find_dataset(name)
@@ -35,7 +35,7 @@ def test_the_built_in_data_sets_are_registered_with_pinned_content():
         assert set(data.train.labels.tolist()) == set(range(data.spec.num_classes))
 
 
-def test_digits_are_split_into_disjoint_halves_of_all_scans():
+def test_digits_splits_are_disjoint_halves_of_all_scans():
     from sklearn.datasets import load_digits
 
     data = find_dataset("digits")
@@ -59,14 +59,14 @@ def test_digits_are_split_into_disjoint_halves_of_all_scans():
     assert sorted(scans(data.train) + scans(data.reference)) == everything
 
 
-def test_all_256_levels_survive_the_round_trip():
+def test_all_256_levels_survive_conversion_to_the_model_and_back():
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     x = to_model(levels)
     assert (x.dtype, float(x.min()), float(x.max())) == (torch.float32, -1.0, 1.0)
     assert torch.equal(from_model(x), levels)
 
 
-def test_floats_go_to_the_nearest_level_and_out_of_range_ones_to_the_ends():
+def test_from_model_rounds_to_the_nearest_level_and_clips():
     # Offsets up to 0.49 of a level stay; 127.5 times float32 errors is below 0.01 of a level.
     levels = torch.arange(256).reshape(1, 1, 16, 16)
     for offset in (-0.49, 0.49):
@@ -76,7 +76,7 @@ def test_floats_go_to_the_nearest_level_and_out_of_range_ones_to_the_ends():
     assert from_model(ends).flatten().tolist() == [0, 0, 255, 255]
 
 
-def test_vectors_pass_the_border_unchanged():
+def test_vectors_are_not_converted():
     x = torch.tensor([[2.5], [-7.0]])
     assert torch.equal(to_model(x), x)
     assert torch.equal(from_model(x.double()), x)
@@ -112,14 +112,14 @@ def test_modes_follow_their_exact_density(name):
     assert len(shared) < 40 if data.spec.shape == (1,) else not shared
 
 
-def test_a_split_refuses_wrong_types_and_lengths():
+def test_split_refuses_wrong_types_and_lengths():
     with pytest.raises(ValueError, match=r"torch\.uint8"):
         Split(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match="2 samples with 3 labels"):
         Split(torch.zeros(2, 1), torch.zeros(3, dtype=torch.int64))
 
 
-def test_the_hash_sees_samples_labels_and_shape():
+def test_split_hash_depends_on_samples_labels_and_shape():
     x, y = torch.zeros(4, 2), torch.arange(4)
     changed = x.clone()
     changed[3, 1] = 1e-30
@@ -128,7 +128,7 @@ def test_the_hash_sees_samples_labels_and_shape():
     assert Split(x.clone(), y.clone()).hash == splits[0].hash
 
 
-def test_a_taken_name_is_refused():
+def test_registering_a_taken_name_is_refused():
     other = type("Other", (DATASETS["modes1d"],), {"name": "digits", "__module__": "elsewhere"})
-    with pytest.raises(ValueError, match=r"'digits' is registered by bench\.data\.digits"):
+    with pytest.raises(ValueError, match=r"'digits' is already registered by bench\.data\.digits"):
         register(other)

@@ -9,7 +9,7 @@ from bench.data.card import CARD, IMAGES
 from bench.data.decode import Geometry
 from bench.data.ensure import ensure
 from bench.system.progress import SILENT
-from bench.training.runs import read_card
+from bench.training.card import read_card
 from methods import METHODS
 from tests.bench.data.makers import image_tree, write_folder, write_tar
 from tests.bench.helpers import TINY_IMAGES, bench, contents, sets
@@ -61,7 +61,7 @@ def test_preparing_again_writes_nothing(source, root):
     assert contents(root) == before
 
 
-def test_other_content_or_size_under_a_name_is_refused(source, tmp_path, root):
+def test_prepare_refuses_other_content_or_size_under_the_same_name(source, tmp_path, root):
     assert bench("data", "prepare", source, "--dataset", "pets", "--size", "4").code == 0
     before = contents(root)
     ran = bench("data", "prepare", source, "--size", "8")
@@ -74,7 +74,7 @@ def test_other_content_or_size_under_a_name_is_refused(source, tmp_path, root):
     assert contents(root) == before
 
 
-def test_a_folder_that_changed_is_noticed_and_one_that_moved_is_not_another(tmp_path, root):
+def test_prepare_notices_a_changed_folder_but_accepts_a_moved_one(tmp_path, root):
     folder = write_folder(tmp_path / "pets", image_tree())
     assert bench("data", "prepare", folder).code == 0
     moved = folder.rename(tmp_path / "moved")
@@ -84,7 +84,7 @@ def test_a_folder_that_changed_is_noticed_and_one_that_moved_is_not_another(tmp_
     assert (ran.code, "other content" in ran.err) == (1, True)
 
 
-def test_the_data_root_can_be_named(source, tmp_path, root, preset):
+def test_data_root_option_sets_the_folder(source, tmp_path, root, preset):
     place = tmp_path / "elsewhere"
     ran = bench("data", "prepare", source, "--data-root", place)
     assert f"Next: GUIDANCE_BENCH_DATA={place} bench train" in ran.out
@@ -101,7 +101,7 @@ def test_the_data_root_can_be_named(source, tmp_path, root, preset):
         (["prepare", "nowhere.zip"], "There is no data source nowhere.zip."),
         (["prepare", "SOURCE", "--crop", "centre", "--size", "4"], "Did you mean 'center'?"),
         (["prepare", "SOURCE", "--resize", "boxx", "--size", "4"], "Did you mean 'box'?"),
-        (["prepare", "SOURCE", "--resize", "bicubic"], "--crop and --resize go with --size"),
+        (["prepare", "SOURCE", "--resize", "bicubic"], "--crop and --resize need --size"),
         (["prepare", "SOURCE", "--size", "0"], "Invalid value for '--size'"),
         (["prepare", "SOURCE", "--dataset", "digits"], "'digits' is taken by a built-in"),
         (["prepare", "SOURCE", "--dataset", "a/b"], "data set name 'a/b' cannot be a folder"),
@@ -110,7 +110,7 @@ def test_the_data_root_can_be_named(source, tmp_path, root, preset):
         (["verif"], "Available: list, prepare, verify."),
     ],
 )
-def test_wrong_use_is_one_sentence_and_exit_code_2(arguments, said, source, root):
+def test_wrong_use_prints_one_sentence_and_exits_with_2(arguments, said, source, root):
     ran = bench("data", *(source if a == "SOURCE" else a for a in arguments))
     assert ran.code == 2
     assert said in ran.err
@@ -118,7 +118,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(arguments, said, source, root
     assert not root.exists() or list(root.iterdir()) == []
 
 
-def test_verify_of_an_unknown_name_suggests(source, root):
+def test_verify_suggests_the_closest_name(source, root):
     assert "There is no prepared data set in" in bench("data", "verify", "pets").err
     bench("data", "prepare", source)
     ran = bench("data", "verify", "pet")
@@ -191,7 +191,9 @@ def test_wrong_use_of_data_prepares_nothing(source, root, tmp_path):
     assert "Method 'edm' has no preset for the data set 'pets'" in ran.err
 
 
-def test_a_run_whose_data_set_is_gone_is_left_out_with_the_reason(source, tmp_path, root, preset):
+def test_sweep_skips_runs_without_their_data_set_and_gives_the_reason(
+    source, tmp_path, root, preset
+):
     results = tmp_path / "results"
     bench("train", "-m", "edm", "--preset", preset, "--data", source, *sets(*IN_SHORT),
           "--results", results)  # fmt: skip
@@ -206,7 +208,7 @@ def _ensure(source, root, queue):
     queue.put((os.getpid(), card.images_sha256, (root / "pets" / CARD).stat().st_mtime_ns))
 
 
-def test_processes_at_once_prepare_once(source, root):
+def test_concurrent_processes_prepare_once(source, root):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     workers = [context.Process(target=_ensure, args=(source, root, queue)) for _ in range(3)]
@@ -220,7 +222,7 @@ def test_processes_at_once_prepare_once(source, root):
     assert [p.name for p in root.iterdir()] == ["pets"]
 
 
-def test_what_a_killed_preparation_left_is_cleared(source, root):
+def test_leftovers_of_a_killed_preparation_are_removed(source, root):
     (root / ".pets.abcdefgh").mkdir(parents=True)
     (root / ".other.abcdefgh").mkdir()
     assert bench("data", "prepare", source).code == 0
@@ -231,13 +233,13 @@ def test_what_a_killed_preparation_left_is_cleared(source, root):
     ("file", "name"),
     [("cifar-10-python.tar.gz", "cifar10"), ("x.tar.xz", "x"), ("y.zip", "y"), ("z.1.tgz", "z.1")],
 )
-def test_names_come_from_files(file, name, tmp_path):
+def test_default_names_come_from_file_names(file, name, tmp_path):
     from bench.data.card import name_of
 
     assert name_of(tmp_path / file) == name
 
 
-def test_a_stop_says_that_nothing_was_kept(source, root, monkeypatch):
+def test_interrupt_reports_that_nothing_was_kept(source, root, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 

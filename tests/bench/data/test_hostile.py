@@ -59,7 +59,7 @@ def tar_with(path, name, *, kind=tarfile.REGTYPE, link=""):
 
 @pytest.mark.parametrize("name", ["/etc/evil.png", "../evil.png", "train/../../evil.png",
                                   "train\\..\\..\\evil.png", "C:/evil.png"])  # fmt: skip
-def test_members_that_leave_their_folder_are_refused(tmp_path, refused, name):
+def test_archive_members_that_lead_outside_are_refused(tmp_path, refused, name):
     text = refused(tar_with(tmp_path / "t.tar", name))
     assert repr(name) in text
     assert "would leave its folder" in text
@@ -73,16 +73,16 @@ def test_members_that_leave_their_folder_are_refused(tmp_path, refused, name):
     [
         (tarfile.SYMTYPE, "has a link as its member 'train/cat/x.png', to '/etc/passwd'"),
         (tarfile.LNKTYPE, "has a link as its member 'train/cat/x.png', to '/etc/passwd'"),
-        (tarfile.FIFOTYPE, "member 'train/cat/x.png' that is no plain file"),
-        (tarfile.CHRTYPE, "member 'train/cat/x.png' that is no plain file"),
+        (tarfile.FIFOTYPE, "member 'train/cat/x.png' that is not a plain file"),
+        (tarfile.CHRTYPE, "member 'train/cat/x.png' that is not a plain file"),
     ],
 )
-def test_links_and_devices_in_a_tar_are_refused(tmp_path, refused, kind, said):
+def test_tar_links_and_devices_are_refused(tmp_path, refused, kind, said):
     archive = tar_with(tmp_path / "t.tar", "train/cat/x.png", kind=kind, link="/etc/passwd")
     assert said in refused(archive)
 
 
-def test_links_in_a_zip_are_refused(tmp_path, refused):
+def test_zip_links_are_refused(tmp_path, refused):
     path = write_zip(tmp_path / "z.zip", image_tree())
     with zipfile.ZipFile(path, "a") as archive:
         info = zipfile.ZipInfo("train/cat/x.png")
@@ -91,21 +91,21 @@ def test_links_in_a_zip_are_refused(tmp_path, refused):
     assert "has a link as its member 'train/cat/x.png'" in refused(path)
 
 
-def test_a_member_twice_is_refused(tmp_path, refused):
+def test_duplicate_archive_members_are_refused(tmp_path, refused):
     archive = tar_with(tmp_path / "t.tar", "train/cat/000.png")
     assert "two members named 'train/cat/000.png'" in refused(archive)
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz", "w:bz2", "w:xz"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_tar_that_is_cut_off_is_said_to_be(tmp_path, refused, mode, share):
+def test_truncated_tar_is_reported(tmp_path, refused, mode, share):
     path = write_tar(tmp_path / "t.tar", image_tree(), mode)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     text = refused(path)
     assert "damaged or cut off" in text or "neither a folder nor a readable tar" in text
 
 
-def test_a_plain_tar_cut_between_two_members_is_noticed(tmp_path, refused):
+def test_plain_tar_truncated_between_two_members_is_reported(tmp_path, refused):
     path = write_tar(tmp_path / "t.tar", image_tree(), "w:")
     with tarfile.open(path) as archive:
         cut = archive.getmembers()[20].offset
@@ -113,7 +113,7 @@ def test_a_plain_tar_cut_between_two_members_is_noticed(tmp_path, refused):
     assert "damaged or cut off" in refused(path)
 
 
-def test_a_changed_byte_in_a_zip_is_noticed(tmp_path, refused):
+def test_changed_byte_in_a_zip_is_reported(tmp_path, refused):
     path = write_zip(tmp_path / "z.zip", image_tree())
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
@@ -125,7 +125,7 @@ def test_a_changed_byte_in_a_zip_is_noticed(tmp_path, refused):
     assert "'train/dog/002.png'" in text
 
 
-def test_a_zip_cut_off_and_a_file_of_noise_are_refused(tmp_path, refused):
+def test_truncated_zip_and_random_bytes_are_refused(tmp_path, refused):
     path = write_zip(tmp_path / "z.zip", image_tree())
     path.write_bytes(path.read_bytes()[:-200])
     assert "damaged or cut off in its table of contents" in refused(path)
@@ -148,7 +148,7 @@ def bomb_png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])
-def test_an_image_that_declares_too_many_pixels_is_an_error(tmp_path, refused, side):
+def test_image_that_declares_too_many_pixels_is_refused(tmp_path, refused, side):
     files = image_tree() | {"train/cat/000.png": bomb_png(side, side)}
     text = refused(write_folder(tmp_path / "s", files), size=8)
     assert "'train/cat/000.png' declares more pixels than the limit of 67,108,864" in text
@@ -165,7 +165,7 @@ def test_an_image_that_declares_too_many_pixels_is_an_error(tmp_path, refused, s
         (encoded(pixels(1, (1, 8, 8))[0], mode="I;16"), "pixels of mode 'I;16'"),
     ],
 )
-def test_an_image_that_cannot_be_used_is_named(tmp_path, refused, content, said):
+def test_unusable_image_is_named_in_the_message(tmp_path, refused, content, said):
     files = image_tree() | {"train/dog/001.png": content}
     assert said in refused(write_tar(tmp_path / "t.tar.xz", files))
 
@@ -183,7 +183,7 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path, refused, content, said)
         ({}, "holds no files"),
     ],
 )
-def test_a_layout_that_is_none_of_the_known_is_refused(tmp_path, refused, files, said):
+def test_unknown_layout_is_refused(tmp_path, refused, files, said):
     (tmp_path / "source").mkdir()
     assert said in refused(write_folder(tmp_path / "source", files))
 
@@ -191,8 +191,8 @@ def test_a_layout_that_is_none_of_the_known_is_refused(tmp_path, refused, files,
 @pytest.mark.parametrize(
     ("index", "said"),
     [
-        (b'{"labels": null}', "dataset.json has no labels, and class-conditional methods need"),
-        (b"{}", "dataset.json has no labels, and class-conditional methods need"),
+        (b'{"labels": null}', "dataset.json has no labels, which class-conditional methods need"),
+        (b"{}", "dataset.json has no labels, which class-conditional methods need"),
         (b"{", "dataset.json is not JSON"),
         (b"[" * 100_000, "dataset.json is not JSON"),
         (b'{"labels": [["00000/img00000000.png", [0, 1]]]}', "has the entry ['00000/img00000000"),
@@ -202,16 +202,16 @@ def test_a_layout_that_is_none_of_the_known_is_refused(tmp_path, refused, files,
         (b'{"labels": []}', "has no label for '00000/img00000000.png'"),
     ],
 )
-def test_a_dataset_json_that_does_not_label_the_images_is_refused(tmp_path, refused, index, said):
+def test_dataset_json_that_does_not_label_the_images_is_refused(tmp_path, refused, index, said):
     files = edm_files()[0] | {"dataset.json": index}
     assert said in refused(write_zip(tmp_path / "e.zip", files))
 
 
-def test_a_label_without_its_image_or_a_class_without_images_is_refused(tmp_path, refused):
+def test_label_without_image_and_class_without_images_are_refused(tmp_path, refused):
     files = edm_files()[0]
     pairs = json.loads(files["dataset.json"])["labels"]
     files["dataset.json"] = json.dumps({"labels": [*pairs, ["00000/x.png", 0]]}).encode()
-    assert "labels '00000/x.png', which is not there" in refused(write_zip(tmp_path / "e", files))
+    assert "labels '00000/x.png', which is missing" in refused(write_zip(tmp_path / "e", files))
     pairs[0][1] = 9
     files["dataset.json"] = json.dumps({"labels": pairs}).encode()
     assert "no training image of class '4'" in refused(write_zip(tmp_path / "f", files))
@@ -238,18 +238,18 @@ class Evil:
         (old_pickle({b"data": np.zeros((1, 3072), np.uint8), b"labels": [-1]}),
          "has the label -1, outside of 0..9"),
         (old_pickle({b"data": np.zeros((1, 3072), np.uint8), b"labels": ["cat"]}),
-         "has no 'labels' that are a list of whole numbers"),
+         "has no 'labels', a list of whole numbers"),
         (old_pickle({b"data": np.zeros((1, 3072), np.uint8)})[:500], "data_batch_3' cannot be"),
     ],
 )  # fmt: skip
-def test_a_batch_that_cannot_be_used_is_named(tmp_path, refused, batch, said, monkeypatch):
+def test_unusable_batch_is_named_in_the_message(tmp_path, refused, batch, said, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = cifar_files()[0] | {"cifar-10-batches-py/data_batch_3": batch}
     assert said in refused(write_tar(tmp_path / "c.tar.gz", files, "w:gz"))
     assert not (tmp_path / "evil").exists()
 
 
-def test_a_missing_batch_is_named(tmp_path, refused):
+def test_missing_batch_is_named_in_the_message(tmp_path, refused):
     files = cifar_files()[0]
     del files["cifar-10-batches-py/data_batch_4"]
     assert "it has no 'cifar-10-batches-py/data_batch_4'" in refused(
@@ -285,11 +285,11 @@ DATA, LABELS = np.zeros((2, 192), np.uint8), np.array([1, 2])
     [
         (
             npz(data=npy(DATA, (10**12, 192)), labels=npy(LABELS)),
-            "data.npy says uint8 (1000000000000, 192), which is not the size",
+            "data.npy declares uint8 (1000000000000, 192), which is not the size",
         ),
         (
             npz(data=npy(DATA, (3, 192)), labels=npy(LABELS)),
-            "says uint8 (3, 192), which is not the size of its data",
+            "declares uint8 (3, 192), which is not the size of its data",
         ),
         (npz(data=npy(DATA, (-1, 192)), labels=npy(LABELS)), "data.npy is empty: (-1, 192)"),
         (
@@ -308,7 +308,7 @@ DATA, LABELS = np.zeros((2, 192), np.uint8), np.array([1, 2])
         (b"PK", "damaged or cut off at 'train_data_batch_1.npz'"),
     ],
 )
-def test_an_array_that_is_not_what_it_declares_is_refused(tmp_path, refused, content, said):
+def test_array_that_differs_from_its_header_is_refused(tmp_path, refused, content, said):
     assert said in refused(write_folder(tmp_path / "s", {"train_data_batch_1.npz": content}))
 
 
@@ -338,14 +338,12 @@ def test_batches_of_different_sizes_are_refused(tmp_path, refused):
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(pixels(30, (6, 5)))), "has both"),
     ],
 )  # fmt: skip
-def test_an_idx_file_that_is_not_what_it_declares_is_refused(
-    tmp_path, refused, name, content, said
-):
+def test_idx_file_that_differs_from_its_header_is_refused(tmp_path, refused, name, content, said):
     files = idx_files(packed=False)[0] | {name: content}
     assert said in refused(write_folder(tmp_path / "m", files))
 
 
-def test_an_idx_file_cut_off_within_its_compression_is_refused(tmp_path, refused):
+def test_idx_file_with_truncated_gzip_is_refused(tmp_path, refused):
     files = idx_files(packed=True)[0]
     files["train-images-idx3-ubyte.gz"] = files["train-images-idx3-ubyte.gz"][:-20]
     assert "damaged or cut off at 'train-images-idx3-ubyte.gz'" in refused(
@@ -354,7 +352,7 @@ def test_an_idx_file_cut_off_within_its_compression_is_refused(tmp_path, refused
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk"), MemoryError])
-def test_whatever_stops_the_work_leaves_nothing(tmp_path, root, monkeypatch, error):
+def test_stopped_preparation_leaves_nothing(tmp_path, root, monkeypatch, error):
     source = write_folder(tmp_path / "s", image_tree())
     seen = []
 
@@ -370,13 +368,13 @@ def test_whatever_stops_the_work_leaves_nothing(tmp_path, root, monkeypatch, err
     assert list(root.iterdir()) == []
 
 
-def test_a_link_to_a_folder_above_is_no_endless_walk(tmp_path, refused):
+def test_link_to_a_containing_folder_is_refused(tmp_path, refused):
     source = write_folder(tmp_path / "s", image_tree())
     (source / "train" / "loop").symlink_to(source)
-    assert "is a link to a folder above it" in refused(source)
+    assert "is a link to a folder that contains it" in refused(source)
 
 
-def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path, refused, monkeypatch):
+def test_preparation_does_not_start_if_the_disk_is_too_small(tmp_path, refused, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     assert "needs 0.0 GB: name a folder with room" in refused(
         write_folder(tmp_path / "s", image_tree())
@@ -384,29 +382,29 @@ def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path, refused, monkeypat
 
 
 @pytest.mark.parametrize("name", ["digits", "../x", "", ".x"])
-def test_a_name_that_is_taken_or_no_folder_is_refused(tmp_path, refused, name):
+def test_taken_or_invalid_data_set_name_is_refused(tmp_path, refused, name):
     text = refused(write_folder(tmp_path / "s", image_tree()), name)
     assert "is taken by a built-in" in text or "cannot be a folder" in text
 
 
-def test_other_content_is_not_called_cifar10(tmp_path, refused):
+def test_name_cifar10_is_refused_for_other_content(tmp_path, refused):
     tree = write_folder(tmp_path / "s", image_tree())
     assert "The name 'cifar10' is for the original pixels" in refused(tree, "cifar10")
     files = cifar_files()[0]
     assert "or resized" in refused(write_folder(tmp_path / "c", files), "cifar10", size=16)
 
 
-def test_a_batch_of_any_size_is_not_read_into_memory(tmp_path, refused):
+def test_oversized_batch_is_refused_before_reading(tmp_path, refused):
     folder = write_folder(tmp_path / "c", cifar_files()[0])
     with (folder / "cifar-10-batches-py" / "test_batch").open("r+b") as file:
         file.truncate(1 << 40)  # a hole, which takes no room on the disk
     assert "test_batch' has 1,099,511,627,776 bytes" in refused(folder)
 
 
-def test_a_sparse_member_is_refused(tmp_path, refused):
+def test_sparse_tar_member_is_refused(tmp_path, refused):
     path = write_tar(tmp_path / "t.tar", image_tree(), "w:")
     with tarfile.open(path, "a") as archive:
         info = tarfile.TarInfo("train/cat/huge.png")
         info.type = tarfile.GNUTYPE_SPARSE
         archive.addfile(info)
-    assert "member 'train/cat/huge.png' that is no plain file" in refused(path)
+    assert "member 'train/cat/huge.png' that is not a plain file" in refused(path)

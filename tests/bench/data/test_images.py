@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.data.samples.card import SampleCard, parse_sample_card
 from bench.data.samples.read import read_samples
-from bench.data.samples.write import check_format, first_missing, guess_format, open_samples
+from bench.data.samples.write import SampleWriter, check_format, first_missing, guess_format
 from bench.system import files
 from bench.system.errors import UserError
 
@@ -37,9 +37,9 @@ def make_samples(card):
 
 def write(path, kind, card, batch=7, start=0, stop=None):
     x, y = make_samples(card), torch.tensor(card.labels)
-    with open_samples(path, kind, card, start) as sink:
+    with SampleWriter(path, kind, card, start) as writer:
         for i in range(start, card.n if stop is None else stop, batch):
-            sink.add(x[i : i + batch], y[i : i + batch])
+            writer.add(x[i : i + batch], y[i : i + batch])
         if stop is not None:
             raise KeyboardInterrupt
     return x, y
@@ -82,7 +82,7 @@ def test_equal_samples_make_equal_files_whatever_the_batch(tmp_path, kind):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_npz_is_what_the_adm_evaluator_reads(tmp_path):
+def test_npz_has_the_layout_of_the_adm_evaluator(tmp_path):
     card = make_card()
     x, y = write(tmp_path / "a.npz", "npz", card)
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
@@ -105,7 +105,7 @@ def test_vectors_go_to_npz_only(tmp_path):
             check_format(kind, card)
 
 
-def test_class_folders_sort_as_classes_do_and_stay_inside(tmp_path):
+def test_class_folders_sort_like_classes_and_stay_inside(tmp_path):
     card = make_card(24, classes=tuple(range(12)))
     write(tmp_path / "a", "png", card)
     folders = sorted(p.name for p in (tmp_path / "a").iterdir() if p.is_dir())
@@ -129,7 +129,7 @@ def write_folder(path, card=None):
     return path
 
 
-def test_grid_shows_one_class_a_column(tmp_path):
+def test_grid_shows_one_class_per_column(tmp_path):
     card = make_card(12, shape=(3, 16, 16))
     x, _ = write(tmp_path / "a.png", "grid", card)
     with Image.open(tmp_path / "a.png") as picture:
@@ -148,7 +148,7 @@ def test_grid_shows_one_class_a_column(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "grid"])
-def test_a_stopped_write_leaves_a_folder_to_go_on_with_or_nothing(tmp_path, kind):
+def test_interrupted_write_leaves_a_resumable_folder_or_nothing(tmp_path, kind):
     card, path = make_card(), tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         write(path, kind, card, stop=14)
@@ -165,7 +165,7 @@ def test_a_stopped_write_leaves_a_folder_to_go_on_with_or_nothing(tmp_path, kind
 
 
 @pytest.mark.parametrize("kind", ["zip", "npz", "grid"])
-def test_a_full_disk_at_the_end_leaves_nothing(tmp_path, kind, monkeypatch):
+def test_full_disk_at_the_end_leaves_nothing(tmp_path, kind, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
@@ -176,15 +176,15 @@ def test_a_full_disk_at_the_end_leaves_nothing(tmp_path, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "grid"])
-def test_samples_that_cannot_be_completed_leave_nothing(tmp_path, kind):
+def test_incomplete_samples_leave_nothing(tmp_path, kind):
     card, path = make_card(), tmp_path / "out"
-    with open_samples(path, kind, card) as sink:
-        sink.add(make_samples(card)[:5], torch.tensor(card.labels[:5]))
+    with SampleWriter(path, kind, card) as writer:
+        writer.add(make_samples(card)[:5], torch.tensor(card.labels[:5]))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "grid"])
-def test_what_is_there_from_other_settings_is_refused(tmp_path, kind):
+def test_existing_samples_of_other_settings_are_refused(tmp_path, kind):
     path = tmp_path / "out"
     write(path, kind, make_card())
     with pytest.raises(UserError, match=r"other settings \(guidance is 2.5 there, 3.0 here\)"):
@@ -216,14 +216,14 @@ GREY = np.arange(30, dtype=np.uint8).reshape(5, 6)
 COLOUR = np.stack([GREY, GREY + 1, GREY + 2], 2)
 
 
-def test_folders_of_others(tmp_path):
+def test_folders_from_elsewhere_are_read(tmp_path):
     save(tmp_path / "b" / "1.png", COLOUR)
     save(tmp_path / "a" / "2.bmp", COLOUR)
     save(tmp_path / "a" / "1.png", GREY)
     (tmp_path / "a" / ".1.png").write_text("of the system")
     (tmp_path / "a" / "Thumbs.db").write_text("of the system")
     save(tmp_path / "a" / ".thumbnails" / "1.png", COLOUR)
-    with pytest.raises(UserError, match=r"2\.bmp is in colour, and grey images are asked for"):
+    with pytest.raises(UserError, match=r"2\.bmp is in colour; grey images are needed"):
         read(tmp_path, channels=1)
     x, y = read(tmp_path)
     assert y.tolist() == [0, 0, 1]
@@ -246,7 +246,7 @@ def png(array):
     return buffer.getvalue()
 
 
-def test_compressed_files_of_others(tmp_path):
+def test_archives_from_elsewhere_are_read(tmp_path):
     path = zipped(
         tmp_path / "a.zip",
         [("x/", ""), ("x/2.png", png(COLOUR)), ("w/1.png", png(COLOUR)), ("readme.txt", "hello")],
@@ -301,7 +301,7 @@ def link_entry():
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_zips_that_are_refused(tmp_path, entries, said):
+def test_unusable_zips_are_refused(tmp_path, entries, said):
     path = zipped(tmp_path / "a.zip", entries)
     with pytest.raises(UserError, match=said) as caught:
         read(path)
@@ -340,13 +340,13 @@ def header_of(shape, descr="'|u1'"):
         ({"header": "__import__('os').getcwd()"}, "header of arr_0.npy is damaged or too long"),
     ],
 )
-def test_npz_that_are_refused(tmp_path, make, said):
+def test_unusable_npz_files_are_refused(tmp_path, make, said):
     with pytest.raises(UserError, match=said) as caught:
         read(npz(tmp_path / "a.npz", **make))
     assert "\n" not in str(caught.value)
 
 
-def test_npz_with_labels_that_do_not_belong_is_refused(tmp_path):
+def test_npz_with_unsuitable_labels_is_refused(tmp_path):
     images = np.zeros((3, 4, 4, 3), np.uint8)
     for labels in (np.zeros(4, np.int64), np.zeros(3), np.zeros((3, 1), np.int64)):
         np.savez(tmp_path / "a.npz", images, labels)
@@ -371,22 +371,24 @@ def test_damaged_files_are_refused(tmp_path, kind):
         read(path)
 
 
-def test_links_and_strangers_in_folders_are_refused(tmp_path):
+def test_folder_follows_links_and_refuses_dangling_ones_and_foreign_images(tmp_path):
     outside = save(tmp_path / "outside.png", COLOUR)
     folder = tmp_path / "in"
     save(folder / "1.png", COLOUR)
     (folder / "2.png").symlink_to(folder / "1.png")
     assert len(read(folder)[0]) == 2
     (folder / "3.png").symlink_to(outside)
-    with pytest.raises(UserError, match=r"3.png is a link that leaves the folder"):
+    assert len(read(folder)[0]) == 3
+    (folder / "4.png").symlink_to("nothing")
+    with pytest.raises(UserError, match=r"4.png is a link to nothing"):
         read(folder)
     samples = write_folder(tmp_path / "samples")
     save(samples / "extra.png", COLOUR)
-    with pytest.raises(UserError, match=r"1 images beside its samples, such as extra\.png"):
+    with pytest.raises(UserError, match=r"1 other images besides its samples, such as extra\.png"):
         read(samples)
 
 
-def test_what_is_not_there_is_refused(tmp_path):
+def test_missing_files_and_images_are_reported(tmp_path):
     with pytest.raises(UserError, match="No such file or directory"):
         read_samples(tmp_path / "absent")
     (tmp_path / "text").write_text("text")

@@ -11,7 +11,7 @@ import pytest
 from bench.data.decode import FORMATS, SUFFIXES
 from bench.data.labels import CLASSES_MOST
 from bench.evaluation.sides import file_source
-from bench.inversion.files import read_images
+from bench.inversion.find import read_images
 from bench.system.errors import UserError
 from methods.spec import DataSpec
 from tests.bench.data.makers import (
@@ -73,7 +73,7 @@ def refusals(path, by_prepare) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_a_folder_a_zip_and_a_tar_hold_the_same(tmp_path, by_prepare, kind):
+def test_folder_zip_and_tar_give_the_same_images(tmp_path, by_prepare, kind):
     path = PACKED[kind](tmp_path / "source", classes())
     found = by_prepare(path)
     assert len(found) == 36
@@ -81,7 +81,7 @@ def test_a_folder_a_zip_and_a_tar_hold_the_same(tmp_path, by_prepare, kind):
     assert by_evaluate(path) == found
 
 
-def test_a_tar_keeps_its_order_in_names_and_batches(tmp_path):
+def test_tar_keeps_its_order_in_names_and_batches(tmp_path):
     files = classes()
     side = file_source(write_tar(tmp_path / "t.tar", files))
     assert list(side.files) == list(reversed(files))
@@ -100,32 +100,45 @@ def test_linked_class_folders_are_read(tmp_path, by_prepare):
     assert by_evaluate(source) == found
 
 
+def test_links_to_files_and_folders_elsewhere_are_read(tmp_path, by_prepare):
+    source = write_folder(tmp_path / "source", classes())
+    outside = write_folder(
+        tmp_path / "disk" / "outside", {f"{k}.png": encoded(pixels(1)[0]) for k in range(5)}
+    )
+    (source / "fox").symlink_to(outside, target_is_directory=True)
+    (source / "cat" / "x.png").symlink_to("../../disk/outside/0.png")
+    found = by_prepare(source)
+    assert [sum(label == k for _, label in found) for k in range(4)] == [13, 12, 12, 5]
+    assert by_evaluate(source) == found
+
+
 @pytest.mark.parametrize(
     ("link", "target", "said"),
     [
-        ("fox", "../outside", "fox is a link that leaves the folder: copy in what it points to."),
-        ("cat/x.png", "../../outside/x.png", "x.png is a link that leaves the folder"),
-        ("cat/loop", "..", "loop is a link to a folder above it; remove the link."),
+        ("cat/loop", "..", "cat/loop is a link to a folder that contains it; remove the link."),
+        ("cat/loop", "../..", "cat/loop is a link to a folder that contains it; remove the link."),
+        ("cat/there", "../../outside", "there/back is a link to a folder that contains it"),
         ("cat/self", "self", "self is a link to nothing; remove it."),
         ("cat/gone.png", "nothing.png", "gone.png is a link to nothing; remove it."),
     ],
 )
-def test_links_that_leave_or_loop_are_refused(tmp_path, by_prepare, link, target, said):
+def test_loops_and_dangling_links_are_refused(tmp_path, by_prepare, link, target, said):
     source = write_folder(tmp_path / "source", classes())
-    write_folder(tmp_path / "outside", {"x.png": encoded(pixels(1)[0])})
+    outside = write_folder(tmp_path / "outside", {"x.png": encoded(pixels(1)[0])})
+    (outside / "back").symlink_to("../source/cat", target_is_directory=True)
     (source / link).symlink_to(target)
     (sentence,) = refusals(source, by_prepare)
     assert said in sentence
 
 
-def test_a_source_that_is_a_link_itself_is_read(tmp_path, by_prepare):
+def test_source_that_is_a_link_is_read(tmp_path, by_prepare):
     write_folder(tmp_path / "real", classes())
     (tmp_path / "source").symlink_to("real")
     assert by_evaluate(tmp_path / "source") == by_prepare(tmp_path / "source")
 
 
 @pytest.mark.parametrize("place", ["cat/000.png", "dog/005.png", "eel/011.png"])
-def test_a_grey_image_becomes_colour_wherever_it_stands(tmp_path, by_prepare, place):
+def test_grey_image_among_coloured_ones_becomes_colour(tmp_path, by_prepare, place):
     grey = pixels(1, (1, 8, 8))[0]
     source = write_folder(tmp_path / "source", classes() | {place: encoded(grey)})
     found = by_prepare(source)
@@ -135,7 +148,7 @@ def test_a_grey_image_becomes_colour_wherever_it_stands(tmp_path, by_prepare, pl
     assert np.array_equal(by_edit(source / place), wanted)
 
 
-def test_a_grey_set_is_grey_for_all(tmp_path, by_prepare):
+def test_grey_set_is_grey_for_all_readers(tmp_path, by_prepare):
     source = write_folder(tmp_path / "source", classes(shape=(1, 8, 8)))
     found = by_prepare(source)
     assert {len(image) for image, _ in found} == {64}
@@ -144,7 +157,7 @@ def test_a_grey_set_is_grey_for_all(tmp_path, by_prepare):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "palette"])
-def test_every_mode_gives_the_same_pixels(tmp_path, by_prepare, mode):
+def test_all_readers_give_the_same_pixels_for_every_mode(tmp_path, by_prepare, mode):
     files = classes()
     kind = {"CMYK": "TIFF"}.get(mode, "PNG")
     options = {"transparency": bytes(range(0, 256, 2))} if mode == "palette" else {}
@@ -156,7 +169,7 @@ def test_every_mode_gives_the_same_pixels(tmp_path, by_prepare, mode):
     assert by_edit(source / name).tobytes() in {image for image, _ in found}
 
 
-def test_16_bits_are_refused_by_all(tmp_path, by_prepare):
+def test_all_readers_refuse_16_bits(tmp_path, by_prepare):
     deep = encoded(pixels(1, (1, 8, 8))[0], mode="I;16")
     source = write_folder(tmp_path / "source", classes() | {"cat/000.png": deep})
     found = refusals(source, by_prepare)
@@ -167,7 +180,7 @@ def test_16_bits_are_refused_by_all(tmp_path, by_prepare):
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".PNG"])
-def test_the_same_suffixes_are_read(tmp_path, by_prepare, suffix):
+def test_all_readers_read_the_same_suffixes(tmp_path, by_prepare, suffix):
     kind = next(name for name, known in FORMATS.items() if suffix.lower() in known)
     content = encoded(pixels(1, (3, 8, 8), seed=99)[0], kind)
     source = write_folder(tmp_path / "source", classes() | {f"eel/own{suffix}": content})
@@ -177,7 +190,7 @@ def test_the_same_suffixes_are_read(tmp_path, by_prepare, suffix):
     assert by_edit(source / f"eel/own{suffix}").shape == (3, 8, 8)
 
 
-def test_other_suffixes_and_hidden_files_are_left_out(tmp_path, by_prepare):
+def test_other_suffixes_and_hidden_files_are_skipped(tmp_path, by_prepare):
     more = {"cat/a.txt": b"a", "cat/.b.png": b"b", "__MACOSX/cat/c.png": b"c", ".d/e.png": b"e"}
     for kind, write in PACKED.items():
         source = write(tmp_path / kind, classes() | more)
@@ -212,19 +225,19 @@ def bad_zip(path, name, content=b"x", attributes=0o644 << 16):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_one_guard_refuses_bad_archives(tmp_path, by_prepare, make, said):
+def test_all_readers_refuse_bad_archives(tmp_path, by_prepare, make, said):
     make(tmp_path / "a.zip")
     (sentence,) = refusals(tmp_path / "a.zip", by_prepare)
     assert said in sentence
 
 
-def test_a_zip_behind_a_program_that_unpacks_it_is_read(tmp_path, by_prepare):
+def test_self_extracting_zip_is_read(tmp_path, by_prepare):
     path = write_zip(tmp_path / "a.exe", classes())
     path.write_bytes(b"MZ" + bytes(700) + path.read_bytes())
     assert by_evaluate(path) == by_prepare(path)
 
 
-def test_an_image_of_too_many_pixels_is_refused_by_all(tmp_path, by_prepare):
+def test_all_readers_refuse_an_image_of_too_many_pixels(tmp_path, by_prepare):
     huge = makers.png_of(9000, 9000)
     source = write_folder(tmp_path / "source", classes() | {"cat/000.png": huge})
     for sentence in refusals(source, by_prepare):
@@ -246,18 +259,18 @@ def test_dataset_json_gives_the_classes(tmp_path, by_prepare):
     assert "dataset.json has no label for" in sentence
 
 
-def test_splits_are_no_classes(tmp_path, by_prepare):
+def test_split_folders_are_not_classes(tmp_path, by_prepare):
     source = write_folder(tmp_path / "source", image_tree())
     assert by_evaluate(source) == by_prepare(source)
     assert {label for _, label in by_evaluate(source)} == {0, 1, 2}
 
 
-def test_a_class_called_train_among_others_is_a_class(tmp_path):
+def test_folder_called_train_among_classes_is_a_class(tmp_path):
     files = {f"{name}/0.png": encoded(pixels(1)[0]) for name in ("bus", "car", "train")}
     assert [k for _, k in by_evaluate(write_folder(tmp_path / "s", files))] == [0, 1, 2]
 
 
-def test_class_numbers_have_one_limit(tmp_path, prepared):
+def test_all_readers_have_the_same_limit_of_class_numbers(tmp_path, prepared):
     images = pixels(2).transpose(0, 2, 3, 1)
     np.savez(tmp_path / "a.npz", arr_0=images, arr_1=np.array([0, CLASSES_MOST]))
     with pytest.raises(UserError, match="from 0 to 100000, not from 0 to 99,999"):

@@ -40,7 +40,7 @@ def whole(path):
 
 
 @pytest.mark.parametrize("preadv", [True, False])
-def test_indices_give_what_they_give_of_a_tensor(path, preadv, monkeypatch):
+def test_rows_are_indexed_like_a_tensor(path, preadv, monkeypatch):
     if not preadv:
         monkeypatch.delattr(os, "preadv", raising=False)
     rows, tensor = FileRows.open(path), whole(path)
@@ -56,7 +56,7 @@ def test_indices_give_what_they_give_of_a_tensor(path, preadv, monkeypatch):
 
 
 @pytest.mark.parametrize("row", [N, -N - 1])
-def test_a_row_that_is_not_there_is_an_error_and_no_row_of_another_part(path, row):
+def test_index_outside_a_part_is_an_error(path, row):
     with pytest.raises(IndexError):
         FileRows.open(path)[torch.tensor([0, row])]
     with pytest.raises(IndexError):
@@ -70,13 +70,13 @@ def test_values_of_other_types(tmp_path, dtype):
     assert FileRows.open(tmp_path / "y.npy")[2:5].tolist() == array[2:5].tolist()
 
 
-def test_another_order_of_bytes_is_refused(tmp_path):
+def test_other_byte_order_is_refused(tmp_path):
     np.save(tmp_path / "y.npy", np.arange(3, dtype=np.dtype(np.int64).newbyteorder()))
-    with pytest.raises(ValueError, match="another order of bytes"):
+    with pytest.raises(ValueError, match="another byte order"):
         FileRows.open(tmp_path / "y.npy")
 
 
-def test_a_file_whose_name_goes_is_read_on_and_closed_at_the_end(path):
+def test_unlinked_file_stays_readable_and_is_closed_at_the_end(path):
     tensor, rows = whole(path), FileRows.open(path)
     part = rows.part(3, 6)
     handle = rows._file._handle
@@ -88,7 +88,7 @@ def test_a_file_whose_name_goes_is_read_on_and_closed_at_the_end(path):
         os.fstat(handle)
 
 
-def test_a_file_that_is_cut_short_is_one_sentence_at_the_rows_that_are_gone(path):
+def test_reading_rows_of_a_truncated_file_gives_one_sentence(path):
     tensor, rows = whole(path), FileRows.open(path)
     os.truncate(path, path.stat().st_size - 1)
     assert torch.equal(rows[: N - 1], tensor[: N - 1])
@@ -99,7 +99,7 @@ def test_a_file_that_is_cut_short_is_one_sentence_at_the_rows_that_are_gone(path
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENODEV, errno.EBADF])
-def test_a_disk_that_fails_is_one_sentence(path, number, monkeypatch):
+def test_failing_disk_gives_one_sentence(path, number, monkeypatch):
     rows = FileRows.open(path)
 
     def fail(*_):
@@ -111,7 +111,7 @@ def test_a_disk_that_fails_is_one_sentence(path, number, monkeypatch):
     assert f"{path} cannot be read any more: {os.strerror(number)}." in str(caught.value)
 
 
-def test_bytes_that_come_in_pieces_are_put_together(path, monkeypatch):
+def test_short_reads_are_joined(path, monkeypatch):
     rows, real = FileRows.open(path), module._read_at
     monkeypatch.setattr(module, "_read_at", lambda h, room, at: real(h, room[:7], at))
     assert torch.equal(rows[torch.tensor([3, 1])], whole(path)[[3, 1]])

@@ -39,7 +39,7 @@ def hashes(data: PreparedDataset) -> tuple[str, ...]:
     return card.images_sha256, card.labels_sha256, card.train_hash, card.reference_hash
 
 
-def test_cifar_gives_the_pixels_of_its_batches_from_archive_and_folder(tmp_path, prepared):
+def test_cifar_archive_and_folder_give_the_pixels_of_the_batches(tmp_path, prepared):
     files, images, labels = cifar_files()
     archive = write_tar(tmp_path / "cifar-10-python.tar.gz", files, "w:gz")
     data = prepared(archive, "cifar10")
@@ -52,7 +52,7 @@ def test_cifar_gives_the_pixels_of_its_batches_from_archive_and_folder(tmp_path,
     assert hashes(prepared(tmp_path / "un" / "cifar-10-batches-py", "f")) == hashes(data)
 
 
-def test_cifar_100_takes_its_fine_labels(tmp_path, prepared):
+def test_cifar_100_uses_fine_labels(tmp_path, prepared):
     images, labels = pixels(12, (3, 32, 32)), np.arange(12) % 3
     files = {
         f"cifar-100-python/{name}": old_pickle(
@@ -72,7 +72,7 @@ def test_cifar_100_takes_its_fine_labels(tmp_path, prepared):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_batches_are_read_in_every_binary_protocol_of_pickle(tmp_path, prepared, protocol):
+def test_batches_of_every_pickle_protocol_are_read(tmp_path, prepared, protocol):
     images, labels = pixels(20), np.arange(20) % 2
     batch = {"data": images.reshape(20, -1), "labels": (labels + 1).astype(np.int16)}
     files = {"train_data_batch_1": pickle.dumps(batch, protocol=protocol)}
@@ -107,14 +107,14 @@ def test_idx_files_give_grey_images(tmp_path, prepared, packed):
     assert data.spec.shape == (1, 6, 5)
 
 
-def test_labelled_images_take_their_labels_from_dataset_json(tmp_path, prepared):
+def test_labels_come_from_dataset_json(tmp_path, prepared):
     files, images, labels = edm_files()
     data = prepared(write_zip(tmp_path / "edm.zip", files), "zipped")
     assert sorted(content(data.train) + content(data.reference)) == expected(images, labels)
     assert hashes(prepared(write_folder(tmp_path / "edm", files), "folder")) == hashes(data)
 
 
-def test_a_hold_out_is_a_tenth_and_balanced_over_classes(tmp_path, prepared):
+def test_hold_out_is_a_tenth_and_balanced_over_classes(tmp_path, prepared):
     files, _, _ = edm_files(120)
     data = prepared(write_zip(tmp_path / "edm.zip", files))
     assert (len(data.train), len(data.reference)) == (108, 12)
@@ -125,7 +125,7 @@ def test_a_hold_out_is_a_tenth_and_balanced_over_classes(tmp_path, prepared):
     assert not shared
 
 
-def test_folder_and_every_archive_of_it_are_the_same_data_set(tmp_path, prepared):
+def test_folder_and_its_archives_give_the_same_data_set(tmp_path, prepared):
     files = image_tree()
     sources = {
         "folder": write_folder(tmp_path / "folder", files),
@@ -148,13 +148,13 @@ def test_folder_and_every_archive_of_it_are_the_same_data_set(tmp_path, prepared
             assert {i.tobytes() for i in kept} == {i.tobytes() for i in images}
 
 
-def test_rows_are_shuffled_so_that_the_first_ones_hold_every_class(tmp_path, prepared):
+def test_first_rows_contain_every_class(tmp_path, prepared):
     data = prepared(write_folder(tmp_path / "source", image_tree(per_class=40)))
     for split in (data.train, data.reference):
         assert set(split.labels[:30].tolist()) == {0, 1, 2}
 
 
-def test_images_without_splits_and_with_one_class_or_several(tmp_path, prepared):
+def test_images_without_splits_have_one_class_or_several(tmp_path, prepared):
     data = prepared(write_folder(tmp_path / "several", image_tree(10, split=False)), "several")
     assert (len(data.train), len(data.reference)) == (27, 3)
     one = {f"root/cat/{i}.png": encoded(image) for i, image in enumerate(pixels(20))}
@@ -162,7 +162,7 @@ def test_images_without_splits_and_with_one_class_or_several(tmp_path, prepared)
     assert data.class_names == ("cat",)
 
 
-def test_a_further_split_is_left_out_and_counted(tmp_path, prepared):
+def test_further_split_is_skipped_and_counted(tmp_path, prepared):
     files = image_tree()
     files |= {
         name.replace("test/", "val/"): f for name, f in files.items() if name.startswith("test/")
@@ -186,7 +186,7 @@ def test_grey_palette_and_cmyk_images_become_rgb_and_are_counted(tmp_path, prepa
     assert data.card.lossy
 
 
-def test_grey_images_alone_stay_grey(tmp_path, prepared):
+def test_grey_set_stays_grey(tmp_path, prepared):
     data = prepared(write_folder(tmp_path / "source", image_tree(shape=(1, 8, 8))))
     assert data.spec.shape == (1, 8, 8)
     assert not data.card.converted
@@ -194,7 +194,7 @@ def test_grey_images_alone_stay_grey(tmp_path, prepared):
 
 @pytest.mark.parametrize("resize", ["box", "bicubic"])
 @pytest.mark.parametrize("crop", ["center", "none"])
-def test_resizing_is_pillows_after_the_crop(tmp_path, prepared, crop, resize):
+def test_images_are_cropped_and_resized_by_pillow(tmp_path, prepared, crop, resize):
     files = image_tree(shape=(3, 20, 31))
     data = prepared(write_folder(tmp_path / "s", files), size=8, crop=crop, resize=resize)
     kinds = {"box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
@@ -206,7 +206,7 @@ def test_resizing_is_pillows_after_the_crop(tmp_path, prepared, crop, resize):
     assert (data.card.size, data.card.crop, data.card.resize) == (8, crop, resize)
 
 
-def test_a_box_of_whole_pixels_is_their_mean(tmp_path, prepared):
+def test_box_filter_over_whole_pixels_is_their_mean(tmp_path, prepared):
     files = image_tree(shape=(3, 16, 16))
     data = prepared(write_folder(tmp_path / "source", files), size=8)
     image = pixels(6, (3, 16, 16), seed=0)[0].astype(float)
@@ -223,7 +223,7 @@ def test_arrays_are_resized_like_images(tmp_path, prepared):
     assert small.tobytes() in {image for image, _ in content(data.train)}
 
 
-def test_jpeg_is_marked_lossy_and_never_called_cifar10(tmp_path, prepared, root):
+def test_jpeg_is_marked_lossy_and_refused_as_cifar10(tmp_path, prepared, root):
     files = {
         f"{split}/{name}/{i}.jpg": encoded(image, "JPEG")
         for split in ("train", "test")
@@ -240,7 +240,7 @@ def test_jpeg_is_marked_lossy_and_never_called_cifar10(tmp_path, prepared, root)
     assert data.class_names == CIFAR10_CLASSES
 
 
-def test_directories_and_other_files_in_an_archive_do_not_matter(tmp_path, prepared):
+def test_directories_and_other_files_in_an_archive_are_ignored(tmp_path, prepared):
     plain = prepared(write_folder(tmp_path / "plain", image_tree()), "plain")
     archive = write_tar(tmp_path / "more.tar", {**image_tree(), "README.txt": b"x"}, "w:")
     with tarfile.open(archive, "a") as more:

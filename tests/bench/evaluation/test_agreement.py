@@ -15,7 +15,7 @@ from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from bench.evaluation.statistics.read import read_statistics
+from bench.evaluation.statistics_files import read_statistics
 from metrics import METRICS
 from metrics.base import Estimate
 from metrics.extractors.inception import BLOCKS

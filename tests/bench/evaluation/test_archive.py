@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.evaluation.archive import from_arrays, to_arrays
-from bench.evaluation.cache import remembered_on_disk
+from bench.evaluation.cache import from_arrays, remembered_on_disk, to_arrays
 from bench.system.files import atomic_file
 from metrics.accumulate import Accumulator
 from metrics.base import ExactMixture, SampleSet
@@ -115,7 +114,7 @@ def write_and_fail(path):
         raise RuntimeError("interrupted")
 
 
-def test_interrupted_write_leaves_what_was_there(tmp_path):
+def test_interrupted_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     with atomic_file(path) as file:
         file.write(b"first")

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from bench.evaluation import cache
-from bench.evaluation.archive import from_arrays, to_arrays
-from bench.evaluation.cache import ResultFiles, remembered_on_disk
+from bench.evaluation.cache import ResultFiles, from_arrays, remembered_on_disk, to_arrays
 from metrics import METRICS, memo
 from metrics.base import SampleSet
 from metrics.errors import jackknife_groups
@@ -42,7 +41,7 @@ def files(folder, name=""):
     return sorted(folder.glob(f"{name}*.npz"))
 
 
-def test_computed_once_and_read_back_exactly(tmp_path):
+def test_result_is_computed_once_and_read_back_exactly(tmp_path):
     compute, calls = counted()
     first = remembered_on_disk(tmp_path, "r", PARTS, compute)
     second = remembered_on_disk(tmp_path, "r", PARTS, compute)
@@ -55,14 +54,14 @@ def test_computed_once_and_read_back_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"content": "b", "k": 3}, {"content": "a", "k": 5}])
-def test_anything_else_misses(tmp_path, other):
+def test_other_parts_miss_the_cache(tmp_path, other):
     compute, calls = counted()
     remembered_on_disk(tmp_path, "r", PARTS, compute)
     remembered_on_disk(tmp_path, "r", other, compute)
     assert len(calls) == 2
 
 
-def test_a_file_under_the_name_of_another_is_not_believed(tmp_path):
+def test_renamed_file_is_recomputed(tmp_path):
     compute, calls = counted()
     remembered_on_disk(tmp_path, "r", PARTS, compute)
     (there,) = files(tmp_path)
@@ -74,7 +73,7 @@ def test_a_file_under_the_name_of_another_is_not_believed(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
-def test_a_flipped_byte_is_noticed_and_mended(tmp_path, share):
+def test_file_with_flipped_byte_is_recomputed(tmp_path, share):
     compute, calls = counted()
     remembered_on_disk(tmp_path, "r", PARTS, lambda: {"x": np.full(500, 2.0)})
     (path,) = files(tmp_path)
@@ -86,7 +85,7 @@ def test_a_flipped_byte_is_noticed_and_mended(tmp_path, share):
     assert len(calls) == 1
 
 
-def test_a_truncated_file_is_mended(tmp_path):
+def test_truncated_file_is_recomputed(tmp_path):
     compute, calls = counted()
     remembered_on_disk(tmp_path, "r", PARTS, compute)
     (path,) = files(tmp_path)
@@ -98,7 +97,7 @@ def test_a_truncated_file_is_mended(tmp_path):
 @pytest.mark.parametrize(
     "name", ["fd", "kid", "precision_k3", "density_k3", "nearest_ratio", "cmmd"]
 )
-def test_metrics_are_the_same_from_disk(tmp_path, name):
+def test_metrics_are_equal_from_disk(tmp_path, name):
     metric = METRICS[name]()
     plain, fake = vectors(draws()), vectors(draws(seed=1, shift=0.4))
     expected = metric.compute(real=plain, fake=fake, extractor="identity")
@@ -110,7 +109,7 @@ def test_metrics_are_the_same_from_disk(tmp_path, name):
     assert expected == fresh == loaded
 
 
-def test_what_is_on_disk_is_what_is_used(tmp_path):
+def test_stored_results_are_used(tmp_path):
     real = vectors(draws())
     radii = squared_radii(reopened(real, tmp_path).features["identity"], 3)
     (path,) = files(tmp_path / "kept", "radii")
@@ -122,7 +121,7 @@ def test_what_is_on_disk_is_what_is_used(tmp_path):
     assert path.exists()
 
 
-def test_a_changed_value_another_k_and_other_code_miss(tmp_path, monkeypatch):
+def test_changed_value_k_or_code_misses_the_cache(tmp_path, monkeypatch):
     x = draws()
     first = reopened(vectors(x), tmp_path)
     squared_radii(first.features["identity"], 3)
@@ -138,7 +137,7 @@ def test_a_changed_value_another_k_and_other_code_miss(tmp_path, monkeypatch):
     assert len(files(tmp_path / "kept", "radii")) == 4
 
 
-def test_generated_sets_leave_nothing(tmp_path):
+def test_generated_sets_are_not_cached(tmp_path):
     real, fake = reopened(vectors(draws()), tmp_path), vectors(draws(seed=1))
     x, y = real.features["identity"], fake.features["identity"]
     groups = jackknife_groups(fake.labels)
@@ -148,7 +147,7 @@ def test_generated_sets_leave_nothing(tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
-def test_a_set_with_itself_is_not_two_equal_sets(tmp_path):
+def test_set_with_itself_differs_from_two_equal_sets(tmp_path):
     one, two = reopened(vectors(draws()), tmp_path), reopened(vectors(draws()), tmp_path)
     x, y = one.features["identity"], two.features["identity"]
     groups, kernel = jackknife_groups(one.labels), PolynomialKernel(4)
@@ -157,13 +156,13 @@ def test_a_set_with_itself_is_not_two_equal_sets(tmp_path):
     assert not between.diagonal.any()
 
 
-def test_results_of_arrays_that_may_change_are_refused(tmp_path):
+def test_results_of_writable_arrays_are_refused(tmp_path):
     loose = SampleSet(n=2, labels=np.zeros(2, np.int64), features={"f": np.ones((2, 2), "f4")})
     with pytest.raises(ValueError, match="read-only"):
         keep_in(ResultFiles(tmp_path), loose)
 
 
-def test_an_array_that_is_gone_leaves_no_trace(tmp_path):
+def test_deleted_array_is_forgotten(tmp_path):
     before = len(memo._attached)
     one = reopened(vectors(draws()), tmp_path)
     assert len(memo._attached) == before + 2

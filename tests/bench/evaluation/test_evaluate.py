@@ -68,7 +68,7 @@ def sorted_by_class(x):
     return np.concatenate([x[::2], x[1::2]])
 
 
-def test_values_are_those_of_the_images(folders):
+def test_values_match_the_images(folders):
     report, ran = evaluate("fake", "--reference", "real", *USUAL)
     fake, real = sorted_by_class(pictures(seed=1, shift=10)), pictures(60)
     assert len(report["rows"]) == 3
@@ -87,7 +87,7 @@ def test_values_are_those_of_the_images(folders):
 
 
 @pytest.mark.parametrize("kind", ["zip", "npz"])
-def test_a_folder_a_zip_and_an_npz_are_one(folders, kind, tmp_path):
+def test_folder_zip_and_npz_give_equal_values(folders, kind, tmp_path):
     from_folder, _ = evaluate("fake", "-r", "real", *USUAL)
     if kind == "zip":
         shutil.make_archive("fake_", "zip", "fake")
@@ -103,7 +103,7 @@ def test_a_folder_a_zip_and_an_npz_are_one(folders, kind, tmp_path):
     ]
 
 
-def test_the_reference_is_extracted_once_and_never_stale(folders, tmp_path):
+def test_reference_is_extracted_once_and_never_stale(folders, tmp_path):
     first, _ = evaluate("fake", "-r", "real", *USUAL)
     assert Small.seen == 100
     again, _ = evaluate("fake", "-r", "real", *USUAL)
@@ -119,7 +119,7 @@ def test_the_reference_is_extracted_once_and_never_stale(folders, tmp_path):
     assert Small.seen == 240
 
 
-def test_damaged_caches_are_made_again(folders, tmp_path):
+def test_damaged_caches_are_recomputed(folders, tmp_path):
     first, _ = evaluate("fake", "-r", "real", *USUAL)
     for path in (tmp_path / "results" / "cache").iterdir():
         content = bytearray(path.read_bytes())
@@ -130,7 +130,7 @@ def test_damaged_caches_are_made_again(folders, tmp_path):
     assert Small.seen == 200
 
 
-def test_other_weights_miss(folders, monkeypatch):
+def test_other_weights_miss_the_cache(folders, monkeypatch):
     evaluate("fake", "-r", "real", *USUAL)
 
     class Other(Small):
@@ -224,13 +224,13 @@ def test_grey_samples_become_colour_for_a_colour_reference(folders, tmp_path):
     assert "one side is grey and the other in colour." in report["warnings"]
 
 
-def test_few_samples_are_warned_of(folders):
+def test_few_samples_give_a_warning(folders):
     report, _ = evaluate("fake", "-r", "real", *USUAL, "--max-samples", "8")
     (line,) = report["warnings"]
     assert line.startswith("8 samples do not exceed the 8 dimensions of small")
 
 
-def test_copies_are_warned_of(folders, tmp_path):
+def test_copies_give_a_warning(folders, tmp_path):
     write_folder(tmp_path / "same", [*pictures(1)] * 9)
     write_folder(tmp_path / "some", [*pictures(9), *pictures(9)[:6]])
     report, _ = evaluate("same", "-r", "some", *USUAL)
@@ -238,7 +238,7 @@ def test_copies_are_warned_of(folders, tmp_path):
     assert "6 of the 15 samples of some are copies of others in it." in report["warnings"]
 
 
-def test_a_sample_with_nan_features_is_named(folders, monkeypatch, tmp_path):
+def test_sample_with_nan_features_is_named(folders, monkeypatch, tmp_path):
     evaluate("fake", "-r", "real", *USUAL)
     monkeypatch.setattr(Small, "poison", 23)
     ran = bench("evaluate", "fake", "-r", "real", *USUAL)
@@ -274,7 +274,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "why"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_is_told_before_any_feature(folders, tmp_path, arguments, code, why):
+def test_mistakes_are_reported_before_extraction(folders, tmp_path, arguments, code, why):
     write_folder(tmp_path / "one", pictures(1))
     broken = write_folder(tmp_path / "broken", pictures(3)) / "c0" / "000.png"
     broken.write_bytes(broken.read_bytes()[:60])
@@ -285,7 +285,7 @@ def test_what_cannot_be_is_told_before_any_feature(folders, tmp_path, arguments,
     assert Small.seen == 0
 
 
-def test_missing_weights_come_before_any_reading(folders, tmp_path, monkeypatch):
+def test_missing_weights_are_reported_before_reading(folders, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDANCE_BENCH_WEIGHTS", str(tmp_path / "none"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(evaluating, "read_sides", lambda *_: pytest.fail("images were read"))
@@ -295,7 +295,7 @@ def test_missing_weights_come_before_any_reading(folders, tmp_path, monkeypatch)
         assert part in ran.err
 
 
-def test_a_failing_metric_costs_no_other_value(folders, monkeypatch):
+def test_failing_metric_keeps_other_values(folders, monkeypatch):
     def fail(self, **_):
         raise RuntimeError("broken")
 
@@ -308,7 +308,7 @@ def test_a_failing_metric_costs_no_other_value(folders, monkeypatch):
     assert report["not_measured"][0]["failed"]
 
 
-def test_a_protocol_names_all_it_measures(folders, monkeypatch):
+def test_protocol_sets_extractors_and_metrics(folders, monkeypatch):
     monkeypatch.setitem(EXTRACTORS, "efficientnet-lite0", Small)
     monkeypatch.setattr(makers, "_efficientnet", lambda device: EXTRACTORS["efficientnet-lite0"]())
     monkeypatch.setattr(Small, "name", "efficientnet-lite0")
@@ -349,7 +349,7 @@ def test_values_are_printed_with_their_errors(folders):
         assert f" {shown(found)} " in ran.out
 
 
-def test_what_the_real_images_lack_is_told_before_generated_ones_are_seen(monkeypatch):
+def test_unsuitable_real_images_are_reported_before_generated_ones_are_read(monkeypatch):
     grey = ("digits:train", "-r", "digits", "-x", "small", "--max-samples", "50")
     reason = "chroma_ratio needs real images with colour, and these have none"
     report, ran = evaluate(*grey, "--metric", "contrast_ratio", "--metric", "chroma_ratio")
@@ -388,7 +388,7 @@ def test_offline_computes_and_refuses_every_connection(folders, monkeypatch, com
     assert ran.err.startswith("Error: --offline forbids the connection to 192.0.2.1 ")
 
 
-def test_one_file_of_weights_is_not_for_two_networks(folders):
+def test_one_weights_file_for_two_networks_is_refused(folders):
     Path("w.pth").touch()
     more = ("-x", "inception", "-x", "vgg16", "--weights", "w.pth")
     ran = bench("evaluate", "fake", "-r", "real", *more)

@@ -54,15 +54,15 @@ class Coloured(Dataset):
     ("shape", "expected"),
     [((3, 32, 32), True), ((3, 31, 64), False), ((1, 32, 32), False), ((3, 64, 48), True)],
 )
-def test_only_colour_images_from_32_pixels_are_photographs(shape, expected):
+def test_only_colour_images_from_32_pixels_are_photographic(shape, expected):
     assert is_photographic(Coloured(shape)) is expected
     assert not is_photographic(find_dataset("modes1d"))
 
 
-def test_colour_images_are_judged_by_a_head(tmp_path):
+def test_classifier_of_colour_images_is_a_head(tmp_path):
     said = []
     data = Coloured()
-    head = Makers(tmp_path, tell=said.append).make("classifier", data)
+    head = Makers(tmp_path, say=said.append).make("classifier", data)
     assert isinstance(head, HeadExtractor)
     assert "efficientnet-lite0 features of 24 training images" in said[0]
     x, y = data.reference.samples, data.reference.labels
@@ -110,18 +110,18 @@ def test_networks_run_on_the_device_of_the_sweep(tmp_path, monkeypatch):
     assert given == [{"device": device}]
 
 
-def test_all_weights_are_looked_for_before_anything_is_trained(tmp_path, monkeypatch):
+def test_all_weights_are_checked_before_training(tmp_path, monkeypatch):
     monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     said = []
     for extractors in (("classifier", "vgg16"), ("classifier", "clip")):
         with pytest.raises(UserError, match=f"are not in {tmp_path / 'weights'}"):
-            prepare(Coloured(), tmp_path / "cache", extractors=extractors, tell=said.append)
+            prepare(Coloured(), tmp_path / "cache", extractors=extractors, say=said.append)
     assert said == []
     assert not (tmp_path / "cache").exists()
 
 
-def test_rows_name_the_extractor_that_the_weights_made(tmp_path, monkeypatch):
+def test_rows_name_the_extractor_with_its_weights(tmp_path, monkeypatch):
     monkeypatch.setitem(dinov2.SIZES, "dinov2", (WIDTH, BLOCKS))
     path = tmp_path / "dinov2_vitl14_pretrain.pth"
     torch.save(dino_state(), path)
@@ -139,7 +139,7 @@ def test_rows_name_the_extractor_that_the_weights_made(tmp_path, monkeypatch):
         prepare(Coloured(), tmp_path, metrics=("cmmd",), extractors=("dinov2",), weights=path)
 
 
-def test_a_plan_does_not_wait_for_a_judge_to_be_trained(tmp_path):
+def test_plan_does_not_train_the_classifier(tmp_path):
     data = Coloured()
     with pytest.raises(TakesLong, match="Training the classifier"):
         prepare(data, tmp_path, patient=False)

@@ -77,7 +77,7 @@ def test_errors_and_replicates_reach_the_value():
         1.0,
     ],
 )
-def test_an_error_that_is_not_finite_is_left_out_and_the_value_kept(found):
+def test_non_finite_error_is_dropped_and_the_value_kept(found):
     (value,) = stubbed(found).values
     assert value.value == 1.0
     assert (value.se, value.se_method, value.replicates, value.interval) == (None, "", (), None)
@@ -85,7 +85,7 @@ def test_an_error_that_is_not_finite_is_left_out_and_the_value_kept(found):
 
 
 @pytest.mark.parametrize("bad", [math.nan, Estimate(math.inf, 0.1, "x")])
-def test_a_value_that_is_not_finite_is_a_problem(bad):
+def test_non_finite_value_is_a_problem(bad):
     found = stubbed(bad)
     assert found.values == ()
     (problem,) = found.problems
@@ -98,7 +98,7 @@ def test_too_few_samples_are_a_reason():
     assert found.unmeasured == {"a": "b", "fd_inf identity": "fd_inf needs 20 samples"}
 
 
-def test_a_reference_of_moments_alone_serves_the_distance_alone():
+def test_reference_of_only_moments_suits_only_the_distance():
     moments = dataclasses.replace(vectors(0), features={})
     fitting, reasons = fitting_plan(plan("fd", "fd_corrected", "precision_k3"), moments)
     assert [p.metric.name for p in fitting] == ["fd"]
@@ -124,7 +124,7 @@ def test_grey_images_have_no_colour_to_compare_with():
 @pytest.mark.parametrize(
     "module", ["metrics.frechet", "metrics.accumulate", "metrics.extractors.identity"]
 )
-def test_a_signature_names_the_code_of_metric_pass_and_extractor(monkeypatch, module):
+def test_signature_covers_code_of_metric_accumulator_and_extractor(monkeypatch, module):
     def signature():
         return plan("fd")[0].signature
 
@@ -169,7 +169,7 @@ DESCRIBED = """
         ("return 1.0", "return 2.0", False),
     ],
 )
-def test_a_signature_does_not_name_how_a_metric_is_described(tmp_path, old, new, same):
+def test_signature_ignores_the_description_of_a_metric(tmp_path, old, new, same):
     found = []
     for folder, text in (("a", DESCRIBED), ("b", DESCRIBED.replace(old, new))):
         (tmp_path / folder).mkdir()

@@ -13,7 +13,7 @@ def names(evaluation):
     return [planned.metric.name for planned in evaluation.plan]
 
 
-def test_what_costs_much_is_computed_only_when_asked_for(tmp_path):
+def test_costly_metrics_are_computed_only_on_request(tmp_path):
     data = DATASETS["modes1d"]()
     by_default = names(prepare(data, tmp_path))
     assert {"fd", "fd_corrected", "w1"} <= set(by_default)
@@ -22,7 +22,7 @@ def test_what_costs_much_is_computed_only_when_asked_for(tmp_path):
     assert asked == ["mind", "fd"]
 
 
-def test_a_metric_of_a_plugin_is_a_default_one(tmp_path, monkeypatch):
+def test_plugin_metric_is_computed_by_default(tmp_path, monkeypatch):
     class Mine(METRICS["fd"]):
         name = "mine"
 
@@ -33,10 +33,10 @@ def test_a_metric_of_a_plugin_is_a_default_one(tmp_path, monkeypatch):
     assert "mine" not in names(prepare(data, tmp_path))
 
 
-def test_a_metric_that_was_asked_for_and_does_not_fit_is_told_with_the_reason(tmp_path):
+def test_unsuitable_requested_metric_is_reported_with_the_reason(tmp_path):
     data, told = DATASETS["digits"](), []
     asked = ["chroma_ratio", "w1", "contrast_ratio"]
-    found = prepare(data, tmp_path, metrics=asked, extractors=["identity"], tell=told.append)
+    found = prepare(data, tmp_path, metrics=asked, extractors=["identity"], say=told.append)
     assert names(found) == ["contrast_ratio"]
     assert found.unmeasured == {
         "chroma_ratio": "chroma_ratio needs real images with colour, and these have none",
@@ -49,7 +49,7 @@ def test_a_metric_that_was_asked_for_and_does_not_fit_is_told_with_the_reason(tm
         prepare(data, tmp_path, metrics=["chroma_ratio"], extractors=["identity"])
 
 
-def test_by_default_metrics_of_other_data_go_without_saying(tmp_path):
+def test_default_metrics_for_other_data_are_skipped_silently(tmp_path):
     assert prepare(DATASETS["modes1d"](), tmp_path).unmeasured == {}
 
 
@@ -67,7 +67,7 @@ class Named(Extractor):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_a_protocol_is_planned_as_it_is_written(tmp_path, monkeypatch, protocol):
+def test_protocol_is_planned_as_defined(tmp_path, monkeypatch, protocol):
     monkeypatch.setattr(Makers, "check", lambda self, names: None)
     monkeypatch.setattr(Makers, "make", lambda self, name, data: Named(name))
     evaluation = prepare(DATASETS["digits"](), tmp_path, protocol=protocol.name)
@@ -78,6 +78,6 @@ def test_a_protocol_is_planned_as_it_is_written(tmp_path, monkeypatch, protocol)
     assert len(planned) == len(protocol.measures)
 
 
-def test_a_protocol_of_images_does_not_fit_vectors(tmp_path):
+def test_image_protocol_does_not_fit_vectors(tmp_path):
     with pytest.raises(UserError, match="No metric can be computed against modes1d/reference"):
         prepare(DATASETS["modes1d"](), tmp_path, protocol="offline")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.evaluation.statistics.read import read_statistics
+from bench.evaluation.statistics_files import read_statistics
 from metrics import EXTRACTORS
 from metrics.moments import moments_of
 from tests.bench.evaluation.helpers import Small, pictures, write_folder
@@ -44,7 +44,7 @@ def of_real():
     return Small()(torch.from_numpy(np.concatenate([x[::2], x[1::2]]))).features.numpy()
 
 
-def test_moments_give_what_moments_suffice_for():
+def test_moments_suffice_for_the_distance():
     make("-o", "real.npz")
     full, _ = evaluate("fake", "-r", "real", *USUAL)
     rows, report = evaluate("fake", "-r", "real.npz", *USUAL)
@@ -61,19 +61,19 @@ def test_moments_give_what_moments_suffice_for():
     assert report["warnings"] == []
 
 
-def test_the_root_of_a_file_is_kept():
+def test_results_from_a_statistics_file_are_cached():
     make("-o", "real.npz")
     evaluate("fake", "-r", "real.npz", *USUAL)
     assert len(list(Path("results/cache").glob("root-*.npz"))) == 1
 
 
-def test_the_extractor_is_the_one_that_the_file_names():
+def test_extractor_is_the_one_named_in_the_file():
     make("-o", "real.npz")
     rows, _ = evaluate("fake", "-r", "real.npz", "--metric", "fd")
     assert rows["fd"]["extractor"] == "small"
 
 
-def test_features_give_all_but_pixels():
+def test_features_suffice_for_all_but_pixel_metrics():
     full, _ = evaluate("fake", "-r", "real", *USUAL)
     make("-o", "stats/real.npz", "--format", "clean-fid")
     np.savez("reps.npz", reps=of_real(), hparams=np.array({"a": 1}, dtype=object))
@@ -86,7 +86,7 @@ def test_features_give_all_but_pixels():
         assert bool(report["warnings"]) == (file == "reps.npz")
 
 
-def test_a_file_that_does_not_say_what_made_it_is_used_with_a_warning():
+def test_file_of_unknown_origin_gives_a_warning():
     x = of_real()
     np.savez("edm.npz", mu=x.mean(0), sigma=np.cov(x, rowvar=False))
     full, _ = evaluate("fake", "-r", "real", *USUAL)
@@ -97,7 +97,7 @@ def test_a_file_that_does_not_say_what_made_it_is_used_with_a_warning():
     assert "edm.npz does not say which network and resize made it" in report["warnings"][0]
 
 
-def test_adm_s_file_has_moments_of_all_and_images_of_some():
+def test_adm_file_has_all_moments_and_some_images():
     x, some = of_real(), pictures(30)
     spatial = moments_of(np.random.default_rng(0).normal(size=(40, 5)))
     np.savez(
@@ -115,7 +115,7 @@ def test_adm_s_file_has_moments_of_all_and_images_of_some():
         assert rows[name]["n_real"] == 30
 
 
-def test_edm2_s_file_by_section(monkeypatch):
+def test_edm2_file_is_read_by_section(monkeypatch):
     x = of_real().astype(np.float64)
     part = {"mu": x.mean(0), "sigma": np.cov(x, rowvar=False)}
     content = {"num_images": 60, "fid": part, "fd_dinov2": {"mu": np.zeros(3), "sigma": np.eye(3)}}
@@ -132,7 +132,7 @@ def test_edm2_s_file_by_section(monkeypatch):
     assert "several sections: name one, as in ref.pkl#fd_dinov2 or ref.pkl#fid" in ran.err
 
 
-def test_what_does_not_belong_together_is_refused(monkeypatch):
+def test_mismatched_statistics_are_refused(monkeypatch):
     make("-o", "real.npz")
     np.savez("edm.npz", mu=np.zeros(3), sigma=np.eye(3))
     ran = bench("evaluate", "fake", "-r", "edm.npz", *USUAL)
@@ -153,7 +153,7 @@ def test_what_does_not_belong_together_is_refused(monkeypatch):
     assert ran.code == 1
 
 
-def test_only_features_of_a_file_leaves_nothing_to_compute():
+def test_moments_file_does_not_suffice_for_kid():
     make("-o", "real.npz")
     ran = bench("evaluate", "fake", "-r", "real.npz", "-x", "small", "--metric", "kid")
     assert ran.code == 2
@@ -164,7 +164,7 @@ def test_only_features_of_a_file_leaves_nothing_to_compute():
 
 
 @pytest.mark.parametrize("kind", ["edm", "clean-fid"])
-def test_stats_in_a_folder_get_the_name_that_their_reader_wants(kind):
+def test_stats_in_a_folder_get_the_name_their_reader_expects(kind):
     make("-o", "stats", "--format", kind)
     names = {path.name for path in Path("stats").iterdir()}
     assert (
@@ -192,7 +192,7 @@ def test_stats_for_torch_fidelity(monkeypatch):
     assert Path("stats/real-inception-v3-compat-stat-fid-2048.pt").is_file()
 
 
-def test_stats_show_says_what_is_in_a_file():
+def test_stats_show_prints_the_content_of_a_file():
     make("-o", "real.npz")
     ran = bench("stats", "show", "real.npz")
     assert ran.code == 0, ran.err
@@ -210,19 +210,19 @@ def test_stats_show_says_what_is_in_a_file():
     assert "samples: the file does not say" in ran.out
     ran = bench("stats", "show", "fake")
     assert ran.code == 1
-    assert "no such file" in ran.err
+    assert "There is no statistics file" in ran.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("-o", "a.npz", "--format", "adm"), "only --extractor inception has"),
-        (("-o", "stats", "--format", "torch-fidelity"), "its own Inception features"),
+        (("-o", "a.npz", "--format", "adm"), "use --extractor inception"),
+        (("-o", "stats", "--format", "torch-fidelity"), "only finds Inception features"),
         (("-o", "a.pt"), r"--out of --format edm is a .npz file or a folder"),
         (("-o", "a.npz", "--format", "edn"), "Did you mean 'edm'"),
     ],
 )
-def test_stats_that_cannot_be_made_are_told_first(arguments, why):
+def test_impossible_stats_are_refused_before_extraction(arguments, why):
     Small.seen = 0
     ran = bench("stats", "make", "real", "-x", "small", *arguments)
     assert ran.code == 2

@@ -18,9 +18,8 @@ from bench.evaluation.weights import (
 )
 from bench.system.errors import UserError
 from metrics import EXTRACTORS
-from metrics.extractors.catalogue import ABOUT
+from metrics.extractors.catalogue import CLIP, DINOV2, FILES, INCEPTION, SUMMARIES, VGG16, WEIGHTS
 from metrics.extractors.dinov2 import SIZES
-from metrics.extractors.weights_table import CLIP, DINOV2, FILES, INCEPTION, VGG16, WEIGHTS
 from tests.metrics.weights import random_inception
 
 
@@ -32,12 +31,12 @@ def no_weights(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_the_table_agrees_with_the_library_and_with_itself():
+def test_weights_table_agrees_with_the_libraries():
     assert INCEPTION.url == URL_INCEPTION_V3
     assert MODEL_URLS["clip-vit-l-14-336px"] == CLIP.url
     assert WEIGHTS.keys() <= EXTRACTORS.keys()
-    assert ABOUT.keys() <= EXTRACTORS.keys()
-    assert {name: ABOUT[name].dim for name in SIZES} == {n: w for n, (w, _) in SIZES.items()}
+    assert SUMMARIES.keys() <= EXTRACTORS.keys()
+    assert {name: SUMMARIES[name].dim for name in SIZES} == {n: w for n, (w, _) in SIZES.items()}
     for wanted in FILES:
         assert wanted.url.rpartition("/")[2] == wanted.file
         # torch's own convention: the hash's beginning ends the name.
@@ -63,7 +62,7 @@ def test_missing_weights_are_named_in_one_sentence(no_weights, name):
         find_weights(wanted, no_weights / "mine.pth")
 
 
-def test_where_weights_are_found(no_weights, monkeypatch):
+def test_search_order_of_weights(no_weights, monkeypatch):
     hub = no_weights / "torch" / "hub" / "checkpoints" / INCEPTION.file
     hub.parent.mkdir(parents=True)
     hub.touch()
@@ -86,7 +85,7 @@ def test_another_format_is_found_after_the_published_one(no_weights):
     assert find_weights(CLIP, no_weights).path.name == CLIP.file
 
 
-def test_downloads_only_when_asked(no_weights, monkeypatch):
+def test_weights_are_downloaded_only_on_request(no_weights, monkeypatch):
     asked = []
 
     def fetch(url, target, hash_prefix, progress):
@@ -105,7 +104,7 @@ def test_downloads_only_when_asked(no_weights, monkeypatch):
         assert asked == [(wanted.url, str(path), prefix)]
 
 
-def test_a_published_name_with_another_hash_is_refused(tmp_path):
+def test_published_name_with_another_hash_is_refused(tmp_path):
     path = tmp_path / CLIP.file
     path.write_bytes(b"damaged")
     sha256 = hashlib.sha256(b"damaged").hexdigest()
@@ -115,7 +114,7 @@ def test_a_published_name_with_another_hash_is_refused(tmp_path):
     assert verified(Found(path, published=True), DINOV2["dinov2"]) == path
 
 
-def test_a_file_that_is_found_must_be_the_published_one(tmp_path):
+def test_found_file_must_have_the_published_content(tmp_path):
     path = random_inception(tmp_path)
     begins = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     refused = pytest.raises(UserError, match=f"its SHA-256 begins {begins}, that of .* 6726825d")

@@ -34,7 +34,7 @@ ROW = Row(
 )  # fmt: skip
 
 
-def test_a_file_is_replaced_whole(tmp_path):
+def test_files_are_replaced_atomically(tmp_path):
     path = tmp_path / "deep" / "er" / "file.txt"
     write_text(path, "old")
     write_text(path, "new ä\n")
@@ -46,7 +46,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_failed_write_leaves_only_the_old_file(tmp_path, error):
     path = tmp_path / "file.txt"
     write_text(path, "old")
 
@@ -64,7 +64,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_file_is_not_seen_before_it_is_whole(tmp_path):
+def test_file_is_invisible_until_it_is_complete(tmp_path):
     path = tmp_path / "file.txt"
     with atomic_path(path) as temporary:
         temporary.write_text("half")
@@ -88,7 +88,7 @@ def test_sha256_of_a_file(tmp_path):
         Images(png="aGk=", labels=(1,), class_names=("0", "1")),
     ],
 )
-def test_a_row_comes_back_as_it_was(tmp_path, preview):
+def test_row_survives_writing_and_reading(tmp_path, preview):
     row = ROW.model_copy(update={"preview": preview})
     path = write_row(tmp_path, row)
     assert path == row_path(tmp_path, row.run, row.key)
@@ -102,7 +102,7 @@ def test_equal_rows_are_equal_bytes(tmp_path):
     assert write_row(tmp_path / "b", ROW.model_copy()).read_bytes() == first
 
 
-def test_a_row_from_before_there_were_errors_is_read(tmp_path):
+def test_older_row_without_errors_is_read(tmp_path):
     path = write_row(tmp_path, ROW)
     old = json.loads(path.read_text())
     new = {"se", "se_method", "low", "high", "replicates"}
@@ -113,7 +113,7 @@ def test_a_row_from_before_there_were_errors_is_read(tmp_path):
     assert ROW.values[0].interval is None
 
 
-def test_a_row_is_known_by_its_content_and_not_by_its_layout(tmp_path):
+def test_row_hash_depends_on_content_but_not_layout(tmp_path):
     path = write_row(tmp_path, ROW)
     tree = json.loads(path.read_text())
     path.write_text(json.dumps(dict(reversed(tree.items()))))
@@ -123,12 +123,12 @@ def test_a_row_is_known_by_its_content_and_not_by_its_layout(tmp_path):
         read_row(path)
 
 
-def test_no_rows_where_there_is_no_folder(tmp_path):
+def test_missing_folder_has_no_rows(tmp_path):
     assert read_rows(tmp_path / "cells") == []
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_number_that_is_none_is_refused(bad):
+def test_nan_and_infinity_are_refused(bad):
     with pytest.raises(ValidationError, match="finite number"):
         Value(**{**VALUE.model_dump(), "value": bad})
     for name, given in (("se", bad), ("low", bad), ("high", bad), ("replicates", (0.1, bad))):
@@ -150,7 +150,7 @@ def test_a_number_that_is_none_is_refused(bad):
         (lambda text: "\0\x80", "json"),
     ],
 )
-def test_a_damaged_row_is_one_sentence_that_names_the_file(tmp_path, damage, complaint):
+def test_damaged_row_gives_one_sentence_that_names_the_file(tmp_path, damage, complaint):
     path = write_row(tmp_path, ROW)
     path.write_text(damage(path.read_text()))
     with pytest.raises(UserError) as raised:
@@ -162,7 +162,7 @@ def test_a_damaged_row_is_one_sentence_that_names_the_file(tmp_path, damage, com
     assert "\n" not in message
 
 
-def test_a_killed_writer_is_tidied_up_after_and_a_living_one_is_not(tmp_path):
+def test_leftovers_of_killed_writers_only_are_removed(tmp_path):
     code = (
         "import os, sys, pathlib\nfrom bench.system.files import atomic_path\n"
         "with atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
@@ -187,7 +187,7 @@ def test_a_killed_writer_is_tidied_up_after_and_a_living_one_is_not(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".mine.writing", "alive.txt"]
 
 
-def test_new_folders_are_on_disk_before_what_is_in_them(tmp_path, monkeypatch):
+def test_new_folders_are_synced_before_their_content(tmp_path, monkeypatch):
     synced = []
     real = os.fsync
     monkeypatch.setattr(

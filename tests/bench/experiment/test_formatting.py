@@ -35,5 +35,5 @@ def test_decimals_show_two_digits_of_the_error(se, digits):
         (Estimate(0.5, 0.0), ("0.500", "± 0")),
     ],
 )
-def test_values_stand_with_their_errors(found, shown):
+def test_values_are_formatted_with_their_errors(found, shown):
     assert with_error(found, 3) == shown

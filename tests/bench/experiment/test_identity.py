@@ -15,8 +15,8 @@ from bench.experiment.place import Experiment
 from bench.plugins.load import load_plugins
 from bench.sweep import cells
 from bench.sweep.cells import expand
+from bench.training.card import read_card
 from bench.training.run import open_run
-from bench.training.runs import read_card
 from methods import METHODS
 
 
@@ -26,7 +26,7 @@ def keys(card, experiment, data=None, **changes):
     return [cell.key for cell in expand(found, **options)]
 
 
-def test_a_key_names_all_that_the_samples_depend_on(trained):
+def test_key_depends_on_everything_that_the_samples_depend_on(trained):
     place = Experiment(trained, "default")
     card = read_card(place.runs / "modes1d-edm-s0")
     base = keys(card, place)
@@ -49,7 +49,7 @@ def test_a_key_names_all_that_the_samples_depend_on(trained):
 @pytest.mark.parametrize(
     "module", ["bench.sweep.generate", "bench.data.convert", "methods.samplers"]
 )
-def test_a_key_names_the_code_that_makes_samples(trained, monkeypatch, module):
+def test_key_depends_on_the_code_that_makes_samples(trained, monkeypatch, module):
     def edited(name):
         found = parsed(name)
         return (
@@ -89,7 +89,7 @@ def plugin_hash(folder, text):
     return code_hash(METHODS.pop("mine"))
 
 
-def test_code_is_known_by_what_it_does(tmp_path):
+def test_code_hash_ignores_docstrings_and_layout(tmp_path):
     same = [
         PLUGIN,
         PLUGIN.replace("# one each", ""),
@@ -143,7 +143,7 @@ def test_moving_modules_and_tidying_imports_keeps_the_code_hash(tmp_path, monkey
     assert len({base, *others}) == 4
 
 
-def test_code_includes_what_it_imports(monkeypatch):
+def test_code_hash_includes_imports(monkeypatch):
     hashes = {name: code_hash.__wrapped__(cls) for name, cls in METHODS.items()}
     tree = identity._tree
 
@@ -167,7 +167,7 @@ def test_code_includes_what_it_imports(monkeypatch):
         ("pass", "from {} import SCALES"),  # not loaded before the first sample is drawn
     ],
 )
-def test_code_includes_the_helpers_of_a_plugin_file(tmp_path, monkeypatch, top, inside):
+def test_code_hash_includes_helpers_of_a_plugin_file(tmp_path, monkeypatch, top, inside):
     helper = f"scales_{hashlib.sha256(f'{top}{inside}'.encode()).hexdigest()[:8]}"
     plugin = PLUGIN.replace("register\n", f"register\n{top.format(helper)}\n", 1)
     plugin = plugin.replace("return steps", f"{inside.format(helper)}\n        return steps")
@@ -188,7 +188,7 @@ def test_code_includes_the_helpers_of_a_plugin_file(tmp_path, monkeypatch, top, 
     assert one != hashed(tmp_path / "other", [1.0, 3.0])
 
 
-def test_code_includes_the_module_of_a_constant_whose_class_is_anothers(tmp_path, monkeypatch):
+def test_code_hash_includes_the_module_that_defines_a_constant(tmp_path, monkeypatch):
     package = tmp_path / "constants_of_mine"
     package.mkdir()
     (package / "__init__.py").write_text("from constants_of_mine.table import TABLE\n")

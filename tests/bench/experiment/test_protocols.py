@@ -4,22 +4,22 @@ from bench.evaluation.makers import Makers
 from bench.experiment.protocols import PROTOCOLS, find_protocol, title
 from bench.system.errors import UserError
 from metrics import EXTRACTORS, METRICS
-from metrics.extractors.catalogue import ABOUT
+from metrics.extractors.catalogue import SUMMARIES
 from tests.bench.evaluation.helpers import Small
 from tests.bench.helpers import TINY_IMAGES, bench, rows_of, sets
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_all_that_it_names_is_registered(protocol):
+def test_protocols_name_registered_metrics_and_extractors(protocol):
     assert set(protocol.extractors) <= EXTRACTORS.keys()
     assert set(protocol.metrics) <= METRICS.keys()
     for measure in protocol.measures:
         assert METRICS[measure.metric].uses_extractor
-        assert measure.extractor in ABOUT
+        assert measure.extractor in SUMMARIES
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_metrics_say_what_the_protocol_says(protocol):
+def test_metrics_agree_with_the_protocol_summary(protocol):
     for measure in protocol.measures:
         metric = METRICS[measure.metric]()
         if hasattr(metric, "k"):
@@ -29,7 +29,7 @@ def test_metrics_say_what_the_protocol_says(protocol):
         assert f"{protocol.samples:,} images" in protocol.summary
 
 
-def test_the_field_s_protocols():
+def test_protocols_of_the_field():
     assert set(PROTOCOLS) == {
         "edm-fid50k", "adm", "nvidia-pr50k3", "dgm-eval-dinov2", "cmmd", "offline",
     }  # fmt: skip
@@ -42,7 +42,7 @@ def test_the_field_s_protocols():
     assert PROTOCOLS["dgm-eval-dinov2"].extractors == ("dinov2",)
 
 
-def test_fid_is_a_name_of_50_000_images_on_inception_alone():
+def test_title_is_fid_only_for_50_000_images_on_inception():
     assert title("FD", "fd", "inception", 50_000, "edm-fid50k") == "FID"
     assert title("FD", "fd", "inception-spatial", 50_000, "adm") == "sFID"
     assert title("FD", "fd", "inception", 10_000, "edm-fid50k") == "FD inception @10000"
@@ -52,12 +52,12 @@ def test_fid_is_a_name_of_50_000_images_on_inception_alone():
     assert title("KID", "kid", "", 64) == "KID @64"
 
 
-def test_an_unknown_protocol_is_told_with_the_nearest():
+def test_unknown_protocol_suggests_the_closest_name():
     with pytest.raises(UserError, match=r"Did you mean 'edm-fid50k'"):
         find_protocol("edm-fid")
 
 
-def test_they_are_listed():
+def test_protocols_are_listed():
     ran = bench("list", "protocols")
     assert ran.code == 0, ran.err
     for protocol in PROTOCOLS.values():
@@ -65,7 +65,7 @@ def test_they_are_listed():
         assert protocol.summary[:30] in ran.out
 
 
-def test_a_protocol_decides_what_a_sweep_measures(tmp_path, monkeypatch):
+def test_protocol_sets_the_metrics_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(Makers, "make", lambda *_: Small())
     monkeypatch.setattr(Small, "name", "efficientnet-lite0")
     ran = bench(

@@ -53,7 +53,7 @@ def test_error_sentences(text, sentence):
     assert raised.value.code == 2
 
 
-def test_values_that_are_one_float_are_one_value():
+def test_equal_floats_are_one_value():
     assert parse_range("1,1.00000000000000000001") == (1.0,)
 
 

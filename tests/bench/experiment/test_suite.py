@@ -5,7 +5,7 @@ from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.suite import builtin_suites, read_suite
 from bench.system.errors import UserError
-from bench.training.runs import make_card
+from bench.training.card import make_card
 from bench.training.study import preset_for
 from methods import METHODS, DataSpec
 from metrics import EXTRACTORS, METRICS
@@ -15,7 +15,7 @@ GOOD = '[[study]]\ndataset = "modes1d"\nmethods = ["oracle"]\n'
 
 
 @pytest.mark.parametrize("name", ["cifar10-small", "demo", "modes1d-seeds", "reference"])
-def test_shipped_suites_name_what_exists(name):
+def test_built_in_suites_name_existing_things(name):
     assert name in builtin_suites()
     for study in read_suite(name).study:
         assert study.dataset in (*DATASETS, "cifar10-jpeg")
@@ -42,7 +42,7 @@ def write(folder, text, encoding="utf-8"):
     return path
 
 
-def test_a_file_of_ones_own(tmp_path):
+def test_own_suite_file_is_read(tmp_path):
     text = 'experiment = "mine"\n' + GOOD + 'guidance = "1..3"\nsteps = [5]\n'
     suite = read_suite(str(write(tmp_path, text)))
     (study,) = suite.study
@@ -73,7 +73,7 @@ def test_a_file_of_ones_own(tmp_path):
         ('[[study]]\nmethods = ["edm"]\n', "study.0.dataset: field required"),
     ],
 )
-def test_unusable_files_are_named_with_the_complaint(tmp_path, text, complaint):
+def test_unusable_suite_is_named_with_the_reason(tmp_path, text, complaint):
     path = write(tmp_path, text)
     with pytest.raises(UserError) as raised:
         read_suite(str(path))
@@ -82,7 +82,7 @@ def test_unusable_files_are_named_with_the_complaint(tmp_path, text, complaint):
     assert raised.value.code == 2
 
 
-def test_a_file_that_is_not_utf_8(tmp_path):
+def test_suite_that_is_not_utf_8_is_refused(tmp_path):
     path = write(tmp_path, GOOD + '# "ä"\n', "latin-1")
     ran = bench("train", "--suite", path, "--results", tmp_path / "results")
     assert ran.code == 2
@@ -90,7 +90,7 @@ def test_a_file_that_is_not_utf_8(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["train", "sweep", "report"])
-def test_a_missing_file(tmp_path, command):
+def test_missing_suite_is_reported(tmp_path, command):
     ran = bench(command, "--suite", tmp_path / "none.toml", "--results", tmp_path / "results")
     assert ran.code == 2
     assert ran.err == (
@@ -123,14 +123,14 @@ def test_names_in_a_suite_are_checked(tmp_path, text, message):
         ("sweep", ["--extractor", "identity"], "--extractor"),
     ],
 )
-def test_options_that_the_suite_decides_are_refused(tmp_path, command, options, named):
+def test_options_that_the_suite_sets_are_refused(tmp_path, command, options, named):
     ran = bench(command, "--suite", "demo", *options, "--results", tmp_path / "results")
     assert ran.code == 2
     assert ran.err.startswith(f"Error: --suite sets this itself: drop {named}")
     assert not (tmp_path / "results").exists()
 
 
-def test_a_suite_trains_and_sweeps_into_its_experiment(tmp_path):
+def test_suite_trains_and_sweeps_into_its_experiment(tmp_path):
     text = 'experiment = "mine"\n' + GOOD.replace('"oracle"', '"oracle", "edm"')
     text += 'guidance = "1..2"\nsamples = 10\nsteps = [2]\nseeds = [0, 1]\n'
     text += 'set = { "train.iterations" = 2, "train.batch" = 4, "net.width" = 8 }\n'
@@ -148,11 +148,14 @@ def test_a_suite_trains_and_sweeps_into_its_experiment(tmp_path):
     ]
 
 
-def test_a_protocol_instead_of_metrics_and_extractors(tmp_path):
+def test_suite_takes_a_protocol_instead_of_metrics_and_extractors(tmp_path):
     (study,) = read_suite(str(write(tmp_path, GOOD + 'protocol = "offline"\n'))).study
     assert study.protocol == "offline"
     for more, why in (
-        ('protocol = "adm"\nmetrics = ["fd"]\n', "leave those away"),
+        (
+            'protocol = "adm"\nmetrics = ["fd"]\n',
+            "sets metrics and extractors: drop those",
+        ),
         ('protocol = "offlin"\n', "did you mean 'offline'"),
     ):
         with pytest.raises(UserError, match=why):

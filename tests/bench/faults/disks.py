@@ -1,8 +1,8 @@
 """Disks that refuse: real ones in a mount namespace of a process's own, or injected refusals."""
 
 import errno
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +48,8 @@ class Injected:
         self.folder.mkdir()
 
     def full(self, room: int) -> AbstractContextManager[object]:
-        return failing(self.folder, 1 + 7 * room)
+        # A cell takes seven operations: with room for 3, the third cell fails.
+        return failing(self.folder, 1 + 5 * room)
 
     def read_only(self) -> AbstractContextManager[object]:
         return failing(self.folder, 1, errno.EROFS)
@@ -122,14 +123,10 @@ def forbidden(folder: Path) -> Iterator[None]:
 
 
 def as_if_ended(folder: Path) -> None:
-    """Let the claims of this process be those of one that has ended since."""
+    """Let the leases of this process be those of one that has ended since."""
     files._tidied.clear()  # a process looks once for what others left
-    for claim in folder.rglob(".*claim"):
-        claim.write_text(json.dumps(json.loads(claim.read_text()) | {"started": "1"}))
-    for draft in folder.rglob(".*.draft"):
-        pid, _, *others = draft.name.split("-")
-        draft.write_bytes(b"")
-        draft.rename(draft.with_name("-".join((pid, "1", *others))))
+    for lease in folder.rglob(".*lease*"):
+        lease.write_text(re.sub("start=.*", "start=1", lease.read_text()))
 
 
 @contextmanager

@@ -34,6 +34,6 @@ def results(folder: Path) -> dict[str, object]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Files that no command means to leave: temporary ones and claims."""
+    """Files that no command means to leave: temporary ones and leases."""
     hidden = re.compile(r"(^|/)\.|\.tmp$")
     return [name for name in contents(folder) if hidden.search(name)]

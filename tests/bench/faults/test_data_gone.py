@@ -109,12 +109,12 @@ def test_training_stops_with_its_checkpoint_and_goes_on(
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
-@pytest.mark.parametrize("where", ["execute.floor_split", "run._merged"])
+@pytest.mark.parametrize("where", ["sweep.run.floor_key", "evaluation.prepare.measure"])
 def test_a_sweep_keeps_its_rows_and_goes_on(where, fault, words, images, undisturbed, tmp_path):
     for command in (TRAIN, (*SWEEP, "-n", "6")):
         assert bench(*command, "--results", tmp_path).code == 0
     more = (*SWEEP, "-n", "8")
-    fails(more, tmp_path, f"bench.sweep.{where}", 1, fault, images, words)
+    fails(more, tmp_path, f"bench.{where}", 1, fault, images, words)
     assert results(tmp_path) == undisturbed["few"]
     assert bench(*more, "--results", tmp_path).code == 0
     assert results(tmp_path) == undisturbed["more"]

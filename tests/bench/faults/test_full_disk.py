@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import STATE
-from bench.training.runs import WEIGHTS
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import failing, no_file_larger
 from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
@@ -131,7 +131,7 @@ def test_a_sweep_stops_at_the_first_cell_that_cannot_be_written(number, undistur
 
 
 def test_a_figure_that_cannot_be_written_costs_no_table(undisturbed, tmp_path, monkeypatch):
-    from bench import report
+    from bench.report import build as report
 
     folder = shutil.copytree(undisturbed["sweep"], tmp_path / "results")
     real = report.write_bytes

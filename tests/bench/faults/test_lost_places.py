@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from bench.training.runs import WEIGHTS
+from bench.training.card import WEIGHTS
 from tests.bench.faults.disks import REAL, Mounted, as_if_ended, run_on_real_mounts
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import before_operation

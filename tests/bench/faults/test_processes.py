@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.system.errors import UserError
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import STATE, load_weights
 from bench.training.processes import leader_first, lost_process_explained
-from bench.training.runs import WEIGHTS
 from tests.bench.helpers import TINY, sets
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,7 +66,7 @@ def check_sentences(done, *starts):
     assert "[rank" not in done.stderr, done.stderr
 
 
-FULL = "No space left on device: /disk. Make room there"
+FULL = "No space left on device: /disk. Free some disk space there"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ STOP = """
 import os, signal, sys
 from bench.cli import app as cli
 from bench.training import loop as train
-from bench.training.optim import learning_rate
+from bench.training.step import learning_rate
 
 def rate(settings, step):
     if step == settings.iterations - 1 and os.environ["RANK"] == "1":

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from bench.system.errors import UserError
 from bench.system.failures import explain_failure, explained, system_error
-from bench.system.tensor_files import write_tensors
+from bench.training.checkpoint import write_tensors
 from tests.bench.faults.helpers import check_sentence
 from tests.bench.faults.inject import no_file_larger
 from tests.bench.helpers import TINY, TINY_IMAGES, TOY_METRICS, bench, contents, sets
@@ -105,12 +105,12 @@ def test_a_sweep_in_four_gigabytes_of_address_space(tmp_path):
 
 
 def test_too_little_memory_is_one_sentence(trained, monkeypatch):
-    from bench.sweep import run as sweep_module
+    from bench.sweep import generate as samples_module
 
     def too_large(*_, **__):
         torch.empty(2**60, dtype=torch.uint8)
 
-    monkeypatch.setattr(sweep_module, "generate", too_large)
+    monkeypatch.setattr(samples_module, "generate", too_large)
     ran = bench(
         "sample", "--run", "modes1d-edm-s0", "-n", "4", "--results", trained, "--device", "cpu"
     )
@@ -130,8 +130,8 @@ def test_tensors_that_find_no_room_name_their_file(tmp_path):
     [
         (OSError(28, "No space left", "/a/.g2.json.ab12cd34"), "left: /a/g2.json."),
         (OSError(28, "No space left", "a/.w.st.0a1b2c3d.writing/x"), "left: a/w.st."),
-        (PermissionError(13, "Permission denied", "b"), "denied: b. Get the right"),
-        (SafetensorError("I/O error: No space left on device (os error 28)"), "device. Make"),
+        (PermissionError(13, "Permission denied", "b"), "denied: b. Get write permission"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "device. Free"),
         (MemoryError(), "Out of memory."),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "Out of memory."),
         (ImportError("x.so: failed to map segment: Cannot allocate memory"), "Out of memory."),
@@ -155,6 +155,6 @@ def test_a_refusal_is_found_behind_what_it_led_to():
     assert found.filename == "x.zip"
     with pytest.raises(KeyError), explained("Training"):
         raise KeyError("a mistake of the program stays one")
-    says = pytest.raises(UserError, match=r"^Training: No space left on device: x. Make room")
+    says = pytest.raises(UserError, match=r"^Training: No space left on device: x. Free some")
     with says, explained("Training"):
         raise OSError(28, "No space left on device", "x")

@@ -1,9 +1,9 @@
 import torch
 
-from bench.inversion.choose import balanced, edit_targets
+from bench.inversion.plan import balanced, edit_targets
 
 
-def test_every_class_gives_its_first_images_and_equally_many():
+def test_balanced_takes_the_first_images_of_each_class_equally():
     labels = torch.tensor([0, 0, 0, 1, 2, 1, 2, 0, 1])
     assert balanced(labels, 6).tolist() == [0, 1, 3, 4, 5, 6]
     assert balanced(labels, 3).tolist() == [0, 3, 4]
@@ -12,12 +12,12 @@ def test_every_class_gives_its_first_images_and_equally_many():
     assert balanced(labels, 100).tolist() == list(range(9))
 
 
-def test_a_class_that_runs_out_leaves_its_place_to_others():
+def test_balanced_fills_up_with_other_classes_when_one_runs_out():
     labels = torch.tensor([0, 1, 1, 1, 1])
     assert balanced(labels, 4).tolist() == [0, 1, 2, 3]
 
 
-def test_edits_go_to_every_other_class_of_few_and_to_the_next_of_many():
+def test_edit_targets_are_all_other_classes_or_the_next_of_many():
     labels = torch.tensor([0, 3, 9])
     few = edit_targets(labels, 10)
     assert [sorted(int(t[i]) for t in few) for i in range(3)] == [

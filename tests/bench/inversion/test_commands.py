@@ -9,9 +9,9 @@ from safetensors import safe_open
 from bench.data.convert import one_hot, to_model
 from bench.data.find import find_dataset
 from bench.experiment.place import Experiment
+from bench.training.card import trained_runs
 from bench.training.run import load_nets, open_run
-from bench.training.runs import trained_runs
-from methods import Guidance
+from methods import IGCT, Guidance
 from metrics.reconstruction import mse
 from tests.bench.helpers import bench, contents
 
@@ -62,7 +62,7 @@ def test_invert_writes_latents_reconstructions_and_a_figure(digits, tmp_path):
     assert "NFE 1 + 1 (inversion + reconstruction)" in ran.out
 
 
-def test_a_class_chooses_among_the_images_of_the_data(digits, tmp_path):
+def test_invert_label_selects_images_of_the_reference_split(digits, tmp_path):
     ran = bench(
         "invert", "-m", "igct", "--class", "7", "-n", "3", "--out", tmp_path, "--results", digits
     )
@@ -74,7 +74,7 @@ def test_a_class_chooses_among_the_images_of_the_data(digits, tmp_path):
     assert names == [f"{i:04d}-7" for i in expected]
 
 
-def test_files_are_edited_to_every_class_and_scale(digits, tmp_path):
+def test_edit_writes_every_class_and_scale_of_image_files(digits, tmp_path):
     files = [picture(tmp_path), picture(tmp_path, "b.jpg", mode="RGB")]
     out = tmp_path / "out"
     ran = bench(
@@ -101,7 +101,7 @@ def test_files_are_edited_to_every_class_and_scale(digits, tmp_path):
     assert "together" in ran.out
 
 
-def test_all_is_every_other_class_and_the_data_are_the_default(digits):
+def test_edit_all_means_every_other_class_of_reference_images(digits):
     ran = bench(
         "edit", "--source-class", "3", "--target-class", "all", "-n", "2", "-m", "igct",
         "--results", digits,
@@ -113,7 +113,7 @@ def test_all_is_every_other_class_and_the_data_are_the_default(digits):
     assert targets == {f"{k}-g1.png" for k in range(10) if k != 3}
 
 
-def test_the_same_command_gives_the_same_files(digits, tmp_path):
+def test_invert_and_edit_are_reproducible(digits, tmp_path):
     for out in ("one", "two"):
         ran = bench(
             "edit", "--source-class", "1", "--target-class", "2", "-n", "2", "-m", "edm",
@@ -141,7 +141,7 @@ def test_the_same_command_gives_the_same_files(digits, tmp_path):
          "Run 'digits-igct-s0' cannot be edited with: trained for guidance 1 to 15, not 16."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_asked_for_is_one_sentence(digits, arguments, message):
+def test_invalid_options_give_one_sentence(digits, arguments, message):
     before = contents(digits)
     ran = bench(*arguments, "--results", digits)
     assert ran.code == 2
@@ -150,7 +150,7 @@ def test_what_cannot_be_asked_for_is_one_sentence(digits, arguments, message):
     assert contents(digits) == before
 
 
-def test_files_that_cannot_be_used_are_named(digits, tmp_path):
+def test_unusable_image_files_are_named(digits, tmp_path):
     wide = picture(tmp_path, "wide.png", size=(9, 8))
     text = tmp_path / "text.png"
     text.write_text("no picture")
@@ -178,7 +178,7 @@ def test_files_that_cannot_be_used_are_named(digits, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_transparent_palette_becomes_grey(digits, tmp_path):
+def test_transparent_palette_is_converted_to_grey(digits, tmp_path):
     path = tmp_path / "palette.png"
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 200, 200, 200] + [0] * 762)
@@ -190,23 +190,23 @@ def test_a_transparent_palette_becomes_grey(digits, tmp_path):
     assert (np.asarray(Image.open(out / "0000-palette-source.png")) == 200).all()
 
 
-def test_runs_of_vectors_and_experiments_without_runs(trained, tmp_path):
+def test_invert_refuses_vector_runs_and_experiments_without_runs(trained, tmp_path):
     ran = bench("invert", "-m", "igct", "--results", trained)
     assert ran.code == 2
     assert "Run 'modes1d-igct-s0' is of 'modes1d', which has vectors: only images" in ran.err
     ran = bench("invert", "--results", tmp_path / "none")
     assert ran.code == 1
     assert ran.err == (
-        f"Error: There is no trained run in {tmp_path / 'none' / 'default' / 'runs'}: "
+        f"Error: There is no trained run in {tmp_path / 'none' / 'default' / 'runs'}. Train one: "
         f"bench train --method igct --results {tmp_path / 'none'}.\n"
     )
 
 
-def test_divergence_is_one_sentence(digits, monkeypatch, tmp_path):
+def test_diverged_edit_gives_one_sentence(digits, monkeypatch, tmp_path):
     def infinite(self, nets, latent, labels, guidance):
         return latent / 0.0
 
-    monkeypatch.setattr("methods.igct.IGCT.edit", infinite)
+    monkeypatch.setattr(IGCT, "edit", infinite)
     ran = bench("invert", "-m", "igct", "-n", "2", "--out", tmp_path / "o", "--results", digits)
     assert (ran.code, ran.err) == (1, "Error: igct diverged: 2 of 2 edits are not finite.\n")
     assert not (tmp_path / "o").exists()

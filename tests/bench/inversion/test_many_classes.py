@@ -10,8 +10,7 @@ from PIL import Image
 from bench.data import Dataset, Split
 from bench.experiment.inversion_rows import read_inversions
 from bench.experiment.place import Experiment
-from bench.inversion.choose import balanced
-from bench.inversion.plan import Bench, plan_inversions
+from bench.inversion.plan import Bench, balanced, plan_inversions
 from bench.inversion.sweep import sweep_inversions
 from bench.training.run import Run
 from methods import IGCT
@@ -46,7 +45,7 @@ class Dozen(Dataset):
         return self._split(1)
 
 
-def test_each_image_is_edited_to_the_next_class(tmp_path):
+def test_many_classes_edit_each_image_to_the_next(tmp_path):
     data = Dozen()
     card = tiny_card("igct", "digits").model_copy(update={"dataset": "dozen", "name": "dozen"})
     method = IGCT(IGCT.config_type.model_validate(card.config), data.spec)

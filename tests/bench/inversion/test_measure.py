@@ -19,7 +19,7 @@ from bench.inversion.measure import (
     share,
 )
 from bench.sweep.generate import Diverged
-from bench.training.runs import make_method
+from bench.training.card import make_method
 from methods import EDM, Guidance
 from methods.spec import DataSpec
 from metrics.reconstruction import psnr_limit
@@ -45,7 +45,7 @@ def editor(made, batch=256):
     return Editor(method, method, nets, batch, torch.device("cpu"))
 
 
-def test_batches_change_nothing_and_are_counted(made):
+def test_inversion_does_not_depend_on_batches_and_counts_images(made):
     split = images(7)
     counted = []
     whole = invert_split(editor(made), split)
@@ -59,7 +59,7 @@ def test_batches_change_nothing_and_are_counted(made):
     assert whole.seconds > 0
 
 
-def test_what_is_not_finite_is_told(made):
+def test_non_finite_latents_and_edits_raise_diverged(made):
     method, nets = made
     split = images(4)
     broken = randomised(method)
@@ -119,7 +119,7 @@ def test_one_image_has_no_standard_error_and_no_latent_statistics():
     assert latent_row(back, 80.0) is None
 
 
-def test_latents_are_measured_over_their_level():
+def test_latent_statistics_are_relative_to_sigma_max():
     z = 80 * torch.randn((50, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     row = latent_row(z, 80.0)
     assert row.sigma_max == 80.0
@@ -133,7 +133,7 @@ def test_pairs_count_edits_by_both_classes():
     assert found == [(0, 1, 2, 1), (0, 2, 1, 0), (1, 0, 1, 1)]
 
 
-def test_shares_have_wilsons_interval():
+def test_share_has_wilson_interval():
     z, n, p = 1.959963984540054, 40, 0.9
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
@@ -144,7 +144,7 @@ def test_shares_have_wilsons_interval():
     assert share(10, 10).low == pytest.approx(10 / (10 + z**2), abs=1e-9)
 
 
-def test_lpips_says_why_it_is_not_measured(tmp_path, monkeypatch):
+def test_lpips_has_a_reason_if_not_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDANCE_BENCH_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     net, why = lpips_or_reason((8, 8))
@@ -162,7 +162,7 @@ class Misshapen(EDM):
         return x0[:, :, :4]
 
 
-def test_a_method_that_gives_another_shape_is_told(made):
+def test_inversion_of_another_shape_is_refused(made):
     method = Misshapen(made[0].config, DataSpec("digits", (1, 8, 8), 10))
     one = Editor(method, method, nn.Module(), 8, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"edm gave latents \(3, 1, 4, 8\), not \(3, 1, 8, 8\)"):

@@ -1,15 +1,20 @@
 import base64
 import io
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bench.data.find import find_dataset
-from bench.experiment.inversion_rows import read_inversions
+from bench.experiment.inversion_rows import read_inversion, read_inversions
 from bench.experiment.place import Experiment
 from bench.system import progress
 from bench.system.progress import Bar
+from methods import IGCT
 from tests.bench.helpers import bench, contents
 from tests.bench.inversion.conftest import INVERSION
 
@@ -21,7 +26,7 @@ def rows(results):
     return {(r.method, r.guidance): r for r in read_inversions(place.inversions)}
 
 
-def test_rows_hold_what_was_measured(inverted):
+def test_inversion_rows_hold_all_measurements(inverted):
     found = rows(inverted)
     assert len(found) == 6
     for method, nfe in (("igct", (1, 1, 1)), ("edm", (34, 35, 35))):
@@ -49,14 +54,14 @@ def test_rows_hold_what_was_measured(inverted):
     assert found["edm", 20.0].latents == found["edm", 1.0].latents
 
 
-def test_what_cannot_be_done_is_a_skip_with_its_reason(inverted):
+def test_impossible_inversions_are_skipped_with_a_reason(inverted):
     found = rows(inverted)
     assert {found["ct", g].reason for g in (1.0, 20.0)} == {"ct maps no image to a latent"}
     assert found["igct", 20.0].status == "skip"
     assert found["igct", 20.0].reason == "trained for guidance 1 to 15, not 20"
 
 
-def test_the_preview_shows_sources_and_leaves_the_own_class_empty(inverted):
+def test_preview_shows_sources_and_no_edit_to_the_own_class(inverted):
     grid = rows(inverted)["igct", 1.0].preview
     assert grid.columns == ("source", "latent", "reconstruction", *"0123456789")
     assert grid.rows == tuple("0123456789")
@@ -90,7 +95,7 @@ def test_the_same_command_computes_only_what_is_missing(inverted):
     assert rows(inverted)["igct", 1.0] == again
 
 
-def test_the_batch_of_computing_changes_no_score(inverted):
+def test_inversion_scores_do_not_depend_on_the_batch(inverted):
     first = {s.name: s.value for s in rows(inverted)["igct", 1.0].scores}
     for path in (inverted / "default" / "inversions").glob("digits-igct-s0/*.json"):
         path.unlink()
@@ -101,7 +106,7 @@ def test_the_batch_of_computing_changes_no_score(inverted):
     assert {n: second[n] for n in known} == pytest.approx(known, rel=1e-3)
 
 
-def test_a_failure_is_told_kept_apart_and_tried_again(inverted, monkeypatch):
+def test_failed_inversion_is_stored_and_tried_again(inverted, monkeypatch):
     for path in (inverted / "default" / "inversions").glob("digits-igct-s0/*.json"):
         path.unlink()
 
@@ -109,7 +114,7 @@ def test_a_failure_is_told_kept_apart_and_tried_again(inverted, monkeypatch):
         raise RuntimeError("out of ink")
 
     with monkeypatch.context() as patch:
-        patch.setattr("methods.igct.IGCT.edit", broken)
+        patch.setattr(IGCT, "edit", broken)
         ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 1
     assert "Failed: inversion digits-igct-s0 g=1: RuntimeError: out of ink" in ran.out
@@ -121,7 +126,7 @@ def test_a_failure_is_told_kept_apart_and_tried_again(inverted, monkeypatch):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_another_process_made_meanwhile_is_kept(inverted, monkeypatch, fails):
+def test_rows_of_another_process_are_kept(inverted, monkeypatch, fails):
     folder = inverted / "default" / "inversions"
     whole = contents(folder)
     paths = sorted(folder.glob("digits-igct-s0/*.json"))
@@ -141,7 +146,7 @@ def test_what_another_process_made_meanwhile_is_kept(inverted, monkeypatch, fail
         return Bar(*arguments)
 
     if fails:
-        monkeypatch.setattr("methods.igct.IGCT.edit", edit)
+        monkeypatch.setattr(IGCT, "edit", edit)
     else:
         monkeypatch.setattr(progress, "Bar", begin)
     ran = bench(*SWEEP, "--results", inverted)
@@ -150,14 +155,49 @@ def test_what_another_process_made_meanwhile_is_kept(inverted, monkeypatch, fail
     assert contents(folder) == whole
 
 
-def test_divergence_is_a_result(inverted, monkeypatch):
+def test_two_processes_share_the_inversions(digits):
+    command = [sys.executable, "-m", "bench.cli", *SWEEP, "--results", str(digits)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    counts = [re.search(r"(\d+) inversions computed, (\d+) kept", out) for out, _ in outs]
+    assert sum(int(count[1]) for count in counts) == 3
+    assert [int(count[1]) + int(count[2]) for count in counts] == [3, 3]
+    assert sorted(row.status for row in rows(digits).values()) == ["ok"] * 3 + ["skip"] * 3
+    assert not [path for path in (digits / "default").rglob("*") if path.name.startswith(".")]
+
+
+def test_inversions_halve_batches_that_do_not_fit_into_memory(inverted, monkeypatch):
+    first = {s.name: s.value for s in rows(inverted)["igct", 1.0].scores if s.value is not None}
+    for path in (inverted / "default" / "inversions").glob("digits-igct-s0/*.json"):
+        path.unlink()
+    real = IGCT.edit
+
+    def little_memory(self, nets, latents, *more):
+        if len(latents) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, nets, latents, *more)
+
+    monkeypatch.setattr(IGCT, "edit", little_memory)
+    ran = bench(*SWEEP, "--batch", "12", "--results", inverted)
+    assert ran.code == 0, ran.err
+    assert "inversion digits-igct-s0 g=1: out of memory; continuing with batches of 3" in ran.out
+    second = {s.name: s.value for s in rows(inverted)["igct", 1.0].scores}
+    # Rounding may move single values of uint8 images by one level.
+    assert {name: second[name] for name in first} == pytest.approx(first, rel=1e-3)
+
+
+def test_diverged_inversion_is_a_result(inverted, monkeypatch):
     for path in (inverted / "default" / "inversions").glob("digits-igct-s0/*.json"):
         path.unlink()
 
     def infinite(self, nets, x0, labels):
         return x0 / 0.0
 
-    monkeypatch.setattr("methods.igct.IGCT.invert", infinite)
+    monkeypatch.setattr(IGCT, "invert", infinite)
     ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 0, ran.err
     assert "1 inversions computed (1 diverged)" in ran.out
@@ -166,24 +206,25 @@ def test_divergence_is_a_result(inverted, monkeypatch):
     assert "0 inversions computed, 3 kept" in bench(*SWEEP, "--results", inverted).out
 
 
-def test_interruption_leaves_whole_rows(inverted, monkeypatch):
+def test_interrupted_inversions_leave_whole_rows(inverted, monkeypatch):
     folder = inverted / "default" / "inversions"
     for path in folder.glob("digits-igct-s0/*.json"):
-        path.unlink()
+        if read_inversion(path).status == "ok":
+            path.unlink()
     before = contents(folder)
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("methods.igct.IGCT.edit", interrupt)
+        patch.setattr(IGCT, "edit", interrupt)
         ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 130
     assert contents(folder) == before
     assert "1 inversions computed, 2 kept" in bench(*SWEEP, "--results", inverted).out
 
 
-def test_a_dry_run_says_what_is_missing_and_writes_nothing(digits):
+def test_inversion_dry_run_counts_missing_rows_and_writes_nothing(digits):
     before = contents(digits)
     ran = bench(*SWEEP, "--dry-run", "--results", digits)
     assert ran.code == 0, ran.err
@@ -203,7 +244,7 @@ def test_vectors_are_not_inverted(trained):
     assert not (trained / "default" / "inversions").exists()
 
 
-def test_a_damaged_row_is_named(inverted):
+def test_damaged_inversion_row_is_named(inverted):
     path = next((inverted / "default" / "inversions").glob("digits-edm-s0/*.json"))
     path.write_text(path.read_text()[:80])
     for command in (SWEEP, ("report",)):
@@ -212,7 +253,7 @@ def test_a_damaged_row_is_named(inverted):
         assert ran.err.startswith(f"Error: {path} is not a row of results (")
 
 
-def test_the_report_has_the_section(inverted):
+def test_report_has_a_section_of_inversions(inverted):
     ran = bench("report", "--results", inverted)
     assert ran.code == 0, ran.err
     report = inverted / "default" / "report"

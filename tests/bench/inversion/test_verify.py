@@ -2,8 +2,8 @@
 
 import json
 
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
-from bench.training.runs import WEIGHTS
 from tests.bench.helpers import bench
 
 
@@ -40,12 +40,12 @@ CHANGES = [
 ]
 
 
-def test_untouched_rows_are_equal_and_a_changed_number_of_any_kind_differs(inverted):
+def test_verify_finds_any_changed_number_of_an_inversion(inverted):
     ran = verify(inverted)
     assert ran.code == 0, ran.err
     rows = [*inverted.glob("default/cells/*/*.json"), *inverted.glob("default/inversions/*/*.json")]
     able = sum(json.loads(path.read_text())["status"] == "ok" for path in rows)
-    assert f"Of {len(rows)} rows {able} were looked at: {able} equal to the last bit" in ran.out
+    assert f"Checked {able} of {len(rows)} rows: {able} equal bit for bit" in ran.out
     path, row = row_at(inverted, "igct")
     others = [p for p in rows if p != path]
     for other in others:
@@ -62,7 +62,7 @@ def test_untouched_rows_are_equal_and_a_changed_number_of_any_kind_differs(inver
     assert "mse is None and gives" in verify(inverted).out
 
 
-def test_a_row_of_other_weights_or_scale_is_stale(inverted):
+def test_verify_reports_stale_inversions(inverted):
     path, row = row_at(inverted, "igct")
     path.write_text(json.dumps(row | {"guidance": 2.0}))
     other, _ = row_at(inverted, "edm")
@@ -77,7 +77,7 @@ def test_a_row_of_other_weights_or_scale_is_stale(inverted):
     assert f"{other}: stale, the weights of '{other.parent.name}' have changed since" in text
 
 
-def test_a_changed_row_is_found_by_its_hash(inverted):
+def test_verify_finds_a_changed_inversion_by_its_hash(inverted):
     path, row = row_at(inverted, "igct")
     text = path.read_text()
     path.write_text(text.replace(f'"exact": {row["exact"]}', f'"exact": {row["exact"] + 1}'))
@@ -86,9 +86,9 @@ def test_a_changed_row_is_found_by_its_hash(inverted):
     assert f"{path}: differs, it was changed since it was written" in ran.out.replace("\n", "")
 
 
-def test_a_row_under_another_name_is_found(inverted):
+def test_verify_finds_an_inversion_under_another_name(inverted):
     path, _ = row_at(inverted, "igct")
     path.rename(path.with_name("0" * 24 + ".json"))
     ran = verify(inverted, "--seed", "1")
     assert ran.code == 1
-    assert "its name is that of another cell; its own is" in ran.out
+    assert "its name is that of another cell; it should be" in ran.out

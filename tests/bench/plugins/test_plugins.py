@@ -86,7 +86,7 @@ def write(folder, text, name="mine.py"):
     return path
 
 
-def test_a_file_adds_a_method_a_metric_and_a_data_set(tmp_path):
+def test_file_adds_method_metric_and_data_set(tmp_path):
     file = write(tmp_path, "\n".join(map(textwrap.dedent, (METHOD, METRIC, DATASET))))
     results = ("--results", tmp_path / "r", "--plugin", file)
     ran = bench("train", "-m", "twin", "-d", "strip", *sets(*TINY), *results)
@@ -123,10 +123,10 @@ def test_a_file_adds_a_method_a_metric_and_a_data_set(tmp_path):
         ("def broken(:", "SyntaxError: "),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         (METHOD + "\n    raise RuntimeError('late')", "RuntimeError: late"),
-        (METHOD.replace("twin", "edm"), "ValueError: a method named 'edm' is registered by "),
-        (METRIC.replace('"count"', '"fd"'), "ValueError: a metric named 'fd' is registered by "),
+        (METHOD.replace("twin", "edm"), "ValueError: a method named 'edm' is already "),
+        (METRIC.replace('"count"', '"fd"'), "ValueError: a metric named 'fd' is already "),
         (DATASET.replace('"strip"', '"digits"'), "ValueError: a data set named 'digits' is "),
-        (RULE.replace('"half"', '"cfg"'), "ValueError: a rule named 'cfg' is registered by "),
+        (RULE.replace('"half"', '"cfg"'), "ValueError: a rule named 'cfg' is already "),
         (RULE.replace('"half"', '"a+b"'), "ValueError: a rule name may contain letters"),
         (RULE.replace('"half"', '"../half"'), "ValueError: a rule name may contain letters"),
         (RULE.replace('summary = "part', 'other = "part'), "TypeError: rule Half lacks summary"),
@@ -136,7 +136,7 @@ def test_a_file_adds_a_method_a_metric_and_a_data_set(tmp_path):
          "TypeError: method Twin lacks guidance, config_type, build, loss, nfe, sample"),
     ],
 )  # fmt: skip
-def test_a_plugin_that_fails_is_named_and_everything_else_works(tmp_path, text, error):
+def test_failing_plugin_is_named_and_the_rest_works(tmp_path, text, error):
     file = write(tmp_path, text)
     good = write(tmp_path, METRIC, "good.py")
     ran = bench("list", "methods", "--plugin", file, "--plugin", good)
@@ -152,7 +152,7 @@ def test_a_plugin_that_fails_is_named_and_everything_else_works(tmp_path, text, 
     assert f"(file {good})" in metrics
 
 
-def test_a_file_adds_a_rule(tmp_path):
+def test_file_adds_a_rule(tmp_path):
     file = write(tmp_path, RULE)
     where = ("--results", tmp_path / "r", "--plugin", file)
     ran = bench("sweep", "-m", "oracle", "-d", "modes1d", "-g", "1,3", "-n", "40", "--metric", "w1",
@@ -171,7 +171,7 @@ def test_a_file_adds_a_rule(tmp_path):
     assert lines["cfg"].endswith("(built-in)")
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_plugin_file_is_reported(tmp_path):
     ran = bench("list", "methods", "--plugin", tmp_path / "none.py", "--plugin", tmp_path)
     assert ran.code == 0
     first, second = ran.err.splitlines()
@@ -179,7 +179,7 @@ def test_a_file_that_is_not_there(tmp_path):
     assert f"Plugin file {tmp_path} was left out: ImportError: a plugin file is a Python" in second
 
 
-def test_loading_twice_is_loading_once(tmp_path):
+def test_loading_twice_equals_loading_once(tmp_path):
     file = write(tmp_path, METHOD)
     assert load_plugins([file, file]) == []
     assert load_plugins([file]) == []
@@ -227,7 +227,7 @@ def test_entry_points_of_all_groups(package):
         assert line.rstrip().endswith("(package plug)")
 
 
-def test_every_registered_thing_has_an_origin():
+def test_every_registered_entry_has_an_origin():
     for kind, entry in plugins._KINDS.items():
         assert {name for k, name in plugins.ORIGINS if k == kind} == set(entry.table)
         assert {plugins.ORIGINS[kind, name] for name in entry.table} == {"built-in"}

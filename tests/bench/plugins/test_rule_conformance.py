@@ -116,18 +116,18 @@ class _SearchesInVain(Interval):
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
-        (_DrawsGlobally, RuleConformance.test_it_draws_from_its_generators_alone),
-        (_EvaluatesTwice, RuleConformance.test_evaluations_are_those_announced),
+        (_DrawsGlobally, RuleConformance.test_sampling_draws_only_from_its_generators),
+        (_EvaluatesTwice, RuleConformance.test_evaluations_match_the_announced_ones),
         (_IsNeverNeutral, RuleConformance.test_neutral_knobs_are_plain_guidance),
-        (_LooksAtTheBatch, RuleConformance.test_a_sample_depends_on_its_index_alone),
-        (_Remembers, RuleConformance.test_it_draws_from_its_generators_alone),
-        (_IgnoresTheScale, RuleConformance.test_the_scale_reaches_the_samples),
-        (_IgnoresTheScale, RuleConformance.test_it_composes_with_an_interval),
+        (_LooksAtTheBatch, RuleConformance.test_sample_depends_only_on_its_index),
+        (_Remembers, RuleConformance.test_sampling_draws_only_from_its_generators),
+        (_IgnoresTheScale, RuleConformance.test_scale_changes_the_samples),
+        (_IgnoresTheScale, RuleConformance.test_rule_composes_with_an_interval),
         (_TakesAnyKnob, RuleConformance.test_knobs_survive_json_and_are_recorded),
-        (_SearchesInVain, RuleConformance.test_the_tuner_can_try_what_search_offers),
+        (_SearchesInVain, RuleConformance.test_search_offers_valid_knobs),
     ],
 )
-def test_the_battery_finds_what_it_looks_for(broken, test):
+def test_battery_finds_broken_rules(broken, test):
     battery = RuleConformance()
     battery.rule = broken
     with pytest.raises((AssertionError, ValidationError)):

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from bench.experiment.rows import Row
-from bench.report.figures.comparison_figures import plan_comparison
 from bench.report.figures.curves import metric_curve
-from bench.report.figures.style import look, method_styles
+from bench.report.figures.figures import plan_comparison
+from bench.report.figures.style import look
 from bench.report.numbers.comparison import cost_columns
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.hypervolume import precision_pairs
 from bench.report.numbers.pairs import headline_differences
+from bench.report.numbers.pareto import precision_pairs
 from bench.report.pages.measures import measure_table
 from metrics import METRICS
 from metrics.about import About
@@ -50,11 +50,10 @@ def column_of(data, metric):
 
 def scale_of(data, metric):
     with look():
-        styles = method_styles(data.methods)
-        return metric_curve(data, column_of(data, metric), (), styles).axes[0].get_yscale()
+        return metric_curve(data, column_of(data, metric)).axes[0].get_yscale()
 
 
-def test_a_plugins_metric_is_ordered_compared_and_drawn_as_it_says():
+def test_metric_of_a_plugin_is_ordered_compared_and_drawn_by_its_facts():
     assert "novel" not in METRICS
     data = prepare(rows())
     assert [c.metric for c in data.columns] == ["novel", "fd", "true", "broad"]
@@ -67,7 +66,7 @@ def test_a_plugins_metric_is_ordered_compared_and_drawn_as_it_says():
     assert plans == ["digits-front-true-broad", "digits-front-novel-cost"]
 
 
-def test_a_plugins_metric_is_described_as_it_says():
+def test_metric_of_a_plugin_is_described_by_its_facts():
     data = prepare([r for r in rows() if r.seed == 0])
     notes = [text for _, text in measure_table(data, column_of(data, "novel")).notes]
     said = (
@@ -78,7 +77,7 @@ def test_a_plugins_metric_is_described_as_it_says():
     assert any(line.label.endswith("min of 3 seeds") for line in several.lines)
 
 
-def test_without_facts_a_metric_that_nobody_knows_comes_last_and_is_drawn_by_its_values():
+def test_unknown_metric_without_facts_comes_last():
     data = prepare(rows(novel=None, true=None))
     assert [c.metric for c in data.columns] == ["fd", "broad", "novel", "true"]
     assert column_of(data, "novel").about == About()
@@ -87,7 +86,7 @@ def test_without_facts_a_metric_that_nobody_knows_comes_last_and_is_drawn_by_its
     assert scale_of(data, "novel") == "linear"
 
 
-def test_the_newest_row_that_states_facts_decides():
+def test_newest_row_that_states_facts_decides():
     def dated(method, g, day, about):
         created = f"2025-01-0{day}T00:00:00"
         return row("digits", method, g, value("novel", 1.0, about=about), created=created)
@@ -104,7 +103,7 @@ def test_the_newest_row_that_states_facts_decides():
 @pytest.mark.parametrize(
     "metric", ["fd", "precision_k3", "w1", "saturation", "precision_k5_strict"]
 )
-def test_rows_from_before_metrics_stated_facts_are_shown_by_those_of_today(metric):
+def test_old_rows_without_facts_use_the_registered_facts(metric):
     old = json.loads(row("digits", "edm", 1.0, value(metric, 0.5)).model_dump_json())
     for some in old["values"]:
         del some["about"]
@@ -115,7 +114,7 @@ def test_rows_from_before_metrics_stated_facts_are_shown_by_those_of_today(metri
 @pytest.mark.parametrize(
     ("metric", "against"), [("precision", "recall"), ("precision_k7", "recall_k7")]
 )
-def test_old_precision_by_any_number_of_neighbours_is_set_against_recall_by_it(metric, against):
+def test_old_precision_is_paired_with_recall_of_the_same_k(metric, against):
     data = prepare([row("digits", "edm", 1.0, value(metric, 0.5), value(against, 0.5))])
     ((precision, recall),) = [(p.metric, r.metric) for p, r in precision_pairs(data, "digits")] or [
         ("", "")

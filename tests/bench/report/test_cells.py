@@ -19,7 +19,7 @@ def cell(*numbers, **changes):
     return Cell(tuple(found))
 
 
-def test_a_single_value_has_its_own_error():
+def test_single_value_has_its_own_error():
     found = cell((0, 0, 3.0), se=0.5, se_method="jackknife")
     assert (found.mean, found.estimate.se, found.estimate.se_method) == (3.0, 0.5, "jackknife")
     assert found.band == pytest.approx((3.0 - 1.96 * 0.5, 3.0 + 1.96 * 0.5), abs=1e-4)
@@ -46,7 +46,7 @@ def test_training_runs_are_blocks_whose_sampling_seeds_are_averaged():
     assert found.band == pytest.approx((1.1, 3.1))
 
 
-def test_the_minimum_is_over_the_first_seeds_of_one_checkpoint():
+def test_minimum_is_over_the_first_seeds_of_one_checkpoint():
     found = cell((0, 0, 5.0), (0, 1, 4.0), (0, 2, 6.0), (0, 3, 1.0))
     assert found.seeds == 4
     assert found.minimum(3) == 4.0
@@ -77,7 +77,7 @@ def test_pairs_are_over_common_seeds_with_replicates_averaged():
     assert pair(cell((0, 0, 1.0)), cell((0, 0, 2.0))) is None
 
 
-def test_the_interval_of_shares_over_seeds_stays_within_what_a_share_can_be():
+def test_interval_of_shares_over_seeds_is_within_0_and_1():
     numbers = [(0, 0, 0.05), (0, 1, 0.5), (0, 2, 0.98)]
     free = cell(*numbers, se=0.01, se_method="jackknife, 20 groups").band
     assert free[0] < 0

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.report.document import Document
 from bench.report.numbers.comparison import FILES, compare, comparison_frames, cost_columns
 from bench.report.numbers.frame import prepare
@@ -53,7 +53,7 @@ def test_names_of_rules_are_escaped_everywhere(report):
     assert all(re.fullmatch(r"[\w.-]+", path.name) for path in report.figures)
 
 
-def test_the_paragraph_opens_the_data_set_on_the_page_and_in_the_tables(report):
+def test_paragraph_opens_the_data_set_on_the_page_and_in_the_tables(report):
     (paragraph,) = re.findall(r'<p class="verdict">(.*?)</p>', report.page.read_text("utf-8"))
     assert paragraph.startswith("FD classifier @300, every line at its best scale")
     lines = report.markdown.read_text(encoding="utf-8").split("\n\n")
@@ -130,14 +130,14 @@ def test_hashes_are_written_once_per_row(report):
     assert set(edm.provenance_torch) == {"2.6.0"}
 
 
-def test_the_same_rows_give_the_same_files():
+def test_same_rows_give_the_same_files():
     one, two = (comparison_frames(compare(prepare(r))) for r in (rows(), rows()[::-1]))
     assert set(one) == set(FILES)
     for name in FILES:
         pd.testing.assert_frame_equal(one[name], two[name])
 
 
-def test_a_single_line_has_no_comparison(tmp_path):
+def test_single_line_has_no_comparison(tmp_path):
     found = [row("digits", "edm", g, value("fd", 2.0 + g)) for g in (1.0, 2.0)]
     report = write_report(found, tmp_path, published=None)
     assert not set(FILES) & {p.name for p in tmp_path.iterdir()}
@@ -145,7 +145,7 @@ def test_a_single_line_has_no_comparison(tmp_path):
     assert {p.stem for p in report.figures} == {"digits-fd-classifier"}
 
 
-def test_where_the_density_is_known_the_distance_to_it_comes_first():
+def test_distance_to_a_known_density_comes_first():
     found = [
         row("modes1d", method, g, value("fd", g), value("w1", g), value("precision", 0.5))
         for method in ("oracle", "edm")

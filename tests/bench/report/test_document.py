@@ -40,7 +40,7 @@ def document(*blocks):
     return Document("Title & more", ("a < b",), blocks)
 
 
-def test_a_table_in_three_forms():
+def test_table_in_three_forms():
     found = document(TABLE)
     text = markdown(found)
     assert text.startswith("# Title &amp; more\n\na &lt; b\n\n### A &amp; b\n\n| method | x ↓ |")
@@ -72,7 +72,7 @@ def test_wide_tables_are_split_for_tex_without_losing_columns():
     assert all(text.count(f"& {i}.0 ") == 1 for i in range(1, 12))
 
 
-def test_the_width_of_a_tex_table_counts_errors():
+def test_width_of_a_tex_table_counts_errors():
     def parts(error):
         line = Line("m", (Text("1.0", error=error),) * 12)
         return tex(document(Table("t", ("c",) * 12, (line,)))).count(r"\begin{table}")
@@ -104,7 +104,7 @@ def test_every_block_of_the_page_is_escaped():
     assert f"<code>{'f' * 64}</code>" in page
 
 
-def test_blocks_are_shown_in_their_forms_alone():
+def test_blocks_appear_only_in_their_forms():
     blocks = [Heading(form.name, forms=form) for form in Form]
     found = document(*blocks, Paragraph(("see ", link("a.csv")), Form.MARKDOWN), Problems())
     shown = {"PAGE": html(found, {}), "MARKDOWN": markdown(found), "TEX": tex(found)}

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.report.numbers.entries import Entry, contrast, first, holm, two_sided
+from bench.report.numbers.entries import Entry, average, contrast, first, holm, two_sided
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.hypervolume import hypervolume, hypervolumes, precision_pairs
-from bench.report.numbers.operating import average
+from bench.report.numbers.pareto import hypervolume, hypervolumes, precision_pairs
 from metrics.base import Estimate
 from metrics.errors import paired_difference
 from tests.bench.report.factory import row, value
 from tests.bench.report.rules_factory import sweep
 
 
-def test_hypervolume_is_what_counting_a_grid_gives():
+def test_hypervolume_equals_count_on_a_grid():
     rng = np.random.default_rng(3)
     at = (np.arange(400) + 0.5) / 400
     for count in (1, 2, 13):
@@ -82,7 +81,7 @@ def entry(name, numbers, own=0.5, of=first, replicates=True, seeds=(0,), se=1.0,
     return Entry(series, (cells,), of)
 
 
-def test_a_contrast_of_single_values_is_the_paired_difference():
+def test_contrast_of_single_values_is_the_paired_difference():
     a, b = entry("edm", [5.0]), entry("igct", [4.0])
     found = contrast(a, b)
     sides = [e.sides[0][0].found[0][1] for e in (a, b)]
@@ -92,7 +91,7 @@ def test_a_contrast_of_single_values_is_the_paired_difference():
     assert found.p == pytest.approx(2 * stats.t.sf(abs(known.value / known.se), 19))
 
 
-def test_the_error_of_a_mean_is_the_jackknife_of_means():
+def test_error_of_a_mean_is_the_jackknife_of_means():
     found = entry("edm", [1.0, 2.0, 6.0], of=average)
     replicates = np.array([c.found[0][1].replicates for c in found.sides[0]]).mean(axis=0)
     assert found.estimate.value == pytest.approx(3.0)

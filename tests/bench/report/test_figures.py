@@ -21,7 +21,7 @@ from tests.bench.report.factory import SCALES, demo, digits, images, points, row
 def draw_curve(rows, metric, published=()):
     data = prepare(rows)
     (column,) = [c for c in data.columns if c.metric == metric]
-    return metric_curve(data, column, published, method_styles(data.methods))
+    return metric_curve(data, column, published)
 
 
 def lines(axes):
@@ -82,7 +82,7 @@ def test_zero_and_one_are_plotted():
         ([], "linear"),
     ],
 )
-def test_the_scale_follows_the_span(values, scale):
+def test_scale_follows_the_span(values, scale):
     assert value_scale(values)[0] == scale
 
 
@@ -94,7 +94,7 @@ def test_several_seeds_are_a_mean_with_a_band():
     assert (min(at_two), max(at_two)) == (pytest.approx(0.16), pytest.approx(0.31))
 
 
-def test_the_interval_of_a_single_run_is_a_band_and_alone_a_bar():
+def test_interval_of_a_single_run_is_a_band_or_bar():
     def at(g, **errors):
         return row("digits", "edm", g, value("fd", 10.0, **errors))
 
@@ -108,7 +108,7 @@ def test_the_interval_of_a_single_run_is_a_band_and_alone_a_bar():
     assert bar.get_segments()[0].tolist() == [[7.0, 7.0], [7.0, 12.0]]
 
 
-def test_an_interval_below_zero_stays_on_a_logarithmic_axis():
+def test_interval_below_zero_stays_on_a_logarithmic_axis():
     rows = [row("digits", "edm", g, value("fd", 4.0**g, se=30.0)) for g in (1.0, 2.0, 4.0)]
     axes = draw_curve(rows, "fd").axes[0]
     assert axes.get_yscale() == "log"
@@ -130,7 +130,7 @@ def test_zero_and_one_are_plotted_with_their_intervals():
     assert {y for path in band.get_paths() for _, y in path.vertices} == {0.0, 0.1, 0.9, 1.0}
     data = prepare(rows)
     precision, recall = data.columns
-    axes = precision_recall(data, precision, recall, (), method_styles(data.methods)).axes[0]
+    axes = precision_recall(data, precision, recall).axes[0]
     assert lines(axes)["edm, 18 steps"] == ([0.0, 1.0], [1.0, 0.0])
     bars = [segment.tolist() for some in axes.collections for segment in some.get_segments()]
     assert np.allclose(bars[0], [[0.0, 1.0], [0.1, 1.0]])
@@ -160,7 +160,7 @@ def test_published_curves_are_drawn_where_they_are_comparable(table):
     assert "cfg (published)" not in lines(draw_curve(digits(), "fd", numbers).axes[0])
 
 
-def test_a_table_that_is_not_of_published_numbers_is_refused(tmp_path):
+def test_table_without_published_numbers_is_refused(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_text("metric,value\nfid,3\n")
     with pytest.raises(UserError, match="fields source, dataset"):
@@ -172,9 +172,7 @@ def test_a_table_that_is_not_of_published_numbers_is_refused(tmp_path):
 def test_precision_against_recall_marks_the_ends():
     data = prepare(digits())
     by_name = {c.metric: c for c in data.columns}
-    figure = precision_recall(
-        data, by_name["precision"], by_name["recall"], (), method_styles(data.methods)
-    )
+    figure = precision_recall(data, by_name["precision"], by_name["recall"])
     axes = figure.axes[0]
     drawn = lines(axes)
     assert drawn["edm, 18 steps"][0][0] == 0.93
@@ -184,7 +182,7 @@ def test_precision_against_recall_marks_the_ends():
     assert written == ["g = 1", "g = 1", "g = 1", "g = 13", "g = 13"]
 
 
-def test_densities_have_a_row_a_method_and_say_why_a_panel_is_empty():
+def test_densities_have_a_row_per_method_and_reasons_for_empty_panels():
     figure = densities(prepare(toy()), "modes1d")
     grid = list(figure.axes)
     assert len(grid) == 4 * 5
@@ -277,7 +275,7 @@ def test_drawing_leaves_no_global_state():
     assert plt.get_fignums() == []
 
 
-def test_what_lies_beyond_a_density_panel_is_said_and_flattens_nothing():
+def test_samples_beyond_a_density_panel_are_counted_and_flatten_nothing():
     rows = toy()
     first = next(r for r in rows if isinstance(r.preview, Density))
     counts = [list(c) for c in first.preview.counts]

@@ -8,12 +8,12 @@ from bench.report.figures.figures import plan_figures
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.ranking import make_ranking
 from bench.report.numbers.summary import summary
-from bench.report.numbers.words import left_out
+from bench.report.pages.contents import left_out
 from bench.system.errors import UserError
 from tests.bench.report.factory import NO_GUIDANCE, demo, digits, row, value
 
 
-def test_summary_has_one_line_a_value_and_one_a_cell_without():
+def test_summary_has_one_line_per_value_or_cell_without_values():
     frame = summary(prepare(demo()).rows)
     assert len(frame) == sum(len(r.values) or 1 for r in demo())
     lost = frame[(frame.dataset == "digits") & (frame.method == "ct") & (frame.guidance == 4.0)]
@@ -39,7 +39,7 @@ def test_summary_states_errors_and_intervals():
     assert "replicates" not in frame.columns
 
 
-def test_summary_leaves_out_the_values_of_a_cell_that_diverged():
+def test_summary_skips_the_values_of_diverged_cells():
     rows = [row("digits", "edm", 2.0, value("fd", 1.0), status="diverged", reason="NaN")]
     frame = summary(prepare(rows).rows)
     assert frame["value"].isna().all()
@@ -117,15 +117,15 @@ def test_another_extractor_or_data_set_is_another_column():
     ]
 
 
-def test_a_floor_of_another_n_is_left_out_and_says_so():
+def test_floor_of_another_n_is_left_out_with_a_note():
     rows = [
         row("digits", "real", 1.0, value("fd", 1.0, n=100)),
         row("digits", "edm", 1.0, value("fd", 2.0)),
     ]
     data = prepare(rows)
     assert data.floor(data.columns[0]).values == ()
-    assert "n is 300 for edm" in data.notes[0][1]
-    assert "100 for real" in data.notes[0][1]
+    assert "n is 300 for edm" in data.notes[data.columns[0]]
+    assert "100 for real" in data.notes[data.columns[0]]
 
 
 def test_rows_of_older_checkpoints_are_left_out():
@@ -141,7 +141,7 @@ def test_rows_of_older_checkpoints_are_left_out():
     assert {r.method for r in data.rows} == {"edm", "ct", "igct", "real"}
 
 
-def test_older_values_that_do_not_tell_their_code_are_not_refused_for_that():
+def test_old_values_without_a_signature_are_accepted():
     rows = [
         row("digits", "edm", 1.0, value("fd", 1.0, signature="a" * 64)),
         row("digits", "igct", 1.0, value("fd", 2.0, signature="")),
@@ -149,7 +149,7 @@ def test_older_values_that_do_not_tell_their_code_are_not_refused_for_that():
     assert len(prepare(rows).columns) == 1
 
 
-def test_a_line_has_rows_of_one_code():
+def test_line_has_rows_of_one_code():
     def made(g, day, code, rule="", rule_code=""):
         return row(
             "digits", "edm", g, value("fd", g), key=f"{g}{day}{rule}", code=code, rule=rule,
@@ -176,7 +176,7 @@ def test_cells_skipped_before_training_are_not_stale():
     assert len(prepare([later, skip]).rows) == 2
 
 
-def test_a_cell_that_was_run_again_is_not_a_second_seed():
+def test_cell_that_was_run_again_is_not_a_second_seed():
     rows = [
         row("digits", "edm", 1.0, value("fd", 1.0), key="a"),
         row("digits", "edm", 1.0, value("fd", 2.0), key="b", created="2025-02-01T00:00:00Z"),
@@ -200,7 +200,7 @@ def test_seeds_are_averaged_but_configurations_are_not():
     assert labels == ["edm [large], 18 steps", "edm [small], 18 steps"]
 
 
-def test_no_rows_teach_what_to_do():
+def test_no_rows_raise_an_error_with_advice():
     with pytest.raises(UserError, match="no rows"):
         prepare([])
 
@@ -220,7 +220,7 @@ def _ruled(g, number, knobs_from="default", **knobs):
     )  # fmt: skip
 
 
-def test_tuned_default_and_chosen_settings_of_a_rule_are_lines_of_their_own():
+def test_tuned_default_and_chosen_settings_of_a_rule_are_separate_lines():
     rows = [
         row("digits", "edm", 1.0, value("fd", 0.0)),
         _ruled(4.0, 1.0, eta=0.0),
@@ -240,7 +240,7 @@ def test_tuned_default_and_chosen_settings_of_a_rule_are_lines_of_their_own():
     assert [s.rule for s in one.series("digits")] == ["", "apg"]
 
 
-def test_a_rule_that_cannot_be_used_is_not_compared_by_what_is_not_its_own():
+def test_unusable_rule_does_not_get_the_rows_without_guidance():
     def cell(g, rule=""):
         return row("digits", "edm", g, value("fd", g, se=0.1), rule=rule, key=f"{rule}{g}")
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.guiding import risen
+from bench.report.numbers.verdict import risen
 from tests.bench.report.factory import row, value
 from tests.bench.report.test_ranking import rows
 from tests.bench.report.test_verdict import paragraph
@@ -16,14 +16,14 @@ def lines(found):
     return {s.method: rise for s, rise in risen(data, data.columns[0]).items()}
 
 
-def test_a_rise_is_one_above_no_guidance_at_any_scale():
+def test_rise_is_above_the_value_without_guidance():
     curves = {"edm": [0.7, 0.9, 0.3], "igct": [0.8, 0.8, 0.8], "guided-cd": [0.9, 0.6, 0.5]}
     found = rows(curves, own=0.01, metric="precision")
     assert lines(found) == {"edm": True, "igct": False, "guided-cd": False}
 
 
 @pytest.mark.parametrize("gain", [0.01, 0.02, 0.03, 0.04, 0.06])
-def test_a_rise_has_to_stand_out_of_the_paired_error(gain):
+def test_rise_must_exceed_the_paired_error(gain):
     found = rows({"edm": [0.7, 0.7 + gain], "igct": [0.8, None]}, own=0.003, metric="precision")
     below, above = (np.array(r.values[0].replicates) for r in found[:2])
     left = above - below
@@ -32,7 +32,7 @@ def test_a_rise_has_to_stand_out_of_the_paired_error(gain):
     assert lines(found) == {"edm": bool(p < 0.05)}
 
 
-def test_more_scales_ask_for_more():
+def test_more_scales_require_a_larger_rise():
     noise = np.random.default_rng(0).normal(size=20)
     left = noise / np.std(noise) * 0.02 / np.sqrt(19)  # the jackknife's error is .02
 
@@ -48,12 +48,12 @@ def test_more_scales_ask_for_more():
     assert sweep(4) == {"edm": False}
 
 
-def test_without_errors_or_without_g_of_1_there_is_no_answer():
+def test_no_answer_without_errors_or_g_of_1():
     assert lines([row("digits", "edm", g, value("precision", g / 9)) for g in (1.0, 2.0)]) == {}
     assert lines(rows({"edm": [None, 0.5, 0.9]}, own=0.01, metric="precision")) == {}
 
 
-def test_the_paragraph_names_the_lines_that_show_none():
+def test_paragraph_names_the_lines_without_a_rise():
     curves = {"edm": [0.7, 0.9], "igct": [0.8, 0.8]}
     found = rows(curves, own=0.01, metric="precision")
     recall = rows({m: [0.7, 0.6] for m in curves}, own=0.01, metric="recall")
@@ -61,6 +61,6 @@ def test_the_paragraph_names_the_lines_that_show_none():
             zip(found, recall, strict=True)]  # fmt: skip
     assert (
         "Precision classifier @300 rises significantly above its value at g = 1 at some scale for "
-        "1 of 2 guided lines; for “igct, 1 step” no such rise is shown, so that a low distance at "
-        "high g may be that of guidance which hardly acts."
+        "1 of 2 guided lines. “igct, 1 step” shows no such rise: a low distance at high g may only "
+        "mean that guidance hardly acts."
     ) in paragraph(both)

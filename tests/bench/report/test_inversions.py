@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from bench.experiment.inversion_rows import EditGrid, InversionRow, Latents, Pair, Score, Share
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.report.document import DASH, Text
-from bench.report.figures.edit_grids import grid_figure, plan_grids
-from bench.report.figures.grids import NARROWEST
+from bench.report.figures.figures import plan_grids
+from bench.report.figures.grids import NARROWEST, grid_figure
 from bench.report.figures.style import look
 from bench.report.numbers.inversions import inversion_summary, prepare_inversions
 from bench.report.pages.inversions import inversion_tables, with_error
@@ -188,7 +188,7 @@ def test_rows_that_are_not_comparable_are_refused(changes, named, tmp_path):
     assert prepare_inversions([inversion("edm"), other]).datasets == ("digits", "photos")
 
 
-def test_the_newest_row_of_the_newest_weights_counts():
+def test_newest_row_of_the_newest_weights_counts():
     old = inversion("igct", checkpoint="old", created="2024-01-01T00:00:00Z")
     few = inversion("igct", n=20, created="2024-06-01T00:00:00Z")
     failed = inversion("igct", status="failed", created="2026-01-01T00:00:00Z", key="failed")
@@ -210,7 +210,7 @@ def test_figures_are_of_the_lowest_and_the_highest_scale():
     assert one == ["digits-edits-igct-g4"]
 
 
-def test_the_grid_names_rows_and_columns():
+def test_grid_names_rows_and_columns():
     with look():
         figure = grid_figure(grid(columns=("source", "$x$", "_c")), "a $ title")
     (axes,) = figure.axes
@@ -219,11 +219,11 @@ def test_the_grid_names_rows_and_columns():
     assert axes.get_title(loc="left") == r"a \$ title"
     assert figure.get_size_inches()[0] == NARROWEST
     wrong = grid().model_copy(update={"rows": ("x", "y", "z")})
-    with look(), pytest.raises(ValueError, match="32 x 16 pixels are no grid of tiles"):
+    with look(), pytest.raises(ValueError, match="32 x 16 pixels are not a grid of tiles"):
         grid_figure(wrong, "t")
 
 
-def test_the_summary_has_one_line_per_row():
+def test_summary_has_one_line_per_row():
     frame = inversion_summary(prepare_inversions(demo()))
     assert len(frame) == 7
     edm = frame[(frame.method == "edm") & (frame.guidance == 7)].iloc[0]
@@ -254,7 +254,7 @@ def test_inversions_add_a_section_and_change_nothing_else(tmp_path):
     }
 
 
-def test_the_same_rows_give_the_same_bytes(tmp_path):
+def test_same_rows_give_the_same_bytes(tmp_path):
     one = write_report(cells_alone(), tmp_path / "one", published=None, inversions=few())
     two = write_report(cells_alone(), tmp_path / "two", published=None, inversions=few()[::-1])
     for a in sorted((tmp_path / "one").rglob("*")):
@@ -263,13 +263,13 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     assert len(one.figures) == len(two.figures) == 2 * (1 + 1)
 
 
-def test_the_page_escapes_and_links_to_its_own_files(tmp_path):
+def test_page_escapes_and_links_to_its_own_files(tmp_path):
     odd = skipped("<script>x", 1.0, "a < b & <script>")
     broken = inversion("edm", 13.0, preview=grid().model_copy(update={"rows": ("x",)}))
     rows = [inversion("igct"), odd, broken]
     report = write_report(cells_alone(), tmp_path, published=None, inversions=rows)
     assert report.problems == (
-        "Figure digits-edits-edm-g13 failed: ValueError: 32 x 16 pixels are no grid of tiles",
+        "Figure digits-edits-edm-g13 failed: ValueError: 32 x 16 pixels are not a grid of tiles",
     )
     page = Page(report.page.read_text(encoding="utf-8"))
     assert "script" not in page.tags

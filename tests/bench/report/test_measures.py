@@ -36,7 +36,7 @@ def markdown_row(text, title, label):
     return [part.strip() for part in line.strip("|").split("|")]
 
 
-def test_the_best_of_a_column_is_bold_by_direction():
+def test_best_of_a_column_is_bold_by_direction():
     found = tables(digits())
     fd = found["digits", "fd"]
     assert cells(fd, "edm, 18 steps")["1"].bold
@@ -49,7 +49,7 @@ def test_the_best_of_a_column_is_bold_by_direction():
     assert not any(cell.bold for line in contrast.lines for cell in scales(line))
 
 
-def test_the_floor_is_a_row_of_its_own_and_never_best():
+def test_floor_has_a_separate_row_and_is_never_best():
     found = tables(digits())
     fd, precision = found["digits", "fd"], found["digits", "precision"]
     assert fd.lines[-1].kind == "floor"
@@ -90,10 +90,10 @@ def test_seeds_give_mean_error_and_count():
     mixed = tables([*toy(), third])["modes1d", "w1"]
     assert cells(mixed, "edm, 18 steps")["1"].error == "± 0.010 (3)"
     assert cells(mixed, "edm, 18 steps")["2"].error == "± 0.075 (2)"
-    assert any("training runs, their number behind" in text for _, text in mixed.notes)
+    assert any("training runs (their number is in brackets)" in text for _, text in mixed.notes)
 
 
-def test_single_runs_state_their_error_and_where_it_is_from():
+def test_single_runs_state_their_error_and_its_source():
     rows = [
         row("digits", "edm", 1.0, value("fd", 3.0, se=0.123, se_method="jackknife, 20 groups")),
         row("digits", "igct", 1.0, value("fd", 234.5, se=12.0, se_method="jackknife, 20 groups")),
@@ -122,10 +122,12 @@ def test_footnotes_separate_single_runs_from_means_over_seeds():
     one = row("digits", "ct", 1.0, value("fd", 9.0, **known))
     mixed = tables([*several, one, floor])["digits", "fd"]
     assert [scales(line)[0].error for line in mixed.lines] == ["± 0.50 (2)", "± 0.10", "± 0.10"]
-    assert any("over sampling seeds, their number behind:" in text for _, text in mixed.notes)
+    assert any(
+        "over sampling seeds (their number is in brackets):" in text for _, text in mixed.notes
+    )
 
 
-def test_a_share_of_0_or_1_shows_the_end_of_its_interval():
+def test_share_of_0_or_1_shows_the_end_of_its_interval():
     ends = {"low": 0.0, "high": 0.0126, "se": 0.0, "se_method": "binomial, Wilson interval"}
     top = {**ends, "low": 0.9874, "high": 1.0}
     rows = [
@@ -140,7 +142,7 @@ def test_a_share_of_0_or_1_shows_the_end_of_its_interval():
     assert r"{\scriptsize $\geq$ 0.987}" in tex(document(table))
 
 
-def test_the_minimum_over_seeds_is_a_line_of_its_own():
+def test_minimum_over_seeds_has_a_separate_line():
     numbers = {0: 5.0, 1: 4.0, 2: 6.0}
     rows = [
         row("digits", "edm", 1.0, value("fd", x), value("recall", 0.5), seed=seed)
@@ -155,7 +157,7 @@ def test_the_minimum_over_seeds_is_a_line_of_its_own():
     assert cells(fd, "edm, 18 steps")["1"].text == "5.00"
     minimum = cells(fd, "edm, 18 steps: min of 3 seeds")["1"]
     assert (minimum.text, minimum.bold) == ("4.00", False)
-    assert any("comparison with theirs" in text for _, text in fd.notes)
+    assert any("comparison with their numbers" in text for _, text in fd.notes)
     assert [line.label for line in found["digits", "recall"].lines] == ["edm, 18 steps"]
     # Three training runs are not three seeds of one checkpoint.
     runs = [row("digits", "edm", 1.0, value("fd", 5.0 + s), train_seed=s) for s in range(3)]

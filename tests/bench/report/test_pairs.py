@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.pairs import FIELDS, difference_frame, differences, headline_differences
 from bench.report.pages.measures import difference_table, measure_table
@@ -23,7 +23,7 @@ def rows(common=1.0, **changes):
     return [method("edm", 10.0, 0.01), method("igct", 10.1, 0.2), method("ct", 12.0, 0.01)]
 
 
-def test_what_methods_share_cancels():
+def test_shared_noise_cancels_in_differences():
     data = prepare(rows())
     found = {d.series.method: d for d in differences(data, data.columns[0])}
     assert set(found) == {"igct", "ct"}
@@ -66,13 +66,13 @@ def test_other_seeds_or_no_replicates_give_no_difference():
     assert headline_differences(bare) == {}
 
 
-def test_a_method_that_diverged_at_some_seed_is_not_compared():
+def test_method_that_diverged_at_some_seed_is_not_compared():
     lost = row("digits", "ct", 1.0, status="diverged", reason="NaN", seed=1)
     data = prepare([*rows(), lost])
     assert {d.series.method for d in differences(data, data.columns[0])} == {"igct"}
 
 
-def test_the_file_has_one_line_per_difference():
+def test_file_has_one_line_per_difference():
     frame = difference_frame(headline_differences(prepare(rows())).items())
     assert tuple(frame.columns) == FIELDS
     assert frame["method"].tolist() == ["ct, 1 step", "igct, 1 step"]

@@ -15,7 +15,7 @@ def dominates(a, b):
     )
 
 
-def test_the_front_is_what_no_other_point_dominates():
+def test_front_has_the_points_that_no_other_dominates():
     rng = np.random.default_rng(1)
     for _ in range(20):
         # Of few values, so that there are ties and equal points.
@@ -29,7 +29,7 @@ def line(name):
     return Series("digits", name, 1)
 
 
-def test_certain_members_are_those_that_hold_for_all_values_within_the_intervals():
+def test_certain_points_hold_for_all_values_within_the_intervals():
     rng = np.random.default_rng(5)
     for _ in range(20):
         points = [
@@ -50,7 +50,7 @@ def test_certain_members_are_those_that_hold_for_all_values_within_the_intervals
                 assert found.certain == sure
 
 
-def test_less_is_better_where_it_is_said():
+def test_lower_is_better_if_asked():
     points = [
         Point(line("a"), 1.0, 1.0, 9.0, (1.0, 1.0), (8.0, 10.0)),
         Point(line("b"), 1.0, 2.0, 5.0, (2.0, 2.0), (4.0, 6.0)),
@@ -64,7 +64,7 @@ def test_less_is_better_where_it_is_said():
     assert place([], (True, True)) == ()
 
 
-def test_a_point_without_an_interval_is_never_certain():
+def test_point_without_an_interval_is_never_certain():
     points = [
         Point(line("a"), 1.0, 1.0, 1.0, (0.9, 1.1), None),
         Point(line("b"), 1.0, 0.1, 0.1, (0.0, 0.2), (0.0, 0.2)),
@@ -75,12 +75,12 @@ def test_a_point_without_an_interval_is_never_certain():
     ]
 
 
-def test_what_is_shared_without_guidance_is_one_point():
+def test_rows_without_guidance_are_one_point():
     rows = sweep("digits", rules=("apg", "cads"), scales=(1.0, 2.0), methods=("edm",))
     data = prepare(rows)
     columns = {c.metric: c for c in data.columns}
     placed = placed_quality(data, columns["precision"], columns["recall"])
-    found = [p.point for p in placed]
+    found = placed
     assert [(p.series.rule, p.guidance) for p in found] == [
         ("", 1.0),
         ("", 2.0),
@@ -97,9 +97,9 @@ def test_costs_are_those_of_the_scale_and_untimed_rows_are_left_out():
     ]
     data = prepare(rows)
     (column,) = data.columns
-    assert [(p.point.x, p.point.y) for p in placed_cost(data, column, "nfe")] == [
+    assert [(p.x, p.y) for p in placed_cost(data, column, "nfe")] == [
         (18, 3.0),
         (36, 2.0),
     ]
     (timed,) = placed_cost(data, column, "seconds")
-    assert (timed.point.x, timed.point.guidance) == (pytest.approx(0.018), 1.0)
+    assert (timed.x, timed.guidance) == (pytest.approx(0.018), 1.0)

@@ -5,8 +5,7 @@ import pytest
 
 from bench.report.document import Document
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.operating import best_point, common_range
-from bench.report.numbers.ranking import make_ranking
+from bench.report.numbers.ranking import best_point, common_range, make_ranking
 from bench.report.pages.comparison import HELD_OUT, OPTIMISTIC, UNTESTED, ranking_table
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
@@ -35,7 +34,7 @@ def ranking(found):
     return make_ranking(data, data.columns[0])
 
 
-def test_lines_stand_by_their_best_scale_and_by_their_mean():
+def test_lines_are_ranked_by_best_scale_and_mean():
     found = ranking(rows({"edm": [9.0, 3.0, 20.0], "igct": [7.0, 7.0, 7.0], "ct": [8.0, None]}))
     assert [(p.series.method, p.rank) for p in found.best] == [("edm", 1), ("igct", 2), ("ct", 3)]
     assert [found.points[p.series].guidance for p in found.best] == [2.0, 1.0, 1.0]
@@ -45,13 +44,13 @@ def test_lines_stand_by_their_best_scale_and_by_their_mean():
     assert found.best[1].against.value == pytest.approx(4.0)
 
 
-def test_higher_is_better_where_it_is():
+def test_higher_is_better_by_direction():
     found = ranking(rows({"edm": [0.5, 0.9], "igct": [0.7, 0.6]}, own=0.01, metric="precision"))
     assert [p.series.method for p in found.best] == ["edm", "igct"]
     assert found.best[1].against.value == pytest.approx(-0.2)
 
 
-def test_lines_that_cannot_be_told_from_the_leader_share_its_group():
+def test_lines_without_a_significant_difference_share_a_group():
     curves = {"edm": [5.0], "igct": [5.05], "ct": [9.0], "guided-cd": [9.05]}
     found = ranking(rows(curves))
     assert {p.series.method: p.group for p in found.best} == {
@@ -60,10 +59,10 @@ def test_lines_that_cannot_be_told_from_the_leader_share_its_group():
         "ct": 2,
         "guided-cd": 2,
     }
-    assert [p.is_behind for p in found.best] == [False, False, True, True]
+    assert [p.is_worse for p in found.best] == [False, False, True, True]
 
 
-def test_many_comparisons_need_more_than_one_does():
+def test_many_comparisons_need_larger_differences():
     # Two standard errors behind: significant alone, not as one of twelve.
     def behind(count):
         shared = np.random.default_rng(0).normal(size=20)
@@ -73,7 +72,7 @@ def test_many_comparisons_need_more_than_one_does():
             left = tuple(5.0 + 2.3 * np.sqrt(19) + shared + swing)
             measured = value("fd", 5.0 + 2.3 * np.sqrt(19), replicates=left)
             found.append(row("digits", f"plugin{i}", 1.0, measured))
-        return [p.is_behind for p in ranking(found).best]
+        return [p.is_worse for p in ranking(found).best]
 
     assert behind(1) == [False, True]
     assert behind(12) == [False] * 13
@@ -98,8 +97,8 @@ def test_with_several_seeds_one_half_chooses_and_the_other_reports():
     edm, igct = data.series("digits")
     point = best_point(data, data.columns[0], edm)
     assert (point.guidance, point.held_out, point.is_optimistic) == (2.0, True, False)
-    assert point.estimate.value == 4.0
-    assert best_point(data, data.columns[0], igct).estimate.value == 5.0
+    assert point.entry.estimate.value == 4.0
+    assert best_point(data, data.columns[0], igct).entry.estimate.value == 5.0
     notes = [text for _, text in ranking_table(make_ranking(data, data.columns[0])).notes]
     assert HELD_OUT in notes
     assert OPTIMISTIC not in notes
@@ -114,7 +113,7 @@ def test_one_seed_is_optimistic_and_a_single_scale_is_not():
     assert OPTIMISTIC in [text for _, text in ranking_table(make_ranking(data, column)).notes]
 
 
-def test_a_scale_at_which_a_seed_diverged_is_no_operating_point():
+def test_scale_with_a_diverged_seed_is_not_an_operating_point():
     found = rows({"edm": [3.0, 1.0], "igct": [4.0, 4.0]})
     found.append(row("digits", "edm", 2.0, status="diverged", reason="NaN", seed=1))
     data = prepare(found)
@@ -123,18 +122,18 @@ def test_a_scale_at_which_a_seed_diverged_is_no_operating_point():
     assert common_range(data, data.columns[0]) == (1.0, 2.0)
 
 
-def test_the_range_is_that_of_most_guided_lines():
+def test_range_has_the_scales_of_most_guided_lines():
     curves = {"edm": [3.0] * 4, "igct": [3.0] * 3, "guided-cd": [4.0] * 3, "ct": [5.0]}
     data = prepare(rows(curves))
     assert common_range(data, data.columns[0]) == (1.0, 2.0, 3.0)
 
 
-def test_without_a_rival_or_a_direction_there_is_no_ranking():
+def test_no_ranking_without_a_rival_or_direction():
     assert ranking(rows({"edm": [3.0, 2.0]})) is None
     assert ranking(rows({"edm": [3.0], "igct": [2.0]}, metric="contrast")) is None
 
 
-def test_the_table_says_what_was_compared():
+def test_table_states_what_was_compared():
     found = ranking(rows({"edm": [9.0, 3.0], "igct": [7.0, 7.0], "ct": [8.0]}))
     document = Document("Results", (), (ranking_table(found),))
     text = markdown(document)
@@ -161,6 +160,6 @@ def test_among_equal_lines_one_is_rarely_called_worse():
             number = 50.0 + rng.normal()
             measured = value("fd", number, replicates=tuple(number + own))
             found.append(row("digits", f"plugin{i}", 1.0, measured))
-        wrong += any(p.is_behind for p in ranking(found).best)
+        wrong += any(p.is_worse for p in ranking(found).best)
     # More than 8 of 60 has a chance of 0.3% at 5%; adjusted for 19 lines alone it is 22%.
     assert wrong <= 8

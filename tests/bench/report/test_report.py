@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bench.report.figures.figures as figures
-from bench.report import write_report
+from bench.report.build import write_report
 from bench.system.errors import UserError
 from bench.system.files import write_text
 from tests.bench.report.factory import NO_GUIDANCE, digits, row, toy, value
@@ -64,7 +64,7 @@ def test_everything_is_written(report):
     assert 9.0 not in frame["value"].tolist()
 
 
-def test_the_page_escapes_what_comes_from_rows(report):
+def test_page_escapes_what_comes_from_rows(report):
     text = report.page.read_text(encoding="utf-8")
     page = Page(text)
     assert "script" not in page.tags
@@ -73,7 +73,7 @@ def test_the_page_escapes_what_comes_from_rows(report):
     assert "demo <b>" in page.words
 
 
-def test_the_page_links_only_to_its_own_files(report):
+def test_page_links_only_to_its_own_files(report):
     page = Page(report.page.read_text(encoding="utf-8"))
     assert page.links
     for link in page.links:
@@ -81,7 +81,7 @@ def test_the_page_links_only_to_its_own_files(report):
         assert (report.page.parent / link).is_file()
 
 
-def test_the_page_gives_reasons_provenance_and_the_rows_left_out(report):
+def test_page_gives_reasons_provenance_and_the_rows_left_out(report):
     page = Page(report.page.read_text(encoding="utf-8"))
     text = " ".join(page.words)
     assert "1 row of older checkpoints left out" in text
@@ -93,7 +93,7 @@ def test_the_page_gives_reasons_provenance_and_the_rows_left_out(report):
     assert "1 row of older checkpoints left out" in report.markdown.read_text(encoding="utf-8")
 
 
-def test_the_same_rows_give_the_same_bytes(tmp_path):
+def test_same_rows_give_the_same_bytes(tmp_path):
     one = write_report(small(), tmp_path / "one", published=None)
     two = write_report(small()[::-1], tmp_path / "two", published=None)
     first = [one.summary, one.markdown, one.tex, one.page, *one.figures]
@@ -103,7 +103,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
         assert a.read_bytes() == b.read_bytes(), a.name
 
 
-def test_a_failed_figure_costs_only_itself(tmp_path, monkeypatch):
+def test_failed_figure_costs_only_itself(tmp_path, monkeypatch):
     others = {"modes1d-densities", "modes1d-front-w1-cost"}
     whole = write_report(small(), tmp_path, published=None)
     assert {p.stem for p in whole.figures} == others | {"modes1d-w1"}
@@ -152,7 +152,7 @@ def test_differences_and_reasons_are_reported(tmp_path):
     assert not (tmp_path / "differences.csv").exists()
 
 
-def test_a_data_set_without_a_value_is_still_reported(tmp_path):
+def test_data_set_without_a_value_is_still_reported(tmp_path):
     rows = [row("digits", "ct", 2.0, status="skip", reason=NO_GUIDANCE)]
     report = write_report(rows, tmp_path, published=None)
     words = Page(report.page.read_text(encoding="utf-8")).words
@@ -162,7 +162,7 @@ def test_a_data_set_without_a_value_is_still_reported(tmp_path):
     assert report.figures == ()
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = write_text(tmp_path / "a.txt", "old")
 
     def interrupted(self, target):

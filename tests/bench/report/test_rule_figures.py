@@ -5,10 +5,9 @@ import pytest
 from matplotlib.text import Text
 
 from bench.report.figures.clouds import clouds, densities
-from bench.report.figures.comparison_figures import plan_comparison
 from bench.report.figures.curves import metric_curve, precision_recall
 from bench.report.figures.direct_labels import Label, put_labels
-from bench.report.figures.figures import plan_figures
+from bench.report.figures.figures import plan_comparison, plan_figures
 from bench.report.figures.grids import chosen_scales, rule_grid, tiles
 from bench.report.figures.pareto_figures import (
     MOST_LABELS,
@@ -21,14 +20,11 @@ from bench.report.figures.style import (
     OFF_FRONT,
     line_styles,
     look,
-    method_styles,
     new_figure,
     rule_styles,
 )
 from bench.report.numbers.frame import prepare
-from bench.report.numbers.hypervolume import precision_pairs
-from bench.report.numbers.lines import base_of, plain, ruled
-from bench.report.numbers.pareto import placed_quality
+from bench.report.numbers.pareto import placed_quality, precision_pairs
 from tests.bench.report.factory import images, row, value
 from tests.bench.report.rules_factory import sweep
 
@@ -41,7 +37,7 @@ def data():
     return prepare(sweep("digits", rules=RULES, scales=SCALES))
 
 
-def test_methods_stand_before_rules_and_rules_by_method():
+def test_methods_come_before_rules_and_rules_by_method():
     found = prepare(
         sweep("modes1d", rules=("b", "a"), scales=(1.0, 2.0), methods=("edm", "oracle"))
     )
@@ -52,30 +48,29 @@ def test_methods_stand_before_rules_and_rules_by_method():
     assert {found.variant(s) for s in found.series("modes1d")} == {0}
 
 
-def test_curves_of_methods_leave_rules_out(data):
+def test_curves_of_methods_have_no_rules(data):
     (column,) = [c for c in data.columns if c.metric == "fd"]
-    styles = method_styles(data.methods)
-    names = [line.get_label() for line in metric_curve(data, column, (), styles).axes[0].lines]
+    names = [line.get_label() for line in metric_curve(data, column, ()).axes[0].lines]
     assert "edm, 18 steps" in names
     assert not [name for name in names if "+" in name]
     ((precision, recall),) = precision_pairs(data, "digits")
-    axes = precision_recall(data, precision, recall, (), styles).axes[0]
+    axes = precision_recall(data, precision, recall).axes[0]
     assert not [line for line in axes.lines if "+" in line.get_label()]
-    assert [s.rule for s in plain(data, "digits")] == [""] * 6
+    assert [s.rule for s in data.plain("digits")] == [""] * 6
 
 
-def test_a_method_swept_under_rules_alone_keeps_its_lines():
+def test_method_swept_only_under_rules_keeps_its_lines():
     rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0), methods=("edm", "igct"))
     found = prepare([r for r in rows if r.rule or r.method == "igct" or r.guidance == 1.0])
-    labels = [s.label for s in plain(found, "digits")]
+    labels = [s.label for s in found.plain("digits")]
     assert labels == ["igct, 1 step", "edm + apg, 18 steps"]
-    (base,) = ruled(found, "digits")
-    assert base == base_of(found.series("digits")[-1])
+    (base,) = found.ruled("digits")
+    assert base == found.series("digits")[-1].base
 
 
 def test_panels_show_one_rule_each_on_the_same_axes(data):
     (column,) = [c for c in data.columns if c.metric == "fd"]
-    (base,) = ruled(data, "digits")
+    (base,) = data.ruled("digits")
     with look():
         figure = rule_panels(data, column, base)
         figure.draw_without_rendering()
@@ -103,7 +98,7 @@ def test_titles_of_panels_with_knobs_stay_above_their_panel():
     ]
     found = prepare([*rows, *own])
     (column,) = [c for c in found.columns if c.metric == "fd"]
-    (base,) = ruled(found, "digits")
+    (base,) = found.ruled("digits")
     with look():
         figure = rule_panels(found, column, base)
         figure.draw_without_rendering()
@@ -124,14 +119,14 @@ def test_every_front_point_is_on_the_figure_and_named(data):
     axes = figure.axes[0]
     on = [p for p in placed_quality(data, precision, recall) if p.on_front]
     (line,) = [x for x in axes.lines if x.get_label() == ON_FRONT]
-    assert set(zip(*line.get_data(), strict=True)) == {(p.point.x, p.point.y) for p in on}
+    assert set(zip(*line.get_data(), strict=True)) == {(p.x, p.y) for p in on}
     (key,) = figure.legends
     names = [t.get_text() for t in key.get_texts()]
     for p in on:
-        assert data.short_name(p.point.series) in names
+        assert data.short_name(p.series) in names
     # There are more of them than have room for names.
     written = [t.get_text() for t in axes.texts]
-    lines = {p.point.series for p in on}
+    lines = {p.series for p in on}
     assert len(on) > MOST_LABELS
     assert len(written) == len(lines)
     assert all(text.startswith("g = ") for text in written)
@@ -145,7 +140,7 @@ def test_few_points_of_a_front_are_named_beside_them():
     on = [p for p in placed_quality(few, precision, recall) if p.on_front]
     text = " ".join(t.get_text() for t in axes.texts)
     for p in on:
-        assert few.short_name(p.point.series) in text
+        assert few.short_name(p.series) in text
 
 
 def test_certain_points_of_a_front_are_filled(data):
@@ -158,7 +153,7 @@ def test_certain_points_of_a_front_are_filled(data):
         for x in axes.lines
         if x.get_label() != ON_FRONT
     }
-    assert markers == {(p.point.x, p.point.y): "full" if p.certain else "none" for p in on}
+    assert markers == {(p.x, p.y): "full" if p.certain else "none" for p in on}
 
 
 def test_costs_have_logarithmic_axes(data):
@@ -206,8 +201,8 @@ def test_every_line_has_a_style(data):
     assert set(line_styles(data)) == set(data.series("digits"))
 
 
-def test_the_grid_has_a_row_a_rule_and_a_block_a_scale(data):
-    (base,) = ruled(data, "digits")
+def test_grid_has_a_row_per_rule_and_a_block_per_scale(data):
+    (base,) = data.ruled("digits")
     with look():
         axes = rule_grid(data, base).axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["cfg", *RULES]
@@ -220,11 +215,11 @@ def test_the_grid_has_a_row_a_rule_and_a_block_a_scale(data):
     np.testing.assert_array_equal(canvas[top : top + 96, left : left + 96], tile)
 
 
-def test_the_grid_refuses_other_classes_and_shows_gaps():
+def test_grid_refuses_other_classes_and_shows_gaps():
     rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0), methods=("edm",))
     less = [r.model_copy(update={"preview": None}) if r.rule else r for r in rows]
     found = prepare(less)
-    (base,) = ruled(found, "digits")
+    (base,) = found.ruled("digits")
     with look():
         # Without guidance no rule acts, so that block is there; that of g = 4 is not.
         canvas = rule_grid(found, base).axes[0].images[0].get_array()
@@ -235,22 +230,22 @@ def test_the_grid_refuses_other_classes_and_shows_gaps():
         rule_grid(prepare(mixed), base)
 
 
-def test_scales_of_samples_are_the_usual_ones_or_spread():
+def test_scales_of_samples_are_the_usual_or_evenly_spread():
     assert chosen_scales([float(g) for g in range(1, 14)]) == [1.0, 4.0, 7.0, 13.0]
     assert chosen_scales([1.0, 2.0, 3.0, 5.0, 8.0]) == [1.0, 2.0, 5.0, 8.0]
     assert chosen_scales([1.0, 4.0]) == [1.0, 4.0]
 
 
 @pytest.mark.parametrize(("dataset", "draw"), [("modes1d", densities), ("modes2d", clouds)])
-def test_samples_of_rules_have_a_row_each(dataset, draw):
+def test_samples_have_one_row_per_rule(dataset, draw):
     found = prepare(sweep(dataset, rules=("apg",), scales=(1.0, 4.0), methods=("edm",)))
-    ((base, lines),) = ruled(found, dataset).items()
+    ((base, lines),) = found.ruled(dataset).items()
     with look():
         figure = draw(found, dataset, (base, *lines), (4.0,), 0.9)
     assert [axes.get_ylabel() for axes in figure.axes] == ["cfg", "apg"]
 
 
-def test_figures_of_rules_are_few_and_those_of_methods_stay(data):
+def test_figures_of_rules_and_methods_are_planned_separately(data):
     names = [plan.name for plan in plan_figures(data, ())]
     assert len(names) == len(set(names))
     assert not [name for name in names if "rules" in name]
@@ -266,7 +261,7 @@ def test_figures_of_rules_are_few_and_those_of_methods_stay(data):
     assert [p.name for p in plan_comparison(data, []) if p.first] == []
 
 
-def test_a_figure_without_rules_is_not_planned():
+def test_figure_without_rules_is_not_planned():
     rows = [row("digits", m, 1.0, value("fd", x)) for m, x in (("edm", 1.0), ("igct", 2.0))]
     assert [p.name for p in plan_comparison(prepare(rows), ["digits"])] == [
         "digits-front-fd-classifier-cost"

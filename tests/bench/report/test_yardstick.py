@@ -7,9 +7,10 @@ from matplotlib.collections import PathCollection
 from matplotlib.patches import StepPatch
 
 from bench.experiment.rows import Density
-from bench.report import write_report
+from bench.report.build import write_report
+from bench.report.figures.figures import plan_yardsticks
 from bench.report.figures.style import look
-from bench.report.figures.yardstick_figure import densities, plan_yardsticks, planes
+from bench.report.figures.yardstick_figure import densities, planes
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.yardstick import (
     known_density,
@@ -63,7 +64,7 @@ def share_of(one, rule, g):
 
 
 @pytest.mark.parametrize(("rule", "per"), [("", 0.3), ("fbg", 0.1)])
-def test_the_network_has_what_exceeds_the_rule(rule, per):
+def test_network_error_is_total_less_rule(rule, per):
     one = only(rows())
     for i, g in enumerate(SCALES):
         found = share_of(one, rule, g)
@@ -73,7 +74,7 @@ def test_the_network_has_what_exceeds_the_rule(rule, per):
         assert (found.seeds, found.error_of) == (1, "paired jackknife")
 
 
-def test_its_error_is_that_of_the_pair():
+def test_network_error_has_a_paired_standard_error():
     found = share_of(only(rows()), "fbg", 13.0)
     edm, exact = w1(0.42, 2), w1(0.2, 1)
     expected = paired_difference(
@@ -125,7 +126,7 @@ def test_no_section_without_the_exact_denoiser():
     assert make_yardsticks(prepare([r for r in toy() if r.method != "oracle"])) == ()
 
 
-def test_the_table():
+def test_table():
     table = yardstick_table(only(rows()))
     assert table.names == ("g = 1", "g = 4", "g = 13")
     kinds = ("rule", "total, edm", "network, edm")
@@ -141,7 +142,7 @@ def test_the_table():
     assert table.lines[-1].kind == "floor"
 
 
-def test_a_cell_without_a_result_is_empty():
+def test_cell_without_a_result_is_empty():
     found = [r for r in rows() if (r.method, r.rule, r.guidance) != ("edm", "fbg", 13.0)]
     found.append(row("modes1d", "edm", 13.0, rule="fbg", status="diverged", reason="NaN", key="d"))
     table = yardstick_table(only(found))
@@ -150,7 +151,7 @@ def test_a_cell_without_a_result_is_empty():
     assert [bool(cell.text) for cell in table.lines[5].cells] == [True, True, False]
 
 
-def test_the_frame():
+def test_frame():
     frame = yardstick_frame(make_yardsticks(prepare(rows())))
     assert len(frame) == 6
     line = frame[(frame.rule == "fbg") & (frame.guidance == 13)].iloc[0]
@@ -173,7 +174,7 @@ def overlapping(shift=0.0):
     )  # fmt: skip
 
 
-def test_the_tilt_is_that_of_the_stored_density():
+def test_tilt_is_that_of_the_stored_density():
     found = [row("toy", "oracle", 4.0, w1(0.3), preview=overlapping())]
     exact = ExactMixture((np.array([[0.5]]), np.array([[-0.5]])), 0.6)
     assert only(found).tilt[4.0] == pytest.approx(tilt_distance(exact, 4.0), abs=1e-9)
@@ -181,7 +182,7 @@ def test_the_tilt_is_that_of_the_stored_density():
 
 
 @pytest.mark.parametrize("std", [0.0, -0.5, -1e18, 1e18, 5e-324])
-def test_a_stored_density_that_is_none_is_not_computed_with(std):
+def test_stored_density_out_of_bounds_is_not_used(std):
     preview = density(0.0)
     assert known_density(iter([preview])) is not None
     assert known_density(iter([preview.model_copy(update={"std": std})])) is None
@@ -190,7 +191,7 @@ def test_a_stored_density_that_is_none_is_not_computed_with(std):
     assert known_density(iter([far])) is None
 
 
-def test_the_report_has_the_section(tmp_path):
+def test_report_has_the_section(tmp_path):
     write_report(rows(), tmp_path, published=None)
     page = (tmp_path / "index.html").read_text()
     heading = "The rule's error and the network's"
@@ -238,7 +239,7 @@ def test_densities_by_rule_and_scale():
     assert figure.get_suptitle() == "modes1d, class 0"
 
 
-def test_the_tilted_curve_leaves_the_target_where_classes_overlap():
+def test_tilted_curve_leaves_the_target_where_classes_overlap():
     found = [row("toy", "oracle", g, w1(0.3), preview=overlapping()) for g in (1.0, 8.0)]
     figure = drawn(densities, found, "toy")
     off, on = figure.axes
@@ -251,7 +252,7 @@ def test_the_tilted_curve_leaves_the_target_where_classes_overlap():
     assert means[1][1] > 0.8
 
 
-def test_what_is_outside_is_counted():
+def test_samples_outside_the_frame_are_counted():
     found = [r for r in rows() if r.rule == ""]
     found += [row("modes1d", "oracle", 4.0, w1(1), rule="far", preview=density(-3.0), key="far")]
     figure = drawn(densities, found, "modes1d")
@@ -286,7 +287,7 @@ def test_points_of_the_first_class():
             assert radius.max() == pytest.approx(0.6, abs=0.01)
 
 
-def test_one_figure_a_data_set():
+def test_each_data_set_has_one_figure():
     found = [*rows(), row("modes2d", "oracle", 1.0, w1(0.1), preview=points(0.0))]
     plans = list(plan_yardsticks(prepare(found)))
     assert [p.name for p in plans] == ["modes1d-yardstick", "modes2d-yardstick"]

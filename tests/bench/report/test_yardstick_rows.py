@@ -59,7 +59,7 @@ def test_guidance_overshoots_the_tilted_density():
     assert own.mean() - 0.5 > 1.2 * tilt_distance(EXACT, g)
 
 
-def test_a_sweep_tells_metrics_the_scale(tmp_path):
+def test_sweep_passes_the_scale_to_metrics(tmp_path):
     ran = bench(
         "sweep", "-m", "oracle", "-d", "modes1d", "-g", "1,6", "-n", "60", "--metric", "w1",
         "--metric", "w1_tilted", "--metric", "kl_tilted", "--results", tmp_path,

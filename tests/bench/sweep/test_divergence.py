@@ -20,7 +20,7 @@ def batches(*groups):
         [],
     ],
 )
-def test_batches_that_differ_somewhere_are_handed_on_in_order(groups):
+def test_refuse_constant_passes_varying_batches_in_order(groups):
     given = batches(*groups)
     got = list(refuse_constant(iter(given)))
     assert [x is y for a, b in zip(got, given, strict=True) for x, y in zip(a, b, strict=True)] == [
@@ -28,7 +28,7 @@ def test_batches_that_differ_somewhere_are_handed_on_in_order(groups):
     ] * (2 * len(given))
 
 
-def test_a_constant_set_ends_without_its_last_batch():
+def test_refuse_constant_raises_before_the_last_constant_batch():
     got = []
     with pytest.raises(Diverged, match=r"^all 5 samples are equal"):
         got.extend(iter(refuse_constant(iter(batches([[7]] * 3, [[7]] * 2)))))
@@ -46,7 +46,7 @@ class Dead(Oracle):
         return torch.full_like(x, 0.5) if guidance.scale == 2 else x
 
 
-def test_a_cell_of_equal_samples_is_diverged_with_its_reason(tmp_path, monkeypatch):
+def test_constant_samples_make_a_cell_diverged(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "dead", Dead)
     command = (
         "sweep", "-m", "dead", "-d", "modes1d", "-g", "1,2", "-n", "20", "--batch", "8",

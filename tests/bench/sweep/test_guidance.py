@@ -8,7 +8,7 @@ import torch
 
 from bench.data.find import find_dataset
 from bench.sweep.generate import Diverged, generate
-from bench.training.runs import make_card, make_method
+from bench.training.card import make_card, make_method
 from methods import Guidance, SampleRNG
 from methods import oracle as oracle_module
 from tests.bench.helpers import randomised, tiny_card
@@ -54,7 +54,7 @@ def test_edm_extrapolates_from_the_null_branch_by_g(g):
 
 
 @pytest.mark.parametrize("g", [1.0, 2.5, 13.0])
-def test_igct_is_fed_w_which_is_g_minus_1(g):
+def test_igct_gets_w_equal_to_g_minus_1(g):
     method = made("igct")
     nets = randomised(method)
     fed = []
@@ -151,7 +151,7 @@ def test_samples_are_the_same_for_any_batch_size(name, data):
                 torch.testing.assert_close(x, whole, rtol=1e-5, atol=1e-6)
 
 
-def test_wrong_shapes_and_infinite_samples_are_told(monkeypatch):
+def test_generate_refuses_wrong_shapes_and_infinite_samples(monkeypatch):
     method = made("ct")
     nets = randomised(method)
 

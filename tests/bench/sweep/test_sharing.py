@@ -17,15 +17,18 @@ from bench.data.find import find_dataset
 from bench.evaluation.prepare import prepare
 from bench.experiment.place import Experiment
 from bench.experiment.rows import Row, read_rows, row_path
-from bench.sweep import execute
 from bench.sweep import run as run_module
-from bench.sweep.execute import claim_path, in_turn
-from bench.system.claims import Claim, read_holder, try_claim
+from bench.sweep.execute import Outcome
+from bench.sweep.run import sweep_floor
+from bench.system import sharing
 from bench.system.failures import is_out_of_memory
 from bench.system.files import sha256
+from bench.system.leases import Lease, read_holder, try_lease
 from bench.system.memory import Batches
+from bench.system.progress import Reporter
+from bench.system.sharing import in_turn, lease_path
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
-from bench.training.runs import WEIGHTS
 from methods.oracle import Oracle
 from tests.bench.helpers import TOY_METRICS, bench, rows_of
 
@@ -34,8 +37,11 @@ def _worker(folder: Path, name: str, pause: float) -> None:
     def is_done(item: int) -> bool:
         return (folder / f"{item}.done").exists()
 
-    for item in in_turn(range(12), lambda i: folder / f"{i}.claim", is_done, lambda *_: None):
-        if is_done(item):
+    def lease(item: int) -> Path:
+        return folder / f"{item}.lease"
+
+    for item, done in in_turn(range(12), lease, is_done, lambda *_: None):
+        if done:
             continue
         with (folder / "log").open("a") as log:
             log.write(f"{item} {name}\n")
@@ -56,24 +62,31 @@ def test_processes_do_every_item_exactly_once(tmp_path: Path) -> None:
     lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     assert sorted(int(item) for item, _ in lines) == list(range(12))
     assert len({name for _, name in lines}) > 1
-    assert not list(tmp_path.glob("*.claim"))
+    assert not list(tmp_path.glob("*.lease"))
 
 
-def test_what_another_holds_comes_last_and_is_waited_for(
+def test_in_turn_waits_last_for_items_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "POLL", 0.0)
-    held = try_claim(tmp_path / "0.claim")
+    held = try_lease(tmp_path / "0.lease")
     assert held is not None
-    told = []
+    holder, told = read_holder(held.path), []
 
-    def waiting(item: int, holder: object) -> None:
-        told.append((item, str(holder)))
-        held.release()
+    def waiting(item: int, holder: str) -> None:
+        told.append((item, holder))
 
-    order = list(in_turn([0, 1, 2], lambda i: tmp_path / f"{i}.claim", lambda _: False, waiting))
-    assert order == [1, 2, 0]
-    assert told == [(0, str(held.holder))]
+    def let_go(_: float) -> None:
+        if len(pauses) == 1:
+            held.release()
+        pauses.append(1)
+
+    pauses: list[int] = []
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
+
+    order = list(in_turn([0, 1, 2], lambda i: tmp_path / f"{i}.lease", lambda _: False, waiting))
+    assert order == [(1, False), (2, False), (0, False)]
+    assert told == [(0, holder)]
+    assert len(pauses) == 2
 
 
 SWEEP = ("sweep", "-m", "oracle", "-d", "modes1d", "-n", "64", "-g", "1..6", *TOY_METRICS)
@@ -96,59 +109,66 @@ def test_two_sweeps_at_once_share_the_cells(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 
-def test_a_floor_that_another_measures_is_waited_for_and_its_values_are_kept(
+def test_floor_waits_for_another_process_and_keeps_its_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, place = find_dataset("modes1d"), Experiment(tmp_path, "x")
+    split = data.train.part(0, 64)
     mine, other = (prepare(data, place.cache, metrics=[name]) for name in ("w1", "shift"))
     write_row = run_module.write_row
 
     def write(cells: Path, row: Row) -> Path:
-        """A look at the claim between the reading of the stored values and the writing."""
-        claim = claim_path(row_path(cells, row.run, row.key))
-        assert str(os.getpid()) in str(read_holder(claim))
+        """A look at the lease between the reading of the stored values and the writing."""
+        lease = lease_path(row_path(cells, row.run, row.key))
+        assert str(os.getpid()) in str(read_holder(lease))
         return write_row(cells, row)
 
     monkeypatch.setattr(run_module, "write_row", write)
-    held: list[Claim] = []
+    held: list[Lease] = []
 
     def let_go(_: float) -> None:
         held.pop().release()
         monkeypatch.undo()
-        assert execute.floor_row(data, other, place, 64) is not None
+        assert sweep_floor(split, other, place).computed == 1
 
-    assert execute.floor_row(data, mine, Experiment(tmp_path, "y"), 64) is not None
+    assert sweep_floor(split, mine, Experiment(tmp_path, "y")).computed == 1
     (row,) = read_rows(Experiment(tmp_path, "y").cells)
-    claim = try_claim(claim_path(row_path(place.cells, row.run, row.key)))
-    assert claim is not None
-    held.append(claim)
-    monkeypatch.setattr(execute, "time", SimpleNamespace(sleep=let_go))
+    lease = try_lease(lease_path(row_path(place.cells, row.run, row.key)))
+    assert lease is not None
+    held.append(lease)
+    holder = read_holder(lease.path)
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(sleep=let_go))
     told: list[str] = []
-    assert execute.floor_row(data, mine, place, 64, told.append) is not None
-    assert told == [f"modes1d: {claim.holder} measures real samples; waiting."]
+    reporter = Reporter()
+    monkeypatch.setattr(reporter, "say", told.append)
+    assert sweep_floor(split, mine, place, reporter).computed == 1
+    assert told == [f"real samples of modes1d: waiting for {holder}."]
     (row,) = read_rows(place.cells)
     assert {value.metric for value in row.values} == {"w1", "shift"}
-    assert not list(tmp_path.rglob("*.claim"))
+    assert not list(tmp_path.rglob("*.lease"))
 
 
-def test_a_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
+def test_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
     results = tmp_path / "r"
     assert bench(*SWEEP, "--results", results).code == 0
     (cells,) = results.glob("*/cells/*oracle*")
     row = sorted(cells.glob("*.json"))[0]
     whole = json.loads(row.read_text())
     row.unlink()
-    claim = cells / f".{row.stem}.claim"
-    code = "from bench.system.claims import *\nimport sys\ntry_claim(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(claim)], check=True)
-    assert claim.exists()
+    lease = cells / f".{row.stem}.lease"
+    code = (
+        "from bench.system.leases import *\nimport sys\nlease = try_lease(Path(sys.argv[1]))\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(lease)], check=True)
+    assert lease.exists()
     assert "1 cells computed" in bench(*SWEEP, "--results", results).out
     again = json.loads(row.read_text())
     assert again["values"] == whole["values"]
-    assert not claim.exists()
+    assert not lease.exists()
 
 
-def test_out_of_memory_is_told_from_other_errors() -> None:
+def test_is_out_of_memory_recognises_its_errors() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**62, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
@@ -161,7 +181,7 @@ def test_out_of_memory_is_told_from_other_errors() -> None:
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def test_the_batch_is_halved_until_it_fits_and_stays_so() -> None:
+def test_batches_are_halved_until_they_fit_and_stay_halved() -> None:
     told: list[str] = []
     batches = Batches(20, told.append)
 
@@ -181,7 +201,7 @@ def _never_fits(size: int) -> None:
     raise MemoryError
 
 
-def test_a_sweep_goes_on_with_smaller_batches_and_the_same_samples(
+def test_sweep_out_of_memory_continues_with_smaller_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bench(*SWEEP, "--results", tmp_path / "whole").code == 0
@@ -210,23 +230,23 @@ def test_a_sweep_goes_on_with_smaller_batches_and_the_same_samples(
         assert found == pytest.approx(values[1][g], rel=1e-6)
 
 
-def test_weights_that_were_replaced_since_the_plan_get_no_row(
+def test_weights_replaced_after_planning_get_no_row(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = trained / "default" / "runs" / "modes1d-edm-s0" / WEIGHTS
-    tidy_up = execute._tidy_up
+    plain = run_module.execute_all
 
-    def train_anew(*about: Any) -> None:
+    def train_anew(*about: Any) -> Outcome:
         save_weights(weights, {k: v + 1 for k, v in load_weights(weights).items()})
-        tidy_up(*about)
+        return plain(*about)
 
     arguments: tuple[Any, ...]
     arguments = ("sweep", "-m", "edm", "-g", "1", "-n", "64", *TOY_METRICS, "--results", trained)
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "_tidy_up", train_anew)
+        patch.setattr(run_module, "execute_all", train_anew)
         ran = bench(*arguments)
     assert ran.code == 1
-    assert ran.err.startswith(f"Error: {weights} was replaced since this command read it")
+    assert ran.err.startswith(f"Error: {weights} changed since this command read it")
     assert rows_of(trained, "edm") == []
     assert bench(*arguments).code == 0
     (row,) = rows_of(trained, "edm")

@@ -53,7 +53,7 @@ def test_every_cell_has_a_row_with_values_or_a_reason(swept):
         assert {v.metric for v in row.values} == {v.metric for v in floor.values}
 
 
-def test_only_the_named_runs_are_swept_and_a_reason_is_given_for_what_is_skipped(trained):
+def test_sweep_of_named_runs_gives_reasons_for_skips(trained):
     sweep = ("sweep", "-g", "1,2", "-n", "8", *TOY_METRICS, "--results", trained)
     ran = bench(*sweep, "--run", "modes1d-ct-s0")
     assert ran.code == 0, ran.err
@@ -98,7 +98,7 @@ def test_the_same_command_computes_nothing_and_changes_no_byte(swept):
     assert contents(swept) == before
 
 
-def test_only_what_is_missing_is_computed(swept):
+def test_sweep_computes_only_missing_cells(swept):
     before = contents(swept)
     row = rows_of(swept, "igct")[0]
     path = swept / "default" / "cells" / row.run / f"{row.key[:24]}.json"
@@ -113,7 +113,7 @@ def test_only_what_is_missing_is_computed(swept):
     }
 
 
-def test_a_further_metric_adds_its_values_and_keeps_the_others(trained):
+def test_further_metric_is_added_to_stored_values(trained):
     first = ("sweep", "-g", "1", "-n", "20", "--results", trained, "--metric")
     assert bench(*first, "w1").code == 0
 
@@ -132,7 +132,7 @@ def test_a_further_metric_adds_its_values_and_keeps_the_others(trained):
     assert summary(bench(*first, "w1")).startswith("modes1d: 0 cells computed, 6 kept")
 
 
-def test_a_metric_of_another_version_is_computed_again(trained, monkeypatch):
+def test_metric_of_another_version_is_recomputed(trained, monkeypatch):
     command = ("sweep", "-g", "1", "-n", "20", "-m", "edm", "--metric", "w1", "--results", trained)
     bench(*command)
     monkeypatch.setattr(Wasserstein1, "version", 2)
@@ -142,7 +142,7 @@ def test_a_metric_of_another_version_is_computed_again(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
-def test_the_batch_size_changes_no_preview_and_no_value(swept, batch, tmp_path):
+def test_batch_size_changes_no_preview_and_no_value(swept, batch, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(swept / "default" / "runs", other / "default" / "runs")
     assert bench(*SWEEP, "--batch", batch, "--results", other).code == 0
@@ -173,7 +173,7 @@ class Brittle(Oracle):
 BRITTLE = ("sweep", "-g", "1..3", "-n", "8", "-m", "brittle", *TOY_METRICS)
 
 
-def test_a_failing_cell_is_told_stored_and_tried_again(tmp_path, monkeypatch):
+def test_failing_cell_is_stored_and_tried_again(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "brittle", Brittle)
     command = (*BRITTLE, "--results", tmp_path)
     for trouble in ("no luck", "none again"):
@@ -219,7 +219,7 @@ class Fussy(Wasserstein1):
         return self.trouble
 
 
-def test_a_failing_metric_costs_no_other_value(tmp_path, monkeypatch):
+def test_failing_metric_keeps_the_other_values(tmp_path, monkeypatch):
     monkeypatch.setitem(METRICS, "fussy", Fussy)
     command = (
         "sweep", "-g", "1", "-n", "8", "-m", "oracle", "-d", "modes1d",
@@ -241,7 +241,7 @@ def test_a_failing_metric_costs_no_other_value(tmp_path, monkeypatch):
     ]
 
 
-def test_the_real_side_is_made_once_and_again_if_it_is_damaged(trained, monkeypatch):
+def test_reference_features_are_recomputed_only_if_damaged(trained, monkeypatch):
     seen = []
     update = Accumulator.update
     monkeypatch.setattr(
@@ -274,13 +274,13 @@ def test_the_real_side_is_made_once_and_again_if_it_is_damaged(trained, monkeypa
         assert rows_of(trained, "ct")[0].values == values
 
 
-def test_no_floor_where_there_are_not_enough_real_samples(tmp_path):
+def test_floor_is_skipped_without_enough_real_samples(tmp_path):
     command = ("-m", "oracle", "-d", "modes1d", "-g", "1", "--steps", "1", "--metric", "shift")
     ran = bench("sweep", *command, "-n", "20001", "--results", tmp_path)
     assert ran.code == 0
     assert (
-        "modes1d: no real-versus-real floor, which needs 20001 training samples; there are 20000."
-        in ran.out
+        "modes1d: real samples are not measured, which needs 20001 training "
+        "samples: there are 20000." in ran.out
     )
     assert rows_of(tmp_path, "real") == []
 
@@ -303,11 +303,11 @@ def test_dry_run_prices_and_writes_nothing(folder, expected, request):
     assert contents(results) == before
 
 
-def test_dry_run_says_that_its_time_is_without_what_is_not_trained(tmp_path):
+def test_dry_run_excludes_untrained_runs_from_its_time(tmp_path):
     ran = bench("sweep", "--suite", "modes1d-seeds", "--dry-run", "--results", tmp_path)
     assert ran.code == 0, ran.err
     assert "Left out modes1d-edm-s0: it is not trained to its end" in ran.out
-    assert "What was left out above is not in these times." in ran.out
+    assert "These times do not include the runs left out above." in ran.out
 
 
 def test_training_dry_run_writes_nothing(tmp_path):
@@ -318,7 +318,7 @@ def test_training_dry_run_writes_nothing(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_unfinished_runs_are_left_out(trained):
+def test_unfinished_runs_are_skipped(trained):
     (trained / "default" / "runs" / "modes1d-ct-s0" / "model.safetensors").unlink()
     ran = bench(*SWEEP, "--results", trained)
     assert ran.code == 0
@@ -349,7 +349,7 @@ def test_planned_signatures_differ_by_reference():
     assert made[0].signature != made[1].signature
 
 
-def test_a_damaged_checkpoint_is_named(trained):
+def test_damaged_checkpoint_is_named(trained):
     weights = trained / "default" / "runs" / "modes1d-edm-s0" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     ran = bench(*SWEEP, "-m", "edm", "--results", trained)
@@ -357,7 +357,7 @@ def test_a_damaged_checkpoint_is_named(trained):
     assert ran.err.startswith(f"Error: Checkpoint {weights} is cut short or damaged")
 
 
-def test_a_run_whose_plugin_is_not_loaded_is_left_out_with_what_to_do(trained):
+def test_run_of_a_missing_plugin_is_skipped_with_advice(trained):
     folder = trained / "default" / "runs" / "modes1d-ct-s0"
     card = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(card | {"method": "mine"}))
@@ -369,7 +369,7 @@ def test_a_run_whose_plugin_is_not_loaded_is_left_out_with_what_to_do(trained):
     )
 
 
-def test_a_suite_refuses_a_run_that_was_trained_otherwise(trained, tmp_path):
+def test_suite_refuses_a_run_of_other_settings(trained, tmp_path):
     suite = tmp_path / "mine.toml"
     text = '[[study]]\ndataset = "modes1d"\nmethods = ["edm"]\nguidance = "1"\nsamples = 20\n'
     suite.write_text(text)
@@ -385,7 +385,7 @@ def test_a_suite_refuses_a_run_that_was_trained_otherwise(trained, tmp_path):
     assert ran.code == 0, ran.err
 
 
-def test_rows_hold_errors_and_reasons_beside_the_values_of_earlier_sweeps(trained):
+def test_rows_keep_earlier_values_and_add_errors_and_reasons(trained):
     base = ("sweep", "-g", "1", "-n", "10", "-m", "oracle", "-m", "edm", "--results", trained)
     assert bench(*base, "--metric", "fd_inf", "--metric", "within3").code == 0
     assert bench(*base, "--metric", "w1").code == 0

@@ -10,9 +10,9 @@ from bench.report.numbers.frame import prepare
 from bench.sweep.cells import expand
 from bench.system.errors import UserError
 from bench.system.files import sha256
+from bench.training.card import make_card, read_card
 from bench.training.extra_network import find_extra_network
 from bench.training.run import open_run
-from bench.training.runs import make_card, read_card
 from tests.bench.helpers import TINY, TOY_METRICS, bench, rows_of, sets
 
 OWN = "modes1d-edm-s0"
@@ -61,7 +61,7 @@ def guided(results, rule="autoguidance", run=OWN):
     return [r for r in rows if (r.run, r.rule, r.guidance) == (run, rule, 3.0)]
 
 
-def test_a_weaker_run_turns_a_skip_into_a_row(trained, weaker, tmp_path):
+def test_weak_checkpoint_turns_a_skip_into_a_row(trained, weaker, tmp_path):
     path = suite(tmp_path, STUDY)
     ran = run("sweep", path, trained)
     assert ran.code == 0, ran.err
@@ -84,7 +84,7 @@ def test_a_weaker_run_turns_a_skip_into_a_row(trained, weaker, tmp_path):
     assert [r.key for r in reported if r.rule == "autoguidance"] == [row.key]
 
 
-def test_no_run_leads_away_from_itself(trained, weaker, tmp_path):
+def test_run_is_not_its_own_weaker_network(trained, weaker, tmp_path):
     path = suite(tmp_path, STUDY.replace(RULES, 'rules = ["autoguidance"]\n'))
     ran = run("sweep", path, trained, "--weak-checkpoint", OWN)
     assert ran.code == 0, ran.err
@@ -99,7 +99,7 @@ def test_no_run_leads_away_from_itself(trained, weaker, tmp_path):
     assert sorted(r.status for r in guided(trained)) == ["ok", "skip"]
 
 
-def test_keys_of_other_rules_do_not_depend_on_it(trained, weaker):
+def test_weak_checkpoint_changes_no_key_of_other_rules(trained, weaker):
     place = Experiment(trained, "default")
     plain = open_run(read_card(folder_of(trained, OWN)), find_dataset("modes1d"), place)
     joined = plain.join(find_extra_network("weak", weaker, place))
@@ -111,14 +111,14 @@ def test_keys_of_other_rules_do_not_depend_on_it(trained, weaker):
     assert (both.extra_checkpoint("null"), both.extra_checkpoint("weak")) == (second, second)
 
 
-def test_it_says_where_no_rule_needs_it(trained, weaker):
+def test_unused_weak_checkpoint_gives_a_message(trained, weaker):
     more = ("-g", "1,2", "-n", "20", *TOY_METRICS, "--results", trained, "--dry-run")
     ran = bench("sweep", *more, "--weak-checkpoint", weaker)
     assert ran.code == 0, ran.err
     assert "No rule here uses a weaker network" in ran.out
     ran = bench("sweep", "-m", "ct", *more, "--weak-checkpoint", weaker)
     assert ran.code == 2
-    assert "--weak-checkpoint is for runs of edm, and those here are of ct" in ran.err
+    assert "--weak-checkpoint is for runs of edm, and these are of ct" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_it_says_where_no_rule_needs_it(trained, weaker):
         ("modes1d-ct-s0", "--weak-checkpoint 'modes1d-ct-s0' is a run of ct, not of edm"),
     ],
 )
-def test_what_is_no_weaker_network_is_said(trained, name, message):
+def test_unusable_weak_checkpoint_is_refused_with_a_reason(trained, name, message):
     for command in ("sweep", "sample"):
         ran = bench(command, "-m", "edm", "--results", trained, "--weak-checkpoint", name)
         assert ran.code != 0
         assert message in ran.err
 
 
-def test_samples_of_other_methods_take_none(trained):
+def test_weak_checkpoint_is_refused_for_other_methods(trained):
     options = ("--results", trained, "--weak-checkpoint", OWN, "-o", trained / "x.npz", "-n", "4")
     ran = bench("sample", "-m", "ct", *options)
     assert (ran.code, "is for runs of edm" in ran.err) == (2, True)
@@ -147,7 +147,7 @@ def test_samples_of_other_methods_take_none(trained):
     assert ran.code == 0, ran.err
 
 
-def test_a_suite_trains_its_weaker_networks_and_joins_them_by_seed(tmp_path):
+def test_suite_trains_weaker_networks_and_joins_them_by_seed(tmp_path):
     results = tmp_path / "results"
     path = suite(tmp_path, STUDY, "seeds = [0, 1]\n", WEAK)
     planned = run("train", path, results, "--dry-run")
@@ -174,7 +174,7 @@ def test_a_suite_trains_its_weaker_networks_and_joins_them_by_seed(tmp_path):
     assert "1 cells computed, 7 kept" in again.out
 
 
-def test_a_suite_whose_weaker_network_is_missing_says_so(trained, tmp_path):
+def test_suite_with_missing_weaker_network_gives_a_message(trained, tmp_path):
     path = suite(tmp_path, STUDY, WEAK)
     ran = run("sweep", path, trained)
     assert ran.code == 0, ran.err
@@ -192,7 +192,7 @@ def test_a_suite_whose_weaker_network_is_missing_says_so(trained, tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (STUDY.replace('"edm"', '"ct"') + WEAK, "a weaker network is one of edm"),
+        (STUDY.replace('"edm"', '"ct"') + WEAK, "weak trains a weaker edm network: add edm"),
         (STUDY + "[study.weak]\nset = {}\n", "study.0.weak.set"),
         (STUDY + "[study.weak]\nnets = 3\n", "study.0.weak.nets: extra inputs"),
     ],

@@ -12,14 +12,13 @@ from bench.evaluation.reference import reference_set
 from bench.system.errors import UserError
 from bench.training.checkpoint import (
     TrainingState,
-    check_weights,
     content_hash,
     load_state,
     load_weights,
     save_state,
     save_weights,
 )
-from metrics.extractors.weights import stored_weights
+from metrics.extractors.training import stored_weights
 
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHTS = {
@@ -75,9 +74,7 @@ def attempt(load, path):
         (save_state, load_state, STATE, same_state),
     ],
 )
-def test_no_flipped_bit_of_a_checkpoint_changes_what_is_loaded(
-    tmp_path, save, load, content, equal
-):
+def test_flipped_bits_of_a_checkpoint_are_found(tmp_path, save, load, content, equal):
     path = tmp_path / "c.safetensors"
     save(path, content)
     assert equal(load(path), content)
@@ -96,19 +93,19 @@ def test_no_flipped_bit_of_a_checkpoint_changes_what_is_loaded(
     assert len(found) > 0.8 * size
 
 
-def test_a_step_of_another_checkpoint_is_found(tmp_path):
+def test_changed_step_of_a_checkpoint_is_found(tmp_path):
     path = tmp_path / "s.safetensors"
     save_state(path, STATE)
     assert path.read_bytes().count(b'\\"step\\": 70') == 1
     path.write_bytes(path.read_bytes().replace(b'\\"step\\": 70', b'\\"step\\": 71'))
-    with pytest.raises(UserError, match="does not have the SHA-256 that was written with it"):
+    with pytest.raises(UserError, match="does not match its stored SHA-256"):
         load_state(path)
 
 
-def test_files_without_a_checksum_are_read_as_before(tmp_path):
+def test_files_without_a_checksum_are_read(tmp_path):
     save_file(WEIGHTS, tmp_path / "w.safetensors")
     assert same(load_weights(tmp_path / "w.safetensors"), WEIGHTS)
-    check_weights(tmp_path / "w.safetensors")
+    load_weights(tmp_path / "w.safetensors")
     save_file(WEIGHTS, tmp_path / "o.safetensors", metadata={"format": "pt", "sha256": "theirs"})
     assert same(load_weights(tmp_path / "o.safetensors"), WEIGHTS)
     tensors = {f"weights/{k}": v for k, v in WEIGHTS.items()}
@@ -117,7 +114,7 @@ def test_files_without_a_checksum_are_read_as_before(tmp_path):
     assert (state.step, state.rollbacks, same(state.weights, WEIGHTS)) == (3, (), True)
 
 
-def test_the_hash_is_of_names_types_shapes_and_bytes():
+def test_content_hash_covers_names_types_shapes_and_bytes():
     x = torch.arange(6.0)
     hashes = [
         content_hash({"a": x}),
@@ -132,7 +129,7 @@ def test_the_hash_is_of_names_types_shapes_and_bytes():
     assert content_hash({"a": x, "b": x}) == content_hash({"b": x, "a": x})
 
 
-def test_a_flipped_bit_in_cached_results_is_said_and_mended(tmp_path, caplog):
+def test_flipped_bit_in_cached_results_is_logged_and_recomputed(tmp_path, caplog):
     def compute():
         return {"x": np.arange(20.0)}
 
@@ -150,17 +147,14 @@ def test_a_flipped_bit_in_cached_results_is_said_and_mended(tmp_path, caplog):
         assert np.array_equal(found, np.arange(20.0)), place
         said += len(caplog.messages)
         if caplog.messages:
-            assert caplog.messages == [
-                f"{path} is cut short or damaged and does not hold what was written: it is "
-                "computed again."
-            ]
+            assert caplog.messages == [f"{path} is cut short or damaged: it is computed again."]
             assert caplog.records[0].levelno == logging.WARNING
             assert remembered_on_disk(tmp_path, "r", {"k": 1}, compute)["x"][3] == 3.0
             assert len(caplog.messages) == 1
     assert said > 10
 
 
-def test_a_flipped_bit_in_an_extractors_weights_is_said_and_mended(tmp_path, caplog):
+def test_flipped_bit_in_extractor_weights_is_logged_and_fixed(tmp_path, caplog):
     trained = []
 
     def train():
@@ -181,7 +175,7 @@ def test_a_flipped_bit_in_an_extractors_weights_is_said_and_mended(tmp_path, cap
     assert [m.startswith(f"{path} is cut short or damaged") for m in caplog.messages] == [True]
 
 
-def test_a_flipped_bit_in_the_real_side_is_said_and_mended(tmp_path, caplog):
+def test_flipped_bit_in_the_real_set_is_logged_and_recomputed(tmp_path, caplog):
     fed = []
 
     def feed(accumulator):

@@ -10,7 +10,7 @@ from bench.evaluation.weights import find_weights
 from bench.experiment import ranges
 from bench.system.errors import UserError
 from bench.system.offline import network, no_network
-from metrics.extractors.weights_table import INCEPTION
+from metrics.extractors.catalogue import INCEPTION
 from tests.bench.helpers import TOY_METRICS, bench, contents
 
 ELSEWHERE = ("192.0.2.1", 80)
@@ -37,14 +37,14 @@ def server():
         lambda s: super(socket.socket, s).connect(ELSEWHERE),
     ],
 )
-def test_nothing_beyond_this_machine_is_reached(attempt):
+def test_other_machines_cannot_be_reached(attempt):
     with socket.socket() as made, no_network():
         made.settimeout(0.1)
         with pytest.raises(UserError, match=r"--offline forbids the connection to (192|weights)"):
             attempt(made)
 
 
-def test_datagrams_and_ipv6_are_held_back_too():
+def test_datagrams_and_ipv6_are_refused():
     refused = pytest.raises(UserError, match=r"to 192\.0\.2\.1 that")
     with socket.socket(type=socket.SOCK_DGRAM) as made, no_network(), refused:
         made.sendto(b"x", ELSEWHERE)
@@ -52,14 +52,14 @@ def test_datagrams_and_ipv6_are_held_back_too():
         socket.getaddrinfo("2001:db8::1", 80)
 
 
-def test_this_machine_is_reached(server):
+def test_this_machine_can_be_reached(server):
     with no_network(), socket.create_connection(server, timeout=5) as made:
         assert made.getpeername() == server
         assert socket.getaddrinfo("localhost", 80)
         assert socket.getaddrinfo(None, 80)
 
 
-def test_it_holds_in_threads_and_ends_with_the_command(monkeypatch):
+def test_offline_covers_threads_and_ends_with_the_command(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:3128")
     found = []
 
@@ -84,7 +84,7 @@ def test_it_holds_in_threads_and_ends_with_the_command(monkeypatch):
     assert socket.getaddrinfo("192.0.2.1", 80)
 
 
-def test_a_download_is_stopped_before_it_begins(tmp_path):
+def test_download_is_refused_before_it_begins(tmp_path):
     refused = pytest.raises(UserError, match=r"--offline forbids the connection to github\.com")
     with refused, no_network():
         find_weights(INCEPTION, tmp_path, download=True)
@@ -98,9 +98,7 @@ def test_sweep_offline_computes_and_contradicts_download(trained, monkeypatch):
     before = contents(trained)
     ran = bench("sweep", "--offline", "--download", "--results", trained)
     assert (ran.code, ran.out) == (2, "")
-    assert (
-        ran.err == "Error: --offline forbids what --download allows: leave one of the two away.\n"
-    )
+    assert ran.err == "Error: --offline forbids what --download allows: drop one of them.\n"
     assert contents(trained) == before
     ran = bench("sweep", "--offline", "-m", "edm", "-g", "1", "-n", "4", *TOY_METRICS,
                 "--results", trained)  # fmt: skip
@@ -108,7 +106,7 @@ def test_sweep_offline_computes_and_contradicts_download(trained, monkeypatch):
     assert "1 cells computed" in ran.out
 
 
-def test_an_attempt_within_a_sweep_ends_it_in_one_sentence(trained, monkeypatch):
+def test_connection_in_a_sweep_is_a_one_line_error(trained, monkeypatch):
     def curious(*arguments, **options):
         socket.create_connection(ELSEWHERE, timeout=0.1)
 

@@ -16,7 +16,7 @@ def replaced(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["disk", "disk/new/file.json", "disk/there.txt"])
-def test_a_folder_that_was_replaced_is_noticed(tmp_path: Path, named: str) -> None:
+def test_replaced_folder_is_an_error(tmp_path: Path, named: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     (disk / "there.txt").touch()
@@ -38,7 +38,7 @@ def test_a_folder_that_was_replaced_is_noticed(tmp_path: Path, named: str) -> No
     places.check()  # nothing is held any more
 
 
-def test_what_a_missing_folder_led_to_gives_way_to_the_reason(tmp_path: Path) -> None:
+def test_missing_folder_is_reported_as_the_cause(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
 
@@ -52,7 +52,7 @@ def test_what_a_missing_folder_led_to_gives_way_to_the_reason(tmp_path: Path) ->
     assert isinstance(caught.value.__context__, KeyError)
 
 
-def test_what_lies_in_a_folder_may_change(tmp_path: Path) -> None:
+def test_content_of_a_folder_may_change(tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     file.write_text("old")
     with places.holding(file, tmp_path / "new" / "x"):
@@ -64,21 +64,21 @@ def test_what_lies_in_a_folder_may_change(tmp_path: Path) -> None:
     assert file.read_bytes() == b"2"
 
 
-def test_names_that_are_no_places_are_left_to_whoever_uses_them(tmp_path: Path) -> None:
+def test_invalid_paths_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with places.holding(tmp_path / "loop" / "x", tmp_path / "a\0b", tmp_path / ("n" * 300)):
         pass
 
 
 @pytest.mark.skipif(not OPEN.is_dir(), reason="the system does not list what is open")
-def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+def test_all_descriptors_are_closed(tmp_path: Path) -> None:
     before = len(list(OPEN.iterdir()))
     with places.holding(tmp_path, tmp_path / "x"):
         places.hold(tmp_path)
     assert len(list(OPEN.iterdir())) == before
 
 
-def test_mount_points_below_are_held_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mount_points_below_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, disk = tmp_path / "mountinfo", tmp_path / "results" / "my disk"
     disk.mkdir(parents=True)
     name = str(disk).replace(" ", "\\040")
@@ -96,7 +96,7 @@ def test_mount_points_below_are_held_too(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(not OPEN.is_dir(), reason="the system does not list what is open")
-def test_a_block_within_another_ends_with_its_own_places(tmp_path: Path) -> None:
+def test_nested_block_releases_only_its_own_folders(tmp_path: Path) -> None:
     outer, inner = tmp_path / "outer", tmp_path / "inner"
     outer.mkdir()
     inner.mkdir()

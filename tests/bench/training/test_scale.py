@@ -9,14 +9,12 @@ import pytest
 import torch
 
 from bench.data.find import find_dataset
-from bench.system import compiling
-from bench.system.compiling import compile_nets, compiler_problem
-from bench.system.devices import make_fabric
-from bench.system.precision import matmul_precision
+from bench.system import devices
+from bench.system.devices import compile_nets, compiler_problem, make_fabric, matmul_precision
+from bench.training.card import WEIGHTS, make_method, read_card
 from bench.training.checkpoint import load_weights
 from bench.training.initial import make_teacher, teacher_card
-from bench.training.loop import _Loss, accumulate_gradients, build_nets, near, train
-from bench.training.runs import WEIGHTS, make_method, read_card
+from bench.training.loop import Loss, accumulate_gradients, build_nets, near, train
 from methods import METHODS, BatchRNG, Progress
 from tests.bench.helpers import TINY, bench, sets, tiny_card
 
@@ -48,19 +46,19 @@ def gradient(name, micro_batch, fabric, data_name="digits"):
         own = teacher_card(method.wants_teacher, data, None, {"net.channels": 8})  # as quick
         teacher = make_teacher(type(method), own, data, None, CPU)
     means = accumulate_gradients(
-        _Loss(method, nets, teacher), data.train, method, BatchRNG(3, 8, 0, 8), Progress(0, 10),
+        Loss(method, nets, teacher), data.train, method, BatchRNG(3, 8, 0, 8), Progress(0, 10),
         fabric=fabric, micro_batch=micro_batch,
     )  # fmt: skip
     return {k: p.grad for k, p in nets.named_parameters()}, means
 
 
-def test_no_method_that_trains_is_left_out():
+def test_every_trained_method_is_covered():
     built_in = {name for name, m in METHODS.items() if m.trains and m.__module__[:8] == "methods."}
     assert {name for name, _ in METHODS_AND_TERMS} == built_in
 
 
 @pytest.mark.parametrize(("name", "terms"), METHODS_AND_TERMS)
-def test_gradients_in_slices_are_those_of_one_batch(name, terms, fabric):
+def test_gradients_in_slices_equal_those_of_one_batch(name, terms, fabric):
     whole, means = gradient(name, None, fabric)
     assert means.keys() == terms
     for micro_batch in (3, 4):  # the last slice of three is shorter
@@ -73,7 +71,7 @@ def test_gradients_in_slices_are_those_of_one_batch(name, terms, fabric):
             torch.testing.assert_close(parts[key], value, rtol=1e-4, atol=1e-5 * largest)
 
 
-def test_slices_of_a_batch_see_its_rows():
+def test_slices_get_the_rows_of_their_batch():
     def draw(rng):
         return rng.randint(1000), rng.randn(3), rng.rand()
 
@@ -88,7 +86,7 @@ def test_slices_of_a_batch_see_its_rows():
     assert len(set(masks)) == 3
 
 
-def test_a_run_in_slices_is_the_run_in_one(tmp_path):
+def test_run_in_slices_equals_run_in_whole_batches(tmp_path):
     runs = []
     for pair in ("train.micro_batch=null", "train.micro_batch=3"):
         results = tmp_path / pair[-1]
@@ -103,7 +101,7 @@ def test_a_run_in_slices_is_the_run_in_one(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16-mixed"])
-def test_precision_is_set_for_training_alone(precision, tmp_path, monkeypatch):
+def test_precision_is_set_only_for_training(precision, tmp_path, monkeypatch):
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     seen = []
@@ -113,7 +111,7 @@ def test_precision_is_set_for_training_alone(precision, tmp_path, monkeypatch):
         return accumulate_gradients(*arguments, **options)
 
     monkeypatch.setattr("bench.training.loop.accumulate_gradients", watch)
-    card = tiny_card("edm", precision=precision)
+    card = tiny_card("edm").model_copy(update={"precision": precision})
     train(card, find_dataset("modes1d"), tmp_path, fabric=make_fabric("cpu", precision))
     assert set(seen) == {(precision == "tf32",) * 2}
     assert (matmul.allow_tf32, cudnn.allow_tf32) == before
@@ -143,7 +141,7 @@ def test_compiled_networks_train_the_same_weights_under_the_same_names(
         torch.testing.assert_close(compiled[key], value, rtol=0, atol=1e-4)
 
 
-def test_only_what_has_a_forward_is_compiled():
+def test_only_modules_with_a_forward_are_compiled():
     pair, parts = torch.nn.Module(), torch.nn.Linear(2, 2)
     pair.child = parts
     compile_nets(pair, "eager")
@@ -151,11 +149,11 @@ def test_only_what_has_a_forward_is_compiled():
     assert pair._compiled_call_impl is None
 
 
-def test_without_a_compiler_training_goes_on_with_a_sentence(tmp_path, monkeypatch):
+def test_training_continues_with_a_message_without_a_compiler(tmp_path, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("no C++ compiler\nlong story")
 
-    monkeypatch.setattr(compiling.torch, "compile", broken)
+    monkeypatch.setattr(devices.torch, "compile", broken)
     assert compiler_problem(CPU) == "no C++ compiler"
     arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     ran = bench(*arguments, "--compile")
@@ -165,10 +163,10 @@ def test_without_a_compiler_training_goes_on_with_a_sentence(tmp_path, monkeypat
     assert "compile" not in read_card(folder).provenance
 
 
-def test_the_compiler_is_in_the_provenance_and_makes_no_other_run(tmp_path, monkeypatch):
+def test_compiler_is_in_the_provenance_but_not_in_the_settings(tmp_path, monkeypatch):
     torch.compiler.reset()
-    monkeypatch.setattr(compiling, "compiler_problem", lambda device: None)
-    monkeypatch.setattr(compiling, "DEFAULT_BACKEND", "eager")
+    monkeypatch.setattr(devices, "compiler_problem", lambda device: None)
+    monkeypatch.setattr(devices, "DEFAULT_BACKEND", "eager")
     arguments = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     assert bench(*arguments, "--compile").code == 0
     folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"
@@ -176,12 +174,12 @@ def test_the_compiler_is_in_the_provenance_and_makes_no_other_run(tmp_path, monk
     assert bench(*arguments).code == 0
 
 
-def test_data_stay_where_they_are_on_a_cpu():
+def test_data_are_not_copied_on_a_cpu():
     split = find_dataset("digits").train
     assert near(split, CPU) is split
 
 
-def test_two_processes_distil_in_slices_what_one_does(tmp_path):
+def test_two_processes_distil_the_same_in_slices_as_one(tmp_path):
     settings = ["-m", "guided-cd", "-d", "modes1d", *sets(*TINY)]
     edm = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY)]
     folders = []

@@ -7,10 +7,10 @@ import torch
 
 from bench.data.find import find_dataset
 from bench.system.errors import UserError
+from bench.training.card import WEIGHTS, read_card, write_card
 from bench.training.checkpoint import load_weights
 from bench.training.initial import make_teacher, teacher_card
-from bench.training.loop import _Loss, build_nets, train
-from bench.training.runs import WEIGHTS, read_card, write_card
+from bench.training.loop import Loss, build_nets, train
 from methods import METHODS
 from methods.edm import EDM
 from tests.bench.helpers import TINY, bench, sets, tiny_card
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 GCD = ("train", "-m", "guided-cd", "-d", "modes1d", *sets(*TINY))
 
 
-def test_a_missing_teacher_is_trained_first_and_starts_the_student(tmp_path, monkeypatch):
+def test_missing_teacher_is_trained_first_and_starts_the_student(tmp_path, monkeypatch):
     preset = EDM.presets["modes1d"]
     short = preset.train.model_copy(update={"iterations": 3, "batch": 8})
     monkeypatch.setitem(EDM.presets, "modes1d", preset.model_copy(update={"train": short}))
@@ -42,7 +42,7 @@ def test_a_missing_teacher_is_trained_first_and_starts_the_student(tmp_path, mon
     assert bench(*GCD, "--results", tmp_path).code == 0
 
 
-def test_teacher_by_run_folder_or_file_is_one(trained, tmp_path):
+def test_teacher_by_run_folder_or_file_is_the_same(trained, tmp_path):
     runs = trained / "default" / "runs"
     file = shutil.copy(runs / "modes1d-edm-s0" / WEIGHTS, tmp_path / "teacher.safetensors")
     written = []
@@ -61,7 +61,7 @@ def test_teacher_by_run_folder_or_file_is_one(trained, tmp_path):
     assert (runs / "s3" / WEIGHTS).read_bytes() != written[0]
 
 
-def test_what_cannot_teach_is_refused_and_nothing_written(trained):
+def test_run_that_cannot_teach_is_refused_before_anything_is_written(trained):
     runs = trained / "default" / "runs"
     unlabelled = (*sets(*TINY, "label_dropout=0"), "--name", "plain", "--results", trained)
     assert bench("train", "-m", "edm", "-d", "modes1d", *unlabelled).code == 0
@@ -79,13 +79,13 @@ def test_what_cannot_teach_is_refused_and_nothing_written(trained):
     assert (ran.code, ran.err) == (2, "Error: ct distils nothing: drop --teacher.\n")
 
 
-def test_a_run_without_its_teacher_is_told(tmp_path, fabric):
+def test_training_without_a_teacher_names_the_option(tmp_path, fabric):
     with pytest.raises(UserError, match="distils a run of edm: give --teacher"):
         train(tiny_card("guided-cd"), find_dataset("modes1d"), tmp_path / "run", fabric=fabric)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_is_frozen_and_no_part_of_what_is_trained():
+def test_teacher_is_frozen_and_not_trained():
     data, student = find_dataset("modes1d"), METHODS["guided-cd"]
     teacher = make_teacher(student, teacher_card("edm", data, None, {}), data, None, CPU)
     assert not any(p.requires_grad for p in teacher.nets.parameters())
@@ -93,12 +93,12 @@ def test_a_teacher_is_frozen_and_no_part_of_what_is_trained():
     card = tiny_card("guided-cd")
     method = student(student.config_type.model_validate(card.config), data.spec)
     nets = build_nets(method, 0)
-    loss = _Loss(method, nets, teacher)
+    loss = Loss(method, nets, teacher)
     assert {f"nets.{name}" for name in nets.state_dict()} == loss.state_dict().keys()
     assert set(loss.parameters()) == set(nets.parameters())
 
 
-def test_cards_from_before_teachers_still_load(trained):
+def test_cards_without_teacher_fields_still_load(trained):
     folder = trained / "default" / "runs" / "modes1d-edm-s0"
     card = read_card(folder)
     tree = card.model_dump(mode="json", exclude={"teacher_run", "teacher_checkpoint"})

@@ -14,11 +14,10 @@ from torch import nn
 from bench.data.find import find_dataset
 from bench.system.errors import UserError
 from bench.training import loop as training
+from bench.training.card import WEIGHTS, make_method, read_card
 from bench.training.checkpoint import STATE, load_into, load_state, load_weights, save_weights
 from bench.training.loop import Stopped, build_nets, train
-from bench.training.optim import Ema, learning_rate
-from bench.training.runs import WEIGHTS, make_method, read_card
-from bench.training.step import draw_batch
+from bench.training.step import Ema, draw_batch, learning_rate
 from methods import METHODS, BatchRNG, Progress, TrainSettings
 from methods.edm import EDM
 from tests.bench.helpers import TINY, TINY_IMAGES, bench, contents, sets, tiny_card
@@ -60,7 +59,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("method", "data", "pairs"), CASES)
-def test_a_stopped_run_goes_on_to_equal_bytes(method, data, pairs, tmp_path, fabric, monkeypatch):
+def test_stopped_run_resumes_to_equal_bytes(method, data, pairs, tmp_path, fabric, monkeypatch):
     card = tiny_card(method, data, *pairs)
     content = find_dataset(data)
     handler = signal.getsignal(signal.SIGINT)  # a background job of a shell starts with none
@@ -80,7 +79,9 @@ def test_a_stopped_run_goes_on_to_equal_bytes(method, data, pairs, tmp_path, fab
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_crash_costs_the_steps_since_the_checkpoint_and_no_bit(tmp_path, fabric, monkeypatch):
+def test_crashed_run_repeats_steps_since_the_checkpoint_to_equal_bytes(
+    tmp_path, fabric, monkeypatch
+):
     card = tiny_card("ct", "modes1d", "train.checkpoint_every=5")
     data = find_dataset("modes1d")
     whole = train(card, data, tmp_path / "whole", fabric=fabric).read_bytes()
@@ -93,7 +94,7 @@ def test_a_crash_costs_the_steps_since_the_checkpoint_and_no_bit(tmp_path, fabri
     assert steps_logged(tmp_path / "run") == list(range(12))
 
 
-def test_a_damaged_line_of_the_log_costs_no_other(tmp_path, fabric, monkeypatch):
+def test_damaged_line_of_the_log_is_the_only_one_dropped(tmp_path, fabric, monkeypatch):
     card, data = tiny_card("edm", "modes1d"), find_dataset("modes1d")
     at_step(monkeypatch, 8, interrupt)
     with pytest.raises(Stopped):
@@ -106,13 +107,13 @@ def test_a_damaged_line_of_the_log_costs_no_other(tmp_path, fabric, monkeypatch)
     assert steps_logged(tmp_path) == [0, 1, 2, 3, *range(5, 12)]
 
 
-def test_a_finished_run_is_left_as_it_is(trained):
+def test_finished_run_is_unchanged(trained):
     before = contents(trained)
     ran = bench("train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", trained)
     assert (ran.code, contents(trained)) == (0, before)
 
 
-def test_initial_weights_depend_on_the_seed_alone():
+def test_initial_weights_depend_only_on_the_seed():
     method = make_method(tiny_card("edm"), find_dataset("modes1d"))
     state = torch.get_rng_state()
     first = build_nets(method, 3).state_dict()
@@ -142,7 +143,7 @@ def test_ema_against_numpy(ramp):
     assert int(ema.weights["count"]) == 39
 
 
-def test_the_written_weights_are_the_average_and_not_the_last(tmp_path, fabric):
+def test_written_weights_are_the_average_not_the_last(tmp_path, fabric):
     data = find_dataset("modes1d")
     written = []
     for ema in ("0.0", "0.999"):
@@ -207,7 +208,7 @@ def test_nan_stops_with_step_and_term_and_the_last_good_checkpoint(tmp_path, mon
     assert "no checkpoint yet" in ran.err
 
 
-def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path, monkeypatch):
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "steep", Steep)
     arguments = ["train", "-m", "steep", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     ran = bench(*arguments, "--set", "train.checkpoint_every=4")
@@ -231,7 +232,7 @@ class Huge(EDM):
         return terms
 
 
-def test_a_gradient_that_freezes_weights_stops_the_training(tmp_path, monkeypatch):
+def test_gradient_that_freezes_weights_stops_training(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "huge", Huge)
     arguments = ["train", "-m", "huge", "-d", "modes1d", *sets(*TINY), "--results", tmp_path]
     for every, when in ((4, "step 7"), (100, "the last step")):
@@ -241,7 +242,7 @@ def test_a_gradient_that_freezes_weights_stops_the_training(tmp_path, monkeypatc
         assert "the moments of the optimiser 0/exp_avg_sq are not finite after " + when in ran.err
 
 
-def test_an_existing_run_with_other_settings_is_refused_and_kept(trained):
+def test_existing_run_with_other_settings_is_refused_and_kept(trained):
     before = contents(trained)
     changed = sets(*TINY, "train.lr=0.5", "net.width=16", "sigma_data=1")
     ran = bench("train", "-m", "edm", "-d", "modes1d", *changed, "--results", trained)
@@ -251,14 +252,14 @@ def test_an_existing_run_with_other_settings_is_refused_and_kept(trained):
         "train.lr is 0.002 there, 0.5 here",
         "config.net.width is 8 there, 16 here",
         "config.sigma_data is 2.01 there, 1.0 here",
-        "give this one its own --name",
+        "use another --name",
     ):
         assert part in ran.err
     assert ran.err.count(" there, ") == 3
     assert contents(trained) == before
 
 
-def test_settings_that_no_network_can_have_are_refused_before_anything_is_written(tmp_path):
+def test_impossible_settings_are_refused_before_anything_is_written(tmp_path):
     ran = bench(
         "train", "-m", "edm", *sets(*TINY_IMAGES, "net.channels=30"), "--results", tmp_path / "r"
     )
@@ -267,7 +268,7 @@ def test_settings_that_no_network_can_have_are_refused_before_anything_is_writte
     assert not (tmp_path / "r").exists()
 
 
-def test_igct_starts_as_the_denoiser_it_is_given(fabric, tmp_path):
+def test_igct_starts_as_its_initial_denoiser(fabric, tmp_path):
     data = find_dataset("digits")
     source_card, card = tiny_card("edm", "digits"), tiny_card("igct", "digits")
     source = load_weights(train(source_card, data, tmp_path, fabric=fabric))
@@ -299,7 +300,7 @@ def quick_edm(monkeypatch):
     monkeypatch.setitem(EDM.presets, "digits", preset.model_copy(update={"train": short}))
 
 
-def test_a_prerequisite_is_trained_with_a_network_that_fits(tmp_path, quick_edm):
+def test_prerequisite_is_trained_with_a_network_that_fits(tmp_path, quick_edm):
     arguments = ["train", "-m", "ct", *sets(*TINY_IMAGES), "--results", tmp_path]
     ran = bench(*arguments)
     assert ran.code == 0, ran.err
@@ -316,7 +317,7 @@ def test_a_prerequisite_is_trained_with_a_network_that_fits(tmp_path, quick_edm)
     assert contents(tmp_path) == before
 
 
-def test_a_trained_prerequisite_is_taken_as_it_is(tmp_path, quick_edm):
+def test_trained_prerequisite_is_used_unchanged(tmp_path, quick_edm):
     methods = ("-m", "edm", "-m", "ct")
     ran = bench("train", *methods, *sets(*TINY_IMAGES), "--results", tmp_path)
     assert ran.code == 0, ran.err
@@ -345,7 +346,7 @@ def test_init_from_a_run_a_folder_a_file_or_nothing(trained, tmp_path):
     assert (cards[3].init_run, cards[3].init_checkpoint) == ("", "")
 
 
-def test_init_from_something_else(trained):
+def test_unknown_init_from_lists_the_runs(trained):
     def attempt(source, *pairs):
         return bench(
             "train", "-m", "ct", "-d", "modes1d", *sets(*TINY, *pairs), "--init-from", source,
@@ -393,7 +394,7 @@ def test_training_lowers_the_loss(method, terms, tmp_path, fabric):
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_train_what_one_trains(tmp_path, processes):
+def test_several_processes_train_the_same_as_one(tmp_path, processes):
     settings = ["-m", "igct", "-d", "modes1d", *sets(*TINY)]
     assert bench("train", *settings, "--results", tmp_path / "one").code == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -437,16 +438,16 @@ def test_mixed_precision_trains_float32_weights_close_to_the_others(method, data
         torch.testing.assert_close(mixed[name], full[name], rtol=0, atol=2 * steps * 2e-3)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(fabric):
+def test_batch_that_cannot_be_divided_among_processes_is_refused(fabric):
     class Three:
         world_size, global_rank = 3, 0
 
-    with pytest.raises(UserError, match=r"8 cannot be shared equally by 3 .* train\.batch=9"):
+    with pytest.raises(UserError, match=r"8 cannot be divided equally among 3 .* train\.batch=9"):
         training._rows(8, Three())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(tmp_path, number):
+def test_signal_stops_with_a_checkpoint_and_the_same_command_resumes(tmp_path, number):
     settings = sets(*TINY, "train.iterations=1500")
     command = ["train", "-m", "edm", "-d", "modes1d", *settings, "--results", str(tmp_path)]
     process = subprocess.Popen(
@@ -472,7 +473,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(tmp_path,
     assert (folder / WEIGHTS).exists()
 
 
-def test_a_mistyped_setting_is_told_before_what_the_run_starts_from_is_trained(tmp_path):
+def test_mistyped_setting_is_refused_before_a_prerequisite_is_trained(tmp_path):
     ran = bench("train", "-m", "igct", "--set", "train.iteration=5", "--results", tmp_path)
     assert ran.code == 2
     assert "Did you mean 'train.iterations'?" in ran.err

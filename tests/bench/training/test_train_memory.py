@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bench.training import step as training_step
+from bench.training.card import WEIGHTS, read_card
 from bench.training.checkpoint import load_weights
-from bench.training.runs import WEIGHTS, read_card
 from tests.bench.helpers import TINY, bench, sets
 
 TRAIN = ("train", "-m", "igct", "-d", "modes1d", "--init-from", "none", "--device", "cpu")
@@ -37,7 +37,7 @@ def test_slices_are_halved_and_give_the_same_gradients(tmp_path, monkeypatch):
     for size in (4, 2):
         assert (
             "modes1d-igct-s0, step 3: out of memory; continuing with batches of "
-            f"{size}: the gradient is that of the whole batch, up to rounding and masks of dropout."
+            f"{size}: the gradient is that of the whole batch, up to rounding and dropout masks."
         ) in ran.out
     assert ran.out.count("out of memory; continuing") == 2
     card = read_card(tmp_path / "parts" / RUN)
@@ -57,7 +57,7 @@ def test_slices_are_halved_and_give_the_same_gradients(tmp_path, monkeypatch):
         assert other == pytest.approx(one, rel=1e-4)
 
 
-def test_a_single_image_that_finds_no_room_is_one_sentence(tmp_path, monkeypatch):
+def test_out_of_memory_at_one_image_is_a_one_line_error(tmp_path, monkeypatch):
     no_room_for_more_than(0, monkeypatch)
     ran = bench(*TRAIN, *sets(*TINY), "--results", tmp_path)
     assert ran.code == 1

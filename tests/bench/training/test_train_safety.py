@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from bench.data.find import find_dataset
-from bench.system.claims import read_holder, try_claim
 from bench.system.errors import UserError
+from bench.system.leases import LEASE, read_holder, try_lease
 from bench.training import loop as training
+from bench.training.card import CARD, WEIGHTS, make_method, read_card
 from bench.training.checkpoint import (
     PREVIOUS,
     STATE,
@@ -21,10 +23,8 @@ from bench.training.checkpoint import (
     load_weights,
     save_weights,
 )
-from bench.training.lock import CLAIM
 from bench.training.loop import Stopped, train
-from bench.training.optim import learning_rate
-from bench.training.runs import CARD, WEIGHTS, make_method, read_card
+from bench.training.step import learning_rate
 from methods import METHODS
 from methods.edm import EDM
 from methods.rng import derive_seed
@@ -64,7 +64,7 @@ def steps_logged(folder):
 # One process at a time
 
 
-def test_a_run_in_training_is_refused_and_one_whose_process_was_killed_is_not(tmp_path):
+def test_run_in_training_is_refused_unless_its_process_was_killed(tmp_path):
     settings = sets(*TINY, "train.iterations=1500", "train.checkpoint_every=100")
     command = ["train", "-m", "edm", "-d", "modes1d", *settings, "--results", str(tmp_path)]
     process = subprocess.Popen(
@@ -85,13 +85,13 @@ def test_a_run_in_training_is_refused_and_one_whose_process_was_killed_is_not(tm
     assert contents(folder) == before
     process.kill()
     process.communicate()
-    assert (folder / CLAIM).exists()
+    assert (folder / LEASE).exists()
     assert bench(*command).code == 0
     assert sorted(contents(folder)) == ["log.jsonl", WEIGHTS, CARD]
     assert steps_logged(folder) == list(range(1500))
 
 
-def test_the_claim_ends_with_the_training_however_that_ends(tmp_path, fabric, monkeypatch):
+def test_lease_ends_with_training_even_after_an_error(tmp_path, fabric, monkeypatch):
     card, data = tiny_card("edm", "modes1d", EVERY), find_dataset("modes1d")
     at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Stopped):
@@ -100,9 +100,10 @@ def test_the_claim_ends_with_the_training_however_that_ends(tmp_path, fabric, mo
     with pytest.raises(RuntimeError, match="power"):
         train(card, data, tmp_path / "a", fabric=fabric)
     held = []
-    at_step(monkeypatch, 6, lambda: held.append(read_holder(tmp_path / "a" / CLAIM)))
+    at_step(monkeypatch, 6, lambda: held.append(read_holder(tmp_path / "a" / LEASE)))
     train(card, data, tmp_path / "a", fabric=fabric)
-    assert [holder.pid for holder in held] == [os.getpid()]
+    assert len(held) == 1
+    assert held[0].startswith(f"process {os.getpid()} on ")
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -116,17 +117,19 @@ def test_the_claim_ends_with_the_training_however_that_ends(tmp_path, fabric, mo
         ),
     ],
 )
-def test_who_lost_the_claim_stops_and_writes_nothing(tmp_path, fabric, monkeypatch, how, says):
+def test_process_that_lost_its_lease_stops_and_writes_nothing(
+    tmp_path, fabric, monkeypatch, how, says
+):
     card, data = tiny_card("edm", "modes1d", EVERY), find_dataset("modes1d")
-    path = tmp_path / CLAIM
+    path = tmp_path / LEASE
     kept = {}
 
     def lose():
-        if how == "removed":
-            path.unlink()
-        else:
-            other = json.loads(path.read_text()) | {"token": "another", "host": "elsewhere"}
-            path.write_text(json.dumps(other))
+        other = re.sub("(host|token)=.*", r"\1=another", path.read_text())
+        path.rename(tmp_path / "aside")
+        if how == "taken over":
+            path.write_text(other)
+        (tmp_path / "aside").unlink()
         kept.update(contents(tmp_path))
 
     at_step(monkeypatch, 5, lose)
@@ -137,33 +140,33 @@ def test_who_lost_the_claim_stops_and_writes_nothing(tmp_path, fabric, monkeypat
     assert steps_logged(tmp_path) == list(range(4))
 
 
-def test_an_import_keeps_out_of_a_run_that_is_being_made(tmp_path):
+def test_import_refuses_a_run_in_training(tmp_path):
     card = tiny_card("edm", "digits")
     weights = randomised(make_method(card, find_dataset("digits"))).state_dict()
     save_weights(tmp_path / "w.safetensors", weights)
     results = tmp_path / "results"
     arguments = ("import", tmp_path / "w.safetensors", "--as", "x", "-m", "edm", "-d", "digits")
     folder = results / "default" / "runs" / "x"
-    claim = try_claim(folder / CLAIM)
+    lease = try_lease(folder / LEASE)
     ran = bench(*arguments, "--results", results)
     assert ran.code == 1
     assert ran.err.startswith(f"Error: Run 'x' is being made by process {os.getpid()} on ")
-    assert sorted(contents(folder)) == [CLAIM]
-    claim.release()
+    assert sorted(contents(folder)) == [LEASE]
+    lease.release()
     ran = bench(*arguments, "--results", results)
     assert ran.code == 0, ran.err
     assert sorted(contents(folder)) == [WEIGHTS, CARD]
 
 
-def test_weights_of_nobody_are_not_taken_for_trained_ones(tmp_path, fabric):
+def test_weights_without_a_card_are_refused(tmp_path, fabric):
     card, data = tiny_card("edm"), find_dataset("modes1d")
     save_weights(tmp_path / WEIGHTS, {"x": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"holds weights but no run\.json that says whose"):
+    with pytest.raises(UserError, match=r"has weights but no run\.json"):
         train(card, data, tmp_path, fabric=fabric)
     assert sorted(contents(tmp_path)) == [WEIGHTS]
 
 
-def test_a_finished_run_that_was_damaged_is_not_taken_for_whole(trained):
+def test_damaged_weights_of_a_finished_run_are_refused(trained):
     folder = trained / "default" / "runs" / "modes1d-edm-s0"
     flip(folder / WEIGHTS)
     ran = bench("train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", trained)
@@ -171,10 +174,10 @@ def test_a_finished_run_that_was_damaged_is_not_taken_for_whole(trained):
     assert f"Checkpoint {folder / WEIGHTS} is cut short or damaged" in ran.err
     ran = bench("sweep", "-m", "edm", "-g", "1", "-n", "8", "--metric", "w1", "--results", trained)
     assert ran.code == 1
-    assert "does not have the SHA-256 that was written with it" in ran.err
+    assert "does not match its stored SHA-256" in ran.err
 
 
-def test_checkpoints_that_a_kill_left_beside_the_weights_are_removed(tmp_path, fabric, monkeypatch):
+def test_checkpoints_left_next_to_the_weights_by_a_kill_are_removed(tmp_path, fabric, monkeypatch):
     card, data = tiny_card("edm", "modes1d", EVERY), find_dataset("modes1d")
     monkeypatch.setattr(training, "remove_states", lambda folder: crash())
     with pytest.raises(RuntimeError, match="power"):
@@ -190,7 +193,7 @@ def test_checkpoints_that_a_kill_left_beside_the_weights_are_removed(tmp_path, f
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path, damage):
     card = ["train", "-m", "ct", "-d", "modes1d", *sets(*TINY, EVERY), "--init-from", "none"]
     assert bench(*card, "--results", tmp_path / "whole").code == 0
     whole = (tmp_path / "whole" / "default" / "runs" / "modes1d-ct-s0" / WEIGHTS).read_bytes()
@@ -220,7 +223,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
     assert sorted(contents(folder)) == ["log.jsonl", WEIGHTS, CARD]
 
 
-def test_falling_back_is_said(tmp_path, fabric, monkeypatch):
+def test_falling_back_prints_a_message(tmp_path, fabric, monkeypatch):
     card, data = tiny_card("edm", "modes1d", EVERY), find_dataset("modes1d")
     at_step(monkeypatch, 10, crash)
     with pytest.raises(RuntimeError, match="power"):
@@ -230,8 +233,8 @@ def test_falling_back_is_said(tmp_path, fabric, monkeypatch):
     state, used = load_newest(tmp_path, said.append)
     assert (state.step, used) == (4, tmp_path / PREVIOUS)
     assert said == [
-        f"{tmp_path / STATE} is cut short or damaged: training continues from the checkpoint "
-        "before, of step 4, and repeats the steps since then."
+        f"{tmp_path / STATE} is cut short or damaged: training resumes from the previous "
+        "one, of step 4."
     ]
     flip(tmp_path / PREVIOUS)
     with pytest.raises(UserError, match=f"Checkpoint {tmp_path / STATE} is cut short or damaged"):
@@ -268,15 +271,15 @@ def run_folder(results):
     return results / "default" / "runs" / "modes1d-unlucky-s0"
 
 
-def test_a_rollback_goes_on_with_other_draws_and_resumes_to_equal_bytes(
+def test_rollback_continues_with_other_draws_and_resumes_to_equal_bytes(
     unlucky, tmp_path, monkeypatch
 ):
     ran = bench(*unlucky(tmp_path / "a"), "--on-nan", "rollback")
     assert ran.code == 0, ran.err
     what = "The loss term 'denoise' became nan at step 7"
     assert (
-        f"{what}; modes1d-unlucky-s0 goes back to its checkpoint of step 4, and on from there "
-        "with other draws (1 of 3 times)."
+        f"{what}; modes1d-unlucky-s0 returns to its checkpoint of step 4 and continues "
+        "with other random draws (1 of 3 times)."
     ) in ran.out
     folder = run_folder(tmp_path / "a")
     assert read_card(folder).provenance["rollbacks"] == f"{what}: back to step 4"
@@ -308,9 +311,7 @@ def test_a_rollback_goes_on_with_other_draws_and_resumes_to_equal_bytes(
 
 
 @pytest.mark.parametrize("stops", [(5,), (4, 5, 6), (1, 2, 5)])
-def test_a_stop_before_the_trouble_changes_nothing_of_a_rollback(
-    unlucky, tmp_path, monkeypatch, stops
-):
+def test_stop_before_a_failure_does_not_change_the_rollback(unlucky, tmp_path, monkeypatch, stops):
     assert bench(*unlucky(tmp_path / "a"), "--on-nan", "rollback").code == 0
     for step in stops:
         at_step(monkeypatch, step, lambda: signal.raise_signal(signal.SIGINT))
@@ -320,13 +321,13 @@ def test_a_stop_before_the_trouble_changes_nothing_of_a_rollback(
     at_step(monkeypatch, -1, crash)
     ran = bench(*unlucky(tmp_path / "b"), "--on-nan", "rollback")
     assert ran.code == 0, ran.err
-    assert "goes back to its checkpoint of step 4" in ran.out
+    assert "returns to its checkpoint of step 4" in ran.out
     for name in (WEIGHTS, "log.jsonl"):
         whole = contents(run_folder(tmp_path / "a"))[name]
         assert contents(run_folder(tmp_path / "b"))[name] == whole
 
 
-def test_a_rollback_before_the_first_checkpoint_starts_anew(unlucky, tmp_path, fabric, monkeypatch):
+def test_rollback_before_the_first_checkpoint_restarts(unlucky, tmp_path, fabric, monkeypatch):
     monkeypatch.setattr(Unlucky, "at", 2)
     ran = bench(*unlucky(tmp_path), "--on-nan", "rollback")
     assert ran.code == 0, ran.err
@@ -340,18 +341,18 @@ def test_a_rollback_before_the_first_checkpoint_starts_anew(unlucky, tmp_path, f
     assert (folder / WEIGHTS).read_bytes() == expected.read_bytes()
 
 
-def test_after_three_rollbacks_training_stops(unlucky, tmp_path, monkeypatch):
+def test_training_stops_after_three_rollbacks(unlucky, tmp_path, monkeypatch):
     monkeypatch.setattr(Unlucky, "attempts", 4)
     ran = bench(*unlucky(tmp_path), "--on-nan", "rollback")
     folder = run_folder(tmp_path)
     assert ran.code == 1
-    assert ran.out.count("goes back to its checkpoint of step 4") == 3
+    assert ran.out.count("returns to its checkpoint of step 4") == 3
     assert ran.err.startswith(
         "Error: The loss term 'denoise' became nan at step 7, after 3 rollbacks; training stopped, "
         f"the last good checkpoint is {folder / STATE}."
     )
     assert load_state(folder / STATE).step == 4
-    assert not (folder / CLAIM).exists()
+    assert not (folder / LEASE).exists()
     # Its checkpoint remembers the rollbacks: the same draws give the same end.
     again = bench(*unlucky(tmp_path), "--on-nan", "rollback")
     assert (again.code, again.err) == (1, ran.err)
@@ -360,14 +361,14 @@ def test_after_three_rollbacks_training_stops(unlucky, tmp_path, monkeypatch):
     assert read_card(folder).provenance["rollbacks"].count("back to step 4") == 3
 
 
-def test_without_trouble_a_training_that_may_roll_back_is_the_same(tmp_path, fabric):
+def test_rollback_option_changes_nothing_without_a_failure(tmp_path, fabric):
     card, data = tiny_card("igct", "modes1d", EVERY), find_dataset("modes1d")
     plain = train(card, data, tmp_path / "a", fabric=fabric).read_bytes()
     armed = train(card, data, tmp_path / "b", fabric=fabric, on_nan="rollback").read_bytes()
     assert armed == plain
 
 
-def test_stop_is_the_default_and_says_what_else_there_is(unlucky, tmp_path):
+def test_stop_is_the_default_and_names_rollback(unlucky, tmp_path):
     ran = bench(*unlucky(tmp_path))
     folder = run_folder(tmp_path)
     assert ran.code == 1

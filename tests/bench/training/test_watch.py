@@ -5,9 +5,9 @@ import pytest
 
 from bench.data.find import find_dataset
 from bench.system.errors import UserError
+from bench.training.card import WEIGHTS
 from bench.training.checkpoint import STATE, load_state
 from bench.training.loop import train
-from bench.training.runs import WEIGHTS
 from bench.training.watch import BLOCK, FACTOR, FIRST, STILL, WINDOW, Unstable, Watch, parse_on_nan
 from methods import METHODS
 from methods.edm import EDM
@@ -28,7 +28,7 @@ def run(watch, losses, start=0):
     return None
 
 
-def test_an_explosion_is_found_at_the_end_of_its_block(tmp_path):
+def test_explosion_is_found_at_the_end_of_its_block(tmp_path):
     losses = [noisy(k) for k in range(400)]
     losses += [noisy(k, 3 * FACTOR) for k in range(400, 500)]
     step, what = run(Watch(tmp_path), losses)
@@ -37,12 +37,12 @@ def test_an_explosion_is_found_at_the_end_of_its_block(tmp_path):
     assert f"in the {BLOCK} steps up to step 409, where " in what
 
 
-def test_a_rise_to_less_than_the_factor_is_none(tmp_path):
+def test_rise_below_the_factor_is_no_explosion(tmp_path):
     losses = [noisy(k) for k in range(400)] + [noisy(k, 0.7 * FACTOR) for k in range(400, 1200)]
     assert run(Watch(tmp_path), losses) is None
 
 
-def test_nothing_explodes_in_the_first_steps(tmp_path):
+def test_first_steps_are_never_an_explosion(tmp_path):
     # A fresh network's loss may leave zero by any factor.
     losses = [noisy(k, 1e-6 if k < 50 else 1.0) for k in range(FIRST)]
     assert run(Watch(tmp_path), losses) is None
@@ -54,13 +54,13 @@ def test_stages_whose_weights_jump_by_ten_and_a_hundred_are_no_explosions(tmp_pa
     assert run(Watch(tmp_path), losses) is None
 
 
-def test_a_term_in_one_of_ten_steps_is_neither(tmp_path):
+def test_term_in_one_of_ten_steps_is_no_explosion(tmp_path):
     watch = Watch(tmp_path)
     for step in range(1000):
         watch.add(step, {"often": noisy(step)} | ({"seldom": 500.0} if step % 10 == 0 else {}))
 
 
-def test_a_loss_that_stands_still_is_found(tmp_path):
+def test_constant_loss_is_found(tmp_path):
     losses = [noisy(k) for k in range(30)] + [0.25] * 500
     step, what = run(Watch(tmp_path), losses)
     assert step == 30 + STILL
@@ -72,7 +72,7 @@ def test_a_loss_that_stands_still_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [3, 397, 400, 405, 1234])
-def test_a_log_recalls_what_an_unbroken_watch_knows(tmp_path, stop):
+def test_watch_recalls_the_log_as_if_never_stopped(tmp_path, stop):
     losses = [noisy(k, 1 + k / 100) for k in range(1400)]
     losses += [noisy(k, 14 * FACTOR) for k in range(1400, 1420)]
     unbroken = run(Watch(tmp_path), losses)
@@ -86,7 +86,7 @@ def test_a_log_recalls_what_an_unbroken_watch_knows(tmp_path, stop):
     assert unbroken[0] == 1409
 
 
-def test_lines_of_a_log_that_hold_no_losses_are_passed_over(tmp_path):
+def test_damaged_lines_of_a_log_are_skipped(tmp_path):
     losses = [noisy(k, 1.0) for k in range(600)] + [noisy(k, 2 * FACTOR) for k in range(600, 620)]
     records = [json.dumps({"step": k, "terms": {"a": x}}) for k, x in enumerate(losses)]
     foreign = (
@@ -101,7 +101,7 @@ def test_lines_of_a_log_that_hold_no_losses_are_passed_over(tmp_path):
     assert run(watch, losses[400:], 400) == run(Watch(tmp_path), losses)
 
 
-def test_a_loss_that_stood_still_before_a_stop_is_found_at_the_same_step(tmp_path):
+def test_constant_loss_before_a_stop_is_found_at_the_same_step(tmp_path):
     log = tmp_path / "log.jsonl"
     lines = [json.dumps({"step": k, "terms": {"a": 0.75, "b": 0.25}}) + "\n" for k in range(60)]
     log.write_text("".join(lines))
@@ -111,14 +111,14 @@ def test_a_loss_that_stood_still_before_a_stop_is_found_at_the_same_step(tmp_pat
     assert found[0] == STILL
 
 
-def test_without_a_log_nothing_is_usual_yet(tmp_path):
+def test_usual_loss_is_unknown_without_a_log(tmp_path):
     watch = Watch(tmp_path)
     watch.recall(tmp_path / "none.jsonl", 500)
     losses = [noisy(k, 1e-9 if k < 520 else 1.0) for k in range(500, 600)]
     assert run(watch, losses, 500) is None
 
 
-def test_on_nan_is_one_of_two():
+def test_on_nan_lists_its_choices():
     assert (parse_on_nan("stop"), parse_on_nan("rollback")) == ("stop", "rollback")
     with pytest.raises(UserError, match=r"--on-nan 'rolback'. Did you mean 'rollback'\?"):
         parse_on_nan("rolback")
@@ -148,7 +148,7 @@ class Dead(EDM):
         (Dead, f"The loss did not change in any bit for {STILL} steps up to step {STILL},", 100),
     ],
 )
-def test_a_loss_that_explodes_or_stands_still_stops_with_the_last_good_checkpoint(
+def test_exploding_or_constant_loss_stops_with_the_last_good_checkpoint(
     tmp_path, fabric, monkeypatch, method, said, last
 ):
     monkeypatch.setitem(METHODS, method.name, method)

@@ -37,7 +37,7 @@ def share(tmp_path):
     return Space(make_rule("share"))
 
 
-def test_the_default_comes_first_and_the_best_is_refined(share):
+def test_search_starts_at_the_default_and_refines_the_best(share):
     trials = searched(share, 20, lambda p: (p[0] - 0.37) ** 2)
     assert trials[0].knobs == RULES["share"]().settings()
     kinds = [trial.kind for trial in trials]
@@ -50,7 +50,7 @@ def test_the_default_comes_first_and_the_best_is_refined(share):
     assert best_trial(trials).score < 0.1 * min(t.score for t in spread)
 
 
-def test_more_budget_later_is_more_budget_at_once(share):
+def test_search_does_not_depend_on_when_the_budget_is_raised(share):
     def bowl(point):
         return abs(point[0] - 0.6)
 
@@ -58,7 +58,7 @@ def test_more_budget_later_is_more_budget_at_once(share):
     assert searched(share, 6, bowl, seed=6) != searched(share, 6, bowl)
 
 
-def test_a_search_ends_when_all_has_been_tried(tmp_path):
+def test_search_ends_when_all_settings_are_tried(tmp_path):
     load_plugins([plugin(tmp_path, EARLY)])
     trials = searched(Space(make_rule("early")), 20, lambda p: p[0])
     assert sorted(trial.knobs["early.last"] for trial in trials) == [2, 9, 17]
@@ -66,7 +66,7 @@ def test_a_search_ends_when_all_has_been_tried(tmp_path):
     assert best_trial(trials).knobs["early.last"] == 2
 
 
-def test_without_a_score_everything_is_spread(share):
+def test_search_without_scores_spreads_all_points(share):
     trials = searched(share, 14, lambda _: None)
     assert {trial.kind for trial in trials[1:]} == {"spread"}
     assert best_trial(trials) is None
@@ -78,7 +78,7 @@ def aim(direction="lower", log=False):
                reference_hash="")  # fmt: skip
 
 
-def test_the_score_is_a_mean_lower_is_better():
+def test_score_is_a_mean_and_lower_is_better():
     assert score(aim(), [1.0, 5.0]) == 3.0
     assert score(aim("higher"), [0.2, 0.6]) == -0.4
     assert math.isclose(score(aim(log=True), [2.0, 8.0]), math.log(4.0))
@@ -87,7 +87,7 @@ def test_the_score_is_a_mean_lower_is_better():
     assert aim(log=True).what == "geometric mean of fd x over g = 4, 8"
 
 
-def test_metrics_by_default_and_by_name():
+def test_choose_metric_by_default_and_by_name():
     digits, modes = DATASETS["digits"](), DATASETS["modes2d"]()
     assert (choose_metric(None, digits), choose_metric(None, modes)) == ("fd", "w1")
     assert choose_metric("kid", digits) == "kid"

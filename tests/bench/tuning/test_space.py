@@ -50,7 +50,7 @@ def _registered():
     register_rule(Pair)
 
 
-def test_an_axis_goes_from_low_to_high():
+def test_axis_goes_from_low_to_high():
     line = Axis("r", "k", Between(-2.0, 6.0))
     assert [line.at(u) for u in (0.0, 0.25, 1.0)] == [-2.0, 0.0, 6.0]
     ratio = Axis("r", "k", Between(0.01, 100.0, log=True))
@@ -63,7 +63,7 @@ def test_an_axis_goes_from_low_to_high():
     assert [choice.at(u) for u in (0.0, 0.34, 0.5, 0.99, 1.0)] == ["a", "b", "b", "c", "c"]
 
 
-def test_where_a_value_is_is_where_it_comes_from():
+def test_axis_where_inverts_axis_at():
     axes = [
         Axis("r", "k", Between(-2.0, 6.0)),
         Axis("r", "k", Between(0.01, 100.0, log=True)),
@@ -79,7 +79,7 @@ def test_where_a_value_is_is_where_it_comes_from():
     assert axes[0].where(None) == 0.5
 
 
-def test_a_point_is_a_rule():
+def test_space_maps_a_point_to_a_rule():
     space = Space(Wide(Knobs(fixed=8.0)))
     assert [axis.knob for axis in space.axes] == ["width", "count", "kind", "limit"]
     assert space.origin == (0.5, 0.375, 0.5, 0.5)
@@ -89,7 +89,7 @@ def test_a_point_is_a_rule():
     assert nested(knobs)["wide"]["count"] == 9
 
 
-def test_parts_of_a_composition_are_searched_together():
+def test_space_of_a_composition_has_all_axes():
     from methods.rules import Composite
 
     space = Space(Composite([Wide(), Pair()]))
@@ -99,7 +99,7 @@ def test_parts_of_a_composition_are_searched_together():
     assert rule.settings()["wide.count"] == 5
 
 
-def test_knobs_that_a_rule_refuses_together_are_no_rule():
+def test_space_gives_no_rule_for_refused_knobs():
     assert Space(Pair()).rule((0.9, 0.1)) is None
     assert Space(Pair()).rule((0.1, 0.9)) is not None
 
@@ -117,7 +117,7 @@ def test_points_are_spread_evenly_and_by_seed():
     assert not np.array_equal(points, list(space.spread(2)))
 
 
-def test_a_neighbourhood_stays_near_and_inside():
+def test_near_points_stay_near_and_inside_the_cube():
     centre = (0.02, 0.6)
     points = np.array(list(Space(Pair()).near(centre, 0.1, 3)))
     assert points.min() >= 0

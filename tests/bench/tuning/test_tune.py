@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,13 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from bench.data.find import find_dataset
 from bench.experiment.rows import read_rows, write_row
-from bench.experiment.seeds import TUNING_SEEDS
+from bench.experiment.suite import TUNING_SEEDS
 from bench.sweep.generate import generate
-from bench.training.runs import make_card, make_method
-from bench.tuning import tune as tune_module
-from bench.tuning.reference import TuningReference
+from bench.training.card import make_card, make_method
+from bench.tuning.request import TuningReference
 from bench.tuning.store import read_result
+from bench.tuning.tune import TrialWork
 from methods import Guidance
+from methods.oracle import Oracle
 from methods.rules import RULES, make_rule
 from metrics.base import ExactMixture
 from metrics.toy import class_w1
@@ -44,7 +47,7 @@ def same(trials):
     return [trial.model_copy(update={"seconds": 0.0, "created": ""}) for trial in trials]
 
 
-def test_it_finds_knobs_that_measure_better(share, place):
+def test_tune_finds_better_knobs(share, place):
     ran = bench("tune", "--rule", "share", "--budget", "10", *QUICK, *share)
     assert (ran.code, ran.err) == (0, "")
     found = tuned(place)
@@ -57,7 +60,7 @@ def test_it_finds_knobs_that_measure_better(share, place):
     assert "Next: bench sweep --rule cfg,share --tuned --method oracle" in ran.out
 
 
-def test_a_trial_measures_samples_of_the_reserved_seeds(share, place):
+def test_trials_measure_samples_of_reserved_seeds(share, place):
     assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
     found = tuned(place)
     assert found.aim.seed == TUNING_SEEDS
@@ -86,7 +89,7 @@ def test_a_trial_measures_samples_of_the_reserved_seeds(share, place):
     assert other.trials[0].values != found.trials[0].values
 
 
-def test_a_larger_budget_goes_on(share, place, tmp_path):
+def test_tune_with_a_larger_budget_resumes(share, place, tmp_path):
     assert bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share).code == 0
     before = contents(place / "default" / "tuned" / RUN / "share")
     assert len(before) == 4
@@ -102,28 +105,76 @@ def test_a_larger_budget_goes_on(share, place, tmp_path):
     assert len(tuned(place).trials) == 9
 
 
-def test_a_stop_keeps_what_is_finished(share, place, monkeypatch):
-    plain = tune_module.run_trial
+def test_interrupted_search_keeps_finished_trials_and_resumes(share, place, monkeypatch):
+    plain = TrialWork.compute
 
-    def stopped(job, index, *rest, **more):
-        if index == 2:
+    def stopped(self, *rest):
+        if self.index == 2:
             raise KeyboardInterrupt
-        return plain(job, index, *rest, **more)
+        return plain(self, *rest)
 
-    monkeypatch.setattr(tune_module, "run_trial", stopped)
-    ran = bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialWork, "compute", stopped)
+        ran = bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share)
     assert ran.code == 130
     folder = place / "default" / "tuned" / RUN
     kept = contents(folder / "share")
     assert [name[-9:] for name in sorted(kept)] == ["0000.json", "0001.json"]
     assert not (folder / "share.json").exists()
-    monkeypatch.setattr(tune_module, "run_trial", plain)
     assert bench("tune", "--rule", "share", "--budget", "4", *QUICK, *share).code == 0
     assert kept.items() <= contents(folder / "share").items()
     assert len(tuned(place).trials) == 4
 
 
-def test_a_failed_trial_is_told_of_and_tried_again(tmp_path, place):
+def test_two_processes_share_the_trials_of_a_search(tmp_path, place):
+    log = tmp_path / "log"
+    logged = SHARE.replace(
+        "return 1 +",
+        f"""import os
+            with open({str(log)!r}, "a") as file:
+                file.write(f"{{os.getpid()}} {{self.knobs.share}}\\n")
+            return 1 +""",
+    )
+    options = ("--rule", "share", "--budget", "12", *QUICK, "--plugin", plugin(tmp_path, logged))
+    command = [sys.executable, "-m", "bench.cli", "tune", *map(str, options), "--results"]
+    both = [
+        subprocess.Popen([*command, str(place)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    found = tuned(place)
+    assert [trial.status for trial in found.trials] == ["ok"] * 12
+    owners = {tuple(line.split()) for line in log.read_text().splitlines()}
+    # Registering the plugin calls the rule with its defaults, in every process.
+    owners = {(pid, share) for pid, share in owners if share != "0.8"}
+    assert len(owners) == len({share for _, share in owners}) == 11
+    assert not [path for path in place.rglob("*") if path.name.startswith(".")]
+    assert bench("tune", *options, "--results", tmp_path / "alone").code == 0
+    assert same(tuned(tmp_path / "alone").trials) == same(found.trials)
+
+
+def test_search_halves_batches_that_do_not_fit_into_memory(share, place, tmp_path, monkeypatch):
+    real = Oracle.sample
+
+    def little_memory(self, nets, labels, *args):
+        if len(labels) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, nets, labels, *args)
+
+    tune = ("tune", "--rule", "share", "--budget", "2", *QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(Oracle, "sample", little_memory)
+        ran = bench(*tune, "--batch", "60", *share)
+    assert ran.code == 0, ran.err
+    assert "trial 1: out of memory; continuing with batches of 15" in ran.out
+    assert ran.out.count("out of memory") == 2
+    assert bench(*tune, *share[:2], "--results", tmp_path / "whole").code == 0
+    whole = tuned(tmp_path / "whole")
+    assert [t.score for t in tuned(place).trials] == pytest.approx([t.score for t in whole.trials])
+
+
+def test_failed_trial_is_counted_and_tried_again(tmp_path, place):
     switch = tmp_path / "broken"
     broken = SHARE.replace(
         "return 1 +",
@@ -147,7 +198,7 @@ def test_a_failed_trial_is_told_of_and_tried_again(tmp_path, place):
     assert again.best in failed
 
 
-def test_nothing_is_written_where_every_trial_fails(tmp_path, place):
+def test_tune_writes_no_result_if_every_trial_fails(tmp_path, place):
     broken = SHARE.replace(
         "def scale(self, g, at):", "def weigh(self, g, c, r, call):\n            [][0]"
     )
@@ -159,7 +210,7 @@ def test_nothing_is_written_where_every_trial_fails(tmp_path, place):
     assert not (place / "default" / "tuned" / RUN / "share.json").exists()
 
 
-def test_a_sweep_uses_what_was_found(share, place):
+def test_sweep_uses_tuned_knobs(share, place):
     tune = ("--rule", "share", "--budget", "3", *QUICK)
     sweep = ("sweep", *ORACLE, "-g", "1,4", "-n", "50", "--metric", "w1", *share)
     early = bench(*sweep, "--rule", "cfg,share", "--tuned")
@@ -181,7 +232,7 @@ def test_a_sweep_uses_what_was_found(share, place):
     assert given.knobs["share.share"] == 0.3
 
 
-def test_a_changed_rule_makes_it_stale(share, place, tmp_path):
+def test_changed_rule_makes_the_result_stale(share, place, tmp_path):
     assert bench("tune", "--rule", "share", "--budget", "2", *QUICK, *share).code == 0
     del RULES["share"]
     changed = plugin(tmp_path, SHARE.replace("(g - 1) *", "(g - 1) * 0.5 *"), "changed.py")
@@ -195,7 +246,7 @@ def test_a_changed_rule_makes_it_stale(share, place, tmp_path):
     assert row.knobs_from == "default"
 
 
-def test_other_weights_make_it_stale(trained, tmp_path):
+def test_other_weights_make_the_result_stale(trained, tmp_path):
     options = ("--plugin", plugin(tmp_path, SHARE), "--results", trained, "--steps", "3")
     ran = bench("tune", "--rule", "share", "--budget", "2", "-g", "3", "-n", "40", *options)
     assert ran.code == 0, ran.err
@@ -208,7 +259,7 @@ def test_other_weights_make_it_stale(trained, tmp_path):
     assert "since it was tuned before these changed: checkpoint" in bench(*sweep).out
 
 
-def test_a_damaged_result_is_told_of(share, place):
+def test_damaged_result_gives_a_reason(share, place):
     assert bench("tune", "--rule", "share", "--budget", "1", *QUICK, *share).code == 0
     (place / "default" / "tuned" / RUN / "share.json").write_text("{")
     ran = bench("sweep", *ORACLE, "-g", "4", "--rule", "share", "--tuned", "--dry-run", *share)
@@ -228,7 +279,7 @@ SUITE = """
 """
 
 
-def test_a_suite_is_tuned_and_swept(tmp_path, place):
+def test_suite_is_tuned_and_swept(tmp_path, place):
     suite = plugin(tmp_path, SUITE, "my.toml")
     options = ("--plugin", plugin(tmp_path, SHARE), "--plugin",
                plugin(tmp_path, EARLY, "early.py"), "--results", place)  # fmt: skip
@@ -252,7 +303,7 @@ def test_a_suite_is_tuned_and_swept(tmp_path, place):
     [
         (("--rule", "cfg"), "Rule 'cfg' has no knobs to tune; these have: "),
         (("--rule", "shore"), "Unknown guidance rule 'shore'. Did you mean 'share'?"),
-        (("--rule", "share", "-g", "1..3"), "At guidance 1 no rule acts"),
+        (("--rule", "share", "-g", "1..3"), "No rule acts at guidance 1"),
         (("--rule", "share", "--metric", "shift"), "shift has no better direction"),
         (("--rule", "share", "-m", "igct"), "only methods that are guided at sampling take rules"),
         ((), "Say what to tune: --rule NAME (bench list rules) or --suite."),
@@ -261,7 +312,7 @@ def test_a_suite_is_tuned_and_swept(tmp_path, place):
         (("--rule", "share", "--budget", "0"), "--budget"),
     ],
 )
-def test_what_cannot_be_tuned_is_one_sentence(share, place, options, error):
+def test_invalid_tune_options_give_one_sentence(share, place, options, error):
     data = () if "--suite" in options else ("-d", "modes1d")
     ran = bench("tune", *data, *options, *share)
     assert ran.code == 2
@@ -270,27 +321,27 @@ def test_what_cannot_be_tuned_is_one_sentence(share, place, options, error):
     assert not (place / "default" / "tuned").exists()
 
 
-def test_a_rule_that_no_run_can_use_is_left_out_with_its_reason(share, place):
+def test_rule_that_no_run_can_use_is_skipped_with_a_reason(share, place):
     ran = bench("tune", "--rule", "rescale", *QUICK, *share)
     assert ran.code == 1
-    assert f"Left out {RUN}, rescale: rescale needs images" in ran.out
+    assert f"Skipped {RUN}, rescale: rescale needs images" in ran.out
     assert (
-        ran.err == "Error: Nothing can be tuned: every run and rule is left out, as said above.\n"
+        ran.err == "Error: Nothing can be tuned: all runs and rules are skipped, as said above.\n"
     )
     assert not place.joinpath("default").exists()
 
 
-def test_there_must_be_a_run(share):
+def test_tune_without_runs_fails(share):
     ran = bench("tune", "--rule", "share", *share)
     assert ran.code == 1
     assert "Nothing can be tuned in" in ran.err
 
 
-def test_no_sweep_and_no_report_has_the_tuners_seeds(share, place, tmp_path):
+def test_sweep_and_report_refuse_reserved_seeds(share, place, tmp_path):
     sweep = ("sweep", *ORACLE, "-g", "1", "-n", "50", "--metric", "w1", "--results", place)
     ran = bench(*sweep, "--seeds", f"0,{TUNING_SEEDS}")
     assert ran.code == 2
-    assert re.search(r"^Error: Sampling seeds from 1,000,000,000 up are kept for", ran.err)
+    assert re.search(r"^Error: Sampling seeds from 1,000,000,000 up are reserved for", ran.err)
     assert not (place / "default").exists()
     suite = plugin(tmp_path, SUITE + f"\n    sampling_seeds = [{TUNING_SEEDS + 7}]", "my.toml")
     ran = bench("sweep", "--suite", suite, *share)
@@ -307,7 +358,7 @@ def test_no_sweep_and_no_report_has_the_tuners_seeds(share, place, tmp_path):
     assert tree["seed"] == TUNING_SEEDS
 
 
-def test_a_dry_run_says_what_is_left(share, place):
+def test_tune_dry_run_counts_remaining_trials(share, place):
     tune = ("tune", "--rule", "share", "--budget", "5", *QUICK, *share)
     line = (
         rf"{RUN}, share: %s trials done, %s to do, of 2 x 60 samples: %s NFE, about \S+ s on cpu\."
@@ -323,7 +374,7 @@ def test_a_dry_run_says_what_is_left(share, place):
     assert contents(place) == before
 
 
-def test_samples_of_tuned_knobs(share, place):
+def test_sample_uses_tuned_knobs(share, place):
     sample = ("sample", *ORACLE, "-n", "8", "-g", "3", "--rule", "share", "--tuned", *share)
     ran = bench(*sample)
     assert ran.code == 0

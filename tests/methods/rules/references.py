@@ -3,7 +3,7 @@
 import torch
 
 from bench.data.find import find_dataset
-from bench.training.runs import make_method
+from bench.training.card import make_method
 from methods import SampleRNG
 from methods.oracle import exact_denoised
 from methods.rules import Call, Networks, Point

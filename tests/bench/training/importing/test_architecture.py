@@ -36,7 +36,7 @@ def built(method, net, spec, guidance_dim):
 
 
 @pytest.mark.parametrize("key", layouts())
-def test_official_layouts_give_networks_of_exactly_their_names_and_shapes(key):
+def test_official_layouts_give_networks_of_the_same_names_and_shapes(key):
     shapes = shapes_of(layouts()[key])
     method, net, guidance_dim = EXPECTED[key.split()[0]]
     prefixes = ["dec.", "enc."] if method == "igct" else ["model."]
@@ -56,7 +56,7 @@ def test_official_layouts_give_networks_of_exactly_their_names_and_shapes(key):
     ("channel_mult", "num_blocks", "attention"),
     [((1,), 1, (16,)), ((2, 1), 3, (8,)), ((1, 2, 1), 2, (16, 8, 4)), ((1, 2), 1, ())],
 )
-def test_settings_come_back_from_shapes(arch, conditional, channel_mult, num_blocks, attention):
+def test_settings_are_inferred_from_shapes(arch, conditional, channel_mult, num_blocks, attention):
     net = UNetConfig(
         arch=arch, channels=64, channel_mult=channel_mult, num_blocks=num_blocks,
         attn_resolutions=attention, conditional=conditional,
@@ -69,7 +69,7 @@ def test_settings_come_back_from_shapes(arch, conditional, channel_mult, num_blo
     assert (found.shape, found.num_classes) == ((1, 16, 16), 7 if conditional else 0)
 
 
-def test_arguments_that_agree_pass_and_unknown_ones_are_left_alone():
+def test_consistent_arguments_pass_and_unknown_ones_are_ignored():
     found = infer(shapes_of(next(iter(layouts().values()))), "model.")
     agreeing = {"img_resolution": 32, "channel_mult": (2, 2, 2), "use_fp16": True}
     cross_check(found, agreeing | {"attn_resolutions": [16, 64]}, "EDMPrecond")
@@ -77,7 +77,7 @@ def test_arguments_that_agree_pass_and_unknown_ones_are_left_alone():
         cross_check(found, {"img_resolution": 64}, "EDMPrecond")
 
 
-def test_a_file_of_many_blocks_without_their_parts_is_refused_before_they_are_built():
+def test_incomplete_file_of_many_blocks_is_refused_before_they_are_built():
     shapes = {f"model.enc.16x16_block{i}.conv1.weight": (8, 8, 3, 3) for i in range(5000)}
     shapes |= {"model.enc.16x16_conv.weight": (8, 3, 3, 3), "model.map_layer0.weight": (32, 8)}
     with pytest.raises(UserError, match="has 5000 blocks at its first level, and only 5002"):

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench.system.files import sha256
+from bench.training.card import WEIGHTS, RunCard, differences, method_class, read_card
 from bench.training.checkpoint import load_into, load_weights
-from bench.training.runs import WEIGHTS, RunCard, differences, method_class, read_card
 from methods import METHODS
 from methods.spec import DataSpec
 from tests.bench.helpers import bench, contents, tiny_card
@@ -110,7 +110,7 @@ def test_guided_cd(tmp_path, name, sigma_min):
     assert card.method == "guided-cd"
 
 
-def test_a_method_that_is_not_here_is_said(tmp_path, monkeypatch):
+def test_missing_method_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(METHODS, "guided-cd", raising=False)
     path = write_golden(tmp_path / "net.pkl", "cd_ncsnpp", "CDPrecond")
     ran = run_import(path)
@@ -149,7 +149,7 @@ STATE_DICTS = {
 
 
 @pytest.mark.parametrize("file", STATE_DICTS)
-def test_state_dicts_of_every_kind(tmp_path, file):
+def test_state_dicts_of_every_format_are_imported(tmp_path, file):
     # Golden weights are exact in float16.
     STATE_DICTS[file](golden_weights("edm_ddpmpp"), tmp_path / file)
     _, nets = imported(tmp_path / file, "--method", "edm")
@@ -157,14 +157,14 @@ def test_state_dicts_of_every_kind(tmp_path, file):
     assert relative(nets(g["x"], g["sigma"], g["labels"]), g["out_cond"]) < TOLERANCE
 
 
-def test_state_dicts_say_their_method_where_they_can(tmp_path):
+def test_method_of_a_state_dict_is_inferred_from_its_names(tmp_path):
     save_file(golden_weights("igct_ncsnpp"), tmp_path / "igct.safetensors")
     assert "method igct" in run_import(tmp_path / "igct.safetensors", "--dry-run").out
     weights = golden_weights("edm_ddpmpp")
     save_file(weights, tmp_path / "net.safetensors")
     ran = run_import(tmp_path / "net.safetensors", "--dry-run")
     assert ran.code == 2
-    assert "say --method" in ran.err
+    assert "name it with --method" in ran.err
     weights["model.map_augment.weight"] = torch.zeros(8, 9)
     save_file(weights, tmp_path / "net.safetensors")
     ran = run_import(tmp_path / "net.safetensors", "--dry-run")
@@ -173,7 +173,7 @@ def test_state_dicts_say_their_method_where_they_can(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["edm_ddpmpp", "edm_ncsnpp"])
-def test_unconditional_networks(tmp_path, name):
+def test_unconditional_networks_are_imported(tmp_path, name):
     weights = golden_weights(name)
     weights = {k: v for k, v in weights.items() if "map_label" not in k}
     arguments = {"label_dim": 0, "img_resolution": 16}
@@ -198,7 +198,7 @@ def test_unconditional_networks(tmp_path, name):
     assert torch.equal(net(*inputs), blind(*inputs))
 
 
-def test_arguments_in_the_file_decide_where_shapes_do_not(tmp_path):
+def test_arguments_in_the_file_add_what_shapes_do_not_show(tmp_path):
     path = write_golden(
         tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond",
         dropout=0.13, label_dropout=0.1, img_resolution=16, img_channels=3, label_dim=10,
@@ -219,17 +219,17 @@ def test_arguments_in_the_file_decide_where_shapes_do_not(tmp_path):
         ({"channel_mult": [2, 2, 2]}, "channel_mult is [2, 2, 2] there, [1, 2, 2]"),
         ({"attn_resolutions": [16]}, "attn_resolutions are [16] there, [8]"),
         ({"encoder_type": "standard"}, "encoder_type is 'standard' there, 'residual'"),
-        ({"sigma_max": 0.001}, "no settings of edm"),
+        ({"sigma_max": 0.001}, "not valid settings of edm"),
     ],
 )
-def test_arguments_that_contradict_are_refused(tmp_path, argument, message):
+def test_contradicting_arguments_are_refused(tmp_path, argument, message):
     path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond", **argument)
     ran = run_import(path)
     assert ran.code == 1
     assert message in ran.err
 
 
-def test_dry_run_says_all_and_writes_nothing(tmp_path):
+def test_dry_run_prints_everything_and_writes_nothing(tmp_path):
     path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond")
     ran = run_import(path, "--dry-run")
     assert ran.code == 0
@@ -246,13 +246,13 @@ def test_dry_run_says_all_and_writes_nothing(tmp_path):
     assert list(contents(tmp_path)) == ["net.pkl"]
 
 
-def test_the_same_import_again_changes_nothing_and_another_is_refused(tmp_path):
+def test_repeated_import_changes_nothing_and_another_is_refused(tmp_path):
     path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond")
     assert run_import(path).code == 0
     before = contents(tmp_path)
     shutil.copy(path, tmp_path / "renamed.pkl")
     ran = run_import(tmp_path / "renamed.pkl")
-    assert (ran.code, "imported already" in ran.out) == (0, True)
+    assert (ran.code, "Already imported" in ran.out) == (0, True)
     (tmp_path / "renamed.pkl").unlink()
     assert contents(tmp_path) == before
     other = write_golden(tmp_path / "other.pkl", "edm_ddpmpp", "EDMPrecond")
@@ -295,7 +295,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, message):
     assert not (tmp_path / "results").exists()
 
 
-def test_the_author_may_know_better_about_the_null_label(tmp_path):
+def test_null_label_option_overrides_the_file(tmp_path):
     path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond")
     card, _ = imported(path, "--null-label")
     assert card.config["null_label"] is True
@@ -315,7 +315,7 @@ def test_unknown_classes_need_a_method(tmp_path):
     assert run_import(path, "-m", "edm", "--dry-run").code == 0
 
 
-def test_data_sets_follow_from_size_or_are_asked_for(tmp_path):
+def test_data_set_is_inferred_from_size_or_must_be_named(tmp_path):
     path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond")
     ran = bench("import", path, "--as", "x")
     assert ran.code == 2
@@ -323,7 +323,7 @@ def test_data_sets_follow_from_size_or_are_asked_for(tmp_path):
     assert bench("import", path, "--as", "x", "-d", "cifar10").code == 2
 
 
-def test_a_card_from_before_a_setting_existed_is_of_the_same_run():
+def test_card_without_a_later_setting_is_the_same_run():
     card = tiny_card("edm", "digits")
     tree = card.model_dump(mode="json")
     del tree["config"]["null_label"], tree["config"]["net"]["conditional"]
@@ -333,7 +333,7 @@ def test_a_card_from_before_a_setting_existed_is_of_the_same_run():
     assert differences(old, other) == "config.null_label is True there, False here"
 
 
-def test_an_imported_run_can_be_sampled_where_its_data_set_is_not(tmp_path):
+def test_imported_run_can_be_sampled_without_its_data_set(tmp_path):
     imported(write_golden(tmp_path / "net.pkl", "igct_ncsnpp", "IGCTPrecond"))
     ran = bench("sample", "--run", "taken", "-g", 3, "-n", 4, "-c", 7, "-o", "out.npz")
     assert ran.code == 0, ran.err

@@ -13,10 +13,10 @@ from bench.report.numbers.frame import prepare
 from bench.sweep.cells import expand
 from bench.sweep.generate import generate
 from bench.system.files import sha256
+from bench.training.card import make_method, read_card
 from bench.training.checkpoint import load_weights
 from bench.training.extra_network import find_extra_network
 from bench.training.run import load_nets, open_run
-from bench.training.runs import make_method, read_card
 from methods import METHODS, Guidance, SampleRNG
 from methods.edm import EDM
 from methods.samplers import karras_sigmas, sample_heun
@@ -56,7 +56,7 @@ def samples(tmp_path, run, guidance, null=None):
     return torch.cat([x for x, _ in batches])
 
 
-def test_an_imported_run_is_swept_skipped_and_reported(tmp_path):
+def test_imported_run_is_swept_skipped_and_reported(tmp_path):
     folder = digits_net(tmp_path, "official")
     ran = sweep(tmp_path)
     assert ran.code == 0, ran.err
@@ -70,7 +70,7 @@ def test_an_imported_run_is_swept_skipped_and_reported(tmp_path):
     assert "--null-checkpoint" in (tmp_path / "results/default/report/index.html").read_text()
 
 
-def test_an_unconditional_network_is_the_second_branch(tmp_path):
+def test_unconditional_network_is_the_null_branch(tmp_path):
     digits_net(tmp_path, "official")
     folder = digits_net(tmp_path, "blind", conditional=False)
     ran = sweep(tmp_path)
@@ -90,7 +90,7 @@ def test_an_unconditional_network_is_the_second_branch(tmp_path):
     assert [r.key for r in reported if (r.run, r.guidance) == ("official", 3.0)] == [row.key]
 
 
-def test_guidance_with_an_unconditional_network_is_the_rule(tmp_path):
+def test_guidance_with_an_unconditional_network_matches_the_rule(tmp_path):
     digits_net(tmp_path, "official")
     digits_net(tmp_path, "blind", conditional=False)
     place = Experiment(tmp_path / "results", "default")
@@ -112,7 +112,7 @@ def test_guidance_with_an_unconditional_network_is_the_rule(tmp_path):
     assert not torch.equal(samples(tmp_path, "official", 1.0), from_model(expected))
 
 
-def test_the_own_null_label_as_second_network_changes_no_sample(trained, tmp_path):
+def test_own_network_as_null_branch_changes_no_sample(trained, tmp_path):
     (run,) = [f.name for f in (trained / "default/runs").iterdir() if "-edm-" in f.name]
     for guidance in (1.0, 4.0, 13.0):
         plain = samples(tmp_path, run, guidance)
@@ -128,7 +128,7 @@ def test_the_own_null_label_as_second_network_changes_no_sample(trained, tmp_pat
     assert plain.nfe == second.nfe
 
 
-def test_keys_without_a_second_network_are_as_they_were(trained, tmp_path):
+def test_keys_without_an_extra_network_are_unchanged(trained, tmp_path):
     (folder,) = [f for f in (trained / "default/runs").iterdir() if "-edm-" in f.name]
     place = Experiment(trained, "default")
     found = open_run(read_card(folder), find_dataset("modes1d"), place)
@@ -138,7 +138,7 @@ def test_keys_without_a_second_network_are_as_they_were(trained, tmp_path):
     assert old[1].key != new[1].key
 
 
-def test_files_of_weights_serve_too(tmp_path):
+def test_null_branch_may_be_a_weights_file(tmp_path):
     digits_net(tmp_path, "official")
     folder = digits_net(tmp_path, "blind", conditional=False)
     file = tmp_path / "blind.safetensors"
@@ -153,10 +153,10 @@ def test_files_of_weights_serve_too(tmp_path):
         ("official", "always trained with labels"),
         ("nothing", "no edm run of this experiment (it has: blind, modes1d-edm-s0, official)"),
         ("modes1d-ct-s0", "is a run of ct"),
-        ("modes1d-edm-s0", "of the data set 'modes1d', and run"),
+        ("modes1d-edm-s0", "for the data set 'modes1d', and run"),
     ],
 )
-def test_what_cannot_be_the_second_branch_is_said(trained, tmp_path, null, message):
+def test_unsuitable_null_branch_is_refused_with_the_reason(trained, tmp_path, null, message):
     digits_net(tmp_path, "official")
     digits_net(tmp_path, "blind", conditional=False)
     ran = sweep(tmp_path, "--null-checkpoint", null, "-d", "digits")
@@ -164,13 +164,13 @@ def test_what_cannot_be_the_second_branch_is_said(trained, tmp_path, null, messa
     assert message in ran.err
 
 
-def test_the_option_is_for_edm(trained):
+def test_null_checkpoint_is_only_for_edm(trained):
     ran = bench("sweep", "-m", "ct", "--null-checkpoint", "modes1d-edm-s0", "--results", trained)
     assert ran.code == 2
     assert "for runs of edm" in ran.err
 
 
-def test_imported_runs_of_absent_data_are_left_out(trained, tmp_path, monkeypatch):
+def test_imported_runs_without_their_data_are_skipped(trained, tmp_path, monkeypatch):
     digits_net(tmp_path, "official")
     monkeypatch.delitem(DATASETS, "digits")
     ran = bench("sweep", "-g", "1", "-n", "20", *TOY_METRICS, "-m", "edm", "--results", trained)

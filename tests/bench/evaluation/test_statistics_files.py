@@ -16,10 +16,12 @@ from torch_fidelity.metric_fid import (
     fid_statistics_to_metric,
 )
 
-from bench.evaluation.statistics.base import StatisticsCard
-from bench.evaluation.statistics.read import is_statistics, read_statistics, split_section
-from bench.evaluation.statistics.write import (
+from bench.evaluation.statistics_files import (
+    StatisticsCard,
     clean_fid_name,
+    is_statistics,
+    read_statistics,
+    split_section,
     torch_fidelity_name,
     write_statistics,
 )
@@ -68,7 +70,7 @@ def test_round_trip(tmp_path, kind):
         np.testing.assert_array_equal(features.moments.cov, moments_of(x).cov)
 
 
-def test_distance_through_the_file_is_that_through_features(tmp_path):
+def test_distance_from_file_equals_that_from_features(tmp_path):
     x, y = draws(), draws(seed=1)
     path = tmp_path / "a.npz"
     write_statistics(path, "edm", moments_of(x), CARD)
@@ -77,7 +79,7 @@ def test_distance_through_the_file_is_that_through_features(tmp_path):
     assert frechet_distance(theirs, moments_of(y)) == pytest.approx(direct, rel=1e-10)
 
 
-def test_a_few_line_reader_reads_ours_and_we_read_its(tmp_path):
+def test_simple_numpy_code_and_ours_read_each_others_files(tmp_path):
     x = draws()
     write_statistics(tmp_path / "a.npz", "edm", moments_of(x), CARD)
     mu, sigma = few_line_reader(tmp_path / "a.npz")
@@ -90,7 +92,7 @@ def test_a_few_line_reader_reads_ours_and_we_read_its(tmp_path):
     np.testing.assert_allclose(found.moments.cov, sigma, rtol=1e-6)
 
 
-def test_clean_fid_finds_and_reads_ours(tmp_path, monkeypatch):
+def test_clean_fid_finds_and_reads_our_files(tmp_path, monkeypatch):
     (tmp_path / "stats").mkdir()
     monkeypatch.setattr(cleanfid, "__file__", str(tmp_path / "__init__.py"))
     x = draws()
@@ -113,7 +115,7 @@ class Named:
         return "inception-v3-compat"
 
 
-def test_torch_fidelity_takes_ours_from_its_cache(tmp_path):
+def test_torch_fidelity_reads_our_file_from_its_cache(tmp_path):
     x, y = draws(), draws(seed=1)
     path = tmp_path / torch_fidelity_name("mine")
     write_statistics(path, "torch-fidelity", moments_of(x), CARD)
@@ -165,7 +167,7 @@ def test_edm2_by_section(tmp_path):
         read_statistics(path, "fidd")
 
 
-def test_a_pickle_runs_nothing(tmp_path, monkeypatch):
+def test_pickle_runs_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="which is not allowed in such a file"):
         read_statistics(edm2(tmp_path / "e.pkl", fid=Evil()))
@@ -178,8 +180,8 @@ GOOD = {"mu": np.zeros(3), "sigma": np.eye(3)}
 BAD = {
     "shape": ({"mu": np.zeros(3), "sigma": np.eye(4)}, "shapes are"),
     "flat": ({"mu": np.zeros((1, 3)), "sigma": np.eye(3)}, "shapes are"),
-    "whole numbers": ({"mu": np.zeros(3, int), "sigma": np.eye(3)}, "no arrays of float32"),
-    "half": ({"mu": np.zeros(3, np.float16), "sigma": np.eye(3)}, "no arrays of float32"),
+    "whole numbers": ({"mu": np.zeros(3, int), "sigma": np.eye(3)}, "not arrays of float32"),
+    "half": ({"mu": np.zeros(3, np.float16), "sigma": np.eye(3)}, "not arrays of float32"),
     "nan": ({"mu": np.array([0, np.nan, 0]), "sigma": np.eye(3)}, "NaN or infinite"),
     "infinite": ({"mu": np.zeros(3), "sigma": np.full((3, 3), np.inf)}, "NaN or infinite"),
     "asymmetric": ({"mu": np.zeros(2), "sigma": np.array([[1, 0.5], [0, 1.0]])}, "not symmetric"),
@@ -192,19 +194,19 @@ BAD = {
         {"feats": np.array([[0.0, 1], [np.inf, 0]], np.float32)},
         "NaN or infinity, first in row 1 of 2",
     ),
-    "images": ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8)}, "it holds arr_0, and not mu"),
+    "images": ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8)}, "it holds arr_0 instead of mu"),
 }
 
 
 @pytest.mark.parametrize(("arrays", "why"), BAD.values(), ids=BAD)
-def test_what_is_no_statistics_is_refused(tmp_path, arrays, why):
+def test_invalid_statistics_are_refused(tmp_path, arrays, why):
     with pytest.raises(UserError, match=why) as caught:
         read_statistics(npz(tmp_path / "a.npz", **arrays))
     assert str(caught.value).count("\n") == 0
     assert str(caught.value).startswith(("Cannot read", str(tmp_path)))
 
 
-def test_a_covariance_of_rank_one_and_rounding_is_taken(tmp_path):
+def test_covariance_of_rank_one_with_rounding_is_accepted(tmp_path):
     v = np.linspace(1, 2, 40)
     sigma = np.outer(v, v)
     sigma[0, 1] *= 1 + 1e-9
@@ -233,23 +235,23 @@ def damaged(path, how):
 @pytest.mark.parametrize(
     ("how", "why"), [("cut", "damaged|not a zip"), ("flipped", "CRC"), ("claims", "not the size")]
 )
-def test_damage_is_told_in_a_sentence(tmp_path, how, why):
+def test_damage_is_one_sentence(tmp_path, how, why):
     path = npz(tmp_path / "a.npz", **GOOD)
     damaged(path, how)
     with pytest.raises(UserError, match=f"(?i){why}"):
         read_statistics(path)
 
 
-def test_adm_s_reader_needs_both_pairs(tmp_path):
+def test_adm_file_needs_spatial_statistics(tmp_path):
     with pytest.raises(UserError, match="needs spatial statistics"):
         write_statistics(tmp_path / "a.npz", "adm", moments_of(draws()), CARD)
     assert not (tmp_path / "a.npz").exists()
 
 
-def test_images_alone_are_no_statistics(tmp_path):
+def test_file_of_only_images_is_not_statistics(tmp_path):
     images = npz(tmp_path / "i.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8))
     assert not is_statistics(images)
     assert not is_statistics(tmp_path)
     assert not is_statistics(tmp_path / "missing.npz")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="There is no statistics file"):
         read_statistics(tmp_path / "missing.npz")

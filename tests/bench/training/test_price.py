@@ -6,8 +6,8 @@ import torch
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.training import price
+from bench.training.card import make_card
 from bench.training.price import NoRoom, Rate, parameters, train_rate
-from bench.training.runs import make_card
 from methods import METHODS, DataSpec, TrainSettings
 from tests.bench.helpers import TINY_IMAGES, bench, sets
 
@@ -17,7 +17,7 @@ SHRUNKEN = sets("net.channels=8", "net.channel_mult=[1,1,1,1]", "net.num_blocks=
 
 @pytest.mark.parametrize(("preset", "size"), [("cifar10", 32), ("imagenet64", 64)])
 @pytest.mark.parametrize("method", ["igct", "guided-cd"])
-def test_without_the_data_random_images_stand_in(method, preset, size, tmp_path, monkeypatch):
+def test_random_images_replace_missing_data(method, preset, size, tmp_path, monkeypatch):
     sizes = []
     draw = price.draw_batch
 
@@ -46,25 +46,25 @@ def test_without_the_data_random_images_stand_in(method, preset, size, tmp_path,
     assert ran.code == 0, ran.err
     train = METHODS[method].presets[preset].train
     assert f" parameters, {train.iterations * train.batch:,} images, about " in ran.out
-    assert "rows of random images a forward." in ran.out
+    assert "rows of random images per forward." in ran.out
     name = METHODS[method].presets[preset].dataset
     assert f"needed for training: bench data prepare SOURCE --dataset {name}." in ran.out
-    assert " images a second in 32-true, from 4 rows" in ran.out
+    assert " images per second in 32-true, from 4 rows" in ran.out
     assert set(sizes) == {(3, size, size)}
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize(("name", "count"), [("cifar10", 112_862_470), ("imagenet64", 364_810_758)])
-def test_parameters_and_too_little_memory(name, count, tmp_path, monkeypatch):
+def test_dry_run_counts_parameters_when_memory_is_short(name, count, tmp_path, monkeypatch):
     monkeypatch.setattr(price, "available_bytes", lambda device: 2**30)
     ran = bench("train", "-m", "igct", "--preset", name, "--dry-run", "--results", tmp_path / "r")
     assert ran.code == 0, ran.err
     assert f"{count:,} parameters, " in ran.out
-    assert "how long it takes was not measured: the weights, their gradients" in ran.out
+    assert "its time could not be measured: the weights, their gradients" in ran.out
     assert "and cpu has 1.0 GiB left." in ran.out
 
 
-def test_a_teacher_needs_room_too(monkeypatch):
+def test_teacher_counts_towards_memory(monkeypatch):
     data = find_dataset("digits")
     card = make_card("guided-cd", data=data)
     edm = parameters(make_card("edm", data=data), data)
@@ -74,14 +74,14 @@ def test_a_teacher_needs_room_too(monkeypatch):
         train_rate(card, data, CPU)
 
 
-def test_time_of_a_training():
+def test_rate_gives_seconds_and_images_per_second():
     settings = TrainSettings(iterations=10, batch=8, lr=1)
-    rate = Rate(rows=2, an_image=0.5, a_step=1.0)
+    rate = Rate(rows=2, per_image=0.5, per_step=1.0)
     assert rate.seconds(settings) == 10 * (8 * 0.5 + 1)
-    assert rate.images_a_second(settings) == 80 / 50
+    assert rate.images_per_second(settings) == 80 / 50
 
 
-def test_small_networks_are_measured_on_their_batch_large_ones_on_few_rows():
+def test_small_networks_are_measured_on_a_batch_large_ones_on_few_rows():
     settings = TrainSettings(iterations=1, batch=1024, lr=1)
     cuda = torch.device("cuda")
     assert price._rows(10**6, settings, CPU) == 1024
@@ -92,16 +92,16 @@ def test_small_networks_are_measured_on_their_batch_large_ones_on_few_rows():
     assert price._rows(10**6, micro, CPU) == price._rows(7 * 10**6, micro, cuda) == 2
 
 
-def test_data_that_is_here_is_used(tmp_path):
+def test_existing_data_are_used(tmp_path):
     ran = bench(
         "train", "-m", "edm", *sets(*TINY_IMAGES), "--precision", "bf16-mixed", "--dry-run",
         "--results", tmp_path / "r",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert " images a second in bf16-mixed, from 4 rows of its own data a forward." in ran.out
+    assert " images per second in bf16-mixed, from 4 rows of its own data per forward." in ran.out
 
 
-def test_a_wrong_name_is_no_stand_in(tmp_path):
+def test_unknown_data_set_is_not_replaced(tmp_path):
     for arguments in (("-d", "cifar11"), ("-d", "cifar11", "--preset", "cifar10")):
         ran = bench("train", "-m", "edm", *arguments, "--dry-run", "--results", tmp_path / "r")
         assert ran.code == 2
@@ -111,7 +111,7 @@ def test_a_wrong_name_is_no_stand_in(tmp_path):
     assert "Unknown precision 'fp16'" in ran.err
 
 
-def test_random_images_have_the_shape_they_are_asked_for():
+def test_random_images_have_the_given_shape():
     data = RandomImages(DataSpec("cifar10", (3, 32, 32), 10))
     assert tuple(data.train.samples.shape) == (64, 3, 32, 32)
     assert data.train.samples.dtype == torch.uint8
@@ -119,6 +119,6 @@ def test_random_images_have_the_shape_they_are_asked_for():
     assert data.train.hash == RandomImages(data.spec).train.hash
 
 
-def test_only_what_trains_is_measured():
+def test_method_without_training_is_not_measured():
     with pytest.raises(ValueError, match="nothing to train"):
         train_rate(make_card("oracle", data=find_dataset("modes1d")), find_dataset("modes1d"), CPU)

@@ -7,14 +7,14 @@ import numpy as np
 from bench.data import Split
 from bench.data.find import find_dataset
 from bench.evaluation.prepare import accumulate, prepare
-from bench.tuning.reference import TuningReference
+from bench.tuning.request import TuningReference
 
 
 def rows(split):
     return {image.numpy().tobytes() for image in split.samples}
 
 
-def test_it_shares_no_image_with_the_reference_and_is_as_large():
+def test_tuning_reference_is_disjoint_and_as_large_as_the_reference():
     data = find_dataset("digits")
     side = TuningReference(data)
     assert rows(side.reference) <= rows(data.train)
@@ -23,7 +23,7 @@ def test_it_shares_no_image_with_the_reference_and_is_as_large():
     assert side.reference.hash != data.reference.hash
 
 
-def test_a_smaller_training_split_is_taken_whole():
+def test_tuning_reference_takes_a_smaller_training_split_whole():
     data = find_dataset("digits")
 
     class Small(TuningReference):
@@ -32,7 +32,7 @@ def test_a_smaller_training_split_is_taken_whole():
     assert len(Small(Small(data)).reference) == 30
 
 
-def test_distances_are_to_the_training_images(tmp_path):
+def test_tuner_measures_distances_to_training_images(tmp_path):
     data = find_dataset("digits")
     found = {}
     for side in (data, TuningReference(data)):

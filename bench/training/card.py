@@ -1,4 +1,4 @@
-"""Training runs: what is asked for, the card on disk, and how the two are compared."""
+"""The card of a run: made from options, kept on disk, and compared."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from bench.data import Dataset
 from bench.data.find import find_dataset, has_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.place import DEFAULT_PRECISION, Experiment
+from bench.system.bounds import read_json
 from bench.system.errors import OF_PLUGIN, UserError, check_name, explain, unknown
-from bench.system.files import read_whole, write_text
+from bench.system.files import write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
 from methods.spec import DataSpec
 
 CARD = "run.json"
 WEIGHTS = "model.safetensors"
 IMPORTED = "imported"
-"""In the place of a preset's name: the weights come from a file, and nothing is trained."""
+"""The preset of a run whose weights come from a file, without training."""
 UNSAID = ("init_run", "init_checkpoint", "teacher_run", "teacher_checkpoint", "precision")
-"""What a suite does not say of a run."""
+"""Settings of a run that a suite does not decide."""
 _NOT_SETTINGS = {"provenance", "name", "steps", "shape", "num_classes"}
-
 _MOST_CHANNELS, _MOST_BLOCKS = 1 << 13, 1000
 
 
 class RunCard(BaseModel):
-    """What decides the weights of a run; lies beside them as run.json."""
+    """All that decides the weights of a run; kept next to them as run.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,9 +38,9 @@ class RunCard(BaseModel):
     method: str
     dataset: str
     data_hash: str
-    """'' where it is not known what the weights were trained on."""
+    """'' if the training data are unknown."""
     shape: tuple[Annotated[int, Field(ge=1, le=1 << 14)], ...] = Field((), max_length=3)
-    """Of the data, with `num_classes`, so that a run can be sampled where its data is not."""
+    """Of the images; with `num_classes` it lets a run be sampled without its data."""
     num_classes: int = Field(0, ge=0, le=1 << 20)
     preset: str
     config: dict[str, Any]
@@ -55,9 +55,8 @@ class RunCard(BaseModel):
     provenance: Mapping[str, str] = {}
 
     def settings(self) -> dict[str, Any]:
-        """What two runs must share to be the same run, flattened to dotted names."""
-        kept = self.model_dump(mode="json", exclude=_NOT_SETTINGS)
-        return dict(_flatten(kept))
+        """The settings that identify a run, by dotted name."""
+        return dict(_flatten(self.model_dump(mode="json", exclude=_NOT_SETTINGS)))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -71,16 +70,16 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 
 def method_class(name: str) -> type[Method[Any]]:
-    """The registered method, or a UserError with the closest match."""
+    """The registered method; UserError with the closest match for an unknown name."""
     if name not in METHODS:
         raise unknown("method", name, METHODS, OF_PLUGIN)
     return METHODS[name]
 
 
 def dataset_or_stand_in(card: RunCard) -> Dataset:
-    """The data set of a run or, where it is not here, its shape with random content.
+    """The data set of a run or, if it is missing, random images of its shape.
 
-    UserError where neither is known. For what needs no real images, such as sampling.
+    UserError if neither is known. For work that needs no real images, such as sampling.
     """
     if has_dataset(card.dataset) or not card.shape:
         return find_dataset(card.dataset)
@@ -90,7 +89,7 @@ def dataset_or_stand_in(card: RunCard) -> Dataset:
 def find_preset(
     method: type[Method[Any]], spec: DataSpec, preset: str | None
 ) -> tuple[str, Preset]:
-    """The preset by name, by default the one named like the data set."""
+    """The preset by name; the default is the one named like the data set."""
     name = preset or spec.name
     if name in method.presets:
         found = method.presets[name]
@@ -98,27 +97,24 @@ def find_preset(
             images = "" if found.shape is None else f" and other images of shape {found.shape}"
             raise UserError(
                 f"Preset {name!r} of {method.name} is for the data set {found.dataset!r}{images}, "
-                f"not {spec.name!r} {spec.shape}; leave one of the two options away.",
+                f"not {spec.name!r} {spec.shape}: drop --preset or --dataset.",
                 code=2,
             )
         return name, found
     if preset is None:
         fitting = sorted(name for name, p in method.presets.items() if p.fits(spec))
-        have = sorted({p.dataset for p in method.presets.values()})
+        have = ", ".join(sorted({p.dataset for p in method.presets.values()})) or "none"
+        advice = f"name one that fits with --preset: {', '.join(fitting)}"
         raise UserError(
             f"Method {method.name!r} has no preset for the data set {spec.name!r}; "
-            + (
-                f"these fit its images, name one with --preset: {', '.join(fitting)}."
-                if fitting
-                else f"it has some for: {', '.join(have) or 'none'}."
-            ),
+            f"{advice if fitting else f'it has presets for: {have}'}.",
             code=2,
         )
     raise unknown(f"preset of {method.name}", preset, method.presets)
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` strings, values as JSON or else as text, to {dotted key: value}."""
+    """The values of `key=value` strings by dotted key, read as JSON or else as text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -128,7 +124,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
             )
         try:
             found[key.strip()] = json.loads(text)
-        except (ValueError, RecursionError):  # no JSON, or too deep or long a number
+        except (ValueError, RecursionError):  # no JSON, or JSON that is too deep or too long
             found[key.strip()] = text
     return found
 
@@ -139,8 +135,7 @@ def _override(tree: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         node = node.get(part) if isinstance(node, dict) else None
     if not isinstance(node, dict) or last not in node:
-        names = [name for name, _ in _flatten(tree)]
-        raise unknown("setting", key, names)
+        raise unknown("setting", key, [name for name, _ in _flatten(tree)])
     node[last] = value
 
 
@@ -152,13 +147,8 @@ def make_card(
     seed: int = 0,
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-    precision: str = DEFAULT_PRECISION,
-    init_run: str = "",
-    init_checkpoint: str = "",
-    teacher_run: str = "",
-    teacher_checkpoint: str = "",
 ) -> RunCard:
-    """The card of a run that is asked for, with every setting resolved and checked."""
+    """The card of a run to train, with every setting resolved and checked."""
     cls = method_class(method)
     preset_name, found = find_preset(cls, data.spec, preset)
     tree: dict[str, Any] = found.config.model_dump(mode="json")
@@ -172,7 +162,7 @@ def make_card(
         train = None if train_tree is None else TrainSettings.model_validate(train_tree)
         cls(config, data.spec)
     except ValidationError as error:
-        raise UserError(f"Settings of {method} are not usable: {explain(error)}.", code=2) from None
+        raise UserError(f"Invalid settings of {method}: {explain(error)}.", code=2) from None
     except ValueError as error:
         raise UserError(f"{method} cannot run on {data.name!r}: {error}.", code=2) from None
     return RunCard(
@@ -187,25 +177,23 @@ def make_card(
         train=train,
         steps=found.steps,
         seed=seed,
-        precision=precision,
-        init_run=init_run,
-        init_checkpoint=init_checkpoint,
-        teacher_run=teacher_run,
-        teacher_checkpoint=teacher_checkpoint,
     )
 
 
-def make_method(card: RunCard, data: Dataset) -> Method[Any]:
-    """The method of a card, with the card's configuration."""
-    cls = method_class(card.method)
+def config_of(card: RunCard) -> Settings:
+    """The configuration in a card; UserError if this version of its method does not take it."""
     try:
-        config: Settings = cls.config_type.model_validate(card.config)
+        return method_class(card.method).config_type.model_validate(card.config)
     except ValidationError as error:
         raise UserError(
             f"Run {card.name!r} has settings that this version of {card.method} does not take: "
             f"{explain(error)}."
         ) from None
-    return cls(config, data.spec)
+
+
+def make_method(card: RunCard, data: Dataset) -> Method[Any]:
+    """The method of a card with its configuration."""
+    return method_class(card.method)(config_of(card), data.spec)
 
 
 def write_card(folder: Path, card: RunCard) -> None:
@@ -214,38 +202,30 @@ def write_card(folder: Path, card: RunCard) -> None:
 
 
 def read_card(folder: Path) -> RunCard:
-    """Read run.json; a damaged one is a UserError that names the file."""
+    """Read run.json; UserError that names the file if it is damaged."""
     path = folder / CARD
-    try:
-        card = RunCard.model_validate_json(read_whole(path))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not a run's card ({explain(error)}); restore it, or remove the folder "
-            "and train again."
-        ) from None
-    # Rows, samples and edits go to folders of this name.
-    check_name("run", card.name)
+    remedy = "restore it, or remove the folder and train again"
+    card = read_json(path, RunCard.model_validate_json, "a run's card", remedy)
+    check_name("run", card.name)  # rows, samples and edits are in folders of this name
     _check_sizes(card.config, path)
     return card
 
 
 def _check_sizes(config: Mapping[str, Any], path: Path) -> None:
-    """UserError for a network of a card that no memory could hold."""
+    """UserError for a network that is too large for any memory."""
     net = config.get("net", {})
     for name, value in net.items() if isinstance(net, Mapping) else ():
         most = _MOST_BLOCKS if name.endswith("blocks") else _MOST_CHANNELS
         sizes = value if isinstance(value, list) else [value]
         if any(isinstance(size, int | float) and size > most for size in sizes):
             raise UserError(
-                f"{path} has a network with {name} = {value}, above the {most:,} that are allowed; "
+                f"{path} has a network with {name} = {value}, more than the allowed {most:,}: "
                 "restore it, or remove the folder and train again."
             )
 
 
 def differences(there: RunCard, here: RunCard, ignore: Container[str] = ()) -> str:
-    """The settings in which two cards differ, '' where they agree, without those to `ignore`."""
+    """The settings in which two cards differ, '' if in none; those to `ignore` do not count."""
     old, new = _completed(there).settings(), _completed(here).settings()
     names = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     return "; ".join(
@@ -254,7 +234,7 @@ def differences(there: RunCard, here: RunCard, ignore: Container[str] = ()) -> s
 
 
 def _completed(card: RunCard) -> RunCard:
-    """`card` with the defaults of settings that its method has got since it was written."""
+    """`card` with the defaults of settings that its method gained since it was written."""
     if card.method not in METHODS:
         return card
     try:
@@ -265,7 +245,7 @@ def _completed(card: RunCard) -> RunCard:
 
 
 def trained_as_asked(card: RunCard, experiment: Experiment) -> RunCard | None:
-    """The card on disk of a run that a suite asks for, or None while it is not trained.
+    """The card on disk of a suite's run, or None if it is not trained.
 
     UserError if it was trained with other settings.
     """
@@ -276,39 +256,32 @@ def trained_as_asked(card: RunCard, experiment: Experiment) -> RunCard | None:
     other = differences(trained, card, UNSAID)
     if other:
         raise UserError(
-            f"Run {card.name!r} was not trained as the suite says ({other}): give the "
-            f"suite its own experiment, or remove {folder} and train again."
+            f"Run {card.name!r} was not trained as the suite says ({other}): use another "
+            f"--experiment, or remove {folder} and train again."
         )
     return trained
 
 
-def claim(folder: Path, card: RunCard) -> None:
-    """Make `folder` the run's, or check that it already is; other settings are a UserError."""
-    check_claim(folder, card)
-    if not (folder / CARD).exists():
-        write_card(folder, card)
-
-
 def check_claim(folder: Path, card: RunCard) -> None:
-    """UserError if `folder` is another run's."""
+    """UserError if `folder` belongs to another run."""
     if not (folder / CARD).exists():
         return
     there = read_card(folder)
     if there.preset == IMPORTED != card.preset:
         raise UserError(
             f"Run {card.name!r} was imported from {there.provenance.get('imported_file', 'a file')}"
-            f" and is not trained here: give this one its own --name, or remove {folder}."
+            f" and is not trained here: use another --name, or remove {folder}."
         )
     differing = differences(there, card)
     if differing:
         raise UserError(
-            f"Run {card.name!r} exists with other settings ({differing}): give this one its own "
-            f"--name, or remove {folder}."
+            f"Run {card.name!r} exists with other settings ({differing}): use another --name, or "
+            f"remove {folder}."
         )
 
 
 def unregistered(card: RunCard) -> str | None:
-    """Why a run cannot be used because a plugin is not loaded, or None."""
+    """The reason why a run cannot be used if its method or data set is not registered, or None."""
     if card.method not in METHODS:
         return f"its method {card.method!r} is not registered; name its plugin with --plugin"
     if not has_dataset(card.dataset):
@@ -317,6 +290,31 @@ def unregistered(card: RunCard) -> str | None:
             "prepare it again with bench data prepare"
         )
     return None
+
+
+def locate_weights(
+    option: str, name: str, experiment: Experiment, method: str | None = None, also: str = ""
+) -> tuple[Path, RunCard | None]:
+    """The weights of a finished run of this experiment, of any run's folder, or a file's.
+
+    With the run's card; None for a file. `option`, `method` and `also` are for the message if
+    there is none: the option that got `name`, the runs to list, and another valid name.
+    """
+    for folder in (experiment.runs / name, Path(name)):
+        if (folder / CARD).exists():
+            if not (folder / WEIGHTS).exists():
+                raise UserError(f"Run {name!r} is unfinished: train it to the end first.")
+            return folder / WEIGHTS, read_card(folder)
+    path = Path(name)
+    if path.suffix == ".safetensors" and path.is_file():
+        return path, None
+    runs = [c.name for c in trained_runs(experiment) if method in (None, c.method)]
+    kind = f"{method} run" if method else "run"
+    raise UserError(
+        f"{option} {name!r} is no {kind} of this experiment (it has: {', '.join(runs) or 'none'}), "
+        f"no run's folder and no .safetensors file{also}.",
+        code=2,
+    )
 
 
 def trained_runs(experiment: Experiment) -> list[RunCard]:

@@ -1,1 +1,0 @@
-"""Files of feature statistics: reading and writing."""

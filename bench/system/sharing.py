@@ -1,0 +1,55 @@
+"""Work on items that several processes share: each item is one process's at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from bench.system.leases import LEASE, read_holder, try_lease
+
+POLL = 0.5
+"""Seconds between two looks at what others hold."""
+
+T = TypeVar("T")
+
+
+def lease_path(row: Path) -> Path:
+    """The lease of the process that makes a row, beside it."""
+    return row.with_name(f".{row.stem}{LEASE}")
+
+
+def in_turn(
+    items: Sequence[T],
+    path: Callable[[T], Path],
+    is_done: Callable[[T], bool],
+    waiting: Callable[[T, str], None],
+) -> Iterator[tuple[T, bool]]:
+    """Every item once, and whether it is done; one that is not is leased while the body runs.
+
+    The items of other processes come last. Once only those are left, `waiting` gets the next one
+    and its holder, again when either changes.
+    """
+    todo, told = list(items), None
+    while todo:
+        held: list[T] = []
+        for item in todo:
+            if is_done(item):
+                yield item, True
+                continue
+            lease = try_lease(path(item))
+            if lease is None:
+                held.append(item)
+                continue
+            try:
+                yield item, is_done(item)  # another process may have done it just now
+            finally:
+                lease.release()
+        if len(held) == len(todo):
+            next_one = held[0], read_holder(path(held[0])) or "another process"
+            if next_one != told:
+                waiting(*next_one)
+            told = next_one
+            time.sleep(POLL)
+        todo = held
