@@ -39,7 +39,7 @@ def judge(data, place):
 
 
 @pytest.fixture(scope="module")
-def targets(data, place):
+def runs(data, place):
     """Trained runs of edm and of igct, which starts from edm."""
     fabric = make_fabric("cpu", "32-true")
     cards = [
@@ -49,10 +49,10 @@ def targets(data, place):
 
 
 @pytest.fixture(scope="module")
-def values(targets, judge, place):
+def values(runs, judge, place):
     """{(method, g): {metric: value}}."""
-    jobs = [(found, expand(found, SCALES, None, (0,), N)) for found in targets.values()]
-    outcome = sweep(jobs, judge, place, batch=N, device=CPU)
+    cells = [cell for run in runs.values() for cell in expand(run, SCALES, None, (0,), N)]
+    outcome = sweep(cells, judge, place, batch=N, device=CPU)
     assert outcome.computed == 2 * len(SCALES)
     return {
         (row.method, row.guidance): {value.metric: value.value for value in row.values}
@@ -78,8 +78,8 @@ def test_one_step_of_igct_stays_where_it_is(values):
     assert min(values["igct", g]["class_accuracy"] for g in SCALES) >= 0.93
 
 
-def test_igct_inverts_and_edits_images_it_has_not_seen(targets, judge, data):
-    method, nets = targets["igct"].method, load_nets(targets["igct"], CPU)
+def test_igct_inverts_and_edits_images_it_has_not_seen(runs, judge, data):
+    method, nets = runs["igct"].method, load_nets(runs["igct"], CPU)
     x0, labels = to_model(data.reference.samples), data.reference.labels
     with torch.inference_mode():
         latent = method.invert(nets, x0, one_hot(labels, 10))

@@ -1,33 +1,33 @@
-"""Every reader of files that may be somebody else's, and how each may end on a bad one.
+"""All readers of untrusted files, and how each may end on a bad file.
 
 | where a file comes from | read by | readers here |
 |---|---|---|
-| suite (TOML) | bench/suite.py | suite |
+| suite (TOML) | bench/experiment/suite.py | suite |
 | run.json of a run | bench/training/card.py | run card |
-| model.safetensors, also as init, teacher, null branch | bench/checkpoint.py, sources.py, \
-second_network.py | weights, init file, null file |
-| state.safetensors, log.jsonl of a run | bench/checkpoint.py, train_log.py | state, log |
-| rows of cells and of inversions (JSON) | bench/store.py, inversion/store.py | row, inversion row |
+| model.safetensors, also as init, teacher, null branch | bench/training/checkpoint.py, \
+initial.py, extra_network.py | weights, init file, null file |
+| state.safetensors, log.jsonl of a run | bench/training/checkpoint.py, log.py | state, log |
+| rows of cells and of inversions (JSON) | bench/experiment/rows.py, \
+inversion_rows.py | row, inversion row |
 | results and trials of the tuner (JSON) | bench/tuning/store.py | tuned, trial |
 | pictures within rows (PNG in base64) | bench/report/figures/grids.py | picture in a row |
 | published.csv | bench/report/numbers/published.py | published numbers |
-| an older report's page | bench/report/__init__.py | older page |
-| samples: folder, ZIP, npz, their card | bench/images_in.py, sample_card.py | sample ... |
-| samples that are to be gone on with | bench/images_out.py | output ... |
-| classes of samples (.npy, text) | bench/evaluating/sides.py | labels ... |
+| an older report's page | bench/report/build.py | older page |
+| samples: folder, ZIP, npz, their card | bench/data/samples/read.py, card.py | sample ... |
+| samples that a command continues | bench/data/samples/write.py | output ... |
+| classes of samples (.npy, text) | bench/data/labels.py | labels ... |
 | statistics (npz, EDM2's pickles) | bench/evaluation/statistics_files.py | statistics ... |
-| checkpoints to import (.pkl, .pt, .safetensors) | bench/importing/ | import ... |
+| checkpoints to import (.pkl, .pt, .safetensors) | bench/training/importing/ | import ... |
 | data sources: folder, tar, zip and all forms within | bench/data/trees.py, decode.py, \
-batches.py, arrays.py, sources/ | source ... |
+batches.py, untrusted.py, sources/ | source ... |
 | prepared data: card, stamp, arrays | bench/data/card.py, prepared.py | prepared ... |
-| images to invert and edit | bench/inversion/files.py | image to edit |
-| results/cache: sample sets, results, classifiers | metrics/archive.py, cache.py, \
-extractors/training.py | cached ... |
+| images to invert and edit | bench/inversion/find.py | image to edit |
+| results/cache: sample sets, results, classifiers | bench/evaluation/cache.py | cached ... |
 | weights of extractors | metrics/extractors/tensors.py, torchscript.py | extractor ... |
 
-Not readers of files of others: `--plugin` runs the file that the user names, which is its purpose;
-bench/memory.py reads /proc/meminfo; the weights of LPIPS are read only if they have the SHA-256
-of the published ones.
+Not readers of untrusted files: `--plugin` runs the file that the user names, which is its purpose;
+bench/system/memory.py reads /proc/meminfo; the weights of LPIPS are read only if they have the
+SHA-256 of the published ones.
 """
 
 import base64
