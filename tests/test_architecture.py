@@ -92,7 +92,7 @@ def rooms_imported(path: Path) -> set[str]:
     return found - {path.relative_to(ROOT / "bench").parts[0]}
 
 
-def test_a_room_imports_only_rooms_below_it():
+def test_room_imports_only_rooms_below_it():
     upwards = []
     for room, rank in RANK.items():
         below = {name for name in RANK if RANK[name] < rank}
@@ -126,7 +126,7 @@ def test_bench_has_the_rooms_and_no_other_entries():
     assert entries == {*RANK, "__init__.py", "__main__.py"}
 
 
-def test_the_wheel_holds_the_three_packages_and_the_published_numbers():
+def test_wheel_has_the_packages_and_the_published_numbers():
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert sorted(wheel["packages"]) == sorted(PACKAGES)
     assert wheel["force-include"] == {"results/published.csv": "bench/published.csv"}

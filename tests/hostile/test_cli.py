@@ -64,7 +64,7 @@ def run(tmp_path):
 SAMPLE = ("sample", "-g", "1", "-n", "4", "--out", "x.npz")
 
 
-def test_the_run_could_be_sampled(run):
+def test_undamaged_run_can_be_sampled(run):
     assert bench(*SAMPLE).code == 0
 
 
@@ -159,7 +159,7 @@ def test_rows(tmp_path, kind, folder):
     assert not (place / "report").exists()
 
 
-def test_a_pipe_among_the_rows(tmp_path):
+def test_pipe_among_the_rows(tmp_path):
     place = tmp_path / "work" / "results" / "default" / "cells" / "x"
     place.mkdir(parents=True)
     os.mkfifo(place / "x.json")

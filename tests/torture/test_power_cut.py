@@ -28,7 +28,7 @@ def _in_a_child(tree: Path, shadow: Shadow, work) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_power_cut_keeps_what_was_synchronised_and_may_take_the_rest(tmp_path, seed):
+def test_power_cut_keeps_synced_files_and_may_lose_others(tmp_path, seed):
     tree, shadow = tmp_path / "tree", Shadow(tmp_path / "shadow")
     tree.mkdir()
     (tree / "old").write_text("old")
@@ -56,7 +56,7 @@ def test_the_power_cut_keeps_what_was_synchronised_and_may_take_the_rest(tmp_pat
     assert old == b"old" or old.rstrip(b"\0") == b"new"[: len(old.rstrip(b"\0"))]
 
 
-def test_the_power_cut_finds_a_folder_that_nobody_synchronised(tmp_path):
+def test_power_cut_finds_an_unsynced_folder(tmp_path):
     def work():
         with open("file", "w") as file:
             file.write("content")

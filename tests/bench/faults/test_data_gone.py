@@ -110,7 +110,7 @@ def test_training_stops_with_its_checkpoint_and_goes_on(
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
 @pytest.mark.parametrize("where", ["sweep.run.floor_key", "evaluation.prepare.measure"])
-def test_a_sweep_keeps_its_rows_and_goes_on(where, fault, words, images, undisturbed, tmp_path):
+def test_sweep_keeps_its_rows_and_resumes(where, fault, words, images, undisturbed, tmp_path):
     for command in (TRAIN, (*SWEEP, "-n", "6")):
         assert bench(*command, "--results", tmp_path).code == 0
     more = (*SWEEP, "-n", "8")

@@ -54,9 +54,7 @@ def operations(command, folder, tmp_path):
         pytest.param(("report",), "sweep", "report", 4, id="report"),
     ],
 )
-def test_a_disk_that_is_full_from_any_moment_on(
-    command, before, after, looks, undisturbed, tmp_path
-):
+def test_disk_full_from_any_moment_on(command, before, after, looks, undisturbed, tmp_path):
     start = None if before is None else undisturbed[before]
     total = operations(command, start, tmp_path)
     assert total > 10
@@ -117,7 +115,7 @@ def test_files_that_may_not_grow_are_refused_by_the_kernel_itself(size, undistur
 @pytest.mark.parametrize(
     "number", [errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.EDQUOT]
 )
-def test_a_sweep_stops_at_the_first_cell_that_cannot_be_written(number, undisturbed, tmp_path):
+def test_sweep_stops_at_the_first_write_error(number, undisturbed, tmp_path):
     folder = shutil.copytree(undisturbed["train"], tmp_path / "results")
     assert bench(*SWEEP, "--results", folder).code == 0
     before = results(folder)
@@ -130,7 +128,7 @@ def test_a_sweep_stops_at_the_first_cell_that_cannot_be_written(number, undistur
     assert bench(*many, "--results", folder).code == 0
 
 
-def test_a_figure_that_cannot_be_written_costs_no_table(undisturbed, tmp_path, monkeypatch):
+def test_tables_are_written_if_a_figure_is_not(undisturbed, tmp_path, monkeypatch):
     from bench.report import build as report
 
     folder = shutil.copytree(undisturbed["sweep"], tmp_path / "results")

@@ -67,7 +67,7 @@ def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(name, disk, sou
         assert leftovers(disk.folder) == []
 
 
-def test_a_report_of_rows_that_vanish_while_they_are_read(disk, sound, monkeypatch):
+def test_report_if_rows_vanish_while_they_are_read(disk, sound, monkeypatch):
     from bench.experiment import rows as store
 
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
@@ -133,7 +133,7 @@ def test_an_experiment_that_is_the_mount_point(moment, disk, sound):
 
 @IN_NONE
 @pytest.mark.parametrize("moment", [1, 2, 4, 9, 20])
-def test_a_run_that_is_the_mount_point(moment, sound, tmp_path):
+def test_run_folder_is_the_mount_point(moment, sound, tmp_path):
     runs = tmp_path / "results" / "default" / "runs"
     runs.mkdir(parents=True)
     disk = Mounted(runs)
@@ -154,5 +154,5 @@ def test_a_run_that_is_the_mount_point(moment, sound, tmp_path):
 
 
 @pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
-def test_the_same_on_real_mounts(tmp_path):
+def test_repeated_on_real_mounts(tmp_path):
     run_on_real_mounts(__file__, tmp_path)

@@ -43,7 +43,7 @@ def kept(before, folder):
     return {name: now.get(name) for name in before} == before
 
 
-def test_a_full_disk_of_a_training(disk, stages):
+def test_training_on_a_full_disk(disk, stages):
     refusals = 0
     for room in (0, 3, 6):
         place = disk.folder / f"results{room}"
@@ -66,7 +66,7 @@ def test_a_full_disk_of_a_training(disk, stages):
     assert refusals >= 2
 
 
-def test_a_full_disk_of_a_sweep(disk, stages):
+def test_sweep_on_a_full_disk(disk, stages):
     place = disk.folder / "results"
     shutil.copytree(stages["begun"], place)
     before = results(place)
@@ -87,7 +87,7 @@ def test_a_full_disk_of_a_sweep(disk, stages):
     assert results(place) == results(stages["swept"])
 
 
-def test_a_disk_that_became_read_only(disk, stages):
+def test_disk_becomes_read_only(disk, stages):
     place = disk.folder / "results"
     shutil.copytree(stages["begun"], place)
     before = results(place)
@@ -105,7 +105,7 @@ def test_a_disk_that_became_read_only(disk, stages):
 
 
 @pytest.mark.parametrize("moment", [5, 7, 11])
-def test_a_mount_that_vanishes_from_under_a_training(disk, stages, moment):
+def test_mount_vanishes_during_training(disk, stages, moment):
     place = disk.folder / "results"
     with at_synchronisation(moment, disk.vanish):  # the card's, the log's and a checkpoint's
         ran = bench(*TRAIN, "--results", place)
@@ -120,7 +120,7 @@ def test_a_mount_that_vanishes_from_under_a_training(disk, stages, moment):
 
 
 @pytest.mark.parametrize("moment", [1, 5])
-def test_a_mount_that_vanishes_from_under_a_sweep(disk, stages, moment):
+def test_mount_vanishes_during_a_sweep(disk, stages, moment):
     place = disk.folder / "results"
     shutil.copytree(stages["begun"], place)
     before = results(place)
@@ -138,5 +138,5 @@ def test_a_mount_that_vanishes_from_under_a_sweep(disk, stages, moment):
 
 
 @pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
-def test_the_same_on_real_mounts(tmp_path):
+def test_repeated_on_real_mounts(tmp_path):
     run_on_real_mounts(__file__, tmp_path)

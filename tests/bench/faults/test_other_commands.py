@@ -72,7 +72,7 @@ NAMES = ("sample png", "sample npz", "sample zip", "import", "invert", "edit", "
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_full_disk_is_one_sentence_and_the_same_command_finishes(name, start, tmp_path):
+def test_full_disk_is_one_sentence_and_the_command_resumes(name, start, tmp_path):
     whole = shutil.copytree(start, tmp_path / "whole")
     with failing(whole, EVERYWHERE) as disk:
         ran = bench(*commands(whole)[name])

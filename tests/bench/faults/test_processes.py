@@ -118,7 +118,7 @@ cli.main()
 """
 
 
-def test_a_signal_to_one_in_the_last_step_stops_both_before_the_next_run(tmp_path):
+def test_signal_to_one_process_in_the_last_step_stops_both(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(STOP)
     done = subprocess.run(
@@ -145,7 +145,7 @@ class Fabric:
         return text if self.is_global_zero else self.heard
 
 
-def test_the_first_process_raises_its_own_error_after_the_others_know():
+def test_first_process_raises_its_error_after_the_others_know():
     fabric = Fabric(first=True)
     with leader_first(fabric) as leads:
         assert leads
@@ -154,7 +154,7 @@ def test_the_first_process_raises_its_own_error_after_the_others_know():
     assert fabric.said == ["", "KeyError: 'name'."]
 
 
-def test_the_others_go_on_or_stop_with_the_first():
+def test_other_processes_continue_or_stop_with_the_first():
     with leader_first(Fabric(first=False)) as leads:
         assert not leads
     with (

@@ -44,7 +44,7 @@ def in_the_way(tmp_path):
 
 
 @pytest.mark.parametrize("place", [in_the_way, lambda _: Path("/proc/results")])
-def test_a_folder_that_cannot_be_is_one_sentence_for_every_command(place, trained, tmp_path):
+def test_impossible_folder_is_one_sentence_for_every_command(place, trained, tmp_path):
     where = place(tmp_path)
     before = contents(trained)
     own = ("--results", trained)
@@ -90,7 +90,7 @@ def test_output_that_nobody_takes():
     assert ran.stderr == ""
 
 
-def test_a_sweep_in_four_gigabytes_of_address_space(tmp_path):
+def test_sweep_in_four_gigabytes_of_address_space(tmp_path):
     ran = bench(
         "train", "-m", "edm", "-d", "digits", *sets(*TINY_IMAGES), "--results", tmp_path / "r"
     )
@@ -138,12 +138,12 @@ def test_tensors_that_find_no_room_name_their_file(tmp_path):
         (ValueError("no such thing"), None),
     ],
 )  # fmt: skip
-def test_what_the_machine_refused(error, says):
+def test_system_error_is_recognised(error, says):
     found = explain_failure(error)
     assert (found is None) if says is None else (says in found)
 
 
-def test_a_refusal_is_found_behind_what_it_led_to():
+def test_system_error_is_found_behind_its_consequence():
     try:
         try:
             raise OSError(28, "No space left on device", "x.zip")

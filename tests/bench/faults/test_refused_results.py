@@ -20,7 +20,7 @@ WORDS = {
 
 @pytest.mark.parametrize("fault", list(WORDS))
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_a_refusal_is_one_sentence_and_costs_nothing(name, fault, disk, sound):
+def test_write_error_is_one_sentence_and_loses_nothing(name, fault, disk, sound):
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
     command = placed(COMMANDS[name], sound, disk.folder)
     if name == "tune":  # a search that is half done
@@ -37,7 +37,7 @@ def test_a_refusal_is_one_sentence_and_costs_nothing(name, fault, disk, sound):
     assert again.code == 0, again.err
 
 
-def test_a_report_goes_on_without_the_figures_that_find_no_room(disk, sound, monkeypatch):
+def test_report_continues_without_figures_on_a_full_disk(disk, sound, monkeypatch):
     from bench.report import build as report
 
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
@@ -69,5 +69,5 @@ def test_rows_are_verified_where_nothing_may_be_written(disk, sound):
 
 
 @pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
-def test_the_same_on_real_mounts(tmp_path):
+def test_repeated_on_real_mounts(tmp_path):
     run_on_real_mounts(__file__, tmp_path)

@@ -76,7 +76,7 @@ def test_preview_shows_sources_and_no_edit_to_the_own_class(inverted):
         assert not (tiles[k, 3 + (k + 1) % 10] == 255).all()
 
 
-def test_the_same_command_computes_only_what_is_missing(inverted):
+def test_same_command_computes_only_what_is_missing(inverted):
     before = contents(inverted / "default" / "inversions")
     lost = sorted((inverted / "default" / "inversions").glob("digits-igct-s0/*.json"))
     for path in lost:

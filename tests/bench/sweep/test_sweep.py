@@ -90,7 +90,7 @@ def test_steps_beyond_the_levels_are_skipped_with_the_reason(trained):
     assert rows == {2: ("ok", ""), 3: ("skip", reason)}
 
 
-def test_the_same_command_computes_nothing_and_changes_no_byte(swept):
+def test_same_command_again_changes_no_byte(swept):
     before = contents(swept)
     ran = bench(*SWEEP, "--results", swept)
     assert ran.code == 0

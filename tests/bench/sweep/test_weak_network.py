@@ -203,7 +203,7 @@ def test_unusable_weaker_networks_are_named(tmp_path, text, complaint):
 
 
 @pytest.mark.parametrize("name", ["digits", "modes1d", "modes2d"])
-def test_the_reference_suite_has_weaker_networks(name):
+def test_reference_suite_has_weaker_networks(name):
     (study,) = [s for s in read_suite("reference").study if s.dataset == name and s.weak]
     own = make_card("edm", data=find_dataset(name), overrides=study.set)
     weak = make_card("edm", data=find_dataset(name), overrides={**study.set, **study.weak.set})

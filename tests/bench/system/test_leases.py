@@ -39,7 +39,7 @@ def _killed(path: Path) -> None:
     assert path.exists()
 
 
-def test_of_many_threads_one_holds_and_another_may_release(tmp_path: Path) -> None:
+def test_one_thread_holds_a_lease_and_another_may_release_it(tmp_path: Path) -> None:
     path = tmp_path / "a" / ".x.lease"
     with ThreadPoolExecutor(8) as pool:
         (lease,) = [lease for lease in pool.map(try_lease, [path] * 8) if lease is not None]
@@ -52,7 +52,7 @@ def test_of_many_threads_one_holds_and_another_may_release(tmp_path: Path) -> No
     assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
 
 
-def test_a_child_neither_holds_nor_releases_the_lease_of_its_parent(tmp_path: Path) -> None:
+def test_child_process_does_not_hold_the_lease_of_its_parent(tmp_path: Path) -> None:
     path = tmp_path / ".x.lease"
     lease = try_lease(path)
     assert lease is not None
@@ -67,7 +67,7 @@ def test_a_child_neither_holds_nor_releases_the_lease_of_its_parent(tmp_path: Pa
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_the_lease_of_a_killed_process_is_free_at_once(
+def test_lease_of_a_killed_process_is_free_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     if not exchange:  # as on NFS and SMB
@@ -83,7 +83,7 @@ def test_the_lease_of_a_killed_process_is_free_at_once(
     ("content", "live", "stale"),
     [(FAR, PATIENCE - 20, PATIENCE + 20), ("", 0, GRACE + 1), (FAR[:20], 0, GRACE + 1)],
 )
-def test_a_lease_of_another_machine_or_an_unreadable_one_expires(
+def test_lease_of_another_machine_or_unreadable_lease_expires(
     tmp_path: Path, content: str, live: float, stale: float
 ) -> None:
     path = tmp_path / ".x.lease"
@@ -111,7 +111,7 @@ def test_tidying_removes_an_unreadable_lease_unless_it_is_being_written(
     assert not path.exists()
 
 
-def test_a_process_that_slept_loses_its_lease_and_notices(
+def test_suspended_process_loses_its_lease_and_notices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / ".x.lease"
@@ -132,7 +132,7 @@ def test_a_process_that_slept_loses_its_lease_and_notices(
 
 
 @pytest.mark.parametrize("content", [FAR, FAR.replace("pid=7", "pid=8")])
-def test_a_lease_that_is_touched_or_replaced_just_before_its_removal_stays(
+def test_lease_touched_or_replaced_before_its_removal_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     path = tmp_path / ".x.lease"
@@ -152,7 +152,7 @@ def test_a_lease_that_is_touched_or_replaced_just_before_its_removal_stays(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_holder_touches_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holder_touches_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT", 0.01)
     lease = try_lease(tmp_path / ".x.lease")
     assert lease is not None
@@ -176,7 +176,7 @@ def _grab(path: Path, start: float, won: "multiprocessing.Queue[int]", done: Bar
 
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("stale", ["", "killed", "silent"])
-def test_of_many_processes_exactly_one_gets_it(
+def test_exactly_one_of_many_processes_gets_a_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: str, exchange: bool
 ) -> None:
     if not exchange:
@@ -251,7 +251,7 @@ print(steps)
 
 
 @pytest.mark.parametrize("dead", ["", FAR])
-def test_a_process_killed_at_any_step_leaves_nothing_for_long(tmp_path: Path, dead: str) -> None:
+def test_process_killed_at_any_step_leaves_nothing_for_long(tmp_path: Path, dead: str) -> None:
     command = [sys.executable, "-c", KILLED_AT_EACH_STEP, str(tmp_path), dead]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -288,9 +288,7 @@ def test_no_lease_is_made_where_a_mount_has_vanished(
     assert list(disk.iterdir()) == []
 
 
-def test_a_full_disk_is_an_error_that_names_the_lease(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_error_names_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
