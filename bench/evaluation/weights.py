@@ -18,7 +18,7 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Found:
+class WeightsPath:
     """A weights file; `published` files are used only with the published SHA-256."""
 
     path: Path
@@ -39,7 +39,7 @@ def weights_folders() -> list[Path]:
 
 def find_weights(
     wanted: WeightsFile, given: Path | None = None, *, download: bool = False
-) -> Found:
+) -> WeightsPath:
     """Find a weights file; `given` is a file, or a folder instead of `weights_folders`.
 
     A file with a published name must have the published content; a given file may be any.
@@ -47,7 +47,7 @@ def find_weights(
     """
     if given is not None and (given.is_file() or given.suffix in SUFFIXES):
         if given.is_file():
-            return Found(given, published=False)
+            return WeightsPath(given, published=False)
         folders, file = [given.parent], given.name
     else:
         folders, file = (weights_folders() if given is None else [given]), wanted.file
@@ -64,21 +64,23 @@ def find_weights(
     torch.hub.download_url_to_file(
         wanted.url, str(target), hash_prefix=wanted.sha256 or None, progress=False
     )
-    return Found(target, published=file == wanted.file)
+    return WeightsPath(target, published=file == wanted.file)
 
 
-def find_files(wanted: WeightsFile) -> list[Found]:
+def find_files(wanted: WeightsFile) -> list[WeightsPath]:
     """All candidates for a weights file in `weights_folders`."""
     return _in_folders(weights_folders(), wanted.file, wanted)
 
 
-def _in_folders(folders: Iterable[Path], file: str, wanted: WeightsFile) -> list[Found]:
+def _in_folders(folders: Iterable[Path], file: str, wanted: WeightsFile) -> list[WeightsPath]:
     names = dict.fromkeys((file, *wanted.also))
     paths = [folder / name for folder in dict.fromkeys(folders) for name in names]
-    return [Found(path, published=path.name == wanted.file) for path in paths if path.is_file()]
+    return [
+        WeightsPath(path, published=path.name == wanted.file) for path in paths if path.is_file()
+    ]
 
 
-def verified(found: Found, wanted: WeightsFile) -> Path:
+def verified(found: WeightsPath, wanted: WeightsFile) -> Path:
     """The file; ValueError if it has a published name but not the published SHA-256."""
     content = sha256(found.path) if found.published and wanted.sha256 else ""
     if content and not wanted.matches(content):

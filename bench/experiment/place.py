@@ -78,11 +78,11 @@ class Experiment:
 
 
 @contextlib.contextmanager
-def without_writing(place: Experiment) -> Iterator[Experiment]:
+def without_writing(experiment: Experiment) -> Iterator[Experiment]:
     """The experiment with a temporary copy of its cache."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        for file in place.cache.iterdir() if place.cache.is_dir() else ():
+        for file in experiment.cache.iterdir() if experiment.cache.is_dir() else ():
             # A link suffices: files are replaced and never modified in place.
             (scratch / file.name).symlink_to(file.resolve())
-        yield replace(place, scratch=scratch)
+        yield replace(experiment, scratch=scratch)

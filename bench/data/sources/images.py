@@ -20,7 +20,7 @@ from bench.data.sources.base import EncodedImages, Listing
 from bench.data.trees import File
 from bench.system.errors import UserError
 
-Found = list[tuple[str, str]]
+Labelled = list[tuple[str, str]]
 """(class, path) of images."""
 
 
@@ -78,10 +78,10 @@ class ImageFolders(EncodedImages):
         check_labels(labels, classes, len(train), self.tree.path)
         return Listing(classes, labels, len(train), reference_from, left_out=left_out)
 
-    def _splits(self) -> tuple[Found, Found, str, int]:
+    def _splits(self) -> tuple[Labelled, Labelled, str, int]:
         """Training images, reference images, the split of the latter, number of images skipped."""
         paths = [file.name for file in self.files if is_image(file.name)]
-        found: dict[str, Found] = {}
+        found: dict[str, Labelled] = {}
         for path, (split, name) in zip(paths, split_and_class(paths), strict=True):
             if not name or "/" in name:
                 raise UserError(

@@ -26,7 +26,7 @@ from metrics.base import ARROWS, Direction
 
 MEASURED_BY = "code or settings of the measure"
 Key = tuple[str, str, str, int]
-Found = tuple[Row, Value]
+RowValue = tuple[Row, Value]
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def measured(row: Row) -> tuple[Value, ...]:
     return row.values if row.status == "ok" else ()
 
 
-def _values(rows: Iterable[Row]) -> Iterator[Found]:
+def _values(rows: Iterable[Row]) -> Iterator[RowValue]:
     return ((row, value) for row in rows for value in measured(row))
 
 
@@ -286,7 +286,7 @@ def _facts(row: Row, value: Value) -> dict[str, object]:
     }
 
 
-def _difference(one: Found, other: Found) -> tuple[str, str]:
+def _difference(one: RowValue, other: RowValue) -> tuple[str, str]:
     """The first fact that two values do not share, and a clause about it; '' for none."""
     there, here = _facts(*one), _facts(*other)
     for name in there:
@@ -301,7 +301,7 @@ def _difference(one: Found, other: Found) -> tuple[str, str]:
 def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], dict[Column, str]]:
     """The measures, and why the floor of some cannot be compared with their other rows."""
     told = {v.metric: v.about for _, v in _values(sorted(rows, key=age)) if v.about}
-    first: dict[Key, Found] = {}
+    first: dict[Key, RowValue] = {}
     apart: dict[Key, str] = {}
     # The floor comes last, so that a column has the facts of generated samples.
     for row, value in _values(sorted(rows, key=lambda r: r.method == FLOOR)):

@@ -20,7 +20,7 @@ from bench.system.files import sha256
 from bench.training.card import IMPORTED, RunCard, method_class
 from bench.training.checkpoint import misfit, shapes_of
 from bench.training.importing.architecture import Architecture, cross_check, infer
-from bench.training.importing.source import Found, read_source
+from bench.training.importing.source import SourceNetwork, read_source
 from methods import METHODS, Method, Settings
 from methods.nets.config import UNetConfig
 from methods.spec import DataSpec
@@ -40,7 +40,7 @@ class Import:
     """The run that a file becomes; its weights fit the method's networks."""
 
     card: RunCard
-    found: Found
+    found: SourceNetwork
     architecture: Architecture
     parameters: int
 
@@ -93,7 +93,7 @@ def plan_import(
     return Import(card, found, architecture, parameters)
 
 
-def _method_of(found: Found, path: Path) -> str:
+def _method_of(found: SourceNetwork, path: Path) -> str:
     if found.class_name:
         if found.class_name in CLASSES:
             return CLASSES[found.class_name]
@@ -116,7 +116,7 @@ def _method_of(found: Found, path: Path) -> str:
     )
 
 
-def _architecture(found: Found) -> Architecture:
+def _architecture(found: SourceNetwork) -> Architecture:
     """The architecture of the network under `model`, or of iGCT's two, which must agree."""
     shapes = found.shapes
     if any(name.startswith("model.") for name in shapes):
@@ -189,7 +189,7 @@ def _base(cls: type[Method[Any]], spec: DataSpec) -> tuple[Settings, tuple[int, 
 def _config(
     cls: type[Method[Any]],
     base: Settings,
-    found: Found,
+    found: SourceNetwork,
     architecture: Architecture,
     null_label: bool | None,
 ) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_match(method: Method[Any], found: Found, path: Path) -> int:
+def _check_match(method: Method[Any], found: SourceNetwork, path: Path) -> int:
     """Number of trainable parameters; UserError unless names and shapes match the file's."""
     try:
         with torch.device("meta"):

@@ -39,7 +39,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceNetwork:
     """A network in a file.
 
     `key` is the entry that holds it ('' for the whole file), `class_name` the class of a pickled
@@ -57,7 +57,7 @@ class Found:
         return shapes_of(self.tensors)
 
 
-def read_source(path: Path) -> Found:
+def read_source(path: Path) -> SourceNetwork:
     """The network in a .safetensors file, or in a pickle or torch file recognised by content.
 
     Tensors are float32, views of the file if it has that type. Raises UserError for anything that
@@ -92,7 +92,7 @@ def read_source(path: Path) -> Found:
         raise UserError(f"{where}{error}") from None
 
 
-def _network(path: Path, content: object, size: int) -> Found:
+def _network(path: Path, content: object, size: int) -> SourceNetwork:
     key = ""
     if isinstance(content, dict):
         # A state dict is a network; anything else has one under a key.
@@ -124,7 +124,7 @@ def _checked(
     tensors: Iterator[tuple[str, Tensor]],
     arguments: Mapping[str, Mapping[str, Any]],
     size: int,
-) -> Found:
+) -> SourceNetwork:
     made: dict[str, Tensor] = {}
     total = 0
     for name, tensor in tensors:
@@ -146,7 +146,7 @@ def _checked(
         raise UserError(f"{path}: {', '.join(bad[:3])}{more} have values that are not finite.")
     if made and all(name.startswith("module.") for name in made):  # by DistributedDataParallel
         made = {name.removeprefix("module."): tensor for name, tensor in made.items()}
-    return Found(key, class_name, made, arguments)
+    return SourceNetwork(key, class_name, made, arguments)
 
 
 def _finite(tensor: Tensor) -> bool:

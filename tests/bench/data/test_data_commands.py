@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from bench.data import prepare as preparing
 from bench.data.card import CARD, IMAGES
 from bench.data.decode import Geometry
 from bench.data.ensure import ensure
@@ -243,7 +244,7 @@ def test_interrupt_reports_that_nothing_was_kept(source, root, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.data.prepare.write_images", stop)
+    monkeypatch.setattr(preparing, "write_images", stop)
     ran = bench("data", "prepare", source)
     assert (ran.code, ran.err[:26]) == (130, "Stopped. Nothing was kept.")
     assert list(root.iterdir()) == []

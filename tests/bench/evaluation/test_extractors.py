@@ -17,6 +17,7 @@ from metrics.extractors import (
     EfficientNetExtractor,
     HeadExtractor,
     dinov2,
+    efficientnet,
 )
 from metrics.extractors.efficientnet import preprocess
 from tests.metrics.helpers import uint8_images
@@ -80,7 +81,7 @@ def test_images_pass_the_shared_network_once(tmp_path, monkeypatch):
         seen.append(len(images))
         return preprocess(images, size)
 
-    monkeypatch.setattr("metrics.extractors.efficientnet.preprocess", counting)
+    monkeypatch.setattr(efficientnet, "preprocess", counting)
     evaluation = prepare(Coloured(), tmp_path, metrics=("fd", "class_accuracy"))
     assert {(p.metric.name, p.extractor) for p in evaluation.plan} == {
         ("fd", "efficientnet-lite0"), ("fd", "classifier"), ("class_accuracy", "classifier"),

@@ -11,7 +11,7 @@ from bench.data.find import find_dataset
 from bench.evaluation.makers import Makers
 from bench.evaluation.weights import (
     WEIGHTS_FOLDER_VARIABLE,
-    Found,
+    WeightsPath,
     find_files,
     find_weights,
     verified,
@@ -66,21 +66,21 @@ def test_search_order_of_weights(no_weights, monkeypatch):
     hub = no_weights / "torch" / "hub" / "checkpoints" / INCEPTION.file
     hub.parent.mkdir(parents=True)
     hub.touch()
-    assert find_weights(INCEPTION) == Found(hub, published=True)
+    assert find_weights(INCEPTION) == WeightsPath(hub, published=True)
     own = no_weights / "own" / INCEPTION.file
     own.parent.mkdir()
     own.touch()
-    assert find_weights(INCEPTION, own) == Found(own, published=False)
-    assert find_weights(INCEPTION, own.parent) == Found(own, published=True)
+    assert find_weights(INCEPTION, own) == WeightsPath(own, published=False)
+    assert find_weights(INCEPTION, own.parent) == WeightsPath(own, published=True)
     monkeypatch.setenv(WEIGHTS_FOLDER_VARIABLE, str(own.parent))
-    assert find_weights(INCEPTION) == Found(own, published=True)
+    assert find_weights(INCEPTION) == WeightsPath(own, published=True)
     assert [found.path for found in find_files(INCEPTION)] == [own, hub]
 
 
 def test_another_format_is_found_after_the_published_one(no_weights):
     other = no_weights / "ViT-L-14-336px.safetensors"
     other.touch()
-    assert find_weights(CLIP, no_weights) == Found(other, published=False)
+    assert find_weights(CLIP, no_weights) == WeightsPath(other, published=False)
     (no_weights / CLIP.file).touch()
     assert find_weights(CLIP, no_weights).path.name == CLIP.file
 
@@ -109,9 +109,9 @@ def test_published_name_with_another_hash_is_refused(tmp_path):
     path.write_bytes(b"damaged")
     sha256 = hashlib.sha256(b"damaged").hexdigest()
     with pytest.raises(ValueError, match=f"SHA-256 begins {sha256[:8]}, that of .* 3035c92b"):
-        verified(Found(path, published=True), CLIP)
-    assert verified(Found(path, published=False), CLIP) == path
-    assert verified(Found(path, published=True), DINOV2["dinov2"]) == path
+        verified(WeightsPath(path, published=True), CLIP)
+    assert verified(WeightsPath(path, published=False), CLIP) == path
+    assert verified(WeightsPath(path, published=True), DINOV2["dinov2"]) == path
 
 
 def test_found_file_must_have_the_published_content(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from bench.data.find import find_dataset
 from bench.system import devices
 from bench.system.devices import compile_nets, compiler_problem, make_fabric, matmul_precision
+from bench.training import loop
 from bench.training.card import WEIGHTS, make_method, read_card
 from bench.training.checkpoint import load_weights
 from bench.training.initial import make_teacher, teacher_card
@@ -110,7 +111,7 @@ def test_precision_is_set_only_for_training(precision, tmp_path, monkeypatch):
         seen.append((matmul.allow_tf32, cudnn.allow_tf32))
         return accumulate_gradients(*arguments, **options)
 
-    monkeypatch.setattr("bench.training.loop.accumulate_gradients", watch)
+    monkeypatch.setattr(loop, "accumulate_gradients", watch)
     card = tiny_card("edm").model_copy(update={"precision": precision})
     train(card, find_dataset("modes1d"), tmp_path, fabric=make_fabric("cpu", precision))
     assert set(seen) == {(precision == "tf32",) * 2}
