@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures for all tests."""
 
 import os
 from unittest import mock
@@ -9,13 +9,13 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    # Sums depend on the number of threads, and two threads beside other work are ten times slower.
+    # Sums depend on the number of threads, and two threads on a busy machine are ten times slower.
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_data_root(tmp_path_factory):
-    """No test sees, or writes among, the data sets that are prepared on this machine."""
+    """Keep tests away from the data sets that are prepared on this machine."""
     root = str(tmp_path_factory.mktemp("data"))
     with mock.patch.dict(os.environ, {"GUIDANCE_BENCH_DATA": root}):
         yield

@@ -1,4 +1,4 @@
-"""Registries as they were, and runs that several tests look at."""
+"""Fixtures: restored registries, and tiny runs shared by several tests."""
 
 import shutil
 import sys
@@ -42,7 +42,7 @@ def _trained(tmp_path_factory):
 
 @pytest.fixture
 def trained(_trained, tmp_path):
-    """A results folder with tiny finished runs of edm, ct and igct on modes1d; one's own copy."""
+    """A fresh copy of a results folder with tiny finished edm, ct and igct runs on modes1d."""
     return shutil.copytree(_trained, tmp_path / "results")
 
 
@@ -56,5 +56,5 @@ def _swept(_trained, tmp_path_factory):
 
 @pytest.fixture
 def swept(_swept, tmp_path):
-    """`trained`, and swept over guidance 1, 2 and 20 with 20 samples; one's own copy."""
+    """A fresh copy of `trained` plus a sweep over guidance 1, 2 and 20 with 20 samples."""
     return shutil.copytree(_swept, tmp_path / "results")

@@ -1,4 +1,4 @@
-"""The command line in this process, and runs small enough for tests."""
+"""Test helpers: the command line run in this process, and tiny runs."""
 
 import contextlib
 import io
@@ -17,13 +17,13 @@ from bench.training.card import make_card, parse_overrides
 TINY = ("train.iterations=12", "train.batch=8", "net.width=8", "net.blocks=1")
 TINY_IMAGES = ("train.iterations=2", "train.batch=4", "net.channels=8", "net.channel_mult=[1,1]")
 
-# The quick ones: neighbours of 4,000 real samples cost a second a cell.
+# Only quick metrics: neighbours of 4,000 real samples take one second per cell.
 TOY_METRICS = ("--metric", "w1", "--metric", "shift", "--metric", "within3", "--metric", "fd")
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended."""
+    """The exit status and output of a command."""
 
     code: int
     out: str
@@ -34,7 +34,7 @@ class Ran:
 
 
 def bench(*arguments) -> Ran:
-    """`bench` with these arguments, in this process."""
+    """Run `bench` with these arguments in this process."""
     out, err = io.StringIO(), io.StringIO()
     argv = ["bench", *(str(a) for a in arguments)]
     with (
@@ -64,19 +64,19 @@ def tiny_card(method: str, data: str = "modes1d", *pairs: str, **more):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path."""
+    """The content of every file below a folder, by relative path."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def rows_of(results: Path, method: str, experiment: str = "default") -> list:
-    """The rows of a method, by guidance and steps."""
+    """The rows of a method, sorted by guidance and steps."""
     rows = [r for r in read_rows(results / experiment / "cells") if r.method == method]
     return sorted(rows, key=lambda r: (r.guidance, r.steps))
 
 
 def randomised(method):
-    """Networks of a method with seeded random weights, whose output layers are not zero."""
+    """Networks of a method with seeded random weights, also in the output layers."""
     nets = method.build()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Handwritten digits at the demo's presets: what the paper claims, on a scale a test can train."""
+"""Handwritten digits at the demo's presets: the paper's claims at a scale that a test can train."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def judge(data, place):
 
 @pytest.fixture(scope="module")
 def runs(data, place):
-    """Trained runs of edm and of igct, which starts from edm."""
+    """Trained runs of edm and of igct, which is initialised from edm."""
     fabric = make_fabric("cpu", "32-true")
     cards = [
         train_run(method, data, Trainer(place, fabric), preset=PRESET) for method in ("igct", "edm")
@@ -85,7 +85,7 @@ def test_igct_inverts_and_edits_images_it_has_not_seen(runs, judge, data):
         latent = method.invert(nets, x0, one_hot(labels, 10))
         back = method.edit(nets, latent, one_hot(labels, 10), Guidance(1.0))
         assert (back - x0).square().mean() <= 0.05
-        # An image that ignored its latent would be no reconstruction: another latent is far off.
+        # The image must depend on its latent: another latent must give a distant image.
         other = method.edit(nets, latent.roll(1, 0), one_hot(labels, 10), Guidance(1.0))
         assert (other - x0).square().mean() > 3 * (back - x0).square().mean()
         wanted = (labels + 1) % 10

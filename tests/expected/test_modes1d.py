@@ -1,6 +1,6 @@
-"""The toy of the iGCT paper's Fig. 3, at the full presets: the numbers the presets promise.
+"""The toy of the iGCT paper's Fig. 3, at the full presets, must give the expected numbers.
 
-Samples are judged here by a few lines of numpy, not by the package's own metrics.
+Samples are evaluated by a few lines of numpy, independent of the package's own metrics.
 """
 
 from functools import cache
@@ -63,7 +63,7 @@ def w1(x, mode):
 
 
 def shift(x):
-    """Outward displacement of the class means in standard deviations, averaged."""
+    """Mean outward displacement of the class means, in standard deviations."""
     return np.mean([(np.sign(m) * x[k].mean() - abs(m)) / STD for k, m in enumerate(MODES)])
 
 
@@ -106,8 +106,8 @@ def test_guidance_costs_igct_far_less_than_the_diffusion_model(draw, seed):
 
 
 def test_positive_control_guidance_acts_on_igct(draw):
-    # A method that ignored guidance would keep its modes too. With the window where classes
-    # still separate, one step must move by half a standard deviation.
+    # A method that ignored guidance would also keep its modes. With a window in which classes
+    # still separate, one step must move the samples by half a standard deviation.
     early = (("window", (4.0, 6.0)),)
     off, on = (draw("igct", 0, g, 1, early) for g in (1, 14))
     assert abs(shift(on) - shift(off)) >= 0.5

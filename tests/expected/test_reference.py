@@ -1,4 +1,4 @@
-"""The committed results say what the documentation says of them."""
+"""The committed results support the statements of the documentation."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""Readers on bad files in a process of its own, with little memory: run by the tests beside it.
+"""Runs readers on bad files with little memory; started by `test_readers` as a process.
 
-`python -m tests.hostile.child FOLDER RESULT READER ...`: FOLDER holds the files, RESULT gets JSON
-with how many were tried and [reader, file, what went wrong].
+`python -m tests.hostile.child FOLDER RESULT READER ...`: FOLDER holds the files; RESULT
+receives JSON with the number of files tried and a list of [reader, file, problem].
 """
 
 import faulthandler
@@ -18,9 +18,9 @@ import torch
 from tests.hostile.readers import READERS, outcome
 
 HEADROOM = 1 << 30
-"""Bytes of address space beyond what the libraries take: a third of what a bomb unfolds into."""
+"""Bytes of address space beyond those of the libraries: a third of an expanded bomb."""
 PATIENCE = 20
-"""Seconds after which a reader is taken to hang; all are done in a fraction of one."""
+"""Seconds after which a reader counts as hung; each needs only a fraction of a second."""
 
 
 class Hangs(BaseException):

@@ -1,4 +1,4 @@
-"""How long the property-based tests search: HYPOTHESIS_PROFILE is quick (the default) or long."""
+"""Effort of the property-based tests: HYPOTHESIS_PROFILE is quick (the default) or long."""
 
 import os
 

@@ -1,6 +1,6 @@
-"""Bad files of every format that is read, by what is wrong with each.
+"""Bad files of every format that is read, keyed by their defect.
 
-Nothing here is larger than a few MB on disk; what the files claim, or unfold into, is.
+All files are at most a few MB on disk; their claimed or expanded sizes are larger.
 """
 
 import gzip
@@ -213,11 +213,11 @@ BYTES: dict[str, Maker] = {
     "pickle that laughs": laughs,
     "deep pickle": lambda: b"\x80\x02" + b"(" * DEEP + b"t" * DEEP + b".",
 }
-"""Whatever a file may hold, whatever its name promises."""
+"""Bad content by description; each is tried under every file name."""
 
 
 def no_files(folder: Path) -> dict[str, Path]:
-    """What stands where a file should and is none: a folder, a pipe, a socket, a loop of links."""
+    """Things in place of a file that are not files: a folder, a pipe, a socket, a symlink loop."""
     import socket
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,7 @@ def no_files(folder: Path) -> dict[str, Path]:
     os.mkfifo(places["pipe"])
     with socket.socket(socket.AF_UNIX) as found:
         here = Path.cwd()
-        os.chdir(folder)  # the path of a socket may have a hundred characters
+        os.chdir(folder)  # the path of a socket is limited to about a hundred characters
         try:
             found.bind("socket")
         finally:

@@ -1,4 +1,4 @@
-"""A good file for every reader, from which bad ones are made by cutting and changing."""
+"""A good file for every reader; tests make bad files by cutting and changing them."""
 
 import gzip
 import json

@@ -1,6 +1,6 @@
-"""What bad files are made of: pictures, arrays, archives, checkpoints that claim what is not so.
+"""Builders of bad files: pictures, arrays, archives and checkpoints with false claims.
 
-Nothing here is larger than a few MB on disk; what the files claim, or unfold into, is.
+All files are at most a few MB on disk; their claimed or expanded sizes are larger.
 """
 
 import io
@@ -22,13 +22,13 @@ CANARY = "canary"
 DEEP = 100_000
 HUGE = 10**12
 BOMB = 3 << 30
-"""Bytes that a bomb unfolds into: more than the tests' readers may take, in a small file."""
+"""Expanded size of a bomb in bytes: more memory than the readers in the tests may use."""
 
 Maker = Callable[[], bytes]
 
 
 class Evil:
-    """Unpickled by Python's own reader, it leaves a file behind."""
+    """Creates a file if it is unpickled by Python's own reader."""
 
     def __reduce__(self):
         return (os.mkdir, (CANARY,))
@@ -54,14 +54,14 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png_of(width: int, height: int, *more: bytes) -> bytes:
-    """A PNG that claims a size and has next to no data."""
+    """A PNG that claims a size but has almost no data."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(bytes(100)))
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + body + chunk(b"IEND", b"")
 
 
 def postscript() -> bytes:
-    """A program, which an image library would hand to an interpreter."""
+    """A PostScript program, which an image library would pass to an interpreter."""
     return (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
         b"(canary) (w) file closefile\nshowpage\n%%EOF\n"
@@ -69,7 +69,7 @@ def postscript() -> bytes:
 
 
 def npy(array: np.ndarray, shape=None, descr: str | None = None) -> bytes:
-    """An array whose header may claim something else."""
+    """An array whose header may claim another shape or dtype."""
     buffer = io.BytesIO()
     text = f"{{'descr': {descr or repr(array.dtype.str)}, 'fortran_order': False, "
     text += f"'shape': {array.shape if shape is None else shape}, }}"
@@ -94,7 +94,7 @@ def archive(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> by
 
 
 def repeated(size: int, head: bytes = b"", fill: bytes = b"\0") -> bytes:
-    """Raw deflate of `head` and then `size` bytes of `fill`, a thousandth as long."""
+    """Raw deflate of `head` plus `size` bytes of `fill`, at about a thousandth of the size."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress((fill * (1 << 20))[: 1 << 20]) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -103,9 +103,9 @@ def repeated(size: int, head: bytes = b"", fill: bytes = b"\0") -> bytes:
 
 def zip_bomb(name: str, head: bytes = b"", others: dict[str, bytes] | None = None,
              fill: bytes = b"\0") -> bytes:  # fmt: skip
-    """A zip of a few MB whose member unfolds into `BOMB` bytes behind `head`.
+    """A zip of a few MB whose member expands to `head` plus `BOMB` bytes.
 
-    The checksum is wrong, which is known only to who has unfolded all of it.
+    The checksum is wrong, which a reader notices only after expanding the whole member.
     """
     content, crc, size = repeated(BOMB, head, fill), 0, BOMB + len(head)
     raw = name.encode()
@@ -148,7 +148,7 @@ def zip_of_links() -> bytes:
 
 
 def lying_zip() -> bytes:
-    """A zip whose directory claims 2^32 - 2 bytes for a member of a few."""
+    """A zip whose directory claims 2^32 - 2 bytes for a member of a few bytes."""
     content = bytearray(archive({"a/1.png": png(), "arr_0.npy": npy(np.zeros(3))}))
     at = content.find(b"PK\x01\x02")
     content[at + 24 : at + 28] = b"\xfe\xff\xff\xff"
@@ -220,7 +220,7 @@ def torch_file(value: object, new: bool = True) -> bytes:
 
 
 def laughs(depth: int = 60) -> bytes:
-    """A pickle whose lists hold the list below twice: 2^60 entries to who walks it."""
+    """A pickle of nested lists, each holding the next twice: a full walk visits 2^60 entries."""
     value: list = []
     for _ in range(depth):
         value = [value, value]

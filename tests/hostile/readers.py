@@ -1,4 +1,4 @@
-"""All readers of untrusted files, and how each may end on a bad file.
+"""All readers of untrusted files, with the errors that each may raise on a bad file.
 
 | where a file comes from | read by | readers here |
 |---|---|---|
@@ -27,7 +27,7 @@ batches.py, untrusted.py, sources/ | source ... |
 
 Not readers of untrusted files: `--plugin` runs the file that the user names, which is its purpose;
 bench/system/memory.py reads /proc/meminfo; the weights of LPIPS are read only if they have the
-SHA-256 of the published ones.
+SHA-256 of the published weights.
 """
 
 import base64
@@ -81,7 +81,7 @@ SAMPLES = SampleCard(
 
 @dataclass(frozen=True)
 class Reader:
-    """`read` gets the path of the bad file, which is `file` in a folder made by `prepare`."""
+    """`read` receives the path of the bad file: `file` in the folder filled by `prepare`."""
 
     file: str
     read: Callable[[Path], object]
@@ -176,7 +176,7 @@ READERS: dict[str, Reader] = {
     "trial": Reader(
         "tuned/r/cfg/k/0000.json", lambda p: read_trials(p.parent)
     ),
-    # What a figure raises becomes its sentence on the page.
+    # The page shows the error of a figure, whatever its type.
     "picture in a row": Reader("x.png", picture_in_row, refusals=ANY),
     "published numbers": Reader("published.csv", read_published),
     "older page": Reader("index.html", _figures_of),
@@ -236,14 +236,14 @@ READERS: dict[str, Reader] = {
 
 
 def outcome(reader: Reader, path: Path) -> str:
-    """'' if the file was read or refused in a sentence, otherwise what went wrong."""
+    """'' if the file was read or refused in one sentence, otherwise the problem."""
     try:
         reader.read(path)
     except (*reader.refusals, OSError) as error:
         if isinstance(error, OSError) and not reader.refusals:
             return f"{type(error).__name__}: {error}"
         if isinstance(error, OSError) and UserError in reader.refusals:
-            # The command line makes a sentence of it, for what is no file or cannot be opened.
+            # The command line turns it into a sentence: not a regular file, or unreadable.
             return "" if error.strerror and error.filename else repr(error)
         text = str(error)
         if "\n" in text or "\r" in text or not text.isprintable():
@@ -257,5 +257,5 @@ def outcome(reader: Reader, path: Path) -> str:
 
 
 def card_json() -> bytes:
-    """A good card of samples."""
+    """A valid card of samples."""
     return json.dumps(SAMPLES.model_dump(mode="json")).encode()

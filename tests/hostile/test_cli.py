@@ -1,4 +1,4 @@
-"""Commands on bad files: an exit code that is not 0, one sentence, nothing written elsewhere."""
+"""Commands on bad files: non-zero exit code, one sentence, nothing written elsewhere."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.hostile.values import broken
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path, monkeypatch):
-    """Commands work in a folder of their own, beside which nothing may appear."""
+    """Run commands in a separate folder; nothing may appear next to it."""
     (tmp_path / "work").mkdir()
     (tmp_path / "bad").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -113,7 +113,7 @@ def test_cards_of_runs_of_any_values(tmp_path_factory, data):
     place = folder / "results" / "default" / "runs" / "r"
     place.mkdir(parents=True)
     (place / "run.json").write_bytes(content)
-    ran = bench(*SAMPLE, "--results", folder / "results")  # there are no weights: never 0
+    ran = bench(*SAMPLE, "--results", folder / "results")  # it must fail: there are no weights
     assert ran.code != 0
     assert ran.err.strip().splitlines()[-1].startswith("Error: ")
     assert [path.name for path in folder.iterdir()] == ["results"]
@@ -127,7 +127,7 @@ def test_names_that_lead_elsewhere(tmp_path, bad, run, name):
     refused(tmp_path, "sweep", "--suite", path)
     refused(tmp_path, "report", "--suite", path)
     refused(tmp_path, "report", "--experiment", name)
-    if name:  # without one it is made of preset, method and seed
+    if name:  # an empty name is replaced by preset, method and seed
         refused(tmp_path, "train", "-m", "edm", "-d", "modes1d", "--name", name)
     tree = write_folder(tmp_path / "bad" / "images", image_tree())
     if name:

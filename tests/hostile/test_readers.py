@@ -1,4 +1,4 @@
-"""Bad files of every kind, given to every reader: one sentence, little memory, nothing run."""
+"""Every reader on every bad file: one sentence, little memory, no code is run."""
 
 import json
 import os
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Every bad file, and what is no file."""
+    """A folder with every bad file, and with things that are not files."""
     folder = tmp_path_factory.mktemp("bad")
     for name, make in corpus.BYTES.items():
         (folder / name).write_bytes(make())
@@ -47,7 +47,7 @@ def test_every_reader_refuses_every_bad_file(files, tmp_path):
     result = json.loads((tmp_path / "result").read_text())
     assert result["found"] == []
     assert result["tried"] == len(READERS) * len(list(files.iterdir()))
-    # No code ran, and nothing was written beside what was given.
+    # No code ran, and nothing was written next to the given files.
     assert [path.name for path in place.iterdir()] == ["place"]
     assert not [path for path in tmp_path.rglob("*") if path.name in (makers.CANARY, "evil")]
 
@@ -83,7 +83,7 @@ def put(scratch: Path, name: str, content: bytes) -> Path:
     return path
 
 
-# What decoders warn of on their way to a refusal is theirs.
+# Decoders may warn before they refuse a file.
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @given(st.data())
 @pytest.mark.parametrize("name", GOOD)
@@ -115,7 +115,7 @@ def test_no_image_is_handed_to_an_interpreter(scratch, name, monkeypatch):
     called = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: called.append(a))
     path = put(scratch, name, makers.postscript())
-    with Image.open(path) as picture, suppress(Exception):  # what Pillow does by itself
+    with Image.open(path) as picture, suppress(Exception):  # Pillow itself would run it
         picture.load()
     assert len(called) == 1
     assert outcome(READERS[name], path) == ""

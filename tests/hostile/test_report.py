@@ -1,4 +1,4 @@
-"""Untrusted rows: the report shows their text as text in every form and writes nowhere else."""
+"""Untrusted rows: all report formats escape their text, and nothing is written elsewhere."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ LINK = re.compile(r"[a-z_]+\.csv|tables\.(md|tex)|figures/[a-z0-9._-]+\.(png|pdf
 
 
 class Page(HTMLParser):
-    """Elements, attributes and text of a page."""
+    """The elements, attributes and text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -54,17 +54,17 @@ class Page(HTMLParser):
         self.text += data
 
     def handle_comment(self, data):
-        raise AssertionError(f"a comment: {data!r}")
+        raise AssertionError(f"unexpected comment: {data!r}")
 
 
 @pytest.fixture
 def tables_only(monkeypatch):
-    """Figures are drawn by tests of their own; here their plans, and so captions, are enough."""
+    """Skip the drawing of figures: other tests draw them, and here their captions suffice."""
     monkeypatch.setattr(build, "draw", lambda plan, folder: [])
 
 
 def rows_of(text: str) -> list[Row]:
-    """Rows whose every text is `text` with something behind it."""
+    """Rows in which every string starts with `text`."""
     named = {
          "experiment": f"{text}e", "data_hash": f"{text}h",
         "reference": f"{text}r", "reference_hash": f"{text}rh",
@@ -135,7 +135,7 @@ def test_text_of_rows_is_escaped_on_the_page(tmp_path, tables_only, text):
 
 
 def check_markdown(text: str) -> None:
-    """No element but ours, and no line of it begins with what a row says."""
+    """Check that only the report's own elements occur and that no line starts with row text."""
     assert set(re.findall(r"<\s*/?\s*([a-z!?]+)", text, re.IGNORECASE)) <= {
         "sup",
         "details",
@@ -143,7 +143,7 @@ def check_markdown(text: str) -> None:
     }
     assert "\n# evil" not in text
     for line in text.splitlines():
-        if line.startswith("|"):  # every row has the columns of its table
+        if line.startswith("|"):  # every table has at least two columns
             assert len(re.findall(r"(?<!\\)\|", line)) >= 3
     tables = re.split(r"\n\n", text)
     for table in (t for t in tables if t.startswith("|")):
@@ -151,7 +151,7 @@ def check_markdown(text: str) -> None:
 
 
 def check_tex(text: str) -> None:
-    """The only commands are the report's own, and every brace is closed."""
+    """Check that only the report's own commands occur and that every brace is closed."""
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     own = (
         "begin|end|caption|centering|footnotesize|setlength|tabcolsep|toprule|midrule|bottomrule|"
@@ -168,7 +168,7 @@ def check_tex(text: str) -> None:
 
 
 def check_csv(path: Path, text: str) -> None:
-    """Text is read back as it was; a spreadsheet takes none of it for a formula."""
+    """Check that text is read back unchanged and that a spreadsheet sees no formula."""
     with path.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     assert records

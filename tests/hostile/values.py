@@ -1,4 +1,4 @@
-"""JSON with one value of it replaced by something that it should not be."""
+"""JSON with some of its values replaced by invalid ones."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ BAD: tuple[Any, ...] = (
 
 
 def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where a value can be replaced: everywhere, in lists the first two."""
+    """Paths of all replaceable values; of each list, only the first two items."""
     if path:
         yield path
     if isinstance(tree, dict):

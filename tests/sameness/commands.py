@@ -1,4 +1,4 @@
-"""A small training, a sweep under two rules and a report, in one process: `python -m`, a folder."""
+"""A small training, a sweep under two rules and a report in one process, run by `python -m`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
 
 
 def main(results: str, batch: str, *data: str) -> None:
-    """Results go to the folder `results`."""
+    """Write results to the folder `results`."""
     ends = [
         bench("train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", results),
         bench("train", "-m", "ct", "-d", "modes1d", *sets(*TINY), "--results", results),

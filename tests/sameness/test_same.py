@@ -1,4 +1,4 @@
-"""Results do not depend on where, when and how a command runs: to the last bit, or to rounding."""
+"""Results do not depend on the environment of a command, bit for bit or up to rounding."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def plain(tmp_path_factory):
 
 
 def tables(results: Path) -> dict[str, str]:
-    """Digests of weights, rows and the numbers of the report, without what tells the time."""
+    """Digests of weights, rows and the numbers of the report, without timestamps."""
     timed = ("index.html", "tables.md", "tables.tex", "summary.csv", ".png", ".pdf", ".jsonl",
              "pareto.csv", "operating_points.csv", "provenance.csv", "run.json")  # fmt: skip
     return {k: v for k, v in content(results).items() if not k.endswith(timed)}
@@ -66,5 +66,5 @@ def test_threads_and_sampling_batch_change_rounding_only(plain, tmp_path):
     assert sides[0].keys() == sides[1].keys()
     assert len(sides[0]) >= 8
     for cell, values in sides[0].items():
-        # A few float32 roundings of samples of unit size.
+        # A few float32 rounding errors for samples of unit size.
         assert values == pytest.approx(sides[1][cell], rel=1e-3, abs=1e-4), cell

@@ -1,4 +1,4 @@
-"""`python -m tests.torture`: kill commands anywhere, and see whether the same command goes on."""
+"""`python -m tests.torture`: kill commands at any point and check that they resume."""
 
 import argparse
 import sys
@@ -14,11 +14,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="by default all")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no chain later")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="start no new chain after this time"
+    )
     parser.add_argument(
         "--cold", type=int, default=0, help="every n-th command in a new interpreter, which is slow"
     )
-    parser.add_argument("--out", type=Path, help="JSON of what was found; goes on from it")
+    parser.add_argument("--out", type=Path, help="JSON of the findings; resumes from it")
     options = parser.parse_args()
     load()
     from tests.torture.driver import table, torture

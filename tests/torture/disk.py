@@ -1,7 +1,7 @@
-"""A tree as a disk may have it after a power cut, from the shadow that the shim has kept.
+"""A tree as it may be on disk after a power cut, rebuilt from the shadow kept by the shim.
 
-Names and contents that were synchronised are there. Of later changes any may be there: each name
-of a folder by itself, and any part of a file's bytes, or zeros in their place.
+Synchronised names and contents are there. Any subset of the later changes may be there: each name
+of a folder independently, and any part of a file's bytes, or zeros in their place.
 """
 
 import json
@@ -14,7 +14,7 @@ from tests.torture.shim import Shadow
 
 
 def cut(tree: Path, shadow: Shadow, rng: random.Random) -> list[str]:
-    """Make `tree` what a power cut leaves of it; returns files that were on disk and are gone."""
+    """Apply a power cut to `tree`; return the files that were safely on disk and are gone."""
     after = tree.with_name(f"{tree.name}.after")
     shutil.rmtree(after, ignore_errors=True)
     disk = _Disk(tree, shadow, rng)
@@ -29,20 +29,21 @@ def cut(tree: Path, shadow: Shadow, rng: random.Random) -> list[str]:
 class _Disk:
     def __init__(self, tree: Path, shadow: Shadow, rng: random.Random) -> None:
         self.tree, self.shadow, self.rng = tree, shadow, rng
-        self.newer = rng.choice((0.0, 0.5, 1.0))  # how much of what was not synchronised is there
+        # Probability that a later change of a name is on the disk.
+        self.newer = rng.choice((0.0, 0.5, 1.0))
         self.paths = {p.stat().st_ino: p for p in (tree, *tree.rglob("*"))}
         for path in shadow.grave.iterdir():
             self.paths.setdefault(path.stat().st_ino, path)
         self.seen: set[int] = set()
 
     def names(self, inode: int, path: Path | None = None) -> dict[str, int]:
-        """What is known to be in a folder on the disk; with a path, if it had that name then."""
+        """The synchronised names of a folder; with a path, only if the folder was there then."""
         file = self.shadow.folders / f"{inode}.json"
         about = json.loads(file.read_text()) if file.exists() else {"path": "", "names": {}}
         return about["names"] if path is None or about["path"] == str(path) else {}
 
     def certain(self, folder: Path) -> list[str]:
-        """Whole files that their own folder holds for certain, and that still have their names."""
+        """Visible files whose content and present name are certainly on disk."""
         found = []
         for path in (p for p in folder.rglob("*") if p.is_file()):
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -66,13 +67,13 @@ class _Disk:
                 continue
             source = self.paths.get(chosen)
             if source is not None and source.is_dir():
-                if chosen not in self.seen:  # a folder that was renamed has one of its names
+                if chosen not in self.seen:  # a renamed folder has only one of its names
                     self.rebuild(chosen, target / name)
             else:
                 (target / name).write_bytes(self.content(chosen, source))
 
     def content(self, inode: int, source: Path | None) -> bytes:
-        """A file's bytes: those on disk, or what may be there of what was written since."""
+        """A file's bytes: the synchronised ones, or any that may be there of later writes."""
         file = self.shadow.files / str(inode)
         old = file.read_bytes() if file.exists() else None
         new = b"" if source is None else source.read_bytes()

@@ -27,9 +27,9 @@ KINDS = {
 }  # fmt: skip
 ABRUPT = ("SIGKILL", POWER)
 MOST = 4
-"""Kills of one command before it is left alone."""
+"""Maximum number of kills per command; then it runs undisturbed."""
 AT_EVENTS = 0.7
-"""Share of kills at a file operation; the others are at any time."""
+"""Share of kills at a file operation; the others are at a random time."""
 STOPPED = "Stopped. Finished work is kept. Run the same command to continue."
 NOTHING_KEPT = "Stopped. Nothing was kept. Run the same command to start again."
 CHECKPOINT = re.compile(r"Stopped \S+ at step (\d+) of \d+; its checkpoint is written")
@@ -38,14 +38,14 @@ FINISHED = re.compile(r"Stopped after the last step of \S+: its weights are writ
 
 @dataclass
 class Chain:
-    """One command, killed a few times and then left alone."""
+    """One command, killed a few times and then run undisturbed."""
 
     scenario: str
     kind: str
     kills: int = 0
     cold: bool = False
     outside: int = 0
-    """Signals before the command could answer them, or after its end."""
+    """Signals before the command could handle them, or after its end."""
     answers: dict[str, int] = field(default_factory=dict)
     resumed: bool = False
     lost: list[str] = field(default_factory=list)
@@ -54,13 +54,13 @@ class Chain:
 
     @property
     def good(self) -> bool:
-        """Whether nothing was found."""
+        """Whether the command resumed and no problem was found."""
         return self.resumed and not (self.lost or self.corrupt or self.problems)
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a command starts from, does and leaves if nobody kills it."""
+    """Start, operations and results of a command that is not killed."""
 
     start: Path
     content: dict[str, str]
@@ -71,7 +71,7 @@ class Undisturbed:
 
 
 class Torture:
-    """Undisturbed runs of some scenarios, and chains of kills of them."""
+    """Undisturbed runs of some scenarios, and chains of kills for each."""
 
     def __init__(self, work: Path, seed: int, names: tuple[str, ...], cold: int = 0) -> None:
         self.work, self.seed, self.cold = work, seed, cold
@@ -100,17 +100,17 @@ class Torture:
     def _copy(self, start: Path, name: str) -> Path:
         tree = start.parent / name / "tree"
         shutil.rmtree(tree.parent, ignore_errors=True)
-        shutil.copytree(start, tree)  # keeps times of change, which prepared sources are known by
+        shutil.copytree(start, tree)  # keeps modification times, which identify prepared sources
         return tree
 
     def _must(self, ended: Ended, arguments: tuple[str, ...]) -> Ended:
         if ended.code:
-            raise RuntimeError(f"bench {' '.join(arguments)} failed by itself: {ended.text}")
+            raise RuntimeError(f"bench {' '.join(arguments)} failed without a kill: {ended.text}")
         return ended
 
-    @cache  # noqa: B019 - there is one machine
+    @cache  # noqa: B019 - only one instance exists
     def _cold_seconds(self, name: str) -> float:
-        """How long a new interpreter takes for a command; it must leave what a fork leaves."""
+        """Seconds of a command in a new interpreter; checks that its results equal a fork's."""
         arguments, tree = SCENARIOS[name].arguments, self._copy(self.known[name].start, "cold")
         ended = self._must(run(arguments, tree, Kill(cold=True)), arguments)
         found = check.differing(self.known[name].content, check.content(tree))
@@ -118,7 +118,7 @@ class Torture:
         return ended.seconds
 
     def chain(self, index: int) -> Chain:
-        """The chain with this number, always the same but for the moments of kills by time."""
+        """The chain with this number: reproducible, except for the moments of kills by time."""
         rng = random.Random(f"{self.seed}/{index}")
         name = self.names[index % len(self.names)]
         kind = list(KINDS)[(index // len(self.names) + index) % len(KINDS)]
@@ -143,7 +143,7 @@ class Torture:
 
     def _kill(self, chain: Chain, scenario: Scenario, known: Undisturbed, tree: Path,
               rng: random.Random) -> bool:  # fmt: skip
-        """Kill the command once; True if it came to its end before."""
+        """Kill the command once; return True if it finished first."""
         number = KINDS[chain.kind]
         if chain.cold:
             kill = Kill(number, after=rng.uniform(0, self._cold_seconds(chain.scenario)), cold=True)
@@ -154,7 +154,7 @@ class Torture:
         shadow = Shadow(tree.parent / "shadow") if chain.kind == POWER else None
         if shadow is not None:
             shadow.start(tree)
-        found_before = check.leftovers(tree)  # of an earlier kill
+        found_before = check.leftovers(tree)  # from an earlier kill
         ended = run(scenario.arguments, tree, kill, shadow=shadow)
         if ended.code == 0:
             return True
@@ -165,7 +165,7 @@ class Torture:
         for path in check.states(tree):
             step = load_state(path).step
             if known.states.get(step) != sha256(path):
-                chain.corrupt.append(f"the checkpoint of step {step} is another")
+                chain.corrupt.append(f"the checkpoint of step {step} differs")
         if chain.kind in ABRUPT:
             if ended.code != -signal.SIGKILL:
                 chain.problems.append(f"ended with {ended.code}: {ended.text}")
@@ -175,7 +175,7 @@ class Torture:
 
     def _answered(self, chain: Chain, scenario: Scenario, tree: Path, ended: Ended,
                   number: int, found_before: list[str]) -> None:  # fmt: skip
-        """Check what a command said to a signal that asks it to stop, and what it left."""
+        """Check the message and the files of a command that was asked to stop by a signal."""
         early = ended.code == -number or (ended.code in (70, 71) and "main()" not in ended.text)
         if early and check.leftovers(tree) == found_before:
             chain.outside += 1
@@ -186,27 +186,27 @@ class Torture:
             answer = "checkpoint"
             paths = check.states(tree)
             if [load_state(path).step for path in paths][:1] != [int(found[1])]:
-                chain.lost.append(f"no checkpoint of step {found[1]}, which was said to be there")
+                chain.lost.append(f"no checkpoint of step {found[1]}, which the message names")
         elif FINISHED.search(ended.text):
             answer = "weights"
             if not list(tree.rglob(WEIGHTS)):
-                chain.lost.append("no weights, which were said to be there")
+                chain.lost.append("no weights, which the message names")
         elif STOPPED not in ended.text and NOTHING_KEPT not in ended.text:
             answer = "?"
         elif scenario.checkpoints and _unsaved(tree):
             chain.lost.append(f"steps {_unsaved(tree)} were trained and are in no checkpoint")
         chain.answers[answer] = chain.answers.get(answer, 0) + 1
-        # CPython ends so by itself if an interrupt has passed through code made from text.
+        # CPython itself ends like this if an interrupt has passed through code from a string.
         as_interrupt = (130, -signal.SIGINT) if chain.cold else (130,)
         if ended.code not in as_interrupt or answer == "?" or "Traceback" in ended.text:
             chain.problems.append(f"answered {chain.kind} with {ended.code}: {ended.text}")
-        # A signal while an empty folder or a lease is removed leaves that to the next command.
+        # If a signal interrupts the removal of an empty folder or a lease, the next run removes it.
         left = [k for k in check.leftovers(tree, folders=False) if not check.is_lease(k)]
         chain.problems += [f"left behind: {name}" for name in left]
 
 
 def _unsaved(tree: Path) -> list[int]:
-    """Steps in the log that neither a checkpoint nor the weights have."""
+    """Steps in the log that neither a checkpoint nor the weights cover."""
     found = []
     for log in tree.rglob("log.jsonl"):
         if (log.parent / WEIGHTS).exists():
@@ -220,7 +220,7 @@ def _unsaved(tree: Path) -> list[int]:
 
 def torture(names: tuple[str, ...], kills: int, seed: int, work: Path, out: Path | None,
             seconds: float = float("inf"), cold: int = 0) -> list[Chain]:  # fmt: skip
-    """Chains until there are so many kills; goes on with what `out` holds of the same seed."""
+    """Run chains until `kills` is reached; resume from `out` if it has the same seed."""
     started = time.monotonic()
     chains: list[Chain] = []
     if out is not None and out.exists():
@@ -243,7 +243,7 @@ def torture(names: tuple[str, ...], kills: int, seed: int, work: Path, out: Path
 
 
 def table(chains: list[Chain]) -> str:
-    """Kills, chains that went on, losses and damage by scenario and kind."""
+    """Kills, resumed chains, losses and damage by scenario and kind, as text."""
     lines = [f"{'scenario':<10}{'kind':<11}{'kills':>6}{'chains':>8}{'resumed':>9}{'lost':>6}"
              f"{'corrupt':>9}  answers"]  # fmt: skip
     for name, kind in sorted({(c.scenario, c.kind) for c in chains}):

@@ -1,4 +1,4 @@
-"""Commands as processes of their own, forked from one that has done the imports."""
+"""Commands in separate processes, forked from one that has done the imports."""
 
 import gc
 import importlib
@@ -19,18 +19,18 @@ LONGEST = 120.0
 
 @dataclass(frozen=True)
 class Kill:
-    """A signal after some seconds, or at an event of the shim where `at` is not 0."""
+    """A signal after some seconds, or at an event of the shim if `at` is not 0."""
 
     number: int = 0
     after: float = 0.0
     at: int = 0
     cold: bool = False
-    """Start a new interpreter, which takes its time for the imports; no shim is in it."""
+    """Start a new interpreter, which has to do the imports and has no shim."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit status (negative: by that signal) and all that it said."""
+    """The exit status (negative: ended by that signal) and the whole output of a command."""
 
     code: int
     text: str
@@ -38,7 +38,7 @@ class Ended:
 
 
 def load() -> None:
-    """Import everything that a command would, once; starts no thread."""
+    """Import everything that a command needs, once, without starting a thread."""
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
@@ -57,17 +57,17 @@ def load() -> None:
 
 def run(arguments: tuple[str, ...], tree: Path, kill: Kill, *, shadow: Shadow | None = None,
         log: Path | None = None, states: Path | None = None) -> Ended:  # fmt: skip
-    """`bench` with these arguments in the folder `tree`, killed as `kill` says."""
+    """Run `bench` with these arguments in the folder `tree`, killed according to `kill`."""
     output = tree.with_name(f"{tree.name}.output")
     output.write_bytes(b"")
     started = time.monotonic()
-    # Waiting is by a signal: it must not be lost between the fork and the wait.
+    # The wait relies on SIGCHLD, which must not be lost between the fork and the wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     child = os.fork()
     if child == 0:
         try:
             _child(arguments, tree, kill, output, shadow, log, states)
-        finally:  # a signal at its very end must not let it go on as its parent
+        finally:  # after a late signal, the child must not continue as its parent
             os._exit(71)
     deadline = started + (kill.after if kill.number and not kill.at else LONGEST)
     status = _wait(child, deadline)
@@ -77,7 +77,7 @@ def run(arguments: tuple[str, ...], tree: Path, kill: Kill, *, shadow: Shadow | 
         if status is None:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            raise TimeoutError(f"bench {' '.join(arguments)} does not end")
+            raise TimeoutError(f"bench {' '.join(arguments)} did not end")
     code = os.waitstatus_to_exitcode(status)
     return Ended(code, output.read_text(errors="replace"), time.monotonic() - started)
 
@@ -94,7 +94,7 @@ def _wait(child: int, deadline: float) -> int | None:
 
 
 def _child(arguments, tree, kill, output, shadow, log, states) -> None:
-    """Never returns."""
+    """Run the command in the child; never returns."""
     code = 70
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
@@ -126,14 +126,14 @@ def _child(arguments, tree, kill, output, shadow, log, states) -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
         if code == 130:
-            gc.collect()  # which an interpreter does at its end
+            gc.collect()  # as an interpreter does at exit
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
 def _keep_states(folder: Path) -> None:
-    """Also write each checkpoint under its step, to compare those of killed runs with."""
+    """Also save each checkpoint under its step, for comparison with those of killed runs."""
     import bench.training.checkpoint
 
     save = bench.training.checkpoint.save_state

@@ -1,4 +1,4 @@
-"""What is started and killed: commands, and the trees that they find."""
+"""The commands that are started and killed, and their initial trees."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,14 +42,14 @@ def _checkpoint(tree: Path) -> None:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command, the commands that come before it undisturbed, and its share of all kills."""
+    """A command, the undisturbed commands before it, and its share of all kills."""
 
     arguments: tuple[str, ...]
     share: int
     before: tuple[tuple[str, ...], ...] = ()
     setup: Callable[[Path], None] = _nothing
     checkpoints: bool = False
-    """Whether a signal other than SIGKILL is answered with a checkpoint."""
+    """Whether the command writes a checkpoint on a signal other than SIGKILL."""
 
 
 SCENARIOS: dict[str, Scenario] = {

@@ -1,8 +1,8 @@
-"""Inside the process that is to be killed: counts file operations, and remembers what is on disk.
+"""Runs inside the process to be killed: counts file operations and tracks what is on disk.
 
-An operation is an event before it and an event after it; the process can send itself a signal at
-the k-th. What would outlast a power cut is kept in a shadow beside the tree: the content that a
-file had when it was last synchronised, and the names that a folder had.
+Each operation has an event before it and one after it; the process can send itself a signal at
+the k-th event. Whatever would survive a power cut is kept in a shadow next to the tree: the content
+of each file, and the names in each folder, at the last synchronisation.
 """
 
 import builtins
@@ -20,9 +20,9 @@ _open = io.open
 
 
 class Shadow:
-    """What is certainly on disk: `files/<inode>` and `folders/<inode>.json`, name to inode.
+    """Data certainly on disk: `files/<inode>`, and `folders/<inode>.json` from name to inode.
 
-    `grave` keeps what was removed, so that no inode's number is used again while it is recorded.
+    `grave` keeps removed files, so that no inode number is reused while recording.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +31,7 @@ class Shadow:
         )
 
     def start(self, tree: Path) -> None:
-        """Take everything below `tree` for on disk."""
+        """Treat everything below `tree` as on disk."""
         shutil.rmtree(self.files.parent, ignore_errors=True)
         for folder in (self.files, self.folders, self.grave):
             folder.mkdir(parents=True)
@@ -39,7 +39,7 @@ class Shadow:
             self.synced(path)
 
     def synced(self, path: Path) -> None:
-        """Remember a file's content or a folder's names, whole or not at all."""
+        """Record a file's content or a folder's names, atomically."""
         inode = path.stat().st_ino
         if path.is_dir():
             names = {name: (path / name).lstat().st_ino for name in os.listdir(path)}
@@ -52,7 +52,7 @@ class Shadow:
         REAL["replace"](temporary, target)
 
     def bury(self, path: str) -> None:
-        """Keep the inode of a file that is about to lose its name."""
+        """Keep the inode of a file whose name is about to be removed or replaced."""
         with suppress(FileNotFoundError):
             if not os.path.isdir(path):
                 with suppress(FileExistsError):
@@ -69,7 +69,7 @@ class Shim:
         self.count = 0
 
     def install(self) -> None:
-        """From now on until the process ends."""
+        """Install the shim until the process ends."""
         os.fsync = self.fsync
         os.replace, os.rename = self._moving("replace"), self._moving("rename")
         os.unlink, os.remove, os.rmdir = (self._removing(n) for n in ("unlink", "remove", "rmdir"))
@@ -77,7 +77,7 @@ class Shim:
         io.open = builtins.open = self.open
 
     def event(self, what: str, path: object) -> None:
-        """One more event below the tree; maybe the last one."""
+        """Count one event below the tree; kill the process if it is the chosen one."""
         name = os.path.abspath(os.fsdecode(path))
         if not self.inside(name):
             return
@@ -118,7 +118,7 @@ class Shim:
     def open(self, file, mode="r", *args, **kwargs):
         opened = _open(file, mode, *args, **kwargs)
         if isinstance(file, (str, os.PathLike)) and set(mode) & set("wax+"):
-            self.event("open", file)  # emptied, and nothing written yet
+            self.event("open", file)  # truncated, and nothing written yet
         return opened
 
     def _moving(self, name: str):
@@ -139,7 +139,7 @@ class Shim:
                 whole = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), os.fspath(path))
             self.event(name, whole)
             if self.shadow is not None and self.inside(whole) and name == "rmdir":
-                # A folder has no second name: it keeps its inode in the grave, if it is empty.
+                # Folders have no hard links: move an empty one to the grave to keep its inode.
                 if os.path.isdir(whole) and not os.listdir(whole):
                     REAL["rename"](whole, self.shadow.grave / f"d{os.stat(whole).st_ino}")
                     return

@@ -1,4 +1,4 @@
-"""The model of a power cut: what it must keep, what it may take, and that it takes it."""
+"""The model of a power cut keeps what it must keep, and loses what it may lose."""
 
 import os
 import random
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _in_a_child(tree: Path, shadow: Shadow, work) -> None:
-    """Do `work` under the shim, which replaces functions of the process for good."""
+    """Run `work` under the shim in a child, since the shim cannot be uninstalled."""
     child = os.fork()
     if child == 0:
         try:

@@ -1,4 +1,4 @@
-"""Twenty kills anywhere, in a process of its own, since it forks; `make torture` has more."""
+"""Twenty random kills, in a separate process because it forks; `make torture` has more."""
 
 import json
 import os

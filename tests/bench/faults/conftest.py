@@ -1,4 +1,4 @@
-"""A disk that may fail, real in the runs of `run_on_real_mounts`, and small results to lose."""
+"""Fixtures: a disk that can fail (a real mount under `run_on_real_mounts`) and small results."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ def disk(tmp_path):
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory):
-    """Tiny runs, one that is swept as well, samples and images, on a disk that stays."""
+    """Tiny runs (one of them swept), samples and images, on a disk that does not fail."""
     folder = tmp_path_factory.mktemp("sound")
     own = ("--results", folder / "vectors")
     images = sets(*TINY_IMAGES)

@@ -1,4 +1,4 @@
-"""Disks that refuse: real ones in a mount namespace of a process's own, or injected refusals."""
+"""Failing disks: real mounts in a private mount namespace, or injected errors."""
 
 import errno
 import os
@@ -23,25 +23,25 @@ ROOM = "16m"
 
 
 class Disk(Protocol):
-    """A folder and what may happen to the disk below it."""
+    """A folder on a disk that can become full, read-only or unavailable."""
 
     folder: Path
 
     def full(self, room: int) -> AbstractContextManager[object]:
-        """During the block there is room for little more than what is there."""
+        """Inside the block, leave room for little more than the present content."""
 
     def read_only(self) -> AbstractContextManager[object]:
-        """During the block nothing can be written."""
+        """Inside the block, refuse all writes."""
 
     def vanish(self) -> None:
-        """It is away, with all that is on it, until `come_back`."""
+        """Remove the disk and its content until `come_back`."""
 
     def come_back(self) -> None:
-        """It is there again as it was."""
+        """Restore the disk with its content."""
 
 
 class Injected:
-    """A folder of which this process is told so."""
+    """A folder whose faults are injected into this process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._aside = folder / "disk", folder / "aside"
@@ -64,7 +64,7 @@ class Injected:
 
 
 class Mounted:
-    """A file system in memory, mounted at the folder; only in a namespace of `namespace`."""
+    """An in-memory file system mounted at the folder; needs a command prefix from `namespace`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._all = folder / "disk", folder / "all"
@@ -76,9 +76,7 @@ class Mounted:
     @contextmanager
     def full(self, room: int) -> Iterator[None]:
         at = os.statvfs(self._all)
-        size = (at.f_blocks - at.f_bfree) * at.f_frsize + (
-            room + 1
-        ) * PAGE  # 0 would be without limit
+        size = (at.f_blocks - at.f_bfree) * at.f_frsize + (room + 1) * PAGE  # 0 would mean no limit
         _do("mount", "-o", f"remount,size={size}", self._all)
         try:
             yield
@@ -107,7 +105,7 @@ class Mounted:
 
 @contextmanager
 def forbidden(folder: Path) -> Iterator[None]:
-    """During the block nothing may be written below a folder; root, who may always, is told so."""
+    """Inside the block, deny writes below a folder; for root, the error is injected."""
     if os.geteuid() == 0:
         with failing(folder, 1, errno.EACCES):
             yield
@@ -123,15 +121,15 @@ def forbidden(folder: Path) -> Iterator[None]:
 
 
 def as_if_ended(folder: Path) -> None:
-    """Let the leases of this process be those of one that has ended since."""
-    files._tidied.clear()  # a process looks once for what others left
+    """Make the leases of this process look like those of a process that has ended."""
+    files._tidied.clear()  # a process tidies each folder only once
     for lease in folder.rglob(".*lease*"):
         lease.write_text(re.sub("start=.*", "start=1", lease.read_text()))
 
 
 @contextmanager
 def at_synchronisation(number: int, action: Callable[[], None]) -> Iterator[None]:
-    """Do something while a command is about to bring the `number`-th file or folder to the disk."""
+    """Call `action` right before the `number`-th fsync of a file or folder."""
     real, count = os.fsync, 0
 
     def fsync(handle: int) -> None:
@@ -147,8 +145,8 @@ def at_synchronisation(number: int, action: Callable[[], None]) -> Iterator[None
 
 
 def namespace(folder: Path) -> tuple[list[str], str]:
-    """What to put before a command so that it may mount; else nothing, and why."""
-    why = "there is no program unshare"
+    """The command prefix that allows mounting; or an empty list and the reason."""
+    why = "the program unshare is not installed"
     for options in (["--mount"], ["--user", "--map-root-user", "--mount"]):
         before = ["unshare", *options]
         if shutil.which(before[0]) is not None:
@@ -161,12 +159,12 @@ def namespace(folder: Path) -> tuple[list[str], str]:
 
 
 def run_on_real_mounts(file: str, place: Path) -> None:
-    """Run the tests of a file where it may mount; skips the test that asks where nothing may."""
+    """Run a test file on real mounts; skip the calling test where mounting is not allowed."""
     trial = place / "trial"
     trial.mkdir()
     before, why = namespace(trial)
     if not before:
-        pytest.skip(f"nobody may mount anything here: {why}")
+        pytest.skip(f"mounting is not allowed here: {why}")
     command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file]
     ran = subprocess.run(
         [*command, "--basetemp", str(place / "inside")],

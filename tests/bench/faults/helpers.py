@@ -1,4 +1,4 @@
-"""What a command that met a fault must leave: one sentence, and nothing that is lost."""
+"""Checks after a fault: the command printed one sentence, and nothing is lost."""
 
 import json
 import re
@@ -7,11 +7,11 @@ from pathlib import Path
 from tests.bench.helpers import Ran, contents
 
 _TIMES = ("created", "seconds_per_image", "inversion_seconds", "edit_seconds", "content_sha256")
-"""What no two runs share: times, and the hash that has them in it."""
+"""Keys that differ between any two runs: times, and the hash that covers them."""
 
 
 def check_sentence(ran: Ran, *words: str) -> None:
-    """A command that failed says so in one line, and exits with a status that is not 0."""
+    """Check that a command failed with a non-zero status and a single line of text."""
     assert ran.code not in (0, None), ran.out
     lines = [line for line in ran.err.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, ran.err
@@ -22,7 +22,7 @@ def check_sentence(ran: Ran, *words: str) -> None:
 
 
 def results(folder: Path) -> dict[str, object]:
-    """Everything below a folder without what differs between two equal runs: times."""
+    """Everything below a folder, except for times, which differ between two equal runs."""
     found: dict[str, object] = {}
     for name, content in contents(folder).items():
         if name.endswith(".json"):
@@ -34,6 +34,6 @@ def results(folder: Path) -> dict[str, object]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Files that no command means to leave: temporary ones and leases."""
+    """Files that no command should leave: temporary files and leases."""
     hidden = re.compile(r"(^|/)\.|\.tmp$")
     return [name for name in contents(folder) if hidden.search(name)]

@@ -1,4 +1,4 @@
-"""A machine that refuses to write: from some operation on, or beyond some bytes a file."""
+"""Simulated write errors: from the n-th operation on, or beyond a file size."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 from unittest import mock
 
 _CREATES = {"open": 2, "os.mkdir": 0, "os.link": 0, "os.rename": 0}
-"""Audited operations that need room, and how many more arguments say that they write."""
+"""Audited operations that need disk space, with the index of their flags argument (0: none)."""
 
 
 class _Disk:
-    """What is counted, and from where on it fails."""
+    """Counts operations below a folder and fails from a given one on."""
 
     def __init__(self) -> None:
         self.below: str | None = None
@@ -29,7 +29,7 @@ class _Disk:
         self.count += 1
         if self.count >= self.fails_from:
             if self.action is not None:
-                self.below = None  # what the action does is not counted
+                self.below = None  # operations of the action are not counted
                 self.action()
                 return
             name = None if path is None else str(path)
@@ -45,7 +45,7 @@ _disk = _Disk()
 
 
 def _hook(event: str, arguments: tuple) -> None:
-    # The hook stays for the life of the process; it does nothing while no disk is failing.
+    # An audit hook cannot be removed; this one does nothing unless a disk is failing.
     if _disk.below is None or event not in _CREATES or not _disk.holds(arguments[0]):
         return
     if event == "open":
@@ -61,16 +61,16 @@ sys.addaudithook(_hook)
 def _file_of(handle: int) -> Path | str | None:
     try:
         return Path(f"/proc/self/fd/{handle}").readlink()
-    except OSError:  # a system that does not tell
+    except OSError:  # the system does not provide this path
         return _disk.below
 
 
 @contextmanager
 def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterator[_Disk]:
-    """From the `fails_from`-th operation that needs room below a folder on, each fails.
+    """Let operations that need disk space below a folder fail from the `fails_from`-th one on.
 
-    They are: to open for writing, to make a folder, to rename, to link and to flush. What is there
-    can be read and removed, as on a full disk. The context's `count` says how many there were.
+    These are: opening for writing, creating a folder, renaming, linking and fsync. Existing files
+    can be read and removed, as on a full disk. `count` of the context is the number of operations.
     """
     real = os.fsync
 
@@ -90,7 +90,7 @@ def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterato
 
 @contextmanager
 def before_operation(below: Path, number: int, action: Callable[[], None]) -> Iterator[_Disk]:
-    """Do something right before the `number`-th of the operations that `failing` counts."""
+    """Call `action` right before the `number`-th of the operations that `failing` counts."""
     _disk.action = action
     try:
         with failing(below, number) as disk:
@@ -101,7 +101,7 @@ def before_operation(below: Path, number: int, action: Callable[[], None]) -> It
 
 @contextmanager
 def no_file_larger(size: int) -> Iterator[None]:
-    """The kernel refuses to let a file grow beyond `size` bytes, whichever library writes it."""
+    """Let the kernel refuse to grow any file beyond `size` bytes, whichever library writes it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -1,4 +1,4 @@
-"""Commands small enough to be given often; D and S stand for the folders that may fail or not."""
+"""Small, quick commands; D stands for the folder that can fail, S for the sound one."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ REPORT = ("report", "--results", "D")
 
 
 def placed(command: tuple[object, ...], sound: Path, folder: Path) -> list[object]:
-    """The command with the folders that its D and S stand for."""
+    """The command with D and S replaced by the folders."""
     ends = {"D": folder, "S": sound}
     words = [str(a).partition("/") for a in command]
     return [

@@ -1,4 +1,4 @@
-"""Prepared data that go away while they are read cost one sentence, and nothing that was made."""
+"""Prepared data that vanish while being read: one error sentence, and no result is lost."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ STEP = 3
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """The images' file of a prepared data set, where commands look for it, with a preset."""
+    """The image file of a prepared data set, where commands look for it, with a preset."""
     edm = METHODS["edm"]
     preset = edm.presets["digits"].model_copy(
         update={"dataset": "elsewhere", "shape": (3, 8, 8), "num_classes": 3}
@@ -38,7 +38,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(images, tmp_path_factory):
-    """Results after training and two sweeps, and after the first of them."""
+    """Results after training and two sweeps, and after the first sweep only."""
     folder = tmp_path_factory.mktemp("undisturbed") / "results"
     stages = {}
     for name, command in (
@@ -74,7 +74,7 @@ FAULTS = [
 
 
 def fails(command, folder, where, times, fault, path, words):
-    """The command meets the fault at the `times`-th call of the function `where`."""
+    """Check that the command fails if the fault occurs at the `times`-th call of `where`."""
     content, calls = path.read_bytes(), 0
     with pytest.MonkeyPatch.context() as patch:
         module, name = where.rsplit(".", 1)

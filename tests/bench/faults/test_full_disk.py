@@ -1,4 +1,4 @@
-"""A disk that is full from any moment on costs what was being written, and nothing else."""
+"""A disk that fills up at any moment: only the file being written is lost."""
 
 import errno
 import shutil
@@ -18,7 +18,7 @@ EVERYWHERE = 10**9
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A results folder after training, after the sweep and after the report."""
+    """Results folders after training, after the sweep and after the report."""
     folder = tmp_path_factory.mktemp("undisturbed") / "results"
     stages = {}
     for name, command in (("train", TRAIN), ("sweep", SWEEP), ("report", ("report",))):
@@ -29,7 +29,7 @@ def undisturbed(tmp_path_factory):
 
 
 def run_again(command, folder, expected):
-    """The same command without the fault finishes, and leaves what an undisturbed one does."""
+    """Check that the command finishes without the fault, with the results of an undisturbed one."""
     ran = bench(*command, "--results", folder)
     assert ran.code == 0, ran.err
     assert results(folder) == results(expected)
@@ -37,7 +37,7 @@ def run_again(command, folder, expected):
 
 
 def operations(command, folder, tmp_path):
-    """How many operations of a command need room."""
+    """The number of operations of a command that need disk space."""
     place = tmp_path / "counted"
     if folder is not None:
         shutil.copytree(folder, place)
@@ -69,7 +69,7 @@ def test_disk_full_from_any_moment_on(command, before, after, looks, undisturbed
             shutil.copytree(start, folder)
         with failing(folder, k):
             ran = bench(*command, "--results", folder)
-        # What cannot be made durable alone, as the name of a file in its folder, is no failure.
+        # A failed fsync of a folder, which only makes a file's name durable, is no failure.
         if ran.code != 0:
             check_sentence(ran)
             assert "No space left on device" in ran.err or "figures failed" in ran.err
@@ -85,7 +85,7 @@ def test_disk_full_from_any_moment_on(command, before, after, looks, undisturbed
             assert {name: kept.get(name) for name in results(start)} == results(start)
         run_again(command, folder, undisturbed[after])
         shutil.rmtree(folder)
-    # The checkpoints of steps 5 and 10 are whole, whichever operation failed after them.
+    # The checkpoints of steps 5 and 10 are intact, whichever later operation failed.
     assert len(states) == (2 if command is TRAIN else 0)
 
 

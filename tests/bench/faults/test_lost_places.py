@@ -1,4 +1,4 @@
-"""A mount that vanishes right before any write of any command, with all that is on it."""
+"""A mount that vanishes with its content right before any write of any command."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def emptied(folder):
 
 
 def undisturbed(command, sound, begin, folder):
-    """What is there after the command, and how many of its operations need room."""
+    """The results of the command, and the number of its operations that need disk space."""
     shutil.copytree(begin, folder) if begin else folder.mkdir()
     with before_operation(folder, EVERYWHERE, lambda: None) as counted:
         ran = bench(*placed(command, sound, folder))
@@ -58,7 +58,7 @@ def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(name, disk, sou
         disk.come_back()
         as_if_ended(disk.folder)
         check_sentence(ran, str(disk.folder), "is gone", "back", "Run the same command to continue")
-        assert below == {}, f"written into the folder below the mount, at {k}"
+        assert below == {}, f"operation {k}: something was written into the folder below the mount"
         now = results(disk.folder)
         assert {path: now.get(path) for path in before} == before
         again = bench(*command)
@@ -116,7 +116,7 @@ def test_rows_that_vanish_before_they_are_listed(disk, sound, monkeypatch):
 
 @pytest.mark.parametrize("moment", [1, 5, 9])
 def test_an_experiment_that_is_the_mount_point(moment, disk, sound):
-    """Its name is that of the disk's folder."""
+    """The experiment is named like the folder of the disk."""
     shutil.copytree(sound / "vectors" / "default", disk.folder, dirs_exist_ok=True)
     own = ("-g", "1,2", "-e", disk.folder.name, "--results", disk.folder.parent)
     with before_operation(disk.folder, moment, disk.vanish):

@@ -1,4 +1,4 @@
-"""Full, read-only and vanished disks: here injected, and the same again on real mounts."""
+"""Full, read-only and vanished disks: with injected faults, then again on real mounts."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ RUN = Path("default") / "runs" / "modes1d-edm-s0"
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
-    """Results folders after the training, its first cell and all cells, on a disk that works."""
+    """Results folders after training, after the first cell and after all cells, on a sound disk."""
     folder = tmp_path_factory.mktemp("undisturbed") / "results"
     found = {}
     for name, command in (("trained", TRAIN), ("begun", ONE), ("swept", MORE)):
@@ -38,7 +38,7 @@ def refused(ran, disk, *words):
 
 
 def kept(before, folder):
-    """Whether what was there is there, unchanged."""
+    """Whether all earlier content is still there, unchanged."""
     now = results(folder)
     return {name: now.get(name) for name in before} == before
 
@@ -96,7 +96,7 @@ def test_disk_becomes_read_only(disk, stages):
             ran = bench(*command, "--results", place)
         refused(ran, disk, "Read-only file system", "Get write permission there")
         assert results(place) == before
-    for command in (TRAIN, ONE):  # of which everything is there
+    for command in (TRAIN, ONE):  # their results are complete
         with disk.read_only():
             ran = bench(*command, "--results", place)
         assert ran.code == 0, ran.err
@@ -107,7 +107,7 @@ def test_disk_becomes_read_only(disk, stages):
 @pytest.mark.parametrize("moment", [5, 7, 11])
 def test_mount_vanishes_during_training(disk, stages, moment):
     place = disk.folder / "results"
-    with at_synchronisation(moment, disk.vanish):  # the card's, the log's and a checkpoint's
+    with at_synchronisation(moment, disk.vanish):  # writes of the card, the log and a checkpoint
         ran = bench(*TRAIN, "--results", place)
     below = contents(disk.folder)
     disk.come_back()

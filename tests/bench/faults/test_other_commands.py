@@ -1,4 +1,4 @@
-"""A full disk under the commands beside training, sweeps and the report."""
+"""A full disk under all commands except for training, sweeps and the report."""
 
 import re
 import shutil
@@ -18,14 +18,14 @@ LOOKS = 4
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A tiny igct run on digits, two folders of images, and a source of a data set."""
+    """A tiny igct run on digits, two folders of images, and the source of a data set."""
     folder = tmp_path_factory.mktemp("start") / "all"
     ran = bench(
         "train", "-m", "igct", "-d", "digits", *sets(*TINY_IMAGES), "--init-from", "none",
         "--results", folder / "results",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    # The judge is trained once for all copies.
+    # The judge is trained once and shared by all copies.
     Makers(folder / "results" / "cache").make("classifier", find_dataset("digits"))
     write_folder(folder / "pets", image_tree())
     for seed, name in enumerate(("fake", "real")):
@@ -63,7 +63,7 @@ def commands(folder):
 
 
 def names(folder):
-    """Files without the place of their folder, which names of cached real samples contain."""
+    """File names, without the path in the names of cached real samples."""
     return sorted(re.sub(r"/real-.*-", "/real-", name) for name in results(folder))
 
 

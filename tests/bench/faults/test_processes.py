@@ -1,4 +1,4 @@
-"""Several processes that train one run: what ends one of them ends all, each with a sentence."""
+"""Several processes training one run: if one ends, all end, each with an error sentence."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ cli.main()
 
 
 def launch(folder, *fault):
-    """Two processes that train; `fault` says in which, where, and at which call of what."""
+    """Train in two processes; `fault` is (rank, module, number of the call, function)."""
     folder.mkdir(exist_ok=True)
     driver = folder / "driver.py"
     driver.write_text(DRIVER)
@@ -57,7 +57,7 @@ def run_of(folder):
 
 
 def check_sentences(done, *starts):
-    """One sentence from each process, and a traceback from none; the launcher has its own."""
+    """Check for one sentence per process and no traceback except for the launcher's own."""
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(said) == len(starts), done.stderr
@@ -97,7 +97,7 @@ def test_an_error_of_another_process_ends_the_first(tmp_path):
     done = launch(tmp_path, "1", "train", "7", "accumulate_gradients")
     own = f"Training of modes1d-edm-s0 stopped in {run_of(tmp_path)}: {FULL}"
     other = "Another training process stopped; its message is above. Finished work is kept."
-    # The launcher, which looks every 0.1 s, may be quicker than the first process with its words.
+    # The launcher polls every 0.1 s and may kill the first process before it prints its message.
     check_sentences(done, own, *([other] if other in done.stderr else []))
     assert (run_of(tmp_path) / STATE).exists()
 
@@ -133,7 +133,7 @@ def test_signal_to_one_process_in_the_last_step_stops_both(tmp_path):
 
 
 class Fabric:
-    """Of two processes, one; `heard` is what the first one says."""
+    """One of two processes; `heard` is the text that the first one broadcasts."""
 
     world_size = 2
 

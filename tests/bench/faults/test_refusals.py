@@ -1,4 +1,4 @@
-"""Real refusals: folders that are none, devices that take nothing, closed pipes, little memory."""
+"""Real system errors: impossible folders, full devices, closed pipes, little memory."""
 
 import os
 import resource
@@ -23,7 +23,7 @@ FOUR_GB = 4 * 2**30
 
 
 def child(*arguments, bytes_of_memory=None, **more):
-    """`bench` in a process of its own."""
+    """Run `bench` in a separate process."""
 
     def limit():
         if bytes_of_memory is not None:

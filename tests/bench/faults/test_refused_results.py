@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or somebody else's, under the commands that use results."""
+"""A disk that is full, read-only or without write permission, under commands on results."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ WORDS = {
 def test_write_error_is_one_sentence_and_loses_nothing(name, fault, disk, sound):
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
     command = placed(COMMANDS[name], sound, disk.folder)
-    if name == "tune":  # a search that is half done
+    if name == "tune":  # an unfinished search
         assert bench(*[2 if word == "3" else word for word in command]).code == 0
     before = contents(disk.folder)
     faults = {"full": lambda: disk.full(0), "read-only": disk.read_only}

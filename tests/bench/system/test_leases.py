@@ -17,11 +17,11 @@ from bench.system import leases, places
 from bench.system.leases import GRACE, PATIENCE, read_holder, tidy_leases, try_lease
 
 FAR = "filelock/2\npid=7\nhost=far\nmode=lease\ntoken=t\nduration=120.0\n"
-"""What a process of another machine writes."""
+"""The lease of a process on another machine."""
 
 
 def _silent(path: Path, seconds: float, content: str | None = None) -> None:
-    """Let a lease be one that was last touched so many seconds ago."""
+    """Make a lease look last touched `seconds` ago; write `content` to it first if given."""
     if content is not None:
         path.write_text(content)
     then = time.time() - seconds
@@ -29,7 +29,7 @@ def _silent(path: Path, seconds: float, content: str | None = None) -> None:
 
 
 def _killed(path: Path) -> None:
-    """Let a process take a lease and be killed."""
+    """Leave the lease of a killed process at `path`."""
     code = (
         "from bench.system.leases import *\nimport signal, sys\n"
         "lease = try_lease(Path(sys.argv[1]))\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -118,7 +118,7 @@ def test_suspended_process_loses_its_lease_and_notices(
     first = try_lease(path)
     assert first is not None
     _silent(path, PATIENCE + 20)
-    # The whole machine slept, and the process wakes up with this one.
+    # The whole machine was suspended; the holder wakes up together with this process.
     monkeypatch.setattr(leases, "time", SimpleNamespace(sleep=lambda _: os.utime(path)))
     assert try_lease(path) is None
     assert first.is_mine()
@@ -171,7 +171,7 @@ def _grab(path: Path, start: float, won: "multiprocessing.Queue[int]", done: Bar
         if lease is not None:
             won.put(os.getpid())
             break
-    done.wait()  # whoever ends gives its lease up
+    done.wait()  # a process that ends gives up its lease
 
 
 @pytest.mark.parametrize("exchange", [True, False])
