@@ -48,7 +48,7 @@ class Injected:
         self.folder.mkdir()
 
     def full(self, room: int) -> AbstractContextManager[object]:
-        # A cell takes seven operations: with room for 3, the third cell fails.
+        # One cell takes five operations that need room.
         return failing(self.folder, 1 + 5 * room)
 
     def read_only(self) -> AbstractContextManager[object]:
