@@ -101,7 +101,12 @@ class Makers:
             if name in WEIGHTS:
                 found = find_weights(WEIGHTS[name], self.weights, download=self.download)
                 return EXTRACTORS[name](verified(found, WEIGHTS[name]), device=self.device)
-            return EXTRACTORS[name](self.weights, download=self.download)
+            try:
+                return EXTRACTORS[name](self.weights, download=self.download)
+            except TypeError as error:
+                raise UserError(
+                    f"Extractor {name!r} is called with (weights, download=...): {error}."
+                ) from None
         except (OSError, RuntimeError) as error:
             if system_error(error) is not None:
                 raise

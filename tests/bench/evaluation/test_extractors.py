@@ -150,3 +150,9 @@ def test_plan_does_not_train_the_classifier(tmp_path):
     assert never.signature not in {planned.signature for planned in made.plan}
     again = prepare(data, tmp_path, patient=False)
     assert [p.signature for p in again.plan] == [p.signature for p in made.plan]
+
+
+def test_extractor_of_a_plugin_with_other_parameters_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXTRACTORS, "mine", lambda path: None)
+    with pytest.raises(UserError, match=r"Extractor 'mine' is called with \(weights, download="):
+        Makers(tmp_path).make("mine", find_dataset("digits"))
