@@ -14,6 +14,13 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def one_process():
+    """Let commands start no workers, unless a test asks for them."""
+    with mock.patch.dict(os.environ, {"GUIDANCE_BENCH_WORKERS": "1"}):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def own_data_root(tmp_path_factory):
     """Keep tests away from the data sets that are prepared on this machine."""
     root = str(tmp_path_factory.mktemp("data"))

@@ -13,11 +13,15 @@ from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experime
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.experiment.protocols import Protocol
     from bench.system.progress import Reporter
 
 UNTIL_THE_END = ExitStack()
 """Closed when a command has ended, before its errors are reported."""
+MEMORY = 2**30
+"""Bytes that a process needs at least: torch, a small network and the data."""
 UNBOUND = 1000
 """Console width without a terminal: lines in files and pipes are not wrapped."""
 
@@ -60,6 +64,14 @@ Knobs = Annotated[
 ]
 Tuned = Annotated[
     bool, typer.Option("--tuned", help="Use the knobs that bench tune found, if any.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="GUIDANCE_BENCH_WORKERS",
+        help="Processes side by side; default: one per GPU, or per physical core.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, then stop.")]
 Weights = Annotated[
@@ -108,17 +120,45 @@ def begin(
     from bench.system.offline import network
     from bench.system.places import holding
     from bench.system.progress import Reporter
+    from bench.system.workers import is_worker, join_command
 
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = UNBOUND
-    reporter = Reporter(console)
+    if is_worker():
+        reporter = join_command()
+    else:
+        console = Console()
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = UNBOUND
+        reporter = Reporter(console)
     UNTIL_THE_END.enter_context(network(offline=offline, download=download))
     for problem in load_plugins(plugins or ()):
         reporter.warn(problem)
     found = Experiment(results, experiment)
     UNTIL_THE_END.enter_context(holding(results, found.root, *([] if out is None else [out])))
     return reporter, found
+
+
+def share_work(workers: int | None, device: torch.device, reporter: Reporter) -> None:
+    """Share the items of the command among this many processes, until it ends.
+
+    By default as many as there are GPUs, or physical cores where the CPU computes and memory is
+    free; one where torchrun has started several.
+    """
+    from joblib import cpu_count
+
+    from bench.system.devices import gpu_count
+    from bench.system.memory import available_bytes
+    from bench.system.workers import with_workers
+
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and (workers or 1) > 1:
+        raise UserError("torchrun starts the processes: drop --workers.", code=2)
+    gpus = gpu_count() if device.type == "cuda" else 0
+    if workers is None and not several:
+        workers = gpus
+        if device.type == "cpu":
+            room = available_bytes(device) or MEMORY
+            workers = min(cpu_count(only_physical_cores=True), room // MEMORY)
+    UNTIL_THE_END.enter_context(with_workers(workers or 1, gpus, reporter))
 
 
 def refuse_beside_suite(**options: object) -> None:

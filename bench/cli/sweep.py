@@ -58,6 +58,7 @@ def sweep_command(
     experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
     results: options.Results = place.DEFAULT_RESULTS,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
     save_samples: Annotated[
@@ -124,6 +125,7 @@ def sweep_command(
         weak_checkpoint=weak_checkpoint, batch=batch, device=resolve_device(device),
         save_samples=save_samples, dry_run=dry_run, rules=rules_for,
     )  # fmt: skip
+    options.share_work(workers, request.device, reporter)
     _sweep(request, found, reporter)
 
 

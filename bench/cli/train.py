@@ -62,6 +62,7 @@ def train_command(
         str,
         typer.Option(help="If losses or weights are unusable: stop or rollback."),
     ] = "stop",
+    workers: options.Workers = None,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -70,12 +71,12 @@ def train_command(
     from bench.data.find import find_dataset
     from bench.experiment.suite import flags, suite_studies
     from bench.plugins.load import FILES
+    from bench.sweep.trainings import train_all
     from bench.system.devices import PRECISIONS, make_fabric, resolve_device
     from bench.system.progress import SILENT
     from bench.training.card import method_class
-    from bench.training.loop import Stopped
     from bench.training.price import describe
-    from bench.training.study import Trainer, preset_for, train_run, train_study
+    from bench.training.study import RunRequest, Trainer, preset_for, study_requests
     from bench.training.watch import parse_on_nan
 
     reporter, found = options.begin(plugin, results, experiment)
@@ -116,19 +117,18 @@ def train_command(
     own = reporter if fabric.is_global_zero else SILENT
     compiler = _compiler(own, fabric.device) if compiled else None
     trainer = Trainer(found, fabric, own, precision, compiler, policy)
-    try:
-        for study in studies:
-            if suite is not None:
-                train_study(study, trainer)
-                continue
-            for wanted in trained:
-                train_run(
-                    wanted, find_dataset(study.dataset), trainer,
-                    preset=preset_for(study, wanted), seed=seed, name=name,
-                    overrides=study.set, init_from=init_from, teacher=teacher,
-                )  # fmt: skip
-    except Stopped as stopped:
-        raise UserError(str(stopped), code=130) from None
+    if suite is not None:
+        requests = [request for study in studies for request in study_requests(study)]
+    else:
+        requests = [
+            RunRequest(
+                method=wanted, data=find_dataset(study.dataset), preset=preset_for(study, wanted),
+                seed=seed, name=name, overrides=study.set, init_from=init_from, teacher=teacher,
+            )
+            for wanted in trained
+        ]  # fmt: skip
+    options.share_work(workers, fabric.device, own)
+    train_all(requests, trainer)
     own.say(f"Trained runs are in {found.runs}.")
     plugins = "".join(f" --plugin {file}" for file in FILES)
     scales = "" if suite else f" --guidance {place.DEFAULT_GUIDANCE}"

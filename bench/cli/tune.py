@@ -57,6 +57,7 @@ def tune_command(
     experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
     results: options.Results = place.DEFAULT_RESULTS,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -83,6 +84,7 @@ def tune_command(
         options.refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
         studies, found = suite_studies(suite, found)
     if not dry_run:
+        options.share_work(workers, request.device, reporter)
         _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)
         return
     with place.without_writing(found) as found:

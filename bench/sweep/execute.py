@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
 
 from bench.experiment.place import Experiment
 from bench.sweep.generate import Diverged
@@ -14,8 +17,9 @@ from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
 from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
-from bench.system.progress import Bar, Reporter, Say, Tick
-from bench.system.sharing import in_turn, lease_path
+from bench.system.progress import Bar, Reporter, Say
+from bench.system.sharing import in_turn
+from bench.system.workers import Crew, End, Progressed, current_crew
 
 
 @dataclass
@@ -27,6 +31,16 @@ class Outcome:
     skipped: int = 0
     diverged: int = 0
     failed: list[str] = field(default_factory=list)
+
+    def add(self, what: str, end: End) -> None:
+        """Count one item."""
+        if end.how == "failed":
+            self.failed.append(f"{what}: {end.reason}")
+        elif end.how == "kept":
+            self.kept += 1
+        else:
+            self.computed += 1
+            self.diverged += end.how == "diverged"
 
     def summary(self, what: str) -> str:
         """The counts in a sentence, where `what` is computed: "cells"."""
@@ -42,8 +56,8 @@ def execute_all(
 ) -> Outcome:
     """`execute` under a progress bar of its own."""
     total = sum(item.images for item in items if not item.skip)
-    with reporter.bar(title, total) as bar:
-        return execute(items, experiment, bar, Batches(batch, reporter.say), reporter.say)
+    with reporter.bar(title, total, shared=True) as bar:
+        return execute(items, experiment, bar, Batches(batch, reporter.note), reporter.say)
 
 
 def execute(
@@ -65,57 +79,76 @@ def execute(
         if item.skip:
             outcome.skipped += 1
             item.store("skip", item.skip)
+    todo = [item for item in items if not item.skip]
+    crew, done_here = current_crew(), set[Path]()
+
+    def is_ready(item: WorkItem) -> bool:
+        return all(path in done_here or path.exists() for path in item.after)
+
+    def is_done(item: WorkItem) -> bool:
+        return crew.found(item.path) is not None or item.is_done(batches.size)
 
     def waiting(item: WorkItem, holder: str) -> None:
-        say(f"{item.what}: waiting for {holder}.")
+        if not crew.includes(holder):
+            say(f"{item.what}: waiting for {holder}.")
 
-    for item, done in in_turn(
-        [item for item in items if not item.skip],
-        lambda item: lease_path(item.path),
-        lambda item: item.is_done(batches.size),
-        waiting,
-    ):
-        end = bar.done + item.images
-        try:
+    with _counted(todo, bar) as count, crew.watched(count):
+        for item, done in in_turn(todo, lambda item: item.lease, is_done, waiting, is_ready):
             if done:
-                outcome.kept += 1
+                end = crew.found(item.path, wait=True) or End("kept")
             else:
-                _run(item, outcome, bar, batches)
-        except UserError:
-            raise
-        except Exception as error:  # the code of a method or metric may fail in any way
-            if system_error(error) is not None:  # which the other items would meet as well
-                raise
-            reason = f"{type(error).__name__}: {error}"
-            outcome.failed.append(f"{item.what}: {reason}")
-            item.store("failed", reason)
-        bar.update(end, item.what)
+                crew.start(len(todo) - len(done_here))
+                end = _run(item, crew, count, batches)
+            done_here.add(item.path)
+            outcome.add(item.what, end)
+            count(item.path, item.images, item.what)
     return outcome
 
 
-def _run(item: WorkItem, outcome: Outcome, bar: Bar, batches: Batches) -> None:
-    start = bar.done
+def _run(item: WorkItem, crew: Crew, count: Progressed, batches: Batches) -> End:
+    """Compute an item, and store and report how it ended."""
 
     def compute(size: int) -> bool:
-        return item.compute(size, _ticker(bar, start, item))
+        done = 0
 
+        def tick(images: int) -> None:
+            nonlocal done
+            done += images
+            count(item.path, done, item.what)
+            crew.progress(item.path, done, item.what)
+
+        return item.compute(size, tick)
+
+    crew.begin(item.path)
     try:
-        if not batches.run(item.what, compute):
-            outcome.kept += 1
-            return
+        end = End("computed" if batches.run(item.what, compute) else "kept")
     except Diverged as error:
         item.store("diverged", str(error))
-        outcome.diverged += 1
-    outcome.computed += 1
+        end = End("diverged")
+    except UserError:
+        raise
+    except Exception as error:  # the code of a method or metric may fail in any way
+        if system_error(error) is not None:  # which the other items would meet as well
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        item.store("failed", reason)
+        end = End("failed", reason)
+    crew.end(item.path, end)
+    return end
 
 
-def _ticker(bar: Bar, start: int, item: WorkItem) -> Tick:
-    """Counts the images of one item on top of those done before it."""
-    done = 0
+@contextmanager
+def _counted(items: Sequence[WorkItem], bar: Bar) -> Iterator[Progressed]:
+    """Shows the images done of all items in the bar, by whichever process."""
+    images = {item.path: item.images for item in items}
+    seen = dict.fromkeys(images, 0)
+    lock = Lock()  # other processes report in another thread
 
-    def tick(images: int) -> None:
-        nonlocal done
-        done += images
-        bar.update(start + min(done, item.images), item.what)
+    def count(path: Path, done: int, what: str) -> None:
+        with lock:
+            more = min(done, images.get(path, 0)) - seen.get(path, 0)
+            if more > 0:
+                seen[path] += more
+                bar.update(bar.done + more, what)
 
-    return tick
+    yield count

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from bench.experiment.rows import Status
 from bench.system.progress import Tick
+from bench.system.sharing import lease_path
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -27,6 +28,13 @@ class WorkItem(ABC):
     """Its share of the progress bar."""
     skip: str = ""
     """Why it cannot be computed, or ''."""
+    after: Sequence[Path] = ()
+    """Results that it needs and that other items make."""
+
+    @property
+    def lease(self) -> Path:
+        """The lease of the process that computes it."""
+        return lease_path(self.path)
 
     @abstractmethod
     def is_done(self, batch: int) -> bool:

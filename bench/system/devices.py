@@ -68,6 +68,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def gpu_count() -> int:
+    """How many CUDA devices this process may use."""
+    return torch.cuda.device_count()
+
+
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
     """Use TF32 in CUDA's matrix products and convolutions for 'tf32' only, during the block.

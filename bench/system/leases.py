@@ -29,8 +29,16 @@ GRACE = 2.0
 """Seconds after which a lease without a readable owner is stale: its process died in between."""
 
 
+_here: dict[Path, Lease] = {}
+
+
 class Lease(SoftFileLease):
     """A lease that this process holds until `release`, which any of its threads may call."""
+
+    def release(self, force: bool = False) -> None:
+        """Give it back."""
+        _here.pop(self.path, None)
+        super().release(force)
 
     @property
     def path(self) -> Path:
@@ -51,8 +59,14 @@ def try_lease(path: Path) -> Lease | None:
     make_folder(path.parent)
     lease = _lease(path)
     if _acquire(lease) or (_remove_expired(path) and _acquire(lease)):
+        _here[lease.path] = lease
         return lease
     return None
+
+
+def held_here(path: Path) -> Lease | None:
+    """The lease `path`, if this process holds it."""
+    return _here.get(path)
 
 
 def read_holder(path: Path) -> str | None:

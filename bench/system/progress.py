@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from threading import Lock
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -37,11 +38,16 @@ class Reporter:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console
+        self._live = _live_on(console)
 
     def say(self, text: str) -> None:
         """Print one line, neither wrapped nor read as markup."""
         if self.console is not None:
             self.console.print(text, **_PLAIN)
+
+    def note(self, text: str) -> None:
+        """Print one line about what this process did; workers pass theirs to the command."""
+        self.say(text)
 
     def show(self, table: RenderableType) -> None:
         """Print a table."""
@@ -53,9 +59,12 @@ class Reporter:
         if self.console is not None:
             Console(stderr=True).print(f"Warning: {text}", style="yellow", **_PLAIN)
 
-    def bar(self, title: str, total: int, done: int = 0) -> Bar:
-        """A progress bar, to be used in a `with` statement."""
-        return Bar(title, total, done, self.console)
+    def bar(self, title: str, total: int, done: int = 0, *, shared: bool = False) -> Bar:
+        """A progress bar, to be used in a `with` statement.
+
+        A `shared` one counts the work of all processes, so that workers show none.
+        """
+        return Bar(title, total, done, self.console, self._live)
 
     @contextmanager
     def counting(self, title: str) -> Iterator[Count]:
@@ -71,47 +80,76 @@ class Reporter:
             yield count
 
 
-SILENT = Reporter()
+class Live:
+    """The bars that are open on a terminal, one line each."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._open = 0
+        self._lock = Lock()
+
+    def add(self, title: str, total: int, done: int) -> tuple[Progress, TaskID]:
+        """Show one more bar."""
+        with self._lock:
+            if self._progress is None:
+                self._progress = Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(bar_width=24),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                    TextColumn("left"),
+                    TimeRemainingColumn(),
+                    TextColumn("{task.fields[message]}"),
+                    console=self._console,
+                )
+                self._progress.start()
+            self._open += 1
+            task = self._progress.add_task(title, total=total, completed=done, message="")
+            return self._progress, task
+
+    def close_one(self) -> None:
+        """Leave all bars as they are after the last one was closed."""
+        with self._lock:
+            self._open -= 1
+            if self._open == 0 and self._progress is not None:
+                self._progress.stop()
+                self._progress = None
+
+
+def _live_on(console: Console | None) -> Live | None:
+    return Live(console) if console is not None and console.is_terminal else None
 
 
 class Bar:
     """A progress bar with a message; without a terminal it prints a line every 15 seconds."""
 
-    def __init__(self, title: str, total: int, done: int, console: Console | None) -> None:
+    def __init__(
+        self, title: str, total: int, done: int, console: Console | None, live: Live | None = None
+    ) -> None:
         self.title, self.total, self.done = title, total, done
-        self._console = console
+        self._console, self._live = console, live or _live_on(console)
         self._started, self._first = time.monotonic(), done
         self._next_line = self._started + LINE_EVERY
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        if console is not None and console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[message]}"),
-                console=console,
-            )
-            self._task = self._progress.add_task(title, total=total, completed=done, message="")
+        self._task: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Bar:
-        if self._progress is not None:
-            self._progress.start()
+        if self._live is not None:
+            self._task = self._live.add(self.title, self.total, self.done)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        if self._live is not None and self._task is not None:
+            self._task = None
+            self._live.close_one()
 
     def update(self, done: int, message: str = "") -> None:
         """Show `done` of the total with a message."""
         news = done > self.done
         self.done = done
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, message=message)
+        if self._task is not None:
+            progress, task = self._task
+            progress.update(task, completed=done, message=message)
             return
         now = time.monotonic()
         finished = done >= self.total and news
@@ -123,6 +161,9 @@ class Bar:
         self._console.print(
             f"{self.title}: {done}/{self.total}, {duration(left)} left. {message}", **_PLAIN
         )
+
+
+SILENT = Reporter()
 
 
 def duration(seconds: float) -> str:

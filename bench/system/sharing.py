@@ -25,11 +25,12 @@ def in_turn(
     path: Callable[[T], Path],
     is_done: Callable[[T], bool],
     waiting: Callable[[T, str], None],
+    is_ready: Callable[[T], bool] = lambda _: True,
 ) -> Iterator[tuple[T, bool]]:
     """Every item once, and whether it is done; one that is not is leased while the body runs.
 
-    The items of other processes come last. Once only those are left, `waiting` gets the next one
-    and its holder, again when either changes.
+    The items of other processes come last, and those that are not ready. Once only these are left,
+    `waiting` gets the next one and its holder, again when either changes.
     """
     todo, told = list(items), None
     while todo:
@@ -38,7 +39,7 @@ def in_turn(
             if is_done(item):
                 yield item, True
                 continue
-            lease = try_lease(path(item))
+            lease = try_lease(path(item)) if is_ready(item) else None
             if lease is None:
                 held.append(item)
                 continue
@@ -47,9 +48,9 @@ def in_turn(
             finally:
                 lease.release()
         if len(held) == len(todo):
-            next_one = held[0], read_holder(path(held[0])) or "another process"
-            if next_one != told:
-                waiting(*next_one)
-            told = next_one
+            holder = read_holder(path(held[0]))
+            if holder is not None and told != (held[0], holder):
+                told = held[0], holder
+                waiting(*told)
             time.sleep(POLL)
         todo = held

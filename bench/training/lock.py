@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.system.errors import UserError
-from bench.system.leases import LEASE, PATIENCE, Lease, read_holder, tidy_leases, try_lease
+from bench.system.leases import (
+    LEASE,
+    PATIENCE,
+    Lease,
+    held_here,
+    read_holder,
+    tidy_leases,
+    try_lease,
+)
 from bench.training.processes import leader_first
 
 if TYPE_CHECKING:
@@ -56,8 +64,15 @@ def lock_run(folder: Path, name: str, fabric: Fabric) -> Iterator[RunLock]:
 
 @contextmanager
 def lock_folder(folder: Path, name: str) -> Iterator[Lease]:
-    """Lock a run's folder during the block; UserError if another process does."""
+    """Lock a run's folder during the block; UserError if another process does.
+
+    A lock that this process has already, as the one of a work item, remains after the block.
+    """
     path = folder / LEASE
+    own = held_here(path)
+    if own is not None:
+        yield own
+        return
     tidy_leases(folder)
     lease = try_lease(path)
     if lease is None:

@@ -67,8 +67,11 @@ ROLLBACKS = 3
 """Returns to a checkpoint after which a training stops."""
 
 
-class Stopped(Exception):
+class Stopped(UserError):
     """Training was asked to stop and has written its checkpoint."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=130)
 
 
 def train(
@@ -145,7 +148,7 @@ class _Training:
         self.first = self.newest = 0
         self.rollbacks: tuple[str, ...] = ()
         self._noted: dict[str, str] = {}
-        self.slices = Batches(self._slice(), self.reporter.say, WHOLE_GRADIENT)
+        self.slices = Batches(self._slice(), self.reporter.note, WHOLE_GRADIENT)
 
     def prepare(self, nets: nn.Module, teacher: Denoiser | None, compiler: str | None) -> None:
         """Load the newest checkpoint, if there is one, and set up networks and optimiser."""
@@ -262,7 +265,7 @@ class _Training:
             if leads:
                 save_state(self.folder / STATE, self._state(self.first))
                 self._note()
-        self.reporter.say(
+        self.reporter.note(
             f"{error.what}; {self.card.name} returns to its checkpoint of step {self.first} and "
             f"continues with other random draws ({len(self.rollbacks)} of {ROLLBACKS} times)."
         )
@@ -305,7 +308,7 @@ class _Training:
         """
         self.fabric.barrier()
         every = self.settings.checkpoint_every if due else 1
-        found = load_newest(self.folder, self.reporter.say, every)
+        found = load_newest(self.folder, self.reporter.note, every)
         self.fabric.barrier()  # all processes read before a file is renamed
         if found is None:
             return None

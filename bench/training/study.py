@@ -1,9 +1,10 @@
-"""Training of one run with its prerequisites, or of all runs of a study."""
+"""Which runs a command or a study trains, in which order, and the training of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.data import Dataset
@@ -52,61 +53,127 @@ class Trainer:
     """A backend of torch.compile."""
     on_nan: OnNan = "stop"
 
+    def weights(self, run: str) -> Path:
+        """The file of a run's weights."""
+        return self.experiment.runs / run / WEIGHTS
 
-def train_run(
-    method: str,
-    data: Dataset,
-    trainer: Trainer,
-    *,
-    preset: str | None = None,
-    seed: int = 0,
-    name: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    init_from: str | None = None,
-    teacher: str | None = None,
-) -> RunCard:
-    """Train one run; if the run that it starts from or distils is missing, train that first.
 
-    That run shares the network's settings in `overrides`, so that its weights fit. `teacher` and
-    `init_from` name a run, a folder or a file. By default they are runs of the method that the
-    method and its preset name; a method that starts from its teacher starts from `teacher`.
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """A run to be trained.
+
+    `teacher` and `init_from` name a run, a folder or a file. By default they are runs of the method
+    that the method and its preset name; a method that starts from its teacher starts from
+    `teacher`.
     """
-    cls = method_class(method)
-    _, found = find_preset(cls, data.spec, preset)
-    overrides = overrides or {}
-    experiment, fabric = trainer.experiment, trainer.fabric
-    if teacher is not None and cls.wants_teacher is None:
-        raise UserError(f"{method} distils nothing: drop --teacher.", code=2)
-    # Before anything else is trained, since this checks the settings.
-    card = make_card(method, data=data, preset=preset, seed=seed, name=name, overrides=overrides)
 
-    def source(option: str, named: str | None, owner: str) -> FoundWeights:
-        """The weights named by `option`, by default of a run of `owner`, trained if missing."""
-        if named is None:
-            own_preset = source_preset(owner, preset)
-            named = make_card(owner, data=data, preset=own_preset, seed=seed).name
-            if not (experiment.runs / named / WEIGHTS).exists():
+    method: str
+    data: Dataset
+    preset: str | None = None
+    seed: int = 0
+    name: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    init_from: str | None = None
+    teacher: str | None = None
+
+    def card(self) -> RunCard:
+        """Its card, without what is known only when it starts. UserError for bad settings."""
+        return make_card(
+            self.method, data=self.data, preset=self.preset, seed=self.seed, name=self.name,
+            overrides=self.overrides,
+        )  # fmt: skip
+
+    def prerequisites(self) -> dict[str, RunRequest]:
+        """The runs that it starts from by default, by "--init-from" and "--teacher".
+
+        They share the network's settings in `overrides`, so that their weights fit.
+        """
+        cls = method_class(self.method)
+        _, found = find_preset(cls, self.data.spec, self.preset)
+        owners: dict[str, str] = {}
+        if cls.wants_teacher is not None and self.teacher is None:
+            owners["--teacher"] = cls.wants_teacher
+        if self.init_from is None and found.init_from not in (None, cls.wants_teacher):
+            owners["--init-from"] = str(found.init_from)
+        return {
+            option: RunRequest(
+                method=owner,
+                data=self.data,
+                preset=source_preset(owner, self.preset),
+                seed=self.seed,
+                overrides=network_settings(self.overrides),
+            )
+            for option, owner in owners.items()
+        }
+
+
+def with_prerequisites(requests: Iterable[RunRequest], trainer: Trainer) -> list[RunRequest]:
+    """The runs, each once and after those that it starts from, which are added if missing.
+
+    UserError for bad settings, before anything is trained.
+    """
+    wanted: dict[str, RunRequest] = {}
+    for request in requests:
+        card = request.card()
+        if card.name in wanted and wanted[card.name].card() != card:
+            raise UserError(
+                f"The run {card.name!r} is wanted twice with different settings: train them in two "
+                "experiments.",
+                code=2,
+            )
+        wanted[card.name] = request
+    ordered: dict[str, RunRequest] = {}
+
+    def add(name: str, request: RunRequest) -> None:
+        if name in ordered:
+            return
+        if request.teacher is not None and method_class(request.method).wants_teacher is None:
+            raise UserError(f"{request.method} distils nothing: drop --teacher.", code=2)
+        for option, source in request.prerequisites().items():
+            needed = source.card().name
+            if needed in wanted:
+                add(needed, wanted[needed])
+            elif needed not in ordered and not trainer.weights(needed).exists():
+                on = f"{request.method} on {request.data.name}"
                 trainer.reporter.say(
-                    f"{method} on {data.name} distils {named}, which is trained first."
+                    f"{on} distils {needed}, which is trained first."
                     if option == "--teacher"
-                    else f"{method} on {data.name} starts from the weights of {named}, which is "
-                    f"trained first (--init-from {NO_INIT} starts from scratch)."
+                    else f"{on} starts from the weights of {needed}, which is trained first "
+                    f"(--init-from {NO_INIT} starts from scratch)."
                 )
-                shared = network_settings(overrides)
-                train_run(owner, data, trainer, preset=own_preset, seed=seed, overrides=shared)
-        return find_weights(option, named, experiment)
+                add(needed, source)
+        ordered[name] = request
+
+    for name, request in wanted.items():
+        add(name, request)
+    return list(ordered.values())
+
+
+def train_run(request: RunRequest, trainer: Trainer) -> RunCard:
+    """Train one run. UserError if a run that it starts from is missing."""
+    cls = method_class(request.method)
+    experiment, fabric, data = trainer.experiment, trainer.fabric, request.data
+    card = request.card()
+    needed = request.prerequisites()
+
+    def source(option: str, named: str | None) -> FoundWeights:
+        return find_weights(option, named or needed[option].card().name, experiment)
 
     taught = start = frozen = None
     if cls.wants_teacher is not None:
-        taught = source("--teacher", teacher, cls.wants_teacher)
+        taught = source("--teacher", request.teacher)
         # A file has no card: its network is that of the run it replaces.
-        own = taught.card or teacher_card(cls.wants_teacher, data, preset, overrides)
+        own = taught.card or teacher_card(
+            cls.wants_teacher, data, request.preset, request.overrides
+        )
         frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
-    if init_from is not None:
-        start = None if init_from == NO_INIT else source("--init-from", init_from, "")
-    elif found.init_from is not None:
-        same = taught is not None and found.init_from == cls.wants_teacher
-        start = taught if same else source("--init-from", None, found.init_from)
+    _, preset = find_preset(cls, data.spec, request.preset)
+    if request.init_from is not None:
+        named = request.init_from
+        start = None if named == NO_INIT else source("--init-from", named)
+    elif preset.init_from is not None:
+        same = taught is not None and preset.init_from == cls.wants_teacher
+        start = taught if same else source("--init-from", None)
     card = card.model_copy(
         update={
             "precision": trainer.precision,
@@ -128,24 +195,24 @@ def train_run(
     return card
 
 
-def train_study(study: Study, trainer: Trainer) -> list[RunCard]:
-    """Train every method and seed of a study that needs training, and the weaker networks."""
+def study_requests(study: Study) -> list[RunRequest]:
+    """Every method and seed of a study that needs training, and the weaker networks."""
     data = find_dataset(study.dataset)
-    cards = []
+    requests = []
     for seed in study.seeds:
         runs: list[tuple[str, str | None, Mapping[str, Any]]]
         runs = [(m, None, study.set) for m in study.methods if method_class(m).trains]
         weaker = weak_card(study, data, seed)
         if weaker is not None:
             runs.append((EDM.name, weaker.name, _weak_settings(study)))
-        for method, name, overrides in runs:
-            cards.append(
-                train_run(
-                    method, data, trainer, preset=preset_for(study, method), seed=seed, name=name,
-                    overrides=overrides,
-                )
-            )  # fmt: skip
-    return cards
+        requests += [
+            RunRequest(
+                method=method, data=data, preset=preset_for(study, method), seed=seed, name=name,
+                overrides=overrides,
+            )
+            for method, name, overrides in runs
+        ]  # fmt: skip
+    return requests
 
 
 def study_cards(study: Study, data: Dataset, seed: int) -> list[RunCard]:

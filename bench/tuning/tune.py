@@ -166,7 +166,7 @@ def tune(
     folder = trials_folder(experiment.tuned, job.run.name, job.rule.name, job.key)
     images = len(job.aim.guidance) * job.aim.samples
     nets = cache(partial(load_nets, job.run, device))
-    batches = Batches(batch, reporter.say)
+    batches = Batches(batch, reporter.note)
     trials = read_trials(folder)
     failed = [trial for trial in trials if trial.status == "failed"]
     budget = max(budget, len(trials))
@@ -186,7 +186,7 @@ def tune(
         )
 
     done = (len(trials) - len(failed)) * images
-    with reporter.bar(f"tune {job.name}", budget * images, done) as bar:
+    with reporter.bar(f"tune {job.name}", budget * images, done, shared=True) as bar:
         again = [work(trial.index, proposal_of(job.space, trial)) for trial in failed]
         execute(again, experiment, bar, batches, reporter.say)
         while True:

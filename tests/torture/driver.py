@@ -122,6 +122,8 @@ class Torture:
         rng = random.Random(f"{self.seed}/{index}")
         name = self.names[index % len(self.names)]
         kind = list(KINDS)[(index // len(self.names) + index) % len(KINDS)]
+        if kind == POWER and SCENARIOS[name].workers:
+            kind = "SIGKILL"
         cold = bool(self.cold) and index % self.cold == 0 and kind != POWER
         chain = Chain(name, kind, cold=cold)
         known, scenario = self.known[name], SCENARIOS[name]

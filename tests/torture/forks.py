@@ -39,7 +39,7 @@ class Ended:
 
 def load() -> None:
     """Import everything that a command needs, once, without starting a thread."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "GUIDANCE_BENCH_WORKERS": "1"}
     import torch
 
     torch.set_num_threads(1)
@@ -79,6 +79,7 @@ def run(arguments: tuple[str, ...], tree: Path, kill: Kill, *, shadow: Shadow | 
             os.waitpid(child, 0)
             raise TimeoutError(f"bench {' '.join(arguments)} did not end")
     code = os.waitstatus_to_exitcode(status)
+    _wait_for_workers(tree)
     return Ended(code, output.read_text(errors="replace"), time.monotonic() - started)
 
 
@@ -91,6 +92,22 @@ def _wait(child: int, deadline: float) -> int | None:
         if left <= 0:
             return None
         signal.sigtimedwait({signal.SIGCHLD}, left)
+
+
+def _wait_for_workers(tree: Path) -> None:
+    """Wait for the workers of a command, which stop when it is gone."""
+    deadline = time.monotonic() + LONGEST
+    while working := [p for p in Path("/proc").glob("[0-9]*/cwd") if _leads_to(p, tree)]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"workers continue without their command: {working}")
+        time.sleep(0.02)
+
+
+def _leads_to(link: Path, tree: Path) -> bool:
+    try:
+        return os.readlink(link) == str(tree)
+    except OSError:
+        return False
 
 
 def _child(arguments, tree, kill, output, shadow, log, states) -> None:

@@ -50,11 +50,17 @@ class Scenario:
     setup: Callable[[Path], None] = _nothing
     checkpoints: bool = False
     """Whether the command writes a checkpoint on a signal other than SIGKILL."""
+    workers: bool = False
+    """Whether it starts workers, whose files no shim follows: no power cuts."""
 
 
 SCENARIOS: dict[str, Scenario] = {
     "train": Scenario((*TRAIN, *EVERY), 8, checkpoints=True),
     "sweep": Scenario(SWEEP, 5, ((*TRAIN, *EVERY),)),
+    "trains": Scenario(
+        (*TRAIN, *EVERY, "-m", "ct", "-m", "igct", "--workers", "2"), 2, workers=True
+    ),
+    "sweeps": Scenario((*SWEEP, "--workers", "2"), 2, ((*TRAIN, *EVERY),), workers=True),
     "prepare": Scenario(("data", "prepare", "pictures", "--dataset", "tiny"), 3, setup=_source),
     "import": Scenario(
         ("import", "net.pkl", "--as", "taken", "-d", "golden16", *PLAIN), 2, setup=_checkpoint

@@ -1,0 +1,207 @@
+"""Workers: the bytes of one process, and what happens when one of them fails or is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.system import workers
+from bench.system.workers import WORKER, End
+from bench.tuning.store import result_path
+from tests.bench.helpers import TINY, TOY_METRICS, Ran, bench, rows_of, sets
+from tests.torture.check import content, leftovers
+
+SLOW = """
+    import os, time
+    from pathlib import Path
+    from methods import Preset, register
+    from methods.oracle import Oracle
+
+    LOG = Path({log!r})
+
+    @register
+    class Slow(Oracle):
+        "The oracle, slowly."
+        name = "slow"
+        summary = "waits"
+
+        def sample(self, nets, labels, guidance, steps, rng):
+            with LOG.open("a") as log:
+                log.write(f"{{os.getpid()}} {{guidance.scale:g}}\\n")
+            time.sleep({pause})
+            {then}
+            return super().sample(nets, labels, guidance, steps, rng)
+"""
+SCALES = 24
+
+
+def _sweep(folder: Path, then: str = "pass", pause: float = 0.5) -> list[str]:
+    """The arguments of a sweep of a slow method by two processes."""
+    plugin = folder / "slow.py"
+    text = SLOW.format(log=str(folder / "log"), pause=pause, then=then)
+    plugin.write_text(textwrap.dedent(text))
+    return [
+        "sweep", "-m", "slow", "-d", "modes1d", "-g", f"1..{SCALES}", "-n", "16", "--plugin",
+        str(plugin), *TOY_METRICS, "--workers", "2", "--results", str(folder / "results"),
+    ]  # fmt: skip
+
+
+def _log(folder: Path) -> list[tuple[str, float]]:
+    """Process and scale of each sampling, in their order."""
+    lines = [line.split() for line in (folder / "log").read_text().splitlines()]
+    return [(pid, float(scale)) for pid, scale in lines]
+
+
+def _rows(folder: Path) -> dict[float, str]:
+    return {row.guidance: row.status for row in rows_of(folder / "results", "slow")}
+
+
+def test_two_workers_make_each_cell_once(tmp_path: Path) -> None:
+    ran = bench(*_sweep(tmp_path))
+    assert (ran.code, ran.err) == (0, "")
+    assert f"{SCALES} cells computed, 0 kept, 0 skipped with a reason, 0 failed" in ran.out
+    assert "waiting for" not in ran.out
+    assert sorted(scale for _, scale in _log(tmp_path)) == list(range(1, SCALES + 1))
+    assert len({pid for pid, _ in _log(tmp_path)}) == 2
+    assert set(_rows(tmp_path).values()) == {"ok"}
+    assert not leftovers(tmp_path / "results")
+
+
+def test_failure_in_a_worker_is_stored_and_reported_once(tmp_path: Path) -> None:
+    fails = f'assert guidance.scale != 20 and "{WORKER}" in os.environ or guidance.scale < 20, "no"'
+    ran = bench(*_sweep(tmp_path, fails, pause=0.3))
+    assert ran.code == 1
+    failed = [line for line in ran.out.splitlines() if line.startswith("Failed: ")]
+    assert len(failed) == len(set(failed)) == list(_rows(tmp_path).values()).count("failed")
+    assert any("g=20" in line and "AssertionError: no" in line for line in failed)
+
+
+@pytest.mark.parametrize("end", ["os._exit(7)", "os.kill(os.getpid(), 9)", "1 / 0"])
+def test_command_continues_without_a_worker_that_ends(tmp_path: Path, end: str) -> None:
+    if end == "1 / 0":  # while the worker starts
+        arguments = _sweep(tmp_path)
+        with (tmp_path / "slow.py").open("a") as file:
+            file.write(f'\nif "{WORKER}" in os.environ:\n    os._exit(3)\n')
+    else:
+        arguments = _sweep(tmp_path, f'if "{WORKER}" in os.environ: {end}')
+    ran = bench(*arguments)
+    assert ran.code == 0
+    assert "Warning: Worker 1 has stopped, the others continue" in ran.err
+    assert _rows(tmp_path) == dict.fromkeys(range(1, SCALES + 1), "ok")
+    assert not leftovers(tmp_path / "results")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_workers_stop_with_their_command(tmp_path: Path, number: signal.Signals) -> None:
+    arguments = _sweep(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "log").exists() or len({pid for pid, _ in _log(tmp_path)}) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    pids = {int(pid) for pid, _ in _log(tmp_path)}
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130
+        assert err == "Stopped. Finished work is kept. Run the same command to continue.\n"
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    if number != signal.SIGKILL:
+        assert not leftovers(tmp_path / "results")
+    kept = _rows(tmp_path)
+    assert len(kept) < SCALES
+    assert bench(*arguments).code == 0
+    assert _rows(tmp_path) == dict.fromkeys(range(1, SCALES + 1), "ok")
+
+
+def _everything(results: Path, workers: int) -> list[Ran]:
+    """Training, a sweep and a tuning of three methods."""
+    common = ("--workers", workers, "--results", results)
+    methods = ("-m", "igct", "-m", "edm", "-m", "ct")
+    small = (*sets(*TINY), *sets("train.iterations=150"))
+    return [
+        bench("train", *methods, "-d", "modes1d", *small, *common),
+        bench("sweep", "-g", "1..6", "-n", "64", *TOY_METRICS, "--save-samples", "npz", *common),
+        bench(
+            "tune", "-m", "edm", "--rule", "apg", "--budget", 10, "-n", 64, "-g", "4",
+            "--metric", "w1", *common,
+        ),
+    ]  # fmt: skip
+
+
+def _found(results: Path) -> dict[str, Any]:
+    """What a tuning found, without its times."""
+    path = result_path(results / "default" / "tuned", "modes1d-edm-s0", "apg")
+    found: dict[str, Any] = json.loads(path.read_text())
+    for entry in (found, *found["trials"]):
+        for key in ("created", "seconds", "content_sha256", "provenance"):
+            entry.pop(key, None)
+    return found
+
+
+def test_two_workers_end_with_the_bytes_of_one(tmp_path: Path) -> None:
+    one, two = _everything(tmp_path / "one", 1), _everything(tmp_path / "two", 2)
+    assert [ran.code for ran in (*one, *two)] == [0] * 6
+    assert [ran.err for ran in two] == [""] * 3
+    contents = [content(tmp_path / name) for name in ("one", "two")]
+    tuned = [{k: c.pop(k) for k in list(c) if "/tuned/" in k} for c in contents]
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 50
+    assert tuned[0].keys() == tuned[1].keys()
+    assert _found(tmp_path / "one") == _found(tmp_path / "two")
+    assert one[1].out.replace("/one/", "/two/") == two[1].out
+
+
+def test_command_waits_for_the_report_of_a_result_that_it_finds(tmp_path: Path) -> None:
+    crew = workers._Leader(2, 0, workers.Reporter())
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    worker = workers._Worker(1, process, (tmp_path / "errors").open("w+b"))
+    row = tmp_path / "row"
+    try:
+        crew._hear(worker, {"path": str(row)})
+        assert crew.found(row) is None
+        crew._hear(worker, {"path": str(row), "end": "diverged", "reason": ""})
+        assert crew.found(row, wait=True) == End("diverged")
+        crew._hear(worker, {"path": str(tmp_path / "other")})
+    finally:
+        process.kill()
+        process.wait()
+    assert crew.found(tmp_path / "other", wait=True) is None  # it has died
+    assert crew.found(tmp_path / "unknown", wait=True) is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "number", "device"),
+    [("", 1, "1"), ("", 3, "3"), ("4,6", 1, "6"), ("GPU-a,GPU-b", 2, "GPU-a")],
+)
+def test_each_worker_gets_its_gpu(
+    monkeypatch: pytest.MonkeyPatch, visible: str, number: int, device: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpus = len(visible.split(",")) if visible else 4
+    assert workers._one_gpu(number, gpus) == {"CUDA_VISIBLE_DEVICES": device}
+    assert workers._one_gpu(number, 1) == {}
+
+
+def test_torchrun_and_workers_exclude_each_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ran = bench(*_sweep(tmp_path))
+    assert (ran.code, ran.err) == (2, "Error: torchrun starts the processes: drop --workers.\n")
+    assert os.environ["GUIDANCE_BENCH_WORKERS"] == "1"
