@@ -242,6 +242,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
             null=lambda x, sigma: cast(Tensor, null_nets(x, sigma, null)),
             weak=None if weak is None else lambda x, sigma, c: cast(Tensor, weak(x, sigma, c)),
             module=cast("nn.Module | None", getattr(nets, "model", None)),
+            shared=self.null is None,
         )
         out = sample_guided(networks, x, self._grid(steps), labels, guidance, rng)
         out = out.to(torch.float32)

@@ -112,6 +112,7 @@ class Oracle(Method[OracleConfig]):
             main=lambda x, sigma, c: exact_denoised(x, sigma, c, mixture),
             null=lambda x, sigma: exact_denoised(x, sigma, null, mixture),
             weak=lambda x, sigma, c: exact_denoised(x, sigma, c, blurred),
+            shared=True,
         )
         x = self.config.sigma_max * rng.randn(self.data.shape, labels.device)
         return sample_guided(networks, x, self._grid(steps), labels, guidance, rng).to(

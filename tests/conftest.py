@@ -6,6 +6,8 @@ from unittest import mock
 import pytest
 import torch
 
+from methods.rules import trajectory
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
@@ -26,3 +28,9 @@ def own_data_root(tmp_path_factory):
     root = str(tmp_path_factory.mktemp("data"))
     with mock.patch.dict(os.environ, {"GUIDANCE_BENCH_DATA": root}):
         yield
+
+
+@pytest.fixture
+def separate_calls(monkeypatch):
+    """Evaluate both branches of guidance in separate calls, which round as those of other rules."""
+    monkeypatch.setattr(trajectory, "CPU_VALUES", 0)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from bench.training.card import make_card, make_method
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.step import build_nets, draw_batch
 from methods import BatchRNG, Guidance, Inverts, Method, Preset, Progress, SampleRNG
+from methods.rules import trajectory
 
 N = 6
 BATCH = 8
@@ -159,6 +161,7 @@ class MethodConformance:
                 off = self._sample(made, 1.0, steps, [0, 1])
                 assert not torch.equal(off, self._sample(made, scale, steps, [0, 1]))
 
+    @mock.patch.object(trajectory, "CPU_VALUES", 0)  # one branch per call
     def test_nfe_counts_the_evaluations_of_the_networks(self) -> None:
         """`nfe` equals the calls of the network, or of its parts, for one sample."""
         method, nets = self._made()
@@ -188,6 +191,7 @@ class MethodConformance:
         if method.data.is_image:
             assert edited.abs().max() <= 1
 
+    @mock.patch.object(trajectory, "CPU_VALUES", 0)  # one branch per call
     def test_inversion_and_editing_count_their_evaluations(self) -> None:
         """`inversion_nfe` and `edit_nfe` equal the calls of the networks; `latent_sigma` is > 0.
 

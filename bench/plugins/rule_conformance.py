@@ -30,7 +30,7 @@ from bench.data.convert import one_hot
 from bench.plugins.conformance import N, check_independence, check_randomness, perturbed_nets
 from methods import EDM, Guidance, Method, Oracle, SampleRNG
 from methods.nets.config import UNetConfig
-from methods.rules import CFG, Between, Call, Composite, Interval, Rule
+from methods.rules import CFG, Between, Call, Composite, Interval, Rule, trajectory
 from methods.rules.base import Branch
 from methods.rules.trajectory import evaluations
 from methods.samplers import karras_sigmas, sample_heun
@@ -83,8 +83,9 @@ class Subject:
             exact, std = methods.oracle.exact_denoised, self.method.mixture.std
 
             def count(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Any) -> Tensor:
-                branch = "main" if bool(labels.any()) else "null"
-                calls[branch if mixture.std == std else "weak"] += 1
+                for rows in torch.split(labels, N):  # a call for both branches has 2 N
+                    branch = "main" if bool(rows.any()) else "null"
+                    calls[branch if mixture.std == std else "weak"] += 1
                 return exact(x, sigma, labels, mixture)
 
             with mock.patch.object(methods.oracle, "exact_denoised", count):
@@ -115,6 +116,14 @@ def _subjects() -> tuple[Subject, ...]:
     edm = EDM(config, DATASETS["digits"]().spec)  # type: ignore[arg-type]
     edm = edm.with_null(config).with_weak(config)  # type: ignore[arg-type]
     return Subject(oracle, nn.Module()), Subject(edm, perturbed_nets(edm, 0.05))
+
+
+@cache
+def _shared() -> Subject:
+    """The U-Net of `_subjects` as its own unconditional branch."""
+    paired = _subjects()[1].method
+    edm = EDM(paired.config, paired.data)
+    return Subject(edm, perturbed_nets(edm, 0.05))
 
 
 class _Plain(CFG):
@@ -182,6 +191,19 @@ class RuleConformance:
         assert calls == announced, f"{dict(calls)} evaluations, {announced} announced"
         assert calls.total() == subject.method.nfe(guidance, STEPS)
         return calls.total()
+
+    def test_one_call_for_both_branches_gives_the_same_samples(self) -> None:
+        """A network may evaluate both branches in one call, for any rule, up to rounding."""
+        rule = self._made()
+        for subject in (_subjects()[0], _shared()):
+            if not subject.takes(rule):
+                continue
+            with mock.patch.object(trajectory, "CPU_VALUES", 1 << 40):
+                joint = subject.sample(rule, G)
+            with mock.patch.object(trajectory, "CPU_VALUES", 0):
+                separate = subject.sample(rule, G)
+            scale = float(separate.abs().max())
+            assert torch.allclose(joint, separate, rtol=0, atol=1e-6 * scale)
 
     def test_neutral_knobs_are_plain_guidance(self) -> None:
         """They give the samples of CFG with the reference and sampler order of the rule."""

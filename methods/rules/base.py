@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from methods.rng import SampleRNG
@@ -79,13 +80,15 @@ class Networks:
     """The denoisers that a rule may evaluate, (x (B, ...), sigma, labels (B, K)) -> (B, ...).
 
     `null` is called without labels. `module` is the network of `main`, for rules that change its
-    attention.
+    attention. `shared` is whether `null` is `main` with zero labels, so that one call can evaluate
+    both.
     """
 
     main: Denoiser
     null: Callable[[Tensor, Tensor], Tensor] | None = None
     weak: Denoiser | None = None
     module: nn.Module | None = None
+    shared: bool = False
 
 
 @dataclass
@@ -118,6 +121,12 @@ class Call:
         """D(x; sigma, null) of the unconditional branch."""
         assert self.networks.null is not None
         return self.networks.null(self.x, self.sigma).to(self.x)
+
+    def both(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """D(x; sigma, labels) and D(x; sigma, null), from one call of a shared network."""
+        labels = torch.cat([labels, torch.zeros_like(labels)])
+        out = self.networks.main(torch.cat([self.x, self.x]), self.sigma, labels).to(self.x)
+        return out[: len(self.x)], out[len(self.x) :]
 
     def weak(self, labels: Tensor | None = None) -> Tensor:
         """D(x; sigma, labels) of the weaker network."""

@@ -19,18 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from metrics.base import Extracted, Extractor
-from metrics.extractors.images import colour, exact_arithmetic
+from metrics.base import Extracted
+from metrics.extractors.images import ChunkedExtractor, colour
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SIZE = 128
-CHUNK = 25
-"""Images at a time: larger chunks do not fit into the cache of a CPU."""
 STRIDE = 32
 PREPROCESSING = "bicubic antialias, clipped, (x - 127) / 128; normalisation folded in"
 
 
-class EfficientNetExtractor(Extractor):
+class EfficientNetExtractor(ChunkedExtractor):
     """Pooled features (B, 1280), >= 0, and ImageNet logits (B, 1000) of EfficientNet-Lite0.
 
     Images are resized to `size` x `size` pixels; grey ones are repeated to three channels.
@@ -42,6 +40,9 @@ class EfficientNetExtractor(Extractor):
     name = "efficientnet-lite0"
     dim = 1280
     has_logits = True
+    # With more images the memory of a layer is too large for malloc to keep: every layer then
+    # fills fresh pages. With fewer, PyTorch avoids oneDNN for the 1x1 convolutions.
+    cpu_chunk = 16
 
     def __init__(self, *, size: int = SIZE, device: str | torch.device = "cpu") -> None:
         if size < STRIDE or size % STRIDE:
@@ -55,25 +56,23 @@ class EfficientNetExtractor(Extractor):
         self._net = _network(content).to(self.device)
         self._last: tuple[Tensor, Extracted] | None = None
 
-    @torch.no_grad()
     def __call__(self, samples: Tensor) -> Extracted:
         """uint8 (B, 3 or 1, H, W) -> float32 on the CPU; ValueError on another dtype or shape."""
         samples = colour(samples, self.name).cpu()
-        if self._last is not None and torch.equal(self._last[0], samples):
-            return _copy(self._last[1])
-        parts = [self._chunk(chunk) for chunk in torch.split(samples, CHUNK)]
-        features, logits = (torch.cat(kind) for kind in zip(*parts, strict=True))
-        extracted = Extracted(features, logits)
         # A head on this network gets the same batch right afterwards.
-        self._last = samples.clone(), _copy(extracted)
-        return extracted
+        if self._last is None or not torch.equal(self._last[0], samples):
+            self._last = samples.clone(), super().__call__(samples)
+        return _copy(self._last[1])
 
-    def _chunk(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        x = preprocess(samples.to(self.device), self.size)
+    def _features(self, images: Tensor) -> Tensor:
+        x = preprocess(images.to(self.device), self.size)
         x = x.contiguous(memory_format=torch.channels_last)
-        with exact_arithmetic():
-            features = self._net.extract_features(x).mean((2, 3))
-        return features.cpu(), self._net._fc(features).cpu()
+        features: Tensor = self._net.extract_features(x).mean((2, 3))
+        return features
+
+    def _logits(self, features: Tensor) -> Tensor:
+        logits: Tensor = self._net._fc(features.to(self.device))
+        return logits.cpu()
 
 
 def preprocess(images: Tensor, size: int) -> Tensor:
@@ -119,13 +118,23 @@ def _network(content: bytes) -> Any:
         net = EfficientNet.from_name("efficientnet-lite0")
     weights = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     net.load_state_dict(weights, assign=True)
-    net = net.eval().requires_grad_(False)
+    return _faster(net.eval().requires_grad_(False))
+
+
+def _faster(net: Any) -> Any:
+    """Change a network in evaluation mode to one that is equal up to rounding.
+
+    Images of 128 px take 0.41 times as long on a CPU, in chunks of `cpu_chunk`.
+    """
     _fold(net, "_conv_stem", "_bn0")
     for block in net._blocks:
         for convolution, normalisation in _BLOCK:
             if hasattr(block, convolution):  # the first block has no expansion
                 _fold(block, convolution, normalisation)
     _fold(net, "_conv_head", "_bn1")
+    for module in net.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True
     return net.to(memory_format=torch.channels_last)
 
 
@@ -133,10 +142,17 @@ _BLOCK = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv
 
 
 def _fold(module: Any, convolution: str, normalisation: str) -> None:
-    """Fold a normalisation into the convolution before it: equal up to rounding.
+    """Fold a normalisation, and the layer that pads its input, into a convolution.
 
-    Together with the channels-last memory format this doubles the speed on a CPU.
+    A convolution pads both sides alike, and this network pads up to one pixel more at the right and
+    at the bottom. Leading zeros in the kernel make up for it.
     """
-    conv, norm = getattr(module, convolution), getattr(module, normalisation)
-    setattr(module, convolution, fuse_conv_bn_eval(conv, norm))
+    conv = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, normalisation))
+    if isinstance(conv.static_padding, nn.ZeroPad2d):
+        left, right, top, bottom = conv.static_padding.padding
+        conv.weight = nn.Parameter(
+            F.pad(conv.weight, (right - left, 0, bottom - top, 0)), requires_grad=False
+        )
+        conv.padding, conv.static_padding = (bottom, right), nn.Identity()
+    setattr(module, convolution, conv)
     setattr(module, normalisation, nn.Identity())

@@ -23,7 +23,7 @@ from metrics.memo import Store
 
 FEATURES = 128
 IMAGES = 10_000
-"""At most so many training images, drawn by the seed: about 100 s of one CPU core, once."""
+"""At most so many training images, drawn by the seed: about 70 s of one CPU core, once."""
 EPOCHS = 30
 BATCH = 256
 LEARNING_RATE = 1e-3

@@ -1,3 +1,4 @@
+import copy
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from metrics import EXTRACTORS
+from metrics.extractors import efficientnet
 from metrics.extractors.efficientnet import EfficientNetExtractor, preprocess
 
 from .helpers import uint8_images
@@ -45,6 +47,21 @@ def test_equals_the_forward_pass_of_the_package(extractor, images):
     torch.testing.assert_close(ours.logits, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.features, features, rtol=1e-4, atol=1e-4)
     assert expected.std() > 0.5
+
+
+@pytest.mark.parametrize("size", [32, 96, 128])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_folded_network_equals_the_unfolded_one(images, size, dtype, tolerance):
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+    theirs = theirs.eval().requires_grad_(False).to(dtype)
+    ours = efficientnet._faster(copy.deepcopy(theirs))
+    x = preprocess(images, size).to(dtype)
+    expected, found = theirs.extract_features(x), ours.extract_features(x)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in ours.modules())
+    assert not any(isinstance(m, torch.nn.ZeroPad2d) for m in ours.modules())
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (64, 64), (200, 150), (300, 128)])

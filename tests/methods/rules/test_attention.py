@@ -160,7 +160,7 @@ def test_unknown_layer_is_refused_with_the_known_layers():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_edm_with_changed_attention_as_reference(rule):
+def test_edm_with_changed_attention_as_reference(rule, separate_calls):
     method, nets = tiny_edm()
     guidance = Guidance(3.0, make_rule(rule))
     assert method.supports(guidance, 3) is None

@@ -71,7 +71,7 @@ def test_equal_networks_with_null_labels_give_cfg():
     assert torch.equal(trajectory(same, neutral), trajectory(same, Guidance(3.0, CFG())))
 
 
-def test_edm_with_a_weaker_network_as_reference():
+def test_edm_with_a_weaker_network_as_reference(separate_calls):
     method, nets = tiny_edm()
     paired = method.with_weak(method.config)
     both = paired.build()

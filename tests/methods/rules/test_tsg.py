@@ -81,7 +81,7 @@ def test_unperturbed_level_gives_no_guidance(g):
     assert not torch.equal(edm_samples(method, nets, Guidance(g, TSG())), own)
 
 
-def test_unperturbed_level_with_null_labels_gives_cfg():
+def test_unperturbed_level_with_null_labels_gives_cfg(separate_calls):
     neutral = Guidance(3.0, TSG(TSGKnobs(**TSG.neutral)))
     assert torch.equal(trajectory(exact(), neutral), trajectory(exact(), Guidance(3.0, CFG())))
     method, nets = tiny_edm()
