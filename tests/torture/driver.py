@@ -164,7 +164,7 @@ class Torture:
         if shadow is not None:
             chain.lost += cut(tree, shadow, rng)
         chain.corrupt += check.damaged(tree)
-        for path in check.states(tree):
+        for path in check.states(tree) if known.states else ():
             step = load_state(path).step
             if known.states.get(step) != sha256(path):
                 chain.corrupt.append(f"the checkpoint of step {step} differs")
