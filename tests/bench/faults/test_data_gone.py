@@ -66,10 +66,11 @@ def refuse(number):
     return make
 
 
+LONG = pytest.mark.long
 FAULTS = [
-    pytest.param(cut, "ends before its last row", id="cut"),
+    pytest.param(cut, "ends before its last row", id="cut", marks=LONG),
     pytest.param(refuse(errno.EIO), "Input/output error", id="disk"),
-    pytest.param(refuse(errno.ESTALE), "tale file handle", id="mount"),
+    pytest.param(refuse(errno.ESTALE), "tale file handle", id="mount", marks=LONG),
 ]
 
 

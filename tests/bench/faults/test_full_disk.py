@@ -10,10 +10,12 @@ from bench.training.checkpoint import STATE
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import failing, no_file_larger
 from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
+from tests.long import mostly_long
 
 TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
 SWEEP = ("sweep", "-m", "edm", "-g", "1,2", "-n", "20", *TOY_METRICS, "--steps", "4")
 EVERYWHERE = 10**9
+LONG = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +51,11 @@ def operations(command, folder, tmp_path):
 @pytest.mark.parametrize(
     ("command", "before", "after", "looks"),
     [
-        pytest.param(TRAIN, None, "train", EVERYWHERE, id="train"),
-        pytest.param(SWEEP, "train", "sweep", 25, id="sweep"),
-        pytest.param(("report",), "sweep", "report", 4, id="report"),
+        pytest.param(TRAIN, None, "train", 7, id="train"),
+        pytest.param(SWEEP, "train", "sweep", 4, id="sweep"),
+        pytest.param(TRAIN, None, "train", EVERYWHERE, id="train-long", marks=LONG),
+        pytest.param(SWEEP, "train", "sweep", 25, id="sweep-long", marks=LONG),
+        pytest.param(("report",), "sweep", "report", 4, id="report-long", marks=LONG),
     ],
 )
 def test_disk_full_from_any_moment_on(command, before, after, looks, undisturbed, tmp_path):
@@ -89,7 +93,7 @@ def test_disk_full_from_any_moment_on(command, before, after, looks, undisturbed
     assert len(states) == (2 if command is TRAIN else 0)
 
 
-@pytest.mark.parametrize("size", [0, 3000])
+@pytest.mark.parametrize("size", [0, pytest.param(3000, marks=LONG)])
 def test_files_that_may_not_grow_are_refused_by_the_kernel_itself(size, undisturbed, tmp_path):
     for command, start, stage in (
         (TRAIN, None, "train"),
@@ -113,7 +117,8 @@ def test_files_that_may_not_grow_are_refused_by_the_kernel_itself(size, undistur
 
 
 @pytest.mark.parametrize(
-    "number", [errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.EDQUOT]
+    "number",
+    mostly_long([errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.EDQUOT], [errno.EIO]),
 )
 def test_sweep_stops_at_the_first_write_error(number, undisturbed, tmp_path):
     folder = shutil.copytree(undisturbed["train"], tmp_path / "results")
