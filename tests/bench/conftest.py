@@ -2,16 +2,18 @@
 
 import shutil
 import sys
+from unittest import mock
 
 import pytest
 
 from bench.data import DATASETS
 from bench.plugins.load import ORIGINS
+from bench.report import build
 from bench.system.devices import make_fabric
 from methods import METHODS
 from methods.rules import RULES
 from metrics import METRICS
-from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
+from tests.bench.helpers import TINY, TOY_METRICS, bench, empty_figure, sets
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +26,13 @@ def _registries_restored():
         table.update(content)
     for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def empty_figures():
+    """Write empty figures, for tests that read only the pages, the tables or the names of files."""
+    with mock.patch.object(build, "draw", empty_figure):
+        yield
 
 
 @pytest.fixture(scope="session")

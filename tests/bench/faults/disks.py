@@ -139,7 +139,7 @@ def at_synchronisation(number: int, action: Callable[[], None]) -> Iterator[None
             action()
         real(handle)
 
-    with mock.patch("os.fsync", fsync):
+    with mock.patch.object(os, "fsync", fsync):
         yield
     assert count >= number
 

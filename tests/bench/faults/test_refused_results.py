@@ -23,8 +23,9 @@ SHORT = [("tune", "full"), ("report", "read-only"), ("evaluate", "forbidden"), (
 ALL = [(name, fault) for name in COMMANDS for fault in WORDS]
 
 
-@pytest.mark.parametrize(("name", "fault"), mostly_long(ALL, SHORT))
-def test_write_error_is_one_sentence_and_loses_nothing(name, fault, disk, sound):
+@pytest.mark.parametrize("case", mostly_long(ALL, SHORT), ids="-".join)
+def test_write_error_is_one_sentence_and_loses_nothing(case, disk, sound):
+    name, fault = case
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
     command = placed(COMMANDS[name], sound, disk.folder)
     if name == "tune":  # an unfinished search

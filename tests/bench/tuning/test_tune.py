@@ -333,6 +333,7 @@ def test_tune_without_runs_fails(share):
     assert "Nothing can be tuned in" in ran.err
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_sweep_and_report_refuse_reserved_seeds(share, place, tmp_path):
     sweep = ("sweep", *ORACLE, "-g", "1", "-n", "50", "--metric", "w1", "--results", place)
     ran = bench(*sweep, "--seeds", f"0,{TUNING_SEEDS}")
