@@ -7,6 +7,8 @@ from unittest import mock
 import pytest
 
 from bench.data import DATASETS
+from bench.data.find import find_dataset
+from bench.evaluation.makers import Makers
 from bench.plugins.load import ORIGINS
 from bench.report import build
 from bench.system.devices import make_fabric
@@ -38,6 +40,14 @@ def empty_figures():
 @pytest.fixture(scope="session")
 def fabric():
     return make_fabric("cpu", "32-true")
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory):
+    """A cache folder with the classifier of digits, to be copied."""
+    cache = tmp_path_factory.mktemp("judged")
+    Makers(cache).make("classifier", find_dataset("digits"))
+    return cache
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ import shutil
 
 import pytest
 
-from bench.data.find import find_dataset
-from bench.evaluation.makers import Makers
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import failing, no_file_larger
@@ -17,7 +15,7 @@ EVERYWHERE = 10**9
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(judged, tmp_path_factory):
     """A tiny igct run on digits, two folders of images, and the source of a data set."""
     folder = tmp_path_factory.mktemp("start") / "all"
     ran = bench(
@@ -25,8 +23,7 @@ def start(tmp_path_factory):
         "--results", folder / "results",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    # The judge is trained once and shared by all copies.
-    Makers(folder / "results" / "cache").make("classifier", find_dataset("digits"))
+    shutil.copytree(judged, folder / "results" / "cache", dirs_exist_ok=True)
     write_folder(folder / "pets", image_tree())
     for seed, name in enumerate(("fake", "real")):
         ran = bench(

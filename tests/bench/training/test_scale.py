@@ -124,13 +124,20 @@ def test_precision_is_restored_after_an_error():
     assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
-@pytest.mark.parametrize(("method", "backend"), [("edm", "aot_eager"), ("igct", "eager")])
+@pytest.mark.parametrize(
+    ("method", "backend", "data"),
+    [
+        ("edm", "aot_eager", "modes1d"),
+        pytest.param("edm", "aot_eager", "digits", marks=pytest.mark.long),
+        ("igct", "eager", "digits"),
+    ],
+)
 def test_compiled_networks_train_the_same_weights_under_the_same_names(
-    method, backend, tmp_path, fabric
+    method, backend, data, tmp_path, fabric
 ):
     torch.compiler.reset()
-    card = tiny_card(method, "digits", "net.dropout=0.3")
-    data = find_dataset("digits")
+    card = tiny_card(method, data, "net.dropout=0.3")
+    data = find_dataset(data)
     plain = load_weights(train(card, data, tmp_path / "plain", fabric=fabric))
     compiled = load_weights(train(card, data, tmp_path / "c", fabric=fabric, compiler=backend))
     assert compiled.keys() == plain.keys()
