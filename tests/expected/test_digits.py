@@ -1,7 +1,7 @@
 """Handwritten digits at the demo's presets: the paper's claims at a scale that a test can train.
 
-The short form trains for a quarter of the steps. Its images are poor, but guidance acts on them in the
-same directions, and its limits leave room around the numbers of three seeds.
+The short form trains for a quarter of the steps. Its images are poor, but guidance acts on them in
+the same directions. Its limits leave room around the numbers of three seeds.
 """
 
 from pathlib import Path
