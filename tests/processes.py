@@ -37,12 +37,12 @@ class Forked:
         call: Callable[..., None],
         *arguments: object,
         cwd: Path = ROOT,
-        env: Mapping[str, str | None] = MappingProxyType({}),
+        env: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._output = tempfile.TemporaryDirectory()
-        whole = {k: v for k, v in (os.environ | env).items() if v is not None}
         self._process = _FORKS.Process(
-            target=_call, args=(call, arguments, Path(self._output.name), cwd, whole)
+            target=_call,
+            args=(call, arguments, Path(self._output.name), cwd, {**os.environ, **env}),
         )
         self._process.start()
 
@@ -74,11 +74,9 @@ class Forked:
         return out, err
 
 
-def start(
-    *arguments: object, cwd: Path = ROOT, env: Mapping[str, str | None] = MappingProxyType({})
-) -> Forked:
+def start(*arguments: object) -> Forked:
     """Start `bench` with these arguments."""
-    return Forked(run_bench, *map(str, arguments), cwd=cwd, env=env)
+    return Forked(run_bench, *map(str, arguments))
 
 
 def group(call: Callable[..., None], *arguments: object, processes: int = 2) -> list[Forked]:
@@ -114,10 +112,10 @@ def _train_slowly(*arguments: str) -> None:
     run_bench(*arguments)
 
 
-def new_interpreter(*arguments: object, cwd: Path = ROOT) -> subprocess.Popen[str]:
+def new_interpreter(*arguments: object) -> subprocess.Popen[str]:
     """Start `bench` in a new interpreter."""
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", *map(str, arguments)], cwd=cwd, env=ONE_THREAD,
+        [sys.executable, "-m", "bench.cli", *map(str, arguments)], cwd=ROOT, env=ONE_THREAD,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

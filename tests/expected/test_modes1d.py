@@ -92,25 +92,26 @@ def test_exact_guidance_overshoots_by_a_known_amount(draw):
 def test_trained_guidance_degrades_with_the_scale(draw, seed, length):
     distances = [mean_w1(draw("edm", seed, length, g, 18)) for g in (1, 4, 8, 14)]
     assert distances == sorted(distances)
-    assert distances[0] <= 0.04
+    assert distances[0] <= (0.04 if length == 1 else 0.15)  # 0.07 and 0.11 after a quarter
     assert shift(draw("edm", seed, length, 14, 18)) >= 1
 
 
 @pytest.mark.parametrize(("seed", "length"), RUNS)
 def test_igct_keeps_its_modes_at_every_scale(draw, seed, length):
+    # After a quarter: at most 0.043 and 0.058, and at least 0.945.
+    off, far, within = (0.05, 0.04, 0.98) if length == 1 else (0.08, 0.09, 0.91)
     for g in SCALES:
         x = draw("igct", seed, length, g, 2)
         for k, mode in enumerate(MODES):
-            assert abs(x[k].mean() - mode) <= 0.05, (g, k)
-            assert w1(x[k], mode) <= 0.04, (g, k)
-            assert (np.abs(x[k] - mode) <= 3 * STD).mean() >= 0.98, (g, k)
+            assert abs(x[k].mean() - mode) <= off, (g, k)
+            assert w1(x[k], mode) <= far, (g, k)
+            assert (np.abs(x[k] - mode) <= 3 * STD).mean() >= within, (g, k)
 
 
 @pytest.mark.parametrize(("seed", "length"), RUNS)
 def test_guidance_costs_igct_far_less_than_the_diffusion_model(draw, seed, length):
-    assert mean_w1(draw("edm", seed, length, 14, 18)) >= 8 * mean_w1(
-        draw("igct", seed, length, 14, 2)
-    )
+    edm, igct = (mean_w1(draw(m, seed, length, 14, n)) for m, n in (("edm", 18), ("igct", 2)))
+    assert edm >= (8 if length == 1 else 5) * igct  # 10 and 13 after a quarter
 
 
 @pytest.mark.long
