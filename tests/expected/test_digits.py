@@ -77,7 +77,7 @@ def values(runs, judge, place, scales):
 def test_guidance_at_sampling_trades_variety_then_fidelity(values, length):
     off, high = values["edm", 1.0], values["edm", 14.0]
     if length == "quarter":
-        # 0.54 to 0.60, and 0.35 to 0.37.
+        # 0.45 to 0.60, and 0.35 to 0.37.
         assert high["class_accuracy"] - off["class_accuracy"] >= 0.3
         assert off["recall_k3"] - high["recall_k3"] >= 0.2
     else:
@@ -93,7 +93,7 @@ def test_guidance_at_sampling_trades_variety_then_fidelity(values, length):
 def test_one_step_of_igct_stays_where_it_is(values, scales, length):
     distances = [values["igct", g]["fd"] for g in scales]
     accuracies = [values["igct", g]["class_accuracy"] for g in scales]
-    if length == "quarter":  # at most 156, 1.003, and at least 0.57
+    if length == "quarter":  # at most 161, 1.008, and at least 0.57
         assert max(distances) <= 200
         assert max(distances) / min(distances) <= 1.1
         assert min(accuracies) >= 0.45
@@ -110,14 +110,14 @@ def test_igct_inverts_and_edits_images_it_has_not_seen(runs, judge, data, length
         latent = method.invert(nets, x0, one_hot(labels, 10))
         back = method.edit(nets, latent, one_hot(labels, 10), Guidance(1.0))
         error = (back - x0).square().mean()
-        assert error <= (0.13 if length == "quarter" else 0.05)  # 0.08 to 0.10 after a quarter
+        assert error <= (0.13 if length == "quarter" else 0.05)  # 0.08 to 0.11 after a quarter
         # The image must depend on its latent: another latent must give a distant image.
         other = method.edit(nets, latent.roll(1, 0), one_hot(labels, 10), Guidance(1.0))
-        # 2.7 to 3.4 times as large after a quarter.
+        # 2.3 to 3.4 times as large after a quarter.
         assert (other - x0).square().mean() > (2 if length == "quarter" else 3) * error
         wanted = (labels + 1) % 10
         edited = method.edit(nets, latent, one_hot(wanted, 10), Guidance(1.0))
     logits = judge.extractors["classifier"](from_model(edited)).logits
-    # 0.60 to 0.67 after a quarter.
+    # 0.60 to 0.76 after a quarter.
     least = 0.45 if length == "quarter" else 0.85
     assert (logits.argmax(1) == wanted).float().mean() >= least

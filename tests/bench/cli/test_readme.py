@@ -41,6 +41,7 @@ def test_example_is_short():
     assert len([line for line in example().splitlines() if line.strip()]) < 40
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_example_trains_sweeps_and_reports(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flow.py").write_text(example())

@@ -128,8 +128,9 @@ def test_precision_is_restored_after_an_error():
     ("method", "backend", "data"),
     [
         ("edm", "aot_eager", "modes1d"),
+        ("igct", "eager", "modes1d"),
         pytest.param("edm", "aot_eager", "digits", marks=pytest.mark.long),
-        ("igct", "eager", "digits"),
+        pytest.param("igct", "eager", "digits", marks=pytest.mark.long),
     ],
 )
 def test_compiled_networks_train_the_same_weights_under_the_same_names(
