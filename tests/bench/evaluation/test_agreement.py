@@ -22,6 +22,7 @@ from metrics.extractors.inception import BLOCKS
 from metrics.kid import KernelDistanceSubsets, kernel_distance_subsets
 from tests.bench.evaluation.helpers import pictures
 from tests.bench.helpers import bench
+from tests.long import mostly_long
 from tests.metrics.weights import random_inception
 
 GENERATED, REAL, SUBSETS, SIZE = 12, 9, 30, 8
@@ -82,16 +83,15 @@ def test_torch_fidelity_from_folders(place, weights, monkeypatch, distances):
     rows = {row["metric"]: row for row in json.loads(Path("out.json").read_text())["rows"]}
     if distances:
         assert rows["fd"]["title"] == f"FD inception @{GENERATED}"
-        # Theirs takes roots of 2000 eigenvalues that are rounding around 0: about 1e-8 each, of
-        # 1e-16.
+        # Theirs takes roots of 2000 eigenvalues, rounded around 0: about 1e-8 each, of 1e-16.
         assert rows["fd"]["value"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
-        assert rows["fd"]["value"] > 0.1  # no number that anything would give
+        assert rows["fd"]["value"] > 0.1  # not any images would give it
     # A difference of means of kernels near 1, theirs of float32 products.
     subsets = theirs["kernel_inception_distance_mean"]
     assert rows["kid_few"]["value"] == pytest.approx(subsets, rel=0, abs=1e-7)
     assert abs(subsets) > 1e-5
     assert rows["is_5000"]["value"] == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
-    # Nor are these numbers that anything would give.
+    # A number that not any images would give.
     assert rows["is_5000"]["value"] > 1 + 1e-4
 
 
