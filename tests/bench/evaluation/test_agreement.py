@@ -27,9 +27,7 @@ from tests.metrics.weights import random_inception
 
 GENERATED, REAL, SUBSETS, SIZE = 12, 9, 30, 8
 FEW = 5
-DISTANCES = pytest.mark.parametrize(
-    "distances", [False, pytest.param(True, marks=pytest.mark.long)]
-)
+DISTANCES = pytest.mark.parametrize("distances", mostly_long([False, True], [False]))
 """Without and with Fréchet distances, whose 2048 eigenvalues take most of the time."""
 
 
