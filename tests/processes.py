@@ -18,7 +18,6 @@ from types import MappingProxyType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 LONGEST = 300.0
 """Seconds after which a process counts as hung."""
 
@@ -115,7 +114,8 @@ def _train_slowly(*arguments: str) -> None:
 def new_interpreter(*arguments: object) -> subprocess.Popen[str]:
     """Start `bench` in a new interpreter."""
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", *map(str, arguments)], cwd=ROOT, env=ONE_THREAD,
+        [sys.executable, "-m", "bench.cli", *map(str, arguments)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -136,7 +136,8 @@ def torchrun(*call: object, processes: int = 2) -> subprocess.CompletedProcess[s
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
         [*launcher, "--nproc-per-node", str(processes), *map(str, call)],
-        capture_output=True, text=True, cwd=ROOT, env=ONE_THREAD, check=False,
+        capture_output=True, text=True, check=False,
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
