@@ -1,12 +1,12 @@
 # make demo: train, sweep and report on two CPU cores.
-# make test: run the whole test suite. Both first install into .venv.
+# make test: run the tests. make test-long: run their long forms. All first install into .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test coverage lint demo torture reference reference-cifar10 clean
+.PHONY: install test test-long coverage lint demo torture reference reference-cifar10 clean
 
 install: $(STAMP)
 
@@ -17,12 +17,19 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 # Two processes with one thread each: on a busy machine two threads run at a tenth of their speed.
-test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# The same with the coverage of the three packages (in 3.11 about half as long again).
+# What a change is likely to break, in less than five minutes on two CPU cores.
+test: $(STAMP)
+	$(PYTEST) -m "not long"
+
+# Full presets, every moment of a fault, new interpreters, full-sized networks.
+test-long: $(STAMP)
+	$(PYTEST) -m long
+
+# Both with the coverage of the three packages (in 3.11 about half as long again).
 coverage: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=bench --cov=methods --cov=metrics
+	$(PYTEST) --cov=bench --cov=methods --cov=metrics
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

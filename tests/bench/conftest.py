@@ -2,16 +2,20 @@
 
 import shutil
 import sys
+from unittest import mock
 
 import pytest
 
 from bench.data import DATASETS
+from bench.data.find import find_dataset
+from bench.evaluation.makers import Makers
 from bench.plugins.load import ORIGINS
+from bench.report import build
 from bench.system.devices import make_fabric
 from methods import METHODS
 from methods.rules import RULES
 from metrics import METRICS
-from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
+from tests.bench.helpers import TINY, TOY_METRICS, bench, empty_figure, sets
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +30,24 @@ def _registries_restored():
         del sys.modules[name]
 
 
+@pytest.fixture
+def empty_figures():
+    """Write empty figures, for tests that read only the pages, the tables or the names of files."""
+    with mock.patch.object(build, "draw", empty_figure):
+        yield
+
+
 @pytest.fixture(scope="session")
 def fabric():
     return make_fabric("cpu", "32-true")
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory):
+    """A cache folder with the classifier of digits, to be copied."""
+    cache = tmp_path_factory.mktemp("judged")
+    Makers(cache).make("classifier", find_dataset("digits"))
+    return cache
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""Handwritten digits at the demo's presets: the paper's claims at a scale that a test can train."""
+"""Handwritten digits at the demo's presets: the paper's claims at a scale that a test can train.
+
+The short form trains for a quarter of the steps. Its images are poor, but guidance acts on them in
+the same directions. Its limits leave room around the numbers of three seeds.
+"""
 
 from pathlib import Path
 
@@ -15,16 +19,25 @@ from bench.sweep.run import sweep
 from bench.system.devices import make_fabric
 from bench.training.run import load_nets, open_run
 from bench.training.study import Trainer, train_run
-from methods import Guidance
+from methods import METHODS, Guidance
 
 PRESET = "digits-demo"
-SCALES = (1.0, 7.0, 14.0)
 N = 300
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", params=["quarter", pytest.param("whole", marks=pytest.mark.long)])
+def length(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def scales(length):
+    return (1.0, 14.0) if length == "quarter" else (1.0, 7.0, 14.0)
+
+
+@pytest.fixture(scope="module")
+def place(length, tmp_path_factory):
     return Experiment(Path(tmp_path_factory.mktemp("digits")), "expected")
 
 
@@ -39,56 +52,72 @@ def judge(data, place):
 
 
 @pytest.fixture(scope="module")
-def runs(data, place):
+def runs(data, length, place):
     """Trained runs of edm and of igct, which is initialised from edm."""
-    fabric = make_fabric("cpu", "32-true")
-    cards = [
-        train_run(method, data, Trainer(place, fabric), preset=PRESET) for method in ("igct", "edm")
-    ]
+    trainer, cards = Trainer(place, make_fabric("cpu", "32-true")), []
+    for method in ("edm", "igct"):
+        steps = METHODS[method].presets[PRESET].train.iterations
+        fewer = {"train.iterations": steps // 4} if length == "quarter" else {}
+        cards.append(train_run(method, data, trainer, preset=PRESET, overrides=fewer))
     return {card.method: open_run(card, data, place) for card in cards}
 
 
 @pytest.fixture(scope="module")
-def values(runs, judge, place):
+def values(runs, judge, place, scales):
     """{(method, g): {metric: value}}."""
-    cells = [cell for run in runs.values() for cell in expand(run, SCALES, None, (0,), N)]
+    cells = [cell for run in runs.values() for cell in expand(run, scales, None, (0,), N)]
     outcome = sweep(cells, judge, place, batch=N, device=CPU)
-    assert outcome.computed == 2 * len(SCALES)
+    assert outcome.computed == 2 * len(scales)
     return {
         (row.method, row.guidance): {value.metric: value.value for value in row.values}
         for row in read_rows(place.cells)
     }
 
 
-def test_guidance_at_sampling_trades_variety_then_fidelity(values):
+def test_guidance_at_sampling_trades_variety_then_fidelity(values, length):
     off, high = values["edm", 1.0], values["edm", 14.0]
-    assert off["fd"] <= 30
-    assert off["recall_k3"] >= 0.6
-    assert high["fd"] >= 100
-    assert high["precision_k3"] <= 0.4
-    assert high["recall_k3"] <= 0.1
+    if length == "quarter":
+        # 0.45 to 0.60, and 0.35 to 0.37.
+        assert high["class_accuracy"] - off["class_accuracy"] >= 0.3
+        assert off["recall_k3"] - high["recall_k3"] >= 0.2
+    else:
+        assert off["fd"] <= 30
+        assert off["recall_k3"] >= 0.6
+        assert high["fd"] >= 100
+        assert high["precision_k3"] <= 0.4
+        assert high["recall_k3"] <= 0.1
     assert high["saturation"] > off["saturation"]
     assert high["contrast_ratio"] > off["contrast_ratio"]
 
 
-def test_one_step_of_igct_stays_where_it_is(values):
-    distances = [values["igct", g]["fd"] for g in SCALES]
-    assert max(distances) <= 20
-    assert max(distances) / min(distances) <= 1.5
-    assert min(values["igct", g]["class_accuracy"] for g in SCALES) >= 0.93
+def test_one_step_of_igct_stays_where_it_is(values, scales, length):
+    distances = [values["igct", g]["fd"] for g in scales]
+    accuracies = [values["igct", g]["class_accuracy"] for g in scales]
+    if length == "quarter":  # at most 161, 1.008, and at least 0.57
+        assert max(distances) <= 200
+        assert max(distances) / min(distances) <= 1.1
+        assert min(accuracies) >= 0.45
+    else:
+        assert max(distances) <= 20
+        assert max(distances) / min(distances) <= 1.5
+        assert min(accuracies) >= 0.93
 
 
-def test_igct_inverts_and_edits_images_it_has_not_seen(runs, judge, data):
+def test_igct_inverts_and_edits_images_it_has_not_seen(runs, judge, data, length):
     method, nets = runs["igct"].method, load_nets(runs["igct"], CPU)
     x0, labels = to_model(data.reference.samples), data.reference.labels
     with torch.inference_mode():
         latent = method.invert(nets, x0, one_hot(labels, 10))
         back = method.edit(nets, latent, one_hot(labels, 10), Guidance(1.0))
-        assert (back - x0).square().mean() <= 0.05
+        error = (back - x0).square().mean()
+        assert error <= (0.13 if length == "quarter" else 0.05)  # 0.08 to 0.11 after a quarter
         # The image must depend on its latent: another latent must give a distant image.
         other = method.edit(nets, latent.roll(1, 0), one_hot(labels, 10), Guidance(1.0))
-        assert (other - x0).square().mean() > 3 * (back - x0).square().mean()
+        # 2.3 to 3.4 times as large after a quarter.
+        assert (other - x0).square().mean() > (2 if length == "quarter" else 3) * error
         wanted = (labels + 1) % 10
         edited = method.edit(nets, latent, one_hot(wanted, 10), Guidance(1.0))
     logits = judge.extractors["classifier"](from_model(edited)).logits
-    assert (logits.argmax(1) == wanted).float().mean() >= 0.85
+    # 0.60 to 0.76 after a quarter.
+    least = 0.45 if length == "quarter" else 0.85
+    assert (logits.argmax(1) == wanted).float().mean() >= least

@@ -1,8 +1,4 @@
-"""Runs readers on bad files with little memory; started by `test_readers` as a process.
-
-`python -m tests.hostile.child FOLDER RESULT READER ...`: FOLDER holds the files; RESULT
-receives JSON with the number of files tried and a list of [reader, file, problem].
-"""
+"""Runs readers on bad files with little memory; started by `test_readers` in a process."""
 
 import faulthandler
 import json
@@ -10,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -38,6 +33,10 @@ def limit() -> None:
 
 
 def main(files: Path, result: Path, names: list[str]) -> None:
+    """Try these readers on the files of a folder.
+
+    `result` receives JSON with the number of files tried and a list of [reader, file, problem].
+    """
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(600, exit=True)
     signal.signal(signal.SIGALRM, _stop)
@@ -74,7 +73,3 @@ def main(files: Path, result: Path, names: list[str]) -> None:
             if said:
                 found.append([name, file.name, said])
     result.write_text(json.dumps({"tried": tried, "found": found}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

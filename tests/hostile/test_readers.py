@@ -1,8 +1,6 @@
 """Every reader on every bad file: one sentence, little memory, no code is run."""
 
 import json
-import os
-import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
@@ -14,11 +12,10 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
 from bench.data.samples.read import BATCH_MOST, read_samples
-from tests.hostile import corpus, makers
+from tests.hostile import child, corpus, makers
 from tests.hostile.good import GOOD
 from tests.hostile.readers import READERS, outcome
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import Forked
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +32,11 @@ def files(tmp_path_factory):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
 def test_every_reader_refuses_every_bad_file(files, tmp_path):
-    arguments = [sys.executable, "-m", "tests.hostile.child", str(files), str(tmp_path / "result")]
     place = tmp_path / "work"
     place.mkdir()
-    known = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [*arguments, *READERS],
-        capture_output=True, text=True, cwd=place, env={**os.environ, **known},
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr[-3000:]
+    process = Forked(child.main, files, tmp_path / "result", list(READERS), cwd=place)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
     result = json.loads((tmp_path / "result").read_text())
     assert result["found"] == []
     assert result["tried"] == len(READERS) * len(list(files.iterdir()))

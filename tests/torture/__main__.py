@@ -1,11 +1,11 @@
 """`python -m tests.torture`: kill commands at any point and check that they resume."""
 
 import argparse
+import importlib
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.torture.forks import load
 from tests.torture.scenarios import SCENARIOS
 
 
@@ -22,7 +22,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, help="JSON of the findings; resumes from it")
     options = parser.parse_args()
-    load()
+    importlib.import_module("tests.preload")
     from tests.torture.driver import table, torture
 
     names = tuple(options.scenario or SCENARIOS)

@@ -1,7 +1,6 @@
 """Commands in separate processes, forked from one that has done the imports."""
 
 import gc
-import importlib
 import os
 import signal
 import sys
@@ -35,24 +34,6 @@ class Ended:
     code: int
     text: str
     seconds: float
-
-
-def load() -> None:
-    """Import everything that a command needs, once, without starting a thread."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "GUIDANCE_BENCH_WORKERS": "1"}
-    import torch
-
-    torch.set_num_threads(1)
-    for name in (
-        "bench.cli", "bench.cli.train", "bench.cli.sweep", "bench.cli.report",
-        "bench.report", "bench.cli.importing", "bench.cli.data", "bench.inversion.sweep",
-        "lightning_fabric", "bench.data.samples.write",
-        "torch._dynamo", "scipy.stats", "sklearn.svm",
-    ):  # fmt: skip
-        importlib.import_module(name)
-    from bench.experiment.provenance import provenance
-
-    provenance()
 
 
 def run(arguments: tuple[str, ...], tree: Path, kill: Kill, *, shadow: Shadow | None = None,

@@ -6,6 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 from bench.experiment.rows import read_rows
 from bench.plugins.conformance import MethodConformance
 from tests.bench.helpers import bench
@@ -39,6 +41,7 @@ def test_example_is_short():
     assert len([line for line in example().splitlines() if line.strip()]) < 40
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_example_trains_sweeps_and_reports(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flow.py").write_text(example())
@@ -82,6 +85,7 @@ def test_rule_is_short():
     assert len(example("decay").splitlines()) < 30
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_rule_sweeps_is_tuned_and_reports(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "decay.py").write_text(example("decay"))

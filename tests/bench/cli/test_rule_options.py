@@ -49,6 +49,7 @@ def test_knobs_of_a_rule_that_is_not_swept_are_refused():
         study_rules(study.model_copy(update={"knobs": {"cfg": {"eta": 1}}}))
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_sweep_samples_single_and_composed_rules(options, tmp_path):
     ran = bench("sweep", *ORACLE, *SHORT, "-g", "1,3,5", "--rule", "cfg,share",
                 "--rule", "share+early", "--knob", "share.share=0.25",

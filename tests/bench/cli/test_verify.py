@@ -61,6 +61,7 @@ def test_one_changed_digit_is_found(results):
     assert "1 rows differ from their recomputed values" in ran.err
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_changed_row_is_found_by_its_hash_without_recomputing(results):
     path, row = row_at(results, 4.0, "apg")
     text = path.read_text()

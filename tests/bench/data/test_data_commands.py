@@ -126,6 +126,7 @@ def test_verify_suggests_the_closest_name(source, root):
     assert (ran.code, "Did you mean 'pets'?" in ran.err) == (2, True)
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_train_prepares_sweeps_and_reports(source, tmp_path, root, preset):
     results = tmp_path / "results"
     train = ("train", "-m", "edm", "--preset", preset, "--data", source, *sets(*IN_SHORT),

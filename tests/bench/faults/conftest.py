@@ -11,6 +11,13 @@ from tests.bench.faults.small import SAMPLE, SWEEP, TRAIN
 from tests.bench.helpers import TINY_IMAGES, bench, sets
 
 
+@pytest.fixture(autouse=True)
+def _only_long_tests_draw(request):
+    on_real_mounts = REAL in os.environ and not request.config.option.markexpr
+    if request.node.get_closest_marker("long") is None and not on_real_mounts:
+        request.getfixturevalue("empty_figures")
+
+
 @pytest.fixture
 def disk(tmp_path):
     if REAL not in os.environ:

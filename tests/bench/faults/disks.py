@@ -139,7 +139,7 @@ def at_synchronisation(number: int, action: Callable[[], None]) -> Iterator[None
             action()
         real(handle)
 
-    with mock.patch("os.fsync", fsync):
+    with mock.patch.object(os, "fsync", fsync):
         yield
     assert count >= number
 
@@ -158,14 +158,17 @@ def namespace(folder: Path) -> tuple[list[str], str]:
     return [], why
 
 
-def run_on_real_mounts(file: str, place: Path) -> None:
-    """Run a test file on real mounts; skip the calling test where mounting is not allowed."""
+def run_on_real_mounts(file: str, place: Path, which: str = "") -> None:
+    """Run the tests of a file, or those of the marks `which`, on real mounts.
+
+    Skip the calling test where mounting is not allowed.
+    """
     trial = place / "trial"
     trial.mkdir()
     before, why = namespace(trial)
     if not before:
         pytest.skip(f"mounting is not allowed here: {why}")
-    command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file]
+    command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file, "-m", which]
     ran = subprocess.run(
         [*command, "--basetemp", str(place / "inside")],
         cwd=Path(__file__).parents[3], env=os.environ | {REAL: "1", "OMP_NUM_THREADS": "1"},

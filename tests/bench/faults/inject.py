@@ -82,7 +82,7 @@ def failing(below: Path, fails_from: int, number: int = errno.ENOSPC) -> Iterato
     _disk.below, _disk.count = str(below.absolute()), 0
     _disk.fails_from, _disk.number = fails_from, number
     try:
-        with mock.patch("os.fsync", fsync):
+        with mock.patch.object(os, "fsync", fsync):
             yield _disk
     finally:
         _disk.below = None

@@ -9,6 +9,9 @@ from bench.data import rows as reading
 from bench.data.card import DATA_FOLDER_VARIABLE, IMAGES
 from bench.data.decode import Geometry
 from bench.data.prepare import prepare
+from bench.evaluation import prepare as evaluation
+from bench.sweep import run as sweeping
+from bench.training import loop
 from bench.training.checkpoint import STATE
 from methods import METHODS
 from tests.bench.data.makers import image_tree, write_folder
@@ -66,19 +69,22 @@ def refuse(number):
     return make
 
 
+LONG = pytest.mark.long
 FAULTS = [
-    pytest.param(cut, "ends before its last row", id="cut"),
+    pytest.param(cut, "ends before its last row", id="cut", marks=LONG),
     pytest.param(refuse(errno.EIO), "Input/output error", id="disk"),
-    pytest.param(refuse(errno.ESTALE), "tale file handle", id="mount"),
+    pytest.param(refuse(errno.ESTALE), "tale file handle", id="mount", marks=LONG),
 ]
 
 
 def fails(command, folder, where, times, fault, path, words):
-    """Check that the command fails if the fault occurs at the `times`-th call of `where`."""
+    """Check that the command fails if the fault occurs at the `times`-th call of a function.
+
+    `where` is the module that calls it, and its name.
+    """
     content, calls = path.read_bytes(), 0
     with pytest.MonkeyPatch.context() as patch:
-        module, name = where.rsplit(".", 1)
-        real = getattr(__import__(module, fromlist=[name]), name)
+        real = getattr(*where)
 
         def meet(*arguments, **options):
             nonlocal calls
@@ -87,7 +93,7 @@ def fails(command, folder, where, times, fault, path, words):
                 fault(path, patch)
             return real(*arguments, **options)
 
-        patch.setattr(where, meet)
+        patch.setattr(*where, meet)
         ran = bench(*command, "--results", folder)
     path.write_bytes(content)
     assert ran.code == 1
@@ -99,8 +105,7 @@ def fails(command, folder, where, times, fault, path, words):
 def test_training_stops_with_its_checkpoint_and_goes_on(
     fault, words, images, undisturbed, tmp_path
 ):
-    where = "bench.training.loop.accumulate_gradients"
-    fails(TRAIN, tmp_path, where, STEP + 1, fault, images, words)
+    fails(TRAIN, tmp_path, (loop, "accumulate_gradients"), STEP + 1, fault, images, words)
     run = tmp_path / "default" / "runs" / "small-edm-s0"
     assert (run / STATE).exists()
     assert len((run / "log.jsonl").read_text().splitlines()) == 2
@@ -109,12 +114,14 @@ def test_training_stops_with_its_checkpoint_and_goes_on(
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
-@pytest.mark.parametrize("where", ["sweep.run.floor_key", "evaluation.prepare.measure"])
+@pytest.mark.parametrize(
+    "where", [(sweeping, "floor_key"), (evaluation, "measure")], ids=["floor_key", "measure"]
+)
 def test_sweep_keeps_its_rows_and_resumes(where, fault, words, images, undisturbed, tmp_path):
     for command in (TRAIN, (*SWEEP, "-n", "6")):
         assert bench(*command, "--results", tmp_path).code == 0
     more = (*SWEEP, "-n", "8")
-    fails(more, tmp_path, f"bench.{where}", 1, fault, images, words)
+    fails(more, tmp_path, where, 1, fault, images, words)
     assert results(tmp_path) == undisturbed["few"]
     assert bench(*more, "--results", tmp_path).code == 0
     assert results(tmp_path) == undisturbed["more"]

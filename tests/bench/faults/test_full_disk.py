@@ -2,24 +2,38 @@
 
 import errno
 import shutil
+from unittest import mock
 
 import pytest
 
+from bench.report import build
 from bench.training.card import WEIGHTS
 from bench.training.checkpoint import STATE
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import failing, no_file_larger
-from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
+from tests.bench.helpers import TINY, TOY_METRICS, bench, empty_figure, sets
+from tests.long import mostly_long
 
 TRAIN = ("train", "-m", "edm", "-d", "modes1d", *sets(*TINY, "train.checkpoint_every=5"))
 SWEEP = ("sweep", "-m", "edm", "-g", "1,2", "-n", "20", *TOY_METRICS, "--steps", "4")
 EVERYWHERE = 10**9
+LONG = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Results folders after training, after the sweep and after the report."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "results"
+    """Results folders after training, after the sweep and after the report; figures are empty."""
+    with mock.patch.object(build, "draw", empty_figure):
+        return stages_of(tmp_path_factory.mktemp("undisturbed") / "results")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The same with figures."""
+    return stages_of(tmp_path_factory.mktemp("drawn") / "results")
+
+
+def stages_of(folder):
     stages = {}
     for name, command in (("train", TRAIN), ("sweep", SWEEP), ("report", ("report",))):
         ran = bench(*command, "--results", folder)
@@ -46,15 +60,28 @@ def operations(command, folder, tmp_path):
     return disk.count
 
 
+@pytest.mark.usefixtures("empty_figures")
 @pytest.mark.parametrize(
     ("command", "before", "after", "looks"),
     [
-        pytest.param(TRAIN, None, "train", EVERYWHERE, id="train"),
-        pytest.param(SWEEP, "train", "sweep", 25, id="sweep"),
+        pytest.param(TRAIN, None, "train", 7, id="train"),
+        pytest.param(SWEEP, "train", "sweep", 4, id="sweep"),
+        pytest.param(TRAIN, None, "train", EVERYWHERE, id="train-long", marks=LONG),
+        pytest.param(SWEEP, "train", "sweep", 25, id="sweep-long", marks=LONG),
         pytest.param(("report",), "sweep", "report", 4, id="report"),
     ],
 )
 def test_disk_full_from_any_moment_on(command, before, after, looks, undisturbed, tmp_path):
+    check_all_moments(command, before, after, looks, undisturbed, tmp_path)
+
+
+@pytest.mark.long
+def test_disk_full_while_figures_are_drawn(drawn, tmp_path):
+    check_all_moments(("report",), "sweep", "report", 4, drawn, tmp_path)
+
+
+def check_all_moments(command, before, after, looks, undisturbed, tmp_path):
+    """Fill the disk before one of `looks` operations of the command, one after the other."""
     start = None if before is None else undisturbed[before]
     total = operations(command, start, tmp_path)
     assert total > 10
@@ -89,7 +116,8 @@ def test_disk_full_from_any_moment_on(command, before, after, looks, undisturbed
     assert len(states) == (2 if command is TRAIN else 0)
 
 
-@pytest.mark.parametrize("size", [0, 3000])
+@pytest.mark.usefixtures("empty_figures")
+@pytest.mark.parametrize("size", [0, pytest.param(3000, marks=LONG)])
 def test_files_that_may_not_grow_are_refused_by_the_kernel_itself(size, undisturbed, tmp_path):
     for command, start, stage in (
         (TRAIN, None, "train"),
@@ -113,7 +141,8 @@ def test_files_that_may_not_grow_are_refused_by_the_kernel_itself(size, undistur
 
 
 @pytest.mark.parametrize(
-    "number", [errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.EDQUOT]
+    "number",
+    mostly_long([errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.EDQUOT], [errno.EIO]),
 )
 def test_sweep_stops_at_the_first_write_error(number, undisturbed, tmp_path):
     folder = shutil.copytree(undisturbed["train"], tmp_path / "results")
@@ -129,17 +158,15 @@ def test_sweep_stops_at_the_first_write_error(number, undisturbed, tmp_path):
 
 
 def test_tables_are_written_if_a_figure_is_not(undisturbed, tmp_path, monkeypatch):
-    from bench.report import build as report
-
     folder = shutil.copytree(undisturbed["sweep"], tmp_path / "results")
-    real = report.write_bytes
+    real = build.write_bytes
 
     def write(path, content):
         if path.suffix == ".pdf":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return real(path, content)
 
-    monkeypatch.setattr(report, "write_bytes", write)
+    monkeypatch.setattr(build, "write_bytes", write)
     ran = bench("report", "--results", folder)
     check_sentence(ran, "figures failed", "The tables are complete")
     assert "No space left on device" in ran.out

@@ -11,9 +11,9 @@ from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import before_operation
 from tests.bench.faults.small import EVALUATE, REPORT, SAMPLE, STATS, SWEEP, TRAIN, TUNE, placed
 from tests.bench.helpers import bench, contents
+from tests.long import mostly_long
 
 EVERYWHERE = 10**9
-LOOKS = 3
 IN_NONE = pytest.mark.skipif(REAL not in os.environ, reason="of a mount point within a folder")
 COMMANDS = {
     "sample png": (*SAMPLE, "-m", "igct", "--format", "png", "--results", "S/images", "--out", "D"),
@@ -42,12 +42,15 @@ def undisturbed(command, sound, begin, folder):
     return results(folder), counted.count
 
 
+@pytest.mark.parametrize("looks", [1, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(name, disk, sound, tmp_path):
+def test_nothing_is_written_in_the_place_of_a_disk_that_vanished(
+    name, looks, disk, sound, tmp_path
+):
     begin = sound / ON_THE_DISK[name] if name in ON_THE_DISK else None
     expected, total = undisturbed(COMMANDS[name], sound, begin, tmp_path / "undisturbed")
     command = placed(COMMANDS[name], sound, disk.folder)
-    for k in sorted({1 + i * (total - 1) // (LOOKS - 1) for i in range(LOOKS)}):
+    for k in sorted({(total + 1) // 2} if looks == 1 else {1, (total + 1) // 2, total}):
         emptied(disk.folder)
         if begin:
             shutil.copytree(begin, disk.folder, dirs_exist_ok=True)
@@ -114,7 +117,7 @@ def test_rows_that_vanish_before_they_are_listed(disk, sound, monkeypatch):
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize("moment", [1, 5, 9])
+@pytest.mark.parametrize("moment", mostly_long([1, 5, 9], [5]))
 def test_an_experiment_that_is_the_mount_point(moment, disk, sound):
     """The experiment is named like the folder of the disk."""
     shutil.copytree(sound / "vectors" / "default", disk.folder, dirs_exist_ok=True)
@@ -153,6 +156,7 @@ def test_run_folder_is_the_mount_point(moment, sound, tmp_path):
     disk.close()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
 def test_repeated_on_real_mounts(tmp_path):
     run_on_real_mounts(__file__, tmp_path)

@@ -16,6 +16,7 @@ from tests.bench.faults.disks import (
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.small import SWEEP, TRAIN
 from tests.bench.helpers import bench, contents
+from tests.long import mostly_long
 
 ONE, MORE = (*SWEEP, "-g", "1"), (*SWEEP, "-g", "1,2,3,4")
 RUN = Path("default") / "runs" / "modes1d-edm-s0"
@@ -104,7 +105,7 @@ def test_disk_becomes_read_only(disk, stages):
     assert results(place) == results(stages["swept"])
 
 
-@pytest.mark.parametrize("moment", [5, 7, 11])
+@pytest.mark.parametrize("moment", mostly_long([5, 7, 11], [11]))
 def test_mount_vanishes_during_training(disk, stages, moment):
     place = disk.folder / "results"
     with at_synchronisation(moment, disk.vanish):  # writes of the card, the log and a checkpoint
@@ -119,7 +120,7 @@ def test_mount_vanishes_during_training(disk, stages, moment):
     assert leftovers(place) == []
 
 
-@pytest.mark.parametrize("moment", [1, 5])
+@pytest.mark.parametrize("moment", mostly_long([1, 5], [5]))
 def test_mount_vanishes_during_a_sweep(disk, stages, moment):
     place = disk.folder / "results"
     shutil.copytree(stages["begun"], place)
@@ -137,6 +138,7 @@ def test_mount_vanishes_during_a_sweep(disk, stages, moment):
     assert leftovers(place) == []
 
 
+@pytest.mark.parametrize("which", ["not long", pytest.param("", marks=pytest.mark.long)])
 @pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
-def test_repeated_on_real_mounts(tmp_path):
-    run_on_real_mounts(__file__, tmp_path)
+def test_repeated_on_real_mounts(which, tmp_path):
+    run_on_real_mounts(__file__, tmp_path, which)

@@ -5,19 +5,17 @@ import shutil
 
 import pytest
 
-from bench.data.find import find_dataset
-from bench.evaluation.makers import Makers
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.faults.helpers import check_sentence, leftovers, results
 from tests.bench.faults.inject import failing, no_file_larger
 from tests.bench.helpers import TINY_IMAGES, bench, contents, sets
+from tests.long import mostly_long
 
 EVERYWHERE = 10**9
-LOOKS = 4
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(judged, tmp_path_factory):
     """A tiny igct run on digits, two folders of images, and the source of a data set."""
     folder = tmp_path_factory.mktemp("start") / "all"
     ran = bench(
@@ -25,8 +23,7 @@ def start(tmp_path_factory):
         "--results", folder / "results",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    # The judge is trained once and shared by all copies.
-    Makers(folder / "results" / "cache").make("classifier", find_dataset("digits"))
+    shutil.copytree(judged, folder / "results" / "cache", dirs_exist_ok=True)
     write_folder(folder / "pets", image_tree())
     for seed, name in enumerate(("fake", "real")):
         ran = bench(
@@ -71,15 +68,16 @@ NAMES = ("sample png", "sample npz", "sample zip", "import", "invert", "edit", "
          "stats", "data")  # fmt: skip
 
 
+@pytest.mark.parametrize("looks", [2, pytest.param(4, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", NAMES)
-def test_full_disk_is_one_sentence_and_the_command_resumes(name, start, tmp_path):
+def test_full_disk_is_one_sentence_and_the_command_resumes(name, looks, start, tmp_path):
     whole = shutil.copytree(start, tmp_path / "whole")
     with failing(whole, EVERYWHERE) as disk:
         ran = bench(*commands(whole)[name])
     assert ran.code == 0, ran.err
     total = disk.count
     assert total > 0
-    for k in sorted({1 + i * (total - 1) // (LOOKS - 1) for i in range(LOOKS)}):
+    for k in sorted({1 + i * (total - 1) // (looks - 1) for i in range(looks)}):
         folder = shutil.copytree(start, tmp_path / f"full-{k}")
         before = contents(folder)
         command = commands(folder)[name]
@@ -95,7 +93,7 @@ def test_full_disk_is_one_sentence_and_the_command_resumes(name, start, tmp_path
         assert names(folder) == names(whole)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_long(NAMES, ("sample npz", "import", "data")))
 def test_files_that_may_not_grow(name, start, tmp_path):
     folder = shutil.copytree(start, tmp_path / "all")
     before = contents(folder)

@@ -90,6 +90,7 @@ def test_output_that_nobody_takes():
     assert ran.stderr == ""
 
 
+@pytest.mark.long
 def test_sweep_in_four_gigabytes_of_address_space(tmp_path):
     ran = bench(
         "train", "-m", "edm", "-d", "digits", *sets(*TINY_IMAGES), "--results", tmp_path / "r"

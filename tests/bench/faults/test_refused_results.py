@@ -9,6 +9,7 @@ from tests.bench.faults.disks import REAL, forbidden, run_on_real_mounts
 from tests.bench.faults.helpers import check_sentence, leftovers
 from tests.bench.faults.small import EVALUATE, REPORT, STATS, TUNE, placed
 from tests.bench.helpers import bench, contents
+from tests.long import mostly_long
 
 COMMANDS = {"tune": TUNE, "report": REPORT, "evaluate": EVALUATE, "stats": STATS}
 WORDS = {
@@ -18,9 +19,13 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("fault", list(WORDS))
-@pytest.mark.parametrize("name", list(COMMANDS))
-def test_write_error_is_one_sentence_and_loses_nothing(name, fault, disk, sound):
+SHORT = [("tune", "full"), ("report", "read-only"), ("evaluate", "forbidden"), ("stats", "full")]
+ALL = [(name, fault) for name in COMMANDS for fault in WORDS]
+
+
+@pytest.mark.parametrize("case", mostly_long(ALL, SHORT), ids="-".join)
+def test_write_error_is_one_sentence_and_loses_nothing(case, disk, sound):
+    name, fault = case
     shutil.copytree(sound / "swept", disk.folder, dirs_exist_ok=True)
     command = placed(COMMANDS[name], sound, disk.folder)
     if name == "tune":  # an unfinished search
@@ -68,6 +73,7 @@ def test_rows_are_verified_where_nothing_may_be_written(disk, sound):
         assert contents(disk.folder) == before
 
 
+@pytest.mark.long
 @pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
 def test_repeated_on_real_mounts(tmp_path):
     run_on_real_mounts(__file__, tmp_path)

@@ -1,8 +1,6 @@
 import base64
 import io
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from bench.system.progress import Bar
 from methods import IGCT
 from tests.bench.helpers import bench, contents
 from tests.bench.inversion.conftest import INVERSION
+from tests.processes import STARTS
 
 SWEEP = ("sweep", "-g", "1", *INVERSION, "--inversion-guidance", "1,20")
 
@@ -155,12 +154,9 @@ def test_rows_of_another_process_are_kept(inverted, monkeypatch, fails):
     assert contents(folder) == whole
 
 
-def test_two_processes_share_the_inversions(digits):
-    command = [sys.executable, "-m", "bench.cli", *SWEEP, "--results", str(digits)]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+@STARTS
+def test_two_processes_share_the_inversions(digits, starts):
+    both = [starts(*SWEEP, "--results", digits) for _ in range(2)]
     outs = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
     counts = [re.search(r"(\d+) inversions computed, (\d+) kept", out) for out, _ in outs]

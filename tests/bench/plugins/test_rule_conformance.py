@@ -6,11 +6,18 @@ import pytest
 import torch
 from pydantic import BaseModel, ValidationError
 
+from bench.plugins import rule_conformance
 from bench.plugins.rule_conformance import RuleConformance
 from methods.rules import CFG, RULES, Between, Interval, Rule
 from methods.settings import Settings
 
 
+@pytest.fixture(params=[4, pytest.param(rule_conformance.STEPS, marks=pytest.mark.long)])
+def _few_steps(request, monkeypatch):
+    monkeypatch.setattr(rule_conformance, "STEPS", request.param)
+
+
+@pytest.mark.usefixtures("_few_steps")
 class TestEveryRule(RuleConformance):
     @pytest.fixture(autouse=True, params=sorted(RULES))
     def _choose(self, request):
@@ -60,6 +67,7 @@ class _OfFirstOrder(Rule[_Share]):
         return guided + self.knobs.share * (d_cond - guided)
 
 
+@pytest.mark.usefixtures("_few_steps")
 class TestRulesOfEveryBranch(RuleConformance):
     @pytest.fixture(
         autouse=True, params=[_FromWeak, _FromAnotherClass, _FromAChangedNetwork, _OfFirstOrder]

@@ -233,6 +233,7 @@ def test_summary_has_one_line_per_row():
     assert frame[frame.status == "skip"].mse.isna().all()
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_inversions_add_a_section_and_change_nothing_else(tmp_path):
     plain = write_report(cells_alone(), tmp_path / "plain", published=None)
     both = write_report(cells_alone(), tmp_path / "both", published=None, inversions=few())

@@ -37,6 +37,7 @@ def test_shared_noise_cancels_in_differences():
     assert not found["igct"].is_significant
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_methods_not_significantly_behind_the_best_are_bold(tmp_path):
     data = prepare(rows())
     table = measure_table(data, data.columns[0])

@@ -132,6 +132,7 @@ def test_nothing_is_written_when_rows_are_refused(tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_differences_and_reasons_are_reported(tmp_path):
     lacking = {"kid": "kid needs a < b"}
     rows = [

@@ -191,6 +191,7 @@ def test_stored_density_out_of_bounds_is_not_used(std):
     assert known_density(iter([far])) is None
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_report_has_the_section(tmp_path):
     write_report(rows(), tmp_path, published=None)
     page = (tmp_path / "index.html").read_text()

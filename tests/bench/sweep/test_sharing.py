@@ -3,8 +3,6 @@
 import json
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +29,7 @@ from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights, save_weights
 from methods.oracle import Oracle
 from tests.bench.helpers import TOY_METRICS, bench, rows_of
+from tests.processes import STARTS, Forked, Start
 
 
 def _worker(folder: Path, name: str, pause: float) -> None:
@@ -92,12 +91,9 @@ def test_in_turn_waits_last_for_items_of_others(
 SWEEP = ("sweep", "-m", "oracle", "-d", "modes1d", "-n", "64", "-g", "1..6", *TOY_METRICS)
 
 
-def test_two_sweeps_at_once_share_the_cells(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.cli", *SWEEP, "--results", str(tmp_path)]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+@STARTS
+def test_two_sweeps_at_once_share_the_cells(tmp_path: Path, starts: Start) -> None:
+    both = [starts(*SWEEP, "--results", tmp_path) for _ in range(2)]
     outs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     counts = [next(w for w in out.splitlines() if "cells computed" in w).split() for out in outs]
@@ -148,6 +144,12 @@ def test_floor_waits_for_another_process_and_keeps_its_values(
     assert not list(tmp_path.rglob("*.lease"))
 
 
+def _take_and_die(lease: Path) -> None:
+    kept = try_lease(lease)
+    assert kept is not None
+    os._exit(0)
+
+
 def test_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
     results = tmp_path / "r"
     assert bench(*SWEEP, "--results", results).code == 0
@@ -156,11 +158,7 @@ def test_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
     whole = json.loads(row.read_text())
     row.unlink()
     lease = cells / f".{row.stem}.lease"
-    code = (
-        "from bench.system.leases import *\nimport sys\nlease = try_lease(Path(sys.argv[1]))\n"
-        "os._exit(0)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(lease)], check=True)
+    Forked(_take_and_die, lease).communicate()
     assert lease.exists()
     assert "1 cells computed" in bench(*SWEEP, "--results", results).out
     again = json.loads(row.read_text())

@@ -16,6 +16,7 @@ from bench.system import workers
 from bench.system.workers import WORKER, End
 from bench.tuning.store import result_path
 from tests.bench.helpers import TINY, TOY_METRICS, Ran, bench, rows_of, sets
+from tests.long import mostly_long
 from tests.torture.check import content, leftovers
 
 SLOW = """
@@ -83,7 +84,10 @@ def test_failure_in_a_worker_is_stored_and_reported_once(tmp_path: Path) -> None
     assert any("g=20" in line and "AssertionError: no" in line for line in failed)
 
 
-@pytest.mark.parametrize("end", ["os._exit(7)", "os.kill(os.getpid(), 9)", "1 / 0"])
+ENDS = ["os._exit(7)", "os.kill(os.getpid(), 9)", "1 / 0"]
+
+
+@pytest.mark.parametrize("end", mostly_long(ENDS, ["os._exit(7)"]))
 def test_command_continues_without_a_worker_that_ends(tmp_path: Path, end: str) -> None:
     if end == "1 / 0":  # while the worker starts
         arguments = _sweep(tmp_path)
@@ -98,7 +102,10 @@ def test_command_continues_without_a_worker_that_ends(tmp_path: Path, end: str) 
     assert not leftovers(tmp_path / "results")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
+
+
+@pytest.mark.parametrize("number", mostly_long(SIGNALS, [signal.SIGTERM]))
 def test_workers_stop_with_their_command(tmp_path: Path, number: signal.Signals) -> None:
     arguments = _sweep(tmp_path)
     process = subprocess.Popen(

@@ -1,8 +1,5 @@
 """Training at scale: gradients in slices, precisions, compiled networks."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from bench.training.initial import make_teacher, teacher_card
 from bench.training.loop import Loss, accumulate_gradients, build_nets, near, train
 from methods import METHODS, BatchRNG, Progress
 from tests.bench.helpers import TINY, bench, sets, tiny_card
+from tests.processes import train_together
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
@@ -126,13 +124,21 @@ def test_precision_is_restored_after_an_error():
     assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
-@pytest.mark.parametrize(("method", "backend"), [("edm", "aot_eager"), ("igct", "eager")])
+@pytest.mark.parametrize(
+    ("method", "backend", "data"),
+    [
+        ("edm", "aot_eager", "modes1d"),
+        ("igct", "eager", "modes1d"),
+        pytest.param("edm", "aot_eager", "digits", marks=pytest.mark.long),
+        pytest.param("igct", "eager", "digits", marks=pytest.mark.long),
+    ],
+)
 def test_compiled_networks_train_the_same_weights_under_the_same_names(
-    method, backend, tmp_path, fabric
+    method, backend, data, tmp_path, fabric
 ):
     torch.compiler.reset()
-    card = tiny_card(method, "digits", "net.dropout=0.3")
-    data = find_dataset("digits")
+    card = tiny_card(method, data, "net.dropout=0.3")
+    data = find_dataset(data)
     plain = load_weights(train(card, data, tmp_path / "plain", fabric=fabric))
     compiled = load_weights(train(card, data, tmp_path / "c", fabric=fabric, compiler=backend))
     assert compiled.keys() == plain.keys()
@@ -180,7 +186,8 @@ def test_data_are_not_copied_on_a_cpu():
     assert near(split, CPU) is split
 
 
-def test_two_processes_distil_the_same_in_slices_as_one(tmp_path):
+@pytest.mark.parametrize("torchrun", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_two_processes_distil_the_same_in_slices_as_one(tmp_path, torchrun):
     settings = ["-m", "guided-cd", "-d", "modes1d", *sets(*TINY)]
     edm = ["train", "-m", "edm", "-d", "modes1d", *sets(*TINY)]
     folders = []
@@ -188,13 +195,8 @@ def test_two_processes_distil_the_same_in_slices_as_one(tmp_path):
         assert bench(*edm, "--results", tmp_path / name).code == 0
         folders.append(tmp_path / name / "default" / "runs" / "modes1d-guided-cd-s0")
     assert bench("train", *settings, "--results", tmp_path / "one").code == 0
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "bench.cli", "train", *settings, "--set", "train.micro_batch=3",
-         "--results", str(tmp_path / "two"), "--device", "cpu"],
-        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    own = ("--set", "train.micro_batch=3", "--results", tmp_path / "two", "--device", "cpu")
+    train_together(["train", *settings, *own], 2, torchrun)
     one, two = (load_weights(folder / WEIGHTS) for folder in folders)
     for key, value in one.items():
         # As for two processes without slices: rounding of gradients in 12 steps of lr 2e-3.

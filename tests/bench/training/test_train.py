@@ -1,10 +1,6 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +17,7 @@ from bench.training.step import Ema, draw_batch, learning_rate
 from methods import METHODS, BatchRNG, Progress, TrainSettings
 from methods.edm import EDM
 from tests.bench.helpers import TINY, TINY_IMAGES, bench, contents, sets, tiny_card
-
-ROOT = Path(__file__).resolve().parents[3]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+from tests.processes import new_interpreter, start_slow_training, train_together
 
 
 def steps_logged(folder):
@@ -393,19 +387,21 @@ def test_training_lowers_the_loss(method, terms, tmp_path, fabric):
     assert all(last[name] < 0.8 * first[name] for name in terms)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_train_the_same_as_one(tmp_path, processes):
-    settings = ["-m", "igct", "-d", "modes1d", *sets(*TINY)]
-    assert bench("train", *settings, "--results", tmp_path / "one").code == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node", str(processes), "-m", "bench.cli", "train", *settings,
-         "--results", str(tmp_path / "two"), "--device", "cpu"],
-        capture_output=True, text=True, cwd=ROOT, env=ENV,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Trained runs are in") == 1
-    assert done.stdout.count("modes1d-igct-s0: 12/12") == 1
+@pytest.mark.parametrize(
+    ("processes", "torchrun"),
+    [
+        (2, False),
+        pytest.param(2, True, marks=pytest.mark.long),
+        pytest.param(4, True, marks=pytest.mark.long),
+    ],
+)
+def test_several_processes_train_the_same_as_one(tmp_path, processes, torchrun):
+    settings = ["train", "-m", "igct", "-d", "modes1d", *sets(*TINY)]
+    assert bench(*settings, "--results", tmp_path / "one").code == 0
+    own = [*settings, "--results", str(tmp_path / "two"), "--device", "cpu"]
+    out = train_together(own, processes, torchrun)
+    assert out.count("Trained runs are in") == 1
+    assert out.count("modes1d-igct-s0: 12/12") == 1
     folders = [tmp_path / name / "default" / "runs" / "modes1d-igct-s0" for name in ("one", "two")]
     assert contents(folders[0]).keys() == contents(folders[1]).keys()
     assert steps_logged(folders[1]) == list(range(12))
@@ -447,13 +443,17 @@ def test_batch_that_cannot_be_divided_among_processes_is_refused(fabric):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signal_stops_with_a_checkpoint_and_the_same_command_resumes(tmp_path, number):
-    settings = sets(*TINY, "train.iterations=1500")
+@pytest.mark.parametrize(
+    ("starts", "steps"),
+    [(start_slow_training, 150), pytest.param(new_interpreter, 1500, marks=pytest.mark.long)],
+    ids=["forked", "new"],
+)
+def test_signal_stops_with_a_checkpoint_and_the_same_command_resumes(
+    tmp_path, number, starts, steps
+):
+    settings = sets(*TINY, f"train.iterations={steps}")
     command = ["train", "-m", "edm", "-d", "modes1d", *settings, "--results", str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", *command],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENV,
-    )  # fmt: skip
+    process = starts(*command)
     folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"
     log = folder / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_size):
@@ -463,13 +463,13 @@ def test_signal_stops_with_a_checkpoint_and_the_same_command_resumes(tmp_path, n
     step = load_state(folder / STATE).step
     assert (process.returncode, err) == (
         130,
-        f"Stopped modes1d-edm-s0 at step {step} of 1500; its checkpoint is written. "
+        f"Stopped modes1d-edm-s0 at step {step} of {steps}; its checkpoint is written. "
         "Run the same command to continue.\n",
     )
     assert steps_logged(folder) == list(range(step))
     ran = bench(*command)
     assert ran.code == 0, ran.err
-    assert steps_logged(folder) == list(range(1500))
+    assert steps_logged(folder) == list(range(steps))
     assert (folder / WEIGHTS).exists()
 
 

@@ -2,10 +2,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,9 +26,8 @@ from methods import METHODS
 from methods.edm import EDM
 from methods.rng import derive_seed
 from tests.bench.helpers import TINY, bench, contents, randomised, sets, tiny_card
+from tests.processes import new_interpreter, start_slow_training
 
-ROOT = Path(__file__).resolve().parents[3]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 EVERY = "train.checkpoint_every=4"
 
 
@@ -64,13 +60,15 @@ def steps_logged(folder):
 # One process at a time
 
 
-def test_run_in_training_is_refused_unless_its_process_was_killed(tmp_path):
-    settings = sets(*TINY, "train.iterations=1500", "train.checkpoint_every=100")
+@pytest.mark.parametrize(
+    ("starts", "steps"),
+    [(start_slow_training, 150), pytest.param(new_interpreter, 1500, marks=pytest.mark.long)],
+    ids=["forked", "new"],
+)
+def test_run_in_training_is_refused_unless_its_process_was_killed(tmp_path, starts, steps):
+    settings = sets(*TINY, f"train.iterations={steps}", "train.checkpoint_every=50")
     command = ["train", "-m", "edm", "-d", "modes1d", *settings, "--results", str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", *command],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT, env=ENV,
-    )  # fmt: skip
+    process = starts(*command)
     folder = tmp_path / "default" / "runs" / "modes1d-edm-s0"
     while process.poll() is None and not (folder / STATE).exists():
         time.sleep(0.01)
@@ -83,12 +81,12 @@ def test_run_in_training_is_refused_unless_its_process_was_killed(tmp_path):
     )
     assert "wait for it or stop it, then run the same command again" in ran.err
     assert contents(folder) == before
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.communicate()
     assert (folder / LEASE).exists()
     assert bench(*command).code == 0
     assert sorted(contents(folder)) == ["log.jsonl", WEIGHTS, CARD]
-    assert steps_logged(folder) == list(range(1500))
+    assert steps_logged(folder) == list(range(steps))
 
 
 def test_lease_ends_with_training_even_after_an_error(tmp_path, fabric, monkeypatch):

@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from metrics.base import ExactMixture
 from metrics.toy import class_w1
 from tests.bench.helpers import bench, contents, rows_of
 from tests.bench.tuning.helpers import EARLY, SHARE, plugin
+from tests.processes import STARTS
 
 ORACLE = ("--method", "oracle", "--dataset", "modes1d")
 QUICK = (*ORACLE, "-g", "3,6", "-n", "60")
@@ -126,7 +125,8 @@ def test_interrupted_search_keeps_finished_trials_and_resumes(share, place, monk
     assert len(tuned(place).trials) == 4
 
 
-def test_two_processes_share_the_trials_of_a_search(tmp_path, place):
+@STARTS
+def test_two_processes_share_the_trials_of_a_search(tmp_path, place, starts):
     log = tmp_path / "log"
     logged = SHARE.replace(
         "return 1 +",
@@ -136,11 +136,7 @@ def test_two_processes_share_the_trials_of_a_search(tmp_path, place):
             return 1 +""",
     )
     options = ("--rule", "share", "--budget", "12", *QUICK, "--plugin", plugin(tmp_path, logged))
-    command = [sys.executable, "-m", "bench.cli", "tune", *map(str, options), "--results"]
-    both = [
-        subprocess.Popen([*command, str(place)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    both = [starts("tune", *options, "--results", place) for _ in range(2)]
     errors = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     found = tuned(place)
@@ -337,6 +333,7 @@ def test_tune_without_runs_fails(share):
     assert "Nothing can be tuned in" in ran.err
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_sweep_and_report_refuse_reserved_seeds(share, place, tmp_path):
     sweep = ("sweep", *ORACLE, "-g", "1", "-n", "50", "--metric", "w1", "--results", place)
     ran = bench(*sweep, "--seeds", f"0,{TUNING_SEEDS}")
