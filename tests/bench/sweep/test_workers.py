@@ -17,7 +17,6 @@ from bench.system.workers import WORKER, End
 from bench.tuning.store import result_path
 from tests.bench.helpers import TINY, TOY_METRICS, Ran, bench, rows_of, sets
 from tests.long import mostly_long
-from tests.long import mostly_long
 from tests.torture.check import content, leftovers
 
 SLOW = """
