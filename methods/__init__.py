@@ -1,45 +1,20 @@
-"""Guidance methods behind one interface: importing this package registers the built-in ones."""
+"""Guidance methods behind one interface; its names are those of `methods.built_in`.
 
-from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
-from methods.ct import CT
-from methods.edm import EDM
-from methods.gft import GFT
-from methods.guidance import Guidance
-from methods.guided_cd import GuidedCD
-from methods.igct import IGCT
-from methods.meanflow import MeanFlow
-from methods.mg import MG
-from methods.mg_ct import MGCT
-from methods.oracle import Oracle
-from methods.registry import METHODS, register
-from methods.rng import BatchRNG, SampleRNG
-from methods.settings import Preset, Settings, TrainSettings
-from methods.spec import DataSpec, Mixture
+They are imported when one of them is first used, since most of them need torch.
+"""
 
-__all__ = [
-    "CT",
-    "EDM",
-    "GFT",
-    "IGCT",
-    "METHODS",
-    "MG",
-    "MGCT",
-    "Batch",
-    "BatchRNG",
-    "DataSpec",
-    "Denoiser",
-    "Guidance",
-    "GuidedCD",
-    "Inverts",
-    "MeanFlow",
-    "Method",
-    "Mixture",
-    "Oracle",
-    "Preset",
-    "Progress",
-    "SampleRNG",
-    "Settings",
-    "Teaches",
-    "TrainSettings",
-    "register",
-]
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from methods.built_in import *  # noqa: F403
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+
+    def __getattr__(name: str) -> object:
+        import methods.built_in  # noqa: F401
+
+        # The attribute of the package is set only after the import has ended.
+        return getattr(sys.modules["methods.built_in"], name)

@@ -7,6 +7,7 @@ Ho & Salimans (2022) for guidance with label dropout.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar, Self, cast
 
 import torch
@@ -33,6 +34,7 @@ from methods.settings import (
     ascending,
     image_preset,
 )
+from methods.spec import DataSpec
 
 EDIT_STEPS = 18
 """Number of noise levels in the grid of inversion (ascending) and editing (descending)."""
@@ -261,17 +263,13 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         if self.null is None and self.weak is None:
             return float(self.nfe(guidance, steps))
         counts = evaluations(guidance.rule, guidance, self._grid(steps))
-        own = self._parameters(self.config)
+        own = _parameters(self.config.net, self.data)
         costs: dict[Branch, float] = {}
         if self.null is not None:
-            costs["null"] = self._parameters(self.null) / own
+            costs["null"] = _parameters(self.null.net, self.data) / own
         if self.weak is not None:
-            costs["weak"] = self._parameters(self.weak) / own
+            costs["weak"] = _parameters(self.weak.net, self.data) / own
         return weighted(counts, costs)
-
-    def _parameters(self, config: EDMConfig) -> int:
-        with torch.device("meta"):
-            return sum(p.numel() for p in build_net(config.net, self.data).parameters())
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
         """Guidance needs a network with classes, and the reference branch of the rule."""
@@ -331,3 +329,10 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
 def _conditional(config: EDMConfig) -> bool:
     return not isinstance(config.net, UNetConfig) or config.net.conditional
+
+
+@cache
+def _parameters(net: NetConfig, data: DataSpec) -> int:
+    """The number of parameters of a network, which is counted without memory for them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_net(net, data).parameters())

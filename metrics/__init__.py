@@ -1,36 +1,20 @@
-"""Extractors, streaming statistics and metrics for generated samples."""
+"""Extractors, statistics and metrics for samples; its names are those of `metrics.built_in`.
 
-from metrics import (
-    accuracy,
-    cmmd,
-    frechet,
-    frechet_classes,
-    frechet_unbiased,
-    inception_score,
-    kid,
-    memorisation,
-    mind,
-    neighbours,
-    saturation,
-    tilt,
-    toy,
-)
-from metrics import extractors as _extractors
-from metrics.accumulate import Accumulator, NonFiniteFeatures, plan_needs
-from metrics.registry import EXTRACTORS, METRICS, find_extractor, find_metric
+They are imported when one of them is first used, since most of them need torch.
+"""
 
-BUILT_IN = (
-    *(accuracy, cmmd, frechet, frechet_classes, frechet_unbiased, inception_score, kid),
-    *(memorisation, mind, neighbours, saturation, tilt, toy, _extractors),
-)
-"""The modules that register metrics or extractors on import."""
+from __future__ import annotations
 
-__all__ = [
-    "EXTRACTORS",
-    "METRICS",
-    "Accumulator",
-    "NonFiniteFeatures",
-    "find_extractor",
-    "find_metric",
-    "plan_needs",
-]
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metrics.built_in import *  # noqa: F403
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+
+    def __getattr__(name: str) -> object:
+        import metrics.built_in  # noqa: F401
+
+        # The attribute of the package is set only after the import has ended.
+        return getattr(sys.modules["metrics.built_in"], name)

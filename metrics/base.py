@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from metrics.about import About
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Direction = Literal["lower", "higher", "none"]
 Need = Literal["moments", "features", "logits", "pixels"]

@@ -13,8 +13,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.integrate import cumulative_simpson
-from scipy.spatial import cKDTree
 from scipy.special import digamma, gammaln, logsumexp
 
 from metrics.about import About
@@ -59,6 +57,8 @@ class Tilted:
     @cached_property
     def marginals(self) -> tuple[tuple[Array, Array], ...]:
         """Nodes (m,) and distribution function (m,), from 0 to 1, of every coordinate."""
+        from scipy.integrate import cumulative_simpson  # reports import this module
+
         density = np.exp(self.log_density)
         found = []
         for dim, nodes in enumerate(self.axes):
@@ -177,6 +177,8 @@ def entropy(x: Array) -> float:
     if n < 2:
         raise ValueError(f"an entropy needs at least 2 samples, got {n}")
     k = min(NEIGHBOUR, n - 1)
+    from scipy.spatial import cKDTree
+
     radius = np.asarray(cKDTree(x).query(x, k=[k + 1])[0])[:, 0]
     # Samples are rounded to float32, so equal ones are not infinitely close.
     spacing = np.spacing(np.abs(x).max(axis=1).astype(np.float32)).astype(np.float64)

@@ -24,42 +24,69 @@ def list_command(
     """List everything registered, one line each, with its origin."""
     from rich.table import Table
 
-    from bench.data import DATASETS
-    from bench.data.card import prepared_cards
-    from bench.experiment.protocols import PROTOCOLS
-    from bench.experiment.suite import builtin_suites
-    from bench.plugins.load import ORIGINS
-    from methods import METHODS
-    from methods.rules import RULES
-    from metrics import METRICS
-
-    reporter, _ = options.begin(plugin)
-
-    def origin(name: str) -> str:
-        return f"({ORIGINS[what, name]})"
-
     kinds: dict[str, Callable[[], Iterable[tuple[str, ...]]]] = {
-        "methods": lambda: ((n, c.summary, origin(n)) for n, c in METHODS.items()),
-        "rules": lambda: ((n, c.summary, rule_knobs(c), origin(n)) for n, c in RULES.items()),
-        "metrics": lambda: (
-            (n, "by default" if c.default else "on request", c.summary, origin(n))
-            for n, c in METRICS.items()
-        ),
-        "datasets": lambda: (
-            *((n, c.summary, origin(n)) for n, c in DATASETS.items()),
-            *((card.name, card.summary, "(prepared)") for card in prepared_cards()),
-        ),
+        "methods": _methods,
+        "rules": _rules,
+        "metrics": _metrics,
+        "datasets": _datasets,
         "extractors": _extractors,
-        "protocols": lambda: ((n, p.summary) for n, p in PROTOCOLS.items()),
-        "suites": lambda: ((n, str(path)) for n, path in builtin_suites().items()),
+        "protocols": _protocols,
+        "suites": _suites,
     }
     if what not in kinds:
         raise unknown("list", what, kinds)
+    reporter, _ = options.begin(plugin, entry_points=what not in ("protocols", "suites"))
     table = Table.grid(padding=(0, 2))
     # Metrics that a sweep measures by default come first.
     for line in sorted(kinds[what](), key=lambda line: (what == "metrics" and line[1], line)):
         table.add_row(*line)
     reporter.show(table)
+
+
+def _origin(what: str, name: str) -> str:
+    from bench.plugins.load import ORIGINS
+
+    return f"({ORIGINS[what, name]})"
+
+
+def _methods() -> Iterator[tuple[str, ...]]:
+    from methods import METHODS
+
+    return ((n, c.summary, _origin("methods", n)) for n, c in METHODS.items())
+
+
+def _rules() -> Iterator[tuple[str, ...]]:
+    from methods.rules import RULES
+
+    return ((n, c.summary, rule_knobs(c), _origin("rules", n)) for n, c in RULES.items())
+
+
+def _metrics() -> Iterator[tuple[str, ...]]:
+    from metrics import METRICS
+
+    for name, cls in METRICS.items():
+        default = "by default" if cls.default else "on request"
+        yield name, default, cls.summary, _origin("metrics", name)
+
+
+def _datasets() -> Iterator[tuple[str, ...]]:
+    from bench.data import DATASETS
+    from bench.data.card import prepared_cards
+
+    yield from ((n, c.summary, _origin("datasets", n)) for n, c in DATASETS.items())
+    yield from ((card.name, card.summary, "(prepared)") for card in prepared_cards())
+
+
+def _protocols() -> Iterator[tuple[str, ...]]:
+    from bench.experiment.protocols import PROTOCOLS
+
+    return ((name, protocol.summary) for name, protocol in PROTOCOLS.items())
+
+
+def _suites() -> Iterator[tuple[str, ...]]:
+    from bench.experiment.suite import builtin_suites
+
+    return ((name, str(path)) for name, path in builtin_suites().items())
 
 
 def _extractors() -> Iterator[tuple[str, ...]]:

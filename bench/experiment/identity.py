@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeGuard
 
 PACKAGES = ("bench", "methods", "metrics")
 DESCRIPTIONS = {"presets", "about"}
@@ -97,9 +97,10 @@ class _Code:
             seen.add((source, name))
             if _is_package(source) and _file(f"{source}.{name}") is not None:
                 return f"{source}.{name}"
-            handed = _parsed(source).handed_on.get(name)
+            handed_on = _parsed(source).handed_on
+            handed = handed_on.get(name, handed_on.get("*"))
             if handed is not None:
-                source, name = _source(handed[0], source), handed[1]
+                source, name = _source(handed[0], source), handed[1].replace("*", name)
         return source
 
 
@@ -138,9 +139,7 @@ class _WithoutImports(ast.NodeTransformer):
         return None if is_text else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return None
-        return self.generic_visit(node)
+        return None if _for_types(node) else self.generic_visit(node)
 
 
 @cache
@@ -148,15 +147,23 @@ def _parsed(name: str) -> _Parsed:
     tree = _tree(name)
     if tree is None:
         return _Parsed("", (), {})
+    # A package that imports its names at their first use has them here for type checkers.
+    outside = [part for node in tree.body for part in (node.body if _for_types(node) else [node])]
     handed_on = {
         alias.asname or alias.name: (node, alias.name)
-        for node in tree.body
+        for node in outside
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
     imports = _WithoutImports()
     code = ast.dump(imports.visit(tree))
     return _Parsed(hashlib.sha256(code.encode()).hexdigest(), tuple(imports.found), handed_on)
+
+
+def _for_types(node: ast.stmt) -> TypeGuard[ast.If]:
+    """Whether a statement is `if TYPE_CHECKING:`."""
+    test = node.test if isinstance(node, ast.If) else None
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
 def _file(name: str) -> Path | None:

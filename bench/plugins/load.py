@@ -14,12 +14,11 @@ from typing import Any
 
 import bench.data
 import methods
-import metrics  # noqa: F401 - registers the built-in metrics
-from methods.registry import METHODS
+from methods import METHODS
 from methods.rng import derive_seed
 from methods.rules import RULES, Rule, register_rule
+from metrics import METRICS
 from metrics.base import Metric
-from metrics.registry import METRICS
 from metrics.registry import register as register_metric
 
 BUILTIN = "built-in"

@@ -1,0 +1,45 @@
+"""The built-in methods, which importing this module registers, and the parts of a method."""
+
+from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
+from methods.ct import CT
+from methods.edm import EDM
+from methods.gft import GFT
+from methods.guidance import Guidance
+from methods.guided_cd import GuidedCD
+from methods.igct import IGCT
+from methods.meanflow import MeanFlow
+from methods.mg import MG
+from methods.mg_ct import MGCT
+from methods.oracle import Oracle
+from methods.registry import METHODS, register
+from methods.rng import BatchRNG, SampleRNG
+from methods.settings import Preset, Settings, TrainSettings
+from methods.spec import DataSpec, Mixture
+
+__all__ = [
+    "CT",
+    "EDM",
+    "GFT",
+    "IGCT",
+    "METHODS",
+    "MG",
+    "MGCT",
+    "Batch",
+    "BatchRNG",
+    "DataSpec",
+    "Denoiser",
+    "Guidance",
+    "GuidedCD",
+    "Inverts",
+    "MeanFlow",
+    "Method",
+    "Mixture",
+    "Oracle",
+    "Preset",
+    "Progress",
+    "SampleRNG",
+    "Settings",
+    "Teaches",
+    "TrainSettings",
+    "register",
+]
