@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -105,18 +106,19 @@ def begin(
     results: Path = DEFAULT_RESULTS,
     experiment: str = DEFAULT_EXPERIMENT,
     *,
+    entry_points: bool = True,
     out: Path | None = None,
     offline: bool = False,
     download: bool = False,
 ) -> tuple[Reporter, Experiment]:
     """Load the plugins and return reporter and experiment; a plugin's failure is a warning.
 
+    Plugins import torch: a command that needs none sets `entry_points` to False.
     Until `UNTIL_THE_END` closes, `offline` refuses every connection, and the command fails, writing
     nothing more, if the folder of the results or of `out` disappears.
     """
     from rich.console import Console
 
-    from bench.plugins.load import load_plugins
     from bench.system.offline import network
     from bench.system.places import holding
     from bench.system.progress import Reporter
@@ -130,8 +132,8 @@ def begin(
             console.width = UNBOUND
         reporter = Reporter(console)
     UNTIL_THE_END.enter_context(network(offline=offline, download=download))
-    for problem in load_plugins(plugins or ()):
-        reporter.warn(problem)
+    if plugins or entry_points:
+        warn_of_plugins(reporter, plugins or ())
     found = Experiment(results, experiment)
     UNTIL_THE_END.enter_context(holding(results, found.root, *([] if out is None else [out])))
     return reporter, found
@@ -159,6 +161,14 @@ def share_work(workers: int | None, device: torch.device, reporter: Reporter) ->
             room = available_bytes(device) or MEMORY
             workers = min(cpu_count(only_physical_cores=True), room // MEMORY)
     UNTIL_THE_END.enter_context(with_workers(workers or 1, gpus, reporter))
+
+
+def warn_of_plugins(reporter: Reporter, plugins: Sequence[Path] = ()) -> None:
+    """Load the plugins, those with entry points first; a failure is a warning."""
+    from bench.plugins.load import load_plugins
+
+    for problem in load_plugins(plugins):
+        reporter.warn(problem)
 
 
 def refuse_beside_suite(**options: object) -> None:

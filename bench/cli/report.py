@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 import bench
 from bench.cli import options
@@ -14,6 +17,7 @@ def report_command(
     suite: options.Suite = None,
     experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
     results: options.Results = DEFAULT_RESULTS,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too.")] = False,
 ) -> None:
     """Render tables, figures and a page from the rows of an experiment."""
     from bench.experiment.inversion_rows import read_inversions
@@ -21,7 +25,7 @@ def report_command(
     from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
     from bench.report.build import write_report
 
-    reporter, found = options.begin(None, results, experiment)
+    reporter, found = options.begin(None, results, experiment, entry_points=False)
     if suite is not None:
         _, found = suite_studies(suite, found)
     rows = read_rows(found.cells)
@@ -30,10 +34,12 @@ def report_command(
     counted = [row for row in rows if row.seed < TUNING_SEEDS]
     if left := len(rows) - len(counted):
         reporter.say(f"Left out {left} rows whose sampling seeds are reserved for tuning.")
+    if any(value.about is None for row in counted for value in row.values):
+        options.warn_of_plugins(reporter)  # old rows do not state the facts of their metrics
     inversions = read_inversions(found.inversions)
     paths = write_report(
         counted, found.report, published=published_file(), inversions=inversions,
-        console=reporter.console,
+        pdf=pdf, console=reporter.console,
     )  # fmt: skip
     for problem in paths.problems:
         reporter.say(f"Warning: {problem}")

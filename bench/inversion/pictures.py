@@ -106,4 +106,4 @@ def write_figure(path: Path, grid: EditGrid, title: str) -> None:
     from bench.report.figures.style import look, render
 
     with look():
-        write_bytes(path, render(grid_figure(grid, title))[0])
+        write_bytes(path, render(grid_figure(grid, title)))

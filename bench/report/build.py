@@ -14,6 +14,8 @@ from rich.console import Console
 
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
+from bench.report.document import FileKind
+from bench.report.drawn import DrawnFigures
 from bench.report.figures.figures import (
     Plan,
     plan_comparison,
@@ -21,7 +23,6 @@ from bench.report.figures.figures import (
     plan_grids,
     plan_yardsticks,
 )
-from bench.report.figures.style import look, render
 from bench.report.numbers.comparison import compare, comparison_frames
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.inversions import edit_summary, inversion_summary, prepare_inversions
@@ -59,14 +60,16 @@ def write_report(
     published: Path | None,
     note: Mapping[str, str] = MappingProxyType({}),
     inversions: Sequence[InversionRow] = (),
+    pdf: bool = False,
     console: Console | None = None,
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
     `published` is a CSV of published numbers to draw in grey, `note` has facts for the page;
-    `inversions` adds a separate section. Progress is shown on `console`. The same arguments give
-    the same bytes. Raises `UserError`, before anything is written, if rows are not comparable. If a
-    figure fails, the others are drawn.
+    `inversions` adds a separate section; with `pdf`, figures are also written as PDF. Progress is
+    shown on `console`. The same arguments give the same bytes, whatever was there: a figure that an
+    earlier report drew from the same input is kept. Raises `UserError`, before anything is written,
+    if rows are not comparable. If a figure fails, the others are drawn.
     """
     data = prepare(rows)
     inverted = prepare_inversions(inversions, rows) if inversions else None
@@ -87,19 +90,26 @@ def write_report(
             (out / name).unlink(missing_ok=True)
         else:
             write_text(out / name, csv_text(frame))
+    kinds: tuple[FileKind, ...] = ("png", "pdf") if pdf else ("png",)
+    drawn = DrawnFigures(out, kinds)
     problems: dict[str, str] = {}
     figures: list[Path] = []
     with Bar("figures", sum(map(len, plans)), 0, console) as bar:
         for plan in chain(*plans):
             try:
-                figures += draw(plan, out / "figures")
+                files = drawn.files(plan)
+                if not files:
+                    files = draw(plan, out / "figures", kinds)
+                    drawn.add(plan, files)
+                figures += files
             except Exception as error:  # The tables are more important than any figure.
                 why = explain_failure(error) or f"{type(error).__name__}: {error}"
                 problems[plan.name] = f"Figure {plan.name} failed: {why}"
             bar.update(bar.done + 1, plan.name)
     # Figures of an older report would look like part of this one.
     old = _figures_of(out / "index.html") - set(figures)
-    page_path = write_text(out / "index.html", html(document, problems))
+    page_path = write_text(out / "index.html", html(document, problems, pdf))
+    drawn.forget_others(plan.name for plan in chain(*plans) if plan.name not in problems)
     for path in old:
         path.unlink(missing_ok=True)
     return ReportPaths(
@@ -127,14 +137,14 @@ def _frames(found: Findings) -> dict[str, pd.DataFrame | None]:
     }
 
 
-def draw(plan: Plan, folder: Path) -> list[Path]:
+def draw(plan: Plan, folder: Path, kinds: Sequence[FileKind]) -> list[Path]:
     """Draw a figure and write its files below `folder`."""
+    from bench.report.figures.style import look, render
+
     with look():
-        files = render(plan.draw())
-    return [
-        write_bytes(folder / f"{plan.name}.{kind}", content)
-        for kind, content in zip(("png", "pdf"), files, strict=True)
-    ]
+        figure = plan.draw()
+        files = {kind: render(figure, kind) for kind in kinds}
+    return [write_bytes(folder / f"{plan.name}.{kind}", content) for kind, content in files.items()]
 
 
 def _figures_of(page: Path) -> set[Path]:

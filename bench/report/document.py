@@ -8,6 +8,7 @@ from enum import Flag, auto
 from typing import ClassVar, Literal
 
 DASH = "\N{EN DASH}"
+FileKind = Literal["png", "pdf"]
 
 
 class Form(Flag):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -12,27 +13,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
-from scipy.stats import norm
 
 from bench.experiment.rows import Density, Points
+from bench.report.figures.figures import RULE_HEIGHT
 from bench.report.figures.panels import (
-    P,
+    Array,
     finish,
     frame_plane,
     heights,
     lay_out,
     pale,
-    pick,
     positions,
-    previews,
-    trouble,
 )
 from bench.report.figures.style import DOTS, HATCHES, RINGS, TARGET, palette, plain
 from bench.report.numbers.frame import Data, Series
+from bench.report.numbers.previews import P, pick, previews, trouble
 
 MOST_COLUMNS = 5
-RULE_HEIGHT = 0.9
-"""Inches of a row in figures with one row per rule, which is its name."""
 MOST_PEAKS = 3.0  # height of a density panel, in peaks of the exact density
 
 
@@ -60,7 +57,7 @@ def densities(
             bars, edges = heights(preview, k)
             highest = max(highest, float(bars.max()))
             axes.stairs(bars, edges, fill=True, lw=0.4, **_bar(k))
-            exact = np.mean([norm.pdf(x, mean, preview.std) for mean in means], axis=0)
+            exact = np.mean([_normal(x, mean, preview.std) for mean in means], axis=0)
             axes.plot(x, exact, color=TARGET, lw=1.0)
             tallest = max(tallest, float(exact.max()))
         beyond = _beyond(preview)
@@ -115,6 +112,13 @@ def clouds(
     ]  # fmt: skip
     finish(figure, plain(dataset), "y (data units)", handles, 6)
     return figure
+
+
+def _normal(x: Array, mean: float, std: float) -> Array:
+    """The density of a normal distribution; not a number if `std` is 0."""
+    with np.errstate(all="ignore"):
+        density: Array = np.exp(-np.square((x - mean) / std) / 2) / (std * math.sqrt(2 * math.pi))
+    return density
 
 
 def _bar(k: int) -> dict[str, Any]:

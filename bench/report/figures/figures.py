@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Literal
 
 from bench.experiment.rows import Density, Images, Points, Preview
-from bench.report.figures import yardstick_figure
-from bench.report.figures.clouds import RULE_HEIGHT, clouds, densities
-from bench.report.figures.curves import metric_curve, precision_recall
-from bench.report.figures.grids import chosen_scales, edit_grid, rule_grid, sample_grid
-from bench.report.figures.panels import previews
-from bench.report.figures.pareto_figures import cost_fronts, quality_front
-from bench.report.figures.rule_panels import rule_panels
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.comparison import cost_columns
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.inversions import Inversions
 from bench.report.numbers.names import FLOOR, slug
 from bench.report.numbers.pareto import placed_cost, precision_pairs
+from bench.report.numbers.previews import chosen_scales, previews
 from bench.report.numbers.published import Published, curves
 from bench.report.numbers.yardstick import EXACT
 
+if TYPE_CHECKING:  # it takes a second to import, and most reports draw nothing anew
+    from matplotlib.figure import Figure
+
+Drawing = Literal[
+    "clouds", "cost_fronts", "densities", "edit_grid", "metric_curve", "precision_recall",
+    "quality_front", "rule_grid", "rule_panels", "sample_grid", "yardstick_densities",
+    "yardstick_planes",
+]  # fmt: skip
+"""A function of `bench.report.figures.drawings`."""
+RULE_HEIGHT = 0.9
+"""Inches of a row in figures with one row per rule, which is its name."""
 ENLARGED = "pixels are enlarged without smoothing."
 ROWS = (
     "One row per method and number of steps, one column per guidance scale g (1 = off); the lowest "
@@ -45,10 +48,18 @@ class Plan:
     name: str
     dataset: str
     caption: str
-    draw: Callable[[], Figure]
+    drawing: Drawing
+    inputs: tuple[object, ...]
+    """The arguments of the drawing, which are all that the figure depends on."""
     column: Column | None = None
     first: bool = False
     """Whether it comes before the measures of its data set."""
+
+    def draw(self) -> Figure:
+        """The figure."""
+        from bench.report.figures.drawings import DRAWINGS
+
+        return DRAWINGS[self.drawing](*self.inputs)
 
 
 def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]:
@@ -60,7 +71,8 @@ def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]
                 slug(column.dataset, *_parts(data, column)),
                 column.dataset,
                 _curve_caption(data, column, cells) + _grey_caption(column, published),
-                partial(metric_curve, data, column, published),
+                "metric_curve",
+                (data, column, published),
                 column,
             )
     for dataset in data.datasets:
@@ -76,7 +88,8 @@ def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]
                 + ("; bars are 95% intervals, or the range of two seeds or runs" if bands else "")
                 + ("; the star is real against real." if star else ".")
                 + _grey_caption(precision, published),
-                partial(precision_recall, data, precision, recall, published),
+                "precision_recall",
+                (data, precision, recall, published),
             )
         yield from _samples(data, dataset)
 
@@ -103,7 +116,8 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
             dataset,
             "Histograms of samples by class, in data units, against the exact density of the class "
             f"(black). {ROWS}",
-            partial(densities, data, dataset, lines),
+            "densities",
+            (data, dataset, lines),
         )
     if any(previews(data, s, Points) for s in lines):
         yield Plan(
@@ -111,7 +125,8 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
             dataset,
             "Samples in data units, one colour and marker per class, with the circles of one "
             f"(solid) and three (dashed) standard deviations around the exact modes. {ROWS}",
-            partial(clouds, data, dataset, lines),
+            "clouds",
+            (data, dataset, lines),
         )
     floor = {data.series_of(r) for r in data.rows if r.dataset == dataset and r.method == FLOOR}
     for line in (*lines, *sorted(floor, key=lambda s: s.run)):
@@ -124,7 +139,8 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
                 else f"Samples of {line.label}: one row per guidance scale g (1 = off), one column "
                 "per sample index, which is the same noise and class in every row and for every "
                 "method. The class asked for is on top; the lowest seed is shown; " + ENLARGED,
-                partial(sample_grid, data, line),
+                "sample_grid",
+                (data, line),
             )
 
 
@@ -164,7 +180,8 @@ def _fronts(data: Data, dataset: str) -> Iterator[Plan]:
             slug(dataset, "front", precision.metric, *_parts(data, precision, recall)),
             dataset,
             f"{precision.label} against {recall.label}: up and right is better. {FRONT}",
-            partial(quality_front, data, precision, recall),
+            "quality_front",
+            (data, precision, recall),
             first=True,
         )
     for column in cost_columns(data, dataset):
@@ -175,7 +192,8 @@ def _fronts(data: Data, dataset: str) -> Iterator[Plan]:
                 f"{column.title} against network evaluations and seconds per image, both as "
                 "measured and on logarithmic axes. Costs count as exact; seconds depend on the "
                 f"machine that sampled. {FRONT}",
-                partial(cost_fronts, data, column),
+                "cost_fronts",
+                (data, column),
                 first=True,
             )
 
@@ -195,7 +213,8 @@ def _rules(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Plan
                 "(1 = off, where no rule acts). One panel per rule, all on the same axes: the rule "
                 "in colour with its 95% interval, the other rules in grey; dashed is plain CFG"
                 + (", dotted real against real." if data.floor(column).found else "."),
-                partial(rule_panels, data, column, base),
+                "rule_panels",
+                (data, column, base),
                 column,
             )
     if any(previews(data, s, Images) for s in lines):
@@ -204,9 +223,14 @@ def _rules(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Plan
             dataset,
             f"Samples of {base.label} under every guidance rule, one row per rule: the same noise "
             f"and classes in every row and block. A grey block has no samples; {ENLARGED}",
-            partial(rule_grid, data, base),
+            "rule_grid",
+            (data, base),
         )
-    for kind, name, draw in ((Density, "densities", densities), (Points, "points", clouds)):
+    toys: tuple[tuple[type[Preview], str, Drawing], ...] = (
+        (Density, "densities", "densities"),
+        (Points, "points", "clouds"),
+    )
+    for kind, name, drawing in toys:
         found = {s: previews(data, s, kind) for s in every}
         if any(found[s] for s in lines):
             scales = chosen_scales(sorted({g for some in found.values() for g in some}))
@@ -215,7 +239,8 @@ def _rules(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Plan
                 dataset,
                 f"Samples of {base.label} under every guidance rule, one row per rule, as in the "
                 "figure of methods.",
-                partial(draw, data, dataset, every, scales, RULE_HEIGHT),
+                drawing,
+                (data, dataset, every, scales, RULE_HEIGHT),
             )
 
 
@@ -223,13 +248,15 @@ def plan_yardsticks(data: Data) -> Iterator[Plan]:
     """One figure for every data set with samples of the exact denoiser."""
     for dataset in data.datasets:
         lines = [s for s in data.series(dataset) if s.method == EXACT]
-        draws = ((Density, yardstick_figure.densities), (Points, yardstick_figure.planes))
-        for kind, draw in draws:
+        drawings: tuple[tuple[type[Preview], Drawing], ...] = (
+            (Density, "yardstick_densities"),
+            (Points, "yardstick_planes"),
+        )
+        for kind, drawing in drawings:
             if any(previews(data, s, kind) for s in lines):
                 caption = _yardstick_caption(dataset, kind)
-                yield Plan(
-                    slug(dataset, "yardstick"), dataset, caption, partial(draw, data, dataset)
-                )
+                name = slug(dataset, "yardstick")
+                yield Plan(name, dataset, caption, drawing, (data, dataset))
 
 
 def _yardstick_caption(dataset: str, kind: type[Preview]) -> str:
@@ -263,5 +290,6 @@ def plan_grids(data: Inversions) -> Iterator[Plan]:
                     "(black to white over ±2.5 times the largest noise level), its reconstruction "
                     "at g = 1, and its edit to each other class; its own class is empty. Pixels "
                     "are enlarged without smoothing.",
-                    partial(edit_grid, row, label),
+                    "edit_grid",
+                    (row, label),
                 )

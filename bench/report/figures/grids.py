@@ -14,17 +14,16 @@ from PIL import Image
 
 from bench.experiment.inversion_rows import EditGrid, InversionRow
 from bench.experiment.rows import Images
-from bench.report.figures.panels import pick, previews
 from bench.report.figures.style import WIDTH, new_figure, plain
 from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR
+from bench.report.numbers.previews import chosen_scales, pick, previews
 
 MOST_TILES = 12
 MOST_ROWS = 14
 MOST_PIXELS = 1 << 25
 NARROWEST = 4.0  # inches, which leaves room for a title
 TILE_PIXELS = 96  # about what a tile has at 6.5 inches and print resolution
-RULE_SCALES = (1.0, 4.0, 7.0, 13.0)
 RULE_TILES = 16
 """Tiles in the row of a rule, over all scales."""
 RULE_TOP = 0.5
@@ -98,12 +97,6 @@ def mosaic_figure(
         for label in axes.get_xticklabels():
             label.set(rotation=45, ha="left", rotation_mode="anchor")
     return figure
-
-
-def chosen_scales(scales: Sequence[float]) -> list[float]:
-    """1, 4, 7 and 13 if most of them were run, else four evenly spread scales."""
-    found = [g for g in RULE_SCALES if g in scales]
-    return found if len(found) >= min(3, len(scales)) else pick(list(scales), len(RULE_SCALES))
 
 
 def rule_grid(data: Data, base: Series) -> Figure:

@@ -1,9 +1,9 @@
-"""Stored samples: which a figure shows, and the panels of toy samples by guidance scale."""
+"""The panels of toy samples by guidance scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,38 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.experiment.rows import Density, Points, Preview
+from bench.experiment.rows import Density, Points
 from bench.report.figures.style import new_figure
-from bench.report.numbers.frame import Data, Series
 
 Array = npt.NDArray[np.float64]
 Grid = npt.NDArray[Any]
 """Of axes."""
-P = TypeVar("P", bound=Preview)
-
-
-def pick(items: Sequence[float], most: int) -> list[float]:
-    """At most `most` items, evenly spread, the first and last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i)] for i in np.linspace(0, len(items) - 1, most)]
-
-
-def previews(data: Data, series: Series, kind: type[P]) -> dict[float, P]:
-    """The preview of every guidance scale that has one, from the lowest seed that has it."""
-    found: dict[float, P] = {}
-    for row in data.rows_of(series):
-        if row.status == "ok" and isinstance(row.preview, kind):
-            found.setdefault(row.guidance, row.preview)
-    return dict(sorted(found.items()))
-
-
-def trouble(data: Data, series: Series, guidance: float) -> str:
-    """Why a line has no samples at a guidance scale, '' if no row states a reason."""
-    for row in data.rows_of(series, guidance):
-        if row.status != "ok":
-            return row.reason if row.status == "skip" else f"{row.status}: {row.reason}"
-    return ""
 
 
 def lay_out(rows: int, scales: Sequence[float], height: float, room: float) -> tuple[Figure, Grid]:

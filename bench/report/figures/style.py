@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
-import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from bench.report.document import FileKind
 from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR
 from bench.system.errors import visible
@@ -48,9 +48,13 @@ HATCHES, DOTS = ("/////", "\\\\\\\\\\", "....", "xxxx"), ("o", "^", "s", "D")
 RINGS = {1: "-", 3: "--"}
 """Around modes, by their radius in standard deviations."""
 
+_PALETTE = (
+    *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"),
+    *("#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"),
+)
 LineStyle = str | tuple[int, tuple[float, ...]]
 
-# Method: index in seaborn's "colorblind" palette, marker, line.
+# Method: index in the palette, marker, line.
 _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
     "oracle": (4, "D", ":"),
     "edm": (0, "o", "-"),
@@ -72,7 +76,7 @@ _NEXT_LINES: tuple[LineStyle, ...] = (
     (0, (3.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
     "-",
 )
-# Rules: seaborn's "colorblind" palette without its grey and its pale yellow and pink.
+# Rules: the palette without its grey and its pale yellow and pink.
 _RULE_COLOURS = (0, 1, 2, 3, 4, 5, 9)
 _RULE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _FILLS = ("full", "none", "left", "bottom", "right", "top")
@@ -99,6 +103,12 @@ _RC: Any = {
 }
 
 
+_UNDATED: Mapping[FileKind, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
+}
+
+
 @dataclass(frozen=True)
 class MethodStyle:
     """Colour, marker and line of one method; marker and line differ in greyscale too."""
@@ -109,8 +119,8 @@ class MethodStyle:
 
 
 def palette() -> list[str]:
-    """Seaborn's "colorblind" palette as hex strings."""
-    return [str(colour) for colour in sns.color_palette("colorblind").as_hex()]
+    """The ten colours of the "colorblind" palette of seaborn."""
+    return list(_PALETTE)
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
@@ -204,11 +214,14 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return figure
 
 
-def render(figure: Figure) -> tuple[bytes, bytes]:
-    """The figure as PNG and PDF without dates: the same figure gives the same bytes."""
-    png, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
-    # Computing the layout again would take as long as drawing.
-    figure.set_layout_engine("none")
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    return png.getvalue(), pdf.getvalue()
+def render(figure: Figure, kind: FileKind = "png") -> bytes:
+    """The figure as a file without dates: the same figure gives the same bytes."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        # Saving would compute the layout twice, which takes as long as drawing.
+        figure.set_dpi(mpl.rcParams["savefig.dpi"])
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, metadata=_UNDATED[kind])
+    return file.getvalue()

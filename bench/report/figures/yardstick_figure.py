@@ -17,15 +17,12 @@ from bench.experiment.rows import Density, Points, Preview
 from bench.report.figures.panels import (
     Array,
     Grid,
-    P,
     finish,
     frame_plane,
     heights,
     lay_out,
     pale,
-    pick,
     positions,
-    previews,
 )
 from bench.report.figures.style import (
     LEARNT,
@@ -39,6 +36,7 @@ from bench.report.figures.style import (
     plain,
 )
 from bench.report.numbers.frame import Data, Series
+from bench.report.numbers.previews import P, pick, previews
 from bench.report.numbers.yardstick import CFG, EXACT, known_density, partners, rule_of
 from metrics.base import ExactMixture
 from metrics.tilt import Tilted, tilted

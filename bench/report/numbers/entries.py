@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 
 import numpy as np
 from scipy.special import ndtr, stdtr
 
 from bench.experiment.rows import Row
-from bench.report.numbers.cells import Cell, averaged, restricted
+from bench.report.numbers.cells import Cell, exact_mean, restricted
 from bench.report.numbers.frame import Series
 from metrics.base import Estimate
 from metrics.errors import jackknife, seeds_se
@@ -31,7 +30,7 @@ def first(sides: Sides) -> float:
 
 def average(sides: Sides) -> float:
     """Mean of the values of the only side."""
-    return fmean(sides[0])
+    return exact_mean(sides[0])
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def replicates(entry: Entry, seeds: frozenset[int]) -> tuple[tuple[float, ...], 
     """
     means, left = [], []
     for side in entry.sides:
-        found = [averaged(restricted(cell, seeds)) for cell in side] if seeds else []
+        found = [restricted(cell, seeds).averaged for cell in side] if seeds else []
         known = [f for f in found if f is not None]
         if len(known) < len(side) or len({len(f.replicates) for f in known}) != 1:
             return ()
@@ -172,7 +171,7 @@ def contrast(a: Entry, b: Entry) -> Contrast | None:
 
 
 def _value(entry: Entry, seeds: frozenset[int]) -> float:
-    some = [[averaged(restricted(cell, seeds)) for cell in side] for side in entry.sides]
+    some = [[restricted(cell, seeds).averaged for cell in side] for side in entry.sides]
     return entry.of([[f.value for f in side if f is not None] for side in some])
 
 

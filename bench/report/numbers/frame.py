@@ -20,7 +20,6 @@ from bench.report.numbers.counting import (
 )
 from bench.report.numbers.names import FLOOR, FLOOR_LABEL, method_order
 from bench.system.errors import UserError
-from metrics import METRICS
 from metrics.about import About
 from metrics.base import ARROWS, Direction
 
@@ -211,9 +210,18 @@ class Data:
 
     def cell(self, column: Column, series: Series, guidance: float) -> Cell:
         """The values of one measure for one line at one guidance scale."""
-        rows = self.rows_of(series, guidance)
-        found = tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key)
-        return Cell(found, tuple(r for r in rows if r.status != "ok" and r.n == column.n))
+        place = (column.key, series, guidance)
+        if place not in self._found:
+            rows = self.rows_of(series, guidance)
+            found = tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key)
+            troubles = tuple(r for r in rows if r.status != "ok" and r.n == column.n)
+            self._found[place] = Cell(found, troubles)
+        return self._found[place]
+
+    @cached_property
+    def _found(self) -> dict[tuple[Key, Series, float], Cell]:
+        """The cells looked up so far: they keep their means and errors."""
+        return {}
 
     def cells(self, column: Column, series: Series) -> dict[float, Cell]:
         """The cells of a line that have values, by guidance scale, ascending."""
@@ -359,6 +367,8 @@ def _about(metric: str) -> About:
 
     The facts of precision_k3 and the like hold for other numbers of neighbours too.
     """
+    from metrics import METRICS
+
     if metric in METRICS:
         return METRICS[metric].about
     stem, by_k, k = metric.partition("_k")

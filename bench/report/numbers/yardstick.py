@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 import pandas as pd
 
 from bench.experiment.rows import Z95, Density, Points, Preview
-from bench.report.numbers.cells import Cell, pair
+from bench.report.numbers.cells import Cell, exact_mean, pair
 from bench.report.numbers.frame import Column, Data, Series
 from metrics.base import Estimate, ExactMixture
 from metrics.errors import paired_difference, seeds_se
@@ -116,15 +115,15 @@ def network_share(total: Cell, exact: Cell) -> tuple[Estimate, int, str]:
     for row, value in total.found:
         if row.seed in known:
             seeds.add(row.seed)
-            less = value.value - fmean(known[row.seed])
+            less = value.value - exact_mean(known[row.seed])
             runs.setdefault((row.experiment, row.run), []).append(less)
     if len(runs) > 1:
-        found = seeds_se([fmean(values) for values in runs.values()])
+        found = seeds_se([exact_mean(values) for values in runs.values()])
         return found, len(seeds), "training runs"
     both = pair(total, exact)
     if both is None:
         # Without a common seed there is no pairing: the difference of the means.
-        less = fmean(next(iter(runs.values()))) if runs else total.mean - exact.mean
+        less = exact_mean(next(iter(runs.values()))) if runs else total.mean - exact.mean
         return Estimate(less), len(seeds), ""
     ours, theirs, count = both
     return paired_difference(ours, theirs), count, "paired jackknife"

@@ -10,8 +10,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from bench.report.document import Document, Form
 
 
-def html(document: Document, problems: Mapping[str, str]) -> str:
-    """The page, with all text escaped; `problems` are sentences by the figure that failed."""
+def html(document: Document, problems: Mapping[str, str], pdf: bool = False) -> str:
+    """The page, with all text escaped; `problems` are sentences by the figure that failed.
+
+    With `pdf`, it links to the PDF of every figure.
+    """
     template = Environment(
         loader=FunctionLoader(lambda name: files(__package__).joinpath(name).read_text("utf-8")),
         autoescape=True,
@@ -24,5 +27,6 @@ def html(document: Document, problems: Mapping[str, str]) -> str:
         title=document.title,
         blocks=document.shown(Form.PAGE),
         problems=problems,
+        pdf=pdf,
         kind_of=lambda block: type(block).__name__,
     )

@@ -167,7 +167,7 @@ def test_tables_are_written_if_a_figure_is_not(undisturbed, tmp_path, monkeypatc
         return real(path, content)
 
     monkeypatch.setattr(build, "write_bytes", write)
-    ran = bench("report", "--results", folder)
+    ran = bench("report", "--pdf", "--results", folder)
     check_sentence(ran, "figures failed", "The tables are complete")
     assert "No space left on device" in ran.out
     made = folder / "default" / "report"

@@ -256,8 +256,9 @@ def test_inversions_add_a_section_and_change_nothing_else(tmp_path):
 
 
 def test_same_rows_give_the_same_bytes(tmp_path):
-    one = write_report(cells_alone(), tmp_path / "one", published=None, inversions=few())
-    two = write_report(cells_alone(), tmp_path / "two", published=None, inversions=few()[::-1])
+    options = {"published": None, "pdf": True}
+    one = write_report(cells_alone(), tmp_path / "one", inversions=few(), **options)
+    two = write_report(cells_alone(), tmp_path / "two", inversions=few()[::-1], **options)
     for a in sorted((tmp_path / "one").rglob("*")):
         b = tmp_path / "two" / a.relative_to(tmp_path / "one")
         assert a.is_dir() or a.read_bytes() == b.read_bytes(), a.name

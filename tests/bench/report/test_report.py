@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-import bench.report.figures.figures as figures
+from bench.report import drawn
 from bench.report.build import write_report
+from bench.report.figures import drawings
 from bench.system.errors import UserError
 from bench.system.files import write_text
 from tests.bench.report.factory import NO_GUIDANCE, digits, row, toy, value
@@ -42,7 +43,7 @@ def report(tmp_path_factory):
     stale = row("digits", "edm", 1.0, value("fd", 9.0), created="2024-01-01T00:00:00Z")
     old = stale.model_copy(update={"checkpoint": "old", "key": "old"})
     rows = [*digits(names), odd, old]
-    return write_report(rows, out, published=None, note={"suite": "demo <b>"})
+    return write_report(rows, out, published=None, note={"suite": "demo <b>"}, pdf=True)
 
 
 def test_everything_is_written(report):
@@ -50,6 +51,7 @@ def test_everything_is_written(report):
     assert report.problems == ()
     assert {p.name for p in out.iterdir()} == {
         *("summary.csv", "provenance.csv", "tables.md", "tables.tex", "index.html", "figures"),
+        "drawn.json",
         *("pareto.csv", "hypervolume.csv", "operating_points.csv", "ranking.csv"),
     }
     assert set(report.figures) == set((out / "figures").iterdir())
@@ -111,7 +113,8 @@ def test_failed_figure_costs_only_itself(tmp_path, monkeypatch):
     def broken(*args):
         raise RuntimeError("no <ink>")
 
-    monkeypatch.setattr(figures, "metric_curve", broken)
+    monkeypatch.setitem(drawings.DRAWINGS, "metric_curve", broken)
+    monkeypatch.setattr(drawn, "_code", lambda: "other code, so that all figures are drawn")
     part = write_report(small(), tmp_path, published=None)
     assert part.problems == ("Figure modes1d-w1 failed: RuntimeError: no <ink>",)
     assert {p.stem for p in part.figures} == others

@@ -8,7 +8,7 @@ from bench.report.figures.clouds import clouds, densities
 from bench.report.figures.curves import metric_curve, precision_recall
 from bench.report.figures.direct_labels import Label, put_labels
 from bench.report.figures.figures import plan_comparison, plan_figures
-from bench.report.figures.grids import chosen_scales, rule_grid, tiles
+from bench.report.figures.grids import rule_grid, tiles
 from bench.report.figures.pareto_figures import (
     MOST_LABELS,
     ON_FRONT,
@@ -25,6 +25,7 @@ from bench.report.figures.style import (
 )
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.pareto import placed_quality, precision_pairs
+from bench.report.numbers.previews import chosen_scales
 from tests.bench.report.factory import images, row, value
 from tests.bench.report.rules_factory import sweep
 

@@ -1,0 +1,30 @@
+"""The functions that draw figures, by name. Importing them takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from matplotlib.figure import Figure
+
+from bench.report.figures import yardstick_figure
+from bench.report.figures.clouds import clouds, densities
+from bench.report.figures.curves import metric_curve, precision_recall
+from bench.report.figures.figures import Drawing
+from bench.report.figures.grids import edit_grid, rule_grid, sample_grid
+from bench.report.figures.pareto_figures import cost_fronts, quality_front
+from bench.report.figures.rule_panels import rule_panels
+
+DRAWINGS: Mapping[Drawing, Callable[..., Figure]] = {
+    "clouds": clouds,
+    "cost_fronts": cost_fronts,
+    "densities": densities,
+    "edit_grid": edit_grid,
+    "metric_curve": metric_curve,
+    "precision_recall": precision_recall,
+    "quality_front": quality_front,
+    "rule_grid": rule_grid,
+    "rule_panels": rule_panels,
+    "sample_grid": sample_grid,
+    "yardstick_densities": yardstick_figure.densities,
+    "yardstick_planes": yardstick_figure.planes,
+}
