@@ -7,9 +7,11 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
+import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -48,13 +50,9 @@ HATCHES, DOTS = ("/////", "\\\\\\\\\\", "....", "xxxx"), ("o", "^", "s", "D")
 RINGS = {1: "-", 3: "--"}
 """Around modes, by their radius in standard deviations."""
 
-_PALETTE = (
-    *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"),
-    *("#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"),
-)
 LineStyle = str | tuple[int, tuple[float, ...]]
 
-# Method: index in the palette, marker, line.
+# Method: index in seaborn's "colorblind" palette, marker, line.
 _KNOWN: Mapping[str, tuple[int, str, LineStyle]] = {
     "oracle": (4, "D", ":"),
     "edm": (0, "o", "-"),
@@ -76,7 +74,7 @@ _NEXT_LINES: tuple[LineStyle, ...] = (
     (0, (3.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
     "-",
 )
-# Rules: the palette without its grey and its pale yellow and pink.
+# Rules: seaborn's "colorblind" palette without its grey and its pale yellow and pink.
 _RULE_COLOURS = (0, 1, 2, 3, 4, 5, 9)
 _RULE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _FILLS = ("full", "none", "left", "bottom", "right", "top")
@@ -118,9 +116,10 @@ class MethodStyle:
     linestyle: LineStyle
 
 
+@cache
 def palette() -> list[str]:
-    """The ten colours of the "colorblind" palette of seaborn."""
-    return list(_PALETTE)
+    """Seaborn's "colorblind" palette as hex strings."""
+    return [str(colour) for colour in sns.color_palette("colorblind").as_hex()]
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
