@@ -122,6 +122,10 @@ class Estimate:
     replicates: tuple[float, ...] = ()
 
 
+class Unsuitable(ValueError):
+    """The samples do not suffice for a metric; the message is the reason, for the user."""
+
+
 class Metric(ABC):
     """A number that compares generated samples with real ones.
 
@@ -129,7 +133,9 @@ class Metric(ABC):
     `uses_extractor` is False for metrics of the samples themselves. `default` is False for a metric
     that is computed only on request: it is costly, or needs an explanation. `needs` are the
     statistics to keep of both sets; `real_needs` the ones that `compute` requires of the real set,
-    all by default: a statistics file holds moments only. `about` says how a report shows it.
+    all by default: a statistics file holds moments only. `of_classes`: the value depends on the
+    classes of the samples, so samples without classes are not measured. `about` says how a report
+    shows it.
     """
 
     name: ClassVar[str]
@@ -142,6 +148,7 @@ class Metric(ABC):
     domain: ClassVar[Domain] = "any"
     uses_extractor: ClassVar[bool] = True
     exact_only: ClassVar[bool] = False
+    of_classes: ClassVar[bool] = False
     minimum_n: ClassVar[int] = 2
     default: ClassVar[bool] = True
     about: ClassVar[About] = About()

@@ -119,6 +119,8 @@ def _described(card: DataCard) -> list[str]:
         lines.append(f"Converted to the mode of the data set: {modes}.")
     if card.left_out:
         lines.append(f"Skipped {card.left_out:,} images of other splits.")
+    if card.ignored:
+        lines.append(card.ignored)
     return lines
 
 

@@ -39,6 +39,7 @@ def stats_make_command(
 ) -> None:
     """Write the mean and covariance of features in the format of another program."""
     from bench.data.find import find_dataset
+    from bench.data.leftovers import told_left_out
     from bench.evaluation.compare import feed_side
     from bench.evaluation.makers import Makers
     from bench.evaluation.reference import SPATIAL
@@ -68,6 +69,8 @@ def stats_make_command(
         data = None
         with reporter.counting(f"reading {source}") as count:
             side = file_source(Path(source), count=count)
+        if side.left_out:
+            reporter.warn(told_left_out(side.left_out, f"{source}: left out"))
     made |= makers.of_data(names, data, side.shape)
     accumulator = Accumulator(made, {"moments", *({"features"} if kind == "clean-fid" else ())})
     with reporter.counting(f"features of {side.name}") as count:

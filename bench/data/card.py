@@ -58,7 +58,8 @@ class DataCard(Settings):
     train: tuple[int, int]
     reference: tuple[int, int]
     reference_from: str = Field(description="the source's split, or 'hold-out'")
-    left_out: int = 0
+    left_out: int = Field(0, description="images of other splits")
+    ignored: str = Field("", description="the files that are no images of the set, in a sentence")
     images_sha256: str
     labels_sha256: str
     train_hash: str

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -21,21 +22,27 @@ Crop = Literal["center", "none"]
 Resize = Literal["box", "bicubic"]
 
 FORMATS = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
     "DIB": (".dib",),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "GIF": (".gif",),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    **({"AVIF": (".avif", ".avifs")} if find_spec("PIL._avif") else {}),
+    "QOI": (".qoi",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "PCX": (".pcx",),
+    "TGA": (".tga",),
 }
 """Formats that are read, by Pillow's names, and their suffixes.
 
 Pillow reads more, among them PostScript, which is a program that it runs.
 """
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-LOSSY = ("JPEG", "MPO", "WEBP")
+LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
 PIXELS_MOST = 1 << 26
 """Pixels of one image; Pillow warns from 4/3 of that."""
 GREY = ("1", "L")

@@ -25,6 +25,7 @@ from bench.data.card import (
     title_of,
 )
 from bench.data.decode import Geometry
+from bench.data.leftovers import told_left_out
 from bench.data.prepared import marks, open_content, update_stamp
 from bench.data.sources import find_source
 from bench.data.trees import open_tree
@@ -76,6 +77,7 @@ def prepare(
             reference=(train_n, n),
             reference_from=arrangement.reference_from,
             left_out=listing.left_out,
+            ignored=told_left_out(listing.ignored, "Left out"),
             images_sha256=sha256(folder / IMAGES, reporter),
             labels_sha256=sha256(folder / LABELS),
             train_hash="",

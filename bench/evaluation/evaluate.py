@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.find import find_dataset
+from bench.data.leftovers import told_left_out
+from bench.evaluation.classes import match_classes
 from bench.evaluation.compare import compute, feed_side, real_sets
 from bench.evaluation.makers import Makers
 from bench.evaluation.plan import Plan, plan_measurements
@@ -112,10 +114,15 @@ def evaluate(
     data = reference.side.data if reference.side is not None else None
     made |= makers.of_data(request.extractors, data, fake.shape)
     warnings = check_statistics(reference, made)
+    matched = match_classes(fake, reference.side, reference.name)
     plan = plan_measurements(
-        request.metrics, made.values(), reference,
-        image=fake.is_image, n=fake.n, protocol=request.protocol,
+        request.metrics, made.values(), reference, image=fake.is_image, n=fake.n,
+        protocol=request.protocol, unmatched=matched.reason,
     )  # fmt: skip
+    if matched.refused and any(lacking.reason == matched.reason for lacking in plan.unmeasured):
+        raise UserError(f"{matched.reason}.", code=2)
+    if matched.labels is not None and any(m.metric.of_classes for m in plan.measurements):
+        fake = fake.relabelled(matched.labels)
     warnings += _cautions(plan, fake, reference, request.protocol)
     for line in warnings:
         reporter.warn(line)
@@ -163,6 +170,9 @@ def _cautions(
     """One sentence per warning; UserError if the two sides cannot be compared at all."""
     side = reference.side
     found = [] if side is None else _sizes(fake, side)
+    for each in (fake, side):
+        if each is not None and each.left_out:
+            found.append(told_left_out(each.left_out, f"{each.name}: left out"))
     found += [_copies(each) for each in (fake, side) if each is not None and each.copies]
     for p in plan.measurements:
         if not p.metric.about.plug_in or not p.extractor:

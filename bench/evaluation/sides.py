@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.data import Dataset, Split
 from bench.data.find import find_dataset, has_dataset
-from bench.data.labels import read_labels
+from bench.data.labels import Classes, Labels, read_labels
 from bench.data.samples.read import open_samples
 from bench.evaluation.statistics_files import split_section
 from bench.system.errors import UserError
@@ -31,8 +31,9 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 class SampleSource:
     """Samples uint8 (n, C, H, W) or float32 (n, D), already read once.
 
-    `batches` reads them again with int64 labels, 0 if there are none. `hash` covers samples and
-    labels; `copies` counts those equal to an earlier one; `data` is their data set, if any.
+    `batches` reads them again with int64 labels, 0 if `classes` is None. `hash` covers
+    samples and labels; `copies` counts those equal to an earlier one; `data` is their data set, if
+    any; `left_out` names files of the source that are no samples.
     """
 
     name: str
@@ -43,6 +44,8 @@ class SampleSource:
     files: tuple[str, ...] | None = None
     data: Dataset | None = None
     copies: int = 0
+    classes: Classes | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def is_image(self) -> bool:
@@ -54,6 +57,17 @@ class SampleSource:
         if self.files is None:
             return f"sample {index} of {self.name}"
         return f"{Path(self.name) / self.files[index]}"
+
+    def relabelled(self, labels: Labels) -> SampleSource:
+        """The same samples with other labels (n,)."""
+
+        def batches() -> Batches:
+            start = 0
+            for x, _ in self.batches():
+                yield x, torch.from_numpy(labels[start : start + len(x)])
+                start += len(x)
+
+        return replace(self, batches=batches)
 
 
 def names_dataset(text: str) -> bool:
@@ -100,7 +114,12 @@ def split_source(
     if chosen is not None:
         content = hashlib.sha256(f"{split.hash} {len(rows)} {SEED}".encode()).hexdigest()
     shape = tuple(split.samples.shape[1:])
-    return SampleSource(name, len(rows), shape, content, batches, data=data)
+    names = tuple(data.class_names)
+    classes = Classes(
+        split.labels[torch.from_numpy(rows)].numpy(),
+        names if len(names) == data.spec.num_classes else (),
+    )
+    return SampleSource(name, len(rows), shape, content, batches, data=data, classes=classes)
 
 
 def file_source(
@@ -113,26 +132,28 @@ def file_source(
 ) -> SampleSource:
     """At most `most` samples in a folder, ZIP or npz; reads all once, so that damage is found.
 
-    `labels` is a file with one class per sample that replaces those of the files; `channels` 3
-    turns grey images into colour ones; `count` receives the number of samples read.
+    `labels` is a file with one class per sample (`read_labels`) that replaces those of the files;
+    `channels` 3 turns grey images into colour ones; `count` receives the number of samples read.
     """
     opened = open_samples(path, channels=channels)
-    given = None if labels is None else torch.from_numpy(read_labels(labels, opened.n))
+    classes = opened.classes
+    if labels is not None:
+        classes = Classes(read_labels(labels, opened.n, opened.names))
     chosen = draw(opened.n, most)
     n = opened.n if chosen is None else len(chosen)
     if n < 2:
         raise UserError(f"{path} has 1 sample; a comparison needs at least 2.")
+    known = np.zeros(opened.n, np.int64) if classes is None else classes.labels
+    every = torch.from_numpy(known)
     shape: tuple[int, ...] = ()
 
     def batches() -> Batches:
         # Whether all images are grey is determined only once.
-        known = shape[0] if len(shape) == 3 else channels
+        depth = shape[0] if len(shape) == 3 else channels
         start = 0
-        for x, y in open_samples(path, channels=known).batches:
+        for x, _ in open_samples(path, channels=depth).batches:
             stop = start + len(x)
-            found = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-            if given is not None:
-                found = given[start:stop]
+            found = every[start:stop]
             if chosen is not None:
                 some = torch.from_numpy(chosen[(chosen >= start) & (chosen < stop)] - start)
                 x, found = x[some], found[some]
@@ -141,25 +162,27 @@ def file_source(
                 yield x, found
 
     digest, done = hashlib.sha256(), 0
-    classes: list[Tensor] = []
     different: set[bytes] = set()
-    for x, y in batches():
+    for x, _ in batches():
         if not shape:
             shape = tuple(x.shape[1:])
             digest.update(f"{(n, *shape)} {x.dtype}".encode())
         digest.update(x.contiguous().numpy().data)
         different.update(hashlib.sha256(one.tobytes()).digest() for one in x.numpy())
-        classes.append(y)
         done += len(x)
         count(done, n)
-    digest.update(torch.cat(classes).numpy().data)
     names = opened.names
-    if names is not None and chosen is not None:
-        names = [names[index] for index in chosen]
-    files = None if names is None else tuple(names)
+    if chosen is not None:
+        known = known[chosen]
+        names = None if names is None else [names[index] for index in chosen]
+    digest.update(known.data)
     return SampleSource(
-        str(path), n, shape, digest.hexdigest(), batches, files, copies=n - len(different)
-    )
+        str(path), n, shape, digest.hexdigest(), batches,
+        files=None if names is None else tuple(names),
+        copies=n - len(different),
+        classes=None if classes is None else replace(classes, labels=known),
+        left_out=opened.left_out,
+    )  # fmt: skip
 
 
 def is_vectors(path: Path) -> bool:
