@@ -21,12 +21,11 @@ from bench.data.card import (
     LABELS,
     DataCard,
     check_data_name,
-    check_reserved,
-    title_of,
 )
 from bench.data.decode import Geometry
 from bench.data.leftovers import told_left_out
 from bench.data.prepared import marks, open_content, update_stamp
+from bench.data.published import check_reserved, title_of
 from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
@@ -60,7 +59,13 @@ def prepare(
         common = "L" if written.shape[0] == 1 else "RGB"
         draft = DataCard(
             name=name,
-            title=title_of(name, listing.class_names, written.shape, written.lossy),
+            title=title_of(
+                name,
+                listing,
+                written.shape,
+                resized=geometry.size is not None,
+                lossy=written.lossy,
+            ),
             source=source.resolve().name,
             source_sha256=digest,
             source_listing=listed,

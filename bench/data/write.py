@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.arrange import Arrangement
-from bench.data.card import IMAGES, check_original
+from bench.data.card import IMAGES
 from bench.data.decode import LOSSY, Decoded, Geometry, Pixels, channels_of, decode
+from bench.data.published import check_original
 from bench.data.sources import Source
 from bench.system.errors import UserError
 from bench.system.progress import Reporter
