@@ -131,7 +131,8 @@ class Metric(ABC):
 
     `label` is its name in tables (extractor and n are added there); `direction` the better one.
     `uses_extractor` is False for metrics of the samples themselves. `default` is False for a metric
-    that is computed only on request: it is costly, or needs an explanation. `needs` are the
+    that is computed only on request: it is costly, or needs an explanation. `minimum_n` samples are
+    needed, also of real ones if any are. `needs` are the
     statistics to keep of both sets; `real_needs` the ones that `compute` requires of the real set,
     all by default: a statistics file holds moments only. `of_classes`: the value depends on the
     classes of the samples, so samples without classes are not measured. `about` says how a report
@@ -199,6 +200,8 @@ class Metric(ABC):
         one): published statistics hold moments only, and a ratio may have nothing to divide by.
         """
         needs = self.needs_of_real()
+        if needs and 0 < real.n < self.minimum_n:
+            return f"{self.name} needs {self.minimum_n} real samples, and there are {real.n}"
         if "pixels" in needs and real.pixels is None:
             return f"{self.name} needs the pixels of real images, which the reference lacks"
         if not extractor:

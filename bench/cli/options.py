@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
+from bench.experiment.place import BATCH_MOST, DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=1024,
         envvar="GUIDANCE_BENCH_WORKERS",
         help="Processes side by side; default: one per GPU, or per physical core.",
     ),
@@ -97,7 +98,9 @@ Metrics = Annotated[
 Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Batch size; does not change results.")]
+Batch = Annotated[
+    int, typer.Option(min=1, max=BATCH_MOST, help="Batch size; does not change results.")
+]
 
 
 def begin(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bench.data.trees import Tree
 from bench.data.untrusted import DAMAGE, HEADER_MOST, read_array
-from bench.system.errors import UserError, said
+from bench.system.errors import UserError, plain, said
 from bench.system.files import read_whole
 
 Labels = npt.NDArray[np.int64]
@@ -124,16 +124,18 @@ def class_of_folders(placed: Sequence[Placed]) -> Classes | None:
 
 
 def numbered(names: Sequence[str]) -> Classes:
-    """Classes by name: in the order of their numbers if all names are numbers, else of the names.
-
-    Both Unicode spellings of an accented letter are one name.
-    """
-    spelled = [normalize("NFC", name) for name in names]
-    order = sorted(set(spelled))
+    """Classes in the order of their names; by number if all names are numbers."""
+    spellings = [spelled(name) for name in names]
+    order = sorted(set(spellings))
     if all(name.isascii() and name.isdigit() for name in order):
         order.sort(key=lambda name: (int(name), name))
     index = {name: k for k, name in enumerate(order)}
-    return Classes(np.array([index[name] for name in spelled], dtype=np.int64), tuple(order))
+    return Classes(np.array([index[name] for name in spellings], dtype=np.int64), tuple(order))
+
+
+def spelled(name: str) -> str:
+    """A class's name: both Unicode spellings of an accented letter are one name."""
+    return normalize("NFC", plain(name))
 
 
 def index_files(names: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from bench.data.decode import is_image
 from bench.data.labels import INDEX
 from bench.data.samples.card import SAMPLES_JSON
+from bench.system.errors import plain
 
 KINDS_MOST = 5
 
@@ -26,12 +27,12 @@ def told_left_out(names: Sequence[str], start: str) -> str:
     """A sentence with the number of files by suffix, and an example; '' for no files."""
     if not names:
         return ""
-    kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
+    kinds = Counter(plain(PurePosixPath(name).suffix.lower()) or "no suffix" for name in names)
     counts = [f"{count:,} with {kind}" for kind, count in kinds.most_common(KINDS_MOST)]
     if len(kinds) > KINDS_MOST:
         counts.append("others")
     n = len(names)
     return (
         f"{start} {n:,} {'file' if n == 1 else 'files'} ({', '.join(counts)}; such as "
-        f"{names[0]!r})."
+        f"{plain(names[0])!r})."
     )

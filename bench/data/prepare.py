@@ -30,6 +30,7 @@ from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
 from bench.system import places
+from bench.system.errors import plain
 from bench.system.files import make_folder, sha256, sync_folder, write_text
 from bench.system.progress import SILENT, Reporter
 
@@ -66,7 +67,7 @@ def prepare(
                 resized=geometry.size is not None,
                 lossy=written.lossy,
             ),
-            source=source.resolve().name,
+            source=plain(source.resolve().name),
             source_sha256=digest,
             source_listing=listed,
             kind=found.kind,

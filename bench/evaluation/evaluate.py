@@ -30,7 +30,7 @@ from bench.evaluation.statistics_files import (
 )
 from bench.experiment.protocols import LITE, PROTOCOLS, Protocol
 from bench.experiment.provenance import now, provenance
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError, plain, unknown
 from bench.system.files import sha256
 from bench.system.progress import Reporter
 from metrics import METRICS
@@ -160,7 +160,7 @@ def read_sides(reporter: Reporter, request: Request) -> tuple[Reference, SampleS
                 Path(request.samples), request.limit, labels=request.labels,
                 channels=3 if colour else None, count=count,
             )  # fmt: skip
-    name, content = (request.reference, "") if side is None else (side.name, side.hash)
+    name, content = (plain(request.reference), "") if side is None else (side.name, side.hash)
     return Reference(name, sha256(found.path) if found else content, side, found), fake
 
 

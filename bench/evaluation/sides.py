@@ -17,7 +17,7 @@ from bench.data.find import find_dataset, has_dataset
 from bench.data.labels import Classes, Labels, read_labels
 from bench.data.samples.read import open_samples
 from bench.evaluation.statistics_files import split_section
-from bench.system.errors import UserError
+from bench.system.errors import UserError, plain
 from bench.system.progress import Count
 
 BATCH = 256
@@ -177,8 +177,8 @@ def file_source(
         names = None if names is None else [names[index] for index in chosen]
     digest.update(known.data)
     return SampleSource(
-        str(path), n, shape, digest.hexdigest(), batches,
-        files=None if names is None else tuple(names),
+        plain(str(path)), n, shape, digest.hexdigest(), batches,
+        files=None if names is None else tuple(map(plain, names)),
         copies=n - len(different),
         classes=None if classes is None else replace(classes, labels=known),
         left_out=opened.left_out,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from unicodedata import normalize
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from bench.data.labels import (
     index_files,
     index_labels,
     numbered,
+    spelled,
 )
 from bench.data.leftovers import other_files
 from bench.data.sources.base import EncodedImages, Listing
@@ -98,7 +98,7 @@ class ImageFolders(EncodedImages):
                     "class: the forms are split/class/file (splits train and test or val) and "
                     "class/file."
                 )
-            found.setdefault(split, []).append((normalize("NFC", name), path))
+            found.setdefault(split, []).append((spelled(name), path))
         if "" in found and len(found) > 1:
             raise UserError(
                 f"{self.tree.path} mixes split/class/file with class/file, as in "

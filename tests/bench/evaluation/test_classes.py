@@ -264,3 +264,33 @@ def test_labels_in_an_unclear_order_are_refused_and_names_settle_it(tmp_path):
     side = file_source(path, labels=tmp_path / "l.npy")
     assert [int(name[:2]) for name in side.files] == side.classes.labels.tolist()
     assert side.files[0] == "11.png"
+
+
+def test_few_real_images_are_a_reason_and_not_a_failure(tmp_path, small):
+    write_folder(tmp_path / "real", {n: f for n, f in three().items() if n.endswith("000.png")})
+    write_folder(tmp_path / "fake", three())
+    wanted = ("--extractor", "small", "--metric", "coverage_k3", "--metric", "fd")
+    ran, report = evaluate("fake", "real", tmp_path, *wanted)
+    assert ran.code == 0, ran.err
+    (missing,) = report["not_measured"]
+    assert missing["reason"] == "coverage_k3 needs 4 real samples, and there are 3"
+    assert not missing["failed"]
+
+
+@pytest.mark.parametrize("grey", ["a/000.png", "b/019.png", "c/019.png"])
+def test_place_of_a_grey_image_does_not_matter(tmp_path, small, grey):
+    files = three() | {grey: encoded(pictures(1, (1, 8, 8))[0])}
+    write_folder(tmp_path / "fake", files)
+    write_folder(tmp_path / "real", three())
+    wanted = ("--extractor", "small", "--metric", "fd")
+    assert evaluate("fake", "real", tmp_path, *wanted)[0].code == 0
+    assert evaluate("real", "fake", tmp_path, *wanted)[0].code == 0
+
+
+def test_linked_class_folders_are_read(tmp_path, small):
+    write_folder(tmp_path / "disk", three())
+    (tmp_path / "fake").mkdir()
+    for name in "abc":
+        (tmp_path / "fake" / name).symlink_to(tmp_path / "disk" / name, target_is_directory=True)
+    _, report = evaluate("fake", "disk", tmp_path, *small)
+    assert report["rows"][0]["value"] == pytest.approx(0, abs=1e-6)
