@@ -201,7 +201,7 @@ class Metric(ABC):
         """
         needs = self.needs_of_real()
         if needs and 0 < real.n < self.minimum_n:
-            return f"{self.name} needs {self.minimum_n} real samples, and there are {real.n}"
+            return f"{self.name} needs {self.minimum_n} real samples, there are {real.n}"
         if "pixels" in needs and real.pixels is None:
             return f"{self.name} needs the pixels of real images, which the reference lacks"
         if not extractor:

@@ -273,7 +273,7 @@ def test_few_real_images_are_a_reason_and_not_a_failure(tmp_path, small):
     ran, report = evaluate("fake", "real", tmp_path, *wanted)
     assert ran.code == 0, ran.err
     (missing,) = report["not_measured"]
-    assert missing["reason"] == "coverage_k3 needs 4 real samples, and there are 3"
+    assert missing["reason"] == "coverage_k3 needs 4 real samples, there are 3"
     assert not missing["failed"]
 
 
