@@ -57,6 +57,7 @@ def evaluate_command(
             min=2, max=SAMPLES_MOST, help="Limit on the samples, drawn with a fixed seed."
         ),
     ] = None,
+    orient: options.Orient = True,
     results: options.Results = DEFAULT_RESULTS,
     plugin: options.Plugins = None,
 ) -> None:
@@ -71,7 +72,7 @@ def evaluate_command(
         check_out(out)
     request = make_request(
         samples, reference, options.chosen_protocol(protocol, metric, extractor),
-        extractor or (), metric or (), labels=labels, max_samples=max_samples,
+        extractor or (), metric or (), labels=labels, max_samples=max_samples, orient=orient,
     )  # fmt: skip
     makers = Makers(found.cache, weights, download, resolve_device(device), reporter.say)
     report, against, fake = evaluate(reporter, found.cache, request, makers)

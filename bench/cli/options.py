@@ -79,6 +79,10 @@ Weights = Annotated[
     Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")
 ]
 Download = Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")]
+Orient = Annotated[
+    bool,
+    typer.Option("--orient/--no-orient", help="Turn images as their EXIF orientation says."),
+]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Refuse every connection to another machine.")
 ]
@@ -112,7 +116,7 @@ def begin(
     offline: bool = False,
     download: bool = False,
 ) -> tuple[Reporter, Experiment]:
-    """Load the plugins and return reporter and experiment; a plugin's failure is a warning.
+    """Load the plugins and return reporter and experiment; a package's failure is a warning.
 
     Until `UNTIL_THE_END` closes, `offline` refuses every connection, and the command fails, writing
     nothing more, if the folder of the results or of `out` disappears.

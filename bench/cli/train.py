@@ -104,7 +104,7 @@ def train_command(
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         for study in studies:
-            for line in describe(study, resolve_device(device), precision):
+            for line in describe(study, resolve_device(device), precision, name):
                 reporter.say(line)
         reporter.say("Nothing was written.")
         return

@@ -45,6 +45,7 @@ class DataCard(Settings):
     resize: Literal["box", "bicubic"] | None
     lossy: bool
     converted: Mapping[str, int] = Field(default_factory=dict)
+    oddities: Mapping[str, int] = Field(default_factory=dict, description="as in bench.data.decode")
     n: int = Field(ge=1)
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]

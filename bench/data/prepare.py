@@ -76,6 +76,7 @@ def prepare(
             resize=None if geometry.size is None else geometry.resize,
             lossy=written.lossy,
             converted={m: k for m, k in sorted(written.modes.items()) if m not in ("", common)},
+            oddities=dict(written.oddities),
             n=n,
             shape=written.shape,
             class_names=listing.class_names,

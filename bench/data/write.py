@@ -37,6 +37,7 @@ class Written:
     shape: tuple[int, int, int]
     lossy: bool = False
     modes: Counter[str] = field(default_factory=Counter)
+    oddities: Counter[str] = field(default_factory=Counter)
 
 
 def write_images(
@@ -75,6 +76,7 @@ def write_images(
             seen[index] = True
             written.lossy |= image.format in LOSSY
             written.modes[image.mode] += 1
+            written.oddities.update(image.oddities)
             if done % SHOW_EVERY == 0:
                 bar.update(done)
         if not seen.all():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class SampleSource:
 
     `batches` reads them again with int64 labels, 0 if `classes` is None. `hash` covers
     samples and labels; `copies` counts those equal to an earlier one; `data` is their data set, if
-    any; `left_out` names files of the source that are no samples.
+    any; `left_out` names files of the source that are no samples; `oddities` is as in `Opened`.
     """
 
     name: str
@@ -44,6 +44,7 @@ class SampleSource:
     files: tuple[str, ...] | None = None
     data: Dataset | None = None
     copies: int = 0
+    oddities: Mapping[str, int] = field(default_factory=dict)
     classes: Classes | None = None
     left_out: tuple[str, ...] = ()
 
@@ -76,10 +77,12 @@ def names_dataset(text: str) -> bool:
     return has_dataset(name) and (not mark or split in SPLITS)
 
 
-def check_exists(text: str) -> None:
-    """UserError unless there is such a file, folder or data set."""
+def check_exists(text: str) -> str:
+    """UserError unless there is such a file, folder or data set; a warning if there are two."""
     if names_dataset(text):
-        return
+        if not Path(text).exists():
+            return ""
+        return f"{text!r} is taken for the data set; write ./{text} for the file or folder here."
     path, _ = split_section(text)
     if not path.exists():
         name, mark, split = text.partition(":")
@@ -89,6 +92,7 @@ def check_exists(text: str) -> None:
         elif not path.suffix and len(path.parts) == 1:
             known = " Prepared and built-in data sets: bench list datasets."
         raise UserError(f"There is no file, folder or data set {text!r}.{known}", code=2)
+    return ""
 
 
 def dataset_source(text: str, most: int | None = None) -> SampleSource:
@@ -128,12 +132,14 @@ def file_source(
     *,
     labels: Path | None = None,
     channels: int | None = None,
+    orient: bool = True,
     count: Count = lambda _done, _total: None,
 ) -> SampleSource:
     """At most `most` samples in a folder, ZIP or npz; reads all once, so that damage is found.
 
     `labels` is a file with one class per sample (`read_labels`) that replaces those of the files;
-    `channels` 3 turns grey images into colour ones; `count` receives the number of samples read.
+    `channels` 3 turns grey images into colour ones; `orient` turns images as their EXIF data say;
+    `count` receives the number of samples read.
     """
     opened = open_samples(path, channels=channels)
     classes = opened.classes
@@ -146,12 +152,14 @@ def file_source(
     known = np.zeros(opened.n, np.int64) if classes is None else classes.labels
     every = torch.from_numpy(known)
     shape: tuple[int, ...] = ()
+    found_odd: list[Mapping[str, int]] = []
 
     def batches() -> Batches:
         # Whether all images are grey is determined only once.
         depth = shape[0] if len(shape) == 3 else channels
         start = 0
-        for x, _ in open_samples(path, channels=depth).batches:
+        again = open_samples(path, channels=depth, orient=orient)
+        for x, _ in again.batches:
             stop = start + len(x)
             found = every[start:stop]
             if chosen is not None:
@@ -160,6 +168,7 @@ def file_source(
             start = stop
             if len(x):
                 yield x, found
+        found_odd.append(again.oddities)
 
     digest, done = hashlib.sha256(), 0
     different: set[bytes] = set()
@@ -180,6 +189,7 @@ def file_source(
         plain(str(path)), n, shape, digest.hexdigest(), batches,
         files=None if names is None else tuple(map(plain, names)),
         copies=n - len(different),
+        oddities=dict(found_odd[0]),
         classes=None if classes is None else replace(classes, labels=known),
         left_out=opened.left_out,
     )  # fmt: skip

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.data.decode import PIXELS_MOST, SUFFIXES, channels_of, decode, is_image
+from bench.data.decode import PIXELS_MOST, SUFFIXES, Geometry, channels_of, decode, is_image
 from bench.data.labels import (
     Classes,
     by_folder,
@@ -48,12 +49,14 @@ class Opened(NamedTuple):
     """Samples before the first is read: their number, files (None in an array) and classes.
 
     `left_out` names the files that are no samples: no images, or images beside class folders.
+    `oddities` counts images by `ODDITIES`, complete after the last batch.
     """
 
     n: int
     names: list[str] | None
     classes: Classes | None
     batches: Batches
+    oddities: Mapping[str, int]
     left_out: tuple[str, ...] = ()
 
 
@@ -71,8 +74,13 @@ def read_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     return open_samples(path, batch=batch, channels=channels).batches
 
 
-def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None) -> Opened:
-    """`read_samples` with the number of samples, before the first is read."""
+def open_samples(
+    path: Path, *, batch: int = BATCH, channels: int | None = None, orient: bool = True
+) -> Opened:
+    """`read_samples` with the number of samples, before the first is read.
+
+    `orient` turns images as their EXIF data say.
+    """
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is None, 1 or 3, got {channels}")
     tree = open_tree(path)
@@ -84,9 +92,10 @@ def open_samples(path: Path, *, batch: int = BATCH, channels: int | None = None)
     if classes is not None:
         labels = dict(zip(paths, classes.labels.tolist(), strict=True))
         classes = replace(classes, labels=np.array([labels[name] for name in names], np.int64))
-    return Opened(
-        len(names), names, classes, _images(tree, names, classes, batch, channels), left_out
-    )
+    oddities: Counter[str] = Counter()
+    geometry = Geometry(orient=orient)
+    batches = _images(tree, names, classes, batch, channels, geometry, oddities)
+    return Opened(len(names), names, classes, batches, oddities, left_out)
 
 
 def _found(tree: Tree, files: Collection[str]) -> tuple[list[str], Classes | None, tuple[str, ...]]:
@@ -136,7 +145,13 @@ def _names_of_card(card: SampleCard, found: Sequence[str], path: Path) -> list[s
 
 
 def _images(
-    tree: Tree, names: Sequence[str], classes: Classes | None, batch: int, channels: int | None
+    tree: Tree,
+    names: Sequence[str],
+    classes: Classes | None,
+    batch: int,
+    channels: int | None,
+    geometry: Geometry,
+    oddities: Counter[str],
 ) -> Batches:
     if channels is None:
         channels = channels_of((text, tree.path / name) for name, text in tree.contents(names))
@@ -145,7 +160,9 @@ def _images(
     shape: tuple[int, ...] = ()
     for done, (name, content) in enumerate(tree.contents(names), 1):
         where = tree.path / name
-        image = decode(content, where, channels=channels).pixels
+        found = decode(content, where, geometry, channels)
+        image = found.pixels
+        oddities.update(found.oddities)
         shape = shape or image.shape
         if image.shape != shape:
             raise UserError(
@@ -201,7 +218,7 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
                     x = x.permute(0, 3, 1, 2).expand(-1, wide, -1, -1).contiguous()
                 yield x, None if labels is None else labels[start : start + count]
 
-    return Opened(shape[0], None, classes, batches())
+    return Opened(shape[0], None, classes, batches(), {})
 
 
 def _npz_labels(file: zipfile.ZipFile, n: int) -> Tensor | None:
