@@ -21,23 +21,26 @@ class Settings(BaseModel):
 class TrainSettings(Settings):
     """How a network is trained. The network itself is part of the method's configuration."""
 
-    iterations: int = Field(ge=1)
-    batch: int = Field(ge=1, description="images per step, over all processes")
+    iterations: int = Field(ge=1, le=1 << 40)
+    batch: int = Field(ge=1, le=1 << 24, description="images per step, over all processes")
     micro_batch: int | None = Field(
-        None, ge=1, description="images per forward pass of a process; None: its whole share"
+        None,
+        ge=1,
+        le=1 << 24,
+        description="images per forward pass of a process; None: its whole share",
     )
     lr: float = Field(gt=0)
     optimizer: Literal["radam", "adam"] = "radam"
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
-    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    warmup: int = Field(0, ge=0, le=1 << 40, description="steps of linear warm-up")
     decay_from: float = Field(
         1.0, ge=0, le=1, description="fraction of training after which lr decays"
     )
     final_lr: float = Field(1.0, gt=0, le=1, description="last lr as a fraction of lr")
     ema: float = Field(0.999, ge=0, lt=1)
     ema_ramp: bool = Field(True, description="limit the EMA to (1 + n) / (10 + n) after n steps")
-    checkpoint_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(200, ge=1, le=1 << 40)
 
 
 class Preset(Settings):

@@ -36,6 +36,7 @@ class ClassAccuracy(Metric):
     direction = "higher"
     needs = frozenset({"logits"})
     real_needs = frozenset()
+    of_classes = True
     minimum_n = 1
 
     def supports(

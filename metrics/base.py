@@ -124,14 +124,21 @@ class Estimate:
     replicates: tuple[float, ...] = ()
 
 
+class Unsuitable(ValueError):
+    """The samples do not suffice for a metric; the message is the reason, for the user."""
+
+
 class Metric(ABC):
     """A number that compares generated samples with real ones.
 
     `label` is its name in tables (extractor and n are added there); `direction` the better one.
     `uses_extractor` is False for metrics of the samples themselves. `default` is False for a metric
-    that is computed only on request: it is costly, or needs an explanation. `needs` are the
+    that is computed only on request: it is costly, or needs an explanation. `minimum_n` samples are
+    needed, also of real ones if any are. `needs` are the
     statistics to keep of both sets; `real_needs` the ones that `compute` requires of the real set,
-    all by default: a statistics file holds moments only. `about` says how a report shows it.
+    all by default: a statistics file holds moments only. `of_classes`: the value depends on the
+    classes of the samples, so samples without classes are not measured. `about` says how a report
+    shows it.
     """
 
     name: ClassVar[str]
@@ -144,6 +151,7 @@ class Metric(ABC):
     domain: ClassVar[Domain] = "any"
     uses_extractor: ClassVar[bool] = True
     exact_only: ClassVar[bool] = False
+    of_classes: ClassVar[bool] = False
     minimum_n: ClassVar[int] = 2
     default: ClassVar[bool] = True
     about: ClassVar[About] = About()
@@ -194,6 +202,8 @@ class Metric(ABC):
         one): published statistics hold moments only, and a ratio may have nothing to divide by.
         """
         needs = self.needs_of_real()
+        if needs and 0 < real.n < self.minimum_n:
+            return f"{self.name} needs {self.minimum_n} real samples, there are {real.n}"
         if "pixels" in needs and real.pixels is None:
             return f"{self.name} needs the pixels of real images, which the reference lacks"
         if not extractor:

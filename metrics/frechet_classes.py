@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from metrics.about import About
-from metrics.base import Array, Estimate, Metric, Moments, SampleSet, look_up
+from metrics.base import Array, Estimate, Metric, Moments, SampleSet, Unsuitable, look_up
 from metrics.errors import jackknife_estimate, jackknife_groups
 from metrics.frechet import Features, frechet_distance, frechet_without_groups
 from metrics.moments import moments_of
@@ -22,7 +22,7 @@ def class_frechet(real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
     is the jackknife's over generated groups that hold a share of every class. The cost is that of
     `fd` times the number of classes, less if n < D.
 
-    ValueError if a generated class has fewer than 4 samples in either set.
+    Unsuitable if a generated class has fewer than 4 samples in either set.
     """
     ours = look_up(fake.features, extractor, "features")
     theirs = look_up(real.features, extractor, "features")
@@ -52,7 +52,7 @@ def class_frechet(real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
 
 def _class(features: Features, label: int, side: str) -> tuple[Features, Moments]:
     if len(features) < SMALLEST_CLASS:
-        raise ValueError(
+        raise Unsuitable(
             f"class {label} has {len(features)} {side} samples; "
             f"a distance within classes needs at least {SMALLEST_CLASS}"
         )
@@ -72,6 +72,7 @@ class ClassFrechet(Metric):
     about = About(order=130, low=0.0, ratios=True, plug_in=True, minimum=True)
     direction = "lower"
     needs = frozenset({"features"})
+    of_classes = True
     default = False
     minimum_n = SMALLEST_CLASS
 

@@ -137,6 +137,7 @@ class ToyMetric(Metric):
     domain = "vector"
     uses_extractor = False
     exact_only = True
+    of_classes = True
     minimum_n = 2
 
     def inputs(self, real: SampleSet, fake: SampleSet) -> tuple[Array, Labels, ExactMixture]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -23,8 +23,12 @@ from bench.cli.sweep import sweep_command
 from bench.cli.train import train_command
 from bench.cli.tune import tune_command
 from bench.cli.verify import verify_command
-from bench.system.errors import UserError
+from bench.system.encoding import printing_anything
+from bench.system.errors import UserError, explain
 from bench.system.signals import StopFlag, signals_as_interrupts
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 app = typer.Typer(
     name="bench",
@@ -80,6 +84,8 @@ def main() -> None:
     """Entry point: prints a UserError as a message on stderr and exits with its code."""
     from typer.main import get_command
 
+    for stream in (sys.stdout, sys.stderr):
+        printing_anything(stream)
     stop = StopFlag()
     try:
         with signals_as_interrupts() as stop, UNTIL_THE_END:
@@ -102,6 +108,8 @@ def main() -> None:
 
         failure = explain_failure(error)
         found = _usage_error(error) if failure is None else (failure, 1)
+        if found is None and type(error).__name__ == "ValidationError":
+            found = (f"A value cannot be used: {explain(cast('ValidationError', error))}.", 2)
         if found is None:
             raise
         _complain(*found)

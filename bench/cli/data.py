@@ -35,6 +35,7 @@ def prepare_command(
     ] = None,
     crop: Annotated[str, typer.Option(help="With --size: center or none.")] = "center",
     resize: Annotated[str, typer.Option(help="With --size: box or bicubic.")] = "box",
+    orient: options.Orient = True,
     data_root: DataRootOption = None,
 ) -> None:
     """Prepare a data set once, so that training starts fast and reads only what it needs."""
@@ -48,8 +49,8 @@ def prepare_command(
     for option, value, allowed in (("crop", crop, Crop), ("resize", resize, Resize)):
         if value not in get_args(allowed):
             raise unknown(option, value, get_args(allowed))
-    geometry = Geometry(size, crop, resize)  # type: ignore[arg-type]  # checked above
-    if size is None and geometry != Geometry():
+    geometry = Geometry(size, crop, resize, orient)  # type: ignore[arg-type]  # checked above
+    if size is None and (crop, resize) != (Geometry.crop, Geometry.resize):
         raise UserError("--crop and --resize need --size, such as --size 64.", code=2)
     root = _root(data_root)
     card = ensure(reporter, source, dataset or name_of(source), geometry, root)
@@ -109,6 +110,8 @@ def _root(given: Path | None) -> Path:
 
 def _described(card: DataCard) -> list[str]:
     """Sentences about a prepared data set."""
+    from bench.data.decode import told_oddities
+
     lines = [f"{card.summary}."]
     if card.reference_from == "hold-out":
         lines.append("It has no test split: its reference was held out of the training images.")
@@ -117,8 +120,11 @@ def _described(card: DataCard) -> list[str]:
     if card.converted:
         modes = ", ".join(f"{count:,} of {mode}" for mode, count in card.converted.items())
         lines.append(f"Converted to the mode of the data set: {modes}.")
+    lines += [f"Images: {line}." for line in told_oddities(card.oddities)]
     if card.left_out:
         lines.append(f"Skipped {card.left_out:,} images of other splits.")
+    if card.ignored:
+        lines.append(card.ignored)
     return lines
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.experiment.place import DEFAULT_RESULTS
+from bench.experiment.place import DEFAULT_RESULTS, SAMPLES_MOST
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,8 +52,12 @@ def evaluate_command(
     offline: options.Offline = False,
     device: options.Device = "auto",
     max_samples: Annotated[
-        int | None, typer.Option(min=2, help="Limit on the samples, drawn with a fixed seed.")
+        int | None,
+        typer.Option(
+            min=2, max=SAMPLES_MOST, help="Limit on the samples, drawn with a fixed seed."
+        ),
     ] = None,
+    orient: options.Orient = True,
     results: options.Results = DEFAULT_RESULTS,
     plugin: options.Plugins = None,
 ) -> None:
@@ -68,13 +72,14 @@ def evaluate_command(
         check_out(out)
     request = make_request(
         samples, reference, options.chosen_protocol(protocol, metric, extractor),
-        extractor or (), metric or (), labels=labels, max_samples=max_samples,
+        extractor or (), metric or (), labels=labels, max_samples=max_samples, orient=orient,
     )  # fmt: skip
     makers = Makers(found.cache, weights, download, resolve_device(device), reporter.say)
     report, against, fake = evaluate(reporter, found.cache, request, makers)
+    if out is not None:  # first: a failure to print loses nothing
+        write_report(out, report)
     _show(reporter, report, fake, against, request.protocol)
     if out is not None:
-        write_report(out, report)
         reporter.say(f"Written to {out}.")
     failed = dict.fromkeys(f.reason for f in report.not_measured if f.failed)
     if failed:

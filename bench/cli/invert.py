@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, SAMPLES_MOST
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ OutOption = Annotated[
     Path | None, typer.Option(help="Folder of the results; by default the experiment's.")
 ]
 ImagesOption = Annotated[
-    int, typer.Option("--samples", "-n", min=1, help="Images of the reference split.")
+    int,
+    typer.Option("--samples", "-n", min=1, max=SAMPLES_MOST, help="Images of the reference split."),
 ]
 
 

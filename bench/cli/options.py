@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
+from bench.experiment.place import BATCH_MOST, DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=1024,
         envvar="GUIDANCE_BENCH_WORKERS",
         help="Processes side by side; default: one per GPU, or per physical core.",
     ),
@@ -79,6 +80,10 @@ Weights = Annotated[
     Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")
 ]
 Download = Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")]
+Orient = Annotated[
+    bool,
+    typer.Option("--orient/--no-orient", help="Turn images as their EXIF orientation says."),
+]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Refuse every connection to another machine.")
 ]
@@ -98,7 +103,9 @@ Metrics = Annotated[
 Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Batch size; does not change results.")]
+Batch = Annotated[
+    int, typer.Option(min=1, max=BATCH_MOST, help="Batch size; does not change results.")
+]
 
 
 def begin(
@@ -111,7 +118,7 @@ def begin(
     offline: bool = False,
     download: bool = False,
 ) -> tuple[Reporter, Experiment]:
-    """Load the plugins and return reporter and experiment; a plugin's failure is a warning.
+    """Load the plugins and return reporter and experiment; a package's failure is a warning.
 
     Plugins import torch: a command that needs none sets `entry_points` to False.
     Until `UNTIL_THE_END` closes, `offline` refuses every connection, and the command fails, writing

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+from bench.experiment.place import (
+    DEFAULT_EXPERIMENT,
+    DEFAULT_RESULTS,
+    SAMPLES_MOST,
+    SEED_MOST,
+    STEPS_MOST,
+)
 from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -25,10 +31,13 @@ def sample_command(
         float, typer.Option("--guidance", "-g", help="Guidance scale; 1 is off.")
     ] = 1.0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Sampling steps; by default the preset's first.")
+        int | None,
+        typer.Option(min=1, max=STEPS_MOST, help="Sampling steps; by default the preset's first."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Sampling seed.")] = 0,
-    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Number of samples.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=SEED_MOST, help="Sampling seed.")] = 0,
+    samples: Annotated[
+        int, typer.Option("--samples", "-n", min=1, max=SAMPLES_MOST, help="Number of samples.")
+    ] = 64,
     class_: Annotated[
         list[str] | None,
         typer.Option("--class", "-c", help="Only this class, by name or index; repeatable."),

@@ -34,11 +34,14 @@ def stats_make_command(
     download: options.Download = False,
     offline: options.Offline = False,
     device: options.Device = "auto",
+    orient: options.Orient = True,
     results: options.Results = DEFAULT_RESULTS,
     plugin: options.Plugins = None,
 ) -> None:
     """Write the mean and covariance of features in the format of another program."""
+    from bench.data.decode import told_oddities
     from bench.data.find import find_dataset
+    from bench.data.leftovers import told_left_out
     from bench.evaluation.compare import feed_side
     from bench.evaluation.makers import Makers
     from bench.evaluation.reference import SPATIAL
@@ -53,7 +56,8 @@ def stats_make_command(
     )
     if (kind := format_) not in FORMATS:
         raise unknown("format", kind, FORMATS)
-    check_exists(source)
+    if clash := check_exists(source):
+        reporter.warn(clash)
     path = _file(out, kind, source, extractor)
     if kind == "adm" and extractor != "inception":
         raise UserError(
@@ -67,7 +71,11 @@ def stats_make_command(
     else:
         data = None
         with reporter.counting(f"reading {source}") as count:
-            side = file_source(Path(source), count=count)
+            side = file_source(Path(source), orient=orient, count=count)
+        for line in told_oddities(side.oddities):
+            reporter.warn(f"Images of {source}: {line}.")
+        if side.left_out:
+            reporter.warn(told_left_out(side.left_out, f"{source}: left out"))
     made |= makers.of_data(names, data, side.shape)
     accumulator = Accumulator(made, {"moments", *({"features"} if kind == "clean-fid" else ())})
     with reporter.counting(f"features of {side.name}") as count:

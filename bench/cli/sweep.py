@@ -29,7 +29,8 @@ def sweep_command(
         str | None, typer.Option(help="Sampling steps, a range; by default the preset's.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=2, help="Samples per cell.")
+        int | None,
+        typer.Option("--samples", "-n", min=2, max=place.SAMPLES_MOST, help="Samples per cell."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Sampling seeds, a range.")] = place.DEFAULT_SEEDS,
     method: options.Methods = None,
@@ -69,7 +70,10 @@ def sweep_command(
         bool, typer.Option("--inversion", help="Also invert, reconstruct and edit real images.")
     ] = False,
     inversion_samples: Annotated[
-        int, typer.Option(min=2, help="Images to invert, balanced over the classes.")
+        int,
+        typer.Option(
+            min=2, max=place.SAMPLES_MOST, help="Images to invert, balanced over the classes."
+        ),
     ] = place.DEFAULT_INVERSIONS,
     inversion_guidance: Annotated[
         str | None, typer.Option(help="Scales of edits, a range; by default those of --guidance.")
@@ -103,7 +107,7 @@ def sweep_command(
     base = Study(
         dataset="", methods=(), guidance=parse_range(guidance, "--guidance"),
         rules=parse_rules(rule), knobs=parse_knobs(knob or ()), tuned=tuned,
-        steps=None if steps is None else parse_ints(steps, "--steps", least=1),
+        steps=None if steps is None else parse_ints(steps, "--steps", 1, place.STEPS_MOST),
         samples=samples, sampling_seeds=parse_ints(seeds, "--seeds"),
         metrics=None if metric is None else tuple(metric),
         extractors=None if extractor is None else tuple(extractor), protocol=protocol,

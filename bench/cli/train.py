@@ -36,7 +36,9 @@ def train_command(
     preset: Annotated[
         str | None, typer.Option(help="Settings by name; by default those of the data set.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and all draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=place.SEED_MOST, help="Seed of initial weights and all draws.")
+    ] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
@@ -102,7 +104,7 @@ def train_command(
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         for study in studies:
-            for line in describe(study, resolve_device(device), precision):
+            for line in describe(study, resolve_device(device), precision, name):
                 reporter.say(line)
         reporter.say("Nothing was written.")
         return

@@ -39,13 +39,24 @@ def tune_command(
         str | None, typer.Option(help="Its features; by default the data set's first.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=2, help="Samples per scale of each trial.")
+        int | None,
+        typer.Option(
+            "--samples",
+            "-n",
+            min=2,
+            max=place.SAMPLES_MOST,
+            help="Samples per scale of each trial.",
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Sampling steps; by default the preset's first.")
+        int | None,
+        typer.Option(
+            min=1, max=place.STEPS_MOST, help="Sampling steps; by default the preset's first."
+        ),
     ] = None,
     seed_block: Annotated[
-        int, typer.Option(min=0, help="Block of the sampling seeds reserved for tuning.")
+        int,
+        typer.Option(min=0, max=1_000_000, help="Block of the sampling seeds reserved for tuning."),
     ] = 0,
     weights: options.Weights = None,
     download: options.Download = False,

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+from bench.experiment.place import (
+    BATCH_MOST,
+    DEFAULT_EXPERIMENT,
+    DEFAULT_RESULTS,
+    SAMPLES_MOST,
+    SEED_MOST,
+)
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,9 +25,13 @@ if TYPE_CHECKING:
 
 
 def verify_command(
-    cells: Annotated[int, typer.Option(min=1, help="Rows to recompute.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of rows.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size of the sweep.")] = 256,
+    cells: Annotated[int, typer.Option(min=1, max=SAMPLES_MOST, help="Rows to recompute.")] = 5,
+    seed: Annotated[
+        int, typer.Option(min=0, max=SEED_MOST, help="Seed of the choice of rows.")
+    ] = 0,
+    batch: Annotated[
+        int, typer.Option(min=1, max=BATCH_MOST, help="Batch size of the sweep.")
+    ] = 256,
     experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
     results: options.Results = DEFAULT_RESULTS,
     device: options.Device = "auto",

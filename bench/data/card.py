@@ -11,19 +11,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bench.data.base import DATASETS
-from bench.data.decode import LOSSY, Decoded, Geometry
-from bench.data.sources import Listing
 from bench.system.bounds import read_json
 from bench.system.errors import UserError, check_name
 from methods import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"
 CARD, IMAGES, LABELS, STAMP = "card.json", "images.npy", "labels.npy", "stamp.json"
-CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
-"""In the official order, which is alphabetical."""
-CIFAR10_SHAPE = (3, 32, 32)
 _ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|zip|gz|bz2|xz)$", re.IGNORECASE)
 _OFFICIAL = {
     "cifar-10-python": "cifar10",
@@ -52,13 +45,15 @@ class DataCard(Settings):
     resize: Literal["box", "bicubic"] | None
     lossy: bool
     converted: Mapping[str, int] = Field(default_factory=dict)
+    oddities: Mapping[str, int] = Field(default_factory=dict, description="as in bench.data.decode")
     n: int = Field(ge=1)
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     train: tuple[int, int]
     reference: tuple[int, int]
     reference_from: str = Field(description="the source's split, or 'hold-out'")
-    left_out: int = 0
+    left_out: int = Field(0, description="images of other splits")
+    ignored: str = Field("", description="the files that are no images of the set, in a sentence")
     images_sha256: str
     labels_sha256: str
     train_hash: str
@@ -118,13 +113,6 @@ def read_data_card(folder: Path) -> DataCard:
     return card
 
 
-def title_of(name: str, class_names: tuple[str, ...], shape: tuple[int, ...], lossy: bool) -> str:
-    """The displayed name: CIFAR-10 by its classes and shape, otherwise `name`."""
-    if class_names == CIFAR10_CLASSES and shape == CIFAR10_SHAPE:
-        return "CIFAR-10 (JPEG)" if lossy else "CIFAR-10"
-    return name
-
-
 def name_of(source: Path) -> str:
     """The default name of a data set: the file's or folder's, without archive suffixes."""
     name = source.resolve().name
@@ -148,28 +136,3 @@ def check_data_name(name: str) -> str:
             code=2,
         )
     return name
-
-
-def check_reserved(name: str, listing: Listing, geometry: Geometry) -> None:
-    """UserError for another data set named cifar10, which is compared with published numbers."""
-    if name != "cifar10":
-        return
-    numbered = tuple(str(k) for k in range(10))
-    if listing.class_names not in (CIFAR10_CLASSES, numbered) or geometry.size is not None:
-        raise UserError(_reserved("these are other classes, or resized"), code=2)
-    if listing.shape not in (None, CIFAR10_SHAPE):
-        raise UserError(_reserved(f"these are {listing.shape}"), code=2)
-
-
-def check_original(name: str, what: str, image: Decoded) -> None:
-    """UserError if a data set called cifar10 has an image that is not an original of CIFAR-10."""
-    if name == "cifar10" and (image.format in LOSSY or image.pixels.shape != CIFAR10_SHAPE):
-        size = "x".join(map(str, image.pixels.shape))
-        raise UserError(_reserved(f"{what!r} is {image.format or 'raw'} of {size}"), code=2)
-
-
-def _reserved(why: str) -> str:
-    return (
-        "The name 'cifar10' is for the original pixels of CIFAR-10, which are compared with "
-        f"published numbers, and {why}: use another name, such as --dataset cifar10-jpeg."
-    )

@@ -92,6 +92,12 @@ def _check_same(
             raise UserError(
                 f"The data set {card.name!r} is there already, prepared {how}: {other}."
             )
+    if geometry is not None and card.oddities.get("stored" if geometry.orient else "turned"):
+        how = "not " if geometry.orient else ""
+        raise UserError(
+            f"The data set {card.name!r} is there already, with images {how}turned as their EXIF "
+            f"orientation says: {other}."
+        )
     current = _source_marks(source)
     if read_stamp(folder).get("source") == current:
         return

@@ -21,15 +21,16 @@ from bench.data.card import (
     LABELS,
     DataCard,
     check_data_name,
-    check_reserved,
-    title_of,
 )
 from bench.data.decode import Geometry
+from bench.data.leftovers import told_left_out
 from bench.data.prepared import marks, open_content, update_stamp
+from bench.data.published import check_reserved, title_of
 from bench.data.sources import find_source
 from bench.data.trees import open_tree
 from bench.data.write import write_images
 from bench.system import places
+from bench.system.errors import plain
 from bench.system.files import make_folder, sha256, sync_folder, write_text
 from bench.system.progress import SILENT, Reporter
 
@@ -59,8 +60,14 @@ def prepare(
         common = "L" if written.shape[0] == 1 else "RGB"
         draft = DataCard(
             name=name,
-            title=title_of(name, listing.class_names, written.shape, written.lossy),
-            source=source.resolve().name,
+            title=title_of(
+                name,
+                listing,
+                written.shape,
+                resized=geometry.size is not None,
+                lossy=written.lossy,
+            ),
+            source=plain(source.resolve().name),
             source_sha256=digest,
             source_listing=listed,
             kind=found.kind,
@@ -69,6 +76,7 @@ def prepare(
             resize=None if geometry.size is None else geometry.resize,
             lossy=written.lossy,
             converted={m: k for m, k in sorted(written.modes.items()) if m not in ("", common)},
+            oddities=dict(written.oddities),
             n=n,
             shape=written.shape,
             class_names=listing.class_names,
@@ -76,6 +84,7 @@ def prepare(
             reference=(train_n, n),
             reference_from=arrangement.reference_from,
             left_out=listing.left_out,
+            ignored=told_left_out(listing.ignored, "Left out"),
             images_sha256=sha256(folder / IMAGES, reporter),
             labels_sha256=sha256(folder / LABELS),
             train_hash="",

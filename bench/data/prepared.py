@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from bench.data.arrange import HOLD_OUT
 from bench.data.base import Dataset, Split
 from bench.data.card import (
     CARD,
@@ -23,6 +24,7 @@ from bench.data.card import (
     prepared_names,
     read_data_card,
 )
+from bench.data.published import check_whole
 from bench.data.rows import FileRows
 from bench.data.untrusted import DAMAGE
 from bench.system.errors import UserError, said, unknown
@@ -49,7 +51,11 @@ class PreparedDataset(Dataset):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.card = read_data_card(folder)
+        card = self.card = read_data_card(folder)
+        n, train_n = card.n, card.train[1]
+        if card.reference_from == HOLD_OUT:
+            train_n = n
+        check_whole(card.name, card.shape, len(card.class_names), train_n, n - train_n)
         self.name = self.card.name
         self.summary = self.card.summary
         self.class_names = self.card.class_names

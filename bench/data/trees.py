@@ -2,7 +2,7 @@
 
 Nothing is extracted to disk. All readers apply the same checks. In a folder, links to anywhere are
 followed, but not loops. In an archive, links are refused, and so are names that lead outside, names
-that occur twice and decompression bombs. Hidden files are skipped.
+that occur twice and decompression bombs. Hidden files and those of the system are skipped.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ FILE_MOST = 256 << 20
 """Bytes of a file that is read whole, such as an image."""
 HEADER_MOST = 1 << 20
 """Bytes of a tar header: long names and attributes, which tarfile reads whole."""
+SYSTEM = frozenset(
+    {
+        "@eaDir", "__pycache__", "#recycle", "@Recycle", "lost+found", "$RECYCLE.BIN",
+        "System Volume Information", "Thumbs.db", "ehthumbs.db", "desktop.ini",
+    }
+)  # fmt: skip
+"""Files and folders of operating systems and storage devices; skipped like hidden ones."""
 _PACKED: Mapping[bytes, Callable[[Path, str], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -327,7 +334,7 @@ def _member(
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return any(part.startswith((".", "__MACOSX")) or part in SYSTEM for part in name.split("/"))
 
 
 def _damaged(path: Path, where: str, error: Exception) -> Exception:

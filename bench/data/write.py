@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.arrange import Arrangement
-from bench.data.card import IMAGES, check_original
+from bench.data.card import IMAGES
 from bench.data.decode import LOSSY, Decoded, Geometry, Pixels, channels_of, decode
+from bench.data.published import check_original
 from bench.data.sources import Source
 from bench.system.errors import UserError
 from bench.system.progress import Reporter
@@ -36,6 +37,7 @@ class Written:
     shape: tuple[int, int, int]
     lossy: bool = False
     modes: Counter[str] = field(default_factory=Counter)
+    oddities: Counter[str] = field(default_factory=Counter)
 
 
 def write_images(
@@ -74,6 +76,7 @@ def write_images(
             seen[index] = True
             written.lossy |= image.format in LOSSY
             written.modes[image.mode] += 1
+            written.oddities.update(image.oddities)
             if done % SHOW_EVERY == 0:
                 bar.update(done)
         if not seen.all():

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.data.decode import told_oddities
 from bench.data.find import find_dataset
+from bench.data.leftovers import told_left_out
+from bench.evaluation.classes import match_classes
 from bench.evaluation.compare import compute, feed_side, real_sets
 from bench.evaluation.makers import Makers
 from bench.evaluation.plan import Plan, plan_measurements
@@ -28,7 +31,7 @@ from bench.evaluation.statistics_files import (
 )
 from bench.experiment.protocols import LITE, PROTOCOLS, Protocol
 from bench.experiment.provenance import now, provenance
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError, plain, unknown
 from bench.system.files import sha256
 from bench.system.progress import Reporter
 from metrics import METRICS
@@ -49,6 +52,8 @@ class Request:
     statistics: Statistics | None = None
     labels: Path | None = None
     max_samples: int | None = None
+    orient: bool = True
+    warnings: tuple[str, ...] = ()
 
     @property
     def limit(self) -> int | None:
@@ -66,6 +71,7 @@ def make_request(
     *,
     labels: Path | None,
     max_samples: int | None,
+    orient: bool = True,
 ) -> Request:
     """The checked request of the options; UserError if they are wrong. No image is read yet.
 
@@ -75,8 +81,7 @@ def make_request(
     for metric in metrics:
         if metric not in METRICS:
             raise unknown("metric", metric, METRICS)
-    for text in (samples, reference):
-        check_exists(text)
+    warnings = tuple(filter(None, map(check_exists, dict.fromkeys((samples, reference)))))
     if labels is not None and names_dataset(samples):
         raise UserError(f"--labels is for files, and {samples} has classes.", code=2)
     statistics: Statistics | None = None
@@ -99,8 +104,9 @@ def make_request(
     if protocol is not None:
         names, metrics = protocol.extractors, protocol.metrics
     return Request(
-        samples, reference, protocol, names, tuple(metrics), statistics, labels, max_samples
-    )
+        samples, reference, protocol, names, tuple(metrics), statistics, labels, max_samples,
+        orient, warnings,
+    )  # fmt: skip
 
 
 def evaluate(
@@ -111,11 +117,16 @@ def evaluate(
     reference, fake = read_sides(reporter, request)
     data = reference.side.data if reference.side is not None else None
     made |= makers.of_data(request.extractors, data, fake.shape)
-    warnings = check_statistics(reference, made)
+    warnings = [*request.warnings, *check_statistics(reference, made)]
+    matched = match_classes(fake, reference.side, reference.name)
     plan = plan_measurements(
-        request.metrics, made.values(), reference,
-        image=fake.is_image, n=fake.n, protocol=request.protocol,
+        request.metrics, made.values(), reference, image=fake.is_image, n=fake.n,
+        protocol=request.protocol, unmatched=matched.reason,
     )  # fmt: skip
+    if matched.refused and any(lacking.reason == matched.reason for lacking in plan.unmeasured):
+        raise UserError(f"{matched.reason}.", code=2)
+    if matched.labels is not None and any(m.metric.of_classes for m in plan.measurements):
+        fake = fake.relabelled(matched.labels)
     warnings += _cautions(plan, fake, reference, request.protocol)
     for line in warnings:
         reporter.warn(line)
@@ -143,7 +154,7 @@ def read_sides(reporter: Reporter, request: Request) -> tuple[Reference, SampleS
         side = dataset_source(request.reference, most)
     elif found is None or found.images:
         with reporter.counting(f"reading {request.reference}") as count:
-            side = file_source(Path(request.reference), most, count=count)
+            side = file_source(Path(request.reference), most, orient=request.orient, count=count)
     if names_dataset(request.samples):
         fake = dataset_source(request.samples, request.limit)
     else:
@@ -151,9 +162,9 @@ def read_sides(reporter: Reporter, request: Request) -> tuple[Reference, SampleS
         with reporter.counting(f"reading {request.samples}") as count:
             fake = file_source(
                 Path(request.samples), request.limit, labels=request.labels,
-                channels=3 if colour else None, count=count,
+                channels=3 if colour else None, orient=request.orient, count=count,
             )  # fmt: skip
-    name, content = (request.reference, "") if side is None else (side.name, side.hash)
+    name, content = (plain(request.reference), "") if side is None else (side.name, side.hash)
     return Reference(name, sha256(found.path) if found else content, side, found), fake
 
 
@@ -163,6 +174,11 @@ def _cautions(
     """One sentence per warning; UserError if the two sides cannot be compared at all."""
     side = reference.side
     found = [] if side is None else _sizes(fake, side)
+    for each in (fake, side):
+        if each is not None and each.left_out:
+            found.append(told_left_out(each.left_out, f"{each.name}: left out"))
+        if each is not None:
+            found += [f"Images of {each.name}: {line}." for line in told_oddities(each.oddities)]
     found += [_copies(each) for each in (fake, side) if each is not None and each.copies]
     for p in plan.measurements:
         if not p.metric.about.plug_in or not p.extractor:

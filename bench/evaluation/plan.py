@@ -14,7 +14,7 @@ from bench.experiment.rows import Value
 from bench.system.errors import UserError, unknown
 from bench.system.failures import system_error
 from metrics import METRICS, Accumulator, plan_needs
-from metrics.base import Estimate, Extractor, Metric, SampleSet
+from metrics.base import Estimate, Extractor, Metric, SampleSet, Unsuitable
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,13 @@ def plan_measurements(
     image: bool,
     n: int | None = None,
     protocol: Protocol | None = None,
+    unmatched: str = "",
 ) -> Plan:
     """Plan every metric on every extractor that fits the data, or those of the protocol.
 
-    `image`: whether the samples are images; `n`: number of generated samples, if known. Without
-    `metrics` the default ones are planned, and those for other data are skipped silently.
-    UserError with all reasons if nothing is left.
+    `image`: whether the samples are images; `n`: number of generated samples, if known;
+    `unmatched`: why their classes are not known. Without `metrics` the default ones are planned,
+    and those for other data are skipped silently. UserError with all reasons if nothing is left.
     """
     made = {extractor.name: extractor for extractor in extractors}
     planned: list[Measurement] = []
@@ -111,6 +112,8 @@ def plan_measurements(
                 continue
             if reason is None and n is not None and n < metric.minimum_n:
                 reason = f"it needs {metric.minimum_n:,} samples and there are {n:,}"
+            if reason is None and metric.of_classes and unmatched:
+                reason = unmatched
             reason = reason or reference.lacks(metric, where)
             if reason is None:
                 planned.append(plan_metric(metric, extractor, reference.hash))
@@ -161,6 +164,8 @@ def measure(
         try:
             found = m.metric.compute(real=real, fake=fake, extractor=m.extractor)
             values.append(_value(m, fake.n, found))
+        except Unsuitable as error:
+            reasons[m.key] = str(error)
         except Exception as error:  # a metric, perhaps a plugin's, may fail in any way
             if system_error(error) is not None:  # such as a full disk
                 raise

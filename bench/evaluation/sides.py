@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from bench.data import Dataset, Split
 from bench.data.find import find_dataset, has_dataset
-from bench.data.labels import read_labels
+from bench.data.labels import Classes, Labels, read_labels
 from bench.data.samples.read import open_samples
 from bench.evaluation.statistics_files import split_section
-from bench.system.errors import UserError
+from bench.system.errors import UserError, plain
 from bench.system.progress import Count
 
 BATCH = 256
@@ -31,8 +31,9 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 class SampleSource:
     """Samples uint8 (n, C, H, W) or float32 (n, D), already read once.
 
-    `batches` reads them again with int64 labels, 0 if there are none. `hash` covers samples and
-    labels; `copies` counts those equal to an earlier one; `data` is their data set, if any.
+    `batches` reads them again with int64 labels, 0 if `classes` is None. `hash` covers
+    samples and labels; `copies` counts those equal to an earlier one; `data` is their data set, if
+    any; `left_out` names files of the source that are no samples; `oddities` is as in `Opened`.
     """
 
     name: str
@@ -43,6 +44,9 @@ class SampleSource:
     files: tuple[str, ...] | None = None
     data: Dataset | None = None
     copies: int = 0
+    oddities: Mapping[str, int] = field(default_factory=dict)
+    classes: Classes | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def is_image(self) -> bool:
@@ -55,6 +59,17 @@ class SampleSource:
             return f"sample {index} of {self.name}"
         return f"{Path(self.name) / self.files[index]}"
 
+    def relabelled(self, labels: Labels) -> SampleSource:
+        """The same samples with other labels (n,)."""
+
+        def batches() -> Batches:
+            start = 0
+            for x, _ in self.batches():
+                yield x, torch.from_numpy(labels[start : start + len(x)])
+                start += len(x)
+
+        return replace(self, batches=batches)
+
 
 def names_dataset(text: str) -> bool:
     """Whether this is a data set's name, with or without a split, such as 'digits:train'."""
@@ -62,10 +77,12 @@ def names_dataset(text: str) -> bool:
     return has_dataset(name) and (not mark or split in SPLITS)
 
 
-def check_exists(text: str) -> None:
-    """UserError unless there is such a file, folder or data set."""
+def check_exists(text: str) -> str:
+    """UserError unless there is such a file, folder or data set; a warning if there are two."""
     if names_dataset(text):
-        return
+        if not Path(text).exists():
+            return ""
+        return f"{text!r} is taken for the data set; write ./{text} for the file or folder here."
     path, _ = split_section(text)
     if not path.exists():
         name, mark, split = text.partition(":")
@@ -75,6 +92,7 @@ def check_exists(text: str) -> None:
         elif not path.suffix and len(path.parts) == 1:
             known = " Prepared and built-in data sets: bench list datasets."
         raise UserError(f"There is no file, folder or data set {text!r}.{known}", code=2)
+    return ""
 
 
 def dataset_source(text: str, most: int | None = None) -> SampleSource:
@@ -100,7 +118,12 @@ def split_source(
     if chosen is not None:
         content = hashlib.sha256(f"{split.hash} {len(rows)} {SEED}".encode()).hexdigest()
     shape = tuple(split.samples.shape[1:])
-    return SampleSource(name, len(rows), shape, content, batches, data=data)
+    names = tuple(data.class_names)
+    classes = Classes(
+        split.labels[torch.from_numpy(rows)].numpy(),
+        names if len(names) == data.spec.num_classes else (),
+    )
+    return SampleSource(name, len(rows), shape, content, batches, data=data, classes=classes)
 
 
 def file_source(
@@ -109,57 +132,67 @@ def file_source(
     *,
     labels: Path | None = None,
     channels: int | None = None,
+    orient: bool = True,
     count: Count = lambda _done, _total: None,
 ) -> SampleSource:
     """At most `most` samples in a folder, ZIP or npz; reads all once, so that damage is found.
 
-    `labels` is a file with one class per sample that replaces those of the files; `channels` 3
-    turns grey images into colour ones; `count` receives the number of samples read.
+    `labels` is a file with one class per sample (`read_labels`) that replaces those of the files;
+    `channels` 3 turns grey images into colour ones; `orient` turns images as their EXIF data say;
+    `count` receives the number of samples read.
     """
     opened = open_samples(path, channels=channels)
-    given = None if labels is None else torch.from_numpy(read_labels(labels, opened.n))
+    classes = opened.classes
+    if labels is not None:
+        classes = Classes(read_labels(labels, opened.n, opened.names))
     chosen = draw(opened.n, most)
     n = opened.n if chosen is None else len(chosen)
     if n < 2:
         raise UserError(f"{path} has 1 sample; a comparison needs at least 2.")
+    known = np.zeros(opened.n, np.int64) if classes is None else classes.labels
+    every = torch.from_numpy(known)
     shape: tuple[int, ...] = ()
+    found_odd: list[Mapping[str, int]] = []
 
     def batches() -> Batches:
         # Whether all images are grey is determined only once.
-        known = shape[0] if len(shape) == 3 else channels
+        depth = shape[0] if len(shape) == 3 else channels
         start = 0
-        for x, y in open_samples(path, channels=known).batches:
+        again = open_samples(path, channels=depth, orient=orient)
+        for x, _ in again.batches:
             stop = start + len(x)
-            found = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-            if given is not None:
-                found = given[start:stop]
+            found = every[start:stop]
             if chosen is not None:
                 some = torch.from_numpy(chosen[(chosen >= start) & (chosen < stop)] - start)
                 x, found = x[some], found[some]
             start = stop
             if len(x):
                 yield x, found
+        found_odd.append(again.oddities)
 
     digest, done = hashlib.sha256(), 0
-    classes: list[Tensor] = []
     different: set[bytes] = set()
-    for x, y in batches():
+    for x, _ in batches():
         if not shape:
             shape = tuple(x.shape[1:])
             digest.update(f"{(n, *shape)} {x.dtype}".encode())
         digest.update(x.contiguous().numpy().data)
         different.update(hashlib.sha256(one.tobytes()).digest() for one in x.numpy())
-        classes.append(y)
         done += len(x)
         count(done, n)
-    digest.update(torch.cat(classes).numpy().data)
     names = opened.names
-    if names is not None and chosen is not None:
-        names = [names[index] for index in chosen]
-    files = None if names is None else tuple(names)
+    if chosen is not None:
+        known = known[chosen]
+        names = None if names is None else [names[index] for index in chosen]
+    digest.update(known.data)
     return SampleSource(
-        str(path), n, shape, digest.hexdigest(), batches, files, copies=n - len(different)
-    )
+        plain(str(path)), n, shape, digest.hexdigest(), batches,
+        files=None if names is None else tuple(map(plain, names)),
+        copies=n - len(different),
+        oddities=dict(found_odd[0]),
+        classes=None if classes is None else replace(classes, labels=known),
+        left_out=opened.left_out,
+    )  # fmt: skip
 
 
 def is_vectors(path: Path) -> bool:

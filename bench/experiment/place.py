@@ -17,6 +17,12 @@ DEFAULT_GUIDANCE = "1..13"
 DEFAULT_SEEDS = "0"
 DEFAULT_INVERSIONS = 200
 DEFAULT_PRECISION = "32-true"
+SEED_MOST = (1 << 63) - 1
+STEPS_MOST = 100_000
+SAMPLES_MOST = 100_000_000
+BATCH_MOST = 1_000_000
+SCALE_MOST = 1e6
+"""Largest guidance scale, also below 0; the others are limits of options and suites too."""
 
 
 @dataclass(frozen=True)

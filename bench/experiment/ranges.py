@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from decimal import Decimal, InvalidOperation
 
+from bench.experiment.place import SCALE_MOST
 from bench.system.errors import UserError
 
 MOST = 1000
+EXACT_MOST = 1 << 53
+"""Larger whole numbers are not exact as float."""
 _HELP = "write 1..13, 1..13:2 or 1,1.5,2"
 
 
-def parse_range(text: str, what: str = "range") -> tuple[float, ...]:
-    """The distinct numbers of a range, ascending.
+def parse_range(text: str, what: str = "range", most: float = SCALE_MOST) -> tuple[float, ...]:
+    """The distinct numbers of a range, ascending; UserError beyond +- `most`.
 
     `a..b` counts from a to b by 1, both included; `a..b:step` by `step`. Commas join parts.
     Arithmetic is decimal: 1..2:0.1 has eleven numbers, among them 1.1.
@@ -22,14 +25,17 @@ def parse_range(text: str, what: str = "range") -> tuple[float, ...]:
         found.update(_part(part.strip(), text, what))
         if len(found) > MOST:
             raise UserError(f"{what} {text!r} has more than {MOST} values.", code=2)
+        if found and max(map(abs, found)) > most:
+            raise UserError(f"{what} {text!r} has a number beyond +-{most:,.0f}.", code=2)
     return tuple(sorted({float(value) for value in found}))
 
 
-def parse_ints(text: str, what: str, least: int = 0) -> tuple[int, ...]:
-    """The whole numbers of a range; UserError for others and below `least`."""
-    values = parse_range(text, what)
-    if any(value != int(value) or value < least for value in values):
-        raise UserError(f"{what} {text!r} must be whole numbers from {least} up.", code=2)
+def parse_ints(text: str, what: str, least: int = 0, most: int = EXACT_MOST) -> tuple[int, ...]:
+    """The whole numbers of a range; UserError for others and outside of [least, most]."""
+    values = parse_range(text, what, math.inf)
+    if any(value != int(value) or not least <= value <= most for value in values):
+        ends = f"from {least} up" if most == EXACT_MOST else f"from {least} to {most:,}"
+        raise UserError(f"{what} {text!r} must be whole numbers {ends}.", code=2)
     return tuple(int(value) for value in values)
 
 

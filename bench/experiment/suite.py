@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
-    NonNegativeInt,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -24,6 +22,10 @@ from bench.experiment.place import (
     DEFAULT_EXPERIMENT,
     DEFAULT_INVERSIONS,
     DEFAULT_RESULTS,
+    SAMPLES_MOST,
+    SCALE_MOST,
+    SEED_MOST,
+    STEPS_MOST,
     Experiment,
 )
 from bench.experiment.protocols import find_protocol
@@ -38,6 +40,11 @@ TUNING_SEEDS = 1_000_000_000
 """The first sampling seed of bench tune. Settings are chosen on samples of these seeds only, and a
 sweep may not use them: no reported number depends on samples that a setting was chosen by."""
 _LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){50}""")
+
+
+Seed = Annotated[int, Field(ge=0, le=SEED_MOST)]
+Steps = Annotated[int, Field(gt=0, le=STEPS_MOST)]
+Scale = Annotated[float, Field(ge=-SCALE_MOST, le=SCALE_MOST)]
 
 
 class Weaker(Settings):
@@ -59,9 +66,9 @@ class Study(Settings):
     dataset: str
     methods: tuple[str, ...]
     preset: str | None = None
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), description="training seeds")
+    seeds: tuple[Seed, ...] = Field((0,), description="training seeds")
     set: Mapping[str, Any] = Field(default_factory=dict, description="settings of every method")
-    guidance: tuple[float, ...] = Field(tuple(map(float, range(1, 14))), validate_default=True)
+    guidance: tuple[Scale, ...] = Field(tuple(map(float, range(1, 14))), validate_default=True)
     rules: tuple[str, ...] = Field(
         ("cfg",), min_length=1, description="guidance rules, such as apg or interval+apg"
     )
@@ -70,15 +77,19 @@ class Study(Settings):
     )
     tuned: bool = Field(False, description="rules with the knobs that bench tune found")
     weak: Weaker | None = Field(None, description="None: no weaker network is trained")
-    steps: tuple[PositiveInt, ...] | None = Field(None, description="None: those of each preset")
-    samples: int | None = Field(None, ge=2, description="per cell; None: the data set's default")
-    sampling_seeds: tuple[NonNegativeInt, ...] = (0,)
+    steps: tuple[Steps, ...] | None = Field(None, description="None: those of each preset")
+    samples: int | None = Field(
+        None, ge=2, le=SAMPLES_MOST, description="per cell; None: the data set's default"
+    )
+    sampling_seeds: tuple[Seed, ...] = (0,)
     metrics: tuple[str, ...] | None = None
     extractors: tuple[str, ...] | None = None
     protocol: str | None = Field(None, description="instead of metrics and extractors")
     inversion: bool = Field(False, description="also invert, reconstruct and edit real images")
-    inversion_samples: int = Field(DEFAULT_INVERSIONS, ge=2, description="images inverted")
-    inversion_guidance: tuple[float, ...] | None = Field(None, description="None: as `guidance`")
+    inversion_samples: int = Field(
+        DEFAULT_INVERSIONS, ge=2, le=SAMPLES_MOST, description="images inverted"
+    )
+    inversion_guidance: tuple[Scale, ...] | None = Field(None, description="None: as `guidance`")
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:

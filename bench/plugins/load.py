@@ -1,4 +1,4 @@
-"""Loads plugins: packages with entry points, and single files. A failing one breaks no other."""
+"""Loads plugins: packages with entry points, and single files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import bench.data
 import methods
+from bench.system.errors import UserError
 from methods import METHODS
 from methods.rng import derive_seed
 from methods.rules import RULES, Rule, register_rule
@@ -50,19 +51,28 @@ FILES: list[Path] = []
 
 
 def load_plugins(files: Sequence[Path] = ()) -> list[str]:
-    """Load all entry points, then the files; returns one message per failure."""
+    """Load all entry points, then the files.
+
+    Returns a message per failing entry point. UserError for a file, which was asked for: without it
+    a night's sweep would miss its methods.
+    """
     problems = []
     FILES[:] = files
     for kind in _KINDS.values():
         for point in metadata.entry_points(group=kind.group):
             package = point.dist.name if point.dist is not None else point.value
-            problems += _load(f"package {package}", point.load)
+            if reason := _load(f"package {package}", point.load):
+                problems.append(f"Plugin package {package} was left out: {reason}")
     for file in files:
-        problems += _load(f"file {file}", partial(_import_file, file))
+        if not file.exists():
+            raise UserError(f"--plugin {file}: there is no such file.", code=2)
+        if reason := _load(f"file {file}", partial(_import_file, file)):
+            raise UserError(f"Plugin file {file} cannot be used: {reason}.", code=2)
     return problems
 
 
-def _load(origin: str, load: Callable[[], Any]) -> list[str]:
+def _load(origin: str, load: Callable[[], Any]) -> str:
+    """Load one plugin; the reason for a failure, which leaves nothing registered, or ''."""
     before = {kind: dict(entry.table) for kind, entry in _KINDS.items()}
     try:
         found = load()
@@ -75,11 +85,11 @@ def _load(origin: str, load: Callable[[], Any]) -> list[str]:
         for kind, entry in _KINDS.items():
             entry.table.clear()
             entry.table.update(before[kind])
-        return [f"Plugin {origin} was left out: {type(error).__name__}: {error}"]
+        return f"{type(error).__name__}: {error}"
     for kind, entry in _KINDS.items():
         for name in entry.table:
             ORIGINS.setdefault((kind, name), origin)
-    return []
+    return ""
 
 
 def _import_file(file: Path) -> Any:

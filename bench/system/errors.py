@@ -20,6 +20,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
+def plain(name: str) -> str:
+    r"""A file's name as text that UTF-8 can hold: a byte that is none becomes '\xe9'."""
+    return _SURROGATE.sub(lambda m: f"\\x{ord(m[0]) & 0xFF:02x}", name)
+
+
 def shown(name: str) -> str:
     """An untrusted name as at most 80 ASCII characters."""
     return ascii(name[:80])[1:-1]
@@ -33,6 +38,7 @@ class UserError(Exception):
         self.code = code
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OF_PLUGIN = " To use your own: --plugin FILE."
 

@@ -165,8 +165,10 @@ def make_card(
         raise UserError(f"Invalid settings of {method}: {explain(error)}.", code=2) from None
     except ValueError as error:
         raise UserError(f"{method} cannot run on {data.name!r}: {error}.", code=2) from None
+    # A preset for other data: two data sets must not share a run.
+    start = preset_name if found.dataset == data.name else f"{data.name}-{preset_name}"
     return RunCard(
-        name=check_name("run", name or f"{preset_name}-{method}-s{seed}"),
+        name=check_name("run", name or f"{start}-{method}-s{seed}"),
         method=method,
         dataset=data.name,
         data_hash=data.train.hash,

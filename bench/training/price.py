@@ -13,7 +13,7 @@ from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.suite import Study
 from bench.system.devices import PRECISIONS, matmul_precision
-from bench.system.errors import UserError
+from bench.system.errors import UserError, check_name
 from bench.system.failures import is_out_of_memory
 from bench.system.memory import available_bytes
 from bench.system.progress import duration
@@ -161,8 +161,10 @@ def data_or_stand_in(study: Study) -> Dataset:
         raise
 
 
-def describe(study: Study, device: torch.device, precision: str) -> Iterator[str]:
-    """Settings, size and expected time of a study's runs, in lines of text."""
+def describe(
+    study: Study, device: torch.device, precision: str, name: str | None = None
+) -> Iterator[str]:
+    """Settings, size and expected time of a study's runs, or of one called `name`, as text."""
     data = data_or_stand_in(study)
     if isinstance(data, RandomImages):
         yield (
@@ -171,7 +173,8 @@ def describe(study: Study, device: torch.device, precision: str) -> Iterator[str
         )
     weaker = weak_card(study, data, study.seeds[0])
     for card in [*study_cards(study, data, study.seeds[0]), *([weaker] if weaker else [])]:
-        card = card.model_copy(update={"precision": precision})
+        named = {"name": check_name("run", name)} if name else {}
+        card = card.model_copy(update={"precision": precision, **named})
         yield card.model_dump_json(indent=2, include=_SHOWN)
         yield f"{card.name}: {_cost(card, data, device)}"
 

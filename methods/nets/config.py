@@ -13,7 +13,7 @@ from methods.nets.unet import UNet
 from methods.settings import Settings
 from methods.spec import DataSpec
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
 class MLPConfig(Settings):
@@ -22,7 +22,9 @@ class MLPConfig(Settings):
     kind: Literal["mlp"] = "mlp"
     width: Positive = 64
     blocks: Positive = 3
-    embedding: int = Field(32, ge=4, multiple_of=2, description="features of the noise level")
+    embedding: int = Field(
+        32, ge=4, le=1 << 16, multiple_of=2, description="features of the noise level"
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
@@ -36,11 +38,13 @@ class UNetConfig(Settings):
 
     kind: Literal["unet"] = "unet"
     arch: ArchName = "ncsnpp"
-    channels: int = Field(128, ge=4, description="base width, multiplied by channel_mult")
+    channels: int = Field(
+        128, ge=4, le=1 << 16, description="base width, multiplied by channel_mult"
+    )
     channel_mult: tuple[Positive, ...] = Field(
         (2, 2, 2), min_length=1, description="width factor per level, from full resolution down"
     )
-    num_blocks: int = Field(4, ge=1, description="residual blocks per encoder level")
+    num_blocks: int = Field(4, ge=1, le=1000, description="residual blocks per encoder level")
     attn_resolutions: tuple[Positive, ...] = Field(
         (16,), description="sizes with self-attention; the innermost block always has it"
     )
@@ -48,7 +52,9 @@ class UNetConfig(Settings):
     fourier_scale: float = Field(
         0.02, gt=0, description="scale of ncsnpp's noise features; EDM: 16"
     )
-    augment_dim: int = Field(0, ge=0, description="number of augmentation labels; EDM: 9")
+    augment_dim: int = Field(
+        0, ge=0, le=1 << 16, description="number of augmentation labels; EDM: 9"
+    )
     conditional: bool = Field(True, description="whether the network takes class labels")
 
 

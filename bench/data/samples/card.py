@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,10 +61,8 @@ class SampleCard(BaseModel):
         return sampling_labels(torch.arange(self.n), len(self.class_names), self.classes).tolist()
 
     def folder(self, label: int) -> str:
-        """Name of a class's folder; folders sort like classes."""
-        width = len(str(len(self.class_names) - 1))
-        name = _UNFIT.sub("_", self.class_names[label])
-        return f"{label:0{width}d}-{name}"
+        """Name of a class's folder."""
+        return class_folder(label, self.class_names)
 
     def file(self, index: int, label: int) -> str:
         """Relative name of an image: '3-cat/000012.png'."""
@@ -74,6 +72,12 @@ class SampleCard(BaseModel):
         """The card's JSON with all labels, for a folder or ZIP."""
         every = ", ".join(map(str, self.labels))
         return f'{self.model_dump_json(indent=2)[:-2]},\n  "labels": [{every}]\n}}\n'
+
+
+def class_folder(label: int, names: Sequence[str]) -> str:
+    """Name of a class's folder: '3-cat', or '03-cat' with more than ten; sorts like classes."""
+    width = len(str(len(names) - 1))
+    return f"{label:0{width}d}-{_UNFIT.sub('_', names[label])}"
 
 
 def class_names(data: Dataset, spec: DataSpec) -> tuple[str, ...]:

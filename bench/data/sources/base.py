@@ -20,7 +20,8 @@ class Listing:
 
     `labels` (N,) in [0, K) in the source's own fixed order: first `train_n` training images, then
     the reference, which may be empty. `shape` (C, H, W), or None if images are encoded and may
-    differ. `left_out` counts images of further splits.
+    differ. `left_out` counts images of further splits; `ignored` names files that are no images,
+    and images beside class folders.
     """
 
     class_names: tuple[str, ...]
@@ -29,6 +30,7 @@ class Listing:
     reference_from: str
     shape: tuple[int, int, int] | None = None
     left_out: int = 0
+    ignored: tuple[str, ...] = ()
 
 
 class Source(ABC):

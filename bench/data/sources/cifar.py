@@ -12,7 +12,7 @@ from bench.data.decode import Pixels
 from bench.data.labels import Labels, check_labels
 from bench.data.sources.base import Batches, Listing
 from bench.data.trees import File
-from bench.system.errors import UserError
+from bench.system.errors import UserError, plain
 
 SIDE = 32
 
@@ -83,7 +83,7 @@ class Cifar(Batches):
         texts = [c.decode("latin1") if isinstance(c, bytes) else c for c in names]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{self.tree.path}: {name!r} has no class names.")
-        return tuple(texts)
+        return tuple(map(plain, texts))
 
     def _blocks(self, name: str, file: IO[bytes]) -> Iterator[Pixels]:
         yield batch_pixels(self.tree.path, name, read_batch(self.tree.path, file, name), SIDE)

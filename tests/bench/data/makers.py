@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data.card import CIFAR10_CLASSES
+from bench.data.published import CIFAR10_CLASSES
 
 TREE_CLASSES = ("cat", "dog", "eel")
 

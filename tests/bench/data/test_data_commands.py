@@ -134,7 +134,7 @@ def test_train_prepares_sweeps_and_reports(source, tmp_path, root, preset):
     first = bench(*train)
     assert first.code == 0, first.err
     assert "pets: 36/36" in first.out
-    card = read_card(results / "default" / "runs" / "small-edm-s0")
+    card = read_card(results / "default" / "runs" / "pets-small-edm-s0")
     assert (card.dataset, card.preset) == ("pets", "small")
     assert card.data_hash == json.loads((root / "pets" / CARD).read_text())["train_hash"]
     before = contents(results) | contents(root)
@@ -173,7 +173,7 @@ def test_training_on_prepared_images_resumes_bit_for_bit(source, tmp_path, prese
         patch.setattr(module, "draw_batch", interrupted)
         assert train(tmp_path / "parts").code == 130
     assert train(tmp_path / "parts").code == 0
-    run = "default/runs/small-edm-s0/model.safetensors"
+    run = "default/runs/pets-small-edm-s0/model.safetensors"
     assert (tmp_path / "parts" / run).read_bytes() == (tmp_path / "whole" / run).read_bytes()
 
 
@@ -249,3 +249,38 @@ def test_interrupt_reports_that_nothing_was_kept(source, root, monkeypatch):
     ran = bench("data", "prepare", source)
     assert (ran.code, ran.err[:26]) == (130, "Stopped. Nothing was kept.")
     assert list(root.iterdir()) == []
+
+
+def test_run_of_a_preset_for_other_data_is_named_after_the_data(source, tmp_path, preset):
+    """A second data set of the same shape gets a run of its own."""
+    results = ("--results", tmp_path / "results")
+    for name in ("pets", "pets2"):
+        files = tmp_path / f"{name}.tar.xz"
+        if not files.exists():
+            write_tar(files, image_tree(per_class=7))
+        ran = bench("train", "-m", "edm", "--preset", preset, "--data", files, *sets(*IN_SHORT),
+                    *results)  # fmt: skip
+        assert ran.code == 0, ran.err
+    runs = tmp_path / "results" / "default" / "runs"
+    assert {path.name for path in runs.glob("pets*")} == {"pets-small-edm-s0", "pets2-small-edm-s0"}
+
+
+def test_dry_run_has_the_name_of_the_run(tmp_path):
+    train = ("train", "-m", "edm", "-d", "modes1d", "--dry-run", "--results", tmp_path)
+    assert '"name": "modes1d-edm-s0"' in bench(*train).out
+    named = bench(*train, "--name", "mine")
+    assert '"name": "mine"' in named.out
+    assert "mine: " in named.out
+    assert bench(*train, "--name", "a/b").code == 2
+
+
+def test_data_set_wins_over_a_folder_of_its_name_with_a_warning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "digits", image_tree(split=False, shape=(1, 8, 8)))
+    ran = bench("evaluate", "digits", "-r", "digits:train", "--metric", "saturation")
+    assert ran.code == 0, ran.err
+    assert "'digits' is taken for the data set; write ./digits for the file or folder" in ran.err
+    assert "Samples: digits/reference, 898" in ran.out
+    ran = bench("evaluate", "./digits", "-r", "digits:train", "--metric", "saturation")
+    assert "is taken for" not in ran.err
+    assert "Samples: digits, 18" in ran.out

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from bench.data.samples.card import SampleCard, parse_sample_card
-from bench.data.samples.read import read_samples
+from bench.data.samples.read import open_samples, read_samples
 from bench.data.samples.write import SampleWriter, check_format, first_missing, guess_format
 from bench.system import files
 from bench.system.errors import UserError
@@ -229,8 +229,14 @@ def test_folders_from_elsewhere_are_read(tmp_path):
     assert y.tolist() == [0, 0, 1]
     assert torch.equal(x[1], torch.from_numpy(COLOUR).permute(2, 0, 1))
     assert torch.equal(x[0, 2], torch.from_numpy(GREY))
+    # One odd file costs no labels; among more images outside of folders there are no classes.
     save(tmp_path / "flat.png", COLOUR)
-    assert read(tmp_path, channels=3)[1] is None
+    assert read(tmp_path, channels=3)[1].tolist() == [0, 0, 1]
+    assert open_samples(tmp_path).left_out == ("flat.png",)
+    for name in "xyz":
+        save(tmp_path / f"{name}.png", COLOUR)
+    x, y = read(tmp_path, channels=3)
+    assert (len(x), y) == (7, None)
 
 
 def zipped(path, entries, **options):

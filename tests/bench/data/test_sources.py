@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data.card import CIFAR10_CLASSES
+from bench.data.find import find_dataset
 from bench.data.prepared import PreparedDataset
+from bench.data.published import CIFAR10_CLASSES
 from bench.system.errors import UserError
 from tests.bench.data.makers import (
     TREE_CLASSES,
@@ -39,7 +40,10 @@ def hashes(data: PreparedDataset) -> tuple[str, ...]:
     return card.images_sha256, card.labels_sha256, card.train_hash, card.reference_hash
 
 
-def test_cifar_archive_and_folder_give_the_pixels_of_the_batches(tmp_path, prepared):
+def test_cifar_archive_and_folder_give_the_pixels_of_the_batches(
+    tmp_path, prepared, published_size
+):
+    published_size(100, 20)
     files, images, labels = cifar_files()
     archive = write_tar(tmp_path / "cifar-10-python.tar.gz", files, "w:gz")
     data = prepared(archive, "cifar10")
@@ -223,7 +227,8 @@ def test_arrays_are_resized_like_images(tmp_path, prepared):
     assert small.tobytes() in {image for image, _ in content(data.train)}
 
 
-def test_jpeg_is_marked_lossy_and_refused_as_cifar10(tmp_path, prepared, root):
+def test_jpeg_is_marked_lossy_and_refused_as_cifar10(tmp_path, prepared, root, published_size):
+    published_size(20, 20)
     files = {
         f"{split}/{name}/{i}.jpg": encoded(image, "JPEG")
         for split in ("train", "test")
@@ -248,3 +253,32 @@ def test_directories_and_other_files_in_an_archive_are_ignored(tmp_path, prepare
         info.type = tarfile.DIRTYPE
         more.addfile(info)
     assert hashes(prepared(archive, "more")) == hashes(plain)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-uncond"])
+def test_part_of_cifar10_has_another_name_and_title(tmp_path, prepared, name):
+    """The files have all batches, and too few images."""
+    source = write_folder(tmp_path / "cifar-10-batches-py", cifar_files()[0])
+    said = (
+        rf"'{name}' is for the original pixels of CIFAR-10 with all its 50,000 training and "
+        r"10,000 test images.*this has 100 training and 20 reference images: use another name, "
+        rf"such as --dataset {name}-part"
+    )
+    with pytest.raises(UserError, match=said):
+        prepared(source, name)
+    assert prepared(source, "cifar10-part").card.title == "cifar10-part"
+
+
+def test_half_of_downsampled_imagenet_is_not_imagenet64(tmp_path, prepared, published_size):
+    """Batches 1..5 of 10 are complete by their numbers."""
+    files = imagenet_files(npz=False)[0]
+    half = {name: f for name, f in files.items() if name == "val_data" or int(name[17:]) <= 5}
+    published_size(44, 6, "imagenet64", shape=(3, 8, 8), classes=5)
+    with pytest.raises(UserError, match="this has 20 training and 6 reference images"):
+        prepared(write_folder(tmp_path / "half", half), "imagenet64")
+    data = prepared(write_folder(tmp_path / "whole", files), "imagenet64")
+    assert len(data.train) == 44
+    # A set that was prepared before its name was kept for the whole one.
+    published_size(88, 6, "imagenet64")
+    with pytest.raises(UserError, match="this has 44 training and 6 reference images"):
+        find_dataset("imagenet64")

@@ -106,7 +106,7 @@ def test_training_stops_with_its_checkpoint_and_goes_on(
     fault, words, images, undisturbed, tmp_path
 ):
     fails(TRAIN, tmp_path, (loop, "accumulate_gradients"), STEP + 1, fault, images, words)
-    run = tmp_path / "default" / "runs" / "small-edm-s0"
+    run = tmp_path / "default" / "runs" / "tiny-small-edm-s0"
     assert (run / STATE).exists()
     assert len((run / "log.jsonl").read_text().splitlines()) == 2
     assert bench(*TRAIN, "--results", tmp_path).code == 0

@@ -136,19 +136,20 @@ def test_file_adds_method_metric_and_data_set(tmp_path):
          "TypeError: method Twin lacks guidance, config_type, build, loss, nfe, sample"),
     ],
 )  # fmt: skip
-def test_failing_plugin_is_named_and_the_rest_works(tmp_path, text, error):
+def test_failing_plugin_file_is_an_error_and_registers_nothing(tmp_path, text, error):
     file = write(tmp_path, text)
     good = write(tmp_path, METRIC, "good.py")
     ran = bench("list", "methods", "--plugin", file, "--plugin", good)
-    assert ran.code == 0
-    assert ran.err.startswith(f"Warning: Plugin file {file} was left out: {error}")
+    assert ran.code == 2
+    assert ran.err.startswith(f"Error: Plugin file {file} cannot be used: {error}")
     assert ran.err.count("\n") == 1
+    ran = bench("list", "methods", "--plugin", good)
     names = {line.split()[0] for line in ran.out.splitlines()}
     assert names == {"ct", "edm", "gft", "guided-cd", "igct", "meanflow", "mg", "mg-ct", "oracle"}
     assert METHODS["edm"] is EDM
     assert "half" not in RULES
     assert RULES["cfg"] is CFG
-    metrics = bench("list", "metrics", "--plugin", file, "--plugin", good).out
+    metrics = bench("list", "metrics", "--plugin", good).out
     assert f"(file {good})" in metrics
 
 
@@ -172,11 +173,18 @@ def test_file_adds_a_rule(tmp_path):
 
 
 def test_missing_plugin_file_is_reported(tmp_path):
-    ran = bench("list", "methods", "--plugin", tmp_path / "none.py", "--plugin", tmp_path)
-    assert ran.code == 0
-    first, second = ran.err.splitlines()
-    assert f"Plugin file {tmp_path / 'none.py'} was left out: FileNotFoundError" in first
-    assert f"Plugin file {tmp_path} was left out: ImportError: a plugin file is a Python" in second
+    for path, reason in (
+        (tmp_path / "none.py", f"--plugin {tmp_path / 'none.py'}: there is no such file."),
+        (
+            tmp_path,
+            f"Plugin file {tmp_path} cannot be used: ImportError: a plugin file is a Python",
+        ),
+    ):
+        for command in (("list", "methods"), ("sweep", "--results", tmp_path / "r")):
+            ran = bench(*command, "--plugin", path)
+            assert ran.code == 2
+            assert ran.err.startswith(f"Error: {reason}")
+    assert not (tmp_path / "r").exists()
 
 
 def test_loading_twice_equals_loading_once(tmp_path):
