@@ -52,16 +52,17 @@ def plan_import(
     method: str | None = None,
     dataset: str | None = None,
     null_label: bool | None = None,
+    key: str | None = None,
 ) -> Import:
     """Read `path` and decide all about its run; writes nothing.
 
     `null_label`: whether an edm network was trained with labels dropped; None: as the file says,
-    else no.
+    else no. `key` names the network of a file that has several.
     """
     check_name("run", name)
     if method is not None:
         method_class(method)
-    found = read_source(path)
+    found = read_source(path, key)
     chosen = method or _method_of(found, path)
     cls = method_class(chosen)
     architecture = _architecture(found)
