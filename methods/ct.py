@@ -56,7 +56,10 @@ class CTConfig(Settings):
     last_stage: int = Field(7, ge=0)
     c_h: float = Field(0.0, ge=0, description="pseudo-Huber constant; 0 is the plain norm")
     middle_sigma: tuple[float, ...] = Field((0.821,), description="noise levels after the first")
-    clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
+    clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
+    clamp_between: bool = Field(
+        False, description="clip before the noise of the next step is added too; ECT does not"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -94,7 +97,7 @@ _DIGITS_TRAIN = TrainSettings(
 
 # Geng et al. (2024): batch 128, RAdam at 1e-4, started from EDM's weights. The network is the one
 # that the other methods here use (NCSN++). Dropout and EMA are iGCT's.
-_CIFAR10 = CTConfig(net=published.CIFAR10.model_copy(update={"dropout": 0.2}))
+_CIFAR10 = CTConfig(net=published.CIFAR10_EDM.model_copy(update={"dropout": 0.2}))
 _CIFAR10_TRAIN = TrainSettings(
     iterations=400_000, batch=128, lr=1e-4, ema=0.9999, ema_ramp=False, checkpoint_every=5000
 )
@@ -200,6 +203,7 @@ class CT(Method[CTConfig]):
             (c.sigma_max, *c.middle_sigma[: steps - 1]),
             lambda: rng.randn(self.data.shape, labels.device),
             clamp=c.clamp,
+            between=c.clamp_between,
         )
 
     def nfe(self, guidance: Guidance, steps: int) -> int:

@@ -87,8 +87,7 @@ _DIGITS_TRAIN = TrainSettings(
 # Karras et al. (2022), tables 1 and 7, with three differences. Labels are dropped, so that there is
 # a null label to guide with. Augmentation is not built in. They limit the half-life of the EMA,
 # 500,000 images, to a twentieth of the images seen so far; here the EMA has its own ramp-up.
-_CIFAR10 = EDMConfig(net=published.CIFAR10.model_copy(update={"fourier_scale": 16.0,
-                                                              "dropout": 0.13}))  # fmt: skip
+_CIFAR10 = EDMConfig(net=published.CIFAR10_EDM.model_copy(update={"dropout": 0.13}))
 _CIFAR10_TRAIN = TrainSettings(
     iterations=390_625,  # 200M images
     batch=512,

@@ -55,7 +55,10 @@ class GuidedCDConfig(Settings):
     w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
     c_h: float = Field(0.03, gt=0)
     middle_sigma: tuple[float, ...] = Field((1.0882,), description="noise levels after the first")
-    clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
+    clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
+    clamp_between: bool = Field(
+        True, description="clip before the noise of the next step is added too, as iGCT does"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -90,7 +93,7 @@ _DIGITS_TRAIN = TrainSettings(
 
 # The optimiser of the baseline is not published. We use iGCT's, with its dropout, EMA and number of
 # images seen.
-_CIFAR10 = GuidedCDConfig(net=published.CIFAR10.model_copy(update={"dropout": 0.2}))
+_CIFAR10 = GuidedCDConfig(net=published.CIFAR10_EDM.model_copy(update={"dropout": 0.2}))
 _CIFAR10_TRAIN = TrainSettings(
     iterations=360_000,
     batch=1024,
@@ -232,6 +235,7 @@ class GuidedCD(Method[GuidedCDConfig]):
             (c.sigma_max, *c.middle_sigma[: steps - 1]),
             lambda: rng.randn(self.data.shape, labels.device),
             clamp=c.clamp,
+            between=c.clamp_between,
         )
 
     def nfe(self, guidance: Guidance, steps: int) -> int:

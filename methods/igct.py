@@ -138,6 +138,7 @@ class IGCT(Method[IGCTConfig], Inverts):
             (c.sigma_max, *c.middle_sigma[: steps - 1]),
             lambda: rng.randn(self.data.shape, labels.device),
             clamp=c.clamp,
+            between=c.clamp_between,
         )
 
     def _denoise(

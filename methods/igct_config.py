@@ -62,7 +62,10 @@ class IGCTConfig(Settings):
         "eval", description="form of the noiser at inference; the authors drop the skip: 'eval'"
     )
     middle_sigma: tuple[float, ...] = Field((0.821,), description="noise levels after the first")
-    clamp: bool = Field(True, description="clip every sample to [-1, 1]; off for vectors")
+    clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
+    clamp_between: bool = Field(
+        True, description="clip before the noise of the next step is added too, as iGCT does"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

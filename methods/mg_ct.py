@@ -255,6 +255,7 @@ class MGCT(Method[MGCTConfig]):
             (c.sigma_max, *c.middle_sigma[: steps - 1]),
             lambda: rng.randn(self.data.shape, labels.device),
             clamp=c.clamp,
+            between=c.clamp_between,
         )
 
     def nfe(self, guidance: Guidance, steps: int) -> int:

@@ -86,13 +86,18 @@ def invert_heun(
 
 
 def sample_consistency(
-    denoise: Denoise, sigmas: Sequence[float], draw: Callable[[], Tensor], *, clamp: bool
+    denoise: Denoise,
+    sigmas: Sequence[float],
+    draw: Callable[[], Tensor],
+    *,
+    clamp: bool,
+    between: bool = True,
 ) -> Tensor:
     """Multistep consistency sampling (Song et al. 2023, algorithm 1), one step per level.
 
     Starts from sigmas[0] (sigma_max) times the first draw. Each further level adds new noise of
     that level to the last sample. `draw` returns standard normal values (B, ...); the samples have
-    their dtype. `clamp` clips to [-1, 1] after every step, including the last.
+    their dtype. `clamp` clips the last sample to [-1, 1], and with `between` every earlier one too.
     """
     if not sigmas:
         raise ValueError("sigmas must name at least one level")
@@ -101,10 +106,10 @@ def sample_consistency(
         noise = level * draw()
         x = noise if denoised is None else denoised + noise
         denoised = denoise(x, x.new_tensor(level))
-        if clamp:
+        if clamp and between:
             denoised = denoised.clamp(-1, 1)
     assert denoised is not None
-    return denoised
+    return denoised.clamp(-1, 1) if clamp else denoised
 
 
 def _check_descending(sigmas: Tensor) -> None:

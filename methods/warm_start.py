@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
+def fourier_scale(weights: Mapping[str, Tensor]) -> float | None:
+    """Root mean square of the fixed frequencies of NCSN++'s noise features; None without any."""
+    found = [v.flatten() for k, v in weights.items() if k.endswith("map_noise.freqs")]
+    return float(torch.cat(found).square().mean().sqrt()) if found else None
+
+
 def denoiser_weights(
     source: Mapping[str, Tensor], build: Callable[[], nn.Module], part: str
 ) -> dict[str, Tensor]:

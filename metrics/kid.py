@@ -58,7 +58,7 @@ def kernel_distance_subsets(
         inside = 0.0
         for drawn in (drawn_real, drawn_fake):
             sums = kernel_sums(drawn, drawn, one_group, kernel)
-            inside += float(sums.rows.sum() - sums.diagonal.sum()) / (size * (size - 1))
+            inside += float(sums.rows.sum()) / (size * (size - 1))
         cross = float(kernel_sums(drawn_real, drawn_fake, one_group, kernel).rows.sum())
         values[place] = inside - 2 * cross / size**2
     return float(values.mean()), float(values.std())

@@ -61,7 +61,8 @@ class GaussianKernel:
 class KernelSums(NamedTuple):
     """Sums of kernels: `rows[i, g]` of k(x_i, y_j) over j in group g, `columns[j]` over all i.
 
-    `diagonal[i]` = k(x_i, x_i) within one set, zeros between two.
+    Within one set they leave out i = j, and `diagonal[i]` = k(x_i, x_i); between two sets it is 0.
+    Summed together, the kernel of a far sample with itself would cost the digits of all others.
     """
 
     rows: Array
@@ -100,15 +101,17 @@ def kernel_sums(
             first = start if within else 0
             products = (left[start:stop] @ right[first:].T).astype(np.float64, copy=False)
             values = kernel(products, x_squares[start:stop], y_squares[first:])
+            if within:
+                own = np.einsum("ii->i", values[:, : stop - start])
+                diagonal[start:stop] = own
+                own[:] = 0.0
             rows[start:stop] += values @ member[first:]
             columns[first:] += values.sum(axis=0)
             if within:
-                size = stop - start
-                diagonal[start:stop] = np.diagonal(values[:, :size])
-                rows[stop:] += values[:, size:].T @ member[start:stop]
+                rows[stop:] += values[:, stop - start :].T @ member[start:stop]
         if within:
             columns = rows.sum(axis=1)
-    if not np.isfinite(rows).all():
+    if not (np.isfinite(rows).all() and np.isfinite(diagonal).all()):
         raise ValueError("the kernel overflows: did these samples diverge?")
     return KernelSums(rows, columns, diagonal)
 
@@ -153,7 +156,12 @@ def squared_mmd(
     among_real = kernel_sums(real, real, real_groups, kernel, block_rows)
     among_fake = kernel_sums(fake, fake, fake_groups, kernel, block_rows)
     between = kernel_sums(real, fake, fake_groups, kernel, block_rows)
+    if real is fake:  # two sets that are equal, whose pairs include i = j
+        rows = between.rows.copy()
+        rows[np.arange(n), fake_groups] += between.diagonal
+        between = KernelSums(rows, between.columns + between.diagonal, between.diagonal)
     own = float(unbiased)  # 1 where pairs of a sample with itself are left out
+    selves = np.bincount(fake_groups, weights=(1 - own) * among_fake.diagonal)
 
     # First of all pairs, then of those that remain without each group.
     sizes = np.bincount(fake_groups)
@@ -161,17 +169,20 @@ def squared_mmd(
     block = np.stack(
         [np.bincount(fake_groups, weights=column) for column in among_fake.rows.T], axis=1
     )
-    total = block.sum() - np.concatenate([[0.0], 2 * block.sum(axis=1) - np.diagonal(block)])
-    selves = np.bincount(fake_groups, weights=among_fake.diagonal)
-    total -= own * (selves.sum() - np.concatenate([[0.0], selves]))
+    block += np.diag(selves)
     crossed = between.rows.sum(axis=0)
-    cross = crossed.sum() - np.concatenate([[0.0], crossed])
-    within_real = (among_real.columns.sum() - own * among_real.diagonal.sum()) / (n * (n - own))
+    # Sums over what remains: a far sample in the group left out would cost their digits.
+    every = np.arange(len(sizes))
+    remaining = [every, *(np.delete(every, g) for g in every)]
+    total = np.array([block[np.ix_(k, k)].sum() for k in remaining])
+    cross = np.array([crossed[k].sum() for k in remaining])
+    real_sum = among_real.columns.sum() + (1 - own) * among_real.diagonal.sum()
+    within_real = real_sum / (n * (n - own))
     with np.errstate(divide="ignore", invalid="ignore"):  # of 2 samples, 1 or none remains
         values = within_real + total / (counts * (counts - own)) - 2 * cross / (n * counts)
 
     def standard_error(among: KernelSums, others: Array, size: int, other_size: int) -> float:
-        inside = (among.columns - own * among.diagonal) / (size - own)
+        inside = (among.columns + (1 - own) * among.diagonal) / (size - own)
         return float(2 * np.std(inside - others / other_size, ddof=1) / np.sqrt(size))
 
     return Mmd(

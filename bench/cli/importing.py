@@ -24,6 +24,10 @@ def import_command(
     dataset: Annotated[
         str | None, typer.Option("--dataset", "-d", help="Data set; by default from its size.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="Entry of the network to take, if the file has several."),
+    ] = None,
     null_label: Annotated[
         bool | None,
         typer.Option(
@@ -46,7 +50,9 @@ def import_command(
     from bench.training.lock import lock_folder
 
     reporter, found = options.begin(plugin, results, experiment)
-    planned = plan_import(file, name, method=method, dataset=dataset, null_label=null_label)
+    planned = plan_import(
+        file, name, method=method, dataset=dataset, null_label=null_label, key=key
+    )
     folder = found.runs / name
     check_claim(folder, planned.card)
     _describe(reporter, planned, file)
@@ -72,6 +78,8 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
     held = f"class {found.class_name}" if found.class_name else "a state dict"
     entry = f" under {found.key!r}" if found.key else ""
     reporter.say(f"{path}: {held}{entry}, SHA-256 {card.init_checkpoint}")
+    for note in found.notes:
+        reporter.say(note)
     reporter.say(f"run {card.name}: method {card.method}, data set {card.dataset}")
     shape, classes = planned.architecture.shape, planned.architecture.num_classes
     guided = planned.architecture.guidance_dim

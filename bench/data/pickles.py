@@ -2,27 +2,26 @@
 
 Python's own unpickler is not used. `pickletools` names the opcodes and parses their arguments.
 Opcodes that only serve to name or build arbitrary objects (INST, OBJ, NEWOBJ_EX, extension codes,
-out-of-band buffers) are always refused.
+out-of-band buffers) are always refused, except NEWOBJ_EX for an inert replacement.
 """
 
 from __future__ import annotations
 
 import codecs
-import io
 import pickletools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from bench.data.pickle_bytes import Source, refuse, shown_names
+from bench.data.pickle_values import Item, Named, Strangers
 from bench.system.errors import UserError
 
 MAX_OPCODES = 1_000_000
-MAX_DEPTH = 200
-MAX_SIZE = 2_000_000
-LINE = 4096
 LONG = 1024
 SMALL = 1 << 20
+LARGE = 1 << 16
 
 _OPCODES = {ord(op.code): op for op in pickletools.opcodes}
 _KEYS = (str, bytes, int, bool, type(None))
@@ -36,6 +35,7 @@ def read_pickle(
     persistent: Callable[[Any], Any] | None = None,
     encoding: str = "ASCII",
     max_opcodes: int = MAX_OPCODES,
+    strangers: Strangers | None = None,
 ) -> Any:
     """The object of the pickle that starts at the position of `data`; stops right after it.
 
@@ -50,75 +50,17 @@ def read_pickle(
     MAX_SIZE objects, shared ones counted at every occurrence, so that a plain recursive walk over
     the result is safe. Dictionary keys are text, bytes, None and whole numbers below 2^20.
 
+    `strangers` gives a replacement for the module and the name of an object that is not in the
+    table, or None to refuse it. With it, texts and bytes of at least LARGE bytes become `Later`,
+    keys of other types become text, and containers may be filled after their use, as objects that
+    refer to themselves need it. The result may then contain itself: `check_bounds` makes a walk
+    over a part of it safe.
+
     Raises UserError for anything else.
     """
     if encoding.lower() not in _ENCODINGS:
         raise ValueError(f"encoding must be ASCII, latin1 or bytes, got {encoding!r}")
-    return _Machine(_Source(data), table, persistent, encoding.lower(), max_opcodes).run()
-
-
-def _refuse(what: str) -> UserError:
-    return UserError(f"The pickle is refused: {what}.")
-
-
-def _shown(*parts: object) -> str:
-    """Untrusted names, short and free of control characters."""
-    text = ".".join(part if isinstance(part, str) else repr(type(part)) for part in parts)
-    return ascii(text[:100])[1:-1]
-
-
-class _Source:
-    """A stream that refuses to read more bytes than are left."""
-
-    def __init__(self, data: BinaryIO) -> None:
-        self.data = data
-        start = data.tell()
-        self.left = data.seek(0, io.SEEK_END) - start
-        data.seek(start)
-
-    def read(self, count: int) -> bytes:
-        if not 0 <= count <= self.left:
-            raise _refuse(f"it declares {count:,} bytes where {self.left:,} are left")
-        found = self.data.read(count)
-        if len(found) != count:
-            raise _refuse("it ends early")
-        self.left -= count
-        return found
-
-    def number(self, width: int) -> int:
-        return int.from_bytes(self.read(width), "little")
-
-    def readline(self) -> bytes:
-        found = self.data.readline(min(LINE, self.left))
-        self.left -= len(found)
-        if not found.endswith(b"\n"):
-            raise _refuse("a line of text in it is too long or ends early")
-        return found
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    """A value on the stack, with the depth and the number of objects below it.
-
-    `fresh`: a container made here, which may be filled. `used`: part of another value. It can no
-    longer change, so that cycles cannot arise.
-    """
-
-    value: Any
-    depth: int = 1
-    size: int = 1
-    fresh: bool = False
-    used: bool = False
-
-    def take_in(self, children: Iterable[_Item]) -> None:
-        for child in children:
-            child.used = True
-            self.depth = max(self.depth, child.depth + 1)
-            self.size += child.size
-        if self.depth > MAX_DEPTH:
-            raise _refuse(f"it nests more than {MAX_DEPTH} levels deep")
-        if self.size > MAX_SIZE:
-            raise _refuse(f"it unfolds into more than {MAX_SIZE:,} objects")
+    return _Machine(Source(data), table, persistent, encoding.lower(), max_opcodes, strangers).run()
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -129,6 +71,8 @@ _LITERALS = {
 }  # fmt: skip
 """Opcodes that push their argument."""
 _LONGS = {"LONG1": 1, "LONG4": 4}
+_LENGTHS = {"BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8, "BINUNICODE": 4, "BINUNICODE8": 8}
+"""Opcodes whose argument may be large, with the bytes of its length."""
 _OLD_TEXT = {"SHORT_BINSTRING": 1, "BINSTRING": 4}
 _EMPTY: dict[str, type[Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "TUPLE": None}
@@ -140,14 +84,15 @@ _PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 
 @dataclass
 class _Machine:
-    source: _Source
+    source: Source
     table: Mapping[tuple[str, str], Any]
     persistent: Callable[[Any], Any] | None
     encoding: str
     max_opcodes: int
-    stack: list[_Item] = field(default_factory=list)
+    strangers: Strangers | None
+    stack: list[Item] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
-    memo: dict[int, _Item] = field(default_factory=dict)
+    memo: dict[int, Item] = field(default_factory=dict)
     done: int = 0
 
     def run(self) -> Any:
@@ -157,32 +102,32 @@ class _Machine:
             code = self.source.number(1)
             op = _OPCODES.get(code)
             if op is None:
-                raise _refuse(f"byte {code} is no opcode; the file is damaged or not a pickle")
+                raise refuse(f"byte {code} is no opcode; the file is damaged or not a pickle")
             name = op.name
             if name == "STOP":
                 return self._pop().value
             self.done += 1
             if self.done > self.max_opcodes:
-                raise _refuse(f"it has more than {self.max_opcodes:,} opcodes")
+                raise refuse(f"it has more than {self.max_opcodes:,} opcodes")
             if not (self._leaf(op) or self._structure(op) or self._object(name)):
-                raise _refuse(f"it uses the opcode {name}, which checkpoints and data do not need")
+                raise refuse(f"it uses the opcode {name}, which checkpoints and data do not need")
 
-    def _push(self, value: Any, children: Iterable[_Item] = (), *, fresh: bool = False) -> None:
-        item = _Item(value, fresh=fresh)
+    def _push(self, value: Any, children: Iterable[Item] = (), *, fresh: bool = False) -> None:
+        item = Item(value, fresh=fresh)
         item.take_in(children)
         self.stack.append(item)
 
-    def _pop(self) -> _Item:
+    def _pop(self) -> Item:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise _refuse("it takes from an empty stack; the file is damaged or not a pickle")
+            raise refuse("it takes from an empty stack; the file is damaged or not a pickle")
         return self.stack.pop()
 
-    def _items(self, count: int | None) -> list[_Item]:
+    def _items(self, count: int | None) -> list[Item]:
         """The top `count` items in their order; None: all down to a mark."""
         if count is not None:
             return [self._pop() for _ in range(count)][::-1]
         if not self.marks:
-            raise _refuse("a mark is missing in it; the file is damaged or not a pickle")
+            raise refuse("a mark is missing in it; the file is damaged or not a pickle")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -196,7 +141,14 @@ class _Machine:
     def _leaf(self, op: pickletools.OpcodeInfo) -> bool:
         """Opcodes that push a number, a text or bytes."""
         name, source = op.name, self.source
-        if name in _LITERALS:
+        if self.strangers and name in _LENGTHS:
+            length, text = source.number(_LENGTHS[name]), "UNICODE" in name
+            if length >= LARGE:
+                self._push(source.later(length, text=text))
+            else:
+                raw = source.read(length)
+                self._push(_decoded(raw, "utf-8", "surrogatepass") if text else raw)
+        elif name in _LITERALS:
             self._push(self._argument(op))
         elif name in _CONSTANTS:
             self._push(_CONSTANTS[name])
@@ -204,13 +156,13 @@ class _Machine:
             self._push(self._old_text(source.read(source.number(_OLD_TEXT[name]))))
         elif name == "STRING":
             with _parsing(name):
-                raw = pickletools.read_stringnl(source, decode=False)  # type: ignore[arg-type]
-                raw = codecs.escape_decode(raw)[0]
-            self._push(self._old_text(raw))
+                quoted = pickletools.read_stringnl(source, decode=False)  # type: ignore[arg-type]
+                content = codecs.escape_decode(quoted)[0]
+            self._push(self._old_text(content))
         elif name in _LONGS:
             length = source.number(_LONGS[name])
             if length > LONG:
-                raise _refuse(f"it has a whole number of {length:,} bytes")
+                raise refuse(f"it has a whole number of {length:,} bytes")
             self._push(int.from_bytes(source.read(length), "little", signed=True))
         else:
             return False
@@ -225,12 +177,12 @@ class _Machine:
         if name in _GETS:
             index = self._argument(op)
             if index not in self.memo:
-                raise _refuse(f"it recalls entry {index} of its memo, which it has not filled")
+                raise refuse(f"it recalls entry {index} of its memo, which it has not filled")
             self.stack.append(self.memo[index])
         elif name in _PUTS:
             index = len(self.memo) if name == "MEMOIZE" else self._argument(op)
             if not 0 <= index <= self.done:
-                raise _refuse(f"it fills entry {index} of its memo after {self.done} opcodes")
+                raise refuse(f"it fills entry {index} of its memo after {self.done} opcodes")
             item = self._pop()
             self.stack.append(item)
             self.memo[index] = item
@@ -265,15 +217,17 @@ class _Machine:
             return False
         return True
 
-    def _fill(self, items: list[_Item]) -> None:
+    def _fill(self, items: list[Item]) -> None:
         """Add to the container on top of the stack."""
         target = self._pop()
         self.stack.append(target)
+        if isinstance(target.value, Named):
+            return
         target.take_in(items)
-        if target.used or not target.fresh:
-            raise _refuse(
-                f"it adds to a {_shown(type(target.value).__name__)} that is not a container, or "
-                "is already part of another or of itself"
+        if (target.used and not self.strangers) or not target.fresh:
+            raise refuse(
+                f"it adds to a {shown_names(type(target.value).__name__)} that is not a container, "
+                "or is already part of another or of itself"
             )
         values = [item.value for item in items]
         container = target.value
@@ -282,11 +236,20 @@ class _Machine:
                 container.append(value)
         elif isinstance(container, dict):
             if len(values) % 2:
-                raise _refuse("a dictionary in it has a key without a value")
+                raise refuse("a dictionary in it has a key without a value")
             for key, value in zip(values[::2], values[1::2], strict=True):
-                container[_key(key)] = value
+                container[self._key(key, container)] = value
         else:
-            container.update(_key(value) for value in values)
+            container.update(self._key(value, container) for value in values)
+
+    def _key(self, value: Any, container: Any) -> Any:
+        if type(value) in _KEYS and (type(value) is not int or abs(value) < SMALL):
+            return value
+        kind = shown_names(type(value).__name__)
+        if self.strangers is None:
+            raise refuse(f"it has a {kind} as a key; keys are text or numbers")
+        # Hashes of other keys can be made to collide; those of texts are random.
+        return str(value) if type(value) in (int, float) else f"{kind} {len(container)}"
 
     def _object(self, name: str) -> bool:
         """Opcodes that name, call or restore objects of the table."""
@@ -296,23 +259,31 @@ class _Machine:
         elif name == "STACK_GLOBAL":
             last, first = self._pop().value, self._pop().value
             self._name(first, last)
+        elif name == "NEWOBJ_EX" and self.strangers:
+            _, arguments, function = self._pop(), self._pop(), self._pop()
+            if not isinstance(function.value, Named):
+                raise refuse(f"it uses {name} for an object that it must not build")
+            self._call(function, arguments, new=True)
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = self._pop(), self._pop()
             self._call(function, arguments, new=name == "NEWOBJ")
         elif name == "BUILD":
             state, item = self._pop(), self._pop()
             self.stack.append(item)
+            if isinstance(item.value, Named):
+                return True
             item.take_in([state])
-            if item.used:
-                raise _refuse("it gives a state to an object that is already part of another")
+            if item.used and not self.strangers:
+                raise refuse("it gives a state to an object that is already part of another")
             kind = type(item.value)
             if not (issubclass(kind, tuple(self.classes)) and hasattr(kind, "__setstate__")):
-                raise _refuse(f"it gives a state to a {_shown(kind.__module__, kind.__qualname__)}")
+                shown = shown_names(kind.__module__, kind.__qualname__)
+                raise refuse(f"it gives a state to a {shown}")
             self._guard(kind.__qualname__, kind.__setstate__, item.value, state.value)
         elif name in ("BINPERSID", "PERSID"):
             if self.persistent is None:
-                raise _refuse("it refers to objects outside itself by a persistent id")
-            key = _Item(self._line("ascii")) if name == "PERSID" else self._pop()
+                raise refuse("it refers to objects outside itself by a persistent id")
+            key = Item(self._line("ascii")) if name == "PERSID" else self._pop()
             self._push(self._guard("persistent id", self.persistent, key.value), [key])
         else:
             return False
@@ -322,25 +293,35 @@ class _Machine:
         return _decoded(self.source.readline()[:-1], encoding)
 
     def _name(self, module: Any, name: Any) -> None:
-        known = isinstance(module, str) and isinstance(name, str) and (module, name) in self.table
-        if not known:
-            raise _refuse(f"it names {_shown(module, name)}, which is not allowed in such a file")
-        self._push(self.table[module, name])
+        if isinstance(module, str) and isinstance(name, str):
+            if (module, name) in self.table:
+                self._push(self.table[module, name])
+                return
+            stranger = self.strangers and self.strangers(module, name)
+            if stranger:
+                self._push(stranger)
+                return
+        raise refuse(f"it names {shown_names(module, name)}, which is not allowed in such a file")
 
-    def _call(self, function: _Item, arguments: _Item, *, new: bool) -> None:
+    def _call(self, function: Item, arguments: Item, *, new: bool) -> None:
         called, values = function.value, arguments.value
+        if isinstance(called, Named) and called.builds:
+            self._push(Named(called.name))
+            return
         named = self.names.get(id(called))
         if named is None or not callable(called) or (new and called not in self.classes):
-            raise _refuse(f"it calls a {_shown(type(called).__name__)} that is no allowed name")
+            kind = shown_names(type(called).__name__)
+            which = f" ({shown_names(called.name)})" if isinstance(called, Named) else ""
+            raise refuse(f"it calls a {kind}{which} that is no allowed name")
         if type(values) is not tuple:
-            raise _refuse(f"it calls {_shown(*named)} with something other than a tuple")
+            raise refuse(f"it calls {shown_names(*named)} with something other than a tuple")
         if new:
             made = self._guard(".".join(named), called.__new__, called, *values)
         else:
             made = self._guard(".".join(named), called, *values)
         # Only a fresh instance is certainly not shared, so that filling it changes nothing else.
         fresh = type(made) is called and isinstance(made, (list, dict, set))
-        self._push(made, [arguments], fresh=fresh)
+        self._push(made, [] if isinstance(made, Named) else [arguments], fresh=fresh)
         self.stack[-1].used = any(made is value for value in values)
 
     @staticmethod
@@ -351,18 +332,12 @@ class _Machine:
             raise
         except Exception as error:  # untrusted arguments may raise anything
             problem = f"{name} in it has arguments that do not fit ({type(error).__name__})"
-            raise _refuse(problem) from None
+            raise refuse(problem) from None
 
 
-def _key(value: Any) -> Any:
-    if type(value) not in _KEYS or (type(value) is int and abs(value) >= SMALL):
-        raise _refuse(f"it has a {_shown(type(value).__name__)} as a key; keys are text or numbers")
-    return value
-
-
-def _decoded(raw: bytes, encoding: str) -> str:
+def _decoded(raw: bytes, encoding: str, errors: str = "strict") -> str:
     with _parsing("text"):
-        return raw.decode(encoding)
+        return raw.decode(encoding, errors)
 
 
 @contextmanager
@@ -370,6 +345,8 @@ def _parsing(what: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise _refuse(f"a text in it is not {error.encoding}") from None
+        raise refuse(f"a text in it is not {error.encoding}") from None
     except ValueError as error:
-        raise _refuse(f"an argument of {what} in it does not parse: {_shown(str(error))}") from None
+        raise refuse(
+            f"an argument of {what} in it does not parse: {shown_names(str(error))}"
+        ) from None

@@ -23,6 +23,7 @@ from bench.training.card import (
 from bench.training.checkpoint import load_into, load_weights
 from bench.training.step import build_nets
 from methods import Method, Teaches
+from methods.warm_start import fourier_scale
 
 NO_INIT = "none"
 
@@ -55,6 +56,20 @@ def find_weights(option: str, name: str, experiment: Experiment) -> FoundWeights
     path, card = locate_weights(option, name, experiment, also=also)
     run = path.name if card is None else card.name
     return FoundWeights(run, sha256(path), load_weights(path), card)
+
+
+def check_frequencies(card: RunCard, start: FoundWeights) -> None:
+    """UserError if the card has another scale of noise features than the weights to start from."""
+    scale = fourier_scale(start.weights)
+    net = card.config.get("net", {})
+    # Of few frequencies the scale is only roughly known.
+    if scale and net.get("arch") == "ncsnpp" and not 0.25 < scale / net["fourier_scale"] < 4:
+        raise UserError(
+            f"{start.run} has noise features of scale {scale:.2g}, which are copied, and "
+            f"{card.name} would have {net['fourier_scale']:g}: add --set net.fourier_scale="
+            f"{scale:.2g}, or drop --init-from.",
+            code=2,
+        )
 
 
 def source_preset(method: str, preset: str | None) -> str | None:

@@ -26,6 +26,7 @@ from bench.training.card import (
 from bench.training.initial import (
     NO_INIT,
     FoundWeights,
+    check_frequencies,
     find_weights,
     make_teacher,
     network_settings,
@@ -185,6 +186,8 @@ def train_run(request: RunRequest, trainer: Trainer) -> RunCard:
             | ({"compile": trainer.compiler} if trainer.compiler else {}),
         }
     )
+    if start:
+        check_frequencies(card, start)
     initial = make_method(card, data).initial_weights(start.weights) if start else None
     folder = experiment.runs / card.name
     with explained(f"Training of {card.name} stopped in {folder}"), lost_process_explained(fabric):

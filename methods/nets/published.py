@@ -10,7 +10,11 @@ from methods.nets.config import UNetConfig
 CIFAR10 = UNetConfig(
     arch="ncsnpp", channels=128, channel_mult=(2, 2, 2), num_blocks=4, attn_resolutions=(16,)
 )
-"""NCSN++ for CIFAR-10, 56.4M parameters: iGCT's, and EDM's (VE) with fourier_scale 16."""
+"""NCSN++ for CIFAR-10, 56.4M parameters: iGCT's."""
+
+CIFAR10_EDM = CIFAR10.model_copy(update={"fourier_scale": 16.0})
+"""The same network as EDM (VE) has it, for methods that start from EDM's weights: the fixed
+frequencies of its noise features are among them."""
 
 IMAGENET64 = UNetConfig(
     arch="adm",

@@ -7,6 +7,7 @@ D_g = D_ref + g (D_c - D_ref), and g = 1 is off. Most rules override one hook of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
@@ -197,8 +198,15 @@ class Rule(Generic[K]):
         return None
 
     def settings(self) -> dict[str, Any]:
-        """All knobs by name, "rule.knob", as stored in a row."""
-        return {f"{self.name}.{k}": v for k, v in self.knobs.model_dump(mode="json").items()}
+        """All knobs by name, "rule.knob", as stored in a row: without those that are None.
+
+        Lists are JSON texts, which the knobs must accept.
+        """
+        knobs = self.knobs.model_dump(mode="json", exclude_none=True)
+        return {
+            f"{self.name}.{k}": json.dumps(v) if isinstance(v, list) else v
+            for k, v in knobs.items()
+        }
 
     def parts(self) -> tuple[Rule[Any], ...]:
         """The rules that this rule is composed of."""

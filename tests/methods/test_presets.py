@@ -117,3 +117,18 @@ def test_invalid_schedules_are_refused(schedule):
     tree = preset.config.model_dump() | {"reconstruction_schedule": schedule}
     with pytest.raises(ValueError, match="reconstruction_schedule"):
         IGCTConfig.model_validate(tree)
+
+
+@pytest.mark.parametrize("method", ["ct", "guided-cd"])
+def test_networks_that_start_from_edm_record_its_noise_features(method):
+    found = METHODS[method].presets["cifar10"].config.net
+    assert found.fourier_scale == METHODS["edm"].presets["cifar10"].config.net.fourier_scale == 16
+    assert METHODS["igct"].presets["cifar10"].config.net.fourier_scale == 0.02
+
+
+@pytest.mark.parametrize(
+    ("method", "between"), [("ct", False), ("igct", True), ("guided-cd", True)]
+)
+def test_samples_are_clipped_between_steps_where_the_source_does_it(method, between):
+    for preset in METHODS[method].presets.values():
+        assert preset.config.clamp_between is between

@@ -164,20 +164,19 @@ def drawer(*shape, dtype=torch.float32):
     return draws, lambda: next(left)
 
 
-@pytest.mark.parametrize("clamp", [True, False])
-def test_consistency_steps_against_numpy(clamp):
+@pytest.mark.parametrize(("clamp", "between"), [(True, True), (True, False), (False, True)])
+def test_consistency_steps_against_numpy(clamp, between):
     def denoise(x, sigma):
         return x / (1 + sigma) + 0.5
 
-    def limit(x):
-        return np.clip(x, -1, 1) if clamp else x
-
     draws, draw = drawer(6, 2)
-    out = sample_consistency(denoise, (80.0, 2.0, 0.5), draw, clamp=clamp)
+    out = sample_consistency(denoise, (80.0, 2.0, 0.5), draw, clamp=clamp, between=between)
     want = None
     for level, noise in zip((80.0, 2.0, 0.5), draws, strict=False):
         x = (0 if want is None else want) + level * noise.numpy()
-        want = limit(x / (1 + level) + 0.5)
+        want = x / (1 + level) + 0.5
+        if clamp and (between or level == 0.5):
+            want = np.clip(want, -1, 1)
     np.testing.assert_allclose(out.numpy(), want, rtol=1e-5, atol=1e-6)
     assert torch.equal(draw(), draws[3])
 

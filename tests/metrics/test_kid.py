@@ -185,3 +185,22 @@ def test_subsets_refuse_a_reference_smaller_than_a_subset():
     assert reason == "kid_subsets needs 1000 real samples, there are 999"
     assert METRICS["kid_subsets"]().refuses(real=enough, extractor="x") is None
     assert "features of real samples" in METRICS["kid"]().refuses(real=enough, extractor="y")
+
+
+@pytest.mark.parametrize("size", [1e4, 1e6, 1e7])
+def test_far_sample_costs_no_digits(size):
+    real, fake = features(50, 8, 1), features(50, 8, 2)
+    fake[7] = size
+    fake[7, ::2] *= -1  # its kernels with the others are small beside that with itself
+    x, y = real.astype(np.longdouble), fake.astype(np.longdouble)
+    xx, yy, xy = ((a @ b.T / 8 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    np.fill_diagonal(xx, 0)
+    np.fill_diagonal(yy, 0)
+    exact = xx.sum() / (50 * 49) + yy.sum() / (50 * 49) - 2 * xy.mean()
+    found = kid(real, fake)
+    assert found.value == pytest.approx(float(exact), rel=1e-9)
+    group = groups(50)[7]
+    left = groups(50) != group
+    without = yy[np.ix_(left, left)].sum() / (left.sum() * (left.sum() - 1))
+    exact = xx.sum() / (50 * 49) + without - 2 * xy[:, left].mean()
+    assert found.replicates[group] == pytest.approx(float(exact), rel=1e-9)

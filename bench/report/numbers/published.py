@@ -16,12 +16,17 @@ from bench.system.files import read_whole
 
 # "fid_inception_n50000", "precision_vgg16_k3_n50000"
 _NAME = re.compile(r"(?P<metric>[a-z]+)_(?P<extractor>[a-z0-9]+)(_k(?P<k>\d+))?_n(?P<n>\d+)")
+_OPTIONAL = ("labels", "sampler", "params", "exact_place")
 _FIELDS = ("source", "dataset", "method", "guidance", "nfe", "metric", "value", "note")
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published number; `k` is the neighbourhood size of precision and recall, or ''."""
+    """One published number; `k` is the neighbourhood size of precision and recall, or ''.
+
+    `labels`: how classes were chosen (random, balanced); `params`: size of the network;
+    `exact_place`: where in the source the number is. '' where that is not known.
+    """
 
     source: str
     dataset: str
@@ -34,6 +39,10 @@ class Published:
     n: int
     value: float
     note: str
+    labels: str = ""
+    sampler: str = ""
+    params: str = ""
+    exact_place: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ def _parse(record: dict[str, str]) -> Published:
         k=name["k"] or "",
         n=int(name["n"]),
         value=float(record["value"]),
+        **{field: record.get(field) or "" for field in _OPTIONAL},
     )
 
 
@@ -134,8 +144,13 @@ def legend_names(found: Sequence[Curve]) -> list[str]:
     return [s if short.count(s) == 1 else f for s, f in zip(short, full, strict=True)]
 
 
+def _cited(point: Published) -> str:
+    labels = f"{point.labels} labels" if point.labels else ""
+    return ", ".join(part for part in (point.source, point.note, labels) if part)
+
+
 def _curve(method: str, source: str, points: list[Published]) -> Curve:
     points = sorted(points, key=lambda p: p.guidance)
-    cited = sorted({f"{p.source}, {p.note}".rstrip(", ") for p in points})
+    cited = sorted({_cited(p) for p in points})
     scales, values = tuple(p.guidance for p in points), tuple(p.value for p in points)
     return Curve(method, source, tuple(cited), scales, values)

@@ -24,6 +24,7 @@ from bench.training.importing.source import SourceNetwork, read_source
 from methods import METHODS, Method, Settings
 from methods.nets.config import UNetConfig
 from methods.spec import DataSpec
+from methods.warm_start import fourier_scale
 
 CLASSES: Mapping[str, str] = {
     "EDMPrecond": "edm",
@@ -52,16 +53,17 @@ def plan_import(
     method: str | None = None,
     dataset: str | None = None,
     null_label: bool | None = None,
+    key: str | None = None,
 ) -> Import:
     """Read `path` and decide all about its run; writes nothing.
 
     `null_label`: whether an edm network was trained with labels dropped; None: as the file says,
-    else no.
+    else no. `key` names the network of a file that has several.
     """
     check_name("run", name)
     if method is not None:
         method_class(method)
-    found = read_source(path)
+    found = read_source(path, key)
     chosen = method or _method_of(found, path)
     cls = method_class(chosen)
     architecture = _architecture(found)
@@ -200,6 +202,11 @@ def _config(
     dropout = arguments.get("dropout")
     if _is_number(dropout):
         net["dropout"] = dropout
+    scale = fourier_scale(found.tensors)
+    if scale:
+        # The file has draws of N(0, scale^2): a published scale, or that of the draws.
+        near = [known for known in (0.02, 16.0) if 0.5 < scale / known < 2]
+        net["fourier_scale"] = near[0] if near else float(f"{scale:.3g}")
     tree["net"] = net
     if "guidance_dim" in fields and architecture.guidance_dim:
         tree["guidance_dim"] = architecture.guidance_dim

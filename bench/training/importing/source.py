@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import mmap
-import pickle
+import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,27 +15,30 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bench.data.pickle_bytes import Later
 from bench.data.pickles import read_pickle
 from bench.system.errors import UserError, shown
 from bench.system.files import check_regular
 from bench.training.checkpoint import shapes_of
-from bench.training.importing.official import (
-    Module,
-    collect,
-    official_table,
-    state_dict_table,
-)
+from bench.training.importing.choose import Candidate, choose
+from bench.training.importing.official import checkpoint_table, stranger
 from bench.training.importing.tensors import (
     MAGIC,
     MAX_STORAGES,
+    PIECE,
     Storage,
     View,
     new_storage,
     read_legacy,
 )
 
-KEYS = ("ema", "net", "model", "state_dict")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = {
+    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""Types of safetensors."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,15 @@ class SourceNetwork:
     """A network in a file.
 
     `key` is the entry that holds it ('' for the whole file), `class_name` the class of a pickled
-    network ('' for a state dict), `arguments` those of its modules by name ('' for the network).
+    network ('' for a state dict), `arguments` those of its modules by name ('' for the network),
+    `notes` sentences about what was left out.
     """
 
     key: str
     class_name: str
     tensors: Mapping[str, Tensor]
     arguments: Mapping[str, Mapping[str, Any]]
+    notes: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -57,107 +62,95 @@ class SourceNetwork:
         return shapes_of(self.tensors)
 
 
-def read_source(path: Path) -> SourceNetwork:
-    """The network in a .safetensors file, or in a pickle or torch file recognised by content.
+def read_source(path: Path, key: str | None = None) -> SourceNetwork:
+    """A network in a .safetensors file, or in a pickle or torch file recognised by content.
 
-    Tensors are float32, views of the file if it has that type. Raises UserError for anything that
-    the formats do not need, and for values that are not finite.
+    `key` names it if the file has several. Tensors are float32; only those of the network are read.
+    Raises UserError for anything that the formats do not need, and for values that are not finite.
     """
     try:
         check_regular(path)
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(32)
             size = path.stat().st_size
             if not start:
                 raise UserError(f"{path} is empty.")
-            if path.suffix == ".safetensors":
-                return _checked(path, "", "", _safetensors(path), {}, size)
             file.seek(0)
-            if start.startswith(b"PK"):
+            if path.suffix == ".safetensors":
+                content: object = _safetensors(path, file, size)
+            elif start.startswith(b"PK"):
                 content = _zip(file, size)
-            elif start.startswith(pickle.dumps(MAGIC, 2)[:-1]):
-                view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-                content = read_legacy(view, state_dict_table(), stream=cast(Any, file))
+            elif MAGIC.to_bytes(10, "little") in start:
+                content = read_legacy(
+                    Later(file, 0, size).open, checkpoint_table(), strangers=stranger
+                )
             elif start.startswith(b"\x80"):  # protocol 2 or later
-                content = read_pickle(file, official_table())
+                content = read_pickle(file, checkpoint_table(), strangers=stranger)
             else:
                 raise UserError(f"{path} is no checkpoint: neither a pickle nor a torch file.")
-            return _network(path, content, size)
+            taken, notes = choose(path, content, key)
+            del content  # what is not taken needs no memory while the tensors are read
+            return _read(path, taken, notes, size)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; name the file of weights in it.") from None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise UserError(f"{path}: The torch file is cut short or damaged ({error}).") from None
     except UserError as error:
         where = "" if str(path) in str(error) else f"{path}: "
-        raise UserError(f"{where}{error}") from None
+        raise UserError(f"{where}{error}", code=error.code) from None
 
 
-def _network(path: Path, content: object, size: int) -> SourceNetwork:
-    key = ""
-    if isinstance(content, dict):
-        # A state dict is a network; anything else has one under a key.
-        key = next((k for k in KEYS if isinstance(content.get(k), Module | dict)), "")
-        content = content[key] if key else content
-    if isinstance(content, Module):
-        views, arguments = collect(content)
-        return _checked(path, key, content.class_name, _made(views), arguments, size)
-    where = f"its entry {key!r}" if key else "it"
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} has no network: {where} is neither one nor a state dict.")
-    wrong = [k for k, v in content.items() if type(k) is not str or not isinstance(v, View)]
-    if wrong:
-        raise UserError(
-            f"{path} has no network: {where} has none under {', '.join(KEYS)}, and "
-            f"{str(wrong[0])[:80]!a} in it is no tensor ({len(wrong)} entries are none)."
-        )
-    return _checked(path, key, "", _made(content), {}, size)
-
-
-def _made(views: Mapping[str, View]) -> Iterator[tuple[str, Tensor]]:
-    return ((name, view.tensor()) for name, view in views.items())
-
-
-def _checked(
-    path: Path,
-    key: str,
-    class_name: str,
-    tensors: Iterator[tuple[str, Tensor]],
-    arguments: Mapping[str, Mapping[str, Any]],
-    size: int,
-) -> SourceNetwork:
+def _read(path: Path, taken: Candidate, notes: tuple[str, ...], size: int) -> SourceNetwork:
     made: dict[str, Tensor] = {}
     total = 0
-    for name, tensor in tensors:
-        if tensor.dtype not in _FLOATS:
+    for name, view in taken.views.items():
+        if view.storage.dtype not in _FLOATS:
             raise UserError(
-                f"{path}: {shown(name)} has type {str(tensor.dtype).removeprefix('torch.')}; "
+                f"{path}: {shown(name)} has type {str(view.storage.dtype).removeprefix('torch.')}; "
                 "weights are float16, bfloat16, float32 or float64."
             )
         # Several names for the same bytes could unfold a small file into a large run.
-        total += tensor.numel() * tensor.itemsize
+        total += view.nbytes
         if total > size:
             raise UserError(f"{path}: its tensors unfold into more bytes than the file has.")
         if len(made) == MAX_STORAGES:
             raise UserError(f"{path} has more than {MAX_STORAGES:,} tensors.")
-        made[name] = tensor.to(torch.float32).contiguous()
+        made[name] = view.tensor()
     bad = [shown(name) for name, tensor in made.items() if not _finite(tensor)]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise UserError(f"{path}: {', '.join(bad[:3])}{more} have values that are not finite.")
-    if made and all(name.startswith("module.") for name in made):  # by DistributedDataParallel
-        made = {name.removeprefix("module."): tensor for name, tensor in made.items()}
-    return SourceNetwork(key, class_name, made, arguments)
+    return SourceNetwork(taken.name, taken.class_name, made, taken.arguments, notes)
 
 
 def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor.sum(dtype=torch.float64)))
+    flat = tensor.flatten()
+    parts = (flat[start : start + PIECE] for start in range(0, len(flat), PIECE))
+    # A sum in float64 copies what it adds.
+    return all(bool(torch.isfinite(part.sum(dtype=torch.float64))) for part in parts)
 
 
-def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+def _safetensors(path: Path, file: BinaryIO, size: int) -> dict[str, View]:
     try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - the file is no mapping
-                yield name, file.get_tensor(name)
+        with safe_open(path, framework="pt") as checked:  # no gaps, and no tensor beyond the end
+            position = 8 + int.from_bytes(file.read(8), "little")
+            views = {}
+            for name in checked.offset_keys():
+                part = checked.get_slice(name)
+                dtype, shape = _DTYPES.get(part.get_dtype()), tuple(part.get_shape())
+                if dtype is None:
+                    raise UserError(
+                        f"{path}: {shown(name)} has type {part.get_dtype()}; weights are float16, "
+                        "bfloat16, float32 or float64."
+                    )
+                count = math.prod(shape)
+                stride = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+                storage = Storage(dtype, count, Later(file, 0, size).open, position)
+                views[name] = View(storage, 0, shape, stride)
+                position += storage.nbytes
+            return views
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is cut short, damaged or no safetensors file ({error}).") from None
 
@@ -182,20 +175,25 @@ def _zip(file: BinaryIO, size: int) -> object:
                 info = entries.get(f"{root}data/{name}")
                 if info is None or info.file_size != storage.nbytes:
                     raise UserError(f"The torch file lacks the values of storage {name[:20]!a}.")
-                storage.data = memoryview(_stored(archive, info, size))
+                _check_stored(info, size)
+                storage.open = partial(cast(Any, archive.open), info)
                 storages[name] = storage
             return storages[name]
 
         content = io.BytesIO(_stored(archive, entries[main[0]], size))
-        return read_pickle(content, state_dict_table(), persistent=persistent)
+        return read_pickle(content, checkpoint_table(), persistent=persistent, strangers=stranger)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise UserError(f"The torch file is cut short or damaged ({error}).") from None
 
 
 def _stored(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> bytes:
-    """The bytes of an entry; torch never compresses one."""
+    _check_stored(info, size)
+    return archive.read(info)
+
+
+def _check_stored(info: zipfile.ZipInfo, size: int) -> None:
+    """UserError unless an entry is stored as it is; torch never compresses one."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise UserError(f"The entry {info.filename[:80]!a} of the torch file is compressed.")
     if info.file_size > size:
         raise UserError("The torch file ends early.")
-    return archive.read(info)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data.pickles import MAX_DEPTH, read_pickle
+from bench.data.pickle_values import MAX_DEPTH
+from bench.data.pickles import read_pickle
 from bench.system.errors import UserError
 
 

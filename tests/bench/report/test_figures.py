@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from bench.cli.report import published_file
 from bench.experiment.rows import Density
 from bench.report.figures.axes import value_scale
 from bench.report.figures.clouds import clouds, densities
@@ -13,7 +14,7 @@ from bench.report.figures.grids import sample_grid
 from bench.report.figures.style import look, method_styles, plain
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.names import slug
-from bench.report.numbers.published import read_published
+from bench.report.numbers.published import curves, read_published
 from bench.system.errors import UserError
 from tests.bench.report.factory import SCALES, demo, digits, images, points, row, toy, value
 
@@ -158,6 +159,36 @@ def test_published_curves_are_drawn_where_they_are_comparable(table):
     ]
     assert "cfg (published)" not in lines(draw_curve(few, "fd", numbers).axes[0])
     assert "cfg (published)" not in lines(draw_curve(digits(), "fd", numbers).axes[0])
+
+
+def test_committed_numbers_have_a_place_and_known_values():
+    numbers = read_published(published_file())
+    assert len(numbers) > 190
+    assert all(number.exact_place for number in numbers)
+    assert {number.labels for number in numbers} == {"", "random"}
+    edm = {(n.dataset, n.nfe): n.value for n in numbers if n.method == "edm" and n.metric == "fid"}
+    assert edm[("cifar10", 35)] == 1.79
+    assert edm[("imagenet64", 511)] == 1.36
+    cfg = {(n.method, n.extractor): (n.guidance, n.value) for n in numbers if n.source == "EDM2"}
+    assert cfg[("edm2-xxl-cfg", "inception")] == (1.2, 1.81)
+    assert cfg[("edm2-xxl-cfg", "dinov2")] == (1.7, 33.09)
+    # One number per method, guidance, NFE and metric of a source.
+    names = ("source", "dataset", "method", "guidance", "nfe", "metric", "extractor")
+    keys = [tuple(getattr(n, name) for name in names) for n in numbers]
+    assert len(set(keys)) == len(keys)
+    assert not any(n.source.endswith("README") for n in numbers)
+
+
+def test_labels_of_a_published_curve_are_cited(table):
+    with table.open(newline="") as file:
+        records = [{**record, "labels": "random"} for record in csv.DictReader(file)]
+    with table.open("w", newline="") as file:
+        out = csv.DictWriter(file, records[0])
+        out.writeheader()
+        out.writerows(records)
+    [column] = [c for c in prepare(cifar()).columns if c.metric == "fd"]
+    [curve] = curves(read_published(table), column)
+    assert curve.cited == ("paper, x, random labels",)
 
 
 def test_table_without_published_numbers_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from bench.data.find import find_dataset
 from bench.system.errors import UserError
 from bench.training.card import WEIGHTS, read_card, write_card
 from bench.training.checkpoint import load_weights
-from bench.training.initial import make_teacher, teacher_card
+from bench.training.initial import FoundWeights, check_frequencies, make_teacher, teacher_card
 from bench.training.loop import Loss, build_nets, train
 from methods import METHODS
 from methods.edm import EDM
@@ -108,3 +108,12 @@ def test_cards_without_teacher_fields_still_load(trained):
     assert (
         bench("train", "-m", "edm", "-d", "modes1d", *sets(*TINY), "--results", trained).code == 0
     )
+
+
+def test_start_from_noise_features_of_another_scale_is_refused():
+    start = FoundWeights("other", "", {"model.map_noise.freqs": torch.linspace(-30, 30, 64)})
+    card = tiny_card("ct", "digits", "net.arch=ncsnpp")
+    with pytest.raises(UserError, match=r"--set net.fourier_scale=18, or drop --init-from"):
+        check_frequencies(card, start)
+    check_frequencies(tiny_card("ct", "digits", "net.arch=ncsnpp", "net.fourier_scale=16"), start)
+    check_frequencies(tiny_card("ct", "digits"), start)

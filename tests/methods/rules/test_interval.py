@@ -46,3 +46,37 @@ def test_full_interval_is_cfg_and_interval_outside_the_grid_is_off():
 def test_empty_interval_is_refused(low, high):
     with pytest.raises(ValidationError, match="must ascend"):
         interval(low, high)
+
+
+@pytest.mark.parametrize(("first", "last"), [(13, 19), (17, 22), (0, 31), (5, 5)])
+def test_steps_are_those_that_the_authors_count(first, last):
+    rule = Interval(IntervalKnobs(steps=(first, last)))
+    sigmas = karras_sigmas(32)
+    guided = {p.step for p in trajectory_points(rule, sigmas) if rule.scale(2.0, p) != 1}
+    assert guided == set(range(first, last + 1))
+    assert evaluations(rule, Guidance(2.0, rule), sigmas)["null"] == 2 * len(guided) - (last == 31)
+
+
+def test_rounded_levels_miss_the_last_published_step_of_fd_dinov2():
+    sigmas = karras_sigmas(32)
+    assert float(sigmas[19]) == pytest.approx(0.8446, abs=5e-5)
+    rule = interval(0.85, 5.0)
+    assert {p.step for p in trajectory_points(rule, sigmas) if rule.scale(2.0, p) != 1} == set(
+        range(13, 19)
+    )
+
+
+@pytest.mark.parametrize("steps", [(3, 2), (-1, 2)])
+def test_invalid_steps_are_refused(steps):
+    with pytest.raises(ValidationError, match="must ascend"):
+        IntervalKnobs(steps=steps)
+
+
+def test_steps_survive_the_way_through_a_row():
+    rule = Interval(IntervalKnobs(steps=(17, 22)))
+    assert rule.settings()["interval.steps"] == "[17, 22]"
+    knobs = {k.removeprefix("interval."): v for k, v in rule.settings().items()}
+    assert IntervalKnobs.model_validate(knobs) == rule.knobs
+    assert "interval.steps" not in Interval().settings()
+    with pytest.raises(ValidationError):
+        IntervalKnobs.model_validate({"steps": "17-22"})

@@ -343,3 +343,18 @@ def test_imported_run_can_be_sampled_without_its_data_set(tmp_path):
     ran = bench("sweep", "-m", "igct")
     assert ran.code != 0
     assert "its data set 'golden16' is not registered" in ran.out + ran.err
+
+
+@pytest.mark.parametrize(("scale", "recorded"), [(0.02, 0.02), (16.0, 16.0), (1.0, None)])
+def test_card_records_the_scale_of_the_noise_features_in_the_file(tmp_path, scale, recorded):
+    weights = golden_weights("ecm_ncsnpp")
+    weights = {k: v for k, v in weights.items() if "map_w_embed" not in k}
+    freqs = torch.linspace(0.5, 1.5, len(weights["model.map_noise.freqs"])) * scale
+    weights["model.map_noise.freqs"] = freqs
+    card, nets = imported(
+        write_official(tmp_path / "net.pkl", {"ema": network(weights, "ECMPrecond")})
+    )
+    measured = float(freqs.square().mean().sqrt())
+    assert card.config["net"]["fourier_scale"] == pytest.approx(recorded or measured, rel=1e-2)
+    assert torch.equal(nets.model.map_noise.freqs, freqs)
+    assert (card.method, card.config["clamp_between"]) == ("ct", False)
