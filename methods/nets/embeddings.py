@@ -43,7 +43,10 @@ class FourierEmbedding(nn.Module):
         super().__init__()
         if width % 2:
             raise ValueError(f"a Fourier embedding needs an even width, got {width}")
-        self.register_buffer("freqs", torch.randn(width // 2) * scale)
+        freqs = torch.empty(width // 2)
+        if not freqs.is_meta:  # where a first random draw takes a second of imports
+            freqs.normal_().mul_(scale)
+        self.register_buffer("freqs", freqs)
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Features (B, width) of `c_noise` (B,)."""

@@ -46,5 +46,6 @@ class Init:
         """Initialise a layer for one-hot labels; ADM: N(0, 1), Kaiming normal times sqrt(K)."""
         if self.scheme == "xavier":
             return self(layer)
-        nn.init.normal_(layer.weight)
+        if not layer.weight.is_meta:  # where a first random draw takes a second of imports
+            nn.init.normal_(layer.weight)
         return layer
