@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import torch
 
 from bench.cli import app as cli
@@ -55,6 +56,13 @@ def bench(*arguments) -> Ran:
 def empty_figure(plan, folder: Path) -> list[Path]:
     """Write the files of a figure without drawing it; replaces `bench.report.build.draw`."""
     return [build.write_bytes(folder / f"{plan.name}.{kind}", b"drawn") for kind in ("png", "pdf")]
+
+
+FIGURES = [
+    pytest.param(empty_figure, id="empty"),
+    pytest.param(build.draw, id="drawn", marks=pytest.mark.long),
+]
+"""Values of `bench.report.build.draw`."""
 
 
 def sets(*pairs: str) -> list[str]:

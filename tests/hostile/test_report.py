@@ -17,6 +17,7 @@ from bench.experiment.rows import Row
 from bench.report import build
 from bench.report.build import write_report
 from bench.system.errors import UserError
+from tests.bench.helpers import FIGURES
 from tests.bench.report.factory import demo, images, row, value
 from tests.hostile.values import BAD, MARKUP, broken
 
@@ -183,7 +184,9 @@ def test_numbers_in_csv_stay_numbers(tmp_path, tables_only):
     assert (record["guidance"], record["value"]) == ("-2.5", "-0.001")
 
 
-def test_figures_of_any_name_are_written_inside_the_report(tmp_path):
+@pytest.mark.parametrize("draw", FIGURES)
+def test_figures_of_any_name_are_written_inside_the_report(tmp_path, monkeypatch, draw):
+    monkeypatch.setattr(build, "draw", draw)
     text = f"{MARKUP}$\\frac{{../../evil"
     found = write_report(
         rows_of(text), tmp_path / "r", published=None, inversions=inversions_of(text)
