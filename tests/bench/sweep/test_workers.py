@@ -106,7 +106,7 @@ def test_command_continues_without_a_worker_that_ends(tmp_path: Path, end: str) 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
 
 
-@pytest.mark.parametrize("number", mostly_long(SIGNALS, [signal.SIGTERM]))
+@pytest.mark.parametrize("number", mostly_long(SIGNALS, []))
 def test_workers_stop_with_their_command(tmp_path: Path, number: signal.Signals) -> None:
     arguments = _sweep(tmp_path)
     process = subprocess.Popen(
