@@ -18,7 +18,7 @@ from bench.sweep.cells import expand
 from bench.sweep.run import sweep
 from bench.system.devices import make_fabric
 from bench.training.run import load_nets, open_run
-from bench.training.study import Trainer, train_run
+from bench.training.study import RunRequest, Trainer, train_run
 from methods import METHODS, Guidance
 
 PRESET = "digits-demo"
@@ -59,7 +59,8 @@ def runs(data, length, place):
     for method in ("edm", "igct"):
         steps = METHODS[method].presets[PRESET].train.iterations
         fewer = {"train.iterations": steps // 4} if length == "quarter" else {}
-        cards.append(train_run(method, data, trainer, preset=PRESET, overrides=fewer))
+        request = RunRequest(method=method, data=data, preset=PRESET, overrides=fewer)
+        cards.append(train_run(request, trainer))
     return {card.method: open_run(card, data, place) for card in cards}
 
 
