@@ -3,10 +3,12 @@
 import contextlib
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import torch
 
 from bench.cli import app as cli
@@ -52,9 +54,16 @@ def bench(*arguments) -> Ran:
     return Ran(code, out.getvalue(), err.getvalue())
 
 
-def empty_figure(plan, folder: Path) -> list[Path]:
+def empty_figure(plan, folder: Path, kinds: Sequence[str]) -> list[Path]:
     """Write the files of a figure without drawing it; replaces `bench.report.build.draw`."""
-    return [build.write_bytes(folder / f"{plan.name}.{kind}", b"drawn") for kind in ("png", "pdf")]
+    return [build.write_bytes(folder / f"{plan.name}.{kind}", b"drawn") for kind in kinds]
+
+
+FIGURES = [
+    pytest.param(empty_figure, id="empty"),
+    pytest.param(build.draw, id="drawn", marks=pytest.mark.long),
+]
+"""Values of `bench.report.build.draw`."""
 
 
 def sets(*pairs: str) -> list[str]:

@@ -17,7 +17,7 @@ from bench.sweep.generate import generate
 from bench.system.devices import make_fabric
 from bench.training.card import make_card
 from bench.training.run import load_nets, open_run
-from bench.training.study import Trainer, train_run
+from bench.training.study import RunRequest, Trainer, train_run
 from methods import METHODS, Guidance
 
 QUARTER = 0.25
@@ -43,10 +43,11 @@ def draw(tmp_path_factory):
         else:
             steps = round(length * METHODS[method].presets["modes1d"].train.iterations)
             settings = {**dict(overrides), "train.iterations": steps}
-            card = train_run(
-                method, data, Trainer(place, fabric), seed=seed, overrides=settings,
+            request = RunRequest(
+                method=method, data=data, seed=seed, overrides=settings,
                 name=f"{method}-{seed}-{steps}-{len(settings)}",
             )  # fmt: skip
+            card = train_run(request, Trainer(place, fabric))
         found = open_run(card, data, place)
         return found.method, load_nets(found, torch.device("cpu"))
 

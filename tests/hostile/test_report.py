@@ -17,6 +17,7 @@ from bench.experiment.rows import Row
 from bench.report import build
 from bench.report.build import write_report
 from bench.system.errors import UserError
+from tests.bench.helpers import FIGURES
 from tests.bench.report.factory import demo, images, row, value
 from tests.hostile.values import BAD, MARKUP, broken
 
@@ -60,7 +61,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def tables_only(monkeypatch):
     """Skip the drawing of figures: other tests draw them, and here their captions suffice."""
-    monkeypatch.setattr(build, "draw", lambda plan, folder: [])
+    monkeypatch.setattr(build, "draw", lambda plan, folder, kinds: [])
 
 
 def rows_of(text: str) -> list[Row]:
@@ -183,7 +184,9 @@ def test_numbers_in_csv_stay_numbers(tmp_path, tables_only):
     assert (record["guidance"], record["value"]) == ("-2.5", "-0.001")
 
 
-def test_figures_of_any_name_are_written_inside_the_report(tmp_path):
+@pytest.mark.parametrize("draw", FIGURES)
+def test_figures_of_any_name_are_written_inside_the_report(tmp_path, monkeypatch, draw):
+    monkeypatch.setattr(build, "draw", draw)
     text = f"{MARKUP}$\\frac{{../../evil"
     found = write_report(
         rows_of(text), tmp_path / "r", published=None, inversions=inversions_of(text)
@@ -207,7 +210,7 @@ def test_rows_of_any_values_are_refused_or_reported(data):
         return
     others = [Row(**known) for known in ROWS if known["key"] != changed.key]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(build, "draw", lambda plan, folder: [])
+        patch.setattr(build, "draw", lambda plan, folder, kinds: [])
         place = Path(folder)
         try:
             found = write_report([changed, *others], place / "r", published=None)

@@ -62,34 +62,32 @@ def weights(tmp_path_factory):
     return random_inception(tmp_path_factory.mktemp("weights"))
 
 
-@DISTANCES
-def test_torch_fidelity_from_folders(place, weights, monkeypatch, distances):
+@pytest.mark.long
+def test_torch_fidelity_from_folders(place, weights, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setitem(METRICS, "kid_few", FewSubsets)
     theirs = torch_fidelity.calculate_metrics(
-        input1="fake", input2="real", isc=True, fid=distances, kid=True, cuda=False, cache=False,
+        input1="fake", input2="real", isc=True, fid=True, kid=True, cuda=False, cache=False,
         batch_size=7, save_cpu_ram=True, verbose=False, kid_subsets=SUBSETS, kid_subset_size=SIZE,
         isc_splits=1,
         feature_extractor_weights_path=str(weights),
     )  # fmt: skip
     ran = bench(
         "evaluate", "fake", "-r", "real", "-x", "inception", "--weights", weights, "--device",
-        "cpu", "--metric", "kid_few", "--metric", "is_5000", "-o", "out.json",
-        *(("--metric", "fd") if distances else ()),
+        "cpu", "--metric", "fd", "--metric", "kid_few", "--metric", "is_5000", "-o", "out.json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     rows = {row["metric"]: row for row in json.loads(Path("out.json").read_text())["rows"]}
-    if distances:
-        assert rows["fd"]["title"] == f"FD inception @{GENERATED}"
-        # Theirs takes roots of 2000 eigenvalues, rounded around 0: about 1e-8 each, of 1e-16.
-        assert rows["fd"]["value"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
-        assert rows["fd"]["value"] > 0.1  # not any images would give it
+    assert rows["fd"]["title"] == f"FD inception @{GENERATED}"
+    # Theirs takes roots of 2000 eigenvalues that are rounding around 0: about 1e-8 each, of 1e-16.
+    assert rows["fd"]["value"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
     # A difference of means of kernels near 1, theirs of float32 products.
     subsets = theirs["kernel_inception_distance_mean"]
     assert rows["kid_few"]["value"] == pytest.approx(subsets, rel=0, abs=1e-7)
     assert abs(subsets) > 1e-5
     assert rows["is_5000"]["value"] == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
-    # A number that not any images would give.
+    # None of them is a number that anything would give.
+    assert rows["fd"]["value"] > 0.1
     assert rows["is_5000"]["value"] > 1 + 1e-4
 
 

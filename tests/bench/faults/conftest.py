@@ -13,8 +13,7 @@ from tests.bench.helpers import TINY_IMAGES, bench, sets
 
 @pytest.fixture(autouse=True)
 def _only_long_tests_draw(request):
-    on_real_mounts = REAL in os.environ and not request.config.option.markexpr
-    if request.node.get_closest_marker("long") is None and not on_real_mounts:
+    if request.node.get_closest_marker("long") is None and REAL not in os.environ:
         request.getfixturevalue("empty_figures")
 
 

@@ -158,17 +158,14 @@ def namespace(folder: Path) -> tuple[list[str], str]:
     return [], why
 
 
-def run_on_real_mounts(file: str, place: Path, which: str = "") -> None:
-    """Run the tests of a file, or those of the marks `which`, on real mounts.
-
-    Skip the calling test where mounting is not allowed.
-    """
+def run_on_real_mounts(file: str, place: Path) -> None:
+    """Run a test file on real mounts; skip the calling test where mounting is not allowed."""
     trial = place / "trial"
     trial.mkdir()
     before, why = namespace(trial)
     if not before:
         pytest.skip(f"mounting is not allowed here: {why}")
-    command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file, "-m", which]
+    command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file]
     ran = subprocess.run(
         [*command, "--basetemp", str(place / "inside")],
         cwd=Path(__file__).parents[3], env=os.environ | {REAL: "1", "OMP_NUM_THREADS": "1"},

@@ -115,7 +115,11 @@ def test_training_stops_with_its_checkpoint_and_goes_on(
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
 @pytest.mark.parametrize(
-    "where", [(sweeping, "floor_key"), (evaluation, "measure")], ids=["floor_key", "measure"]
+    "where",
+    [
+        pytest.param((sweeping, "floor_key"), id="floor_key", marks=LONG),
+        pytest.param((evaluation, "measure"), id="measure"),
+    ],
 )
 def test_sweep_keeps_its_rows_and_resumes(where, fault, words, images, undisturbed, tmp_path):
     for command in (TRAIN, (*SWEEP, "-n", "6")):

@@ -138,7 +138,7 @@ def test_mount_vanishes_during_a_sweep(disk, stages, moment):
     assert leftovers(place) == []
 
 
-@pytest.mark.parametrize("which", ["not long", pytest.param("", marks=pytest.mark.long)])
+@pytest.mark.long
 @pytest.mark.skipif(REAL in os.environ, reason="this is the run on real mounts")
-def test_repeated_on_real_mounts(which, tmp_path):
-    run_on_real_mounts(__file__, tmp_path, which)
+def test_repeated_on_real_mounts(tmp_path):
+    run_on_real_mounts(__file__, tmp_path)

@@ -80,6 +80,10 @@ def test_output_that_nobody_takes():
     assert ran.returncode == 1
     assert ran.stderr.startswith("Error: No space left on device. ")
     assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.long
+def test_output_into_a_closed_pipe():
     reader, writer = os.pipe()
     os.close(reader)
     try:

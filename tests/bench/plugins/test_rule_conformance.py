@@ -12,7 +12,7 @@ from methods.rules import CFG, RULES, Between, Interval, Rule
 from methods.settings import Settings
 
 
-@pytest.fixture(params=[4, pytest.param(rule_conformance.STEPS, marks=pytest.mark.long)])
+@pytest.fixture(params=[3, pytest.param(rule_conformance.STEPS, marks=pytest.mark.long)])
 def _few_steps(request, monkeypatch):
     monkeypatch.setattr(rule_conformance, "STEPS", request.param)
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
+from unittest import mock
 
 import pandas as pd
 import pytest
 
+from bench.report import build
 from bench.report.build import write_report
 from bench.report.document import Document
 from bench.report.numbers.comparison import FILES, compare, comparison_frames, cost_columns
@@ -12,6 +14,7 @@ from bench.report.numbers.frame import prepare
 from bench.report.pages.markdown import markdown
 from bench.report.pages.measures import measure_table
 from bench.report.pages.tex import tex
+from tests.bench.helpers import FIGURES
 from tests.bench.report.factory import row, value
 from tests.bench.report.rules_factory import sweep
 from tests.bench.report.test_report import Page
@@ -24,9 +27,10 @@ def rows(rule="apg"):
     return sweep("digits", rules=(rule, "cads"), scales=SCALES, methods=("edm", "igct", "ct"))
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    return write_report(rows(ODD), tmp_path_factory.mktemp("rules"), published=None)
+@pytest.fixture(scope="module", params=FIGURES)
+def report(request, tmp_path_factory):
+    with mock.patch.object(build, "draw", request.param):
+        return write_report(rows(ODD), tmp_path_factory.mktemp("rules"), published=None)
 
 
 def read(report, name):

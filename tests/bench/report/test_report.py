@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from unittest import mock
 
 import pandas as pd
 import pytest
 
-from bench.report import drawn
+from bench.report import build, drawn
 from bench.report.build import write_report
 from bench.report.figures import drawings
 from bench.system.errors import UserError
 from bench.system.files import write_text
+from tests.bench.helpers import FIGURES
 from tests.bench.report.factory import NO_GUIDANCE, digits, row, toy, value
 
 
@@ -35,15 +37,16 @@ def small():
     return [r for r in toy() if r.guidance in (1.0, 4.0, 13.0) and r.method != "oracle"]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
+@pytest.fixture(scope="module", params=FIGURES)
+def report(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     names = ("<script>alert(1)</script>", *(str(k) for k in range(1, 10)))
     odd = row("digits", "<script>x", 2.0, status="skip", reason="a < b & <script>")
     stale = row("digits", "edm", 1.0, value("fd", 9.0), created="2024-01-01T00:00:00Z")
     old = stale.model_copy(update={"checkpoint": "old", "key": "old"})
     rows = [*digits(names), odd, old]
-    return write_report(rows, out, published=None, note={"suite": "demo <b>"}, pdf=True)
+    with mock.patch.object(build, "draw", request.param):
+        return write_report(rows, out, published=None, note={"suite": "demo <b>"}, pdf=True)
 
 
 def test_everything_is_written(report):

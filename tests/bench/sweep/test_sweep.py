@@ -10,6 +10,7 @@ from methods.oracle import Oracle, OracleConfig
 from metrics import METRICS, Accumulator
 from metrics.toy import Wasserstein1
 from tests.bench.helpers import TINY_IMAGES, TOY_METRICS, bench, contents, rows_of, sets
+from tests.long import mostly_long
 
 SWEEP = ("sweep", "-g", "1,2,20", "-n", "20", *TOY_METRICS)
 
@@ -141,7 +142,7 @@ def test_metric_of_another_version_is_recomputed(trained, monkeypatch):
     assert [(v.metric, v.version) for v in row.values] == [("w1", 2)]
 
 
-@pytest.mark.parametrize("batch", [1, 3, 7])
+@pytest.mark.parametrize("batch", mostly_long([1, 3, 7], [3, 7]))
 def test_batch_size_changes_no_preview_and_no_value(swept, batch, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(swept / "default" / "runs", other / "default" / "runs")
@@ -326,7 +327,8 @@ def test_unfinished_runs_are_skipped(trained):
     assert rows_of(trained, "ct") == []
 
 
-def test_digits_from_training_to_rows(tmp_path):
+def test_digits_from_training_to_rows(judged, tmp_path):
+    shutil.copytree(judged, tmp_path / "cache")
     results = ("--results", tmp_path)
     ran = bench("train", "-m", "ct", "--init-from", "none", *sets(*TINY_IMAGES), *results)
     assert ran.code == 0, ran.err

@@ -64,6 +64,7 @@ def _rows(folder: Path) -> dict[float, str]:
     return {row.guidance: row.status for row in rows_of(folder / "results", "slow")}
 
 
+@pytest.mark.long
 def test_two_workers_make_each_cell_once(tmp_path: Path) -> None:
     ran = bench(*_sweep(tmp_path))
     assert (ran.code, ran.err) == (0, "")
@@ -87,7 +88,7 @@ def test_failure_in_a_worker_is_stored_and_reported_once(tmp_path: Path) -> None
 ENDS = ["os._exit(7)", "os.kill(os.getpid(), 9)", "1 / 0"]
 
 
-@pytest.mark.parametrize("end", mostly_long(ENDS, ["os._exit(7)"]))
+@pytest.mark.parametrize("end", mostly_long(ENDS, []))
 def test_command_continues_without_a_worker_that_ends(tmp_path: Path, end: str) -> None:
     if end == "1 / 0":  # while the worker starts
         arguments = _sweep(tmp_path)
@@ -105,7 +106,7 @@ def test_command_continues_without_a_worker_that_ends(tmp_path: Path, end: str) 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
 
 
-@pytest.mark.parametrize("number", mostly_long(SIGNALS, [signal.SIGTERM]))
+@pytest.mark.parametrize("number", mostly_long(SIGNALS, []))
 def test_workers_stop_with_their_command(tmp_path: Path, number: signal.Signals) -> None:
     arguments = _sweep(tmp_path)
     process = subprocess.Popen(
