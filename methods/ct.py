@@ -92,7 +92,7 @@ _DIGITS = CTConfig(
     c_h=0.06,
 )
 _DIGITS_TRAIN = TrainSettings(
-    iterations=900, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
+    iterations=450, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
 
 # Geng et al. (2024): batch 128, RAdam at 1e-4, started from EDM's weights. The network is the one

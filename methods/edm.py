@@ -81,7 +81,7 @@ _DIGITS = EDMConfig(
     p_std=1.2,
 )
 _DIGITS_TRAIN = TrainSettings(
-    iterations=1000, batch=64, lr=2e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
+    iterations=500, batch=64, lr=2e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
 
 # Karras et al. (2022), tables 1 and 7, with three differences. Labels are dropped, so that there is
