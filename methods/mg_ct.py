@@ -189,8 +189,8 @@ class MGCT(Method[MGCTConfig]):
             train=_DIGITS_TRAIN,
             steps=(1,),
             init_from="edm",
-            # After twice as many iterations, in the suite "reference". With the estimate "decoupled"
-            # fd is 13 to 14 at all of these scales.
+            # After twice as many iterations, in the suite "reference". With the estimate
+            # "decoupled", fd is 13 to 14 at all of these scales.
             expected={
                 "fd at g = 1 / 4 / 8 / 14": "15 / 45 / 57 / 53",
                 "precision at g = 1 / 4 / 8 / 14": ".87 / .78 / .70 / .65",
