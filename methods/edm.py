@@ -139,7 +139,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
             train=_DIGITS_TRAIN,
             steps=(18,),
             expected={
-                "fd at g = 1": "3.4",
+                "fd at g = 1": "7.8",
                 "fd at g = 14": ">= 100",
                 "precision at g = 14": "<= .4",
             },

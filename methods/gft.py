@@ -110,7 +110,7 @@ class GFT(EmbeddedDiffusion[GFTConfig]):
             config=_DIGITS,
             train=_DIGITS_TRAIN,
             steps=(18,),
-            # After twice as many iterations, in the suite "reference".
+            # After 1000 iterations, as in the suite "reference".
             expected={
                 "fd at g = 1 / 4 / 8 / 14": "2.5 / 50 / 84 / 100",
                 "precision at g = 1 / 4 / 8 / 14": ".79 / .78 / .63 / .52",

@@ -263,7 +263,7 @@ class MeanFlow(Method[MeanFlowConfig]):
             config=_DIGITS,
             train=_DIGITS_TRAIN,
             steps=(1, 2),
-            # One seed, 300 images, after twice as many iterations, in the suite "reference".
+            # One seed, 300 images, after 800 iterations, as in the suite "reference".
             expected={
                 "fd at g = 1 / 4 / 8 / 13, 1 step": "64 / 69 / 140 / 152",
                 "fd at g = 1 / 4 / 8 / 13, 2 steps": "8.4 / 44 / 70 / 72",

@@ -110,7 +110,7 @@ class MG(EmbeddedDiffusion[MGConfig]):
             config=_DIGITS,
             train=_DIGITS_TRAIN,
             steps=(18,),
-            # After twice as many iterations, in the suite "reference".
+            # After 1000 iterations, as in the suite "reference".
             expected={
                 "fd at g = 1 / 4 / 8 / 14": "4.5 / 53 / 88 / 111",
                 "precision at g = 1 / 4 / 8 / 14": ".80 / .68 / .56 / .45",
