@@ -119,7 +119,7 @@ _DIGITS = IGCTConfig(
     window=(4.0, 6.0),
 )
 _DIGITS_TRAIN = TrainSettings(
-    iterations=900, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
+    iterations=400, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
 
 _CIFAR10 = IGCTConfig(

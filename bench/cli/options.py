@@ -146,8 +146,8 @@ def begin(
     return reporter, found
 
 
-def share_work(workers: int | None, device: torch.device, reporter: Reporter) -> None:
-    """Share the items of the command among this many processes, until it ends.
+def count_workers(workers: int | None, device: torch.device) -> int:
+    """The number of processes that share the items of a command.
 
     By default as many as there are GPUs, or physical cores where the CPU computes and memory is
     free; one where torchrun has started several.
@@ -156,18 +156,25 @@ def share_work(workers: int | None, device: torch.device, reporter: Reporter) ->
 
     from bench.system.devices import gpu_count
     from bench.system.memory import available_bytes
-    from bench.system.workers import with_workers
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several and (workers or 1) > 1:
         raise UserError("torchrun starts the processes: drop --workers.", code=2)
-    gpus = gpu_count() if device.type == "cuda" else 0
     if workers is None and not several:
-        workers = gpus
+        workers = gpu_count() if device.type == "cuda" else 1
         if device.type == "cpu":
             room = available_bytes(device) or MEMORY
             workers = min(cpu_count(only_physical_cores=True), room // MEMORY)
-    UNTIL_THE_END.enter_context(with_workers(workers or 1, gpus, reporter))
+    return workers or 1
+
+
+def share_work(workers: int | None, device: torch.device, reporter: Reporter) -> None:
+    """Share the items of the command among `count_workers` processes, until it ends."""
+    from bench.system.devices import gpu_count
+    from bench.system.workers import with_workers
+
+    gpus = gpu_count() if device.type == "cuda" else 0
+    UNTIL_THE_END.enter_context(with_workers(count_workers(workers, device), gpus, reporter))
 
 
 def warn_of_plugins(reporter: Reporter, plugins: Sequence[Path] = ()) -> None:

@@ -130,14 +130,17 @@ def sweep_command(
         save_samples=save_samples, dry_run=dry_run, rules=rules_for,
     )  # fmt: skip
     options.share_work(workers, request.device, reporter)
-    _sweep(request, found, reporter)
+    _sweep(request, found, options.count_workers(workers, request.device), reporter)
 
 
-def _sweep(request: SweepRequest, asked: place.Experiment, reporter: Reporter) -> None:
+def _sweep(
+    request: SweepRequest, asked: place.Experiment, workers: int, reporter: Reporter
+) -> None:
     """Plan, then print the cost or execute."""
     from bench.experiment.suite import flags
     from bench.sweep.plan import plan_sweeps
     from bench.sweep.saving import SampleFiles
+    from bench.system.progress import duration
     from bench.training.extra_network import find_extra_networks
     from bench.training.run import no_run, refuse_unused
 
@@ -155,8 +158,11 @@ def _sweep(request: SweepRequest, asked: place.Experiment, reporter: Reporter) -
         if weak and not any(c.weak_checkpoint for s in sweeps for c in s.cells):
             reporter.say("No rule here uses a weaker network, as autoguidance does.")
         if request.dry_run:
-            for planned in sweeps:
-                _price(planned, request, experiment, reporter)
+            total = sum(_price(each, request, experiment, reporter) for each in sweeps)
+            cells = sum(not cell.skip for each in sweeps for cell in each.cells)
+            workers = max(1, min(workers, cells))
+            count = f"{workers} worker{'s' * (workers > 1)}"
+            reporter.say(f"All cells: about {duration(total / workers)} with {count}.")
             if left_out:
                 reporter.say("These times do not include the runs left out above.")
             reporter.say("Nothing was computed.")
@@ -230,7 +236,8 @@ def _warn_of_unused_rules(sweeps: Sequence[Sweep], reporter: Reporter) -> None:
 
 def _price(
     planned: Sweep, request: SweepRequest, experiment: place.Experiment, reporter: Reporter
-) -> None:
+) -> float:
+    """Print what the missing cells of a data set cost; returns seconds of one process."""
     from rich.table import Table
 
     from bench.inversion.sweep import price_inversions
@@ -249,6 +256,7 @@ def _price(
     reporter.say(f"{planned.evaluation.data.name}, {planned.samples} samples per cell:")
     reporter.show(table)
     total = sum(line.seconds for line in lines)
-    reporter.say(f"Still to do: about {duration(total)} on {request.device}.")
+    reporter.say(f"Still to do: about {duration(total)} of one worker on {request.device}.")
     if planned.study.inversion:
-        price_inversions(planned, request, experiment, reporter.say)
+        total += price_inversions(planned, request, experiment, reporter.say)
+    return total

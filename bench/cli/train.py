@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from bench.cli import options
 from bench.experiment import place
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -73,12 +74,12 @@ def train_command(
     from bench.data.find import find_dataset
     from bench.experiment.suite import flags, suite_studies
     from bench.plugins.load import FILES
-    from bench.sweep.trainings import train_all
-    from bench.system.devices import PRECISIONS, make_fabric, resolve_device
+    from bench.sweep.trainings import price_all, train_all
+    from bench.system.devices import make_fabric
     from bench.system.progress import SILENT
     from bench.training.card import method_class
-    from bench.training.price import describe
-    from bench.training.study import RunRequest, Trainer, preset_for, study_requests
+    from bench.training.price import data_or_stand_in
+    from bench.training.study import Trainer, study_cards, study_requests
     from bench.training.watch import parse_on_nan
 
     reporter, found = options.begin(plugin, results, experiment)
@@ -100,16 +101,8 @@ def train_command(
     for study in studies:
         for wanted in study.methods:
             method_class(wanted)
-    if dry_run:
-        if precision not in PRECISIONS:
-            raise unknown("precision", precision, PRECISIONS)
-        for study in studies:
-            for line in describe(study, resolve_device(device), precision, name):
-                reporter.say(line)
-        reporter.say("Nothing was written.")
-        return
     trained = [m for study in studies for m in study.methods if method_class(m).trains]
-    if suite is None and not trained:
+    if suite is None and not trained and not dry_run:
         asked = "".join(f" --method {m}" for m in studies[0].methods)
         asked += f" --dataset {dataset}" if dataset else ""
         reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
@@ -117,18 +110,24 @@ def train_command(
         return
     fabric = make_fabric(device, precision)
     own = reporter if fabric.is_global_zero else SILENT
-    compiler = _compiler(own, fabric.device) if compiled else None
+    compiler = _compiler(own, fabric.device) if compiled and not dry_run else None
     trainer = Trainer(found, fabric, own, precision, compiler, policy)
-    if suite is not None:
-        requests = [request for study in studies for request in study_requests(study)]
-    else:
+    requests = []
+    for study in studies:
+        images = data_or_stand_in(study) if dry_run else find_dataset(study.dataset)
+        requests += study_requests(study, images)
+        for card in study_cards(study, images, study.seeds[0]) if dry_run else ():
+            if card.train is None:
+                own.say(f"{card.name}: nothing to train.")
+    if suite is None:
         requests = [
-            RunRequest(
-                method=wanted, data=find_dataset(study.dataset), preset=preset_for(study, wanted),
-                seed=seed, name=name, overrides=study.set, init_from=init_from, teacher=teacher,
-            )
-            for wanted in trained
-        ]  # fmt: skip
+            replace(request, name=name, init_from=init_from, teacher=teacher)
+            for request in requests
+        ]
+    if dry_run:
+        price_all(requests, trainer, options.count_workers(workers, fabric.device))
+        own.say("Nothing was written.")
+        return
     options.share_work(workers, fabric.device, own)
     train_all(requests, trainer)
     own.say(f"Trained runs are in {found.runs}.")

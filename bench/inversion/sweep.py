@@ -200,11 +200,11 @@ def invert_runs(
 
 def price_inversions(
     planned: Sweep, request: SweepRequest, experiment: Experiment, say: Say
-) -> None:
-    """Print how many rows are missing and how long they would take."""
+) -> float:
+    """Print how many rows are missing and how long they would take; returns the seconds."""
     found = _plan(planned, experiment, say)
     if found is None:
-        return
+        return 0.0
     bench, cells = found
     n, classes = len(bench.split), bench.data.spec.num_classes
     edits = n * len(edit_targets(bench.split.labels, classes))
@@ -226,6 +226,7 @@ def price_inversions(
         f"{bench.data.name}, {n} images inverted and edited: {len(missing)} of "
         f"{len(cells)} rows to compute, {nfe:,} network evaluations, about {duration(seconds)}."
     )
+    return seconds
 
 
 def _preview(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.data.stand_in import RandomImages
 from bench.experiment.rows import Status
 from bench.sweep.execute import execute
 from bench.sweep.work import WorkItem
 from bench.system.errors import UserError
 from bench.system.leases import LEASE
 from bench.system.memory import Batches
-from bench.system.progress import SILENT, Tick
-from bench.training.price import parameters
+from bench.system.progress import SILENT, Tick, duration
+from bench.training.price import describe, parameters
 from bench.training.study import RunRequest, Trainer, train_run, with_prerequisites
 
 
@@ -69,6 +70,55 @@ def train_all(requests: Iterable[RunRequest], trainer: Trainer) -> None:
     outcome = execute(items, trainer.experiment, bar, Batches(1), trainer.reporter.say)
     if outcome.failed:
         raise UserError(f"Training failed: {'; '.join(outcome.failed)}.")
+
+
+def price_all(requests: Iterable[RunRequest], trainer: Trainer, workers: int) -> None:
+    """Print settings, size and expected time of each run, and the time until all are trained.
+
+    Includes the runs that they start from. Other seeds of a described run are only named.
+    """
+    runs, say = with_prerequisites(requests, trainer), trainer.reporter.say
+    for data in {run.data.name: run.data for run in runs}.values():
+        if isinstance(data, RandomImages):
+            say(
+                f"{data.name} is missing, and needed for training: bench data prepare SOURCE "
+                f"--dataset {data.name}."
+            )
+    seconds: dict[str, float] = {}
+    first: dict[str, str] = {}
+    for run in runs:
+        card = run.card().model_copy(update={"precision": trainer.precision})
+        alike = first.setdefault(str(card.model_copy(update={"name": "", "seed": 0})), card.name)
+        if alike == card.name:
+            text, seconds[card.name] = describe(card, run.data, trainer.fabric.device)
+            say(text)
+        else:
+            seconds[card.name] = seconds[alike]
+            say(f"{card.name}: as {alike}, with seed {card.seed}.")
+    todo = {name: seconds[name] for name in seconds if not trainer.weights(name).exists()}
+    total, workers = _side_by_side(runs, todo, workers), max(1, min(workers, len(todo)))
+    if not math.isnan(total):
+        already = f"; {len(runs) - len(todo)} are trained already" if len(todo) < len(runs) else ""
+        count = f"{workers} worker{'s' * (workers > 1)}"
+        say(f"All runs: about {duration(total)} with {count}{already}.")
+
+
+def _side_by_side(runs: Sequence[RunRequest], seconds: Mapping[str, float], workers: int) -> float:
+    """Seconds until the runs are trained side by side, each after those that it starts from."""
+    waiting = {name: after for name, _, after in _longest_first(runs) if name in seconds}
+    ends: dict[str, float] = {}
+    free = [0.0] * workers
+    while waiting:
+        now = min(free)
+        starts = {
+            name: max([now, *(ends.get(other, math.inf) for other in after if other in seconds)])
+            for name, after in waiting.items()
+        }
+        name = min(starts, key=lambda name: starts[name])  # of several, the first
+        ends[name] = starts[name] + seconds[name]
+        free[free.index(now)] = ends[name]
+        del waiting[name]
+    return max(ends.values(), default=0.0)
 
 
 def _longest_first(runs: Sequence[RunRequest]) -> list[tuple[str, RunRequest, list[str]]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,14 +13,13 @@ from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.suite import Study
 from bench.system.devices import PRECISIONS, matmul_precision
-from bench.system.errors import UserError, check_name
+from bench.system.errors import UserError
 from bench.system.failures import is_out_of_memory
 from bench.system.memory import available_bytes
 from bench.system.progress import duration
 from bench.training.card import RunCard, make_method, method_class
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.step import build_nets, draw_batch, make_optimizer
-from bench.training.study import study_cards, weak_card
 from methods import BatchRNG, DataSpec, Progress, TrainSettings
 
 _SHOWN = {"name", "method", "dataset", "preset", "config", "train", "seed"}
@@ -161,36 +160,22 @@ def data_or_stand_in(study: Study) -> Dataset:
         raise
 
 
-def describe(
-    study: Study, device: torch.device, precision: str, name: str | None = None
-) -> Iterator[str]:
-    """Settings, size and expected time of a study's runs, or of one called `name`, as text."""
-    data = data_or_stand_in(study)
-    if isinstance(data, RandomImages):
-        yield (
-            f"{study.dataset} is missing, and needed for training: bench data prepare SOURCE "
-            f"--dataset {study.dataset}."
-        )
-    weaker = weak_card(study, data, study.seeds[0])
-    for card in [*study_cards(study, data, study.seeds[0]), *([weaker] if weaker else [])]:
-        named = {"name": check_name("run", name)} if name else {}
-        card = card.model_copy(update={"precision": precision, **named})
-        yield card.model_dump_json(indent=2, include=_SHOWN)
-        yield f"{card.name}: {_cost(card, data, device)}"
-
-
-def _cost(card: RunCard, data: Dataset, device: torch.device) -> str:
-    if card.train is None:
-        return "nothing to train."
+def describe(card: RunCard, data: Dataset, device: torch.device) -> tuple[str, float]:
+    """Settings, size and expected time of a run in text, and its seconds; NaN if unknown."""
+    assert card.train is not None
     images = card.train.iterations * card.train.batch
-    size = f"{parameters(card, data):,} parameters, {images:,} images"
+    text = (
+        f"{card.model_dump_json(indent=2, include=_SHOWN)}\n{card.name}: "
+        f"{parameters(card, data):,} parameters, {images:,} images"
+    )
     try:
         rate = train_rate(card, data, device)
     except NoRoom as problem:
-        return f"{size}; its time could not be measured: {problem}."
+        return f"{text}; its time could not be measured: {problem}.", math.nan
     kind = "random images" if isinstance(data, RandomImages) else "its own data"
+    seconds = rate.seconds(card.train)
     return (
-        f"{size}, about {duration(rate.seconds(card.train))} at the rate measured now on {device}: "
+        f"{text}, about {duration(seconds)} at the rate measured now on {device}: "
         f"{rate.images_per_second(card.train):,.3g} images per second in {card.precision}, from "
         f"{rate.rows} rows of {kind} per forward."
-    )
+    ), seconds

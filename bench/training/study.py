@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.data import Dataset
-from bench.data.find import find_dataset
 from bench.experiment.place import DEFAULT_PRECISION, Experiment
 from bench.experiment.provenance import provenance
 from bench.experiment.suite import Study
@@ -198,9 +197,8 @@ def train_run(request: RunRequest, trainer: Trainer) -> RunCard:
     return card
 
 
-def study_requests(study: Study) -> list[RunRequest]:
+def study_requests(study: Study, data: Dataset) -> list[RunRequest]:
     """Every method and seed of a study that needs training, and the weaker networks."""
-    data = find_dataset(study.dataset)
     requests = []
     for seed in study.seeds:
         runs: list[tuple[str, str | None, Mapping[str, Any]]]

@@ -5,6 +5,7 @@ import torch
 
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
+from bench.sweep import trainings
 from bench.training import price
 from bench.training.card import make_card
 from bench.training.price import NoRoom, Rate, parameters, train_rate
@@ -122,3 +123,39 @@ def test_random_images_have_the_given_shape():
 def test_method_without_training_is_not_measured():
     with pytest.raises(ValueError, match="nothing to train"):
         train_rate(make_card("oracle", data=find_dataset("modes1d")), find_dataset("modes1d"), CPU)
+
+
+@pytest.mark.parametrize(
+    ("workers", "trained", "total"),
+    [
+        (1, (), "5 min with 1 worker."),
+        (2, (), "4 min with 2 workers."),  # igct and ct after edm
+        (9, ("edm",), "3 min with 2 workers."),
+        (2, ("edm", "igct", "ct"), "0 s with 1 worker; 2 are trained already."),
+    ],
+)
+def test_dry_run_adds_the_times_of_runs_side_by_side(
+    workers, trained, total, tmp_path, monkeypatch
+):
+    minutes = {"edm": 1, "igct": 3, "ct": 1}
+    monkeypatch.setattr(
+        trainings, "describe", lambda card, *_: (f"{card.name}.", 60 * minutes[card.method])
+    )
+    for method in trained:
+        folder = tmp_path / f"default/runs/digits-{method}-s0"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
+    methods = ("-m", "ct", "-m", "igct")
+    ran = bench("train", *methods, "--dry-run", "--workers", str(workers), "--results", tmp_path)
+    assert ran.code == 0, ran.err
+    assert ("digits-edm-s0, which is trained first" in ran.out) == ("edm" not in trained)
+    assert f"All runs: about {total}" in ran.out
+
+
+def test_dry_run_describes_one_seed_and_names_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings, "describe", lambda card, *_: (f"{card.name}.", 60.0))
+    ran = bench("train", "--suite", "modes1d-seeds", "--dry-run", "--results", tmp_path / "r")
+    assert ran.code == 0, ran.err
+    assert "modes1d-oracle-s0: nothing to train." in ran.out
+    assert ran.out.count("modes1d-ct-s0.") == 1
+    assert "modes1d-ct-s2: as modes1d-ct-s0, with seed 2." in ran.out
