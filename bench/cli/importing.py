@@ -94,6 +94,8 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
         f"{planned.parameters:,} parameters; all {len(found.tensors)} tensors match by name and "
         "shape.",
     )
+    if planned.warning:
+        reporter.warn(planned.warning)
     if card.config.get("null_label") is False:
         reporter.say(
             "The file does not say that labels were dropped in training; in EDM's own files they "

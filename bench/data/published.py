@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.data.decode import LOSSY, Decoded, Geometry
@@ -12,6 +14,9 @@ CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 """In the official order, which is alphabetical."""
+
+
+_WORDNET = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,30 @@ PUBLISHED = {
     },
 }
 """By the name in tables of published numbers."""
+
+
+def check_class_order(name: str, classes: Sequence[str]) -> str:
+    """'' or a warning about the classes that a conditional network is given for a data set.
+
+    Official networks number the classes of CIFAR-10 as published, and those of ImageNet by the
+    order of their WordNet ids. UserError if the data set has the same classes in another order.
+    """
+    found = tuple(classes)
+    wanted = CIFAR10_CLASSES if {*found} == {*CIFAR10_CLASSES} else tuple(sorted(found))
+    ids = all(_WORDNET.fullmatch(label) for label in found)
+    if (ids or wanted == CIFAR10_CLASSES) and found != wanted:
+        place = next(k for k, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
+        raise UserError(
+            f"The data set {name!r} has the class {found[place]!r} as number {place}, where "
+            f"official networks have {wanted[place]!r}: prepare it from folders of its classes."
+        )
+    if ids or wanted == CIFAR10_CLASSES:
+        return ""
+    return (
+        f"The classes of {name!r} ({', '.join(found[:3])}, ...) do not show their order: the "
+        "network must have been trained with the same numbers. Downsampled ImageNet numbers its "
+        "classes differently from networks trained on folders."
+    )
 
 
 def check_reserved(name: str, listing: Listing, geometry: Geometry) -> None:

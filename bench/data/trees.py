@@ -127,7 +127,10 @@ class Folder(Tree):
 
 
 class Tar(Tree):
-    """A tar archive, plain or compressed by gzip, bzip2 or xz, read from front to end."""
+    """A tar archive, plain or compressed by gzip, bzip2 or xz, read from front to end.
+
+    A plain tar in it counts as a folder, as in ILSVRC's archive of training images.
+    """
 
     def files(self) -> list[File]:
         """All regular files; UserError for links, devices and duplicate names."""
@@ -176,13 +179,44 @@ class Tar(Tree):
                         raise UserError(
                             f"{self.path} has a member {name!r} that is not a plain file."
                         )
-                    if not _hidden(name):
+                    if _hidden(name):
+                        continue
+                    if name.endswith(".tar"):
+                        yield from self._inner(name, info, archive, packed, seen)
+                    else:
                         yield name, info, archive
                 # A complete archive ends with a block of zeros after its last member.
                 if cast("IO[bytes]", archive.fileobj).tell() <= archive.offset:
                     raise EOFError("it has no end")
         except DAMAGE as error:
             raise _damaged(self.path, f"after {last}", error) from None
+
+    def _inner(
+        self,
+        outer: str,
+        info: tarfile.TarInfo,
+        archive: tarfile.TarFile,
+        packed: int,
+        seen: set[str] | None,
+    ) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
+        """The files of a tar in the tar, in a folder with its name."""
+        bounded = _Bounded(cast("IO[bytes]", archive.extractfile(info)))
+        with (
+            damage_named(self.path, outer),
+            tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r:") as inner,
+        ):
+            bounded.most = None
+            while (member := bounded.header(inner)) is not None:
+                inner.members.clear()  # type: ignore[attr-defined]
+                if member.isdir():
+                    continue
+                link = member.linkname if member.issym() or member.islnk() else None
+                raw = f"{outer.removesuffix('.tar')}/{member.name}"
+                name = _member(self.path, raw, member.size, packed, link, seen)
+                if not member.isfile() or member.issparse():
+                    raise UserError(f"{self.path} has a member {name!r} that is not a plain file.")
+                if not _hidden(name):
+                    yield name, member, inner
 
 
 class Zip(Tree):

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,16 @@ def open_array(
     file: zipfile.ZipFile, name: str
 ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
     """An entry, positioned at its data, with shape and type, both checked against its size."""
+    stream, header = _open(file, name)
+    try:
+        shape, dtype = _in_c_order(header, name)
+    except ValueError:
+        stream.close()
+        raise
+    return stream, shape, dtype
+
+
+def _open(file: zipfile.ZipFile, name: str) -> tuple[IO[bytes], Header]:
     entry = file.NameToInfo.get(name)
     if entry is None:
         raise ValueError(f"it has no {name.removesuffix('.npy')}")
@@ -58,27 +68,42 @@ def open_array(
         )
     stream = file.open(entry)
     try:
-        shape, dtype = read_header(stream, name, entry.file_size)
+        return stream, _header(stream, name, entry.file_size)
     except BaseException:
         stream.close()
         raise
-    return stream, shape, dtype
 
 
 def read_member(file: zipfile.ZipFile, name: str, most: int) -> npt.NDArray[Any]:
     """An entry's array of at most `most` bytes; ValueError or UserError, with the reason."""
-    stream, shape, dtype = open_array(file, name)
+    stream, header = _open(file, name)
     with stream:
-        if math.prod(shape) * dtype.itemsize > most:
-            raise ValueError(f"{name} is {dtype} {shape}, which has more than {most:,} bytes")
-        return take(stream, shape, dtype, f"{file.filename}: {name}")
+        if math.prod(header.shape) * header.dtype.itemsize > most:
+            raise ValueError(
+                f"{name} is {header.dtype} {header.shape}, which has more than {most:,} bytes"
+            )
+        return _whole(stream, header, f"{file.filename}: {name}")
 
 
 def read_array(path: Path, most: int) -> npt.NDArray[Any]:
     """The array of an .npy file of at most `most` bytes; OSError or ValueError with the reason."""
     content = read_whole(path, most)
     stream = io.BytesIO(content)
-    return take(stream, *read_header(stream, path.name, len(content)), path)
+    return _whole(stream, _header(stream, path.name, len(content)), path)
+
+
+def _whole(stream: IO[bytes], header: Header, where: Path | str) -> npt.NDArray[Any]:
+    shape = header.shape[::-1] if header.fortran else header.shape
+    found = take(stream, shape, header.dtype, where)
+    return np.ascontiguousarray(found.T) if header.fortran else found
+
+
+class Header(NamedTuple):
+    """Shape and type of an array, and whether its first axis runs fastest."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
 
 
 def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -86,6 +111,17 @@ def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...
 
     Raises ValueError, with the reason, if shape and type do not fit `size` or are not supported.
     """
+    return _in_c_order(_header(stream, name, size), name)
+
+
+def _in_c_order(header: Header, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array that is read row by row."""
+    if header.fortran:
+        raise ValueError(f"{name} is in Fortran order: save it again in C order")
+    return header.shape, header.dtype
+
+
+def _header(stream: IO[bytes], name: str, size: int) -> Header:
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name} is of version {version} of the npy format")
@@ -96,13 +132,11 @@ def read_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...
         raise ValueError(f"the header of {name} is damaged or too long") from None
     if dtype.hasobject:
         raise ValueError(f"{name} holds pickled objects, which could run code")
-    if fortran:
-        raise ValueError(f"{name} is in Fortran order: save it again in C order")
     if any(length < 1 for length in shape):
         raise ValueError(f"{name} is empty: {shape}")
     if math.prod(shape) * dtype.itemsize != size - stream.tell():
         raise ValueError(f"{name} declares {dtype} {shape}, which is not the size of its data")
-    return shape, dtype
+    return Header(shape, dtype, bool(fortran) and len(shape) > 1)
 
 
 def take(

@@ -21,7 +21,9 @@ from metrics.base import Array, Moments
 from metrics.moments import moments_of
 
 PICKLES = (".pkl", ".pickle")
-MARKS = {"mu.npy", "reps.npy", "feats.npy"}
+FEATURES = {"reps": "dgm-eval", "feats": "clean-fid features", "pool_3": "features of pool_3"}
+MOMENTS = (("mu", "sigma"), ("mean", "cov"))
+MARKS = (*({f"{name}.npy"} for name in FEATURES), {"mu.npy"}, {"mean.npy", "cov.npy"})
 MOST_BYTES = 1 << 32
 """Most bytes of one array: a small archive can claim far more than the memory."""
 MOST_TEXT = 1 << 16
@@ -151,7 +153,7 @@ def is_statistics(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as file:
-            return bool(MARKS & set(file.namelist()))
+            return any(mark <= set(file.namelist()) for mark in MARKS)
     except DAMAGE:
         return False  # reading it will report the damage
 
@@ -159,9 +161,10 @@ def is_statistics(path: Path) -> bool:
 def read_statistics(path: Path, section: str = "") -> Statistics:
     """Everything in a statistics file, checked.
 
-    An npz with `mu` and `sigma` (EDM, pytorch-fid, clean-fid), optionally with `mu_s`, `sigma_s`
-    and images `arr_0` (ADM); an npz with `reps` (dgm-eval) or `feats` (clean-fid's KID); or the
-    `section` of a pickle of EDM2. UserError for anything else, for damage and for invalid numbers.
+    An npz with `mu` and `sigma` (EDM, pytorch-fid, clean-fid) or `mean` and `cov`, optionally with
+    `mu_s`, `sigma_s` and images `arr_0` (ADM); an npz of features `reps` (dgm-eval), `feats`
+    (clean-fid's KID) or `pool_3`; or the `section` of a pickle of EDM2. UserError for anything
+    else, for damage and for invalid numbers.
     """
     if not path.is_file():
         raise UserError(f"There is no statistics file {path}.")
@@ -180,21 +183,25 @@ def _npz(path: Path, file: zipfile.ZipFile) -> Statistics:
     names = set(file.namelist())
     card = parse_card(_text(file)) if f"{ABOUT}.npy" in names else None
     n = card.n if card else 0
-    for name, kind in (("reps", "dgm-eval"), ("feats", "clean-fid features")):
+    for name, kind in FEATURES.items():
         if f"{name}.npy" in names:
             features = checked_features(path, _array(file, name), name)
             moments = moments_of(features)
             return Statistics(path, kind, moments, features=features, n=len(features), card=card)
-    if "mu.npy" not in names:
-        found = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
-        raise ValueError(f"it holds {found} instead of mu and sigma, reps, or feats")
-    moments = checked_moments(path, _array(file, "mu"), _array(file, "sigma"), n)
+    pair = next((pair for pair in MOMENTS if f"{pair[0]}.npy" in names), ("", ""))
+    if not pair[0]:
+        held = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
+        known = ", ".join(FEATURES)
+        raise ValueError(f"it holds {held} instead of mu and sigma, mean and cov, or {known}")
+    mu, sigma = (_array(file, name) for name in pair)
+    moments = checked_moments(path, mu, sigma, n, ", ".join(pair))
     if {"mu_s.npy", "sigma_s.npy"} <= names:
-        pair = _array(file, "mu_s"), _array(file, "sigma_s")
-        spatial = checked_moments(path, *pair, n, "mu_s, sigma_s")
+        spatial = checked_moments(
+            path, _array(file, "mu_s"), _array(file, "sigma_s"), n, "mu_s, sigma_s"
+        )
         images = "arr_0.npy" in names
         return Statistics(path, "ADM", moments, spatial, n=n, images=images, card=card)
-    return Statistics(path, "mu, sigma", moments, n=n, card=card)
+    return Statistics(path, ", ".join(pair), moments, n=n, card=card)
 
 
 def _array(file: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:

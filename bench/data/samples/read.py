@@ -189,9 +189,9 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
     try:
         samples, shape, dtype = open_array(file, "arr_0.npy")
         pictures = dtype == np.uint8 and len(shape) == 4 and shape[3] in (1, 3)
-        if not pictures and not (dtype == np.float32 and len(shape) == 2):
+        if not pictures and not (dtype.kind == "f" and len(shape) == 2):
             raise ValueError(
-                f"arr_0 is {dtype} {shape}, not uint8 (n, H, W, 1 or 3) or float32 (n, D)"
+                f"arr_0 is {dtype} {shape}, not uint8 (n, H, W, 1 or 3) or float (n, D)"
             )
         if pictures and channels == 1 and shape[3] == 3:
             raise ValueError("its images are in colour; grey images are needed")
@@ -212,7 +212,11 @@ def _from_npz(path: Path, batch: int, channels: int | None) -> Opened:
             most = fitting(batch, math.prod(shape[1:]) * dtype.itemsize)
             for start in range(0, shape[0], most):
                 count = min(most, shape[0] - start)
-                x = torch.from_numpy(take(samples, (count, *shape[1:]), dtype, path))
+                found = take(samples, (count, *shape[1:]), dtype, path)
+                if not pictures:
+                    with np.errstate(over="ignore"):  # infinity is reported with its sample
+                        found = found.astype(np.float32, copy=False)
+                x = torch.from_numpy(found)
                 if pictures:
                     wide = 3 if channels == 3 else shape[3]
                     x = x.permute(0, 3, 1, 2).expand(-1, wide, -1, -1).contiguous()

@@ -16,13 +16,18 @@ from bench.data.trees import FILES_MOST, File, damage_named, reader
 from bench.data.untrusted import rows, take
 from bench.system.errors import UserError
 
-_NAME = re.compile(r"(?:.*/)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
+_NAME = re.compile(
+    r"(?:.*/)?((?:emnist-\w+-)?)(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?"
+)
 IMAGES, LABELS = 0x00000803, 0x00000801
 CHUNK = 1 << 20
 
 
 class Idx(Batches):
-    """`train-images-idx3-ubyte[.gz]`, `train-labels-idx1-ubyte[.gz]` and the same as `t10k-`."""
+    """`train-images-idx3-ubyte[.gz]`, `train-labels-idx1-ubyte[.gz]` and the same as `t10k-`.
+
+    A file may be there in both forms, with the same content. EMNIST's labels may start at 1.
+    """
 
     kind = "idx"
     describes = "MNIST-like IDX files (folder of train-images-idx3-ubyte[.gz], ...)"
@@ -30,14 +35,21 @@ class Idx(Batches):
     @classmethod
     def recognises(cls, files: Sequence[File]) -> bool:
         """A file of training images by name."""
-        return any((m := _NAME.fullmatch(f.name)) and m[1] == "train" for f in files)
+        return any((m := _NAME.fullmatch(f.name)) and m[2] == "train" for f in files)
 
     def listing(self) -> Listing:
         """Training images, then those of t10k."""
         paths: dict[tuple[str, str], str] = {}
+        sets: set[str] = set()
         for file in self.files:
             if match := _NAME.fullmatch(file.name):
-                key = ("train" if match[1] == "train" else "test", match[2])
+                key = ("train" if match[2] == "train" else "test", match[3])
+                sets.add(match[1])
+                if len(sets) > 1:
+                    several = " and ".join(f"{name}train-..." for name in sorted(sets))
+                    raise UserError(f"{self.tree.path} has {several}; keep one set.")
+                if key in paths and self._same(paths[key], file.name):
+                    continue
                 if key in paths:
                     raise UserError(
                         f"{self.tree.path} has both {paths[key]!r} and {file.name!r}; keep one."
@@ -59,9 +71,24 @@ class Idx(Batches):
             )
         joined = self._joined(list(labels), labels)
         train_n = len(next(iter(labels.values())))
-        classes = tuple(str(k) for k in range(int(joined.max(initial=0)) + 1))
-        check_labels(joined, classes, train_n, self.tree.path)
+        first = int(bool(sets - {""}) and joined.min(initial=1) == 1)
+        joined -= first
+        classes = tuple(str(k + first) for k in range(int(joined.max(initial=0)) + 1))
+        check_labels(joined, classes, train_n, self.tree.path, first)
         return Listing(classes, joined, train_n, "t10k" if len(labels) > 1 else "", shapes[0])
+
+    def _same(self, first: str, second: str) -> bool:
+        """Whether two files have the same content once decompressed."""
+        with (
+            self.tree.open(first) as one,
+            self.tree.open(second) as other,
+            damage_named(self.tree.path, f"{first} or {second}"),
+        ):
+            streams = reader(one, first), reader(other, second)
+            while content := streams[0].read(CHUNK):
+                if streams[1].read(CHUNK) != content:
+                    return False
+            return not streams[1].read(1)
 
     def _labels(self, name: str) -> Labels:
         with self.tree.open(name) as file, damage_named(self.tree.path, name):

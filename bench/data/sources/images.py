@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -24,6 +25,10 @@ from bench.system.errors import UserError
 
 Labelled = list[tuple[str, str]]
 """(class, path) of images."""
+FLAT = {"", "images"}
+"""Names of folders that hold the images of a split of all classes."""
+TABLES = (".csv", ".tsv", ".txt")
+TABLE_MOST = 64 << 20
 
 
 class LabelledImages(EncodedImages):
@@ -58,6 +63,7 @@ class ImageFolders(EncodedImages):
     """`split/class/file` or `class/file`; classes and images in the order of their names."""
 
     kind = "images"
+    _table = ""
     describes = "image files as split/class/file or class/file (folder, tar or zip)"
 
     @classmethod
@@ -81,7 +87,7 @@ class ImageFolders(EncodedImages):
         others = np.array([index[name] for name, _ in reference], dtype=np.int64)
         labels = np.concatenate([found.labels, others])
         check_labels(labels, classes, len(train), self.tree.path)
-        names = [file.name for file in self.files]
+        names = [file.name for file in self.files if file.name != self._table]
         ignored = (*by_folder([*filter(is_image, names)])[1], *other_files(names))
         return Listing(
             classes, labels, len(train), reference_from, left_out=left_out, ignored=ignored
@@ -89,15 +95,8 @@ class ImageFolders(EncodedImages):
 
     def _splits(self) -> tuple[Labelled, Labelled, str, int]:
         """Training images, reference images, the split of the latter, number of images skipped."""
-        paths = [file.name for file in self.files if is_image(file.name)]
         found: dict[str, Labelled] = {}
-        for path, split, name in by_folder(paths)[0]:
-            if not name or "/" in name:
-                raise UserError(
-                    f"{self.tree.path} has the image {path!r}, which is not in a folder of its "
-                    "class: the forms are split/class/file (splits train and test or val) and "
-                    "class/file."
-                )
+        for path, split, name in by_folder([f.name for f in self.files if is_image(f.name)])[0]:
             found.setdefault(split, []).append((spelled(name), path))
         if "" in found and len(found) > 1:
             raise UserError(
@@ -107,6 +106,52 @@ class ImageFolders(EncodedImages):
         train = found.pop("", []) + [item for name in TRAIN for item in found.pop(name, [])]
         if not train:
             raise UserError(f"{self.tree.path} has no training images: no folder named 'train'.")
+        self._check_folders(train)
+        classes = {name for name, _ in train}
+        left_out = 0
+        for split, images in list(found.items()):
+            if {name for name, _ in images} <= FLAT - classes:
+                found[split] = self._by_table([path for _, path in images], classes)
+            else:
+                self._check_folders(images)
+            if not found[split]:
+                left_out += len(images)
+                del found[split]
         reference_from = next((name for name in REFERENCE if name in found), "")
         reference = found.pop(reference_from, [])
-        return sorted(train), sorted(reference), reference_from, sum(map(len, found.values()))
+        left_out += sum(map(len, found.values()))
+        return sorted(train), sorted(reference), reference_from, left_out
+
+    def _check_folders(self, images: Labelled) -> None:
+        for name, path in images:
+            if not name or "/" in name:
+                raise UserError(
+                    f"{self.tree.path} has the image {path!r}, which is not in a folder of its "
+                    "class: the forms are split/class/file (splits train and test or val) and "
+                    "class/file."
+                )
+
+    def _by_table(self, paths: Sequence[str], classes: Collection[str]) -> Labelled:
+        """Images with their classes by a table of the tree; empty if no table names one.
+
+        Lines are the name of a file and its class, as in Tiny ImageNet's val_annotations.txt and
+        Kaggle's LOC_val_solution.csv; what follows is ignored.
+        """
+        stems = {PurePosixPath(path).stem: path for path in paths}
+        tables = [f.name for f in self.files if f.name.endswith(TABLES) and f.size <= TABLE_MOST]
+        for name, text in self.tree.contents(tables, TABLE_MOST):
+            found: dict[str, str] = {}
+            for line in text.decode("utf-8", "replace").splitlines():
+                first, _, rest = line.replace("\t", ",").partition(",")
+                label = spelled(rest.replace(",", " ").split(" ")[0])
+                path = stems.get(PurePosixPath(first).name, stems.get(PurePosixPath(first).stem))
+                if path is not None and label in classes:
+                    found[path] = label
+            if not found:
+                continue
+            for path in paths:
+                if path not in found:
+                    raise UserError(f"{self.tree.path}: {name!r} has no class for {path!r}.")
+            self._table = name
+            return [(label, path) for path, label in found.items()]
+        return []

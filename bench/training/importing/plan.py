@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from bench.data import DATASETS
 from bench.data.card import prepared_names
 from bench.data.find import find_dataset, has_dataset
+from bench.data.published import check_class_order
 from bench.experiment.provenance import provenance
 from bench.system.errors import UserError, check_name, explain, shown, unknown
 from bench.system.files import sha256
@@ -44,6 +45,7 @@ class Import:
     found: SourceNetwork
     architecture: Architecture
     parameters: int
+    warning: str = ""
 
 
 def plan_import(
@@ -92,7 +94,10 @@ def plan_import(
         },
     )
     parameters = _check_match(cls(cls.config_type.model_validate(config), spec), found, path)
-    return Import(card, found, architecture, parameters)
+    warning = ""
+    if architecture.num_classes and has_dataset(spec.name):
+        warning = check_class_order(spec.name, find_dataset(spec.name).class_names)
+    return Import(card, found, architecture, parameters, warning)
 
 
 def _method_of(found: SourceNetwork, path: Path) -> str:

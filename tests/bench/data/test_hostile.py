@@ -335,7 +335,7 @@ def test_batches_of_different_sizes_are_refused(tmp_path, refused):
         ("train-labels-idx1-ubyte", struct.pack(">II", 0x801, 30), "is cut off"),
         ("t10k-images-idx3-ubyte", idx(pixels(10, (7, 5))), "test images of (1, 7, 5)"),
         ("t10k-labels-idx1-ubyte", idx(np.full(10, 200)), "no training image of class"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(pixels(30, (6, 5)))), "has both"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(pixels(30, (6, 5), 1))), "has both"),
     ],
 )  # fmt: skip
 def test_idx_file_that_differs_from_its_header_is_refused(tmp_path, refused, name, content, said):

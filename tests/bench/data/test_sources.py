@@ -7,7 +7,7 @@ from PIL import Image
 
 from bench.data.find import find_dataset
 from bench.data.prepared import PreparedDataset
-from bench.data.published import CIFAR10_CLASSES
+from bench.data.published import CIFAR10_CLASSES, check_class_order
 from bench.system.errors import UserError
 from tests.bench.data.makers import (
     TREE_CLASSES,
@@ -282,3 +282,17 @@ def test_half_of_downsampled_imagenet_is_not_imagenet64(tmp_path, prepared, publ
     published_size(88, 6, "imagenet64")
     with pytest.raises(UserError, match="this has 44 training and 6 reference images"):
         find_dataset("imagenet64")
+
+
+def test_class_order_of_imported_networks_is_checked():
+    ids = ("n01440764", "n02102040", "n03000684")
+    assert check_class_order("cifar10", CIFAR10_CLASSES) == ""
+    assert check_class_order("imagenet64", ids) == ""
+    assert check_class_order("golden", ()) == ""
+    with pytest.raises(UserError, match="'n02102040' as number 0, where official networks have"):
+        check_class_order("imagenet64", (ids[1], ids[0], ids[2]))
+    with pytest.raises(UserError, match="'truck' as number 0, where official networks have 'airp"):
+        check_class_order("mine", CIFAR10_CLASSES[::-1])
+    assert "(1, 2, 3, ...) do not show their order" in check_class_order(
+        "imagenet64", tuple(map(str, range(1, 1001)))
+    )
