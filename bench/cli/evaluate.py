@@ -95,7 +95,7 @@ def _show(
     reporter.say(f"Samples: {fake.name}, {fake.n:,} (SHA-256 {fake.hash[:12]}).")
     reporter.say(f"Reference: {reference.name} (SHA-256 {reference.hash[:12]}).")
     if protocol is not None:
-        reporter.say(f"Protocol: {protocol.name}, {protocol.summary}.")
+        reporter.say(f"Protocol: {protocol.name}, {protocol.described}.")
     used = {row.extractor: row.extractor_hash for row in report.rows if row.extractor}
     for name, hashed in used.items():
         reporter.say(f"Features: {name} (hash {hashed[:12]}).")

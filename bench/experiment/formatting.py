@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from metrics.base import Estimate
 
 MOST_DECIMALS = 6
+ROUNDING = 1e-12
+"""Errors below this share of their value are rounding of float64."""
 
 
 def decimals(values: Sequence[float]) -> int:
@@ -34,11 +36,12 @@ def with_error(found: Estimate, digits: int) -> tuple[str, str]:
     """A value and its error, such as ("3.41", "± 0.12"); `digits` decimals without an error.
 
     A share of 0 or 1 has a standard error of 0, so that the end of its interval is shown, such as
-    "≤ 0.013". A value that would round to 0 keeps two significant digits.
+    "≤ 0.013". An error that is only rounding counts as 0. A value that would round to 0 keeps two
+    significant digits.
     """
     if found.se is None:
         return number(found.value, digits), ""
-    if found.se > 0:
+    if found.se > ROUNDING * abs(found.value):
         shown = error_decimals(found.se)
         return number(found.value, shown), f"± {number(found.se, shown)}"
     low, high = found.low, found.high

@@ -6,6 +6,8 @@ import tomllib
 from importlib import resources
 from typing import NamedTuple
 
+from pydantic import Field
+
 from bench.system.errors import unknown
 from methods.settings import Settings
 
@@ -30,7 +32,13 @@ class Protocol(Settings):
     samples: int | None = None
     reference: int | None = None
     reference_most: int | None = None
+    labels: str = Field("", description="how published samples have their classes; '' if open")
     notes: tuple[str, ...] = ()
+
+    @property
+    def described(self) -> str:
+        """The summary, with the labels of the samples."""
+        return f"{self.summary}; {self.labels} labels" if self.labels else self.summary
 
     @property
     def extractors(self) -> tuple[str, ...]:

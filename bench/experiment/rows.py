@@ -156,6 +156,9 @@ class Row(StoredRow):
         None, description="nfe, weighted by the parameters of the network called"
     )
     seed: Count = Field(description="sampling seed")
+    labels: Name = Field(
+        "", description="'balanced': sample i is of class i modulo K; '' in older rows"
+    )
     reference_n: Count
     seconds_per_image: Number = 0.0
     values: tuple[Value, ...] = ()

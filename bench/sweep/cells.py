@@ -79,6 +79,7 @@ class Cell:
             "nfe": self.nfe,
             "nfe_weighted": self.nfe_weighted,
             "seed": self.seed,
+            "labels": "balanced",  # by `sampling_labels`
             "n": self.n,
         }
 

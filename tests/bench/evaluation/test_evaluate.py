@@ -336,6 +336,9 @@ def test_devices_are_checked_first():
         (Estimate(3.14159265), "3.142"),
         (Estimate(1234.5, 321.0), "1234 ± 321"),
         (Estimate(2.1e-15, 1.2e-14), "2.1e-15 ± 1.2e-14"),
+        (Estimate(1.199342, 9.7e-17), "1.199 ± 0"),
+        (Estimate(-1e5, 1e-8), "-100000.0 ± 0"),
+        (Estimate(1.0, 1e-9), "1.000000 ± 1.0e-09"),
     ],
 )
 def test_values_are_shown_with_two_digits_of_the_error(found, text):

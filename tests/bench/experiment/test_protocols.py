@@ -87,3 +87,9 @@ def test_protocol_sets_the_metrics_of_a_sweep(tmp_path, monkeypatch):
         ran = bench("sweep", *more, "--results", tmp_path)
         assert ran.code == 2
         assert why in ran.err
+
+
+def test_labels_of_published_samples_are_stated():
+    assert PROTOCOLS["adm"].labels == PROTOCOLS["edm-fid50k"].labels == "random"
+    assert PROTOCOLS["adm"].described.endswith("; random labels")
+    assert PROTOCOLS["offline"].described == PROTOCOLS["offline"].summary

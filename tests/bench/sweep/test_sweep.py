@@ -54,6 +54,10 @@ def test_every_cell_has_a_row_with_values_or_a_reason(swept):
         assert {v.metric for v in row.values} == {v.metric for v in floor.values}
 
 
+def test_rows_state_how_their_samples_got_labels(swept):
+    assert {row.labels for row in rows_of(swept, "edm")} == {"balanced"}
+
+
 def test_sweep_of_named_runs_gives_reasons_for_skips(trained):
     sweep = ("sweep", "-g", "1,2", "-n", "8", *TOY_METRICS, "--results", trained)
     ran = bench(*sweep, "--run", "modes1d-ct-s0")
