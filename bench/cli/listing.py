@@ -80,7 +80,7 @@ def _datasets() -> Iterator[tuple[str, ...]]:
 def _protocols() -> Iterator[tuple[str, ...]]:
     from bench.experiment.protocols import PROTOCOLS
 
-    return ((name, protocol.summary) for name, protocol in PROTOCOLS.items())
+    return ((name, protocol.described) for name, protocol in PROTOCOLS.items())
 
 
 def _suites() -> Iterator[tuple[str, ...]]:
