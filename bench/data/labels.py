@@ -213,7 +213,7 @@ def read_labels(path: Path, n: int, names: Sequence[str] | None = None) -> Label
                 line.replace(",", " ").split() for line in read_whole(path).decode().split("\n")
             ]
             lines = [line for line in lines if line]
-            if names is not None and lines and all(len(line) == 2 for line in lines):
+            if names is not None and len(lines) > 1 and all(len(line) == 2 for line in lines):
                 return _by_file(path, lines, names)
             found = np.array([int(word) for line in lines for word in line], np.int64)
     except DAMAGE as error:
