@@ -119,9 +119,9 @@ class Ema:
 
     beta: float
     ramp: bool
+    weights: dict[str, Tensor] = field(default_factory=dict)
     share: float | None = None
     """Largest half-life as a share of the images seen before a step; `ramp` is not used then."""
-    weights: dict[str, Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
     def update(self, nets: nn.Module, step: int) -> None:

@@ -247,7 +247,7 @@ def test_loss_passes_changed_images_and_their_labels():
 @pytest.mark.parametrize(("half_life", "batch"), [(500_000, 512), (2000, 64)])
 def test_half_life_is_the_smaller_of_its_own_and_five_percent_of_the_images(half_life, batch):
     net = nn.Linear(1, 1, bias=False)
-    ema = Ema(0.5 ** (batch / half_life), True, 0.05, {"weight": torch.zeros(1, 1)})
+    ema = Ema(0.5 ** (batch / half_life), True, {"weight": torch.zeros(1, 1)}, 0.05)
     expected = 0.0
     for step in range(900):
         nn.init.constant_(net.weight, math.sin(step / 50))
