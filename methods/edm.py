@@ -6,6 +6,7 @@ Ho & Salimans (2022) for guidance with label dropout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import ClassVar, Self, cast
@@ -14,6 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from methods.augment import AUGMENT_LABELS, augment_images
 from methods.base import Batch, Inverts, Method, Progress, Teaches
 from methods.consistency import per_sample
 from methods.guidance import Guidance
@@ -24,7 +26,7 @@ from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.rules.base import Branch, Networks
 from methods.rules.trajectory import evaluations, lacking, sample_guided, weighted
-from methods.samplers import invert_heun, karras_sigmas
+from methods.samplers import Churn, invert_heun, karras_sigmas
 from methods.settings import (
     CIFAR10,
     IMAGENET64,
@@ -55,11 +57,35 @@ class EDMConfig(Settings):
         True, description="whether a zero label means no class; False if labels were never dropped"
     )
     clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
+    s_churn: float = Field(
+        0.0, ge=0, description="noise added in sampling; 0: deterministic; EDM's ImageNet-64: 40"
+    )
+    s_min: float = Field(0.0, ge=0, description="lowest level with added noise; there .05")
+    s_max: float | None = Field(
+        None, gt=0, description="highest level with added noise, None: no limit; there 50"
+    )
+    s_noise: float = Field(1.0, gt=0, description="standard deviation of that noise; there 1.003")
+    augment: float = Field(
+        0.0, ge=0, le=1, description="probability of each geometric change of a training image, "
+        "whose parameters are inputs of the network; EDM's CIFAR-10: .12",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         ascending("sigma_min and sigma_max", self.sigma_min, self.sigma_max)
+        if self.s_max is not None:
+            ascending("s_min and s_max", self.s_min, self.s_max)
+        if self.augment and getattr(self.net, "augment_dim", 0) != AUGMENT_LABELS:
+            raise ValueError(f"augment needs a network with augment_dim = {AUGMENT_LABELS}")
         return self
+
+    @property
+    def churn(self) -> Churn | None:
+        """The stochastic part of the sampler; None: deterministic."""
+        if self.s_churn == 0:
+            return None
+        high = math.inf if self.s_max is None else self.s_max
+        return Churn(self.s_churn, self.s_min, high, self.s_noise)
 
 
 _TOY = EDMConfig(
@@ -84,10 +110,13 @@ _DIGITS_TRAIN = TrainSettings(
     iterations=500, batch=64, lr=2e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
 
-# Karras et al. (2022), tables 1 and 7, with three differences. Labels are dropped, so that there is
-# a null label to guide with. Augmentation is not built in. They limit the half-life of the EMA,
-# 500,000 images, to a twentieth of the images seen so far; here the EMA has its own ramp-up.
-_CIFAR10 = EDMConfig(net=published.CIFAR10_EDM.model_copy(update={"dropout": 0.13}))
+# Karras et al. (2022), tables 1 and 7. Differences: labels are dropped, so that there is a null
+# label to guide with; augmentation interpolates bicubically instead of with a wavelet filter; a
+# gradient that is not finite stops training instead of being replaced by numbers.
+_CIFAR10 = EDMConfig(
+    net=published.CIFAR10_EDM.model_copy(update={"dropout": 0.13, "augment_dim": AUGMENT_LABELS}),
+    augment=0.12,
+)
 _CIFAR10_TRAIN = TrainSettings(
     iterations=390_625,  # 200M images
     batch=512,
@@ -95,6 +124,7 @@ _CIFAR10_TRAIN = TrainSettings(
     optimizer="adam",
     warmup=19_531,  # 10M images
     ema=0.99929,  # half-life of 500,000 images
+    ema_share=0.05,
     checkpoint_every=2000,
 )
 _IMAGENET64 = EDMConfig(net=published.IMAGENET64.model_copy(update={"dropout": 0.1}))
@@ -105,6 +135,7 @@ _IMAGENET64_TRAIN = TrainSettings(
     optimizer="adam",
     warmup=2441,  # 10M images
     ema=0.9999432,  # half-life of 50M images
+    ema_share=0.05,
     checkpoint_every=1000,
 )
 _SMALL = EDMConfig(net=published.SMALL)
@@ -117,7 +148,7 @@ _SMALL_TRAIN = TrainSettings(
 
 @register
 class EDM(Method[EDMConfig], Inverts, Teaches):
-    """Diffusion with EDM's preconditioning and 18-step Heun sampler, CFG at sampling."""
+    """Diffusion with EDM's preconditioning and its Heun sampler, CFG at sampling."""
 
     name = "edm"
     summary = "EDM diffusion, Heun sampler, CFG at sampling (Karras 2022, Ho & Salimans 2022)"
@@ -213,18 +244,26 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         sigma = torch.exp(c.p_mean + c.p_std * rng.randn())
         eps = rng.randn(*batch.x0.shape[1:])
         keep = (rng.rand(1) >= c.label_dropout).to(batch.labels)
-        x = batch.x0 + per_sample(sigma, eps) * eps
-        denoised = nets(x, sigma, batch.labels * keep, dropout=rng.dropout("denoiser"))
+        x0, augment = batch.x0, None
+        if c.augment:
+            x0, augment = augment_images(x0, rng, c.augment)
+        x = x0 + per_sample(sigma, eps) * eps
+        denoised = nets(
+            x, sigma, batch.labels * keep, augment=augment, dropout=rng.dropout("denoiser")
+        )
         weight = (sigma**2 + c.sigma_data**2) / (sigma * c.sigma_data) ** 2
-        return {"denoise": weight * (denoised - batch.x0).square().flatten(1).sum(1)}
+        return {"denoise": weight * (denoised - x0).square().flatten(1).sum(1)}
 
     def sample(
         self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
     ) -> Tensor:
-        """Heun's method from sigma_max, guided at both stages, state in float64 (EDM, alg. 1)."""
+        """Heun's method from sigma_max, guided at both stages, state in float64.
+
+        EDM's algorithm 1, or 2 with `s_churn`.
+        """
         noise = rng.randn(self.data.shape, labels.device)
         x = self.config.sigma_max * noise
-        return self._integrate(nets, x, labels, guidance, steps, rng)
+        return self._integrate(nets, x, labels, guidance, steps, rng, self.config.churn)
 
     def _integrate(
         self,
@@ -234,6 +273,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         guidance: Guidance,
         steps: int,
         rng: SampleRNG,
+        churn: Churn | None = None,
     ) -> Tensor:
         null = torch.zeros_like(labels)
         null_nets = nets if self.null is None else cast(nn.Module, nets.null)
@@ -245,7 +285,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
             module=cast("nn.Module | None", getattr(nets, "model", None)),
             shared=self.null is None,
         )
-        out = sample_guided(networks, x, self._grid(steps), labels, guidance, rng)
+        out = sample_guided(networks, x, self._grid(steps), labels, guidance, rng, churn=churn)
         out = out.to(torch.float32)
         return out.clamp(-1, 1) if self.config.clamp else out
 
@@ -255,13 +295,18 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
         """2 steps - 1 denoiser calls, because the last step is Euler's; twice that with CFG."""
-        return sum(evaluations(guidance.rule, guidance, self._grid(steps)).values())
+        return sum(self._evaluations(guidance, steps, self.config.churn).values())
+
+    def _evaluations(
+        self, guidance: Guidance, steps: int, churn: Churn | None
+    ) -> dict[Branch, int]:
+        return evaluations(guidance.rule, guidance, self._grid(steps), churn)
 
     def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
         """`nfe` with the evaluations of other networks weighted by their parameter counts."""
         if self.null is None and self.weak is None:
             return float(self.nfe(guidance, steps))
-        counts = evaluations(guidance.rule, guidance, self._grid(steps))
+        counts = self._evaluations(guidance, steps, self.config.churn)
         own = _parameters(self.config.net, self.data)
         costs: dict[Branch, float] = {}
         if self.null is not None:
@@ -296,7 +341,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         return latent.to(torch.float32)
 
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
-        """18 Heun steps from the latent. A rule that draws random numbers uses seed 0."""
+        """18 deterministic Heun steps from the latent. A rule that draws uses seed 0."""
         rng = SampleRNG(0, range(len(latent)), "edit")
         return self._integrate(nets, latent, labels, guidance, EDIT_STEPS, rng)
 
@@ -309,8 +354,8 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         return 2 * (EDIT_STEPS - 1)
 
     def edit_nfe(self, guidance: Guidance) -> int:
-        """The NFE of 18 sampling steps."""
-        return self.nfe(guidance, EDIT_STEPS)
+        """The NFE of 18 deterministic sampling steps."""
+        return sum(self._evaluations(guidance, EDIT_STEPS, None).values())
 
     def denoise(self, nets: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """The output of the network."""

@@ -36,6 +36,7 @@ def _evaluate(
     labels: Tensor,
     w_embed: Tensor | None,
     dropout: torch.Generator | None,
+    augment: Tensor | None = None,
 ) -> Tensor:
     c_in = 1 / (sigma**2 + sigma_data**2).sqrt()
     # ln 0 would be -inf, and its NaN gradient would survive the mask.
@@ -45,6 +46,7 @@ def _evaluate(
         c_noise.to(torch.float32),
         labels.to(torch.float32),
         w_embed,
+        augment=augment,
         dropout=dropout,
     )
     return out.to(sigma.dtype)
@@ -66,13 +68,15 @@ def _denoise(
     *,
     sigma_data: float,
     boundary: float,
+    augment: Tensor | None = None,
 ) -> Tensor:
     """c_skip x + c_out F, which is x at sigma = `boundary`."""
     sigma = _levels(x, sigma)
     excess = sigma - boundary
     c_skip = sigma_data**2 / (excess**2 + sigma_data**2)
     c_out = excess * sigma_data / (sigma**2 + sigma_data**2).sqrt()
-    return c_skip * x + c_out * _evaluate(net, x, sigma, sigma_data, labels, w_embed, dropout)
+    out = _evaluate(net, x, sigma, sigma_data, labels, w_embed, dropout, augment)
+    return c_skip * x + c_out * out
 
 
 class EDMPrecond(nn.Module):
@@ -89,12 +93,17 @@ class EDMPrecond(nn.Module):
         sigma: Tensor,
         labels: Tensor,
         *,
+        augment: Tensor | None = None,
         dropout: torch.Generator | None = None,
     ) -> Tensor:
-        """D(x; sigma, labels), same shape as x (B, ...); labels (B, K), zeros for null."""
+        """D(x; sigma, labels), same shape as x (B, ...); labels (B, K), zeros for null.
+
+        `augment` (B, 9): what was done to training images; None in sampling.
+        """
         return _denoise(
-            self.model, x, sigma, labels, None, dropout, sigma_data=self.sigma_data, boundary=0.0
-        )
+            self.model, x, sigma, labels, None, dropout,
+            sigma_data=self.sigma_data, boundary=0.0, augment=augment,
+        )  # fmt: skip
 
 
 class ConsistencyPrecond(nn.Module):

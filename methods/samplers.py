@@ -8,7 +8,9 @@ on or off.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -18,6 +20,28 @@ from methods.guidance import Denoise
 
 StepCallback = Callable[[int, float, Tensor], None]
 """(step from 0, sigma reached, state (B, ...) at that sigma), called after every step."""
+
+
+@dataclass(frozen=True)
+class Churn:
+    """Noise that is added before each step (EDM, algorithm 2): S_churn, S_min, S_max, S_noise."""
+
+    amount: float
+    low: float = 0.0
+    high: float = math.inf
+    noise: float = 1.0
+
+    def raised(self, level: float, steps: int) -> float:
+        """The level to which noise is added before a step from `level`, one of `steps`."""
+        if not self.low <= level <= self.high:
+            return level
+        return level * (1 + min(self.amount / steps, math.sqrt(2) - 1))
+
+    def add(self, x: Tensor, level: float, raised: float, draw: Callable[[], Tensor]) -> Tensor:
+        """`x` (B, ...) at `raised` instead of `level`; draws normal noise if they differ."""
+        if raised == level:
+            return x
+        return x + math.sqrt(raised**2 - level**2) * self.noise * draw().to(x)
 
 
 def karras_sigmas(
@@ -56,15 +80,29 @@ def sample_heun(
     callback: StepCallback | None = None,
     *,
     dtype: torch.dtype = torch.float64,
+    churn: Churn | None = None,
+    draw: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """EDM's deterministic second-order sampler (algorithm 1): (B, ...) => (B, ...) in `dtype`.
+    """EDM's second-order sampler (algorithm 1): (B, ...) => (B, ...) in `dtype`.
 
     `x` is the noisy state at sigmas[0]. A standard normal draw must first be multiplied by
     sigma_max. `sigmas` (N + 1,) descend. A step to 0 is an Euler step, so that N steps down to 0
-    call the denoiser 2 N - 1 times.
+    call the denoiser 2 N - 1 times. With `churn` it is the stochastic one (algorithm 2), whose
+    noise (B, ...) is the next `draw`.
     """
     _check_descending(sigmas)
-    return _integrate(denoise, x.to(dtype), sigmas, callback)
+    if (churn is None) != (draw is None):
+        raise ValueError("churn needs draws of noise, and draws need churn")
+    x, steps = x.to(dtype), len(sigmas) - 1
+    for step, (level, next_level) in enumerate(pairwise(sigmas.tolist())):
+        start = level
+        if churn is not None and draw is not None:
+            start = churn.raised(level, steps)
+            x = churn.add(x, level, start, draw)
+        x = _step(denoise, x, start, next_level)
+        if callback is not None:
+            callback(step, next_level, x)
+    return x
 
 
 def invert_heun(
@@ -82,7 +120,12 @@ def invert_heun(
     positive levels give N - 1 Heun steps.
     """
     _check_descending(sigmas)
-    return _integrate(denoise, x0.to(dtype), sigmas[sigmas > 0].flip(0), callback)
+    x = x0.to(dtype)
+    for step, (level, next_level) in enumerate(pairwise(sigmas[sigmas > 0].flip(0).tolist())):
+        x = _step(denoise, x, level, next_level)
+        if callback is not None:
+            callback(step, next_level, x)
+    return x
 
 
 def sample_consistency(
@@ -126,16 +169,9 @@ def _slope(denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
     return (x - denoise(x, sigma).to(x)) / _broadcast(sigma, x)
 
 
-def _integrate(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, callback: StepCallback | None
-) -> Tensor:
-    levels = sigmas.tolist()
-    for step, (level, next_level) in enumerate(pairwise(levels)):
-        sigma, sigma_next = x.new_tensor(level), x.new_tensor(next_level)
-        if next_level > 0:
-            x = heun_step(denoise, x, sigma, sigma_next)
-        else:
-            x = x + (sigma_next - sigma) * _slope(denoise, x, sigma)
-        if callback is not None:
-            callback(step, next_level, x)
-    return x
+def _step(denoise: Denoise, x: Tensor, level: float, next_level: float) -> Tensor:
+    """A Heun step, or an Euler step to 0."""
+    sigma, sigma_next = x.new_tensor(level), x.new_tensor(next_level)
+    if next_level > 0:
+        return heun_step(denoise, x, sigma, sigma_next)
+    return x + (sigma_next - sigma) * _slope(denoise, x, sigma)

@@ -40,6 +40,10 @@ class TrainSettings(Settings):
     final_lr: float = Field(1.0, gt=0, le=1, description="last lr as a fraction of lr")
     ema: float = Field(0.999, ge=0, lt=1)
     ema_ramp: bool = Field(True, description="limit the EMA to (1 + n) / (10 + n) after n steps")
+    ema_share: float | None = Field(
+        None, gt=0, le=1, description="limit the EMA's half-life to this share of the images seen, "
+        "instead of ema_ramp; EDM: .05",
+    )  # fmt: skip
     checkpoint_every: int = Field(200, ge=1, le=1 << 40)
 
 

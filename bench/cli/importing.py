@@ -28,6 +28,10 @@ def import_command(
         str | None,
         typer.Option("--key", help="Entry of the network to take, if the file has several."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting of the method, such as s_churn=40; repeatable."),
+    ] = None,
     null_label: Annotated[
         bool | None,
         typer.Option(
@@ -44,15 +48,16 @@ def import_command(
     from bench.experiment.suite import flags
     from bench.system.files import tidy
     from bench.system.leases import tidy_leases
-    from bench.training.card import CARD, WEIGHTS, check_claim, write_card
+    from bench.training.card import CARD, WEIGHTS, check_claim, parse_overrides, write_card
     from bench.training.checkpoint import save_weights
     from bench.training.importing.plan import plan_import
     from bench.training.lock import lock_folder
 
     reporter, found = options.begin(plugin, results, experiment)
     planned = plan_import(
-        file, name, method=method, dataset=dataset, null_label=null_label, key=key
-    )
+        file, name, method=method, dataset=dataset, null_label=null_label, key=key,
+        settings=parse_overrides(settings or ()),
+    )  # fmt: skip
     folder = found.runs / name
     check_claim(folder, planned.card)
     _describe(reporter, planned, file)

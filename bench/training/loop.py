@@ -154,7 +154,7 @@ class _Training:
         """Load the newest checkpoint, if there is one, and set up networks and optimiser."""
         settings, fabric, data = self.settings, self.fabric, self.data
         optimizer = make_optimizer(settings, nets)
-        self.ema = Ema(settings.ema, settings.ema_ramp)
+        self.ema = Ema(settings.ema, settings.ema_ramp, share=settings.ema_share)
         average = self._load(nets, optimizer) or {}
         if compiler is not None:
             compile_nets(nets, compiler)

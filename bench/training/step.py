@@ -120,11 +120,18 @@ class Ema:
     beta: float
     ramp: bool
     weights: dict[str, Tensor] = field(default_factory=dict)
+    share: float | None = None
+    """Largest half-life as a share of the images seen before a step; `ramp` is not used then."""
 
     @torch.no_grad()
     def update(self, nets: nn.Module, step: int) -> None:
         """Add the weights after step `step` (0-based)."""
-        beta = min(self.beta, (1 + step) / (10 + step)) if self.ramp else self.beta
+        beta = self.beta
+        if self.share is not None:
+            # A half-life of h steps is beta = 2^(-1/h), whatever the batch.
+            beta = min(beta, 0.5 ** (1 / (self.share * step))) if step else 0.0
+        elif self.ramp:
+            beta = min(beta, (1 + step) / (10 + step))
         current = nets.state_dict()
         moving = [k for k, v in current.items() if v.is_floating_point()]
         averages = [self.weights[k] for k in moving]

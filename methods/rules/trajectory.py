@@ -1,6 +1,6 @@
 """Sampling under a guidance rule: EDM's Heun sampler, or Euler steps for first-order rules.
 
-Source: Karras et al. (2022, EDM, algorithm 1) for the sampler.
+Source: Karras et al. (2022, EDM, algorithms 1 and 2) for the sampler.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from methods.guidance import Guidance
 from methods.rng import SampleRNG
 from methods.rules.base import Branch, Call, Networks, Point, Rule
-from methods.samplers import heun_step, sample_heun
+from methods.samplers import Churn, heun_step, sample_heun
 
 CPU_ROWS, CPU_VALUES = 512, 1 << 12
 """Largest call for both branches on a CPU: rows, and values of x.
@@ -40,21 +40,32 @@ def sample_guided(
     rng: SampleRNG,
     *,
     dtype: torch.dtype = torch.float64,
+    churn: Churn | None = None,
 ) -> Tensor:
     """Samples (B, ...) in `dtype` from `x` (B, ...), the noisy state at sigmas[0].
 
     `sigmas` (N + 1,) descend, `labels` (B, K) are one-hot. At g = 1 the conditional denoiser is
-    integrated and no other branch is evaluated. All random draws of the rule come from `rng`.
+    integrated and no other branch is evaluated. All random draws, those of `churn` and of the rule,
+    come from `rng`.
     """
+
+    def draw() -> Tensor:
+        return rng.randn(x.shape[1:], x.device)
+
     if guidance.is_off:
-        return sample_heun(lambda x, s: networks.main(x, s, labels), x, sigmas, dtype=dtype)
+        return sample_heun(
+            lambda x, s: networks.main(x, s, labels), x, sigmas, dtype=dtype,
+            churn=churn, draw=draw if churn else None,
+        )  # fmt: skip
     rule = guidance.rule
     x = x.to(dtype)
     state: dict[str, Any] = {}
-    points = list(trajectory_points(rule, sigmas))
+    points = list(trajectory_points(rule, sigmas, churn))
     steps = len(sigmas) - 1
     for step in range(steps):
         stages = [p for p in points if p.step == step]
+        if churn is not None:
+            x = churn.add(x, float(sigmas[step]), stages[0].start, draw)
         calls = [Call(x, x.new_tensor(p.sigma), p, labels, guidance.scale, networks, rng, state)
                  for p in stages]  # fmt: skip
         x_next = _euler(rule, calls[0]) if len(calls) == 1 else _heun(rule, calls)
@@ -63,20 +74,28 @@ def sample_guided(
     return x
 
 
-def trajectory_points(rule: Rule[Any], sigmas: Tensor) -> Iterator[Point]:
-    """The denoiser calls of a trajectory over `sigmas`: two per step, one for a step to 0."""
+def trajectory_points(
+    rule: Rule[Any], sigmas: Tensor, churn: Churn | None = None
+) -> Iterator[Point]:
+    """The denoiser calls of a trajectory over `sigmas`: two per step, one for a step to 0.
+
+    With `churn` a step starts at the level to which it adds noise.
+    """
     levels = tuple(sigmas.tolist())
-    for step, (start, end) in enumerate(pairwise(levels)):
+    for step, (level, end) in enumerate(pairwise(levels)):
+        start = level if churn is None else churn.raised(level, len(levels) - 1)
         yield Point(step, len(levels) - 1, 0, start, start, end, levels[0], levels)
         if end > 0 and not rule.first_order:
             yield Point(step, len(levels) - 1, 1, end, start, end, levels[0], levels)
 
 
-def evaluations(rule: Rule[Any], guidance: Guidance, sigmas: Tensor) -> dict[Branch, int]:
+def evaluations(
+    rule: Rule[Any], guidance: Guidance, sigmas: Tensor, churn: Churn | None = None
+) -> dict[Branch, int]:
     """Number of evaluations of the network ("main") and of the reference branch."""
     if guidance.is_off:
         return {"main": 2 * (len(sigmas) - 1) - int(sigmas[-1] == 0)}
-    points = list(trajectory_points(rule, sigmas))
+    points = list(trajectory_points(rule, sigmas, churn))
     counts: dict[Branch, int] = {"main": len(points)}
     guided = sum(rule.scale(guidance.scale, p) != 1 for p in points)
     branch = rule.branch()

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from methods.rng import SampleRNG
 from methods.samplers import (
+    Churn,
     heun_step,
     invert_heun,
     karras_sigmas,
@@ -199,3 +201,72 @@ def test_consistency_makes_one_call_per_step_in_the_dtype_of_the_draws():
 def test_consistency_without_levels_is_refused():
     with pytest.raises(ValueError, match="at least one level"):
         sample_consistency(Gaussian(), (), drawer(1)[1], clamp=False)
+
+
+IMAGENET = Churn(40, 0.05, 50, 1.003)
+"""EDM's setting for ImageNet-64, with 256 steps."""
+
+
+def by_numpy(denoise, x, sigmas, churn, noise):
+    """Algorithm 2 of Karras et al. (2022)."""
+    steps = len(sigmas) - 1
+    for i, (t, after) in enumerate(pairwise(sigmas)):
+        gamma = min(churn.amount / steps, np.sqrt(2) - 1) if churn.low <= t <= churn.high else 0
+        hat = t + gamma * t
+        if gamma:
+            x = x + np.sqrt(hat**2 - t**2) * churn.noise * noise[i]
+        d = (x - denoise(x, hat)) / hat
+        moved = x + (after - hat) * d
+        if after:
+            d = (d + (moved - denoise(moved, after)) / after) / 2
+            moved = x + (after - hat) * d
+        x = moved
+    return x
+
+
+@pytest.mark.parametrize(
+    ("churn", "steps"),
+    [(IMAGENET, 256), (Churn(200), 18), (Churn(1, 1, 2, 0.9), 18), (Churn(0), 9)],
+)
+def test_stochastic_sampler_against_numpy(churn, steps):
+    def denoise(x, sigma):
+        return 0.7 * x / (1 + sigma**2) + 0.1
+
+    sigmas = karras_sigmas(steps)
+    rng, same = SampleRNG(3, range(4)), SampleRNG(3, range(4))
+    x = 80 * rng.randn((2,)).to(torch.float64)
+    out = sample_heun(denoise, x, sigmas, churn=churn, draw=lambda: rng.randn((2,)))
+    same.randn((2,))
+    noise = [
+        same.randn((2,)).double().numpy() if churn.raised(t, steps) != t else None
+        for t in sigmas[:-1].tolist()
+    ]
+    want = by_numpy(denoise, x.numpy(), sigmas.numpy(), churn, noise)
+    np.testing.assert_allclose(out.numpy(), want, rtol=1e-10, atol=1e-12)
+
+
+def test_noise_of_a_sample_does_not_depend_on_the_batch():
+    def sampled(indices):
+        rng = SampleRNG(0, indices)
+        x = 80 * rng.randn((2,))
+        return sample_heun(
+            Gaussian(), x, karras_sigmas(18), churn=IMAGENET, draw=lambda: rng.randn((2,))
+        )
+
+    assert torch.equal(sampled(range(6))[[4, 1]], sampled([4, 1]))
+
+
+def test_churn_keeps_the_distribution_of_the_data():
+    rng = SampleRNG(0, range(4000))
+    x = 80 * rng.randn((1,))
+    out = sample_heun(
+        Gaussian(), x, karras_sigmas(64), churn=Churn(20), draw=lambda: rng.randn((1,))
+    )
+    # Standard errors of mean and deviation: .008 and .006.
+    assert float(out.mean()) == pytest.approx(CENTRE, abs=0.03)
+    assert float(out.std()) == pytest.approx(DATA, abs=0.025)
+
+
+def test_churn_without_draws_is_refused():
+    with pytest.raises(ValueError, match="churn needs draws"):
+        sample_heun(Gaussian(), states(), karras_sigmas(4), churn=IMAGENET)

@@ -56,11 +56,13 @@ def plan_import(
     dataset: str | None = None,
     null_label: bool | None = None,
     key: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Import:
     """Read `path` and decide all about its run; writes nothing.
 
     `null_label`: whether an edm network was trained with labels dropped; None: as the file says,
-    else no. `key` names the network of a file that has several.
+    else no. `key` names the network of a file that has several. `settings` are those of the method
+    that the file cannot give, such as its sampler's.
     """
     check_name("run", name)
     if method is not None:
@@ -71,7 +73,7 @@ def plan_import(
     architecture = _architecture(found)
     spec = _spec(architecture, dataset, path)
     base, steps = _base(cls, spec)
-    config = _config(cls, base, found, architecture, null_label)
+    config = _config(cls, base, found, architecture, null_label, settings or {})
     card = RunCard(
         name=name,
         method=chosen,
@@ -199,6 +201,7 @@ def _config(
     found: SourceNetwork,
     architecture: Architecture,
     null_label: bool | None,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     fields = cls.config_type.model_fields
     arguments = {**found.arguments.get("model", {}), **found.arguments.get("", {})}
@@ -228,11 +231,17 @@ def _config(
         # An unknown share is that of the method.
         if dropped > 0 or not knows:
             tree["label_dropout"] = dropped
+    own = tree.keys() - {"net", "guidance_dim"}
+    for name in settings:
+        if name not in own:
+            raise unknown("setting of an imported run", name, own)
+    tree.update(settings)
     try:
         return cls.config_type.model_validate(tree).model_dump(mode="json")
     except ValidationError as error:
+        given = "The arguments in the file" + (" and those of --set" if settings else "")
         raise UserError(
-            f"The arguments in the file are not valid settings of {cls.name}: {explain(error)}."
+            f"{given} are not valid settings of {cls.name}: {explain(error)}."
         ) from None
 
 

@@ -13,7 +13,7 @@ from bench.training.card import WEIGHTS, RunCard, differences, method_class, rea
 from bench.training.checkpoint import load_into, load_weights
 from methods import METHODS
 from methods.spec import DataSpec
-from tests.bench.helpers import bench, contents, tiny_card
+from tests.bench.helpers import bench, contents, sets, tiny_card
 from tests.bench.training.importing.official import (
     golden_numbers,
     golden_weights,
@@ -358,3 +358,19 @@ def test_card_records_the_scale_of_the_noise_features_in_the_file(tmp_path, scal
     assert card.config["net"]["fourier_scale"] == pytest.approx(recorded or measured, rel=1e-2)
     assert torch.equal(nets.model.map_noise.freqs, freqs)
     assert (card.method, card.config["clamp_between"]) == ("ct", False)
+
+
+def test_settings_of_the_sampler_are_given_with_set(tmp_path):
+    path = write_golden(tmp_path / "net.pkl", "edm_ncsnpp", "EDMPrecond")
+    more = ("s_churn=40", "s_min=0.05", "s_max=50", "s_noise=1.003")
+    card, _ = imported(path, *sets(*more))
+    names = ("s_churn", "s_min", "s_max", "s_noise")
+    assert [card.config[name] for name in names] == [40, 0.05, 50, 1.003]
+    for wrong, message in (
+        ("s_chrun=40", "Did you mean 's_churn'"),
+        ("net.channels=3", "Unknown setting"),
+        ("s_churn=-1", "--set are not valid settings of edm: s_churn"),
+    ):
+        ran = bench("import", path, "--as", "y", "-d", "golden16", "--set", wrong)
+        assert ran.code in (1, 2)
+        assert message in ran.err
