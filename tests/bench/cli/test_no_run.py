@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from bench.experiment.place import Experiment
-from bench.training import study as training
+from bench.sweep import trainings
 from tests.bench.helpers import bench
 
 SUITE = """
@@ -22,11 +22,11 @@ rules = ["cfg", "apg"]
 def trained(monkeypatch):
     """(method, data set, experiment) of all that is trained; nothing is."""
     found = []
-    monkeypatch.setattr(
-        training,
-        "train_run",
-        lambda method, data, trainer, **_: found.append((method, data.name, trainer.experiment)),
-    )
+
+    def train(requests, trainer):
+        found.extend((r.method, r.data.name, trainer.experiment) for r in requests)
+
+    monkeypatch.setattr(trainings, "train_all", train)
     return found
 
 
