@@ -220,8 +220,7 @@ class _Leader(Crew):
         self._stopping = True
         try:
             for worker in self._workers:
-                assert worker.process.stdin is not None
-                worker.process.stdin.close()  # which they take as a request to stop
+                worker.process.terminate()
             deadline = time.monotonic() + PATIENCE
             for worker in self._workers:
                 worker.process.wait(max(deadline - time.monotonic(), 0.1))
@@ -235,6 +234,9 @@ class _Leader(Crew):
                 worker.process.wait()
                 if worker.thread is not None:
                     worker.thread.join(1.0)
+                with suppress(OSError):
+                    assert worker.process.stdin is not None
+                    worker.process.stdin.close()
                 words = worker.last_words()
                 if interrupted and words.startswith("Stopped ") and "written" in words:
                     self._reporter.say(words)
@@ -307,7 +309,7 @@ class _SentBar(Bar):
 def join_command() -> Reporter:
     """Make this process a worker of the command that started it; returns its reporter.
 
-    It stops, as on SIGTERM, when the command asks for it or is gone.
+    It stops, as on SIGTERM, when the command is gone.
     """
     global _crew
     news = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
