@@ -234,7 +234,7 @@ class RuleConformance:
             assert not torch.allclose(low, high, rtol=0, atol=1e-6)
 
     def test_knobs_survive_json_and_are_recorded(self) -> None:
-        """Knobs survive JSON, all but those that are None are recorded; unknown ones are refused."""
+        """Knobs survive JSON, are recorded unless None, and an unknown one is refused."""
         for given in ({}, dict(self.rule.neutral)):
             rule = self._made(given)
             again = self.rule.knobs_type.model_validate_json(rule.knobs.model_dump_json())
