@@ -10,6 +10,7 @@ import typer
 import bench
 from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+from bench.experiment.ranges import parse_range
 from bench.system.errors import UserError
 
 
@@ -18,13 +19,28 @@ def report_command(
     experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
     results: options.Results = DEFAULT_RESULTS,
     pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too.")] = False,
+    table_guidance: Annotated[
+        str | None, typer.Option(help="Scales in paper.tex and paper.md: 1,2,4,7,13 or 1..13:4.")
+    ] = None,
+    table_metrics: Annotated[
+        str | None, typer.Option(help="Metrics in these: fd,precision,recall; bench list metrics.")
+    ] = None,
+    table_columns: Annotated[
+        int, typer.Option(min=1, max=2, help="Columns of the paper that a table spans.")
+    ] = 2,
 ) -> None:
     """Render tables, figures and a page from the rows of an experiment."""
     from bench.experiment.inversion_rows import read_inversions
     from bench.experiment.rows import read_rows
     from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
     from bench.report.build import write_report
+    from bench.report.pages.paper import PaperOptions
 
+    paper = PaperOptions(
+        guidance=parse_range(table_guidance, "--table-guidance") if table_guidance else (),
+        metrics=tuple(name.strip() for name in (table_metrics or "").split(",") if name.strip()),
+        columns=table_columns,
+    )
     reporter, found = options.begin(None, results, experiment, entry_points=False)
     if suite is not None:
         _, found = suite_studies(suite, found)
@@ -39,7 +55,7 @@ def report_command(
     inversions = read_inversions(found.inversions)
     paths = write_report(
         counted, found.report, published=published_file(), inversions=inversions,
-        pdf=pdf, console=reporter.console,
+        paper=paper, pdf=pdf, console=reporter.console,
     )  # fmt: skip
     for problem in paths.problems:
         reporter.say(f"Warning: {problem}")

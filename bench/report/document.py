@@ -83,7 +83,8 @@ class Table:
 
     `notes` are footnotes as (mark, text), with '' as the mark of general ones. TeX uses `caption`
     instead of the title, and repeats the first `repeated` columns in every part of a wide table.
-    Tables of `words` have long text, the others numbers.
+    With a `key`, TeX has the label tab:KEY and puts the notes into the caption; a `narrow` table is
+    one column wide. Tables of `words` have long text, the others numbers.
     """
 
     title: str
@@ -93,6 +94,8 @@ class Table:
     first: str = "method"
     caption: str = ""
     repeated: int = 0
+    key: str = ""
+    narrow: bool = False
     words: bool = False
     forms: Form = EVERYWHERE
 

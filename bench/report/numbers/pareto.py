@@ -88,7 +88,7 @@ def placed_quality(data: Data, y: Column, x: Column) -> tuple[Point, ...]:
     points = []
     for series in data.series(x.dataset):
         across, up = data.running(x, series), data.running(y, series)
-        for g in [g for g in across if g in up and not _borrowed(data, series, g)]:
+        for g in [g for g in across if g in up and not borrowed(data, series, g)]:
             a, b = across[g], up[g]
             points.append(Point(series, g, a.mean, b.mean, a.band, b.band))
     return place(points, (False, False))
@@ -101,12 +101,12 @@ def placed_cost(data: Data, column: Column, what: str) -> tuple[Point, ...]:
         for g, cell in data.running(column, series).items():
             nfe, seconds = data.cost(series, g)
             x = float(nfe) if what == "nfe" else seconds
-            if x > 0 and not _borrowed(data, series, g):
+            if x > 0 and not borrowed(data, series, g):
                 points.append(Point(series, g, x, cell.mean, (x, x), cell.band))
     return place(points, (True, column.direction == "lower"))
 
 
-def _borrowed(data: Data, series: Series, guidance: float) -> bool:
+def borrowed(data: Data, series: Series, guidance: float) -> bool:
     """Whether the rows are of the line without a rule: at g = 1 no rule acts."""
     return all(row.rule != series.rule for row in data.rows_of(series, guidance))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from bench.experiment.rows import Row
 from bench.report.document import (
@@ -19,6 +20,7 @@ from bench.report.document import (
     Heading,
     Paragraph,
     Problems,
+    Table,
     link,
     paragraph,
     words_table,
@@ -58,6 +60,11 @@ class Findings:
     yardsticks: tuple[Yardstick, ...]
     inversions: Inversions | None
 
+    @cached_property
+    def tables(self) -> dict[Column, Table]:
+        """The table of every measure."""
+        return {column: measure_table(self.data, column) for column in self.data.columns}
+
 
 def make_document(
     found: Findings,
@@ -91,7 +98,8 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
         "method at a guidance scale, a number of steps and a sampling seed. "
         f"{READING} The same numbers: ",
         *(link("summary.csv"), " (hashes: ", link("provenance.csv"), "), "),
-        *(link("tables.md"), ", ", link("tables.tex"), "."),
+        *(link("tables.md"), ", ", link("tables.tex"), ". For a paper: "),
+        *(link("paper.md"), ", ", link("paper.tex"), "."),
     )
     yield from map(paragraph, left_out(data))
     yield Problems()
@@ -156,7 +164,7 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
     yield from map(paragraph, _not_measured(found.data, dataset))
     yield from (_figure(plan) for plan in plans if plan.first)
     for column in own:
-        yield measure_table(found.data, column)
+        yield found.tables[column]
         if column in found.differences:
             yield from _differences(found, column)
         if dataset in found.lines and column in found.lines[dataset].rankings:

@@ -89,7 +89,6 @@ def measure_table(data: Data, column: Column) -> Table:
         lines=tuple(done),
         notes=(*notes.notes, *(("", text) for text in general)),
         caption=f"{column.dataset}: {title}",
-        repeated=2,
     )
 
 
