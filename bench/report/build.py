@@ -68,7 +68,7 @@ def write_report(
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
     `published` is a CSV of published numbers to draw in grey, `note` has facts for the page;
-    `inversions` adds a separate section; `paper` chooses the tables for a paper; with `pdf`, figures
+    `inversions` adds a separate section; `paper` chooses tables for a paper; with `pdf`, figures
     are also written as PDF. Progress is shown on `console`. The same arguments give the same bytes,
     whatever was there: a figure that an earlier report drew from the same input is kept. Raises
     `UserError`, before anything is written, if rows are not comparable or lack what `paper` asks

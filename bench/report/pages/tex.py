@@ -82,9 +82,9 @@ def _character(c: str) -> str:
         return _TEX[c]
     if " " <= c <= "~":
         return c
-    base, *accents = unicodedata.normalize("NFD", c)
-    if base.isascii() and len(accents) == 1 and accents[0] in _ACCENTS:
-        return f"{_ACCENTS[accents[0]]}{{{base}}}"
+    parts = unicodedata.normalize("NFD", c)
+    if parts[0].isascii() and parts[1:] in _ACCENTS:
+        return f"{_ACCENTS[parts[1:]]}{{{parts[0]}}}"
     return f"U+{ord(c):04X}"
 
 

@@ -54,7 +54,7 @@ def test_everything_is_written(report):
     assert report.problems == ()
     assert {p.name for p in out.iterdir()} == {
         *("summary.csv", "provenance.csv", "tables.md", "tables.tex", "index.html", "figures"),
-        "drawn.json",
+        *("drawn.json", "paper.md", "paper.tex"),
         *("pareto.csv", "hypervolume.csv", "operating_points.csv", "ranking.csv"),
     }
     assert set(report.figures) == set((out / "figures").iterdir())
