@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -129,13 +129,18 @@ def _area(sides: Sides) -> float:
     return hypervolume(list(zip(*sides, strict=True)))
 
 
-def hypervolumes(data: Data, precision: Column, recall: Column) -> list[Entry]:
-    """The hypervolume of every line that has both, over all its guidance scales."""
+def hypervolumes(
+    data: Data, precision: Column, recall: Column, scales: Set[float] = frozenset()
+) -> list[Entry]:
+    """The hypervolume of every line that has both, over all its guidance scales.
+
+    With `scales`, it is over these, for lines that have them all.
+    """
     entries = []
     for series in data.series(precision.dataset):
         good, varied = data.cells(precision, series), data.cells(recall, series)
-        both = [g for g in good if g in varied]
-        if both:
+        both = [g for g in good if g in varied and (not scales or g in scales)]
+        if both and len(both) >= len(scales):
             sides = tuple(good[g] for g in both), tuple(varied[g] for g in both)
             entries.append(Entry(series, sides, _area))
     return entries

@@ -53,10 +53,11 @@ _NONE = (Text(DASH), Text(DASH), Text(DASH))
 
 
 def opening(data: Data, found: Mapping[str, Comparison], dataset: str) -> Iterator[Block]:
-    """The paragraph of a data set, its files, and its hypervolumes."""
+    """The verdict on a data set, its files, and its hypervolumes."""
     if dataset not in found:
         return
-    yield Paragraph((verdict(data, found[dataset]),), ON_SCREEN, "verdict")
+    for statement in verdict(data, found[dataset]):
+        yield Paragraph((statement,), ON_SCREEN, "verdict")
     files = [name for name, frame in comparison_frames(found).items() if frame is not None]
     links = [part for name in files for part in (", ", link(name))][1:]
     yield paragraph("All lines compared: ", *links, ".")
