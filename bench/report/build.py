@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
-from bench.report.document import FileKind
+from bench.report.document import FileKind, Form
 from bench.report.drawn import DrawnFigures
 from bench.report.figures.figures import (
     Plan,
@@ -89,6 +89,11 @@ def write_report(
     short = paper_document(data, found.tables, paper)
     write_text(out / "paper.md", markdown(short))
     write_text(out / "paper.tex", tex(short, "paper"))
+    for path in out.glob("tables-*.md"):
+        if path.name not in document.datasets:
+            path.unlink()
+    for name, part in document.datasets.items():
+        write_text(out / name, markdown(part, Form.DATASET))
     md_path = write_text(out / "tables.md", markdown(document))
     tex_path = write_text(out / "tables.tex", tex(document))
     for name, frame in _frames(found).items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import ClassVar, Literal
 
@@ -16,11 +16,14 @@ class Form(Flag):
 
     PAGE = auto()
     MARKDOWN = auto()
+    DATASET = auto()
+    """A Markdown file for one data set: all its tables would be too much for one file."""
     TEX = auto()
 
 
 EVERYWHERE = Form.PAGE | Form.MARKDOWN | Form.TEX
 ON_SCREEN = Form.PAGE | Form.MARKDOWN
+OF_DATASET = Form.PAGE | Form.DATASET
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,15 @@ Block = Heading | Paragraph | Table | Figure | Problems | Facts | Details
 
 @dataclass(frozen=True)
 class Document:
-    """A title and blocks; Markdown and TeX have the `remarks` below the title."""
+    """A title and blocks; Markdown and TeX have the `remarks` below the title.
+
+    `datasets` has the documents with all tables of one data set, by the name of their file.
+    """
 
     title: str
     remarks: tuple[str, ...]
     blocks: tuple[Block, ...]
+    datasets: Mapping[str, Document] = field(default_factory=dict)
 
     def shown(self, form: Form) -> list[Block]:
         """The blocks of one form, in order."""

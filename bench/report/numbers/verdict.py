@@ -206,10 +206,11 @@ def _highest(data: Data, ranking: Ranking, rises: Mapping[Series, bool]) -> list
     tail = " and ".join(f"{n} {'is' if n == 1 else 'are'} {what}" for n, what in rest if n)
     lines = f"of {len(found)} guided line{'' if len(found) == 1 else 's'}"
     sentences = [f"At g = {g:g}, the highest, {start}{f'; {lines}, {tail}' if tail else ''}."]
-    if above:
-        values = {s: {h: c.mean for h, c in data.running(column, s).items()} for s in above}
-        times = {s: v[g] / v[ranking.points[s].guidance] for s, v in values.items()}
-        worst = sorted(above, key=lambda s: -times[s])[:3]
+    values = {s: {h: c.mean for h, c in data.running(column, s).items()} for s in above}
+    best = {s: v[ranking.points[s].guidance] for s, v in values.items()}
+    times = {s: v[g] / best[s] for s, v in values.items() if best[s] > 0}
+    if times:
+        worst = sorted(times, key=lambda s: -times[s])[:3]
         shown = [f"“{s.label}” ({times[s]:.{0 if times[s] >= 10 else 1}f} times)" for s in worst]
         verb, its = ("is", "its") if len(worst) == 1 else ("are", "their")
         sentences.append(f"Furthest above {its} best {verb} {listed(shown)}.")

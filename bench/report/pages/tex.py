@@ -35,10 +35,11 @@ _LINES = 38
 """Table rows on a page of LaTeX's article class, below a caption and above notes."""
 _FLUSHED = 10
 """Floats between page breaks: LaTeX holds a limited number of floats without a place."""
-_FIT = (
+FIT = (
     r"\providecommand{\fittable}[1]{\sbox0{#1}\ifdim\wd0>\linewidth"
     r"\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi}"
 )
+"""The definition of a command that makes a table as narrow as the line."""
 
 
 def tex(document: Document, name: str = "tables") -> str:
@@ -52,7 +53,7 @@ def tex(document: Document, name: str = "tables") -> str:
         r"% Needs \usepackage{booktabs,graphicx}. To see them alone:",
         r"% pdflatex '\documentclass{article}\usepackage{booktabs,graphicx}"
         rf"\begin{{document}}\input{{{name}}}\end{{document}}'",
-        _FIT,
+        FIT,
     ]
     count = 0
     for block in document.shown(Form.TEX):

@@ -107,11 +107,16 @@ def test_every_block_of_the_page_is_escaped():
 def test_blocks_appear_only_in_their_forms():
     blocks = [Heading(form.name, forms=form) for form in Form]
     found = document(*blocks, Paragraph(("see ", link("a.csv")), Form.MARKDOWN), Problems())
-    shown = {"PAGE": html(found, {}), "MARKDOWN": markdown(found), "TEX": tex(found)}
+    shown = {
+        "PAGE": html(found, {}),
+        "MARKDOWN": markdown(found),
+        "DATASET": markdown(found, Form.DATASET),
+        "TEX": tex(found),
+    }
     for name, text in shown.items():
         assert [form.name for form in Form if form.name in text] == [name]
     assert "<h2>PAGE</h2>\n</body>" in shown["PAGE"]
-    assert shown["MARKDOWN"].endswith("## MARKDOWN\n\nsee a.csv\n")
+    assert shown["MARKDOWN"].endswith("## MARKDOWN\n\nsee [a.csv](a.csv)\n")
     assert shown["TEX"].endswith("\n\n% TEX\n")
     with pytest.raises(TypeError, match="TeX cannot show Details"):
         tex(document(Details("a", (), Form.TEX)))
