@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from bench.experiment.rows import write_row
 from bench.report.build import write_report
 from bench.report.document import Line, Table, Text
 from bench.report.numbers.comparison import compare
@@ -15,6 +16,7 @@ from bench.report.pages.markdown import markdown
 from bench.report.pages.paper import BOLD, NO_RULE, REAL, PaperOptions, paper_document
 from bench.report.pages.tex import tex
 from bench.system.errors import UserError
+from tests.bench.helpers import bench
 from tests.bench.report.factory import NO_GUIDANCE, digits, row, value
 from tests.bench.report.rules_factory import RULES, sweep
 
@@ -131,6 +133,25 @@ def test_sets_of_other_sizes_have_their_own_table():
         ("digits-50", "50 generated"),
         ("digits-300", "300 generate"),
     ]
+
+
+@pytest.mark.usefixtures("empty_figures")
+def test_options_of_the_command_choose_the_tables(tmp_path):
+    for i, made in enumerate(digits()):
+        key = f"{i:024d}"
+        write_row(tmp_path / "default" / "cells", made.model_copy(update={"key": key}))
+    options = ("--table-guidance", "1,4", "--table-metrics", "recall, fd", "--table-columns", "1")
+    ran = bench("report", "--results", tmp_path, *options)
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "default" / "report" / "paper.md").read_text(encoding="utf-8")
+    assert "| method | NFE | g = 1 | g = 4 |" in text
+    assert re.findall(r"\*\*(\w+) [↑↓]\*\*", text) == ["Recall", "FD"]
+    text = (tmp_path / "default" / "report" / "paper.tex").read_text(encoding="utf-8")
+    assert r"\begin{table}" in text
+    assert r"\begin{table*}" not in text
+    ran = bench("report", "--results", tmp_path, "--table-guidance", "high")
+    assert ran.code == 2
+    assert "--table-guidance 'high'" in ran.err
 
 
 def compiled(folder, command):
