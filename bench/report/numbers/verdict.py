@@ -16,7 +16,7 @@ from bench.report.numbers.ranking import LEVEL, Place, Ranking, rank
 
 WITHIN = 0.10
 """How far above its best a distance at the highest scale may be to count as kept."""
-MOST_NAMES = 4
+MOST_NAMES, MOST_IDLE = 4, 10
 
 
 def verdict(data: Data, comparison: Comparison) -> list[str]:
@@ -217,8 +217,8 @@ def _highest(data: Data, ranking: Ranking, rises: Mapping[Series, bool]) -> list
     if idle := [s for s in kept if rises.get(s) is False]:
         verb = "shows" if len(idle) == 1 else "show"
         sentences.append(
-            f"{named(idle, len(idle))} {verb} no significant rise of precision at any scale: the "
-            f"low {column.label} may only mean that guidance hardly acts."
+            f"{named(idle, MOST_IDLE)} {verb} no significant rise of precision at any scale: "
+            "guidance may hardly act there."
         )
     return sentences
 
