@@ -113,12 +113,14 @@ def _table(
     what = ", ".join(labels[:-1]) + " and " + labels[-1] if len(labels) > 1 else labels[0]
     sets = f"{n:,} generated and {column.reference_n:,} reference samples"
     by = f", {' and '.join(extractors)} features" if extractors else ""
+    tested = any(("", BOLD) in table.notes for table in tables.values())
+    bold = BOLD if tested else "Bold: the best of a column."
     ruled = any(series.rule for series in data.series(dataset)) and 1.0 in scales
     notes = [
         f"{sets}{by}.",
         NOTE,
         *_errors(tables.values()),
-        *([BOLD] if any(("", BOLD) in t.notes for t in tables.values()) else []),
+        *([bold] if any(cell.bold for line in lines for cell in line.cells) else []),
         *([NO_RULE] if ruled else []),
         *([REAL] if any(line.kind == "floor" for line in lines) else []),
     ]

@@ -151,7 +151,8 @@ def _float(
     kind = "table" if table.narrow else "table*"
     yield rf"\begin{{{kind}}}"
     if table.key:
-        told = " ".join(f"{mark}: {text}" if mark else text for mark, text in table.notes)
+        signs = (f"{mark}: {text}" if mark else text for mark, text in table.notes)
+        told = " ".join(sign if sign.endswith(".") else f"{sign}." for sign in signs)
         told = escape_tex(told) if part == 1 else "Notes as in part 1."
         yield rf"\sloppy\caption[{title}]{{{title} {told}}}"
         yield rf"\label{{tab:{table.key}{f'-{part}' if part > 1 else ''}}}"

@@ -86,9 +86,10 @@ def test_reasons_have_daggers_that_the_notes_explain():
     shown = lines(table, "FD ↓")
     assert (shown["ct"].cells[2], shown["edm"].cells[3]) == (Text("–", "‡"), Text("diverged", "†"))
     assert ("‡", f"skipped: {NO_GUIDANCE}") in table.notes
+    assert ("", "Bold: the best of a column.") in table.notes
     text = tex(paper(digits(), guidance=(16.0,), metrics=("fd",)), "paper")
     assert r"diverged\textsuperscript{\dag{}}" in text
-    assert r"\dag{}: diverged: NaN at step 3 of 18" in text
+    assert r"\dag{}: diverged: NaN at step 3 of 18. " in text
     assert r"\label{tab:digits}" in text
     assert r"\input{paper}" in text
 
