@@ -56,7 +56,9 @@ reference: $(STAMP)
 	$(BIN)/bench report --suite reference
 	mkdir -p $(REFERENCE)/figures
 	rm -f $(REFERENCE)/figures/*.png
-	cp results/embedded/report/*.csv results/embedded/report/tables.md $(REFERENCE)/
+	rm -f $(REFERENCE)/tables*.md
+	cp results/embedded/report/*.csv results/embedded/report/*.md results/embedded/report/paper.tex \
+		$(REFERENCE)/
 	cp results/embedded/report/figures/*.png $(REFERENCE)/figures/
 
 # All methods on CIFAR-10 (JPEG) with the small preset on one GPU (expected, not measured: at most an
@@ -69,7 +71,8 @@ reference-cifar10: $(STAMP)
 	$(BIN)/bench sweep --suite cifar10-small
 	$(BIN)/bench report --suite cifar10-small
 	mkdir -p $(CIFAR)/figures
-	cp results/cifar10-jpeg-small/report/*.csv results/cifar10-jpeg-small/report/tables.* $(CIFAR)/
+	cp results/cifar10-jpeg-small/report/*.csv results/cifar10-jpeg-small/report/*.md \
+		results/cifar10-jpeg-small/report/*.tex $(CIFAR)/
 	cp results/cifar10-jpeg-small/report/figures/*.png $(CIFAR)/figures/
 
 clean:

@@ -10,6 +10,7 @@ import typer
 import bench
 from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+from bench.experiment.ranges import parse_range
 from bench.system.errors import UserError
 
 
@@ -17,29 +18,62 @@ def report_command(
     suite: options.Suite = None,
     experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
     results: options.Results = DEFAULT_RESULTS,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="Compare with this experiment or folder, on one page."),
+    ] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too.")] = False,
+    table_guidance: Annotated[
+        str | None, typer.Option(help="Scales in paper.tex and paper.md: 1,2,4,7,13 or 1..13:4.")
+    ] = None,
+    table_metrics: Annotated[
+        str | None, typer.Option(help="Metrics in these: fd,precision,recall; bench list metrics.")
+    ] = None,
+    table_columns: Annotated[
+        int, typer.Option(min=1, max=2, help="Columns of the paper that a table spans.")
+    ] = 2,
 ) -> None:
     """Render tables, figures and a page from the rows of an experiment."""
     from bench.experiment.inversion_rows import read_inversions
-    from bench.experiment.rows import read_rows
+    from bench.experiment.rows import Row, read_rows
     from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
+    from bench.report.against import write_against
     from bench.report.build import write_report
+    from bench.report.pages.paper import PaperOptions
 
+    paper = PaperOptions(
+        guidance=parse_range(table_guidance, "--table-guidance") if table_guidance else (),
+        metrics=tuple(name.strip() for name in (table_metrics or "").split(",") if name.strip()),
+        columns=table_columns,
+    )
     reporter, found = options.begin(None, results, experiment, entry_points=False)
     if suite is not None:
         _, found = suite_studies(suite, found)
-    rows = read_rows(found.cells)
-    if not rows:
-        raise UserError(f"There are no rows in {found.cells}: bench sweep{flags(found, suite)}.")
-    counted = [row for row in rows if row.seed < TUNING_SEEDS]
-    if left := len(rows) - len(counted):
-        reporter.say(f"Left out {left} rows whose sampling seeds are reserved for tuning.")
+
+    def counted_in(cells: Path, advice: str) -> list[Row]:
+        rows = read_rows(cells)
+        if not rows:
+            raise UserError(f"There are no rows in {cells}{advice}.")
+        counted = [row for row in rows if row.seed < TUNING_SEEDS]
+        if left := len(rows) - len(counted):
+            reporter.say(f"Left out {left} rows whose sampling seeds are reserved for tuning.")
+        return counted
+
+    counted = counted_in(found.cells, f": bench sweep{flags(found, suite)}")
     if any(value.about is None for row in counted for value in row.values):
         options.warn_of_plugins(reporter)  # old rows do not state the facts of their metrics
+    if against is not None:
+        other = next((p for p in (results / against, Path(against)) if p.is_dir()), None)
+        if other is None:
+            raise UserError(f"There is no experiment {against!r} in {results}.", code=2)
+        names = (found.name, other.resolve().name)
+        page = write_against(counted, counted_in(other / "cells", ""), found.report, names)
+        reporter.say(f"Look at {page} (tables also in {page.with_suffix('.md')}).")
+        return
     inversions = read_inversions(found.inversions)
     paths = write_report(
         counted, found.report, published=published_file(), inversions=inversions,
-        pdf=pdf, console=reporter.console,
+        paper=paper, pdf=pdf, console=reporter.console,
     )  # fmt: skip
     for problem in paths.problems:
         reporter.say(f"Warning: {problem}")

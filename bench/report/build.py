@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
-from bench.report.document import FileKind
+from bench.report.document import FileKind, Form
 from bench.report.drawn import DrawnFigures
 from bench.report.figures.figures import (
     Plan,
@@ -33,6 +33,7 @@ from bench.report.numbers.yardstick import make_yardsticks, yardstick_frame
 from bench.report.pages.contents import Findings, make_document
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
+from bench.report.pages.paper import DEFAULT, PaperOptions, paper_document
 from bench.report.pages.tex import tex
 from bench.system.failures import explain_failure
 from bench.system.files import read_whole, write_bytes, write_text
@@ -60,16 +61,18 @@ def write_report(
     published: Path | None,
     note: Mapping[str, str] = MappingProxyType({}),
     inversions: Sequence[InversionRow] = (),
+    paper: PaperOptions = DEFAULT,
     pdf: bool = False,
     console: Console | None = None,
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
     `published` is a CSV of published numbers to draw in grey, `note` has facts for the page;
-    `inversions` adds a separate section; with `pdf`, figures are also written as PDF. Progress is
-    shown on `console`. The same arguments give the same bytes, whatever was there: a figure that an
-    earlier report drew from the same input is kept. Raises `UserError`, before anything is written,
-    if rows are not comparable. If a figure fails, the others are drawn.
+    `inversions` adds a separate section; `paper` chooses tables for a paper; with `pdf`, figures
+    are also written as PDF. Progress is shown on `console`. The same arguments give the same bytes,
+    whatever was there: a figure that an earlier report drew from the same input is kept. Raises
+    `UserError`, before anything is written, if rows are not comparable or lack what `paper` asks
+    for. If a figure fails, the others are drawn.
     """
     data = prepare(rows)
     inverted = prepare_inversions(inversions, rows) if inversions else None
@@ -83,6 +86,14 @@ def write_report(
         list(plan_grids(inverted)) if inverted else [],
     )
     document = make_document(found, note, *plans)
+    short = paper_document(data, found.tables, paper)
+    write_text(out / "paper.md", markdown(short))
+    write_text(out / "paper.tex", tex(short, "paper"))
+    for path in out.glob("tables-*.md"):
+        if path.name not in document.datasets:
+            path.unlink()
+    for name, part in document.datasets.items():
+        write_text(out / name, markdown(part, Form.DATASET))
     md_path = write_text(out / "tables.md", markdown(document))
     tex_path = write_text(out / "tables.tex", tex(document))
     for name, frame in _frames(found).items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import ClassVar, Literal
 
@@ -16,11 +16,14 @@ class Form(Flag):
 
     PAGE = auto()
     MARKDOWN = auto()
+    DATASET = auto()
+    """A Markdown file for one data set: all its tables would be too much for one file."""
     TEX = auto()
 
 
 EVERYWHERE = Form.PAGE | Form.MARKDOWN | Form.TEX
 ON_SCREEN = Form.PAGE | Form.MARKDOWN
+OF_DATASET = Form.PAGE | Form.DATASET
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class Table:
 
     `notes` are footnotes as (mark, text), with '' as the mark of general ones. TeX uses `caption`
     instead of the title, and repeats the first `repeated` columns in every part of a wide table.
-    Tables of `words` have long text, the others numbers.
+    With a `key`, TeX has the label tab:KEY and puts the notes into the caption; a `narrow` table is
+    one column wide. Tables of `words` have long text, the others numbers.
     """
 
     title: str
@@ -93,6 +97,8 @@ class Table:
     first: str = "method"
     caption: str = ""
     repeated: int = 0
+    key: str = ""
+    narrow: bool = False
     words: bool = False
     forms: Form = EVERYWHERE
 
@@ -143,11 +149,15 @@ Block = Heading | Paragraph | Table | Figure | Problems | Facts | Details
 
 @dataclass(frozen=True)
 class Document:
-    """A title and blocks; Markdown and TeX have the `remarks` below the title."""
+    """A title and blocks; Markdown and TeX have the `remarks` below the title.
+
+    `datasets` has the documents with all tables of one data set, by the name of their file.
+    """
 
     title: str
     remarks: tuple[str, ...]
     blocks: tuple[Block, ...]
+    datasets: Mapping[str, Document] = field(default_factory=dict)
 
     def shown(self, form: Form) -> list[Block]:
         """The blocks of one form, in order."""

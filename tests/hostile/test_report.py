@@ -16,6 +16,7 @@ from bench.experiment.inversion_rows import EditGrid, InversionRow, Pair, Score,
 from bench.experiment.rows import Row
 from bench.report import build
 from bench.report.build import write_report
+from bench.report.pages.tex import FIT
 from bench.system.errors import UserError
 from tests.bench.helpers import FIGURES
 from tests.bench.report.factory import demo, images, row, value
@@ -31,7 +32,7 @@ ATTRIBUTES = {
     "lang", "charset", "name", "content", "href", "class", "tabindex", "scope", "colspan", "src",
     "alt", "loading",
 }  # fmt: skip
-LINK = re.compile(r"[a-z_]+\.csv|tables\.(md|tex)|figures/[a-z0-9._-]+\.(png|pdf)")
+LINK = re.compile(r"[a-z_]+\.csv|(tables|paper)\.(md|tex)|figures/[a-z0-9._-]+\.(png|pdf)")
 
 
 class Page(HTMLParser):
@@ -129,8 +130,10 @@ def test_text_of_rows_is_escaped_on_the_page(tmp_path, tables_only, text):
     for part in ("d", "m", "l", "L", "reason", "v", "j", "why", "o"):
         assert re.sub(r"\s+", " ", f"{text}{part}") in shown
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
-    check_markdown(found.markdown.read_text(encoding="utf-8"))
-    check_tex(found.tex.read_text(encoding="utf-8"))
+    for path in (tmp_path / "r").glob("*.md"):
+        check_markdown(path.read_text(encoding="utf-8"))
+    for path in (tmp_path / "r").glob("*.tex"):
+        check_tex(path.read_text(encoding="utf-8"))
     check_csv(found.summary, text)
     check_csv(tmp_path / "r" / "inversions.csv", text)
 
@@ -153,12 +156,14 @@ def check_markdown(text: str) -> None:
 
 def check_tex(text: str) -> None:
     """Check that only the report's own commands occur and that every brace is closed."""
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert text.splitlines().count(FIT) == 1
+    lines = [line for line in text.splitlines() if line != FIT]
+    body = "\n".join(line for line in lines if not line.startswith("%"))
     own = (
         "begin|end|caption|centering|footnotesize|setlength|tabcolsep|toprule|midrule|bottomrule|"
         "par|smallskip|raggedright|textbf|textbackslash|textasciitilde|textasciicircum|textless|"
-        "textgreater|textbar|downarrow|uparrow|pm|sigma|geq|leq|times|scriptsize|tiny|small|,|"
-        "itshape|textit|multicolumn|cmidrule|emph|label"
+        "textgreater|textbar|downarrow|uparrow|pm|sigma|mu|geq|leq|times|textsubscript|dots|"
+        "textsuperscript|itshape|multicolumn|label|fittable|sloppy|clearpage|dag|ddag|S|P|v"
     )
     commands = set(re.findall(r"\\([a-zA-Z]+)", body))
     assert commands <= set(own.split("|"))

@@ -294,7 +294,7 @@ def _facts(row: Row, value: Value) -> dict[str, object]:
     }
 
 
-def _difference(one: RowValue, other: RowValue) -> tuple[str, str]:
+def differing_fact(one: RowValue, other: RowValue) -> tuple[str, str]:
     """The first fact that two values do not share, and a clause about it; '' for none."""
     there, here = _facts(*one), _facts(*other)
     for name in there:
@@ -314,7 +314,7 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], dict[Column, str]
     # The floor comes last, so that a column has the facts of generated samples.
     for row, value in _values(sorted(rows, key=lambda r: r.method == FLOOR)):
         known = first.setdefault(key_of(row, value), (row, value))
-        wrong, difference = _difference(known, (row, value))
+        wrong, difference = differing_fact(known, (row, value))
         if wrong and row.method == FLOOR != known[0].method:
             apart[key_of(row, value)] = difference
         elif wrong:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,7 +88,7 @@ def placed_quality(data: Data, y: Column, x: Column) -> tuple[Point, ...]:
     points = []
     for series in data.series(x.dataset):
         across, up = data.running(x, series), data.running(y, series)
-        for g in [g for g in across if g in up and not _borrowed(data, series, g)]:
+        for g in [g for g in across if g in up and not borrowed(data, series, g)]:
             a, b = across[g], up[g]
             points.append(Point(series, g, a.mean, b.mean, a.band, b.band))
     return place(points, (False, False))
@@ -101,12 +101,12 @@ def placed_cost(data: Data, column: Column, what: str) -> tuple[Point, ...]:
         for g, cell in data.running(column, series).items():
             nfe, seconds = data.cost(series, g)
             x = float(nfe) if what == "nfe" else seconds
-            if x > 0 and not _borrowed(data, series, g):
+            if x > 0 and not borrowed(data, series, g):
                 points.append(Point(series, g, x, cell.mean, (x, x), cell.band))
     return place(points, (True, column.direction == "lower"))
 
 
-def _borrowed(data: Data, series: Series, guidance: float) -> bool:
+def borrowed(data: Data, series: Series, guidance: float) -> bool:
     """Whether the rows are of the line without a rule: at g = 1 no rule acts."""
     return all(row.rule != series.rule for row in data.rows_of(series, guidance))
 
@@ -129,13 +129,18 @@ def _area(sides: Sides) -> float:
     return hypervolume(list(zip(*sides, strict=True)))
 
 
-def hypervolumes(data: Data, precision: Column, recall: Column) -> list[Entry]:
-    """The hypervolume of every line that has both, over all its guidance scales."""
+def hypervolumes(
+    data: Data, precision: Column, recall: Column, scales: Set[float] = frozenset()
+) -> list[Entry]:
+    """The hypervolume of every line that has both, over all its guidance scales.
+
+    With `scales`, it is over these, for lines that have them all.
+    """
     entries = []
     for series in data.series(precision.dataset):
         good, varied = data.cells(precision, series), data.cells(recall, series)
-        both = [g for g in good if g in varied]
-        if both:
+        both = [g for g in good if g in varied and (not scales or g in scales)]
+        if both and len(both) >= len(scales):
             sides = tuple(good[g] for g in both), tuple(varied[g] for g in both)
             entries.append(Entry(series, sides, _area))
     return entries

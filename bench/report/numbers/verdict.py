@@ -1,40 +1,43 @@
-"""The paragraph on a data set: what is significant, and nothing else."""
+"""The statements on a data set: what is significant, and what its rows cannot tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from bench.experiment.formatting import decimals, with_error
 from bench.report.numbers.cells import Cell, restricted
 from bench.report.numbers.comparison import Comparison, cost_columns
 from bench.report.numbers.entries import Entry, Sides, average, holm
 from bench.report.numbers.frame import Column, Data, Series
-from bench.report.numbers.names import numbers
-from bench.report.numbers.ranking import LEVEL, Place, Ranking
+from bench.report.numbers.names import FLOOR, numbers
+from bench.report.numbers.pareto import borrowed, hypervolumes
+from bench.report.numbers.ranking import LEVEL, Place, Ranking, rank
 
 WITHIN = 0.10
 """How far above its best a distance at the highest scale may be to count as kept."""
-MOST_NAMES, MOST_WITHOUT = 4, 10
+MOST_NAMES, MOST_IDLE = 4, 10
 
 
-def verdict(data: Data, comparison: Comparison) -> str:
-    """The paragraph: best lines, what high scales do, costs, precision with recall."""
+def verdict(data: Data, comparison: Comparison) -> list[str]:
+    """Statements: best lines, means, high scales, precision with recall, cost, and limits.
+
+    Statements that the rows cannot support are skipped.
+    """
     columns = [c for c in cost_columns(data, comparison.dataset) if c in comparison.rankings]
     columns = columns or list(comparison.rankings)[:1]
     first = comparison.rankings[columns[0]]
-    sentences = [_best(first), *_cost(first), *_mean(first), *_highest(data, first)]
-    sentences += [_best(comparison.rankings[column]) for column in columns[1:]]
-    for (precision, recall), places in list(comparison.areas.items())[:1]:
-        if len(places) > 1:
-            name = f"By the area of {precision.label} and {recall.label}"
-            features = f"({precision.extractor or 'no'} features)"
-            sentences.append(_leading(f"{name} {features}", places))
-        sentences += _rise(data, precision)
-    sentences.append(
-        "Significant means at 5% for these weights, adjusted for the number of lines or of their "
-        "pairs (Holm)."
+    precision = next((pair[0] for pair in comparison.areas), None)
+    rises = risen(data, precision) if precision else {}
+    found = (
+        [text for column in columns for text in _best(data, comparison.rankings[column])],
+        _mean(first),
+        _highest(data, first, rises),
+        [*_area(data, comparison), *(_rise(precision, rises) if precision else ())],
+        _cost(data, first),
+        _limits(data, comparison.dataset),
     )
-    return " ".join(sentences)
+    return [" ".join(sentences) for sentences in found if sentences]
 
 
 def named(lines: Sequence[Series], most: int = MOST_NAMES) -> str:
@@ -43,12 +46,24 @@ def named(lines: Sequence[Series], most: int = MOST_NAMES) -> str:
     if len(labels) > most:
         rest = len(labels) - most + 1
         labels = [*labels[: most - 1], f"{rest} others"]
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+    return listed(labels)
 
 
-def _best(ranking: Ranking) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """Parts of a sentence with commas and "and"."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _acting(data: Data, ranking: Ranking) -> list[Place]:
+    """The lines at their best scales, without rules at g = 1: no rule acts there."""
     points = ranking.points
-    chosen = {points[p.series].held_out for p in ranking.best if points[p.series].scales > 1}
+    return [p for p in ranking.best if not borrowed(data, p.series, points[p.series].guidance)]
+
+
+def _best(data: Data, ranking: Ranking) -> list[str]:
+    points = ranking.points
+    places = _acting(data, ranking)
+    chosen = {points[p.series].held_out for p in places if points[p.series].scales > 1}
     how = {
         frozenset({True}): "chosen by other sampling seeds",
         frozenset({False}): "chosen by the same values, hence optimistic",
@@ -56,7 +71,11 @@ def _best(ranking: Ranking) -> str:
     }.get(frozenset(chosen), "")
     head = f"{ranking.column.title}, every line at its best scale" + (f" ({how})" if how else "")
     at = {s: f"g = {point.guidance:g}: " for s, point in points.items()}
-    return _leading(head, ranking.best, at)
+    sentences = [_leading(head, places, at)] if len(places) > 1 else []
+    if idle := len(ranking.best) - len(places):
+        lines = "1 line of a rule" if idle == 1 else f"{idle} lines of rules"
+        sentences.append(f"For {lines} the best scale is g = 1, where no rule acts.")
+    return sentences
 
 
 def _leading(head: str, places: Sequence[Place], at: dict[Series, str] | None = None) -> str:
@@ -101,9 +120,9 @@ def _mean(ranking: Ranking) -> list[str]:
     return [_leading(head, ranking.mean)]
 
 
-def _cost(ranking: Ranking) -> list[str]:
+def _cost(data: Data, ranking: Ranking) -> list[str]:
     """The cheapest of the lines that are not worse than the best, at their best scales."""
-    top = [p.series for p in ranking.best if not p.is_worse]
+    top = [p.series for p in _acting(data, ranking) if not p.is_worse]
     if any(p.p is None for p in ranking.best[1:]):
         return []
     least = min(ranking.points[s].nfe for s in top)
@@ -113,34 +132,56 @@ def _cost(ranking: Ranking) -> list[str]:
     if seconds:
         ends = dict.fromkeys(f"{v:.2g}" for v in (min(seconds), max(seconds)))
         cost += f" ({' to '.join(ends)} s)"
+    leader = ranking.best[0].series
     if len(top) == 1:
-        return [f"It takes {cost} at that scale."]
+        return [f"{named(top)} takes {cost} at its best scale."]
     its = "its best scale is" if len(cheapest) == 1 else "their best scales are"
-    return [f"Of these the cheapest at {its} {named(cheapest)}, with {cost}."]
+    sentence = f"Of the {len(top)} lines that may be best, the cheapest at {its} {named(cheapest)}"
+    other = ranking.points[leader].nfe
+    than = "" if other == least else f"; {named([leader])} takes {other}"
+    return [f"{sentence}, with {cost}{than}."]
 
 
-def _rise(data: Data, precision: Column) -> list[str]:
-    """Which lines guide: a rule that does nothing also keeps a low distance."""
-    rises = risen(data, precision)
+def _area(data: Data, comparison: Comparison) -> list[str]:
+    """Which line leads by the area of precision and recall over the scales that most lines have."""
+    if not any(comparison.areas.values()):
+        return []
+    (precision, recall), places = next(iter(comparison.areas.items()))
+    have = {
+        p.series: data.cells(precision, p.series).keys() & data.cells(recall, p.series).keys()
+        for p in places
+    }
+    count = Counter(map(frozenset, have.values()))
+    common = max(count, key=lambda scales: (count[scales], len(scales), sorted(scales)))
+    entries = hypervolumes(data, precision, recall, common)
+    if len(entries) < 2:
+        return []
+    alike = places if len(count) == 1 else rank(entries, "higher")
+    name = f"By the area of {precision.label} and {recall.label}"
+    over = f"({precision.extractor or 'no'} features) over g = {numbers(common)}"
+    sentences = [_leading(f"{name} {over}", alike)]
+    if left := [s for s, scales in have.items() if not scales >= common]:
+        verb, is_ = ("lacks", "is") if len(left) == 1 else ("lack", "are")
+        sentences.append(f"{named(left)} {verb} some of these scales and {is_} not compared by it.")
+    return sentences
+
+
+def _rise(precision: Column, rises: Mapping[Series, bool]) -> list[str]:
+    """For how many lines precision rises: guidance that does nothing also keeps a low distance."""
+    sure = [s for s, rise in rises.items() if rise]
     if not rises:
         return []
-    sure = [s for s, rise in rises.items() if rise]
-    rest = [s for s, rise in rises.items() if not rise]
     head = f"{precision.title} rises significantly above its value at g = 1 at some scale"
     of = f"{len(rises)} guided line{'' if len(rises) == 1 else 's'}"
-    if not rest:
+    if len(sure) == len(rises):
         return [f"{head} for {'it' if len(rises) == 1 else f'all {of}'}."]
     if not sure:
         return [f"{head} for none of {of}, so guidance shows no benefit in it."]
-    return [
-        f"{head} for {len(sure)} of {of}. {named(rest, MOST_WITHOUT)} "
-        f"{'shows' if len(rest) == 1 else 'show'} no such rise: a low distance at high g may only "
-        "mean that guidance hardly acts."
-    ]
+    return [f"{head} for {len(sure)} of {of}: {named(sure)}."]
 
 
-def _highest(data: Data, ranking: Ranking) -> list[str]:
-    """Which lines keep a distance near their own best at the highest common scale."""
+def _highest(data: Data, ranking: Ranking, rises: Mapping[Series, bool]) -> list[str]:
+    """What the highest common scale does to a distance, and for which lines."""
     column = ranking.column
     if not column.about.ratios or len(ranking.scales) < 2:
         return []
@@ -155,18 +196,57 @@ def _highest(data: Data, ranking: Ranking) -> list[str]:
     adjusted = holm([p for _, p in found.values()])
     sure = [s for s, p in zip(found, adjusted, strict=True) if p < LEVEL]
     kept = [s for s in sure if found[s][0]]
+    above = [s for s in sure if not found[s][0]]
     near = f"{column.label} within {WITHIN:.0%}"
     start = f"no line is shown to keep {near} of its best"
     if kept:
         verb, its = ("keeps", "its") if len(kept) == 1 else ("keep", "their")
         start = f"{named(kept)} {verb} {near} of {its} best"
-    rest = (
-        (len(sure) - len(kept), "significantly above that"),
-        (len(found) - len(sure), "undecided"),
-    )
+    rest = ((len(above), "significantly above that"), (len(found) - len(sure), "undecided"))
     tail = " and ".join(f"{n} {'is' if n == 1 else 'are'} {what}" for n, what in rest if n)
     lines = f"of {len(found)} guided line{'' if len(found) == 1 else 's'}"
-    return [f"At g = {g:g}, the highest, {start}{f'; {lines}, {tail}' if tail else ''}."]
+    sentences = [f"At g = {g:g}, the highest, {start}{f'; {lines}, {tail}' if tail else ''}."]
+    values = {s: {h: c.mean for h, c in data.running(column, s).items()} for s in above}
+    best = {s: v[ranking.points[s].guidance] for s, v in values.items()}
+    times = {s: v[g] / best[s] for s, v in values.items() if best[s] > 0}
+    if times:
+        worst = sorted(times, key=lambda s: -times[s])[:3]
+        shown = [f"“{s.label}” ({times[s]:.{0 if times[s] >= 10 else 1}f} times)" for s in worst]
+        verb, its = ("is", "its") if len(worst) == 1 else ("are", "their")
+        sentences.append(f"Furthest above {its} best {verb} {listed(shown)}.")
+    if idle := [s for s in kept if rises.get(s) is False]:
+        verb = "shows" if len(idle) == 1 else "show"
+        sentences.append(
+            f"{named(idle, MOST_IDLE)} {verb} no significant rise of precision at any scale: "
+            "guidance may hardly act there."
+        )
+    return sentences
+
+
+def _limits(data: Data, dataset: str) -> list[str]:
+    """What the rows cannot tell."""
+    rows = [r for r in data.rows if r.dataset == dataset and r.method != FLOOR]
+    seeds: dict[str, set[int]] = {}
+    for row in rows:
+        if row.checkpoint:
+            seeds.setdefault(row.method, set()).add(row.train_seed)
+    single = [method for method, some in seeds.items() if len(some) == 1]
+    sentences = []
+    if single:
+        which = "every trained method" if len(single) == len(seeds) else ", ".join(single)
+        sentences.append(
+            f"There is one training run of {which}, so differences may be due to the chance of "
+            "training."
+        )
+    for status, verb in (("diverged", "diverged"), ("failed", "failed")):
+        if count := sum(row.status == status for row in rows):
+            cells = f"{count} cell{'' if count == 1 else 's'}"
+            sentences.append(f"{cells} {verb} and {'has' if count == 1 else 'have'} no value.")
+    sentences.append(
+        "Significant means at 5% for these weights, adjusted for the number of lines or of their "
+        "pairs (Holm)."
+    )
+    return sentences
 
 
 def _excess(

@@ -39,10 +39,11 @@ def span(shown: Sequence[str]) -> str:
 
 
 class Footnotes:
-    """Footnotes of a table on rows without a value; equal texts share a mark."""
+    """Footnotes of a table on rows without a value; equal texts share one of `marks`."""
 
-    def __init__(self) -> None:
+    def __init__(self, marks: str = "abcdefghijklmnopqrstuvwxyz") -> None:
         self._marks: dict[str, str] = {}
+        self._symbols = marks
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
@@ -51,13 +52,15 @@ class Footnotes:
 
     def events(self, rows: Sequence[Row | InversionRow]) -> Text:
         """The outcomes of rows without a value, with the mark of each reason."""
-        marks = dict.fromkeys(self._mark(row) for row in rows)
+        marks = dict.fromkeys(map(self._mark, rows))
         events = dict.fromkeys(DASH if row.status == "skip" else row.status for row in rows)
         return Text("/".join(events), ",".join(marks))
 
     def _mark(self, row: Row | InversionRow) -> str:
         reason = " ".join(row.reason.split()) or "no reason given"
-        text = f"{'skipped' if row.status == 'skip' else row.status}: {reason}"
-        count = len(self._marks)
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        return self._marks.setdefault(text, letters[count % 26] * (count // 26 + 1))
+        return self.mark(f"{'skipped' if row.status == 'skip' else row.status}: {reason}")
+
+    def mark(self, text: str) -> str:
+        """The mark of a footnote: one symbol, or the same symbol twice and so on."""
+        times, i = divmod(len(self._marks), len(self._symbols))
+        return self._marks.setdefault(text, self._symbols[i] * (times + 1))

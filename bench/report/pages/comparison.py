@@ -8,7 +8,7 @@ from dataclasses import replace
 from bench.experiment.formatting import decimals
 from bench.report.document import (
     DASH,
-    ON_SCREEN,
+    OF_DATASET,
     Block,
     Details,
     Form,
@@ -53,16 +53,17 @@ _NONE = (Text(DASH), Text(DASH), Text(DASH))
 
 
 def opening(data: Data, found: Mapping[str, Comparison], dataset: str) -> Iterator[Block]:
-    """The paragraph of a data set, its files, and its hypervolumes."""
+    """The verdict on a data set, its files, and its hypervolumes."""
     if dataset not in found:
         return
-    yield Paragraph((verdict(data, found[dataset]),), ON_SCREEN, "verdict")
+    for statement in verdict(data, found[dataset]):
+        yield Paragraph((statement,), OF_DATASET | Form.MARKDOWN, "verdict")
     files = [name for name, frame in comparison_frames(found).items() if frame is not None]
     links = [part for name in files for part in (", ", link(name))][1:]
     yield paragraph("All lines compared: ", *links, ".")
     for table in area_tables(found[dataset]):
         yield folded(table, Form.PAGE)
-        yield replace(table, forms=Form.MARKDOWN)
+        yield replace(table, forms=Form.DATASET)
 
 
 def tex_tables(found: Mapping[str, Comparison]) -> Iterator[Block]:
@@ -73,7 +74,7 @@ def tex_tables(found: Mapping[str, Comparison]) -> Iterator[Block]:
             yield replace(table, forms=Form.TEX)
 
 
-def folded(table: Table, forms: Form = ON_SCREEN) -> Details:
+def folded(table: Table, forms: Form = OF_DATASET) -> Details:
     """A table that opens when its title is clicked."""
     return Details(table.title, (replace(table, title=""),), forms)
 

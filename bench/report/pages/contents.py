@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 from bench.experiment.rows import Row
 from bench.report.document import (
     DASH,
-    ON_SCREEN,
+    OF_DATASET,
     Block,
     Details,
     Document,
@@ -19,6 +21,7 @@ from bench.report.document import (
     Heading,
     Paragraph,
     Problems,
+    Table,
     link,
     paragraph,
     words_table,
@@ -27,7 +30,7 @@ from bench.report.figures.figures import Plan
 from bench.report.numbers.comparison import Comparison
 from bench.report.numbers.frame import Column, Data
 from bench.report.numbers.inversions import Inversions
-from bench.report.numbers.names import numbers
+from bench.report.numbers.names import numbers, slug
 from bench.report.numbers.pairs import Difference
 from bench.report.numbers.yardstick import Yardstick
 from bench.report.pages.comparison import folded, opening, ranking_table, tex_tables
@@ -58,6 +61,11 @@ class Findings:
     yardsticks: tuple[Yardstick, ...]
     inversions: Inversions | None
 
+    @cached_property
+    def tables(self) -> dict[Column, Table]:
+        """The table of every measure."""
+        return {column: measure_table(self.data, column) for column in self.data.columns}
+
 
 def make_document(
     found: Findings,
@@ -68,19 +76,31 @@ def make_document(
 ) -> Document:
     """The report with its figures: of methods, of the exact denoiser (`exact`) and of edits."""
     data = found.data
-    lacking = [line for dataset in data.datasets for line in _not_measured(data, dataset)]
+    lacking = {dataset: _not_measured(data, dataset) for dataset in data.datasets}
+    parts = {dataset: tuple(_dataset(found, dataset, figures)) for dataset in data.datasets}
     blocks = [
         *_opening(data, note),
-        *(block for dataset in data.datasets for block in _dataset(found, dataset, figures)),
+        *chain.from_iterable(parts.values()),
         *tex_tables(found.lines),
         *yardstick_section(found.yardsticks, _by_dataset(exact)),
         *(inversion_section(found.inversions, _by_dataset(edits)) if found.inversions else ()),
         *_without_result(data),
         *_provenance(data),
     ]
-    remarks = (READING, *left_out(data), *_unmeasured(data), *lacking)
+    left = left_out(data)
+    remarks = (READING, *left, *_unmeasured(data), *chain.from_iterable(lacking.values()))
     title = f"Results of {', '.join(sorted({row.experiment for row in data.rows}))}"
-    return Document(title, remarks, tuple(blocks))
+    datasets = {
+        _file(dataset): Document(title, (READING, *left, *lacking[dataset]), own)
+        for dataset, own in parts.items()
+        if any(column.dataset == dataset for column in data.columns)
+    }
+    return Document(title, remarks, tuple(blocks), datasets)
+
+
+def _file(dataset: str) -> str:
+    """The Markdown file with the tables of a data set."""
+    return f"tables-{slug(dataset)}.md"
 
 
 def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
@@ -91,7 +111,8 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
         "method at a guidance scale, a number of steps and a sampling seed. "
         f"{READING} The same numbers: ",
         *(link("summary.csv"), " (hashes: ", link("provenance.csv"), "), "),
-        *(link("tables.md"), ", ", link("tables.tex"), "."),
+        *(link("tables.md"), ", ", link("tables.tex"), ". For a paper: "),
+        *(link("paper.md"), ", ", link("paper.tex"), "."),
     )
     yield from map(paragraph, left_out(data))
     yield Problems()
@@ -149,14 +170,16 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
     """The comparison of all lines, a table and a curve per measure, then the other figures."""
     own = [column for column in found.data.columns if column.dataset == dataset]
     plans = [plan for plan in figures if plan.dataset == dataset]
-    yield Heading(dataset, forms=ON_SCREEN if own else Form.PAGE)
+    yield Heading(dataset, forms=OF_DATASET | Form.MARKDOWN if own else Form.PAGE)
     if not own:
         yield paragraph("Nothing was measured; the reasons are below.")
     yield from opening(found.data, found.lines, dataset)
+    if own:
+        yield Paragraph(("All tables: ", link(_file(dataset)), "."), Form.MARKDOWN)
     yield from map(paragraph, _not_measured(found.data, dataset))
     yield from (_figure(plan) for plan in plans if plan.first)
     for column in own:
-        yield measure_table(found.data, column)
+        yield found.tables[column]
         if column in found.differences:
             yield from _differences(found, column)
         if dataset in found.lines and column in found.lines[dataset].rankings:
@@ -171,7 +194,7 @@ def _differences(found: Findings, column: Column) -> Iterator[Block]:
     source = Paragraph((f"{COMPARED} ", link("differences.csv")), kind="notes")
     yield Details(DIFFERENCES, (table, source), Form.PAGE)
     whole = f"{DIFFERENCES}: {measure_title(column)}"
-    yield Details(whole, (table, paragraph(COMPARED)), Form.MARKDOWN)
+    yield Details(whole, (table, paragraph(COMPARED)), Form.DATASET)
 
 
 def _figure(plan: Plan) -> Figure:

@@ -6,13 +6,23 @@ import re
 from collections.abc import Iterable
 from html import escape
 
-from bench.report.document import Block, Details, Document, Form, Heading, Paragraph, Table, Text
+from bench.report.document import (
+    Block,
+    Details,
+    Document,
+    Form,
+    Heading,
+    Inline,
+    Paragraph,
+    Table,
+    Text,
+)
 
 
-def markdown(document: Document) -> str:
+def markdown(document: Document, form: Form = Form.MARKDOWN) -> str:
     """The tables below a title and remarks."""
     head = [f"# {verbatim(document.title)}", *map(verbatim, document.remarks)]
-    return "\n\n".join([*head, *map(_block, document.shown(Form.MARKDOWN))]) + "\n"
+    return "\n\n".join([*head, *map(_block, document.shown(form))]) + "\n"
 
 
 def verbatim(text: str) -> str:
@@ -28,7 +38,8 @@ def _block(block: Block) -> str:
         case Heading():
             return f"{'#' * block.level} {verbatim(block.text)}"
         case Paragraph():
-            return verbatim("".join(p if isinstance(p, str) else p.text for p in block.parts))
+            bullet = "* " if block.kind == "verdict" else ""
+            return bullet + "".join(map(_inline, block.parts))
         case Table():
             return _table(block)
         case Details():
@@ -37,6 +48,14 @@ def _block(block: Block) -> str:
             return "\n\n".join([summary, *map(_block, block.blocks), "</details>"])
         case _:
             raise TypeError(f"Markdown cannot show {type(block).__name__}")
+
+
+def _inline(part: str | Inline) -> str:
+    """A part of a paragraph, with the spaces that separate it from its neighbours."""
+    if isinstance(part, Inline):
+        return f"[{part.text}]({part.text})" if part.kind == "link" else verbatim(part.text)
+    start, end = (" " if end.isspace() else "" for end in (part[:1], part[-1:]))
+    return f"{start}{verbatim(part)}{end}"
 
 
 def _table(table: Table) -> str:
@@ -59,5 +78,6 @@ def _row(cells: Iterable[str]) -> str:
 def _cell(cell: Text) -> str:
     """A cell; its text is a number or a word of the report and needs no escaping."""
     text = f"**{cell.text}**" if cell.bold else cell.text
-    text = f"{text}<sup>{verbatim(cell.marks)}</sup>" if cell.marks else text
+    marks = verbatim(cell.marks)
+    text += marks if cell.marks == "*" else f"<sup>{marks}</sup>" if marks else ""
     return f"{text} {cell.error}" if cell.error else text

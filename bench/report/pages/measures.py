@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 
 from bench.experiment.formatting import decimals, error_decimals, number
-from bench.report.document import DASH, Line, Table, Text
+from bench.report.document import DASH, OF_DATASET, Form, Line, Table, Text
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
@@ -89,7 +89,7 @@ def measure_table(data: Data, column: Column) -> Table:
         lines=tuple(done),
         notes=(*notes.notes, *(("", text) for text in general)),
         caption=f"{column.dataset}: {title}",
-        repeated=2,
+        forms=OF_DATASET | Form.TEX,
     )
 
 

@@ -55,7 +55,7 @@ def test_example_trains_sweeps_and_reports(tmp_path, monkeypatch):
         rows = [row for row in csv.DictReader(file) if row["method"] == "flow"]
     assert {(row["guidance"], row["nfe"]) for row in rows} == {("1.0", "20"), ("3.0", "40")}
     assert {"w1", "shift", "fd"} <= {row["metric"] for row in rows}
-    assert "flow, 20 steps" in (report / "tables.md").read_text()
+    assert "flow, 20 steps" in (report / "tables-modes1d.md").read_text()
     listed = bench("list", "methods", "--plugin", "flow.py")
     assert re.search(r"flow\s+rectified flow, Euler steps, CFG\s+\(file flow\.py\)", listed.out)
 
@@ -102,7 +102,7 @@ def test_rule_sweeps_is_tuned_and_reports(tmp_path, monkeypatch):
     powers = {row.knobs_from: row.knobs["decay.power"] for row in rows}
     assert powers["suite"] == 2.0
     assert 0.1 <= powers["tuned"] <= 4.0
-    report = (tmp_path / "results" / "default" / "report" / "tables.md").read_text()
+    report = (tmp_path / "results" / "default" / "report" / "tables-modes1d.md").read_text()
     assert "oracle + decay (power=2.0), 18 steps" in report
     assert "oracle + decay (tuned), 18 steps" in report
     listed = bench("list", "rules", "--plugin", "decay.py")

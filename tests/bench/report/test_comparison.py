@@ -8,7 +8,7 @@ import pytest
 
 from bench.report import build
 from bench.report.build import write_report
-from bench.report.document import Document
+from bench.report.document import Document, Form
 from bench.report.numbers.comparison import FILES, compare, comparison_frames, cost_columns
 from bench.report.numbers.frame import prepare
 from bench.report.pages.markdown import markdown
@@ -52,20 +52,23 @@ def test_names_of_rules_are_escaped_everywhere(report):
     assert "i" not in page.tags
     assert any(ODD in word for word in page.words)
     assert "<i>" not in text
-    assert "<i>" not in report.markdown.read_text(encoding="utf-8")
+    for path in (report.markdown, report.page.parent / "tables-digits.md"):
+        assert "<i>" not in path.read_text(encoding="utf-8")
     assert r"\textless{}i\textgreater{}" in report.tex.read_text(encoding="utf-8")
     assert all(re.fullmatch(r"[\w.-]+", path.name) for path in report.figures)
 
 
-def test_paragraph_opens_the_data_set_on_the_page_and_in_the_tables(report):
-    (paragraph,) = re.findall(r'<p class="verdict">(.*?)</p>', report.page.read_text("utf-8"))
-    assert paragraph.startswith("FD classifier @300, every line at its best scale")
+def test_verdict_opens_the_data_set_on_the_page_and_in_the_tables(report):
+    first, *more = re.findall(r'<p class="verdict">(.*?)</p>', report.page.read_text("utf-8"))
+    assert first.startswith("FD classifier @300, every line at its best scale")
+    assert 3 <= len(more) <= 5
     lines = report.markdown.read_text(encoding="utf-8").split("\n\n")
-    assert lines[lines.index("## digits") + 1].startswith("FD classifier @300, every line")
+    assert lines[lines.index("## digits") + 1].startswith("* FD classifier @300, every line")
+    assert sum(line.startswith("* ") for line in lines) == 1 + len(more)
 
 
 def test_rankings_follow_their_measures(report):
-    text = report.markdown.read_text(encoding="utf-8")
+    text = (report.page.parent / "tables-digits.md").read_text(encoding="utf-8")
     for title in ("FD classifier @300 ↓", "Recall classifier @300 ↑"):
         assert f"<details><summary>Ranking of lines: {title}</summary>" in text
     assert text.count("<details>") == text.count("</details>")
@@ -87,7 +90,7 @@ def test_tables_group_rules_below_their_method():
     ]
     document = Document("x", (), (table,))
     heading = "| **edm, 18 steps: guidance rules** | | | | | |"
-    assert markdown(document).splitlines().count(heading) == 1
+    assert markdown(document, Form.DATASET).splitlines().count(heading) == 1
     text = tex(document)
     assert text.count(r"{\itshape edm, 18 steps: guidance rules}") == text.count("begin{tabular}")
 

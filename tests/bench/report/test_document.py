@@ -57,16 +57,16 @@ def test_table_in_three_forms():
     assert floats.startswith("% Title & more\n% a < b\n")
     assert r"\caption{A \& b.}" in floats
     assert r"method & x $\downarrow$ & $g = 2$ \\" in floats
-    assert r"m\textless{}1\textgreater{} & \textbf{0.5} & --$^{a}$ \\" in floats
-    assert r"\midrule" + "\n" + r"ref & 1\,{\scriptsize $\pm$ 0.1} & 2" in floats
-    assert r"$^{a}$ why \& how \\ in general" in floats
+    assert r"m\textless{}1\textgreater{} & \textbf{0.5} & --\textsuperscript{a} \\" in floats
+    assert r"\midrule" + "\n" + r"ref & 1\textsubscript{$\pm$0.1} & 2" in floats
+    assert r"\textsuperscript{a} why \& how \\ in general" in floats
 
 
 def test_wide_tables_are_split_for_tex_without_losing_columns():
     names = tuple(f"c{i}" * 6 for i in range(12))
     line = Line("m", tuple(Text(f"{i}.0") for i in range(12)))
     text = tex(document(Table("t", names, (line,), repeated=1)))
-    parts = text.count(r"\begin{table}")
+    parts = text.count(r"\begin{table*}")
     assert parts == text.count(" of ") > 1
     assert text.count("& 0.0 ") == parts
     assert all(text.count(f"& {i}.0 ") == 1 for i in range(1, 12))
@@ -75,7 +75,7 @@ def test_wide_tables_are_split_for_tex_without_losing_columns():
 def test_width_of_a_tex_table_counts_errors():
     def parts(error):
         line = Line("m", (Text("1.0", error=error),) * 12)
-        return tex(document(Table("t", ("c",) * 12, (line,)))).count(r"\begin{table}")
+        return tex(document(Table("t", ("c",) * 12, (line,)))).count(r"\begin{table*}")
 
     assert parts("") == 1
     assert parts("± 0.1") > 1
@@ -107,11 +107,16 @@ def test_every_block_of_the_page_is_escaped():
 def test_blocks_appear_only_in_their_forms():
     blocks = [Heading(form.name, forms=form) for form in Form]
     found = document(*blocks, Paragraph(("see ", link("a.csv")), Form.MARKDOWN), Problems())
-    shown = {"PAGE": html(found, {}), "MARKDOWN": markdown(found), "TEX": tex(found)}
+    shown = {
+        "PAGE": html(found, {}),
+        "MARKDOWN": markdown(found),
+        "DATASET": markdown(found, Form.DATASET),
+        "TEX": tex(found),
+    }
     for name, text in shown.items():
         assert [form.name for form in Form if form.name in text] == [name]
     assert "<h2>PAGE</h2>\n</body>" in shown["PAGE"]
-    assert shown["MARKDOWN"].endswith("## MARKDOWN\n\nsee a.csv\n")
+    assert shown["MARKDOWN"].endswith("## MARKDOWN\n\nsee [a.csv](a.csv)\n")
     assert shown["TEX"].endswith("\n\n% TEX\n")
     with pytest.raises(TypeError, match="TeX cannot show Details"):
         tex(document(Details("a", (), Form.TEX)))

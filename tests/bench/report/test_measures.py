@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from bench.report.document import DASH, Document
+from bench.report.document import DASH, Document, Form
 from bench.report.numbers.frame import prepare
 from bench.report.pages.markdown import markdown
 from bench.report.pages.measures import measure_table
@@ -106,8 +106,8 @@ def test_single_runs_state_their_error_and_its_source():
     assert shown["ct, 1 step"] == ("4.0", "")
     (note,) = [text for _, text in table.notes if "±" in text]
     assert "(jackknife, 20 groups), conditional on the reference set" in note
-    assert "| **3.00** ± 0.12 |" in markdown(document(table))
-    assert r"\textbf{3.00}\,{\scriptsize $\pm$ 0.12}" in tex(document(table))
+    assert "| **3.00** ± 0.12 |" in markdown(document(table), Form.DATASET)
+    assert r"\textbf{3.00}\textsubscript{$\pm$0.12}" in tex(document(table))
 
 
 def test_footnotes_separate_single_runs_from_means_over_seeds():
@@ -139,7 +139,7 @@ def test_share_of_0_or_1_shows_the_end_of_its_interval():
     assert shown == {"edm, 18 steps": ("0.000", "≤ 0.013"), "ct, 1 step": ("1.000", "≥ 0.987")}
     assert cells(table, "ct, 1 step")["1"].bold
     assert any(text.startswith("≤ and ≥") for _, text in table.notes)
-    assert r"{\scriptsize $\geq$ 0.987}" in tex(document(table))
+    assert r"1.000}\textsubscript{$\geq$0.987}" in tex(document(table))
 
 
 def test_minimum_over_seeds_has_a_separate_line():
@@ -184,7 +184,7 @@ def test_ties_are_all_bold():
 
 def test_markdown_shows_titles_costs_and_bold():
     data = prepare(demo())
-    text = markdown(document(*(measure_table(data, c) for c in data.columns)))
+    text = markdown(document(*(measure_table(data, c) for c in data.columns)), Form.DATASET)
     edm = markdown_row(text, "FD classifier @300 ↓", "edm, 18 steps")
     assert edm[1:4] == [f"18{DASH}36", "0.018", "**3.0**"]
     assert markdown_row(text, "RMS contrast @300", "igct, 1 step")[3] == "0.300"
@@ -196,7 +196,7 @@ def test_markdown_shows_titles_costs_and_bold():
 
 def test_markdown_keeps_a_pipe_in_a_name_in_its_cell():
     found = tables([row("digits", "a|b", 1.0, value("fd", 1.0))])
-    assert "| a\\|b, 4 steps | 4 |" in markdown(document(*found.values()))
+    assert "| a\\|b, 4 steps | 4 |" in markdown(document(*found.values()), Form.DATASET)
 
 
 def test_tex_escapes_names_and_balances():
@@ -206,7 +206,7 @@ def test_tex_escapes_names_and_balances():
     assert not re.search(r"(?<!\\)_", "".join(x for x in text.splitlines() if x[:1] != "%"))
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule")
     assert r"FD classifier @300 $\downarrow$" in text
-    assert rf"$^{{b}}$ skipped: {NO_GUIDANCE}" in text
+    assert rf"\textsuperscript{{b}} skipped: {NO_GUIDANCE}" in text
     assert escape_tex(r"a\b&c") == r"a\textbackslash{}b\&c"
     assert escape_tex("-0.05") == "$-$0.05"
 
@@ -214,8 +214,8 @@ def test_tex_escapes_names_and_balances():
 def test_wide_tex_tables_are_split_without_losing_columns():
     rows = [row("digits", "edm", 1 + g / 2, value("fd", 10.0 + g)) for g in range(30)]
     text = tex(document(*tables(rows).values()))
-    assert text.count(r"\begin{table}") > 1
-    assert f"(part 1 of {text.count(r'begin{table}')})" in text
+    assert text.count(r"\begin{table*}") > 1
+    assert f"(part 1 of {text.count(r'begin{table*}')})" in text
     for g in range(30):
         assert text.count(f"$g = {1 + g / 2:g}$") == 1
         assert text.count(f"{10 + g}.00") == 1

@@ -54,7 +54,7 @@ def test_everything_is_written(report):
     assert report.problems == ()
     assert {p.name for p in out.iterdir()} == {
         *("summary.csv", "provenance.csv", "tables.md", "tables.tex", "index.html", "figures"),
-        "drawn.json",
+        *("drawn.json", "paper.md", "paper.tex", "tables-digits.md"),
         *("pareto.csv", "hypervolume.csv", "operating_points.csv", "ranking.csv"),
     }
     assert set(report.figures) == set((out / "figures").iterdir())
@@ -106,6 +106,20 @@ def test_same_rows_give_the_same_bytes(tmp_path):
     assert [p.name for p in first] == [p.name for p in second]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes(), a.name
+
+
+def test_each_data_set_has_a_file_of_its_tables(tmp_path):
+    two = [*small(), row("digits", "edm", 1.0, value("fd", 1.0))]
+    report = write_report(two, tmp_path, published=None)
+    text = report.markdown.read_text(encoding="utf-8")
+    names = ("tables-digits.md", "tables-modes1d.md")
+    for name, title in zip(names, ("FD classifier @300 ↓", "W1 to the exact"), strict=True):
+        assert f"All tables: [{name}]({name})." in text
+        assert f"### {title}" in (tmp_path / name).read_text(encoding="utf-8")
+        assert f"### {title}" not in text
+    # A file of a data set that is gone would look like part of this report.
+    write_report(small(), tmp_path, published=None)
+    assert [path.name for path in tmp_path.glob("tables-*.md")] == [names[1]]
 
 
 def test_failed_figure_costs_only_itself(tmp_path, monkeypatch):
@@ -166,6 +180,7 @@ def test_data_set_without_a_value_is_still_reported(tmp_path):
     assert "Nothing was measured; the reasons are below." in words
     assert NO_GUIDANCE in words
     assert NO_GUIDANCE in report.markdown.read_text(encoding="utf-8")
+    assert list(tmp_path.glob("tables-*.md")) == []
     assert report.figures == ()
 
 

@@ -300,5 +300,5 @@ def test_each_data_set_has_one_figure():
 def test_errors_of_the_tilted_distances_are_of_the_generated_set(tmp_path):
     tilted = value("kl_tilted", 0.4, se=0.1, se_method="jackknife, 20 groups")
     write_report([row("modes1d", "oracle", 4.0, tilted)], tmp_path, published=None)
-    text = (tmp_path / "tables.md").read_text()
+    text = (tmp_path / "tables-modes1d.md").read_text()
     assert "counting the sampling of the generated set" in text
