@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def test_workers_stop_with_their_command(tmp_path: Path, number: signal.Signals)
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # off in background jobs
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (tmp_path / "log").exists() or len({pid for pid, _ in _log(tmp_path)}) < 2:
