@@ -170,7 +170,7 @@ def check_page(path: Path) -> Page:
     if "script" in page.elements:
         cells, script = page.scripts
         assert json.loads(cells)["sets"]
-        assert script == html._packaged("page.js")
+        assert script == html.script_text()
     assert page.attributes <= ATTRIBUTES
     assert [link for link in page.links if not LINK.fullmatch(link)] == []
     return page

@@ -30,6 +30,8 @@ LARGEST = 1e9
 """Coordinate of samples that a panel can show."""
 GRID = 999
 """Coordinates of points are whole numbers from 0 to this across the frame."""
+MOST_POINTS = 100_000
+"""Samples in the plane, over all panels of a data set."""
 MOST_PEAKS = 3.0
 """Height of a density panel, in peaks of the exact density."""
 _DAMAGED = "the stored samples cannot be shown"
@@ -238,6 +240,8 @@ def _pictures(kind: str, shown: Shown) -> tuple[dict[tuple[Series, float], int],
         }
     points = {at: p for at, p in shown.items() if isinstance(p, Points) and _is_sound(p)}
     targets = _Shared()
+    kept = MOST_POINTS // max(1, len(set(map(id, points.values()))))
+    points = {at: _first(p, kept) for at, p in points.items()}
     low, high = _square(list(points.values()))
     places = {
         at: store.add({"target": targets.add(_target(p)), **_grid(p, low, high)})
@@ -249,6 +253,12 @@ def _pictures(kind: str, shown: Shown) -> tuple[dict[tuple[Series, float], int],
         "targets": targets.values,
         "frame": [*map(_short, low), *map(_short, high)],
     }
+
+
+def _first(preview: Points, count: int) -> Points:
+    """The first samples of a preview."""
+    kept = {"xy": preview.xy[:count], "labels": preview.labels[:count]}
+    return preview.model_copy(update=kept)
 
 
 def _names(images: Images, count: int) -> list[str]:

@@ -14,6 +14,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from bench.report.document import Block, Document, Form, Heading, Table
 from bench.report.numbers.names import slug
 
+SCRIPTS = ("state", "charts", "samples", "table", "choices")
+"""The files of the page's script, in their order."""
 FEW_COLUMNS, MOST_COLUMNS = 8, 16
 """Of a table that fits on paper in its usual size, and in small print."""
 MOST_LINES = 12
@@ -50,7 +52,7 @@ def html(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     ).get_template("page.html")
-    script = _packaged("page.js")
+    script = script_text()
     return template.render(
         title=document.title,
         sections=_sections(document.shown(Form.PAGE)),
@@ -69,6 +71,12 @@ def html(
 
 def _packaged(name: str) -> str:
     return files(__package__).joinpath(name).read_text("utf-8")
+
+
+def script_text() -> str:
+    """The script of the page: its files in one function, so that no name in them is global."""
+    parts = "\n".join(_packaged(f"script/{name}.js") for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _policy(script: str) -> str:

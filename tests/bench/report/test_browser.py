@@ -54,10 +54,7 @@ def write(tmp_path_factory):
                 lambda plan, folder, kinds: [write_bytes(folder / f"{plan.name}.png", png)],
             )
             if script is not None:
-                packaged = html._packaged
-                patch.setattr(
-                    html, "_packaged", lambda name: script if name == "page.js" else packaged(name)
-                )
+                patch.setattr(html, "script_text", lambda: script)
             out = tmp_path_factory.mktemp("report")
             return write_report(rows(), out, published=None).page.as_uri()
 
@@ -144,9 +141,9 @@ def check_hash(page):
 
 CHECKS = {"cursor": check_cursor, "pictures": check_pictures, "hash": check_hash}
 BREAKS = {
-    "cursor": ("    moveCursors();\n", "    if (!state.at) moveCursors();\n"),
+    "cursor": ("  moveCursors();\n", "  if (!state.at) moveCursors();\n"),
     "pictures": ("const place = line.cells[state.at].p;", "const place = line.cells[0].p;"),
-    "hash": ("    writeHash();\n", ""),
+    "hash": ("  writeHash();\n", ""),
 }
 
 
@@ -164,7 +161,7 @@ def test_keys_move_cursor_pictures_table_and_address(visit, report):
 @pytest.mark.parametrize("broken", BREAKS)
 def test_a_broken_script_fails_its_check_and_no_other(visit, write, broken):
     old, new = BREAKS[broken]
-    script = html._packaged("page.js")
+    script = html.script_text()
     assert script.count(old) == 1
     page = visit(f"{write(script.replace(old, new))}#data=digits")
     for name, check in CHECKS.items():
