@@ -16,6 +16,7 @@ from bench.report.build import write_report
 from bench.report.pages import html
 from bench.system.files import write_bytes
 from tests.bench.report.factory import NO_GUIDANCE, TOO_HIGH, demo, images, points, row, value
+from tests.long import mostly_long
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -325,7 +326,7 @@ def test_without_a_script_tables_and_pictures_stay(visit, report):
     assert part.locator("img").first.get_attribute("width") == "8"
 
 
-@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("colours", mostly_long(["light", "dark"], ["dark"]))
 def test_axe_finds_no_violation(visit, report, colours):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = visit(f"{report}#data=digits&g=4&a=edm-18&b=igct-1", color_scheme=colours)
