@@ -16,19 +16,18 @@ MARKS = ("diamond", "circle", "square", "triangle", "down", "cross", "plus", "st
 DASHES = ("2 3", "", "8 3 2 3", "10 3", "6 2", "10 2 2 2 2 2", "5 3 1 3", "1 4", "3 3")
 
 
-def look(series: Series) -> tuple[str, str, str]:
-    """The colour, marker and dashes of a line.
+def look(series: Series, variant: int) -> tuple[str, str, str]:
+    """The colour, marker and dashes of a line; `variant` is its place among those of its name.
 
     Methods have theirs by place in their order, rules by name, so they look alike in all reports.
     """
     if series.rule:
-        colour, mark = _number(series.rule), _number(f"{series.method} + {series.rule}")
-        return COLOURS[colour % len(COLOURS)], MARKS[mark % len(MARKS)], "4 2"
-    known = series.method in METHODS
-    place = METHODS.index(series.method) if known else _number(series.method)
-    size = series.steps.bit_length() - 1 if series.steps else 0
-    sign = MARKS[(place + 3 * (size == 1)) % len(MARKS)]
-    return COLOURS[place % len(COLOURS)], sign, DASHES[place % len(DASHES)]
+        colour, mark, dash = _number(series.rule), _number(f"{series.method} {series.rule}"), "4 2"
+    else:
+        known = series.method in METHODS
+        colour = mark = METHODS.index(series.method) if known else _number(series.method)
+        dash = DASHES[colour % len(DASHES)]
+    return COLOURS[colour % len(COLOURS)], MARKS[(mark + 3 * variant) % len(MARKS)], dash
 
 
 def _number(name: str) -> int:

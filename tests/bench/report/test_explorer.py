@@ -109,6 +109,21 @@ def test_rules_know_their_line_under_cfg():
     assert ruled["cells"][0]["v"] == base["cells"][0]["v"]
 
 
+def test_lines_have_different_ids_and_looks_of_their_own():
+    rows = [
+        *(row("d", "a", 1.0, value("fd", 1.0), steps=n) for n in (1, 2)),
+        row("d", "a-1", 1.0, value("fd", 1.0), steps=2),
+        row("d", "a", 2.0, value("fd", 1.0), steps=2, rule="2"),
+        row("d", "a-2", 1.0, value("fd", 1.0), steps=2),
+    ]
+    _, found = explored(rows)
+    lines = found["d"]["lines"]
+    assert len({line["id"] for line in lines}) == len(lines) == 5
+    one, two = lines[:2]
+    assert (one["look"][0], one["look"][2]) == (two["look"][0], two["look"][2])
+    assert one["look"][1] != two["look"][1]
+
+
 def test_nothing_measured_needs_no_interactive_part():
     assert explored([row("d", "ct", 2.0, status="skip", reason="no")])[1] == {}
 
@@ -161,6 +176,6 @@ def luminance(colour):
 def test_colours_stand_out_on_white():
     assert min(1.05 / (luminance(colour) + 0.05) for colour in COLOURS) >= 3
     data = prepare(demo())
-    looks = {look(s) for d in data.datasets for s in data.series(d)}
+    looks = {look(s, data.variant(s)) for d in data.datasets for s in data.series(d)}
     assert len(looks) == len({s.method for d in data.datasets for s in data.series(d)})
     assert len(COLOURS) == len(MARKS) == len(DASHES)

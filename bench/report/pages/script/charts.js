@@ -27,7 +27,7 @@ function makeScale(values, wanted, from, to) {
   } else {
     const rough = (b - a) / 5, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= rough) ?? rough;
-    for (let k = Math.ceil(a / step); k * step <= b; k++) ticks.push(Number((k * step).toPrecision(12)));
+    for (let k = Math.ceil(a / step); k * step <= b && ticks.length < 20; k++) ticks.push(Number((k * step).toPrecision(12)));
   }
   return { at, ticks: ticks.filter((t) => bent(t) >= a && bent(t) <= b) };
 }
