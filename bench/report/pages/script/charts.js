@@ -114,13 +114,18 @@ function chart(id, x, y, more = {}) {
     if (!points.length) continue;
     const { line } = points[0], group = make("svg:g", { style: colour(line) });
     if (more.guided) {
-      const band = points.filter((p) => p.low != null && p.high != null);
-      /** @param {Point[]} side @param {"low"|"high"} key */
-      const edge = (side, key) => side.map((p) =>
-        `${sx.at(p.x).toFixed(1)} ${Math.min(Math.max(sy.at(Number(p[key])), TOP), HIGH - BOTTOM).toFixed(1)}`);
-      if (band.length) {
-        group.append(make("svg:path", { class: "band",
-          d: `M${[...edge(band, "high"), ...edge([...band].reverse(), "low")].join("L")}Z` }));
+      const sure = points.filter((p) => p.low != null && p.high != null);
+      /** @param {Point} p @param {"low"|"high"} key the height of an end of its interval */
+      const end = (p, key) => Math.min(Math.max(sy.at(Number(p[key])), TOP), HIGH - BOTTOM).toFixed(1);
+      /** @param {Point} p */
+      const place = (p) => sx.at(p.x).toFixed(1);
+      if (sure.length && state.x === "g") {
+        const edge = [...sure.map((p) => `${place(p)} ${end(p, "high")}`),
+          ...[...sure].reverse().map((p) => `${place(p)} ${end(p, "low")}`)];
+        group.append(make("svg:path", { class: "band", d: `M${edge.join("L")}Z` }));
+      } else {
+        const bars = sure.map((p) => `M${place(p)} ${end(p, "low")}V${end(p, "high")}`);
+        group.append(make("svg:path", { class: "bar", d: bars.join("") }));
       }
     }
     group.append(make("svg:path", { class: "line", "stroke-dasharray": line.look[2],

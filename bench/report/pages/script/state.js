@@ -98,11 +98,11 @@ function measureAxis(m) {
 function across() {
   const { scales, measures } = state.set;
   if (state.x === "nfe") {
-    return { name: "network evaluations per image", scale: "auto",
+    return { name: "network evaluations per image", short: "NFE", scale: "auto",
       of: (line, i) => line.cells[i].nfe ? exact(Number(line.cells[i].nfe)) : null };
   }
   if (state.x === "s") {
-    return { name: "seconds per image", scale: "auto",
+    return { name: "seconds per image", short: "seconds", scale: "auto",
       of: (line, i) => line.cells[i].s ? exact(Number(line.cells[i].s)) : null };
   }
   const m = measures.findIndex((measure) => measure.id === state.x);
