@@ -143,7 +143,7 @@ def _rounded(found: Any) -> Any:
 
 def _is_sound(preview: Density | Points) -> bool:
     """Whether the parts of a preview fit together and can be drawn."""
-    if not 0 < preview.std < LARGEST or not preview.means or not all(preview.means):
+    if not 1 / LARGEST < preview.std < LARGEST or not preview.means or not all(preview.means):
         return False
     numbers = [n for means in preview.means for n in np.ravel(means)]
     numbers += preview.edges if isinstance(preview, Density) else np.ravel(preview.xy).tolist()

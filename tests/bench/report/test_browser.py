@@ -302,6 +302,11 @@ def test_table_is_copied_as_csv_and_latex(visit, report):
     assert text.startswith("% digits, g = 4\n\\begin{tabular}{lr")
     assert r"FD classifier @300 $\downarrow$" in text
     assert r"edm + apg, 18 steps & 6.00\,{\scriptsize $\pm$ 0.10} &" in text
+    page = visit(f"{report}#data=digits&g=7&a=igct-1&b=edm-18")
+    page.locator("#copy-latex").click()
+    playwright.expect(page.locator("#said")).to_contain_text("LaTeX")
+    last = page.evaluate("navigator.clipboard.readText()").splitlines()[-3]
+    assert last.startswith(r"A $-$ B: igct, 1 step $-$ edm, 18 steps & $-$36.1 &")
     page = visit(f"{report}#data=%3Dplane")
     page.locator("#copy-csv").click()
     playwright.expect(page.locator("#said")).to_contain_text("CSV")

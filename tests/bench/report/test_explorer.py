@@ -13,7 +13,7 @@ from bench.report.numbers.frame import prepare
 from bench.report.pages import strips
 from bench.report.pages.explorer import MOST_PICKED, explorer
 from bench.report.pages.looks import COLOURS, DASHES, MARKS, look
-from tests.bench.report.factory import NO_GUIDANCE, demo, images, points, row, value
+from tests.bench.report.factory import NO_GUIDANCE, demo, density, images, points, row, value
 
 
 def explored(rows):
@@ -137,6 +137,8 @@ def test_nothing_measured_needs_no_interactive_part():
         points(0.1).model_copy(update={"xy": ((1e300, 0.0),) * 400}),
         points(0.1).model_copy(update={"means": ()}),
         points(0.1).model_copy(update={"std": 0.0}),
+        density(0.1).model_copy(update={"std": 1e-300}),
+        density(0.1).model_copy(update={"edges": (0.0, 1.0)}),
     ],
 )
 def test_damaged_samples_are_left_out(preview):

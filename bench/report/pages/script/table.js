@@ -72,7 +72,7 @@ function latex() {
   const { head, lines } = content();
   const body = lines.map(({ label, cells, why }) => [safe(label), ...(why
     ? [`\\multicolumn{${cells.length}}{l}{${safe(why)}}`]
-    : cells.map((v) => v ? safe(v[3]) + (v[4] ? `\\,{\\scriptsize ${safe(v[4])}}` : "") : "--"))]);
+    : cells.map((v) => v ? safe(v[3].replace(/^-/, "−")) + (v[4] ? `\\,{\\scriptsize ${safe(v[4])}}` : "") : "--"))]);
   return [`% ${subject().replace(/\s+/g, " ")}`, `\\begin{tabular}{l${"r".repeat(head.length - 1)}}`, "\\toprule",
     `${head.map(safe).join(" & ")} \\\\`, "\\midrule", ...body.map((r) => `${r.join(" & ")} \\\\`),
     "\\bottomrule", "\\end{tabular}", ""].join("\n");
