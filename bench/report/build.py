@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -31,6 +32,7 @@ from bench.report.numbers.published import read_published
 from bench.report.numbers.summary import provenance, summary
 from bench.report.numbers.yardstick import make_yardsticks, yardstick_frame
 from bench.report.pages.contents import Findings, make_document
+from bench.report.pages.explorer import explorer
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
 from bench.report.pages.paper import DEFAULT, PaperOptions, paper_document
@@ -119,7 +121,9 @@ def write_report(
             bar.update(bar.done + 1, plan.name)
     # Figures of an older report would look like part of this one.
     old = _figures_of(out / "index.html") - set(figures)
-    page_path = write_text(out / "index.html", html(document, problems, pdf))
+    sizes = {path.stem: size for path in figures if (size := png_size(path)) is not None}
+    page = html(document, problems, pdf, explorer(data, found.lines), sizes)
+    page_path = write_text(out / "index.html", page)
     drawn.forget_others(plan.name for plan in chain(*plans) if plan.name not in problems)
     for path in old:
         path.unlink(missing_ok=True)
@@ -158,13 +162,23 @@ def draw(plan: Plan, folder: Path, kinds: Sequence[FileKind]) -> list[Path]:
     return [write_bytes(folder / f"{plan.name}.{kind}", content) for kind, content in files.items()]
 
 
+def png_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG in pixels, from its header; None for another file."""
+    with path.open("rb") as file:
+        head = file.read(24)
+    if len(head) < 24 or not head.startswith(b"\x89PNG"):
+        return None
+    width, height = struct.unpack(">16x2I", head)
+    return width, height
+
+
 def _figures_of(page: Path) -> set[Path]:
     """The figures of the report that is replaced."""
     try:
         text = read_whole(page).decode("utf-8", "replace")
     except FileNotFoundError:
         return set()
-    found = re.findall(r'"figures/([\w.-]+\.(?:png|pdf))"', text)
+    found = re.findall(r'(?:src|href)="figures/([\w.-]+\.(?:png|pdf))"', text)
     return {page.parent / "figures" / name for name in found}
 
 

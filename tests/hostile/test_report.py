@@ -16,6 +16,7 @@ from bench.experiment.inversion_rows import EditGrid, InversionRow, Pair, Score,
 from bench.experiment.rows import Row
 from bench.report import build
 from bench.report.build import write_report
+from bench.report.pages import html
 from bench.report.pages.tex import FIT
 from bench.system.errors import UserError
 from tests.bench.helpers import FIGURES
@@ -24,15 +25,53 @@ from tests.hostile.values import BAD, MARKUP, broken
 
 TEXTS = [text for text in BAD if isinstance(text, str) and 0 < len(text) < 500 and "\0" not in text]
 KNOWN = {
-    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "a", "dl", "dt", "dd",
-    "div", "table", "thead", "tbody", "tr", "th", "td", "sup", "small", "strong", "ul", "li",
-    "details", "summary", "figure", "figcaption", "img", "code",
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "h1",
+    "h2",
+    "h3",
+    "p",
+    "a",
+    "dl",
+    "dt",
+    "dd",
+    "div",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "sup",
+    "small",
+    "strong",
+    "ul",
+    "li",
+    "details",
+    "summary",
+    "figure",
+    "figcaption",
+    "img",
+    "code",
+    "main",
+    "nav",
+    "caption",
+}
+EXPLORER = {
+    "section", "label", "select", "input", "button", "datalist", "output", "span", "script",
 }  # fmt: skip
 ATTRIBUTES = {
     "lang", "charset", "name", "content", "href", "class", "tabindex", "scope", "colspan", "src",
-    "alt", "loading",
+    "alt", "width", "height", "decoding", "http-equiv", "id", "role", "aria-label",
+    "hidden", "type", "min", "max", "step", "list", "for",
 }  # fmt: skip
-LINK = re.compile(r"[a-z_]+\.csv|(tables|paper)\.(md|tex)|figures/[a-z0-9._-]+\.(png|pdf)")
+LINK = re.compile(
+    r"[a-z_]+\.csv|(tables|paper)\.(md|tex)|figures/[a-z0-9._-]+\.(png|pdf)|#s-[a-z0-9._-]*"
+)
 
 
 class Page(HTMLParser):
@@ -41,19 +80,32 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
         self.elements: set[str] = set()
+        self.scripts: list[str] = []
+        self.ids: list[str] = []
         self.attributes: set[str] = set()
         self.links: list[str] = []
         self.text = ""
+        self.within = ""
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.elements.add(tag)
+        self.within = tag
+        if tag == "script":
+            self.scripts.append("")
+        self.ids += [text for name, text in attrs if name == "id"]
         self.attributes |= {name for name, _ in attrs}
         self.links += [text for name, text in attrs if name in ("href", "src")]
 
+    def handle_endtag(self, tag):
+        self.within = ""
+
     def handle_data(self, data):
-        self.text += data
+        if self.within == "script":
+            self.scripts[-1] += data
+        else:
+            self.text += data
 
     def handle_comment(self, data):
         raise AssertionError(f"unexpected comment: {data!r}")
@@ -113,7 +165,12 @@ def inversions_of(text: str) -> list[InversionRow]:
 
 def check_page(path: Path) -> Page:
     page = Page(path.read_text(encoding="utf-8"))
-    assert page.elements <= KNOWN
+    assert page.elements <= KNOWN | EXPLORER
+    assert len(page.ids) == len(set(page.ids))
+    if "script" in page.elements:
+        cells, script = page.scripts
+        assert json.loads(cells)["sets"]
+        assert script == html.script_text()
     assert page.attributes <= ATTRIBUTES
     assert [link for link in page.links if not LINK.fullmatch(link)] == []
     return page

@@ -185,7 +185,10 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
         if dataset in found.lines and column in found.lines[dataset].rankings:
             yield folded(ranking_table(found.lines[dataset].rankings[column]))
         yield from (_figure(plan) for plan in plans if plan.column == column)
-    yield from (_figure(p) for p in plans if p.column is None and not p.first)
+    rest = [_figure(p) for p in plans if p.column is None and not p.first]
+    if rest:
+        yield Heading("Precision with recall, and samples", 3)
+    yield from rest
 
 
 def _differences(found: Findings, column: Column) -> Iterator[Block]:

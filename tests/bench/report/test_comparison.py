@@ -74,7 +74,7 @@ def test_rankings_follow_their_measures(report):
     assert text.count("<details>") == text.count("</details>")
     assert "Ranking of lines: Saturation" not in text
     page = report.page.read_text(encoding="utf-8")
-    assert page.count("<details>") == page.count("</details>")
+    assert len(re.findall(r"<details\b", page)) == page.count("</details>")
 
 
 def test_tables_group_rules_below_their_method():

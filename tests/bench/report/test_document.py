@@ -97,7 +97,7 @@ def test_every_block_of_the_page_is_escaped():
     assert "<b>" not in page
     assert "'b'" not in page
     found = Page(page)
-    assert "".join(found.words).count(ODD) == 23
+    assert "".join(found.words).count(ODD) == 26
     assert "b" not in found.tags
     assert f"{ODD}. It would show: {ODD}" in found.words
     assert found.links == ["figures/one.png", "figures/one.png", "figures/one.pdf"]
@@ -115,8 +115,9 @@ def test_blocks_appear_only_in_their_forms():
     }
     for name, text in shown.items():
         assert [form.name for form in Form if form.name in text] == [name]
-    assert "<h2>PAGE</h2>\n</body>" in shown["PAGE"]
     assert shown["MARKDOWN"].endswith("## MARKDOWN\n\nsee [a.csv](a.csv)\n")
+    assert '<h2 id="s-page-' in shown["PAGE"]
+    assert ">PAGE</h2>\n</main>" in shown["PAGE"]
     assert shown["TEX"].endswith("\n\n% TEX\n")
     with pytest.raises(TypeError, match="TeX cannot show Details"):
         tex(document(Details("a", (), Form.TEX)))

@@ -17,16 +17,19 @@ from tests.bench.report.factory import NO_GUIDANCE, digits, row, toy, value
 
 
 class Page(HTMLParser):
-    """Tags, text and links of a page."""
+    """Tags, text, ids and links of a page: to other files, and inside it."""
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.links, self.words = [], [], []
+        self.tags, self.links, self.inside, self.words, self.ids = [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.links += [v for k, v in attrs if k in ("src", "href")]
+        found = [v for k, v in attrs if k in ("src", "href")]
+        self.links += [link for link in found if not link.startswith("#")]
+        self.inside += [link[1:] for link in found if link.startswith("#")]
+        self.ids += [v for k, v in attrs if k == "id"]
 
     def handle_data(self, data):
         self.words.append(data)
@@ -72,7 +75,8 @@ def test_everything_is_written(report):
 def test_page_escapes_what_comes_from_rows(report):
     text = report.page.read_text(encoding="utf-8")
     page = Page(text)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 2
+    assert text.count("<script") == text.count("</script>") == 2
     assert "b" not in page.tags
     assert "a < b & <script>" in page.words
     assert "demo <b>" in page.words
@@ -81,6 +85,8 @@ def test_page_escapes_what_comes_from_rows(report):
 def test_page_links_only_to_its_own_files(report):
     page = Page(report.page.read_text(encoding="utf-8"))
     assert page.links
+    assert set(page.inside) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
     for link in page.links:
         assert not re.match(r"\w+:|/", link)
         assert (report.page.parent / link).is_file()

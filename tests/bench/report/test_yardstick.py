@@ -196,7 +196,7 @@ def test_report_has_the_section(tmp_path):
     write_report(rows(), tmp_path, published=None)
     page = (tmp_path / "index.html").read_text()
     heading = "The rule's error and the network's"
-    assert page.count("<h2>The rule&#39;s error and the network&#39;s</h2>") == 1
+    assert page.count(">The rule&#39;s error and the network&#39;s</h2>") == 1
     assert 'src="figures/modes1d-yardstick.png"' in page
     assert 'href="yardstick.csv"' in page
     assert f"## {heading}" in (tmp_path / "tables.md").read_text()
