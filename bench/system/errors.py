@@ -21,7 +21,7 @@ def visible(text: str) -> str:
 
 
 def plain(name: str) -> str:
-    r"""A file's name as text that UTF-8 can hold: a byte that is none becomes '\xe9'."""
+    r"""A file's name as text that UTF-8 can store: other bytes become escapes such as '\xe9'."""
     return _SURROGATE.sub(lambda m: f"\\x{ord(m[0]) & 0xFF:02x}", name)
 
 
