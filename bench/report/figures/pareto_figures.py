@@ -51,8 +51,10 @@ def cost_fronts(data: Data, column: Column) -> Figure:
         value_axis(axes, column, [p.y for p in placed], 0.6, fine=True)
         axes.set_xscale("log")
         plain_numbers(axes.xaxis, [p.x for p in placed])
-        if len({p.x for p in placed}) == 1:
-            axes.set_xlim(placed[0].x / 2, placed[0].x * 2)
+        # Limits that matplotlib chooses may be equal for costs that almost are.
+        low, high = min(p.x for p in placed), max(p.x for p in placed)
+        room = 2.0 if high < 1.01 * low else (high / low) ** 0.12
+        axes.set_xlim(low / room, high * room)
         _scatter(axes, placed, styles)
         _front(axes, placed, "steps-post")
         axes.margins(0.12)

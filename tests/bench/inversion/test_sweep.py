@@ -251,7 +251,7 @@ def test_damaged_inversion_row_is_named(inverted):
 
 def test_report_has_a_section_of_inversions(inverted):
     ran = bench("report", "--results", inverted)
-    assert ran.code == 0, ran.err
+    assert ran.code == 0, ran.out
     report = inverted / "default" / "report"
     assert "### Reconstruction of digits" in (report / "tables.md").read_text(encoding="utf-8")
     assert (report / "figures" / "digits-edits-igct-g1.png").is_file()
