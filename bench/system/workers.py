@@ -165,7 +165,7 @@ class _Leader(Crew):
             with suppress(ValueError, KeyError, TypeError):
                 self._hear(worker, json.loads(line))
         code = worker.process.wait()
-        for key in [key for key in self._bars if key[0] == worker.number]:
+        for key in [key for key in list(self._bars) if key[0] == worker.number]:
             self._bars.pop(key).__exit__()
         if code and not self._stopping:
             why = worker.last_words() or f"it ended with status {code}"
