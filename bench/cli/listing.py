@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def list_command(
     what: Annotated[
         str,
-        typer.Argument(help="methods, rules, metrics, datasets, extractors, protocols or suites."),
+        typer.Argument(
+            help="methods, rules, metrics, datasets, extractors, protocols, suites or launchers."
+        ),
     ],
     plugin: options.Plugins = None,
 ) -> None:
@@ -32,6 +34,7 @@ def list_command(
         "extractors": _extractors,
         "protocols": _protocols,
         "suites": _suites,
+        "launchers": _launchers,
     }
     if what not in kinds:
         raise unknown("list", what, kinds)
@@ -87,6 +90,12 @@ def _suites() -> Iterator[tuple[str, ...]]:
     from bench.experiment.suite import builtin_suites
 
     return ((name, str(path)) for name, path in builtin_suites().items())
+
+
+def _launchers() -> Iterator[tuple[str, ...]]:
+    from bench.system.launch import LAUNCHERS
+
+    return ((n, c.summary, _origin("launchers", n)) for n, c in LAUNCHERS.items())
 
 
 def _extractors() -> Iterator[tuple[str, ...]]:

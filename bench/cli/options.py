@@ -14,15 +14,11 @@ from bench.experiment.place import BATCH_MOST, DEFAULT_EXPERIMENT, DEFAULT_RESUL
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from bench.experiment.protocols import Protocol
     from bench.system.progress import Reporter
 
 UNTIL_THE_END = ExitStack()
 """Closed when a command has ended, before its errors are reported."""
-MEMORY = 2**30
-"""Bytes that a process needs at least: torch, a small network and the data."""
 UNBOUND = 1000
 """Console width without a terminal: lines in files and pipes are not wrapped."""
 
@@ -75,6 +71,19 @@ Workers = Annotated[
         help="Processes side by side; default: one per GPU, or per physical core.",
     ),
 ]
+LauncherName = Annotated[
+    str | None,
+    typer.Option(
+        "--launcher",
+        envvar="GUIDANCE_BENCH_LAUNCHER",
+        help="How workers are started: bench list launchers; with settings: NAME:key=value,...",
+    ),
+]
+Slurm = Annotated[
+    str | None,
+    typer.Option(help="Settings of --launcher slurm: partition=gpu,gpus_per_node=1,time=60."),
+]
+Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster, for --launcher ray.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, then stop.")]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")
@@ -132,7 +141,7 @@ def begin(
     from bench.system.workers import is_worker, join_command
 
     if is_worker():
-        reporter = join_command()
+        reporter = join_command(plugins or ())
     else:
         console = Console()
         if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -144,37 +153,6 @@ def begin(
     found = Experiment(results, experiment)
     UNTIL_THE_END.enter_context(holding(results, found.root, *([] if out is None else [out])))
     return reporter, found
-
-
-def count_workers(workers: int | None, device: torch.device) -> int:
-    """The number of processes that share the items of a command.
-
-    By default as many as there are GPUs, or physical cores where the CPU computes and memory is
-    free; one where torchrun has started several.
-    """
-    from joblib import cpu_count
-
-    from bench.system.devices import gpu_count
-    from bench.system.memory import available_bytes
-
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if several and (workers or 1) > 1:
-        raise UserError("torchrun starts the processes: drop --workers.", code=2)
-    if workers is None and not several:
-        workers = gpu_count() if device.type == "cuda" else 1
-        if device.type == "cpu":
-            room = available_bytes(device) or MEMORY
-            workers = min(cpu_count(only_physical_cores=True), room // MEMORY)
-    return workers or 1
-
-
-def share_work(workers: int | None, device: torch.device, reporter: Reporter) -> None:
-    """Share the items of the command among `count_workers` processes, until it ends."""
-    from bench.system.devices import gpu_count
-    from bench.system.workers import with_workers
-
-    gpus = gpu_count() if device.type == "cuda" else 0
-    UNTIL_THE_END.enter_context(with_workers(count_workers(workers, device), gpus, reporter))
 
 
 def warn_of_plugins(reporter: Reporter, plugins: Sequence[Path] = ()) -> None:

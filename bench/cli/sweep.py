@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
+from bench.cli.sharing import choose_sharing
 from bench.experiment import place
 from bench.system.errors import UserError
 
@@ -60,6 +61,9 @@ def sweep_command(
     results: options.Results = place.DEFAULT_RESULTS,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    launcher: options.LauncherName = None,
+    slurm: options.Slurm = None,
+    ray: options.Ray = None,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
     save_samples: Annotated[
@@ -90,6 +94,7 @@ def sweep_command(
     from bench.tuning.subject import rules_for
 
     reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
+    sharing = choose_sharing(workers, launcher, slurm, ray, suite)
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:
@@ -126,11 +131,13 @@ def sweep_command(
     request = SweepRequest(
         studies=tuple(studies), suite=suite, methods=tuple(method or ()), runs=tuple(run or ()),
         weights=weights, download=download, null_checkpoint=null_checkpoint,
-        weak_checkpoint=weak_checkpoint, batch=batch, device=resolve_device(device),
+        weak_checkpoint=weak_checkpoint, batch=batch,
+        device=resolve_device(sharing.device(device)),
         save_samples=save_samples, dry_run=dry_run, rules=rules_for,
     )  # fmt: skip
-    options.share_work(workers, request.device, reporter)
-    _sweep(request, found, options.count_workers(workers, request.device), reporter)
+    if not dry_run:
+        sharing.begin(request.device, found, reporter)
+    _sweep(request, found, sharing.count(request.device), reporter)
 
 
 def _sweep(

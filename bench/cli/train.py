@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
+from bench.cli.sharing import choose_sharing
 from bench.experiment import place
 from bench.system.errors import UserError
 
@@ -66,6 +67,9 @@ def train_command(
         typer.Option(help="If losses or weights are unusable: stop or rollback."),
     ] = "stop",
     workers: options.Workers = None,
+    launcher: options.LauncherName = None,
+    slurm: options.Slurm = None,
+    ray: options.Ray = None,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -83,6 +87,7 @@ def train_command(
     from bench.training.watch import parse_on_nan
 
     reporter, found = options.begin(plugin, results, experiment)
+    sharing = choose_sharing(workers, launcher, slurm, ray, suite)
     policy = parse_on_nan(on_nan)
     if suite is not None:
         options.refuse_beside_suite(
@@ -108,7 +113,7 @@ def train_command(
         reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
         reporter.say(f"Next: bench sweep{asked}{flags(found)}")
         return
-    fabric = make_fabric(device, precision)
+    fabric = make_fabric(sharing.device(device), precision)
     own = reporter if fabric.is_global_zero else SILENT
     compiler = _compiler(own, fabric.device) if compiled and not dry_run else None
     trainer = Trainer(found, fabric, own, precision, compiler, policy)
@@ -125,10 +130,10 @@ def train_command(
             for request in requests
         ]
     if dry_run:
-        price_all(requests, trainer, options.count_workers(workers, fabric.device))
+        price_all(requests, trainer, sharing.count(fabric.device))
         own.say("Nothing was written.")
         return
-    options.share_work(workers, fabric.device, own)
+    sharing.begin(fabric.device, found, own)
     train_all(requests, trainer)
     own.say(f"Trained runs are in {found.runs}.")
     plugins = "".join(f" --plugin {file}" for file in FILES)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
+from bench.cli.sharing import choose_sharing
 from bench.experiment import place
 from bench.system.errors import UserError
 
@@ -69,6 +70,9 @@ def tune_command(
     results: options.Results = place.DEFAULT_RESULTS,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    launcher: options.LauncherName = None,
+    slurm: options.Slurm = None,
+    ray: options.Ray = None,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -81,6 +85,7 @@ def tune_command(
     from bench.tuning.request import TuneRequest
 
     reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
+    sharing = choose_sharing(workers, launcher, slurm, ray, suite)
     scales = parse_range(guidance, "--guidance")
     check_scales(scales)
     request = TuneRequest(
@@ -88,14 +93,15 @@ def tune_command(
         datasets=tuple(dataset or ()), metric=metric, extractor=extractor, samples=samples,
         steps=steps, budget=budget, block=seed_block, suite=suite,
         null_checkpoint=null_checkpoint, weak_checkpoint=weak_checkpoint, weights=weights,
-        download=download, batch=batch, device=resolve_device(device), dry_run=dry_run,
+        download=download, batch=batch,
+        device=resolve_device(sharing.device(device)), dry_run=dry_run,
     )  # fmt: skip
     studies: Sequence[Study] = ()
     if suite is not None:
         options.refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
         studies, found = suite_studies(suite, found)
     if not dry_run:
-        options.share_work(workers, request.device, reporter)
+        sharing.begin(request.device, found, reporter)
         _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)
         return
     with place.without_writing(found) as found:

@@ -124,6 +124,9 @@ class Suite(Settings):
     """A suite file: an experiment of one or more studies."""
 
     experiment: str = DEFAULT_EXPERIMENT
+    launcher: Mapping[str, Any] = Field(
+        default_factory=dict, description="who computes: name, workers, settings of the launcher"
+    )
     study: tuple[Study, ...] = Field(min_length=1)
 
 

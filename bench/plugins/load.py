@@ -15,6 +15,8 @@ from typing import Any
 import bench.data
 import methods
 from bench.system.errors import UserError
+from bench.system.launch import LAUNCHERS, Launcher
+from bench.system.launch import register as register_launcher
 from methods import METHODS
 from methods.rng import derive_seed
 from methods.rules import RULES, Rule, register_rule
@@ -40,6 +42,7 @@ _KINDS = {
         "guidance_bench.datasets", bench.data.DATASETS, bench.data.Dataset, bench.data.register
     ),
     "rules": _Kind("guidance_bench.rules", RULES, Rule, register_rule),
+    "launchers": _Kind("guidance_bench.launchers", LAUNCHERS, Launcher, register_launcher),
 }
 
 ORIGINS: dict[tuple[str, str], str] = {

@@ -83,7 +83,8 @@ def execute(
     crew, done_here = current_crew(), set[Path]()
 
     def is_ready(item: WorkItem) -> bool:
-        return all(path in done_here or path.exists() for path in item.after)
+        ready = all(path in done_here or path.exists() for path in item.after)
+        return crew.computes() and ready
 
     def is_done(item: WorkItem) -> bool:
         return crew.found(item.path) is not None or item.is_done(batches.size)

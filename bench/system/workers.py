@@ -1,31 +1,31 @@
-"""Workers: further processes of the same command on this machine, which share its work items.
+"""Workers: further processes of the same command, which share its work items.
 
-A worker runs the whole command again, without output and without workers of its own. The leases
-of `bench.system.leases` divide the items, as they do between machines. A worker reports what it
-does to the command that started it, as lines of JSON.
+A launcher (`bench.system.launch`) starts them, here or on a cluster. A worker runs the whole
+command again, without output and without workers of its own. The leases of `bench.system.leases`
+divide the items. A worker reports what it does to the command that started it, as lines of JSON.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from bench.system.errors import visible
+from bench.system.errors import UserError
+from bench.system.launch.base import CODE, WORKER, Call, Launcher, Worker
 from bench.system.progress import Bar, Reporter
 
-WORKER = "GUIDANCE_BENCH_WORKER"
-"""Environment variable of a worker: its number, from 1."""
 PATIENCE = 60.0
 """Seconds in which a worker has to stop when it is asked to."""
 NEWS = 0.3
@@ -69,6 +69,13 @@ class Crew:
         """Whether the holder of a lease ("process 123 on host") is one of the workers."""
         return False
 
+    def computes(self) -> bool:
+        """Whether this process computes items itself; otherwise it waits for those who do.
+
+        UserError if they have all stopped.
+        """
+        return True
+
     @contextmanager
     def watched(self, progressed: Progressed) -> Iterator[None]:
         """Call `progressed` with the progress of the workers during the block."""
@@ -89,19 +96,21 @@ def is_worker() -> bool:
 
 
 @contextmanager
-def with_workers(count: int, gpus: int, reporter: Reporter) -> Iterator[None]:
-    """Let `execute` share its items among `count` processes, this one included.
+def with_workers(launcher: Launcher, call: Call, count: int, reporter: Reporter) -> Iterator[None]:
+    """Let `execute` share its items among `count` processes.
 
-    With several GPUs each process has one of them. At the end of the block the workers are
+    They include this one if the launcher lets it compute. At the end of the block the workers are
     stopped, as this command is.
     """
     global _crew
-    if count < 2 or is_worker():
+    if is_worker() or (launcher.computes_here and count < 2):
         yield
         return
-    before, _crew = _crew, (crew := _Leader(count, gpus, reporter))
+    before, _crew = _crew, (crew := _Leader(launcher, call, count, reporter))
     interrupted = True
     try:
+        if not launcher.computes_here:  # they prepare what this process then only reads
+            crew.start(count)
         yield
         interrupted = False
     finally:
@@ -112,70 +121,55 @@ def with_workers(count: int, gpus: int, reporter: Reporter) -> Iterator[None]:
 # The side of the command.
 
 
-@dataclass
-class _Worker:
-    number: int
-    process: subprocess.Popen[bytes]
-    errors: IO[bytes]
-    thread: Thread | None = None
-
-    def last_words(self) -> str:
-        """The last line of its standard error."""
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        return visible(lines[-1]) if lines else ""
-
-
 class _Leader(Crew):
     """The command and its workers."""
 
-    def __init__(self, count: int, gpus: int, reporter: Reporter) -> None:
-        self._count, self._gpus, self._reporter = count, gpus, reporter
-        self._workers: list[_Worker] = []
-        self._begun: dict[Path, _Worker] = {}
+    def __init__(self, launcher: Launcher, call: Call, count: int, reporter: Reporter) -> None:
+        self._launcher, self._call, self._reporter = launcher, call, reporter
+        self._most = count - launcher.computes_here
+        self._workers: list[Worker] = []
+        self._threads: list[Thread] = []
+        self._holders: dict[int, str] = {}
+        self._gone: set[int] = set()
+        self._begun: dict[Path, Worker] = {}
         self._ended: dict[Path, End] = {}
         self._progressed: Progressed = lambda *_: None
         self._bars: dict[tuple[int, str], Bar] = {}
         self._stopping = False
+        self._reason, self._alone_since = "", time.monotonic()
 
     def start(self, items: int) -> None:
-        for number in range(len(self._workers) + 1, min(self._count, items)):
-            worker = self._spawn(number)
-            self._workers.append(worker)
-            worker.thread = Thread(target=self._listen, args=(worker,), daemon=True)
-            worker.thread.start()
+        wanted = min(self._most, items - self._launcher.computes_here)
+        if numbers := range(len(self._workers) + 1, wanted + 1):
+            new = self._launcher.start(self._call, numbers)
+            self._workers += new
+            for worker in new:
+                self._threads.append(Thread(target=self._listen, args=(worker,), daemon=True))
+                self._threads[-1].start()
 
-    def _spawn(self, number: int) -> _Worker:
-        # As multiprocessing's "spawn" does: the same modules, wherever this process found them.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from bench.cli import main; main()"
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker has ended
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *sys.argv[1:]],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, WORKER: str(number), **_one_gpu(number, self._gpus)},
-            start_new_session=True,  # Ctrl-C reaches only the command, which then asks the workers
-        )
-        return _Worker(number, process, errors)
-
-    def _listen(self, worker: _Worker) -> None:
-        assert worker.process.stdout is not None
-        for line in worker.process.stdout:
+    def _listen(self, worker: Worker) -> None:
+        for line in worker.lines():
             with suppress(ValueError, KeyError, TypeError):
                 self._hear(worker, json.loads(line))
-        code = worker.process.wait()
+        code = worker.wait(PATIENCE)
         for key in [key for key in list(self._bars) if key[0] == worker.number]:
             self._bars.pop(key).__exit__()
-        if code and not self._stopping:
-            why = worker.last_words() or f"it ended with status {code}"
-            self._reporter.warn(f"Worker {worker.number} has stopped, the others continue: {why}")
+        if code != 0 and not self._stopping:
+            self._reason = worker.last_words() or f"it ended with status {code}"
+            _, on, host = self._holders.get(worker.number, "").partition(" on ")
+            where = f"{on}{host}" if host != socket.gethostname() else ""
+            self._reporter.warn(
+                f"Worker {worker.number}{where} has stopped, the others continue: {self._reason}"
+            )
+        self._gone.add(worker.number)
 
-    def _hear(self, worker: _Worker, news: dict[str, Any]) -> None:
+    def _hear(self, worker: Worker, news: dict[str, Any]) -> None:
         if "bar" in news:
             self._show(worker, **news)
         elif "note" in news:
             self._reporter.say(news["note"])
+        elif "holder" in news:
+            self._holders[worker.number] = news["holder"]
         elif "end" in news:
             self._ended[Path(news["path"])] = End(news["end"], news["reason"])
         else:
@@ -184,7 +178,7 @@ class _Leader(Crew):
             if "images" in news:
                 self._progressed(path, news["images"], news["what"])
 
-    def _show(self, worker: _Worker, bar: str, total: int, done: int, message: str) -> None:
+    def _show(self, worker: Worker, bar: str, total: int, done: int, message: str) -> None:
         key = worker.number, bar
         if done < 0:
             if key in self._bars:
@@ -199,13 +193,22 @@ class _Leader(Crew):
     def found(self, path: Path, *, wait: bool = False) -> End | None:
         worker, deadline = self._begun.get(path), time.monotonic() + LAG
         while wait and worker is not None and path not in self._ended:
-            if worker.process.poll() is not None or time.monotonic() > deadline:
+            if worker.number in self._gone or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
         return self._ended.get(path)
 
     def includes(self, holder: str) -> bool:
-        return any(holder.startswith(f"process {w.process.pid} on ") for w in self._workers)
+        return holder in self._holders.values()
+
+    def computes(self) -> bool:
+        if self._launcher.computes_here:
+            return True
+        if len(self._gone) < len(self._workers):
+            self._alone_since = time.monotonic()
+        elif time.monotonic() > self._alone_since + LAG:  # their last results show by then
+            raise UserError(f"All workers have stopped: {self._reason or 'without a reason'}.")
+        return False
 
     @contextmanager
     def watched(self, progressed: Progressed) -> Iterator[None]:
@@ -220,36 +223,23 @@ class _Leader(Crew):
         self._stopping = True
         try:
             for worker in self._workers:
-                worker.process.terminate()
+                worker.stop()
             deadline = time.monotonic() + PATIENCE
             for worker in self._workers:
-                worker.process.wait(max(deadline - time.monotonic(), 0.1))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+                if worker.wait(max(deadline - time.monotonic(), 0.1)) is None:
+                    worker.kill()
+        except KeyboardInterrupt:
             for worker in self._workers:
-                worker.process.kill()
-            if isinstance(error, KeyboardInterrupt):
-                raise
+                worker.kill()
+            raise
         finally:
-            for worker in self._workers:
-                worker.process.wait()
-                if worker.thread is not None:
-                    worker.thread.join(1.0)
-                with suppress(OSError):
-                    assert worker.process.stdin is not None
-                    worker.process.stdin.close()
+            for worker, thread in zip(self._workers, self._threads, strict=True):
+                worker.wait(PATIENCE)
+                thread.join(1.0)
                 words = worker.last_words()
                 if interrupted and words.startswith("Stopped ") and "written" in words:
                     self._reporter.say(words)
-                worker.errors.close()
-
-
-def _one_gpu(number: int, gpus: int) -> dict[str, str]:
-    """The variable that leaves a worker one of several GPUs; the command itself has the first."""
-    if gpus < 2:
-        return {}
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    visible_ones = named.split(",") if named else [str(i) for i in range(gpus)]
-    return {"CUDA_VISIBLE_DEVICES": visible_ones[number % len(visible_ones)]}
+                worker.close()
 
 
 # The side of a worker.
@@ -306,12 +296,31 @@ class _SentBar(Bar):
             self._send(bar=self.title, total=self.total, done=done, message=message)
 
 
-def join_command() -> Reporter:
+def code_hash(plugins: Iterable[Path] = ()) -> str:
+    """SHA-256 of the code that this process runs: of this project, of plugin files, of torch."""
+    found = hashlib.sha256(version("torch").encode())
+    folders = []
+    for package in ("bench", "methods", "metrics"):
+        spec = find_spec(package)
+        folders += [] if spec is None else spec.submodule_search_locations or []
+    files = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+    for file in (*files, *plugins):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def join_command(plugins: Iterable[Path] = ()) -> Reporter:
     """Make this process a worker of the command that started it; returns its reporter.
 
-    It stops, as on SIGTERM, when the command is gone.
+    It stops, as on SIGTERM, when its standard input ends, because the command is gone. UserError
+    if its code is not that of the command.
     """
     global _crew
+    if os.environ.get(CODE, "") not in ("", code_hash(plugins)):
+        raise UserError(
+            f"The code on {socket.gethostname()} is not that of the command: install the same "
+            "versions of guidance-bench and torch there, and the same plugins."
+        )
     news = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # whatever else is printed, such as by a plugin
 
@@ -325,5 +334,6 @@ def join_command() -> Reporter:
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=stop_with_command, daemon=True).start()
+    send(holder=f"process {os.getpid()} on {socket.gethostname()}")
     _crew = _Member(send)
     return _WorkerReporter(send)

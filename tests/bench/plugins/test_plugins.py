@@ -243,3 +243,51 @@ def test_every_registered_entry_has_an_origin():
         ran = bench("list", what)
         assert ran.code == 0
         assert ("inception" if what == "extractors" else "demo") in ran.out
+
+
+LAUNCHER = """
+    from bench.system.launch import Local, register
+
+    @register
+    class Site(Local):
+        "The scheduler of a site."
+        name = "site"
+        summary = "processes, politely"
+
+        def __init__(self, settings):
+            super().__init__({k: v for k, v in settings.items() if k != "nice"})
+            print("nice", repr(settings.get("nice")))
+"""
+
+
+def test_launcher_of_a_plugin_runs_the_workers(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(plugins, "FILES", [])
+    plugin = tmp_path / "site.py"
+    plugin.write_text(textwrap.dedent(LAUNCHER))
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        '[launcher]\nname = "site"\nnice = 5\nworkers = 2\n'
+        '[[study]]\ndataset = "modes1d"\nmethods = ["oracle"]\nguidance = [1]\nsamples = 16\n'
+    )
+    common = ("--plugin", plugin, "--dry-run", "--results", tmp_path / "results")
+    listed = bench("list", "launchers", "--plugin", plugin)
+    assert "site   processes, politely" in listed.out
+    for options, nice in (
+        (("--suite", suite), "5"),
+        (("--suite", suite, "--launcher", "site:nice=7"), "'7'"),
+        (("-d", "modes1d", "-m", "oracle", "-n", "16", "--launcher", "site"), "None"),
+    ):
+        ran = bench("sweep", *options, *common)
+        assert ran.code == 0, ran.err
+        assert f"nice {nice}\n" in ran.out
+
+
+def test_bad_launchers_are_refused(tmp_path) -> None:
+    for option, message in (
+        ("ssh", "Unknown launcher 'ssh'."),
+        ("local:gpus=2", "Launcher 'local' has no settings: drop gpus."),
+        ("local:gpus", "settings are name=value, each once and separated by commas, got 'gpus'"),
+    ):
+        ran = bench("sweep", "-d", "modes1d", "--launcher", option, "--results", tmp_path)
+        assert ran.code == 2
+        assert message in ran.err

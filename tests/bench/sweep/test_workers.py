@@ -3,18 +3,26 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from queue import Queue
+from threading import Timer
 from typing import Any
 
 import pytest
 
 from bench.system import workers
-from bench.system.workers import WORKER, End
+from bench.system.errors import UserError
+from bench.system.launch import Call, Launcher, Worker, local
+from bench.system.launch.base import CODE
+from bench.system.progress import Reporter
+from bench.system.workers import WORKER, End, current_crew, with_workers
 from bench.tuning.store import result_path
 from tests.bench.helpers import TINY, TOY_METRICS, Ran, bench, rows_of, sets
 from tests.long import mostly_long
@@ -177,22 +185,86 @@ def test_two_workers_end_with_the_bytes_of_one(tmp_path: Path) -> None:
     assert one[1].out.replace(str(tmp_path / "one"), str(tmp_path / "two")) == two[1].out
 
 
+class _Told(Worker):
+    """A worker that says what it is told to, and then ends."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.news: Queue[str | None] = Queue()
+
+    def tell(self, **news: str) -> None:
+        self.news.put(json.dumps(news))
+
+    def lines(self) -> Iterator[str]:
+        yield from iter(self.news.get, None)
+
+    def stop(self) -> None:
+        self.news.put(None)
+
+    def kill(self) -> None:
+        self.news.put(None)
+
+    def wait(self, seconds: float) -> int | None:
+        return 1
+
+    def last_words(self) -> str:
+        return "why"
+
+    def close(self) -> None:
+        pass
+
+
+class _Tells(Launcher):
+    """Starts one worker that says what it is told to."""
+
+    name = "tells"
+    summary = "for tests"
+
+    def start(self, call: Call, numbers: Sequence[int]) -> list[Worker]:
+        self.worker = _Told()
+        return [self.worker]
+
+
 def test_command_waits_for_the_report_of_a_result_that_it_finds(tmp_path: Path) -> None:
-    crew = workers._Leader(2, 0, workers.Reporter())
-    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
-    worker = workers._Worker(1, process, (tmp_path / "errors").open("w+b"))
-    row = tmp_path / "row"
-    try:
-        crew._hear(worker, {"path": str(row)})
-        assert crew.found(row) is None
-        crew._hear(worker, {"path": str(row), "end": "diverged", "reason": ""})
-        assert crew.found(row, wait=True) == End("diverged")
-        crew._hear(worker, {"path": str(tmp_path / "other")})
-    finally:
-        process.kill()
-        process.wait()
-    assert crew.found(tmp_path / "other", wait=True) is None  # it has died
-    assert crew.found(tmp_path / "unknown", wait=True) is None
+    launcher, row, other = _Tells({}), str(tmp_path / "row"), str(tmp_path / "other")
+    with with_workers(launcher, Call([], tmp_path), 1, Reporter()):
+        crew, worker = current_crew(), launcher.worker
+        assert crew.found(Path(row), wait=True) is None  # nobody has begun it
+        worker.tell(path=row)
+        worker.tell(path=other)
+        _until(lambda: Path(other) in crew._begun)
+        assert crew.found(Path(row)) is None
+        Timer(0.3, lambda: worker.tell(path=row, end="diverged", reason="")).start()
+        assert crew.found(Path(row), wait=True) == End("diverged")
+        Timer(0.3, worker.kill).start()
+        assert crew.found(Path(other), wait=True) is None  # its worker has died
+
+
+def test_command_that_does_not_compute_ends_when_all_workers_have_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "LAG", 0.2)
+    launcher = _Tells({})
+    with with_workers(launcher, Call([], tmp_path), 1, Reporter()):
+        assert not current_crew().computes()
+        launcher.worker.kill()
+        with pytest.raises(UserError, match=r"All workers have stopped: why\."):
+            _until(current_crew().computes)
+
+
+def test_worker_of_other_code_refuses_to_work() -> None:
+    other = {**os.environ, WORKER: "1", CODE: "of another version"}
+    call = [sys.executable, "-m", "bench", "sweep", "-d", "modes1d"]
+    ran = subprocess.run(call, env=other, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert f"Error: The code on {socket.gethostname()} is not that of the command" in ran.stderr
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +276,8 @@ def test_each_worker_gets_its_gpu(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     gpus = len(visible.split(",")) if visible else 4
-    assert workers._one_gpu(number, gpus) == {"CUDA_VISIBLE_DEVICES": device}
-    assert workers._one_gpu(number, 1) == {}
+    assert local._one_gpu(number, gpus) == {"CUDA_VISIBLE_DEVICES": device}
+    assert local._one_gpu(number, 1) == {}
 
 
 def test_torchrun_and_workers_exclude_each_other(
@@ -213,5 +285,8 @@ def test_torchrun_and_workers_exclude_each_other(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     ran = bench(*_sweep(tmp_path))
-    assert (ran.code, ran.err) == (2, "Error: torchrun starts the processes: drop --workers.\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "Error: torchrun starts the processes: drop --workers and --launcher.\n",
+    )
     assert os.environ["GUIDANCE_BENCH_WORKERS"] == "1"

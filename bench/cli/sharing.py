@@ -1,0 +1,106 @@
+"""Who computes the items of a command: --launcher and --workers, or a suite's [launcher] table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.cli.options import UNTIL_THE_END
+from bench.system.errors import UserError
+from bench.system.launch import Launcher, make_launcher, parse_launcher
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.experiment.place import Experiment
+    from bench.system.progress import Reporter
+
+MEMORY = 2**30
+"""Bytes that a process needs at least: torch, a small network and the data."""
+MOST = 1024
+"""Workers."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """A launcher and the number of processes asked for, None for the default."""
+
+    launcher: Launcher
+    workers: int | None
+
+    def device(self, name: str) -> str:
+        """The name of the device of this process: "cpu" if it only waits for its workers."""
+        from bench.system.workers import is_worker
+
+        return name if self.launcher.computes_here or is_worker() else "cpu"
+
+    def count(self, device: torch.device) -> int:
+        """The number of processes that compute.
+
+        By default as many as there are GPUs, or physical cores where the CPU computes and memory
+        is free; one where torchrun has started several.
+        """
+        from joblib import cpu_count
+
+        from bench.system.devices import gpu_count
+        from bench.system.memory import available_bytes
+
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if several and ((self.workers or 1) > 1 or not self.launcher.computes_here):
+            raise UserError("torchrun starts the processes: drop --workers and --launcher.", code=2)
+        if self.workers is not None or several:
+            return self.workers or 1
+        if not self.launcher.computes_here:
+            raise UserError(
+                f"Say how many workers {self.launcher.name} is to start: --workers 8.", code=2
+            )
+        if device.type == "cpu":
+            room = available_bytes(device) or MEMORY
+            return max(1, min(int(cpu_count(only_physical_cores=True)), room // MEMORY))
+        return max(1, gpu_count()) if device.type == "cuda" else 1
+
+    def begin(self, device: torch.device, experiment: Experiment, reporter: Reporter) -> None:
+        """Share the items of the command among `count` processes, until it ends."""
+        from bench.plugins.load import FILES
+        from bench.system.devices import gpu_count
+        from bench.system.launch import Call
+        from bench.system.workers import code_hash, with_workers
+
+        gpus = gpu_count() if device.type == "cuda" else 0
+        call = Call(tuple(sys.argv[1:]), experiment.root, code_hash(FILES), gpus)
+        count = self.count(device)
+        UNTIL_THE_END.enter_context(with_workers(self.launcher, call, count, reporter))
+
+
+def choose_sharing(
+    workers: int | None,
+    launcher: str | None = None,
+    slurm: str | None = None,
+    ray: str | None = None,
+    suite: str | None = None,
+) -> Sharing:
+    """As the options say, else as the suite's [launcher] table, else on this machine.
+
+    Settings of the suite hold beside those of the options, for the same launcher.
+    """
+    from bench.experiment.suite import read_suite
+
+    table = {} if suite is None else dict(read_suite(suite).launcher)
+    default, own = str(table.pop("name", "local")), table.pop("workers", None)
+    if own is not None and not (isinstance(own, int) and 1 <= own <= MOST):
+        raise UserError(f"[launcher] workers is a number from 1 to {MOST}, got {own!r}.", code=2)
+    name, settings = default, dict[str, object]()
+    if launcher is not None:
+        name, settings = parse_launcher(launcher)
+    for option, text in (("slurm", slurm), ("ray", None if ray is None else f"address={ray}")):
+        if text is None:
+            continue
+        if launcher is not None and name != option:
+            raise UserError(f"--{option} is for --launcher {option}, not {name}.", code=2)
+        name, more = parse_launcher(f"{option}:{text}")
+        settings |= more
+    if name == default:
+        settings = table | settings
+    return Sharing(make_launcher(name, settings), own if workers is None else workers)

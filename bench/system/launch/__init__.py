@@ -1,0 +1,17 @@
+"""Launchers: the ways to start further processes of a command, its workers, and to hear them."""
+
+from bench.system.launch.base import (
+    LAUNCHERS,
+    Call,
+    Launcher,
+    Worker,
+    make_launcher,
+    parse_launcher,
+    register,
+)
+from bench.system.launch.local import Local
+
+__all__ = [
+    "LAUNCHERS", "Call", "Launcher", "Local", "Worker", "make_launcher", "parse_launcher",
+    "register",
+]  # fmt: skip

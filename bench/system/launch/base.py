@@ -1,0 +1,151 @@
+"""What a launcher is: it starts the workers of a command, and carries their lines back.
+
+A launcher for another scheduler is one class, decorated with `register`, in a plugin file or a
+package with the entry point `guidance_bench.launchers`. `bench.plugins.launcher_conformance` tests
+it. What a worker does is none of its business: see `bench.system.workers`.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from bench.system.errors import UserError, check_name, unknown
+
+WORKER = "GUIDANCE_BENCH_WORKER"
+"""Environment variable of a worker: its number, from 1."""
+CODE = "GUIDANCE_BENCH_CODE"
+"""Environment variable of a worker: the hash of the code that it has to run."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """The command that workers run again, in the same folder and with the same arguments."""
+
+    arguments: Sequence[str]
+    folder: Path
+    """Folder of the experiment; the files of a launcher belong into a hidden folder of it."""
+    code: str = ""
+    """Hash of the code of this process; a worker of other code refuses to work."""
+    gpus: int = 0
+    """GPUs of this machine that the command may use."""
+    module: str = "bench.cli"
+    """Its function `main` runs the command."""
+
+    def source(self) -> str:
+        """Python that runs the command in a new interpreter, given its arguments.
+
+        As multiprocessing's "spawn" does: with the same modules, wherever this process found them.
+        """
+        path = f"import sys; sys.path[:] = {sys.path!r}"
+        return f"{path}; from {self.module} import main; main()"
+
+    def environment(self, number: int) -> dict[str, str]:
+        """The variables that make the process with this number a worker."""
+        return {WORKER: str(number), CODE: self.code}
+
+
+class Worker(ABC):
+    """One process of a command, started or waiting to be started."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @abstractmethod
+    def lines(self) -> Iterator[str]:
+        """What it writes to its standard output, line by line, until it has ended.
+
+        Called once, in a thread of its own.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask it to stop, with SIGTERM; nothing if it has ended."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it at once."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> int | None:
+        """Its exit status, None if it has not ended after so many seconds."""
+
+    @abstractmethod
+    def last_words(self) -> str:
+        """The last line of its standard error, or ''."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what belongs to it, after it has ended."""
+
+
+class Launcher(ABC):
+    """A way to start workers, with the settings of its user."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for `bench list launchers`."""
+    computes_here: ClassVar[bool] = False
+    """Whether the command itself also computes items, beside its workers."""
+
+    def __init__(self, settings: Mapping[str, object]) -> None:
+        """UserError for settings that it does not know, or bad values.
+
+        From the command line values are strings, from a suite file whatever TOML has.
+        """
+        if settings:
+            raise UserError(
+                f"Launcher {self.name!r} has no settings: drop {', '.join(settings)}.", code=2
+            )
+
+    @abstractmethod
+    def start(self, call: Call, numbers: Sequence[int]) -> list[Worker]:
+        """Start workers with these numbers; UserError if they cannot be started.
+
+        Each runs `call.source()` with `call.arguments` and with `call.environment(number)` over
+        this process's environment. Its standard input ends when it is to stop with the command.
+        """
+
+
+LAUNCHERS: dict[str, type[Launcher]] = {}
+"""Launchers by name."""
+
+L = TypeVar("L", bound=type[Launcher])
+
+
+def register(cls: L) -> L:
+    """Class decorator: make a launcher known by its name. ValueError if the name is taken."""
+    check_name("launcher", cls.name)
+    taken = LAUNCHERS.setdefault(cls.name, cls)
+    if taken is not cls:
+        raise ValueError(
+            f"a launcher named {cls.name!r} is already registered by {taken.__module__}"
+        )
+    return cls
+
+
+def make_launcher(name: str, settings: Mapping[str, object]) -> Launcher:
+    """A launcher by name; UserError for an unknown name or bad settings."""
+    if name not in LAUNCHERS:
+        raise unknown("launcher", name, LAUNCHERS)
+    return LAUNCHERS[name](settings)
+
+
+def parse_launcher(text: str) -> tuple[str, dict[str, object]]:
+    """Name and settings of a launcher: "slurm" or "slurm:partition=gpu,time=60"."""
+    name, _, rest = text.partition(":")
+    settings: dict[str, object] = {}
+    for part in rest.split(",") if rest else ():
+        key, equals, value = part.partition("=")
+        if not key or not equals or key.strip() in settings:
+            raise UserError(
+                f"Launcher settings are name=value, each once and separated by commas, got "
+                f"{part!r}: slurm:partition=gpu,time=60.",
+                code=2,
+            )
+        settings[key.strip()] = value.strip()
+    return name, settings
