@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self, cast, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -275,15 +275,19 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         rng: SampleRNG,
         churn: Churn | None = None,
     ) -> Tensor:
-        null = torch.zeros_like(labels)
+        classes = labels.shape[1]
         null_nets = nets if self.null is None else cast(nn.Module, nets.null)
         weak = None if self.weak is None else cast(nn.Module, nets.weak)
         networks = Networks(
             main=lambda x, sigma, c: cast(Tensor, nets(x, sigma, c)),
-            null=lambda x, sigma: cast(Tensor, null_nets(x, sigma, null)),
+            null=None
+            if self._no_null()
+            else lambda x, sigma: cast(
+                Tensor, null_nets(x, sigma, labels.new_zeros(len(x), classes))
+            ),
             weak=None if weak is None else lambda x, sigma, c: cast(Tensor, weak(x, sigma, c)),
             module=cast("nn.Module | None", getattr(nets, "model", None)),
-            shared=self.null is None,
+            shared=self.null is None and not self._no_null(),
         )
         out = sample_guided(networks, x, self._grid(steps), labels, guidance, rng, churn=churn)
         out = out.to(torch.float32)
@@ -295,34 +299,37 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
         """2 steps - 1 denoiser calls, because the last step is Euler's; twice that with CFG."""
-        return sum(self._evaluations(guidance, steps, self.config.churn).values())
+        return math.ceil(sum(self._evaluations(guidance, steps, self.config.churn).values()))
 
     def _evaluations(
         self, guidance: Guidance, steps: int, churn: Churn | None
-    ) -> dict[Branch, int]:
-        return evaluations(guidance.rule, guidance, self._grid(steps), churn)
+    ) -> dict[Branch, float]:
+        return evaluations(guidance.rule, guidance, self._grid(steps), churn, self.data)
 
     def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
         """`nfe` with the evaluations of other networks weighted by their parameter counts."""
+        return weighted(self._evaluations(guidance, steps, self.config.churn), self.costs())
+
+    def costs(self) -> dict[Branch, float]:
+        """The parameters of the other networks over those of the own one."""
         if self.null is None and self.weak is None:
-            return float(self.nfe(guidance, steps))
-        counts = self._evaluations(guidance, steps, self.config.churn)
+            return {}
         own = _parameters(self.config.net, self.data)
         costs: dict[Branch, float] = {}
         if self.null is not None:
             costs["null"] = _parameters(self.null.net, self.data) / own
         if self.weak is not None:
             costs["weak"] = _parameters(self.weak.net, self.data) / own
-        return weighted(counts, costs)
+        return costs
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
         """Guidance needs a network with classes, and the reference branch of the rule."""
-        if guidance.is_off:
+        if not guidance.acts:
             return None
-        if not _conditional(self.config):
+        if not guidance.is_off and not _conditional(self.config):
             return "an unconditional network takes no guidance"
-        offers: dict[Branch, str] = {"main": "", "null": "", "weak": "", "attention": ""}
-        if self.null is None and not self._knows_null():
+        offers: dict[Branch, str] = dict.fromkeys(get_args(Branch), "")
+        if self._no_null():
             offers["null"] = (
                 "always trained with labels, so it has no unconditional branch: name a network "
                 "for that branch with --null-checkpoint"
@@ -355,7 +362,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
     def edit_nfe(self, guidance: Guidance) -> int:
         """The NFE of 18 deterministic sampling steps."""
-        return sum(self._evaluations(guidance, EDIT_STEPS, None).values())
+        return math.ceil(sum(self._evaluations(guidance, EDIT_STEPS, None).values()))
 
     def denoise(self, nets: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """The output of the network."""
@@ -366,6 +373,9 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         if self._knows_null():
             return None
         return "it was trained without label dropout, so its null label is untrained"
+
+    def _no_null(self) -> bool:
+        return self.null is None and not self._knows_null()
 
     def _knows_null(self) -> bool:
         return self.config.null_label and self.config.label_dropout > 0

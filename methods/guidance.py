@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods.rules.base import Rule
 from methods.rules.cfg import CFG
+from methods.rules.record import Record
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x (B, ...), sigma (B,) or scalar) -> denoised (B, ...): what a sampler integrates."""
@@ -22,11 +23,12 @@ class Guidance:
 
     Ho & Salimans (2022) and papers that follow them, such as iGCT, use w = g - 1. Convert with `.w`
     and `from_w`; no other code in the project converts. `rule` is the guidance rule of methods
-    that are guided at sampling.
+    that are guided at sampling. `record` counts what sampling with this guidance costs.
     """
 
     scale: float = 1.0
     rule: Rule[Any] = field(default_factory=CFG, compare=False)
+    record: Record | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale):
@@ -41,6 +43,11 @@ class Guidance:
     def is_off(self) -> bool:
         """Whether g = 1. The null branch must then not be evaluated."""
         return self.scale == 1.0
+
+    @property
+    def acts(self) -> bool:
+        """Whether samples differ from those of the conditional denoiser."""
+        return not self.is_off or self.rule.free
 
     @classmethod
     def from_w(cls, w: float) -> Guidance:

@@ -107,10 +107,12 @@ class Oracle(Method[OracleConfig]):
         """Heun samples (B, D) in data units."""
         mixture = self.mixture
         blurred = replace(mixture, std=mixture.std * self.config.weak_std)
-        null = torch.zeros_like(labels)
+        classes = labels.shape[1]
         networks = Networks(
             main=lambda x, sigma, c: exact_denoised(x, sigma, c, mixture),
-            null=lambda x, sigma: exact_denoised(x, sigma, null, mixture),
+            null=lambda x, sigma: exact_denoised(
+                x, sigma, labels.new_zeros(len(x), classes), mixture
+            ),
             weak=lambda x, sigma, c: exact_denoised(x, sigma, c, blurred),
             shared=True,
         )
@@ -125,12 +127,16 @@ class Oracle(Method[OracleConfig]):
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
         """Denoiser calls of Heun's method, including those of the reference branch."""
-        return sum(evaluations(guidance.rule, guidance, self._grid(steps)).values())
+        counts = evaluations(guidance.rule, guidance, self._grid(steps), data=self.data)
+        return math.ceil(sum(counts.values()))
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
         """All rules that apply to vectors, except those that change the attention of a network."""
-        if guidance.is_off:
+        if not guidance.acts:
             return None
-        none = "the closed-form denoiser has no attention"
-        offers: dict[Branch, str] = {"null": "", "main": "", "weak": "", "attention": none}
+        none = "the closed-form denoiser has no {}".format
+        offers: dict[Branch, str] = {
+            "null": "", "main": "", "weak": "",
+            "attention": none("attention"), "blocks": none("blocks"),
+        }  # fmt: skip
         return guidance.rule.unsuited(self.data) or lacking(guidance.rule, guidance, offers)

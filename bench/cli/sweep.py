@@ -230,7 +230,7 @@ def _warn_of_unused_rules(sweeps: Sequence[Sweep], reporter: Reporter) -> None:
     """Print a message for each requested rule with which no cell samples."""
     from methods.rules import CFG
 
-    cells = [cell for s in sweeps for cell in s.cells if not cell.guidance.is_off]
+    cells = [cell for s in sweeps for cell in s.cells if cell.guidance.acts]
     used = {cell.rule for cell in cells if not cell.skip} | {CFG.name}
     for rule in dict.fromkeys(r for s in sweeps for r in s.study.rules if r not in used):
         if cells:

@@ -13,10 +13,11 @@ and a weaker one).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
+from math import ceil, prod
 from typing import Any, ClassVar, cast
 from unittest import mock
 
@@ -32,6 +33,7 @@ from methods import EDM, Guidance, Method, Oracle, SampleRNG
 from methods.nets.config import UNetConfig
 from methods.rules import CFG, Between, Call, Composite, Interval, Rule, trajectory
 from methods.rules.base import Branch
+from methods.rules.record import VJP, Record
 from methods.rules.trajectory import evaluations
 from methods.samplers import karras_sigmas, sample_heun
 
@@ -54,12 +56,18 @@ class Subject:
         classes = self.method.data.num_classes
         return one_hot(torch.tensor(indices) % classes, classes)
 
-    def sample(self, rule: Rule[Any], g: float, indices: Sequence[int] = range(N)) -> Tensor:
+    def sample(
+        self,
+        rule: Rule[Any],
+        g: float,
+        indices: Sequence[int] = range(N),
+        record: Record | None = None,
+    ) -> Tensor:
         """Samples (B, ...) of these indices."""
         with torch.inference_mode():
-            rng = SampleRNG(0, indices)
+            rng, guidance = SampleRNG(0, indices), Guidance(g, rule, record)
             labels = self.labels(indices)
-            return self.method.sample(self.nets, labels, Guidance(g, rule), STEPS, rng).clone()
+            return self.method.sample(self.nets, labels, guidance, STEPS, rng).clone()
 
     def unguided(self) -> Tensor:
         """Samples (N, ...) of the conditional denoiser, by the plain sampler."""
@@ -77,15 +85,27 @@ class Subject:
 
     @contextmanager
     def counted(self) -> Iterator[Counter[str]]:
-        """Evaluations of the conditional ("main"), "null" and "weak" networks in the block."""
+        """Evaluations of the conditional ("main"), "null" and "weak" networks in the block.
+
+        They are counted inside the networks, for N samples; a gradient counts as one more.
+        """
         calls: Counter[str] = Counter()
+        values = N * prod(self.method.data.shape)
+
+        def seen(branch: str, x: Tensor) -> None:
+            calls[branch] += x.numel() * (VJP if x.requires_grad else 1) / values  # type: ignore[assignment]
+
         if isinstance(self.method, Oracle):
             exact, std = methods.oracle.exact_denoised, self.method.mixture.std
 
             def count(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Any) -> Tensor:
-                for rows in torch.split(labels, N):  # a call for both branches has 2 N
-                    branch = "main" if bool(rows.any()) else "null"
-                    calls[branch if mixture.std == std else "weak"] += 1
+                with_label = labels.any(1)
+                if mixture.std != std:
+                    seen("weak", x)
+                else:
+                    for branch, rows in (("main", with_label), ("null", ~with_label)):
+                        if bool(rows.any()):
+                            seen(branch, x[rows])
                 return exact(x, sigma, labels, mixture)
 
             with mock.patch.object(methods.oracle, "exact_denoised", count):
@@ -94,7 +114,7 @@ class Subject:
         parts = {"main": "model", "null": "null", "weak": "weak"}
         hooks = [
             getattr(self.nets, part).register_forward_hook(
-                lambda *_, name=name: calls.update([name])
+                lambda _, given, __, name=name: seen(name, given[0])
             )
             for name, part in parts.items()
         ]
@@ -132,13 +152,17 @@ class _Plain(CFG):
     def __init__(self, rule: Rule[Any]) -> None:
         super().__init__()
         self.rule = rule
-        self.first_order = rule.first_order  # type: ignore[misc]
+        self.first_order, self.free = rule.first_order, rule.free  # type: ignore[misc]
 
     def branch(self) -> Branch:
         return self.rule.branch()
 
     def reference(self, call: Call) -> Tensor:
         return self.rule.reference(call)
+
+
+def _rounded(counts: Mapping[Any, float]) -> dict[str, float]:
+    return {branch: round(count, 6) for branch, count in counts.items() if count}
 
 
 class RuleConformance:
@@ -155,8 +179,17 @@ class RuleConformance:
         return able
 
     def test_off_is_the_conditional_denoiser(self) -> None:
-        """At g = 1 samples are exactly those of D_c, and no other branch is evaluated."""
-        rule = self._made()
+        """At g = 1 samples are exactly those of D_c, and no other branch is evaluated.
+
+        A rule that is `free` acts there, except with its neutral knobs.
+        """
+        rule = self._made(dict(self.rule.neutral) if self.rule.free else None)
+        if rule.free:
+            for subject in self._able(rule):
+                plain = subject.sample(_Plain(rule), 1.0)
+                assert torch.allclose(subject.sample(rule, 1.0), plain, rtol=1e-6, atol=1e-6)
+                self._count(subject, self._made(), 1.0)
+            return
         for subject in self._able(rule):
             with subject.counted() as calls:
                 samples = subject.sample(rule, 1.0)
@@ -164,7 +197,10 @@ class RuleConformance:
             assert calls == {"main": 2 * STEPS - 1}
 
     def test_evaluations_match_the_announced_ones(self) -> None:
-        """The calls of every branch, and their sum `nfe`, are as announced."""
+        """The dry run counts what sampling does, by branch; `nfe` is the sum.
+
+        A rule that is `data_dependent` may evaluate less than announced.
+        """
         rule = self._made()
         for subject in self._able(rule):
             self._count(subject, rule)
@@ -178,19 +214,23 @@ class RuleConformance:
         for subject in self._able(rule):
             assert self._count(subject, rule) < self._count(subject, self._made())
 
-    def _count(self, subject: Subject, rule: Rule[Any]) -> int:
-        c = subject.method.config
-        guidance = Guidance(G, rule)
-        announced = evaluations(
-            rule, guidance, karras_sigmas(STEPS, c.sigma_min, c.sigma_max, c.rho)
-        )
+    def _count(self, subject: Subject, rule: Rule[Any], g: float = G) -> float:
+        c, record = subject.method.config, Record()
+        guidance = Guidance(g, rule)
+        sigmas = karras_sigmas(STEPS, c.sigma_min, c.sigma_max, c.rho)
+        announced = evaluations(rule, guidance, sigmas, data=subject.method.data)
         with subject.counted() as calls:
-            assert torch.isfinite(subject.sample(rule, G)).all(), f"{rule.name} is not finite"
-        changed = announced.pop("attention", 0)  # a modified call of the main network
-        announced["main"] = announced.get("main", 0) + changed
-        assert calls == announced, f"{dict(calls)} evaluations, {announced} announced"
-        assert calls.total() == subject.method.nfe(guidance, STEPS)
-        return calls.total()
+            samples = subject.sample(rule, g, record=record)
+        assert torch.isfinite(samples).all(), f"{rule.name} is not finite"
+        found, recorded = _rounded(calls), _rounded(record.evaluations())
+        assert found == recorded, f"{found} evaluations, {recorded} recorded"
+        nfe, total = subject.method.nfe(guidance, STEPS), calls.total()
+        if rule.data_dependent:
+            assert total <= nfe, f"{found} evaluations, at most {announced} announced"
+        else:
+            assert found == _rounded(announced), f"{found} evaluations, {announced} announced"
+            assert nfe == ceil(total - 1e-6)
+        return total
 
     def test_one_call_for_both_branches_gives_the_same_samples(self) -> None:
         """A network may evaluate both branches in one call, for any rule, up to rounding."""

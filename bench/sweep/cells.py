@@ -16,6 +16,7 @@ from bench.training.extra_network import Role
 from bench.training.run import Run
 from methods import Guidance
 from methods.rules import CFG
+from methods.rules.trajectory import needs
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def expand(
 ) -> list[Cell]:
     """All cells of a run, skipped ones included.
 
-    Methods that take rules get one cell per rule, by default CFG. A scale of 1 has one cell,
-    because no rule acts there.
+    Methods that take rules get one cell per rule, by default CFG. A scale of 1 has one cell for
+    all rules that do not act there.
     """
     chosen = rules if rules and run.method.takes_rules else (ChosenRule(CFG()),)
     cells: dict[str, Cell] = {}
@@ -107,8 +108,8 @@ def expand(
 
 
 def rule_name(guidance: Guidance) -> str:
-    """The rule in the row of this guidance, '' for CFG or if guidance is off."""
-    return "" if guidance.is_off or guidance.rule.name == CFG.name else guidance.rule.name
+    """The rule in the row of this guidance, '' for CFG or if no rule acts."""
+    return guidance.rule.name if guidance.acts and guidance.rule.name != CFG.name else ""
 
 
 def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
@@ -116,7 +117,7 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         reason = run.method.supports(guidance, steps) or ""
         nfe = 0 if reason else int(run.method.nfe(guidance, steps))
         cost = 0.0 if reason else float(run.method.nfe_weighted(guidance, steps))
-        branch = "main" if guidance.is_off else guidance.rule.branch()
+        branches = needs(guidance)
     except Exception as error:  # the code of a plugin may fail in any way
         rule = f" under the rule {guidance.rule.name!r}" if rule_name(guidance) else ""
         raise UserError(
@@ -125,7 +126,7 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         ) from None
     # If a branch is not evaluated, its network does not change the row.
     roles: tuple[Role, ...] = ("null", "weak")
-    found = {f"{role}_checkpoint": run.extra_checkpoint(role) for role in roles if role == branch}
+    found = {f"{role}_checkpoint": run.extra_checkpoint(role) for role in roles if role in branches}
     networks = {name: checkpoint for name, checkpoint in found.items() if checkpoint}
     extra: dict[str, Any] = dict(networks)
     rule_code = ""

@@ -21,15 +21,15 @@ from methods.rules import Rule, make_rule
 
 def subject_of(run: Run, rule: Rule[Any]) -> dict[str, str]:
     """Hashes of all that the samples depend on besides knobs, scale, steps and seed."""
-    branch = rule.branch()
+    branches = (rule.branch(), *rule.others())
     return {
         "method": run.card.method,
         "code of the method": code_hash(type(run.method)),
         "settings": digest(run.card.config),
         "data": run.card.data_hash,
         "checkpoint": run.checkpoint,
-        "null checkpoint": run.extra_checkpoint("null") if branch == "null" else "",
-        "weak checkpoint": run.extra_checkpoint("weak") if branch == "weak" else "",
+        "null checkpoint": run.extra_checkpoint("null") if "null" in branches else "",
+        "weak checkpoint": run.extra_checkpoint("weak") if "weak" in branches else "",
         "code of the rule": digest(
             {part.name: module_hash(type(part).__module__) for part in rule.parts()}
         ),

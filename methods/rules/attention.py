@@ -42,6 +42,6 @@ class AttentionRule(Rule[A], Generic[A]):
     def reference(self, call: Call) -> Tensor:
         """D_a (B, ...). Raises ValueError for a layer that the network does not have."""
         labels = reference_labels(call, self.knobs.labels)
-        assert call.networks.module is not None
-        with changed_attention(call.networks.module, self.knobs.layers, self.attend):
-            return call.denoise(labels)
+        return call.denoise(
+            labels, within=lambda net: changed_attention(net, self.knobs.layers, self.attend)
+        )

@@ -1,28 +1,28 @@
-"""The interface of a guidance rule: everything that the author of a rule needs to read.
+"""The interface of a guidance rule; `methods/rules/call.py` has what a rule is given.
 
 A rule combines the outputs of a conditional and a reference branch into a guided denoiser. All
 formulas act on denoiser outputs D(x; sigma, labels). g is the guidance scale in
-D_g = D_ref + g (D_c - D_ref), and g = 1 is off. Most rules override one hook of `Rule`.
+D_g = D_ref + g (D_c - D_ref), and g = 1 is off. Most rules override one hook of `Rule`. No rule
+states what it costs: the networks that a call offers count their evaluations.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from methods.rng import SampleRNG
+from methods.rules.call import Branch, Call, Denoiser, Networks, Point, Within
 from methods.settings import Settings
 from methods.spec import DataSpec
 
-Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
-Branch = Literal["null", "main", "weak", "attention"]
-"""The source of the reference: the unconditional branch, the same network with other inputs, a
-weaker network, or the same network with changed self-attention."""
+if TYPE_CHECKING:
+    from methods.rules.trajectory import Trajectory
+
+__all__ = ["Branch", "Call", "Denoiser", "Networks", "Point", "Within"]
 
 Weight = float | Tensor
 """A guidance scale: one for all samples, or (B,) with one per sample."""
@@ -51,98 +51,14 @@ class OneOf:
     values: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
-class Point:
-    """The position of a denoiser call in a trajectory.
-
-    `step` counts from 0 to `steps` - 1. `stage` is 0 for the predictor and 1 for Heun's corrector.
-    `sigma` is the noise level of this call. `start` and `end` are the levels of the step and are
-    equal in both stages: if both stages must decide alike, use these or `step`. `levels` are the
-    `steps` + 1 descending levels of the whole trajectory.
-    """
-
-    step: int
-    steps: int
-    stage: int
-    sigma: float
-    start: float
-    end: float
-    sigma_max: float
-    levels: tuple[float, ...] = ()
-
-    @property
-    def time(self) -> float:
-        """Share of the steps that remain, t = 1 (noise) at the first step."""
-        return 1.0 - self.step / self.steps
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The denoisers that a rule may evaluate, (x (B, ...), sigma, labels (B, K)) -> (B, ...).
-
-    `null` is called without labels. `module` is the network of `main`, for rules that change its
-    attention. `shared` is whether `null` is `main` with zero labels, so that one call can evaluate
-    both.
-    """
-
-    main: Denoiser
-    null: Callable[[Tensor, Tensor], Tensor] | None = None
-    weak: Denoiser | None = None
-    module: nn.Module | None = None
-    shared: bool = False
-
-
-@dataclass
-class Call:
-    """One call of the guided denoiser.
-
-    `x` (B, ...) has the dtype of the state, `sigma` is a scalar tensor, `labels` (B, K) are
-    one-hot, and `g` is the requested scale. `state` is kept for the whole trajectory. Its keys
-    contain the name of the rule, and its tensors have the batch as first dimension. Random numbers
-    come from `rng`, with one stream per sample.
-    """
-
-    x: Tensor
-    sigma: Tensor
-    at: Point
-    labels: Tensor
-    g: float
-    networks: Networks
-    rng: SampleRNG
-    state: dict[str, Any] = field(default_factory=dict)
-
-    def denoise(self, labels: Tensor | None = None, sigma: Tensor | None = None) -> Tensor:
-        """D(x; sigma, labels) of the network. Missing inputs are those of this call."""
-        sigma = self.sigma if sigma is None else sigma
-        return self.networks.main(self.x, sigma, self.labels if labels is None else labels).to(
-            self.x
-        )
-
-    def null(self) -> Tensor:
-        """D(x; sigma, null) of the unconditional branch."""
-        assert self.networks.null is not None
-        return self.networks.null(self.x, self.sigma).to(self.x)
-
-    def both(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """D(x; sigma, labels) and D(x; sigma, null), from one call of a shared network."""
-        labels = torch.cat([labels, torch.zeros_like(labels)])
-        out = self.networks.main(torch.cat([self.x, self.x]), self.sigma, labels).to(self.x)
-        return out[: len(self.x)], out[len(self.x) :]
-
-    def weak(self, labels: Tensor | None = None) -> Tensor:
-        """D(x; sigma, labels) of the weaker network."""
-        assert self.networks.weak is not None
-        labels = self.labels if labels is None else labels
-        return self.networks.weak(self.x, self.sigma, labels).to(self.x)
-
-
 class Rule(Generic[K]):
     """Classifier-free guidance; each rule overrides a part of it.
 
-    The hooks run in this order: `scale` before any evaluation (1 skips the reference branch),
-    `condition`, `reference`, `weigh`, `combine`, `finish`, and `after_step` when the sampler has
-    made the step. Rules are stateless: store values of a trajectory in `call.state`. At g = 1 no
-    hook is called, and the sampler integrates D_c.
+    For each call of the guided denoiser the hooks run in this order: `scale` before any evaluation
+    (1 skips the reference branch), `condition`, `reference`, `weigh`, `combine`, `finish`. Around
+    them, `step` makes the step, `after_step` follows it, and `run` samples the whole trajectory.
+    Rules are stateless: store values of a trajectory in `call.state`. At g = 1 no hook is called,
+    and the sampler integrates D_c, unless the rule is `free`.
 
     With the knobs `neutral` the rule equals CFG. `search` holds the values that the tuner may try.
     """
@@ -154,9 +70,20 @@ class Rule(Generic[K]):
     search: ClassVar[Mapping[str, Between | OneOf]] = {}
     first_order: ClassVar[bool] = False
     """Whether the sampler takes Euler steps with one call each instead of Heun steps."""
+    free: ClassVar[bool] = False
+    """Whether the rule also acts where the scale is 1, without a reference: there `finish` and
+    `step` run too. At g = 1 it then differs from the conditional sampler."""
+    data_dependent: ClassVar[bool] = False
+    """Whether outputs decide how many evaluations follow. What is announced is then the most, which
+    the rule must need where `call.dry` is true; results state the mean that was counted."""
 
     def __init__(self, knobs: K | None = None) -> None:
         self.knobs: K = cast(K, self.knobs_type()) if knobs is None else knobs
+
+    @property
+    def particles(self) -> int:
+        """States that are sampled for each sample, which gets one of them; see `resample`."""
+        return 1
 
     def scale(self, g: float, at: Point) -> float:
         """The scale at this point, before any evaluation; 1 skips the reference branch."""
@@ -170,8 +97,15 @@ class Rule(Generic[K]):
         """The branch that `reference` evaluates with these knobs."""
         return "null"
 
+    def others(self) -> tuple[Branch, ...]:
+        """Branches that are evaluated besides, such as "blocks" for a network with skipped ones."""
+        return ()
+
     def reference(self, call: Call) -> Tensor:
-        """The reference output D_ref (B, ...), from one evaluation of `branch`."""
+        """The reference output D_ref (B, ...), from an evaluation of `branch`.
+
+        `call.cond` is D_c. A rule that overrides this hook gets separate calls for both.
+        """
         return call.null()
 
     def weigh(self, g: Weight, d_cond: Tensor, d_ref: Tensor, call: Call) -> Weight:
@@ -189,6 +123,31 @@ class Rule(Generic[K]):
     def renoise(self, guided: Tensor, d_cond: Tensor, d_ref: Tensor, call: Call) -> Tensor:
         """The denoised image that gives the noise of the next level; first order only."""
         return guided
+
+    def step(self, call: Call) -> Tensor:
+        """The state (B, ...) at `call.at.end`; by default that of the sampler's step.
+
+        A step of its own may evaluate networks anywhere with `call.to`, get the guided output from
+        `call.guided` and the sampler's step from `call.advance`. Where the scale is 1 it is not
+        called, unless the rule is `free`.
+        """
+        return call.advance()
+
+    def resample(self, x: Tensor, call: Call) -> Tensor | None:
+        """Log-weights (B,) of the particles `x` after a step, or None to keep them.
+
+        B are the samples times `particles`, those of a sample in a row. Particles of the same
+        sample replace each other by systematic resampling, with their tensors in `call.state`.
+        """
+        return None
+
+    def run(self, trajectory: Trajectory, x: Tensor) -> Tensor:
+        """Samples (B, ...) from the noisy states `x` at `trajectory.sigmas[0]`.
+
+        By default the sampler follows the levels once. A rule may call `trajectory.follow` several
+        times, with other levels, scales, and states that are noised again.
+        """
+        return trajectory.follow(x, trajectory.sigmas)
 
     def after_step(self, x: Tensor, x_next: Tensor, call: Call) -> None:
         """Called after the step from `x` to `x_next`; `call` is the call of its first stage."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from methods.rules.base import Branch, Call, NoKnobs, Point, Rule, Weight
 from methods.spec import DataSpec
 
-SOLE = ("reference", "combine", "renoise")
+if TYPE_CHECKING:
+    from methods.rules.trajectory import Trajectory
+
+SOLE = ("reference", "combine", "renoise", "step", "resample", "run")
 """Hooks that at most one rule of a composition may override."""
 
 
@@ -26,7 +29,8 @@ class Composite(Rule[NoKnobs]):
         super().__init__()
         self.rules = tuple(rules)
         self.name = "+".join(rule.name for rule in self.rules)  # type: ignore[misc]
-        self.first_order = any(r.first_order for r in self.rules)  # type: ignore[misc]
+        for flag in ("first_order", "free", "data_dependent"):
+            setattr(self, flag, any(getattr(rule, flag) for rule in self.rules))
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names):
             raise ValueError(f"{self.name} names a rule twice")
@@ -39,6 +43,11 @@ class Composite(Rule[NoKnobs]):
                 raise ValueError(f"{both} do not compose: each has its own {hook} step")
             if owners:
                 self._sole[hook] = owners[0]
+
+    @property
+    def particles(self) -> int:
+        """Those of the rule that has several."""
+        return max(rule.particles for rule in self.rules)
 
     def scale(self, g: float, at: Point) -> float:
         """Apply the scales of all rules in order."""
@@ -55,6 +64,10 @@ class Composite(Rule[NoKnobs]):
     def branch(self) -> Branch:
         """The branch of the rule that overrides `reference`."""
         return self._sole["reference"].branch()
+
+    def others(self) -> tuple[Branch, ...]:
+        """The further branches of all rules."""
+        return tuple(branch for rule in self.rules for branch in rule.others())
 
     def reference(self, call: Call) -> Tensor:
         """The reference of the rule that overrides it."""
@@ -79,6 +92,18 @@ class Composite(Rule[NoKnobs]):
     def renoise(self, guided: Tensor, d_cond: Tensor, d_ref: Tensor, call: Call) -> Tensor:
         """The noise source of the rule that overrides it."""
         return self._sole["renoise"].renoise(guided, d_cond, d_ref, call)
+
+    def step(self, call: Call) -> Tensor:
+        """The step of the rule that overrides it."""
+        return self._sole["step"].step(call)
+
+    def resample(self, x: Tensor, call: Call) -> Tensor | None:
+        """The weights of the rule that has particles."""
+        return self._sole["resample"].resample(x, call)
+
+    def run(self, trajectory: Trajectory, x: Tensor) -> Tensor:
+        """The trajectory of the rule that overrides it."""
+        return self._sole["run"].run(trajectory, x)
 
     def after_step(self, x: Tensor, x_next: Tensor, call: Call) -> None:
         """Call `after_step` of all rules."""

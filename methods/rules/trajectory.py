@@ -6,16 +6,21 @@ Source: Karras et al. (2022, EDM, algorithms 1 and 2) for the sampler.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.guidance import Guidance
 from methods.rng import SampleRNG
 from methods.rules.base import Branch, Call, Networks, Point, Rule
+from methods.rules.particles import ParticleRNG, gather, systematic
+from methods.rules.record import Counted, Record
 from methods.samplers import Churn, heun_step, sample_heun
+from methods.spec import DataSpec
 
 CPU_ROWS, CPU_VALUES = 512, 1 << 12
 """Largest call for both branches on a CPU: rows, and values of x.
@@ -29,6 +34,9 @@ In larger calls malloc returns the memory of a layer to the system, and the next
 pages. Other devices always use one call, which has half the kernel launches (not measured).
 A batch whose call does not fit into memory is halved by the caller.
 """
+
+ANY_DATA = DataSpec(name="any", shape=(3, 8, 8), num_classes=10)
+"""Data of a dry run where none are given."""
 
 
 def sample_guided(
@@ -46,38 +54,143 @@ def sample_guided(
 
     `sigmas` (N + 1,) descend, `labels` (B, K) are one-hot. At g = 1 the conditional denoiser is
     integrated and no other branch is evaluated. All random draws, those of `churn` and of the rule,
-    come from `rng`.
+    come from `rng`. `guidance.record` counts the evaluations.
+    """
+    trajectory = Trajectory(networks, x, sigmas, labels, guidance, rng, dtype, churn)
+    return trajectory.sample(x)
+
+
+class Trajectory:
+    """The sampling of one batch, for a rule that runs it: see `Rule.run`.
+
+    `sigmas` are the levels of the sampler, `rng` and `state` those of the calls.
     """
 
-    def draw() -> Tensor:
-        return rng.randn(x.shape[1:], x.device)
+    dry = False
 
-    if guidance.is_off:
-        return sample_heun(
-            lambda x, s: networks.main(x, s, labels), x, sigmas, dtype=dtype,
-            churn=churn, draw=draw if churn else None,
-        )  # fmt: skip
-    rule = guidance.rule
-    x = x.to(dtype)
-    state: dict[str, Any] = {}
-    points = list(trajectory_points(rule, sigmas, churn))
-    steps = len(sigmas) - 1
-    for step in range(steps):
-        stages = [p for p in points if p.step == step]
-        if churn is not None:
-            x = churn.add(x, float(sigmas[step]), stages[0].start, draw)
-        calls = [Call(x, x.new_tensor(p.sigma), p, labels, guidance.scale, networks, rng, state)
-                 for p in stages]  # fmt: skip
-        x_next = _euler(rule, calls[0]) if len(calls) == 1 else _heun(rule, calls)
-        rule.after_step(x, x_next, calls[0])
-        x = x_next
-    return x
+    def __init__(
+        self,
+        networks: Networks,
+        x: Tensor,
+        sigmas: Tensor,
+        labels: Tensor,
+        guidance: Guidance,
+        rng: SampleRNG,
+        dtype: torch.dtype = torch.float64,
+        churn: Churn | None = None,
+    ) -> None:
+        record = Record() if guidance.record is None else guidance.record
+        record.samples += len(x)
+        self.networks = Counted(networks, record, x[0].numel())
+        self.sigmas, self.labels, self.rng = sigmas, labels, rng
+        self.guidance, self.rule = guidance, guidance.rule
+        self.state: dict[str, Any] = {}
+        self._dtype, self._churn, self._shape = dtype, churn, tuple(x.shape[1:])
+
+    def sample(self, x: Tensor) -> Tensor:
+        """Samples (B, ...) from `x` (B, ...), one of its particles each."""
+        count = self.rule.particles
+        if not self.guidance.acts:
+            return self.follow(x, self.sigmas)
+        if count == 1:
+            return self.rule.run(self, x)
+        noise = self.rng.randn((count - 1, *self._shape), x.device).to(x)
+        x = torch.cat([x[:, None], float(self.sigmas[0]) * noise], 1).flatten(0, 1)
+        chosen = self.rng.rand((), x.device)
+        self.labels = self.labels.repeat_interleave(count, 0)
+        self.rng = ParticleRNG(self.rng, count)
+        rows = count * torch.arange(len(chosen), device=x.device)
+        return self.rule.run(self, x)[rows + (chosen.double() * count).long()]
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Standard normal noise like `x` (B, ...)."""
+        return self.rng.randn(self._shape, x.device).to(x)
+
+    def follow(self, x: Tensor, sigmas: Tensor, g: float | None = None) -> Tensor:
+        """Integrate from `x` (B, ...) at sigmas[0] down to the last level, guided with scale `g`.
+
+        The default is the requested scale. At g = 1 no hook of a rule that is not `free` runs.
+        """
+        g = self.guidance.scale if g is None else g
+        churn = self._churn
+        if g == 1 and not self.rule.free:
+            return sample_heun(
+                lambda x, s: self.networks.main(x, s, self.labels), x, sigmas, dtype=self._dtype,
+                churn=churn, draw=partial(self.draw, x) if churn else None,
+            )  # fmt: skip
+        x = x.to(self._dtype)
+        for point in trajectory_points(self.rule, sigmas, churn):
+            if point.stage:
+                continue
+            level = point.levels[point.step]
+            if churn is not None:
+                x = churn.add(x, level, point.start, partial(self.draw, x))
+            call = Call(x, x.new_tensor(point.sigma), point, self.labels, g, self.networks,
+                        self.rng, self.state, self)  # fmt: skip
+            x = self._step(call)
+        return x
+
+    def _step(self, call: Call) -> Tensor:
+        rule = self.rule
+        plain = not rule.free and rule.scale(call.g, call.at) == 1
+        x_next = self.advance(call) if plain else rule.step(call)
+        log_weights = rule.resample(x_next, call)
+        if log_weights is not None:
+            count = rule.particles
+            u = self.rng.rand((), x_next.device)[::count]
+            kept = systematic(log_weights.reshape(-1, count), u)
+            x_next = gather(kept, x_next, self.state)
+        rule.after_step(call.x, x_next, call)
+        return x_next
+
+    def advance(self, call: Call) -> Tensor:
+        """`Call.advance`: a Heun step, or an Euler step to 0 and for rules of first order."""
+        if self.rule.first_order or call.at.end == 0:
+            return self._euler(call)
+        second = replace(call.at, stage=1, sigma=call.at.end)
+        stages = iter([call, replace(call, at=second, sigma=call.x.new_tensor(second.sigma))])
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            stage = next(stages)
+            stage.x = x
+            return self.guided(stage)
+
+        return heun_step(denoise, call.x, call.sigma, call.x.new_tensor(call.at.end))
+
+    def guided(self, call: Call) -> Tensor:
+        """`Call.guided`."""
+        return self._outputs(call)[0]
+
+    def _euler(self, call: Call) -> Tensor:
+        guided, d_cond, d_ref = self._outputs(call)
+        rule = self.rule
+        if not rule.first_order:
+            return call.x + (call.at.end - call.at.start) * ((call.x - guided) / call.sigma)
+        source = guided if d_ref is None else rule.renoise(guided, d_cond, d_ref, call)
+        return guided + call.at.end / call.at.start * (call.x - source)
+
+    def _outputs(self, call: Call) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The guided, conditional and reference outputs, without a reference at scale 1."""
+        rule = self.rule
+        g = rule.scale(call.g, call.at)
+        labels = rule.condition(call.labels, call)
+        if g == 1:
+            call.cond = d_cond = call.denoise(labels)
+            return rule.finish(d_cond, d_cond, call) if rule.free else d_cond, d_cond, None
+        if _in_one_call(rule, call):
+            d_cond, d_ref = call.both(labels)
+            call.cond = d_cond
+        else:
+            call.cond = d_cond = call.denoise(labels)
+            d_ref = rule.reference(call)
+        guided = rule.combine(d_cond, d_ref, rule.weigh(g, d_cond, d_ref, call), call)
+        return rule.finish(guided, d_cond, call), d_cond, d_ref
 
 
 def trajectory_points(
     rule: Rule[Any], sigmas: Tensor, churn: Churn | None = None
 ) -> Iterator[Point]:
-    """The denoiser calls of a trajectory over `sigmas`: two per step, one for a step to 0.
+    """The denoiser calls of the sampler's steps over `sigmas`: two per step, one for a step to 0.
 
     With `churn` a step starts at the level to which it adds noise.
     """
@@ -89,48 +202,82 @@ def trajectory_points(
             yield Point(step, len(levels) - 1, 1, end, start, end, levels[0], levels)
 
 
+class _DryRun(Trajectory):
+    dry = True
+
+
 def evaluations(
-    rule: Rule[Any], guidance: Guidance, sigmas: Tensor, churn: Churn | None = None
-) -> dict[Branch, int]:
-    """Number of evaluations of the network ("main") and of the reference branch."""
-    if guidance.is_off:
-        return {"main": 2 * (len(sigmas) - 1) - int(sigmas[-1] == 0)}
-    points = list(trajectory_points(rule, sigmas, churn))
-    counts: dict[Branch, int] = {"main": len(points)}
-    guided = sum(rule.scale(guidance.scale, p) != 1 for p in points)
-    branch = rule.branch()
-    counts[branch] = counts.get(branch, 0) + guided
-    return counts
+    rule: Rule[Any],
+    guidance: Guidance,
+    sigmas: Tensor,
+    churn: Churn | None = None,
+    data: DataSpec = ANY_DATA,
+) -> dict[Branch, float]:
+    """Evaluations per sample of the network ("main") and of other branches.
+
+    They are counted in a dry run: one sample of the shape of `data`, with closed-form denoisers in
+    place of the networks. For a rule that is `data_dependent` they are the most.
+    """
+    guided = replace(guidance, rule=rule, record=None)
+    return dict(_counted(rule, guided.scale, tuple(sigmas.tolist()), churn, data))
 
 
-def weighted(counts: Mapping[Branch, int], costs: Mapping[Branch, float]) -> float:
+@lru_cache(maxsize=4096)
+def _counted(
+    rule: Rule[Any], g: float, levels: tuple[float, ...], churn: Churn | None, data: DataSpec
+) -> dict[Branch, float]:
+    record = Record()
+    sigmas = torch.tensor(levels, dtype=torch.float64)
+    x = levels[0] * torch.ones(1, *data.shape, dtype=torch.float64)
+    labels = torch.eye(1, data.num_classes)
+    rng = SampleRNG(0, [0], "dry run")
+    _DryRun(
+        _stand_ins(), x, sigmas, labels, Guidance(g, rule, record), rng, torch.float64, churn
+    ).sample(x)
+    return record.evaluations()
+
+
+def _stand_ins() -> Networks:
+    """Posterior means of Gaussians of unit variance in place of networks; labels move the mean."""
+
+    def posterior(x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        shape = (-1, *[1] * (x.ndim - 1))
+        variance = sigma.to(x).reshape(shape) ** 2
+        return (x + variance * labels.to(x).sum(1).reshape(shape)) / (1 + variance)
+
+    return Networks(
+        main=posterior,
+        null=lambda x, sigma: posterior(x, sigma, x.new_zeros(len(x), 1)),
+        weak=lambda x, sigma, labels: posterior(x, sigma, labels / 2),
+        module=nn.Identity(),
+    )
+
+
+def weighted(counts: Mapping[Branch, float], costs: Mapping[Branch, float]) -> float:
     """The weighted sum of `evaluations`; a branch that is not in `costs` has weight 1."""
     return sum(count * costs.get(branch, 1.0) for branch, count in counts.items())
 
 
 def lacking(rule: Rule[Any], guidance: Guidance, offers: Mapping[Branch, str]) -> str | None:
-    """None if the method has the branch that the rule needs, otherwise the reason.
+    """None if the method has all branches that the rule needs, otherwise the first reason.
 
     `offers` maps each branch to '' if the method has it, otherwise to the reason.
     """
-    if guidance.is_off:
+    if not guidance.acts:
         return None
-    return offers.get(rule.branch(), f"{rule.name} needs a {rule.branch()} branch") or None
+    for branch in needs(replace(guidance, rule=rule)):
+        reason = offers.get(branch, f"{rule.name} needs a {branch} branch")
+        if reason:
+            return reason
+    return None
 
 
-def _guided(rule: Rule[Any], call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    """The guided, conditional and reference outputs; all are D_c where guidance is off."""
-    g = rule.scale(call.g, call.at)
-    labels = rule.condition(call.labels, call)
-    if g == 1:
-        d_cond = call.denoise(labels)
-        return d_cond, d_cond, d_cond
-    if _in_one_call(rule, call):
-        d_cond, d_ref = call.both(labels)
-    else:
-        d_cond, d_ref = call.denoise(labels), rule.reference(call)
-    guided = rule.combine(d_cond, d_ref, rule.weigh(g, d_cond, d_ref, call), call)
-    return rule.finish(guided, d_cond, call), d_cond, d_ref
+def needs(guidance: Guidance) -> tuple[Branch, ...]:
+    """The branches that the rule evaluates besides D_c at this scale."""
+    if not guidance.acts:
+        return ()
+    rule = guidance.rule
+    return rule.others() if guidance.is_off else (rule.branch(), *rule.others())
 
 
 def _in_one_call(rule: Rule[Any], call: Call) -> bool:
@@ -145,24 +292,3 @@ def _in_one_call(rule: Rule[Any], call: Call) -> bool:
         return False
     rows, values = 2 * len(call.x), 2 * call.x.numel()
     return call.x.device.type != "cpu" or (rows <= CPU_ROWS and values <= CPU_VALUES)
-
-
-def _euler(rule: Rule[Any], call: Call) -> Tensor:
-    guided, d_cond, d_ref = _guided(rule, call)
-    if not rule.first_order:
-        return call.x + (call.at.end - call.at.start) * ((call.x - guided) / call.sigma)
-    source = rule.renoise(guided, d_cond, d_ref, call) if guided is not d_cond else guided
-    return guided + call.at.end / call.at.start * (call.x - source)
-
-
-def _heun(rule: Rule[Any], calls: list[Call]) -> Tensor:
-    stages = iter(calls)
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        call = next(stages)
-        call.x, call.sigma = x, sigma
-        return _guided(rule, call)[0]
-
-    first, second = calls
-    x = first.x
-    return heun_step(denoise, x, first.sigma, second.sigma)

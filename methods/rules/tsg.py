@@ -75,8 +75,6 @@ class TSG(Rule[TSGKnobs]):
         """D_t (B, ...)."""
         labels = reference_labels(call, self.knobs.labels)
         factor = self.factor(call)
-        module = call.networks.module
-        if module is None:
+        if call.networks.module is None:
             return call.denoise(labels, call.sigma * factor.to(call.sigma))
-        with told_off(module, factor):
-            return call.denoise(labels)
+        return call.denoise(labels, within=lambda net: told_off(net, factor))
