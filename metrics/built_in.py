@@ -3,6 +3,7 @@
 from metrics import (
     accuracy,
     cmmd,
+    displacement,
     frechet,
     frechet_classes,
     frechet_unbiased,
@@ -20,8 +21,8 @@ from metrics.accumulate import Accumulator, NonFiniteFeatures, plan_needs
 from metrics.registry import EXTRACTORS, METRICS, find_extractor, find_metric
 
 BUILT_IN = (
-    *(accuracy, cmmd, frechet, frechet_classes, frechet_unbiased, inception_score, kid),
-    *(memorisation, mind, neighbours, saturation, tilt, toy, _extractors),
+    *(accuracy, cmmd, displacement, frechet, frechet_classes, frechet_unbiased),
+    *(inception_score, kid, memorisation, mind, neighbours, saturation, tilt, toy, _extractors),
 )
 """The modules that register metrics or extractors on import."""
 

@@ -85,24 +85,27 @@ def plan_measurements(
     n: int | None = None,
     protocol: Protocol | None = None,
     unmatched: str = "",
+    also: Sequence[str] = (),
 ) -> Plan:
     """Plan every metric on every extractor that fits the data, or those of the protocol.
 
     `image`: whether the samples are images; `n`: number of generated samples, if known;
     `unmatched`: why their classes are not known. Without `metrics` the default ones are planned,
-    and those for other data are skipped silently. UserError with all reasons if nothing is left.
+    and those for other data are skipped silently. `also` are planned in any case. UserError with
+    all reasons if nothing is left.
     """
     made = {extractor.name: extractor for extractor in extractors}
     planned: list[Measurement] = []
     refused: list[NotMeasured] = []
     unfit: list[str] = []
-    for name in metrics or sorted(name for name, metric in METRICS.items() if metric.default):
+    usual = metrics or sorted(name for name, metric in METRICS.items() if metric.default)
+    for name in dict.fromkeys([*usual, *also]):
         if name not in METRICS:
             raise unknown("metric", name, METRICS)
         metric = METRICS[name]()
         for extractor in made.values() if metric.uses_extractor else (None,):
             where = "" if extractor is None else extractor.name
-            if protocol is not None and not protocol.has(name, where):
+            if protocol is not None and name not in also and not protocol.has(name, where):
                 continue
             reason = metric.supports(
                 domain="image" if image else "vector", extractor=extractor, exact=reference.exact

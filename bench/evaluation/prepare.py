@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from bench.system.progress import Count, Say, Tick
 from metrics import Accumulator, plan_needs
 from metrics.accuracy import ClassAccuracy
 from metrics.base import Extractor, SampleSet
+from metrics.displacement import TwinMetric, with_twins
 from metrics.extractors.training import Rows
 from metrics.tilt import at_guidance
 
@@ -51,9 +52,25 @@ class Evaluation:
         """A fresh pass over one generated set."""
         return Accumulator(self.extractors, plan_needs(m.metric for m in self.plan))
 
-    def measure(self, fake: SampleSet, guidance: float) -> Measured:
-        """Values of all planned metrics; `guidance` is the scale of `fake`, 1 for real samples."""
-        return measure(self.plan, self.real, at_guidance(fake, guidance), self.unmeasured)
+    @property
+    def of_twins(self) -> bool:
+        """Whether a planned metric needs the samples of the same noise at g = 1."""
+        return any(isinstance(m.metric, TwinMetric) for m in self.plan)
+
+    def without_twins(self) -> Evaluation:
+        """The same without such metrics, for real samples."""
+        plan = tuple(m for m in self.plan if not isinstance(m.metric, TwinMetric))
+        return replace(self, plan=plan)
+
+    def measure(self, fake: SampleSet, guidance: float, twins: SampleSet | None = None) -> Measured:
+        """Values of all planned metrics; `guidance` is the scale of `fake`, 1 for real samples.
+
+        `twins` are the samples of the same noise at g = 1, if `of_twins`.
+        """
+        known = at_guidance(fake, guidance)
+        if twins is not None:
+            known = with_twins(fake, guidance, twins)
+        return measure(self.plan, self.real, known, self.unmeasured)
 
 
 def prepare(
@@ -61,6 +78,7 @@ def prepare(
     cache: Path,
     *,
     metrics: Sequence[str] | None = None,
+    also: Sequence[str] = (),
     extractors: Sequence[str] | None = None,
     protocol: str | None = None,
     weights: Path | None = None,
@@ -72,8 +90,9 @@ def prepare(
     """Extractors, plan and real set for a data set.
 
     By default all default metrics that fit the data, on the extractors of the data set; with a
-    `protocol`, those that it names. The real set is cached, by its content and all code that it
-    passes through. Slow work reports to `say`, or raises TakesLong if not `patient`.
+    `protocol`, those that it names. `also` are further metrics. The real set is cached, by its
+    content and all code that it passes through. Slow work reports to `say`, or raises TakesLong
+    if not `patient`.
     """
     meanwhile = say if patient else _give_up
     chosen = find_protocol(protocol) if protocol else None
@@ -85,7 +104,7 @@ def prepare(
     made = [makers.make(name, data) for name in wanted]
     reference = _reference(data)
     plan = plan_measurements(
-        metrics or (), made, reference, image=data.spec.is_image, protocol=chosen
+        metrics or (), made, reference, image=data.spec.is_image, protocol=chosen, also=also
     )
     unmeasured = _unfit(plan)
     known = len(plan.unmeasured)

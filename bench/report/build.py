@@ -27,6 +27,7 @@ from bench.report.figures.figures import (
 from bench.report.numbers.comparison import compare, comparison_frames
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.inversions import edit_summary, inversion_summary, prepare_inversions
+from bench.report.numbers.matched import match_lines, matched_frame
 from bench.report.numbers.pairs import difference_frame, headline_differences
 from bench.report.numbers.published import read_published
 from bench.report.numbers.summary import provenance, summary
@@ -80,7 +81,12 @@ def write_report(
     inverted = prepare_inversions(inversions, rows) if inversions else None
     numbers = read_published(published) if published is not None else ()
     found = Findings(
-        data, compare(data), headline_differences(data), make_yardsticks(data), inverted
+        data,
+        compare(data),
+        headline_differences(data),
+        make_yardsticks(data),
+        inverted,
+        match_lines(data),
     )
     plans = (
         [*plan_figures(data, numbers), *plan_comparison(data, found.lines)],
@@ -145,6 +151,7 @@ def _frames(found: Findings) -> dict[str, pd.DataFrame | None]:
         "summary.csv": summary(rows),
         "provenance.csv": provenance(rows),
         **comparison_frames(found.lines),
+        "matched.csv": matched_frame(found.matched),
         "differences.csv": difference_frame(compared.items()) if compared else None,
         "yardstick.csv": yardstick_frame(yardsticks) if yardsticks else None,
         "inversions.csv": inversion_summary(inverted) if inverted else None,

@@ -23,10 +23,13 @@ from bench.sweep.execute import Outcome, execute_all
 from bench.sweep.generate import Diverged, generate, refuse_constant
 from bench.sweep.preview import TILES, preview
 from bench.sweep.saving import SampleFiles
+from bench.sweep.twins import Twins
 from bench.sweep.work import Latest, WorkItem
 from bench.system.files import tidy
 from bench.system.progress import SILENT, Reporter, Tick
 from bench.training.run import Run, load_nets
+from methods import Guidance
+from metrics.base import SampleSet
 
 FLOOR = "real"
 FLOOR_RUN = "{}-" + FLOOR
@@ -98,6 +101,7 @@ class CellWork(RowWork):
     cell: Cell
     device: torch.device
     nets: Latest[Run, nn.Module]
+    twins: Twins
     files: SampleFiles | None = None
 
     def is_done(self, batch: int) -> bool:
@@ -146,15 +150,29 @@ class CellWork(RowWork):
                 if writer is not None:
                     writer.discard()
                 raise
-            found = self.evaluation.measure(accumulator.finish(), cell.guidance.scale)
+            measured = accumulator.finish()
+            twins = self._unguided(measured, batch)
+            found = self.evaluation.measure(measured, cell.guidance.scale, twins)
             shown_samples = preview(torch.cat(samples), torch.cat(labels), data)
             self.finish(found, preview=shown_samples, seconds_per_image=seconds / cell.n)
 
-    def _generate(self, batch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def _unguided(self, samples: SampleSet, batch: int) -> SampleSet | None:
+        """The samples of the same noise at g = 1, whose time is not that of the cell."""
+        if not self.evaluation.of_twins:
+            return None
+        cell, off = self.cell, Guidance(1.0)
+        noise = (cell.run.name, cell.run.checkpoint, cell.steps, cell.seed, cell.n)
+        if cell.guidance.is_off:
+            return self.twins.keep(noise, samples)
+        return self.twins.get(noise, self._generate(batch, guidance=off), self.evaluation)
+
+    def _generate(
+        self, batch: int, start: int = 0, guidance: Guidance | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         cell = self.cell
         nets = self.nets.get(cell.run, lambda: load_nets(cell.run, self.device))
         return generate(
-            cell.run.method, nets, cell.guidance, cell.steps, cell.seed, cell.n,
+            cell.run.method, nets, guidance or cell.guidance, cell.steps, cell.seed, cell.n,
             batch=batch, device=self.device, start=start,
         )  # fmt: skip
 
@@ -177,6 +195,7 @@ def sweep(
 ) -> Outcome:
     """Compute the missing cells of one data set; `files` also get the samples of each."""
     nets: Latest[Run, nn.Module] = Latest()
+    twins = Twins()
     items = [
         CellWork(
             what=cell.what,
@@ -189,6 +208,7 @@ def sweep(
             experiment=experiment,
             device=device,
             nets=nets,
+            twins=twins,
             files=files,
         )
         for cell in cells
@@ -252,7 +272,7 @@ def sweep_floor(
         images=n,
         about={**about, **numbers},
         split=split,
-        evaluation=evaluation,
+        evaluation=evaluation.without_twins(),
         experiment=experiment,
     )
     return execute_all([item], experiment, f"sweep {data.name}", n, reporter)

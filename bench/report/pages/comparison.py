@@ -21,10 +21,12 @@ from bench.report.document import (
 )
 from bench.report.numbers.comparison import Comparison, comparison_frames
 from bench.report.numbers.frame import Column, Data
+from bench.report.numbers.matched import Matched
 from bench.report.numbers.names import numbers
 from bench.report.numbers.ranking import Place, Ranking
 from bench.report.numbers.verdict import verdict
 from bench.report.pages.cells import difference_text, value_text
+from bench.report.pages.matched import matched_section
 from bench.report.pages.measures import measure_title
 
 RANKING = "Ranking of lines"
@@ -52,8 +54,12 @@ UNTESTED = "Lines without a group have no error to compare them by."
 _NONE = (Text(DASH), Text(DASH), Text(DASH))
 
 
-def opening(data: Data, found: Mapping[str, Comparison], dataset: str) -> Iterator[Block]:
-    """The verdict on a data set, its files, and its hypervolumes."""
+def opening(
+    data: Data, found: Mapping[str, Comparison], matched: Mapping[str, Matched], dataset: str
+) -> Iterator[Block]:
+    """The verdict on a data set, first at equal outcome, its files, and its hypervolumes."""
+    if dataset in matched:
+        yield from matched_section(matched[dataset])
     if dataset not in found:
         return
     for statement in verdict(data, found[dataset]):

@@ -30,6 +30,7 @@ from bench.report.figures.figures import Plan
 from bench.report.numbers.comparison import Comparison
 from bench.report.numbers.frame import Column, Data
 from bench.report.numbers.inversions import Inversions
+from bench.report.numbers.matched import Matched
 from bench.report.numbers.names import numbers, slug
 from bench.report.numbers.pairs import Difference
 from bench.report.numbers.yardstick import Yardstick
@@ -60,6 +61,7 @@ class Findings:
     differences: Mapping[Column, tuple[Difference, ...]]
     yardsticks: tuple[Yardstick, ...]
     inversions: Inversions | None
+    matched: Mapping[str, Matched]
 
     @cached_property
     def tables(self) -> dict[Column, Table]:
@@ -173,7 +175,7 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
     yield Heading(dataset, forms=OF_DATASET | Form.MARKDOWN if own else Form.PAGE)
     if not own:
         yield paragraph("Nothing was measured; the reasons are below.")
-    yield from opening(found.data, found.lines, dataset)
+    yield from opening(found.data, found.lines, found.matched, dataset)
     if own:
         yield Paragraph(("All tables: ", link(_file(dataset)), "."), Form.MARKDOWN)
     yield from map(paragraph, _not_measured(found.data, dataset))

@@ -26,7 +26,7 @@ latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no
 
 def findings(rows):
     data = prepare(rows)
-    return Findings(data, compare(data), {}, (), None)
+    return Findings(data, compare(data), {}, (), None, {})
 
 
 def paper(rows, **options):
