@@ -1,4 +1,7 @@
-"""Benchmark of guidance methods: data, training, sweeps, rows and reports."""
+"""Benchmark of guidance methods: data, training, sweeps, rows and reports.
+
+`load`, `evaluate`, `train`, `sweep` and `report` are its functions (`bench.api`).
+"""
 
 import importlib
 import sys
@@ -6,6 +9,13 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.api import evaluate, load, report, sweep, train
+    from bench.system.errors import UserError
+
+__all__ = ["UserError", "evaluate", "load", "report", "sweep", "train"]
 
 PUBLIC = {
     "bench.conformance": "bench.plugins.conformance",
@@ -32,3 +42,25 @@ class _PublicNames(MetaPathFinder, Loader):
 
 
 sys.meta_path.append(_PublicNames())
+
+
+def __getattr__(name: str) -> object:
+    """The functions of `bench.api`, imported when one is first used."""
+    if name in ("sweep", "report"):  # packages too, which make themselves callable
+        return importlib.import_module(f"bench.{name}")
+    if name in __all__:
+        module = "bench.system.errors" if name == "UserError" else "bench.api"
+        return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class CallablePackage(ModuleType):
+    """A package that is also the function of its name in `bench.api`."""
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        return getattr(importlib.import_module("bench.api"), self.__name__[6:])(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> object:  # what help() and notebooks show
+        function = getattr(importlib.import_module("bench.api"), self.__name__[6:])
+        return function.__signature__

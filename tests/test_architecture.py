@@ -123,7 +123,7 @@ def test_functions_outside_the_command_line_take_at_most_12_parameters():
 
 def test_bench_has_the_rooms_and_no_other_entries():
     entries = {path.name for path in (ROOT / "bench").iterdir() if path.name != "__pycache__"}
-    assert entries == {*RANK, "__init__.py", "__main__.py"}
+    assert entries == {*RANK, "__init__.py", "__main__.py", "api.py", "py.typed"}
 
 
 def test_wheel_has_the_packages_and_the_published_numbers():

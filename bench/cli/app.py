@@ -104,15 +104,22 @@ def main() -> None:
     except Exception as error:
         if stop.asked:
             _complain(STOPPED, INTERRUPTED)
-        from bench.system.failures import explain_failure
-
-        failure = explain_failure(error)
-        found = _usage_error(error) if failure is None else (failure, 1)
-        if found is None and type(error).__name__ == "ValidationError":
-            found = (f"A value cannot be used: {explain(cast('ValidationError', error))}.", 2)
+        found = explained(error)
         if found is None:
             raise
         _complain(*found)
+
+
+def explained(error: Exception) -> tuple[str, int] | None:
+    """Message and exit code of an error with a cause that the user can mend; None for others."""
+    from bench.system.failures import explain_failure
+
+    failure = explain_failure(error)
+    if failure is not None:
+        return failure, 1
+    if type(error).__name__ == "ValidationError":
+        return f"A value cannot be used: {explain(cast('ValidationError', error))}.", 2
+    return _usage_error(error)
 
 
 def _usage_error(error: Exception) -> tuple[str, int] | None:

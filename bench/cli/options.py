@@ -144,7 +144,7 @@ def begin(
         reporter = join_command(plugins or ())
     else:
         console = Console()
-        if not console.is_terminal and "COLUMNS" not in os.environ:
+        if not (console.is_terminal or console.is_jupyter or "COLUMNS" in os.environ):
             console.width = UNBOUND
         reporter = Reporter(console)
     UNTIL_THE_END.enter_context(network(offline=offline, download=download))

@@ -32,7 +32,7 @@ def report_command(
     table_columns: Annotated[
         int, typer.Option(min=1, max=2, help="Columns of the paper that a table spans.")
     ] = 2,
-) -> None:
+) -> Path:
     """Render tables, figures and a page from the rows of an experiment."""
     from bench.experiment.inversion_rows import read_inversions
     from bench.experiment.rows import Row, read_rows
@@ -69,7 +69,7 @@ def report_command(
         names = (found.name, other.resolve().name)
         page = write_against(counted, counted_in(other / "cells", ""), found.report, names)
         reporter.say(f"Look at {page} (tables also in {page.with_suffix('.md')}).")
-        return
+        return page
     inversions = read_inversions(found.inversions)
     paths = write_report(
         counted, found.report, published=published_file(), inversions=inversions,
@@ -85,6 +85,7 @@ def report_command(
             f"{len(paths.problems)} figures failed; the page gives the reasons. The tables are "
             "complete. Run the same command to draw the figures again."
         )
+    return paths.page
 
 
 def published_file() -> Path | None:

@@ -82,7 +82,7 @@ def sweep_command(
     inversion_guidance: Annotated[
         str | None, typer.Option(help="Scales of edits, a range; by default those of --guidance.")
     ] = None,
-) -> None:
+) -> place.Experiment:
     """Sample all trained runs over guidance scales and measure; computes only what is missing."""
     from bench.experiment.ranges import parse_ints, parse_range
     from bench.experiment.rules import parse_knobs, parse_rules, study_rules
@@ -138,6 +138,7 @@ def sweep_command(
     if not dry_run:
         sharing.begin(request.device, found, reporter)
     _sweep(request, found, sharing.count(request.device), reporter)
+    return found
 
 
 def _sweep(

@@ -72,7 +72,7 @@ def train_command(
     ray: options.Ray = None,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
-) -> None:
+) -> place.Experiment:
     """Train methods; run the same command again to continue after a stop."""
     from bench.data.ensure import prepare_if_missing
     from bench.data.find import find_dataset
@@ -112,7 +112,7 @@ def train_command(
         asked += f" --dataset {dataset}" if dataset else ""
         reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
         reporter.say(f"Next: bench sweep{asked}{flags(found)}")
-        return
+        return found
     fabric = make_fabric(sharing.device(device), precision)
     own = reporter if fabric.is_global_zero else SILENT
     compiler = _compiler(own, fabric.device) if compiled and not dry_run else None
@@ -132,13 +132,14 @@ def train_command(
     if dry_run:
         price_all(requests, trainer, sharing.count(fabric.device))
         own.say("Nothing was written.")
-        return
+        return found
     sharing.begin(fabric.device, found, own)
     train_all(requests, trainer)
     own.say(f"Trained runs are in {found.runs}.")
     plugins = "".join(f" --plugin {file}" for file in FILES)
     scales = "" if suite else f" --guidance {place.DEFAULT_GUIDANCE}"
     own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{scales}")
+    return found
 
 
 def _study(

@@ -44,8 +44,8 @@ FEW = 10_000
 class Request:
     """What to compare, and how; empty `extractors` or `metrics` means the default ones."""
 
-    samples: str
-    reference: str
+    samples: str | SampleSource
+    reference: str | SampleSource
     protocol: Protocol | None
     extractors: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -63,14 +63,14 @@ class Request:
 
 
 def make_request(
-    samples: str,
-    reference: str,
+    samples: str | SampleSource,
+    reference: str | SampleSource,
     protocol: Protocol | None,
     extractors: Sequence[str],
     metrics: Sequence[str],
     *,
-    labels: Path | None,
-    max_samples: int | None,
+    labels: Path | None = None,
+    max_samples: int | None = None,
     orient: bool = True,
 ) -> Request:
     """The checked request of the options; UserError if they are wrong. No image is read yet.
@@ -81,21 +81,22 @@ def make_request(
     for metric in metrics:
         if metric not in METRICS:
             raise unknown("metric", metric, METRICS)
-    warnings = tuple(filter(None, map(check_exists, dict.fromkeys((samples, reference)))))
+    named = dict.fromkeys(given for given in (samples, reference) if isinstance(given, str))
+    warnings = tuple(filter(None, map(check_exists, named)))
     if labels is not None and names_dataset(samples):
         raise UserError(f"--labels is for files, and {samples} has classes.", code=2)
     statistics: Statistics | None = None
     names: tuple[str, ...] = tuple(extractors)
     if names_dataset(reference):
         names = names or find_dataset(reference.partition(":")[0]).extractors
-    else:
+    elif isinstance(reference, str):
         path, section = split_section(reference)
         if section or is_statistics(path):
             statistics = read_statistics(path, section)
             recorded = statistics.card.extractor if statistics.card else statistics.extractor
             names = names or ((recorded,) if recorded else ())
     if protocol is None and not names:
-        if not names_dataset(samples) and is_vectors(Path(samples)):
+        if _are_vectors(samples):
             names = ("identity",)
         elif metrics:
             names = (LITE,)
@@ -107,6 +108,12 @@ def make_request(
         samples, reference, protocol, names, tuple(metrics), statistics, labels, max_samples,
         orient, warnings,
     )  # fmt: skip
+
+
+def _are_vectors(samples: str | SampleSource) -> bool:
+    if isinstance(samples, SampleSource):
+        return not samples.is_image
+    return not names_dataset(samples) and is_vectors(Path(samples))
 
 
 def evaluate(
@@ -150,12 +157,16 @@ def read_sides(reporter: Reporter, request: Request) -> tuple[Reference, SampleS
     """Both sides. Each is read once, so that damage is found before anything slow."""
     found, side = request.statistics, None
     most = request.protocol.reference_most if request.protocol else None
-    if names_dataset(request.reference):
+    if isinstance(request.reference, SampleSource):
+        side = request.reference
+    elif names_dataset(request.reference):
         side = dataset_source(request.reference, most)
     elif found is None or found.images:
         with reporter.counting(f"reading {request.reference}") as count:
             side = file_source(Path(request.reference), most, orient=request.orient, count=count)
-    if names_dataset(request.samples):
+    if isinstance(request.samples, SampleSource):
+        fake = request.samples
+    elif names_dataset(request.samples):
         fake = dataset_source(request.samples, request.limit)
     else:
         colour = side is not None and side.is_image and side.shape[0] == 3
@@ -164,7 +175,7 @@ def read_sides(reporter: Reporter, request: Request) -> tuple[Reference, SampleS
                 Path(request.samples), request.limit, labels=request.labels,
                 channels=3 if colour else None, orient=request.orient, count=count,
             )  # fmt: skip
-    name, content = (plain(request.reference), "") if side is None else (side.name, side.hash)
+    name, content = (side.name, side.hash) if side else (plain(str(request.reference)), "")
     return Reference(name, sha256(found.path) if found else content, side, found), fake
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from rich.table import Column, Table
@@ -16,6 +16,9 @@ from bench.experiment.rows import Frozen
 from bench.system.errors import UserError
 from bench.system.files import write_text
 from metrics.base import ARROWS, Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = (".json", ".csv")
 
@@ -69,6 +72,19 @@ class Report(Frozen):
     notes: tuple[str, ...]
     created: str
     provenance: Mapping[str, str]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The values as a table with one line each, with the columns of `bench evaluate --out`."""
+        import pandas as pd
+
+        columns = [name for name in MeasuredValue.model_fields if name != "replicates"]
+        return pd.DataFrame([row.model_dump() for row in self.rows], columns=columns)
+
+    def _repr_html_(self) -> str:
+        """The values in a notebook."""
+        columns = ["title", "value", "se", "low", "high", "n", "n_real"]
+        return str(self.frame[columns].to_html(index=False))
 
 
 def check_out(path: Path) -> None:

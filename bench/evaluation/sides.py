@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from bench.data import Dataset, Split
 from bench.data.find import find_dataset, has_dataset
-from bench.data.labels import Classes, Labels, read_labels
+from bench.data.labels import Classes, Labels, read_labels, whole_numbers
 from bench.data.samples.read import open_samples
 from bench.evaluation.statistics_files import split_section
 from bench.system.errors import UserError, plain
@@ -71,9 +72,11 @@ class SampleSource:
         return replace(self, batches=batches)
 
 
-def names_dataset(text: str) -> bool:
+def names_dataset(given: str | SampleSource) -> TypeGuard[str]:
     """Whether this is a data set's name, with or without a split, such as 'digits:train'."""
-    name, mark, split = text.partition(":")
+    if not isinstance(given, str):
+        return False
+    name, mark, split = given.partition(":")
     return has_dataset(name) and (not mark or split in SPLITS)
 
 
@@ -170,29 +173,106 @@ def file_source(
                 yield x, found
         found_odd.append(again.oddities)
 
-    digest, done = hashlib.sha256(), 0
-    different: set[bytes] = set()
+    content = _Content(n)
     for x, _ in batches():
-        if not shape:
-            shape = tuple(x.shape[1:])
-            digest.update(f"{(n, *shape)} {x.dtype}".encode())
-        digest.update(x.contiguous().numpy().data)
-        different.update(hashlib.sha256(one.tobytes()).digest() for one in x.numpy())
-        done += len(x)
-        count(done, n)
+        shape = shape or tuple(x.shape[1:])
+        content.update(x)
+        count(content.done, n)
     names = opened.names
     if chosen is not None:
         known = known[chosen]
         names = None if names is None else [names[index] for index in chosen]
-    digest.update(known.data)
     return SampleSource(
-        plain(str(path)), n, shape, digest.hexdigest(), batches,
+        plain(str(path)), n, shape, content.hash(known), batches,
         files=None if names is None else tuple(map(plain, names)),
-        copies=n - len(different),
+        copies=content.copies,
         oddities=dict(found_odd[0]),
         classes=None if classes is None else replace(classes, labels=known),
         left_out=opened.left_out,
     )  # fmt: skip
+
+
+class _Content:
+    """The hash of `n` samples that come in batches, and how many equal an earlier one."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.done = n, 0
+        self._digest = hashlib.sha256()
+        self._different: set[bytes] = set()
+
+    def update(self, x: Tensor) -> None:
+        if self.done == 0:
+            self._digest.update(f"{(self.n, *x.shape[1:])} {x.dtype}".encode())
+        self._digest.update(x.contiguous().numpy().data)
+        self._different.update(hashlib.sha256(one.tobytes()).digest() for one in x.numpy())
+        self.done += len(x)
+
+    @property
+    def copies(self) -> int:
+        return self.n - len(self._different)
+
+    def hash(self, labels: Labels) -> str:
+        self._digest.update(labels.data)
+        return self._digest.hexdigest()
+
+
+def array_source(
+    name: str, samples: npt.NDArray[Any] | Tensor, labels: object = None
+) -> SampleSource:
+    """Samples in memory: uint8 (n, H, W), (n, H, W, C) or (n, C, H, W), or vectors float (n, D).
+
+    `labels` (n,) are whole numbers from 0, if the samples have classes.
+    """
+    x = _as_samples(name, samples)
+    n = len(x)
+    classes = None
+    if labels is not None:
+        try:
+            classes = Classes(whole_numbers(np.asarray(labels), n))
+        except ValueError as error:
+            raise UserError(f"The labels of the {name} are {error}.", code=2) from None
+    known = np.zeros(n, np.int64) if classes is None else classes.labels
+
+    def batches() -> Batches:
+        for start in range(0, n, BATCH):
+            stop = start + BATCH
+            yield x[start:stop], torch.from_numpy(known[start:stop])
+
+    content = _Content(n)
+    for batch, _ in batches():
+        content.update(batch)
+    return SampleSource(
+        name, n, tuple(x.shape[1:]), content.hash(known), batches, copies=content.copies,
+        classes=classes,
+    )  # fmt: skip
+
+
+def _as_samples(name: str, given: npt.NDArray[Any] | Tensor) -> Tensor:
+    """Images uint8 (n, C, H, W) or vectors float32 (n, D); UserError for anything else."""
+    x = torch.as_tensor(given).detach().cpu()
+    if len(x) < 2:
+        raise UserError(f"The {name} need at least 2 samples, got {len(x)}.", code=2)
+    if x.ndim == 2 and x.is_floating_point():
+        return x.to(torch.float32)
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        x = x.permute(0, 3, 1, 2)
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise UserError(
+            f"The {name} have the shape {tuple(given.shape)}: give images (n, H, W), "
+            "(n, H, W, C) or (n, C, H, W) with C = 1 or 3, or vectors (n, D) of floats.",
+            code=2,
+        )
+    if x.dtype != torch.uint8:
+        low, high = float(x.min()), float(x.max())
+        raise UserError(
+            f"The {name} are {given.dtype} from {low:.3g} to {high:.3g}, and images are uint8 from "
+            "0 to 255: bench.data.convert.from_model converts a tensor (n, C, H, W) in [-1, 1].",
+            code=2,
+        )
+    # With one channel, other strides count as contiguous too; convolutions round differently then.
+    return x.reshape(-1).view(x.shape)
 
 
 def is_vectors(path: Path) -> bool:

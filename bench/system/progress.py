@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from threading import Lock
 from typing import Any
 
@@ -118,7 +119,11 @@ class Live:
 
 
 def _live_on(console: Console | None) -> Live | None:
-    return Live(console) if console is not None and console.is_terminal else None
+    """The bars of a terminal, or of a notebook with ipywidgets, which rich needs there."""
+    if console is None:
+        return None
+    moving = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    return Live(console) if moving else None
 
 
 class Bar:
