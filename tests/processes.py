@@ -20,6 +20,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LONGEST = 300.0
 """Seconds after which a process counts as hung."""
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
+"""Keeps the traffic between processes of torchrun on this machine."""
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.preload"])
@@ -79,13 +81,13 @@ def start(*arguments: object) -> Forked:
 
 
 def group(call: Callable[..., None], *arguments: object, processes: int = 2) -> list[Forked]:
-    """Start the same call in several processes that train together, as torchrun does."""
+    """Start the same call in several processes that work together, as torchrun does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0",
-        "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
+        "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), **LOOPBACK,
     }  # fmt: skip
     return [
         Forked(call, *arguments, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -137,7 +139,7 @@ def torchrun(*call: object, processes: int = 2) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [*launcher, "--nproc-per-node", str(processes), *map(str, call)],
         capture_output=True, text=True, check=False,
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **LOOPBACK},
     )  # fmt: skip
 
 

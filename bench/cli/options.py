@@ -126,6 +126,7 @@ def begin(
     out: Path | None = None,
     offline: bool = False,
     download: bool = False,
+    silent: bool = False,
 ) -> tuple[Reporter, Experiment]:
     """Load the plugins and return reporter and experiment; a package's failure is a warning.
 
@@ -142,6 +143,8 @@ def begin(
 
     if is_worker():
         reporter = join_command(plugins or ())
+    elif silent:
+        reporter = Reporter()
     else:
         console = Console()
         if not (console.is_terminal or console.is_jupyter or "COLUMNS" in os.environ):

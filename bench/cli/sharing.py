@@ -74,6 +74,20 @@ class Sharing:
         UNTIL_THE_END.enter_context(with_workers(self.launcher, call, count, reporter))
 
 
+def join_ranks() -> bool:
+    """Share each cell among the processes of torchrun, until the command ends.
+
+    Returns whether another one leads, which prints for all.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        return False
+    from bench.sweep.ranks import Ranks
+
+    ranks = Ranks(int(os.environ["RANK"]), size)
+    return not UNTIL_THE_END.enter_context(ranks).leads
+
+
 def choose_sharing(
     workers: int | None,
     launcher: str | None = None,

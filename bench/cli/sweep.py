@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.sharing import choose_sharing
+from bench.cli.sharing import choose_sharing, join_ranks
 from bench.experiment import place
 from bench.system.errors import UserError
 
@@ -93,7 +93,9 @@ def sweep_command(
     from bench.system.devices import resolve_device
     from bench.tuning.subject import rules_for
 
-    reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
+    reporter, found = options.begin(
+        plugin, results, experiment, offline=offline, download=download, silent=join_ranks()
+    )
     sharing = choose_sharing(workers, launcher, slurm, ray, suite)
     if save_samples is not None:
         SampleFiles(found, save_samples)
@@ -147,6 +149,7 @@ def _sweep(
     """Plan, then print the cost or execute."""
     from bench.experiment.suite import flags
     from bench.sweep.plan import plan_sweeps
+    from bench.sweep.ranks import current_ranks
     from bench.sweep.saving import SampleFiles
     from bench.system.progress import duration
     from bench.training.extra_network import find_extra_networks
@@ -154,6 +157,12 @@ def _sweep(
 
     with place.without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
         sweeps, left_out = plan_sweeps(request, experiment, reporter.say)
+        ranks = current_ranks()
+        if ranks is not None:
+            ranks.agree(sweeps)
+            if not ranks.leads:
+                ranks.serve(sweeps, request.device)
+                return
         _warn_of_unused_rules(sweeps, reporter)
         if not any(planned.cells for planned in sweeps):
             method = request.methods[0] if request.methods else None
@@ -168,7 +177,7 @@ def _sweep(
         if request.dry_run:
             total = sum(_price(each, request, experiment, reporter) for each in sweeps)
             cells = sum(not cell.skip for each in sweeps for cell in each.cells)
-            workers = max(1, min(workers, cells))
+            workers = max(1, min(workers, cells)) if ranks is None else ranks.size
             count = f"{workers} worker{'s' * (workers > 1)}"
             reporter.say(f"All cells: about {duration(total / workers)} with {count}.")
             if left_out:

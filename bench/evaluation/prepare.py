@@ -41,7 +41,7 @@ class Evaluation:
     """
 
     data: Dataset
-    extractors: dict[str, Extractor]
+    extractors: Mapping[str, Extractor]
     plan: tuple[Measurement, ...]
     real: SampleSet
     reference: str

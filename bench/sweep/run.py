@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.data import Split
 from bench.evaluation.plan import Measured
@@ -20,15 +19,15 @@ from bench.experiment.provenance import now, provenance
 from bench.experiment.rows import Row, Status, row_path, stored_row, write_reason, write_row
 from bench.sweep.cells import Cell
 from bench.sweep.execute import Outcome, execute_all
-from bench.sweep.generate import Diverged, generate, refuse_constant
+from bench.sweep.generate import Diverged, refuse_constant
 from bench.sweep.preview import TILES, preview
+from bench.sweep.ranks import stream
+from bench.sweep.sampler import Sampler
 from bench.sweep.saving import SampleFiles
 from bench.sweep.twins import Twins
-from bench.sweep.work import Latest, WorkItem
+from bench.sweep.work import WorkItem
 from bench.system.files import tidy
 from bench.system.progress import SILENT, Reporter, Tick
-from bench.training.run import Run, load_nets
-from methods import Guidance
 from metrics.base import SampleSet
 
 FLOOR = "real"
@@ -99,8 +98,7 @@ class CellWork(RowWork):
     """A cell to be sampled and measured; `files` also get its samples."""
 
     cell: Cell
-    device: torch.device
-    nets: Latest[Run, nn.Module]
+    sampler: Sampler
     twins: Twins
     files: SampleFiles | None = None
 
@@ -119,25 +117,24 @@ class CellWork(RowWork):
         if self.files is not None and start < self.cell.n:
             tick(start)
             with self.files.open(self.cell, self.evaluation.data, start) as writer:
-                for x, y in self._generate(batch, start):
+                for x, y in stream(
+                    self.cell, self.evaluation, self.sampler, batch, start, features=False
+                ):
                     writer.add(x, y)
                     tick(len(y))
         return False
 
     def _measure(self, batch: int, tick: Tick) -> None:
         cell, data = self.cell, self.evaluation.data
-        accumulator = self.evaluation.accumulator()
+        made = stream(cell, self.evaluation, self.sampler, batch)
+        accumulator = replace(self.evaluation, extractors=made.extractors).accumulator()
         samples: list[Tensor] = []
         labels: list[Tensor] = []
         shown = 0
         whole = not data.spec.is_image  # a vector's preview needs every sample
-        seconds = 0.0
-        stream = self._generate(batch)
         with nullcontext() if self.files is None else self.files.open(cell, data) as writer:
             try:
-                started = time.perf_counter()
-                for x, y in refuse_constant(stream):
-                    seconds += time.perf_counter() - started
+                for x, y in refuse_constant(iter(made)):
                     if writer is not None:
                         writer.add(x, y)
                     accumulate(accumulator, x, y, tick)
@@ -145,7 +142,6 @@ class CellWork(RowWork):
                         samples.append(x)
                         labels.append(y)
                         shown += len(y)
-                    started = time.perf_counter()
             except Diverged:
                 if writer is not None:
                     writer.discard()
@@ -154,27 +150,19 @@ class CellWork(RowWork):
             twins = self._unguided(measured, batch)
             found = self.evaluation.measure(measured, cell.guidance.scale, twins)
             shown_samples = preview(torch.cat(samples), torch.cat(labels), data)
-            self.finish(found, preview=shown_samples, seconds_per_image=seconds / cell.n)
+            self.finish(found, preview=shown_samples, seconds_per_image=made.seconds / cell.n)
 
     def _unguided(self, samples: SampleSet, batch: int) -> SampleSet | None:
         """The samples of the same noise at g = 1, whose time is not that of the cell."""
         if not self.evaluation.of_twins:
             return None
-        cell, off = self.cell, Guidance(1.0)
+        cell = self.cell
         noise = (cell.run.name, cell.run.checkpoint, cell.steps, cell.seed, cell.n)
         if cell.guidance.is_off:
             return self.twins.keep(noise, samples)
-        return self.twins.get(noise, self._generate(batch, guidance=off), self.evaluation)
-
-    def _generate(
-        self, batch: int, start: int = 0, guidance: Guidance | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        cell = self.cell
-        nets = self.nets.get(cell.run, lambda: load_nets(cell.run, self.device))
-        return generate(
-            cell.run.method, nets, guidance or cell.guidance, cell.steps, cell.seed, cell.n,
-            batch=batch, device=self.device, start=start,
-        )  # fmt: skip
+        return self.twins.get(
+            noise, lambda: stream(cell, self.evaluation, self.sampler, batch, off=True)
+        )
 
     def _unsaved(self, row: Row, batch: int) -> int:
         """The first sample of a measured cell that has no file yet; `cell.n` if none is wanted."""
@@ -194,8 +182,7 @@ def sweep(
     files: SampleFiles | None = None,
 ) -> Outcome:
     """Compute the missing cells of one data set; `files` also get the samples of each."""
-    nets: Latest[Run, nn.Module] = Latest()
-    twins = Twins()
+    sampler, twins = Sampler(device), Twins()
     items = [
         CellWork(
             what=cell.what,
@@ -206,8 +193,7 @@ def sweep(
             cell=cell,
             evaluation=evaluation,
             experiment=experiment,
-            device=device,
-            nets=nets,
+            sampler=sampler,
             twins=twins,
             files=files,
         )

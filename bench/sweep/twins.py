@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable
 
-from torch import Tensor
-
-from bench.evaluation.prepare import Evaluation, accumulate
+from bench.evaluation.prepare import accumulate
+from bench.sweep.sampler import Stream
 from metrics import Accumulator
 from metrics.base import SampleSet
 
@@ -23,14 +22,13 @@ class Twins:
         self._held = noise, features
         return features
 
-    def get(
-        self, noise: Hashable, unguided: Iterable[tuple[Tensor, Tensor]], evaluation: Evaluation
-    ) -> SampleSet:
-        """The features of a noise; from batches (samples (B, ...), labels (B,)) if it is new."""
+    def get(self, noise: Hashable, unguided: Callable[[], Stream]) -> SampleSet:
+        """The features of a noise; those of the stream's samples if it is new."""
         if self._held is not None and self._held[0] == noise:
             return self._held[1]
         self._held = None
-        accumulator = Accumulator(evaluation.extractors, {"features"})
-        for x, labels in unguided:
+        made = unguided()
+        accumulator = Accumulator(made.extractors, {"features"})
+        for x, labels in made:
             accumulate(accumulator, x, labels)
         return self.keep(noise, accumulator.finish())

@@ -42,13 +42,18 @@ class Batches:
                 if not is_out_of_memory(error) or self.size == 1:
                     raise
             # Outside the handler, since it keeps the frames and tensors of the failure alive.
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_unused()
             self.size = (self.size + 1) // 2
             self._tell(
                 f"{what}: out of memory; continuing with batches of {self.size}: {self._because}."
             )
+
+
+def free_unused() -> None:
+    """Free tensors that only reference cycles hold, and what torch keeps of a GPU's memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def available_bytes(device: torch.device) -> int | None:

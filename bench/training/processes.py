@@ -32,7 +32,7 @@ def leader_first(fabric: Fabric) -> Iterator[bool]:
     except Exception as error:
         failed = error
     if fabric.world_size > 1:
-        problem = fabric.broadcast(_words(failed) if failed is not None else "")
+        problem = fabric.broadcast(in_words(failed) if failed is not None else "")
         if problem and failed is None:
             raise UserError(f"The first process stopped, and this one with it: {problem}")
     if failed is not None:
@@ -53,20 +53,22 @@ def lost_process_explained(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if fabric.world_size == 1 or not _is_loss(error):
+        if fabric.world_size == 1 or not is_loss(error):
             raise
         raise UserError(
             f"Another training process stopped; its message is above. {KEPT}"
         ) from error
 
 
-def _words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """An error as a sentence for another process."""
     if isinstance(error, UserError):
         return str(error)
     return explain_failure(error) or f"{type(error).__name__}: {said(error)}."
 
 
-def _is_loss(error: Exception) -> bool:
+def is_loss(error: Exception) -> bool:
+    """Whether an error means that another process is gone."""
     if distributed.is_available() and isinstance(error, distributed.DistError):
         return True
     return any(word in str(error).lower() for word in _LOST)

@@ -1,0 +1,62 @@
+"""Samples of cells as streams of batches, whose making is timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bench.sweep.cells import Cell
+from bench.sweep.generate import generate
+from bench.sweep.work import Latest
+from bench.training.run import Run, load_nets
+from methods import Guidance
+from metrics.base import Extractor
+
+
+class Sampler:
+    """Samples cells on a device; keeps the networks of one run."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._nets: Latest[Run, nn.Module] = Latest()
+
+    def sample(
+        self, cell: Cell, batch: int, start: int = 0, stop: int | None = None, *, off: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (samples, labels) of the samples from `start` to `stop`, by default the end.
+
+        With `off` those of the same noise without guidance.
+        """
+        guidance = Guidance(1.0) if off else cell.guidance
+        nets = self._nets.get(cell.run, lambda: load_nets(cell.run, self._device))
+        return generate(
+            cell.run.method, nets, guidance, cell.steps, cell.seed, stop or cell.n,
+            batch=batch, device=self._device, start=start,
+        )  # fmt: skip
+
+
+class Stream:
+    """Batches (samples, labels) of one cell.
+
+    `extractors` give the features of the batches in their order; `seconds` counts the time that a
+    device needed to sample them.
+    """
+
+    def __init__(
+        self, batches: Iterator[tuple[Tensor, Tensor]], extractors: Mapping[str, Extractor]
+    ) -> None:
+        self._batches, self.extractors = batches, extractors
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, once."""
+        while True:
+            started = time.perf_counter()
+            batch = next(self._batches, None)
+            self.seconds += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
