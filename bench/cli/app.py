@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperCommand
 
 from bench.cli.data import data_app
 from bench.cli.doctor import doctor_command
@@ -40,6 +41,10 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
+NAMED = ("method", "rule", "metric", "extractor", "dataset")
+"""Options with names of registered things."""
+WITH_DATASET = ("train", "sweep")
+"""The commands that need the data set of --dataset."""
 STOPPED = "Stopped. Finished work is kept. Run the same command to continue."
 
 
@@ -61,6 +66,27 @@ def root(
     """Benchmark of guidance methods for diffusion and consistency models."""
 
 
+class _Command(TyperCommand):
+    """A command that refuses unknown names before it imports torch."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Check the names in the options, then run."""
+        given = {name: _texts(ctx.params.get(name)) for name in NAMED}
+        if ctx.info_name not in WITH_DATASET or ctx.params.get("data"):
+            del given["dataset"]  # it may be new, or gone
+        if any(given.values()) and not (ctx.params.get("plugin") or ctx.params.get("suite")):
+            from bench.plugins.catalogue import refuse_unknown
+
+            refuse_unknown(given)
+        return super().invoke(ctx)
+
+
+def _texts(value: object) -> list[str]:
+    """The values of an option that may be repeated, or of one that may not."""
+    parts = value if isinstance(value, list | tuple) else [value] if value else []
+    return [str(part) for part in parts]
+
+
 for _name, _command in (
     ("train", train_command),
     ("sweep", sweep_command),
@@ -75,7 +101,7 @@ for _name, _command in (
     ("tune", tune_command),
     ("verify", verify_command),
 ):
-    app.command(_name)(_command)
+    app.command(_name, cls=_Command)(_command)
 app.add_typer(data_app, name="data")
 app.add_typer(stats_app, name="stats")
 

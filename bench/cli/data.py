@@ -77,7 +77,7 @@ def list_command(data_root: DataRootOption = None) -> None:
 
     from bench.data.card import prepared_cards
 
-    reporter, _ = options.begin()
+    reporter, _ = options.begin(entry_points=False)
     root = _root(data_root)
     cards = prepared_cards(root)
     if not cards:

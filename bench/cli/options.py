@@ -15,6 +15,7 @@ from bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from bench.experiment.protocols import Protocol
+    from bench.plugins.catalogue import Lines
     from bench.system.progress import Reporter
 
 UNTIL_THE_END = ExitStack()
@@ -160,10 +161,20 @@ def begin(
 
 def warn_of_plugins(reporter: Reporter, plugins: Sequence[Path] = ()) -> None:
     """Load the plugins, those with entry points first; a failure is a warning."""
-    from bench.plugins.load import load_plugins
+    from bench.plugins.catalogue import load
 
-    for problem in load_plugins(plugins):
+    for problem in load(plugins):
         reporter.warn(problem)
+
+
+def registered(reporter: Reporter, plugins: Sequence[Path] | None) -> Lines:
+    """What is registered: as `known_lines`, or after loading the plugins."""
+    from bench.plugins.catalogue import known_lines, registered_lines
+
+    known = None if plugins else known_lines()
+    if known is None:
+        warn_of_plugins(reporter, plugins or ())
+    return known or registered_lines()
 
 
 def refuse_beside_suite(**options: object) -> None:

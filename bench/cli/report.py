@@ -37,9 +37,8 @@ def report_command(
     from bench.experiment.inversion_rows import read_inversions
     from bench.experiment.rows import Row, read_rows
     from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
-    from bench.report.against import write_against
-    from bench.report.build import write_report
-    from bench.report.pages.paper import PaperOptions
+    from bench.report.make import make_report
+    from bench.report.options import PaperOptions
 
     paper = PaperOptions(
         guidance=parse_range(table_guidance, "--table-guidance") if table_guidance else (),
@@ -66,12 +65,14 @@ def report_command(
         other = next((p for p in (results / against, Path(against)) if p.is_dir()), None)
         if other is None:
             raise UserError(f"There is no experiment {against!r} in {results}.", code=2)
+        from bench.report.against import write_against
+
         names = (found.name, other.resolve().name)
         page = write_against(counted, counted_in(other / "cells", ""), found.report, names)
         reporter.say(f"Look at {page} (tables also in {page.with_suffix('.md')}).")
         return page
     inversions = read_inversions(found.inversions)
-    paths = write_report(
+    paths = make_report(
         counted, found.report, published=published_file(), inversions=inversions,
         paper=paper, pdf=pdf, console=reporter.console,
     )  # fmt: skip

@@ -10,10 +10,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bench.data.base import DATASETS
 from bench.system.bounds import read_json
 from bench.system.errors import UserError, check_name
-from methods import Settings
+from methods.settings import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"
 CARD, IMAGES, LABELS, STAMP = "card.json", "images.npy", "labels.npy", "stamp.json"
@@ -128,6 +127,8 @@ def prepared_cards(root: Path | None = None) -> list[DataCard]:
 
 def check_data_name(name: str) -> str:
     """`name` if a prepared data set may have it; UserError otherwise."""
+    from bench.data import DATASETS
+
     check_name("data set", name)
     if name in DATASETS:
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.data.base import DATASETS, Dataset
+from bench.data.built_in import DATASETS, Dataset
 from bench.data.card import data_root, prepared_names
 from bench.data.prepared import PreparedDataset
 from bench.system.errors import UserError, unknown

@@ -16,8 +16,8 @@ from bench.system.errors import UserError
 from bench.system.files import sha256
 from bench.system.progress import SILENT, Reporter
 from methods import DataSpec
+from metrics.catalogue import FILES, WeightsFile
 from metrics.extractors import EfficientNetExtractor
-from metrics.extractors.catalogue import FILES, WeightsFile
 from metrics.extractors.tensors import read_tensors
 
 TRIAL = 16

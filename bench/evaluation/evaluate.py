@@ -29,9 +29,9 @@ from bench.evaluation.statistics_files import (
     read_statistics,
     split_section,
 )
-from bench.experiment.protocols import LITE, PROTOCOLS, Protocol
+from bench.experiment.protocols import LITE, PROTOCOLS, Protocol, unknown_metric
 from bench.experiment.provenance import now, provenance
-from bench.system.errors import UserError, plain, unknown
+from bench.system.errors import UserError, plain
 from bench.system.files import sha256
 from bench.system.progress import Reporter
 from metrics import METRICS
@@ -80,7 +80,7 @@ def make_request(
     """
     for metric in metrics:
         if metric not in METRICS:
-            raise unknown("metric", metric, METRICS)
+            raise unknown_metric(metric, METRICS)
     named = dict.fromkeys(given for given in (samples, reference) if isinstance(given, str))
     warnings = tuple(filter(None, map(check_exists, named)))
     if labels is not None and names_dataset(samples):

@@ -19,8 +19,8 @@ from bench.system.progress import Say
 from methods.spec import DataSpec
 from metrics import EXTRACTORS
 from metrics.base import Extractor
+from metrics.catalogue import WEIGHTS
 from metrics.extractors import EfficientNetExtractor, train_classifier, train_head
-from metrics.extractors.catalogue import WEIGHTS
 
 OF_DATA = ("classifier", "identity")
 """Extractors that depend on the data and are made once these are known."""

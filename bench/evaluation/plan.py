@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from bench.evaluation.reference import Reference
 from bench.evaluation.result import NotMeasured
 from bench.experiment.identity import code_hash, digest
-from bench.experiment.protocols import Protocol
+from bench.experiment.protocols import Protocol, unknown_metric
 from bench.experiment.rows import Value
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError
 from bench.system.failures import system_error
 from metrics import METRICS, Accumulator, plan_needs
 from metrics.base import Estimate, Extractor, Metric, SampleSet, Unsuitable
@@ -101,7 +101,7 @@ def plan_measurements(
     usual = metrics or sorted(name for name, metric in METRICS.items() if metric.default)
     for name in dict.fromkeys([*usual, *also]):
         if name not in METRICS:
-            raise unknown("metric", name, METRICS)
+            raise unknown_metric(name, METRICS)
         metric = METRICS[name]()
         for extractor in made.values() if metric.uses_extractor else (None,):
             where = "" if extractor is None else extractor.name

@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from bench.system.errors import UserError
 from bench.system.files import sha256
-from metrics.extractors.catalogue import WeightsFile
+from metrics.catalogue import WeightsFile
 
 WEIGHTS_FOLDER_VARIABLE = "GUIDANCE_BENCH_WEIGHTS"
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -34,7 +32,8 @@ def weights_folders() -> list[Path]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     own = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     first = Path(own).expanduser() if own else cache / "guidance-bench" / "weights"
-    return [first, Path(torch.hub.get_dir()) / "checkpoints"]
+    hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub"
+    return [first, hub.expanduser() / "checkpoints"]
 
 
 def find_weights(
@@ -61,7 +60,9 @@ def find_weights(
             f"{target.parent}: put the file there, or allow its download with --download."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    torch.hub.download_url_to_file(
+    from torch import hub  # it takes two seconds to import, and `bench list` needs only paths
+
+    hub.download_url_to_file(
         wanted.url, str(target), hash_prefix=wanted.sha256 or None, progress=False
     )
     return WeightsPath(target, published=file == wanted.file)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from typing import NamedTuple
 
 from pydantic import Field
 
-from bench.system.errors import unknown
+from bench.system.errors import UserError, unknown
 from methods.settings import Settings
 
 LITE = "efficientnet-lite0"
@@ -64,6 +65,25 @@ def find_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
+
+
+def unknown_metric(name: str, known: Iterable[str]) -> UserError:
+    """The error for an unknown metric; for the field's name of one, it says what to type."""
+    named = {
+        measure.title.lower(): (measure, protocol.name)
+        for protocol in reversed(PROTOCOLS.values())  # the first of several counts
+        for measure in protocol.measures
+        if measure.title
+    }
+    if name.lower() not in named:
+        return unknown("metric", name, known)
+    measure, protocol_name = named[name.lower()]
+    return UserError(
+        f"{measure.title} is the metric {measure.metric} on features of {measure.extractor}: "
+        f"--metric {measure.metric} --extractor {measure.extractor}, or --protocol "
+        f"{protocol_name}.",
+        code=2,
+    )
 
 
 def title(label: str, metric: str, extractor: str, n: int, protocol: str = "") -> str:

@@ -21,7 +21,7 @@ from bench.sweep.generate import Diverged
 from bench.system.progress import Tick
 from methods import Guidance, Inverts, Method
 from metrics.base import Extractor
-from metrics.extractors.catalogue import ALEXNET
+from metrics.catalogue import ALEXNET
 from metrics.latents import latent_stats
 from metrics.perceptual import LPIPS, check_size, read_lpips
 from metrics.reconstruction import mse, psnr, psnr_batch, psnr_limit, ssim, ssim_batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from rich.console import Console
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
 from bench.report.document import FileKind, Form
-from bench.report.drawn import DrawnFigures
+from bench.report.drawn import FigureInputs
 from bench.report.figures.figures import (
     Plan,
     plan_comparison,
@@ -32,29 +32,20 @@ from bench.report.numbers.pairs import difference_frame, headline_differences
 from bench.report.numbers.published import read_published
 from bench.report.numbers.summary import provenance, summary
 from bench.report.numbers.yardstick import make_yardsticks, yardstick_frame
+from bench.report.options import DEFAULT, PaperOptions
 from bench.report.pages.contents import Findings, make_document
 from bench.report.pages.explorer import explorer
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
-from bench.report.pages.paper import DEFAULT, PaperOptions, paper_document
+from bench.report.pages.paper import paper_document
 from bench.report.pages.tex import tex
+from bench.report.record import PAGE, Record, ReportPaths, report_input, report_paths
 from bench.system.failures import explain_failure
 from bench.system.files import read_whole, write_bytes, write_text
+from bench.system.forks import in_processes
 from bench.system.progress import Bar
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-@dataclass(frozen=True)
-class ReportPaths:
-    """The files of a report; `problems` has a sentence for every figure that failed."""
-
-    summary: Path
-    markdown: Path
-    tex: Path
-    page: Path
-    figures: tuple[Path, ...]
-    problems: tuple[str, ...]
 
 
 def write_report(
@@ -95,52 +86,87 @@ def write_report(
     )
     document = make_document(found, note, *plans)
     short = paper_document(data, found.tables, paper)
-    write_text(out / "paper.md", markdown(short))
-    write_text(out / "paper.tex", tex(short, "paper"))
+    made_from = report_input(rows, published, note, inversions, paper, pdf)
+    written = [
+        write_text(out / "paper.md", markdown(short)),
+        write_text(out / "paper.tex", tex(short, "paper")),
+        write_text(out / "tables.md", markdown(document)),
+        write_text(out / "tables.tex", tex(document)),
+        *(
+            write_text(out / name, markdown(part, Form.DATASET))
+            for name, part in document.datasets.items()
+        ),
+    ]
     for path in out.glob("tables-*.md"):
         if path.name not in document.datasets:
             path.unlink()
-    for name, part in document.datasets.items():
-        write_text(out / name, markdown(part, Form.DATASET))
-    md_path = write_text(out / "tables.md", markdown(document))
-    tex_path = write_text(out / "tables.tex", tex(document))
     for name, frame in _frames(found).items():
         if frame is None:
             (out / name).unlink(missing_ok=True)
         else:
-            write_text(out / name, csv_text(frame))
+            written.append(write_text(out / name, csv_text(frame)))
+    record = Record(out)
     kinds: tuple[FileKind, ...] = ("png", "pdf") if pdf else ("png",)
-    drawn = DrawnFigures(out, kinds)
-    problems: dict[str, str] = {}
-    figures: list[Path] = []
-    with Bar("figures", sum(map(len, plans)), 0, console) as bar:
-        for plan in chain(*plans):
-            try:
-                files = drawn.files(plan)
-                if not files:
-                    files = draw(plan, out / "figures", kinds)
-                    drawn.add(plan, files)
-                figures += files
-            except Exception as error:  # The tables are more important than any figure.
-                why = explain_failure(error) or f"{type(error).__name__}: {error}"
-                problems[plan.name] = f"Figure {plan.name} failed: {why}"
-            bar.update(bar.done + 1, plan.name)
+    figures, problems = _draw_all(list(chain(*plans)), record, out, kinds, console)
     # Figures of an older report would look like part of this one.
-    old = _figures_of(out / "index.html") - set(figures)
+    old = _figures_of(out / PAGE) - set(figures)
     sizes = {path.stem: size for path in figures if (size := png_size(path)) is not None}
     page = html(document, problems, pdf, explorer(data, found.lines), sizes)
-    page_path = write_text(out / "index.html", page)
-    drawn.forget_others(plan.name for plan in chain(*plans) if plan.name not in problems)
+    written.append(write_text(out / PAGE, page))
     for path in old:
         path.unlink(missing_ok=True)
-    return ReportPaths(
-        summary=out / "summary.csv",
-        markdown=md_path,
-        tex=tex_path,
-        page=page_path,
-        figures=tuple(figures),
-        problems=tuple(problems.values()),
-    )
+    if not problems:
+        record.add(written, made_from)
+    return report_paths(out, figures, problems.values())
+
+
+def _draw_all(
+    plans: Sequence[Plan],
+    record: Record,
+    out: Path,
+    kinds: Sequence[FileKind],
+    console: Console | None,
+) -> tuple[list[Path], dict[str, str]]:
+    """Draw the figures that are not recorded; returns their files, and sentences by failure."""
+    inputs = FigureInputs()
+    files = {p.name: [out / "figures" / f"{p.name}.{kind}" for kind in kinds] for p in plans}
+    record.keep_only(chain(*files.values()))
+    missing = [p for p in plans if not record.keeps(files[p.name], inputs.hash(p))]
+    if missing:
+        import bench.report.figures.drawings  # noqa: F401 - once, for all processes
+    problems: dict[str, str] = {}
+    with (
+        in_processes(partial(_drawn, kinds=kinds), missing) as results,
+        Bar("figures", len(plans), len(plans) - len(missing), console) as bar,
+    ):
+        for plan, found in results:
+            try:
+                if isinstance(found, Mapping):
+                    files[plan.name] = [
+                        write_bytes(out / "figures" / f"{plan.name}.{kind}", content)
+                        for kind, content in found.items()
+                    ]
+                    record.add(files[plan.name], inputs.hash(plan))
+            except OSError as error:
+                found = _reason(error)
+            if not isinstance(found, Mapping):  # The tables are more important than any figure.
+                why = found or "its process was killed."
+                problems[plan.name] = f"Figure {plan.name} failed: {why}"
+                files[plan.name] = []
+            bar.update(bar.done + 1, plan.name)
+    return list(chain(*files.values())), problems
+
+
+def _drawn(plan: Plan, kinds: Sequence[FileKind]) -> Mapping[FileKind, bytes] | str:
+    """A figure by `draw`, or why it failed."""
+    try:
+        return draw(plan, kinds)
+    except Exception as error:
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return explain_failure(error) or f"{type(error).__name__}: {error}"
 
 
 def _frames(found: Findings) -> dict[str, pd.DataFrame | None]:
@@ -159,14 +185,13 @@ def _frames(found: Findings) -> dict[str, pd.DataFrame | None]:
     }
 
 
-def draw(plan: Plan, folder: Path, kinds: Sequence[FileKind]) -> list[Path]:
-    """Draw a figure and write its files below `folder`."""
+def draw(plan: Plan, kinds: Sequence[FileKind]) -> Mapping[FileKind, bytes]:
+    """The files of a figure."""
     from bench.report.figures.style import look, render
 
     with look():
         figure = plan.draw()
-        files = {kind: render(figure, kind) for kind in kinds}
-    return [write_bytes(folder / f"{plan.name}.{kind}", content) for kind, content in files.items()]
+        return {kind: render(figure, kind) for kind in kinds}
 
 
 def png_size(path: Path) -> tuple[int, int] | None:

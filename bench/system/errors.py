@@ -46,8 +46,9 @@ OF_PLUGIN = " To use your own: --plugin FILE."
 def unknown(kind: str, got: str, allowed: Iterable[str], more: str = "") -> UserError:
     """The error for an unknown name, with the closest match, all names, and `more`."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    folded = {name.lower(): name for name in reversed(names)}
+    near = difflib.get_close_matches(got.lower(), folded, n=1, cutoff=0.5)
+    hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
     return UserError(f"Unknown {kind} {got!r}.{hint} Available: {', '.join(names)}.{more}", code=2)
 
 

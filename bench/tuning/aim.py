@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from bench.data import Dataset
 from bench.evaluation.prepare import Evaluation
+from bench.experiment.protocols import unknown_metric
 from bench.experiment.suite import TUNING_SEEDS
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError
 from bench.tuning.store import Aim
 from metrics import METRICS
 
@@ -34,7 +35,7 @@ def choose_metric(name: str | None, data: Dataset) -> str:
         ]
         return max(fitting, key=lambda m: m.about.lead).name
     if name not in METRICS:
-        raise unknown("metric", name, METRICS)
+        raise unknown_metric(name, METRICS)
     if METRICS[name].direction == "none":
         able = sorted(n for n, metric in METRICS.items() if metric.direction != "none")
         raise UserError(

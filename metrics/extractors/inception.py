@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.extractors.catalogue import INCEPTION
+from metrics.catalogue import INCEPTION
 from metrics.extractors.images import ChunkedExtractor, tf1_resize
 from metrics.extractors.tensors import not_this_network, state_copy
 

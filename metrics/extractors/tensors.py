@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from metrics.extractors.catalogue import WeightsFile
+from metrics.catalogue import WeightsFile
 from metrics.extractors.torchscript import is_torchscript, read_torchscript
 
 

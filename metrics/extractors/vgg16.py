@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.extractors.catalogue import VGG16
+from metrics.catalogue import VGG16
 from metrics.extractors.images import ChunkedExtractor
 from metrics.extractors.tensors import not_this_network, state_copy
 

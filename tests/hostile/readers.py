@@ -69,7 +69,7 @@ from bench.training.initial import find_weights
 from bench.training.log import Log
 from bench.tuning.store import read_result, read_trials
 from methods.spec import DataSpec
-from metrics.extractors.catalogue import ALEXNET
+from metrics.catalogue import ALEXNET
 from metrics.extractors.tensors import read_tensors, state_copy
 from tests.hostile import makers
 

@@ -114,7 +114,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def tables_only(monkeypatch):
     """Skip the drawing of figures: other tests draw them, and here their captions suffice."""
-    monkeypatch.setattr(build, "draw", lambda plan, folder, kinds: [])
+    monkeypatch.setattr(build, "draw", lambda plan, kinds: {})
 
 
 def rows_of(text: str) -> list[Row]:
@@ -272,7 +272,7 @@ def test_rows_of_any_values_are_refused_or_reported(data):
         return
     others = [Row(**known) for known in ROWS if known["key"] != changed.key]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(build, "draw", lambda plan, folder, kinds: [])
+        patch.setattr(build, "draw", lambda plan, kinds: {})
         place = Path(folder)
         try:
             found = write_report([changed, *others], place / "r", published=None)

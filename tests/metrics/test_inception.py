@@ -7,8 +7,8 @@ import torch
 from cleanfid.resize import build_resizer
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from metrics.catalogue import SUMMARIES
 from metrics.extractors import InceptionSpatialExtractor, Vgg16Extractor, inception
-from metrics.extractors.catalogue import SUMMARIES
 from metrics.extractors.inception import InceptionExtractor, clean_resize
 
 from .helpers import uint8_images

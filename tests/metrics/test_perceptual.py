@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import metrics.perceptual as perceptual
-from metrics.extractors.catalogue import ALEXNET
+from metrics.catalogue import ALEXNET
 from metrics.perceptual import LPIPS, check_size, read_lpips
 
 CHANNELS = (64, 192, 384, 256, 256)

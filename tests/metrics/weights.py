@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from metrics.extractors.catalogue import INCEPTION
+from metrics.catalogue import INCEPTION
 
 
 class Blank(FeatureExtractorInceptionV3):

@@ -14,7 +14,7 @@ from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
 def without_figures(results: str, batch: str) -> None:
     """Write results except for figures, with as many threads as the environment says."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    with mock.patch.object(build, "draw", return_value=[]):
+    with mock.patch.object(build, "draw", return_value={}):
         main(results, batch)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from bench.report.numbers.comparison import cost_columns
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.names import FLOOR_LABEL, numbers, slug
 from bench.report.numbers.pareto import borrowed, precision_pairs
+from bench.report.options import PaperOptions
 from bench.report.pages.cells import Footnotes, span
 from bench.report.pages.measures import BOLD
 from bench.system.errors import UserError
@@ -25,22 +26,6 @@ NOTE = (
 )
 NO_RULE = "At g = 1 no rule acts, and all rules of a method have its value."
 REAL = "Floor: a set of real samples measured like a generated one."
-
-
-@dataclass(frozen=True)
-class PaperOptions:
-    """What tables for a paper show, and how many columns of the paper they span: 1 or 2.
-
-    Without `guidance` there are at most five scales. Without `metrics`, which are names such as
-    "fd" or "precision", there are the leading measure, precision and recall.
-    """
-
-    guidance: tuple[float, ...] = ()
-    metrics: tuple[str, ...] = ()
-    columns: int = 2
-
-
-DEFAULT = PaperOptions()
 
 
 def paper_document(data: Data, tables: Mapping[Column, Table], options: PaperOptions) -> Document:

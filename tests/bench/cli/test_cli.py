@@ -11,7 +11,7 @@ from bench.cli import app as cli
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
 from bench.sweep.run import CellWork
 from metrics import METRICS
-from metrics.extractors.catalogue import CLIP, WEIGHTS
+from metrics.catalogue import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
 OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."

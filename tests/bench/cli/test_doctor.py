@@ -11,8 +11,8 @@ import torch
 from bench.data.card import CARD
 from bench.evaluation import check
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
+from metrics.catalogue import FILES, INCEPTION, VGG16
 from metrics.extractors import dinov2
-from metrics.extractors.catalogue import FILES, INCEPTION, VGG16
 from tests.bench.helpers import bench
 from tests.metrics.vits import BLOCKS, WIDTH, dino_state
 

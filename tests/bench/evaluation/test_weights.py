@@ -18,7 +18,7 @@ from bench.evaluation.weights import (
 )
 from bench.system.errors import UserError
 from metrics import EXTRACTORS
-from metrics.extractors.catalogue import CLIP, DINOV2, FILES, INCEPTION, SUMMARIES, VGG16, WEIGHTS
+from metrics.catalogue import CLIP, DINOV2, FILES, INCEPTION, SUMMARIES, VGG16, WEIGHTS
 from metrics.extractors.dinov2 import SIZES
 from tests.metrics.weights import random_inception
 

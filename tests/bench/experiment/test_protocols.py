@@ -4,7 +4,7 @@ from bench.evaluation.makers import Makers
 from bench.experiment.protocols import PROTOCOLS, find_protocol, title
 from bench.system.errors import UserError
 from metrics import EXTRACTORS, METRICS
-from metrics.extractors.catalogue import SUMMARIES
+from metrics.catalogue import SUMMARIES
 from tests.bench.evaluation.helpers import Small
 from tests.bench.helpers import TINY_IMAGES, bench, rows_of, sets
 

@@ -14,7 +14,6 @@ import pytest
 from bench.report import build
 from bench.report.build import write_report
 from bench.report.pages import html
-from bench.system.files import write_bytes
 from tests.bench.report.factory import NO_GUIDANCE, TOO_HIGH, demo, images, points, row, value
 from tests.long import mostly_long
 
@@ -49,11 +48,7 @@ def write(tmp_path_factory):
     def one(script=None):
         with pytest.MonkeyPatch.context() as patch:
             png = base64.b64decode(images(1, count=1).png)
-            patch.setattr(
-                build,
-                "draw",
-                lambda plan, folder, kinds: [write_bytes(folder / f"{plan.name}.png", png)],
-            )
+            patch.setattr(build, "draw", lambda plan, kinds: {"png": png})
             if script is not None:
                 patch.setattr(html, "script_text", lambda: script)
             out = tmp_path_factory.mktemp("report")

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
-from bench.report import build
+from bench.cli.report import published_file
+from bench.report import build, record
 from bench.report.build import write_report
+from bench.report.make import make_report
+from bench.report.options import PaperOptions
+from bench.system import forks
 from tests.bench.report.factory import row, toy, value
 
 
@@ -28,11 +33,12 @@ def drawn(monkeypatch):
     """The names of the figures drawn since they were last cleared."""
     names = []
 
-    def draw(plan, *args):
+    def draw(plan, kinds):
         names.append(plan.name)
-        return real(plan, *args)
+        return real(plan, kinds)
 
     real = build.draw
+    monkeypatch.setattr(forks, "MOST", 1)  # other processes would append to other lists
     monkeypatch.setattr(build, "draw", draw)
     return names
 
@@ -85,19 +91,92 @@ def test_damaged_record_draws_all_figures_again(report, drawn, text):
     before = written(report)
     (report / "drawn.json").write_text(text)
     write_report(some_rows(), report, published=None)
-    assert len(drawn) == len(json.loads(before[next(p for p in before if p.name == "drawn.json")]))
+    assert {f"{name}.png" for name in drawn} == {p.name for p in before if p.suffix == ".png"}
     assert written(report) == before
 
 
 def test_report_that_was_stopped_continues_after_the_last_figure(report, drawn, monkeypatch):
     before = written(report)
-    record = json.loads((report / "drawn.json").read_text())
+    known = json.loads((report / "drawn.json").read_text())
     (report / "index.html").unlink()
-    kept, *lost = sorted(record)
-    (report / "drawn.json").write_text(json.dumps({kept: record[kept]}))
+    kept, *lost = sorted(name for name in known if name.startswith("figures/"))
+    (report / "drawn.json").write_text(json.dumps({kept: known[kept]}))
     write_report(some_rows(), report, published=None)
-    assert sorted(drawn) == lost
+    assert sorted(f"figures/{name}.png" for name in drawn) == lost
     assert written(report) == before
+
+
+def test_figures_of_several_processes_are_those_of_one(report, monkeypatch):
+    monkeypatch.setattr(forks, "MOST", 2)
+    monkeypatch.setattr(forks.os, "sched_getaffinity", lambda _: {0, 1})
+    write_report(some_rows(), report.with_name("shared"), published=None)
+    assert written(report.with_name("shared")) == written(report)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The number of rows of every report that was written."""
+    counts = []
+    real = write_report
+    monkeypatch.setattr(
+        build, "write_report", lambda rows, *a, **k: counts.append(len(rows)) or real(rows, *a, **k)
+    )
+    return counts
+
+
+def test_unchanged_report_is_kept(report, calls):
+    before = {path: path.stat().st_mtime_ns for path in report.rglob("*.*")}
+    found = make_report(some_rows()[::-1], report, published=None)
+    assert calls == []
+    assert {path: path.stat().st_mtime_ns for path in report.rglob("*.*")} == before
+    assert found == write_report(some_rows(), report, published=None)
+
+
+@pytest.mark.parametrize("name", ["tables.md", "index.html", "figures/digits-fd-classifier.png"])
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_damaged_report_is_written_again(report, calls, name, damage):
+    before = written(report)
+    path = report / name
+    path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes() + b" ")
+    make_report(some_rows(), report, published=None)
+    assert calls == [len(some_rows())]
+    assert written(report) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pdf": True}, {"note": {"suite": "a"}}, {"paper": PaperOptions(columns=1)}, "rows", "code"],
+    ids=str,
+)
+def test_report_of_something_else_is_written_again(report, calls, change, monkeypatch):
+    if change == "code":
+        monkeypatch.setattr(record, "code", lambda: "other code")
+    rows = some_rows(3.0) if change == "rows" else some_rows()
+    options = change if isinstance(change, dict) else {}
+    make_report(rows, report, published=None, **options)
+    assert calls == [len(rows)]
+    make_report(rows, report, published=None, **options)
+    assert calls == [len(rows)]
+
+
+def test_report_with_a_failed_figure_is_written_again(report, calls, monkeypatch):
+    monkeypatch.setattr(build, "draw", lambda plan, kinds: 1 / 0)
+    assert len(make_report(some_rows(3.0), report, published=None).problems) == 1
+    monkeypatch.undo()
+    assert make_report(some_rows(3.0), report, published=None).problems == ()
+    assert (report / "figures" / "digits-fd-classifier.png").exists()
+
+
+def test_changed_published_numbers_are_noticed(report, calls, tmp_path):
+    source = published_file()
+    copy = tmp_path / "published.csv"
+    shutil.copy(source, copy)
+    make_report(some_rows(), report, published=copy)
+    make_report(some_rows(), report, published=source)  # the same content
+    assert len(calls) == 1
+    copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
+    make_report(some_rows(), report, published=copy)
+    assert len(calls) == 2
 
 
 def test_pdf_is_written_on_request_and_not_left_behind(report, drawn):

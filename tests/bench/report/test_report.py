@@ -137,7 +137,7 @@ def test_failed_figure_costs_only_itself(tmp_path, monkeypatch):
         raise RuntimeError("no <ink>")
 
     monkeypatch.setitem(drawings.DRAWINGS, "metric_curve", broken)
-    monkeypatch.setattr(drawn, "_code", lambda: "other code, so that all figures are drawn")
+    monkeypatch.setattr(drawn, "code", lambda: "other code, so that all figures are drawn")
     part = write_report(small(), tmp_path, published=None)
     assert part.problems == ("Figure modes1d-w1 failed: RuntimeError: no <ink>",)
     assert {p.stem for p in part.figures} == others

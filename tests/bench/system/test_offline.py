@@ -10,7 +10,7 @@ from bench.evaluation.weights import find_weights
 from bench.experiment import ranges
 from bench.system.errors import UserError
 from bench.system.offline import network, no_network
-from metrics.extractors.catalogue import INCEPTION
+from metrics.catalogue import INCEPTION
 from tests.bench.helpers import TOY_METRICS, bench, contents
 
 ELSEWHERE = ("192.0.2.1", 80)
