@@ -1,8 +1,11 @@
 """Guidance rules behind one interface: importing this package registers the built-in ones."""
 
+from methods.rules.adaptive import AdaptiveGuidance
 from methods.rules.apg import APG
 from methods.rules.autoguidance import Autoguidance
 from methods.rules.base import Between, Call, Networks, NoKnobs, OneOf, Point, Rule, spread
+from methods.rules.beta_cfg import BetaCFG
+from methods.rules.c2fg import C2FG
 from methods.rules.cads import CADS
 from methods.rules.cfg import CFG
 from methods.rules.cfg_zero import CFGZero
@@ -11,19 +14,23 @@ from methods.rules.compose import Composite
 from methods.rules.dynamic_threshold import DynamicThreshold
 from methods.rules.fbg import FeedbackGuidance
 from methods.rules.fdg import FDG
+from methods.rules.higs import HiGS
 from methods.rules.icg import ICG
 from methods.rules.interval import Interval
 from methods.rules.mambo_g import MamboG
+from methods.rules.momentum import MomentumGuidance
 from methods.rules.monotone import Monotone
 from methods.rules.pag import PAG
 from methods.rules.registry import RULES, make_rule, register_rule
 from methods.rules.rescale import Rescale
 from methods.rules.seg import SEG
+from methods.rules.smc_cfg import SMCCFG
 from methods.rules.tcfg import TCFG
 from methods.rules.tsg import TSG
 
 __all__ = [
     "APG",
+    "C2FG",
     "CADS",
     "CFG",
     "FDG",
@@ -31,9 +38,12 @@ __all__ = [
     "PAG",
     "RULES",
     "SEG",
+    "SMCCFG",
     "TCFG",
     "TSG",
+    "AdaptiveGuidance",
     "Autoguidance",
+    "BetaCFG",
     "Between",
     "CFGPlusPlus",
     "CFGZero",
@@ -41,8 +51,10 @@ __all__ = [
     "Composite",
     "DynamicThreshold",
     "FeedbackGuidance",
+    "HiGS",
     "Interval",
     "MamboG",
+    "MomentumGuidance",
     "Monotone",
     "Networks",
     "NoKnobs",

@@ -1,11 +1,15 @@
 """Closed-form denoisers of two Gaussian classes in the plane, in torch and numpy."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
+from methods.guidance import Guidance
 from methods.oracle import exact_denoised
 from methods.rng import SampleRNG
-from methods.rules import Networks
+from methods.rules import Networks, make_rule
+from methods.rules.trajectory import sample_guided
 from methods.samplers import karras_sigmas
 from methods.spec import Mixture
 
@@ -39,3 +43,40 @@ def denoised(x, sigma, label):
         weight = weight / weight.sum(1, keepdims=True)
     pulled = means + MIXTURE.std**2 / variance * (x[:, None] - means)
     return (weight[:, :, None] * pulled).sum(1)
+
+
+def integrate(guide, second=True, start=start):
+    """Heun or Euler samples (n, 2) in numpy under `guide(x, d_c, d_u, sigma, step, stage)`."""
+    x, sigmas, labels, _ = start()
+    x, label, levels = x.numpy(), labels.argmax(1).numpy(), sigmas.tolist()
+
+    def slope(x, s, step, stage):
+        d_c, d_u = denoised(x, s, label), denoised(x, s, -np.ones(len(x)))
+        return (x - guide(x, d_c, d_u, s, step, stage)) / s
+
+    for step, (s, t) in enumerate(pairwise(levels)):
+        d = slope(x, s, step, 0)
+        if second and t > 0:
+            d = (d + slope(x + (t - s) * d, t, step, 1)) / 2
+        x = x + (t - s) * d
+    return x
+
+
+def sample(name, g=3.0, sigmas=None, **knobs):
+    """Samples (n, 2) of the toy under a rule, as numpy."""
+    x, levels, labels, rng = start()
+    guidance = Guidance(g, make_rule(name, {name: knobs}))
+    levels = levels if sigmas is None else sigmas
+    return sample_guided(networks(), x, levels, labels, guidance, rng).numpy()
+
+
+def gaussians(m_c, s_c, m_u, s_u):
+    """The denoisers of a Gaussian per branch, with any number of values."""
+
+    def posterior(x, sigma, mean, std):
+        return (std**2 * x + sigma**2 * mean) / (std**2 + sigma**2)
+
+    return Networks(
+        main=lambda x, sigma, labels: posterior(x, sigma, m_c, s_c),
+        null=lambda x, sigma: posterior(x, sigma, m_u, s_u),
+    )
