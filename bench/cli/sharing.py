@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import typer
 
 from bench.cli.options import UNTIL_THE_END
 from bench.system.errors import UserError
@@ -29,6 +32,7 @@ class Sharing:
 
     launcher: Launcher
     workers: int | None
+    detach: bool = False
 
     def device(self, name: str) -> str:
         """The name of the device of this process: "cpu" if it only waits for its workers."""
@@ -63,14 +67,21 @@ class Sharing:
 
     def begin(self, device: torch.device, experiment: Experiment, reporter: Reporter) -> None:
         """Share the items of the command among `count` processes, until it ends."""
+        from bench.experiment.suite import flags
         from bench.plugins.load import FILES
         from bench.system.devices import gpu_count
         from bench.system.launch import Call
-        from bench.system.workers import code_hash, with_workers
+        from bench.system.workers import code_hash, is_worker, with_workers
 
         gpus = gpu_count() if device.type == "cuda" else 0
         call = Call(tuple(sys.argv[1:]), experiment.root, code_hash(FILES), gpus)
         count = self.count(device)
+        if self.detach and not is_worker():
+            reporter.say(self.launcher.detach(call, range(1, count + 1)))
+            watch = shlex.join(part for part in sys.argv[1:] if part != "--detach")
+            reporter.say(f"Watch it: bench {watch}")
+            reporter.say(f"Look at it: bench status{flags(experiment)}")
+            raise typer.Exit
         UNTIL_THE_END.enter_context(with_workers(self.launcher, call, count, reporter))
 
 
@@ -94,6 +105,8 @@ def choose_sharing(
     slurm: str | None = None,
     ray: str | None = None,
     suite: str | None = None,
+    *,
+    detach: bool = False,
 ) -> Sharing:
     """As the options say, else as the suite's [launcher] table, else on this machine.
 
@@ -117,4 +130,4 @@ def choose_sharing(
         settings |= more
     if name == default:
         settings = table | settings
-    return Sharing(make_launcher(name, settings), own if workers is None else workers)
+    return Sharing(make_launcher(name, settings), own if workers is None else workers, detach)

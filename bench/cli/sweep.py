@@ -66,6 +66,7 @@ def sweep_command(
     launcher: options.LauncherName = None,
     slurm: options.Slurm = None,
     ray: options.Ray = None,
+    detach: options.Detach = False,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
     save_samples: Annotated[
@@ -105,7 +106,7 @@ def sweep_command(
     reporter, found = options.begin(
         plugin, results, experiment, offline=offline, download=download, silent=join_ranks()
     )
-    sharing = choose_sharing(workers, launcher, slurm, ray, suite)
+    sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:

@@ -70,6 +70,7 @@ def train_command(
     launcher: options.LauncherName = None,
     slurm: options.Slurm = None,
     ray: options.Ray = None,
+    detach: options.Detach = False,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
 ) -> place.Experiment:
@@ -87,7 +88,7 @@ def train_command(
     from bench.training.watch import parse_on_nan
 
     reporter, found = options.begin(plugin, results, experiment)
-    sharing = choose_sharing(workers, launcher, slurm, ray, suite)
+    sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     policy = parse_on_nan(on_nan)
     if suite is not None:
         options.refuse_beside_suite(

@@ -221,21 +221,22 @@ class _Leader(Crew):
     def stop(self, interrupted: bool) -> None:
         """Stop the workers as this command was stopped, and wait for them."""
         self._stopping = True
+        mine = [worker for worker in self._workers if not worker.lasts or not interrupted]
         try:
-            for worker in self._workers:
+            for worker in mine:
                 worker.stop()
             deadline = time.monotonic() + PATIENCE
-            for worker in self._workers:
+            for worker in mine:
                 if worker.wait(max(deadline - time.monotonic(), 0.1)) is None:
                     worker.kill()
         except KeyboardInterrupt:
-            for worker in self._workers:
+            for worker in mine:
                 worker.kill()
             raise
         finally:
-            for worker, thread in zip(self._workers, self._threads, strict=True):
+            for worker in mine:
                 worker.wait(PATIENCE)
-                thread.join(1.0)
+                self._threads[self._workers.index(worker)].join(1.0)
                 words = worker.last_words()
                 if interrupted and words.startswith("Stopped ") and "written" in words:
                     self._reporter.say(words)

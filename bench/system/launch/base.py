@@ -52,6 +52,9 @@ class Call:
 class Worker(ABC):
     """One process of a command, started or waiting to be started."""
 
+    lasts = False
+    """Whether it goes on when the command that watches it is stopped."""
+
     def __init__(self, number: int) -> None:
         self.number = number
 
@@ -109,6 +112,15 @@ class Launcher(ABC):
         Each runs `call.source()` with `call.arguments` and with `call.environment(number)` over
         this process's environment. Its standard input ends when it is to stop with the command.
         """
+
+    def detach(self, call: Call, numbers: Sequence[int]) -> str:
+        """Start workers that go on without this command; the sentence that names them.
+
+        UserError if they cannot.
+        """
+        raise UserError(
+            f"Workers of launcher {self.name!r} stop with their command: drop --detach.", code=2
+        )
 
 
 LAUNCHERS: dict[str, type[Launcher]] = {}
