@@ -71,17 +71,20 @@ class Sharing:
         from bench.plugins.load import FILES
         from bench.system.devices import gpu_count
         from bench.system.launch import Call
+        from bench.system.record import FILE, recording
         from bench.system.workers import code_hash, is_worker, with_workers
 
         gpus = gpu_count() if device.type == "cuda" else 0
-        call = Call(tuple(sys.argv[1:]), experiment.root, code_hash(FILES), gpus)
         count = self.count(device)
+        call = Call(tuple(sys.argv[1:]), experiment.root, count, code_hash(FILES), gpus)
         if self.detach and not is_worker():
+            (experiment.root / FILE).unlink(missing_ok=True)
             reporter.say(self.launcher.detach(call, range(1, count + 1)))
             watch = shlex.join(part for part in sys.argv[1:] if part != "--detach")
             reporter.say(f"Watch it: bench {watch}")
             reporter.say(f"Look at it: bench status{flags(experiment)}")
             raise typer.Exit
+        UNTIL_THE_END.enter_context(recording(experiment.root, fresh=not is_worker()))
         UNTIL_THE_END.enter_context(with_workers(self.launcher, call, count, reporter))
 
 

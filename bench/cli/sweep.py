@@ -162,6 +162,7 @@ def _sweep(
     from bench.sweep.matched import with_equal_cost
     from bench.sweep.plan import plan_sweeps
     from bench.sweep.ranks import current_ranks
+    from bench.sweep.run import record_cells
     from bench.sweep.saving import SampleFiles
     from bench.system.progress import duration
     from bench.training.extra_network import find_extra_networks
@@ -206,6 +207,8 @@ def _sweep(
             saver = SampleFiles(experiment, request.save_samples)
             for planned in sweeps:
                 saver.check([c for c in planned.cells if not c.skip], planned.evaluation.data)
+        for planned in sweeps:
+            record_cells(planned.cells, planned.evaluation.data.name, experiment)
         failed = [
             line for s in sweeps for line in _execute(s, request, experiment, saver, reporter)
         ]

@@ -10,7 +10,7 @@ from threading import Lock
 
 from bench.experiment.place import Experiment
 from bench.sweep.generate import Diverged
-from bench.sweep.work import WorkItem
+from bench.sweep.work import WorkItem, dealt
 from bench.system import places
 from bench.system.errors import UserError
 from bench.system.failures import system_error
@@ -18,6 +18,7 @@ from bench.system.files import make_folder, tidy
 from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
 from bench.system.progress import Bar, Reporter, Say
+from bench.system.record import record
 from bench.system.sharing import in_turn
 from bench.system.workers import Crew, End, Progressed, current_crew
 
@@ -80,7 +81,9 @@ def execute(
             outcome.skipped += 1
             item.store("skip", item.skip)
     todo = [item for item in items if not item.skip]
+    record(bar.title, [(item.path, item.what) for item in todo])
     crew, done_here = current_crew(), set[Path]()
+    mine = dealt(todo, *crew.share)
 
     def is_ready(item: WorkItem) -> bool:
         ready = all(path in done_here or path.exists() for path in item.after)
@@ -94,7 +97,7 @@ def execute(
             say(f"{item.what}: waiting for {holder}.")
 
     with _counted(todo, bar) as count, crew.watched(count):
-        for item, done in in_turn(todo, lambda item: item.lease, is_done, waiting, is_ready):
+        for item, done in in_turn(mine, lambda item: item.lease, is_done, waiting, is_ready):
             if done:
                 end = crew.found(item.path, wait=True) or End("kept")
             else:

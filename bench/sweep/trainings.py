@@ -66,7 +66,7 @@ def train_all(requests: Iterable[RunRequest], trainer: Trainer) -> None:
         )
         for name, run, sources in _longest_first(runs)
     ]
-    bar = SILENT.bar("", 0)
+    bar = SILENT.bar("train", 0)
     outcome = execute(items, trainer.experiment, bar, Batches(1), trainer.reporter.say)
     if outcome.failed:
         raise UserError(f"Training failed: {'; '.join(outcome.failed)}.")

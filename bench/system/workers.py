@@ -69,6 +69,9 @@ class Crew:
         """Whether the holder of a lease ("process 123 on host") is one of the workers."""
         return False
 
+    share: tuple[int, int] = 0, 1
+    """The number of this process, from 0, and that of processes that share the items."""
+
     def computes(self) -> bool:
         """Whether this process computes items itself; otherwise it waits for those who do.
 
@@ -126,6 +129,7 @@ class _Leader(Crew):
 
     def __init__(self, launcher: Launcher, call: Call, count: int, reporter: Reporter) -> None:
         self._launcher, self._call, self._reporter = launcher, call, reporter
+        self.share = 0, count
         self._most = count - launcher.computes_here
         self._workers: list[Worker] = []
         self._threads: list[Thread] = []
@@ -252,6 +256,8 @@ class _Member(Crew):
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
         self._next = 0.0
+        number, count = map(int, os.environ[WORKER].split("/"))
+        self.share = number % count, count
 
     def begin(self, path: Path) -> None:
         self._send(path=str(path))

@@ -17,7 +17,7 @@ from typing import ClassVar, TypeVar
 from bench.system.errors import UserError, check_name, unknown
 
 WORKER = "GUIDANCE_BENCH_WORKER"
-"""Environment variable of a worker: its number, from 1."""
+"""Environment variable of a worker: its number, from 1, and that of processes: "1/8"."""
 CODE = "GUIDANCE_BENCH_CODE"
 """Environment variable of a worker: the hash of the code that it has to run."""
 
@@ -29,6 +29,8 @@ class Call:
     arguments: Sequence[str]
     folder: Path
     """Folder of the experiment; the files of a launcher belong into a hidden folder of it."""
+    count: int = 2
+    """The processes that compute, this one included if it does."""
     code: str = ""
     """Hash of the code of this process; a worker of other code refuses to work."""
     gpus: int = 0
@@ -46,7 +48,7 @@ class Call:
 
     def environment(self, number: int) -> dict[str, str]:
         """The variables that make the process with this number a worker."""
-        return {WORKER: str(number), CODE: self.code}
+        return {WORKER: f"{number}/{self.count}", CODE: self.code}
 
 
 class Worker(ABC):

@@ -243,7 +243,7 @@ class _Task(Worker):
                     self._status = int(json.loads(line)["exit"])
                 elif line:
                     yield line.decode(errors="replace")
-            if self.number == 1 and states and told != (told := _queue(self._job, states)):
+            if self.number == 1 and states and told != (told := queue(self._job, states)):
                 yield json.dumps({"note": told})
             if not news and self._status is None:
                 if states is not None and self.number not in states:
@@ -302,15 +302,18 @@ def _read_from(path: Path, place: int) -> tuple[bytes, int]:
     return b"", place
 
 
-def _queue(job: Job, states: Mapping[int, str]) -> str:
-    """How many workers wait, and why, in a sentence."""
+def queue(job: Job, states: Mapping[int, str] | None = None) -> str:
+    """How many workers of a job run or wait, and why, in a sentence."""
+    states = states or task_states(job.number)
+    if not states:
+        how = "does not answer" if states is None else "has ended, perhaps with errors"
+        return f"Slurm job {job.number} {how}: {job.folder}."
     waiting = [state for state in states.values() if state.startswith("PENDING")]
     why = sorted({state.partition(" ")[2] for state in waiting} - {"", "None"})
     reasons = f" ({', '.join(why)})" if why else ""
-    queue = f", {len(waiting)} wait{reasons}" if waiting else ""
-    return (
-        f"Slurm job {job.number}: {len(states) - len(waiting)} of {job.count} workers run{queue}."
-    )
+    wait = f", {len(waiting)} wait{reasons}" if waiting else ""
+    running = len(states) - len(waiting)
+    return f"Slurm job {job.number}: {running} of {job.count} workers run{wait}."
 
 
 @dataclass(frozen=True)
