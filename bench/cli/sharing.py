@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -33,6 +33,18 @@ class Sharing:
     launcher: Launcher
     workers: int | None
     detach: bool = False
+    nodes: int = 1
+    processes: int = 1
+
+    def on_nodes(self, nodes: int, processes: int) -> Sharing:
+        """The same, with a worker that is so many processes on each of so many nodes."""
+        if nodes * processes > 1 and not self.launcher.spans_nodes:
+            raise UserError(
+                "--nodes and --gpus need a launcher that starts processes on them: --launcher "
+                f"slurm, not {self.launcher.name}. On this machine: torchrun.",
+                code=2,
+            )
+        return replace(self, nodes=nodes, processes=processes)
 
     def device(self, name: str) -> str:
         """The name of the device of this process: "cpu" if it only waits for its workers."""
@@ -51,6 +63,8 @@ class Sharing:
         from bench.system.devices import gpu_count
         from bench.system.memory import available_bytes
 
+        if self.nodes * self.processes > 1:
+            return 1
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if several and ((self.workers or 1) > 1 or not self.launcher.computes_here):
             raise UserError("torchrun starts the processes: drop --workers and --launcher.", code=2)
@@ -77,6 +91,7 @@ class Sharing:
         gpus = gpu_count() if device.type == "cuda" else 0
         count = self.count(device)
         call = Call(tuple(sys.argv[1:]), experiment.root, count, code_hash(FILES), gpus)
+        call = replace(call, nodes=self.nodes, processes=self.processes)
         if self.detach and not is_worker():
             (experiment.root / FILE).unlink(missing_ok=True)
             reporter.say(self.launcher.detach(call, range(1, count + 1)))

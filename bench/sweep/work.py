@@ -61,16 +61,14 @@ def dealt(items: Sequence[Item], number: int, count: int) -> list[Item]:
     """All items in the order in which one of `count` processes (`number` from 0) tries them.
 
     Each begins with other groups, and has whole ones as long as there are enough, so that it loads
-    few checkpoints. Groups with much work, and long items in a group, come first, so that no long
-    one begins when the others are done. One process alone keeps the order.
+    few checkpoints. Groups with much work come first, so that no long one begins when the others
+    are done. One process alone keeps the order.
     """
     if count < 2:
         return list(items)
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(item.group, []).append(item)
-    for own in groups.values():
-        own.sort(key=lambda item: item.work, reverse=True)
     ordered = sorted(groups.values(), key=lambda own: sum(i.work for i in own), reverse=True)
     # Dealt like cards: the largest groups are the first ones of different processes.
     hands = min(count, len(ordered)) or 1

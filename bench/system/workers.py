@@ -69,6 +69,8 @@ class Crew:
         """Whether the holder of a lease ("process 123 on host") is one of the workers."""
         return False
 
+    alone = True
+    """Whether nobody needs to know of an item that this process has all to itself."""
     share: tuple[int, int] = 0, 1
     """The number of this process, from 0, and that of processes that share the items."""
 
@@ -129,7 +131,7 @@ class _Leader(Crew):
 
     def __init__(self, launcher: Launcher, call: Call, count: int, reporter: Reporter) -> None:
         self._launcher, self._call, self._reporter = launcher, call, reporter
-        self.share = 0, count
+        self.share, self.alone = (0, count), launcher.computes_here
         self._most = count - launcher.computes_here
         self._workers: list[Worker] = []
         self._threads: list[Thread] = []
@@ -257,7 +259,7 @@ class _Member(Crew):
         self._send = send
         self._next = 0.0
         number, count = map(int, os.environ[WORKER].split("/"))
-        self.share = number % count, count
+        self.share, self.alone = (number % count, count), False
 
     def begin(self, path: Path) -> None:
         self._send(path=str(path))

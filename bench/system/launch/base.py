@@ -37,6 +37,9 @@ class Call:
     """GPUs of this machine that the command may use."""
     module: str = "bench.cli"
     """Its function `main` runs the command."""
+    nodes: int = 1
+    processes: int = 1
+    """If there are several on a node, or several nodes, torchrun makes them one worker."""
 
     def source(self) -> str:
         """Python that runs the command in a new interpreter, given its arguments.
@@ -64,7 +67,8 @@ class Worker(ABC):
     def lines(self) -> Iterator[str]:
         """What it writes to its standard output, line by line, until it has ended.
 
-        Called once, in a thread of its own.
+        Called once, in a thread of its own. The launcher may add notes for the user, as JSON:
+        {"note": "2 of 8 workers run."}.
         """
 
     @abstractmethod
@@ -96,6 +100,8 @@ class Launcher(ABC):
     """One line for `bench list launchers`."""
     computes_here: ClassVar[bool] = False
     """Whether the command itself also computes items, beside its workers."""
+    spans_nodes: ClassVar[bool] = False
+    """Whether one worker can be several processes, on one or more nodes."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         """UserError for settings that it does not know, or bad values.

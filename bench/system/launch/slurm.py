@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,17 +24,12 @@ from typing import Any
 from bench.system.errors import UserError, visible
 from bench.system.files import make_folder, write_text
 from bench.system.launch.base import Call, Launcher, Worker, register
+from bench.system.launch.slurm_task import FOLLOW, STOPPED, Run
 
 FOLDER = ".slurm"
 """In the experiment's folder: one folder for each job, with what its workers write."""
 LOOK = 5.0
 """Seconds between two questions to Slurm about a job."""
-FOLLOW = 0.2
-"""Seconds between two looks into a worker's file."""
-RESTARTS = 20
-"""How often a worker comes back without having finished an item, before it gives up."""
-STOPPED = 130
-"""Exit status of a command that a signal has stopped."""
 DETACH = "--detach"
 
 TEXTS = (
@@ -51,6 +45,7 @@ class Slurm(Launcher):
 
     name = "slurm"
     summary = "an array job of Slurm, through submitit, in a shared folder"
+    spans_nodes = True
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         known = (*TEXTS, *NUMBERS, "time")
@@ -100,6 +95,10 @@ class Slurm(Launcher):
         more = {"requeue": True}
         if "reservation" in parameters:
             more["reservation"] = parameters.pop("reservation")
+        if call.nodes * call.processes > 1:
+            parameters |= {"nodes": call.nodes, "ntasks_per_node": 1}
+            if call.processes > 1:
+                parameters.setdefault("gpus_per_node", call.processes)
         executor = SlurmExecutor(folder)
         executor.update_parameters(
             job_name="guidance-bench", additional_parameters=more, **parameters
@@ -314,82 +313,3 @@ def queue(job: Job, states: Mapping[int, str] | None = None) -> str:
     wait = f", {len(waiting)} wait{reasons}" if waiting else ""
     running = len(states) - len(waiting)
     return f"Slurm job {job.number}: {running} of {job.count} workers run{wait}."
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a task of the array does: the command as a worker, in the process of submitit."""
-
-    call: Call
-    number: int
-    folder: Path
-
-    def checkpoint(self) -> Any:
-        """The same again: submitit calls this on SIGUSR1 before the command has begun."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
-
-    def __call__(self) -> int:
-        """Run the command; its exit status. Writes it behind the lines unless it comes back."""
-        out, err = (self.folder / f"{self.number}.{kind}" for kind in ("out", "err"))
-        with out.open("ab") as lines, err.open("ab") as errors:
-            if lines.tell():  # its predecessor was killed, perhaps within a line
-                lines.write(b"\n")
-                lines.flush()
-            status = self._run(lines.fileno(), errors.fileno())
-            if status == STOPPED and self._may_return(out) and _requeue():
-                lines.write(b'{"restart": true}\n')
-            else:
-                lines.write(json.dumps({"exit": status}).encode() + b"\n")
-        return status
-
-    def _run(self, out: int, err: int) -> int:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        saved = [os.dup(fd) for fd in range(3)]
-        never_ends, held = os.pipe()  # a worker stops at the end of its standard input
-        for fd, target in enumerate((never_ends, out, err)):
-            os.dup2(target, fd)
-        sys.argv = ["bench", *self.call.arguments]
-        os.environ |= self.call.environment(self.number)
-        try:
-            exec(self.call.source(), {})
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except KeyboardInterrupt:
-            status = STOPPED
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            raise
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for fd, copy in enumerate(saved):
-                os.dup2(copy, fd)
-            os.close(held)
-        return status
-
-    def _may_return(self, lines: Path) -> bool:
-        """Whether an item was finished in the last `RESTARTS` starts."""
-        text = lines.read_text(encoding="utf-8", errors="replace")
-        return text.rpartition('"end": ')[2].count('{"restart": true}') < RESTARTS
-
-
-def _requeue() -> bool:
-    """Put this task back into the queue, unless it was cancelled or Slurm does it."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = os.environ["SLURM_JOB_ID"] if array is None else (
-        f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    )  # fmt: skip
-    try:
-        shown = subprocess.run(
-            ["scontrol", "show", "job", job], capture_output=True, text=True, timeout=60, check=True
-        )
-        if "JobState=RUNNING" not in shown.stdout:
-            return False
-        subprocess.run(["scontrol", "requeue", job], capture_output=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
