@@ -298,7 +298,7 @@ class _SentBar(Bar):
     def __exit__(self, *exception: object) -> None:
         self._send(bar=self.title, total=self.total, done=-1, message="")
 
-    def update(self, done: int, message: str = "") -> None:
+    def update(self, done: int, message: str = "", share: float | None = None) -> None:
         self.done = done
         if time.monotonic() >= self._next or done >= self.total:
             self._next = time.monotonic() + NEWS

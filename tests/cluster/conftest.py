@@ -11,6 +11,8 @@ from threading import Event, Thread
 
 import pytest
 
+from tests.bench.conftest import _registries_restored  # noqa: F401 - a fixture for every test
+
 SCRIPT = Path(__file__).with_name("slurm.sh")
 
 
