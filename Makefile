@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test test-long coverage lint demo torture reference reference-cifar10 clean
+.PHONY: install test test-long test-cluster coverage lint demo torture reference reference-cifar10 clean
 
 install: $(STAMP)
 
@@ -21,15 +21,20 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # What a change is likely to break, in less than five minutes on two CPU cores.
 test: $(STAMP)
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not cluster"
 
 # Full presets, every moment of a fault, new interpreters, full-sized networks.
 test-long: $(STAMP)
-	$(PYTEST) -m long
+	$(PYTEST) -m "long and not cluster"
+
+# Sweeps on a Slurm of two nodes on this machine, some of which are killed (about ten minutes). Needs
+# root, slurm-wlm and munge: tests/cluster/slurm.sh says how they are installed.
+test-cluster: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m cluster tests/cluster
 
 # Both with the coverage of the three packages (in 3.11 about half as long again).
 coverage: $(STAMP)
-	$(PYTEST) --cov=bench --cov=methods --cov=metrics
+	$(PYTEST) -m "not cluster" --cov=bench --cov=methods --cov=metrics
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from bench.cli.options import UNTIL_THE_END
 from bench.cli.report import report_command
 from bench.cli.sample import sample_command
 from bench.cli.stats import stats_app
+from bench.cli.status import status_command
 from bench.cli.sweep import sweep_command
 from bench.cli.train import train_command
 from bench.cli.tune import tune_command
@@ -100,6 +101,7 @@ for _name, _command in (
     ("evaluate", evaluate_command),
     ("tune", tune_command),
     ("verify", verify_command),
+    ("status", status_command),
 ):
     app.command(_name, cls=_Command)(_command)
 app.add_typer(data_app, name="data")

@@ -60,7 +60,7 @@ def _protocols() -> Iterator[tuple[str, ...]]:
 
 
 def _suites() -> Iterator[tuple[str, ...]]:
-    from bench.experiment.suite import builtin_suites
+    from bench.experiment.place import builtin_suites
 
     return ((name, str(path)) for name, path in builtin_suites().items())
 

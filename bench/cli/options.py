@@ -85,6 +85,9 @@ Slurm = Annotated[
     typer.Option(help="Settings of --launcher slurm: partition=gpu,gpus_per_node=1,time=60."),
 ]
 Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster, for --launcher ray.")]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Start the workers of --launcher and return at once.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, then stop.")]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import typer
 
 from bench.cli.options import UNTIL_THE_END
 from bench.system.errors import UserError
@@ -29,6 +32,19 @@ class Sharing:
 
     launcher: Launcher
     workers: int | None
+    detach: bool = False
+    nodes: int = 1
+    processes: int = 1
+
+    def on_nodes(self, nodes: int, processes: int) -> Sharing:
+        """The same, with a worker that is so many processes on each of so many nodes."""
+        if nodes * processes > 1 and not self.launcher.spans_nodes:
+            raise UserError(
+                "--nodes and --gpus need a launcher that starts processes on them: --launcher "
+                f"slurm, not {self.launcher.name}. On this machine: torchrun.",
+                code=2,
+            )
+        return replace(self, nodes=nodes, processes=processes)
 
     def device(self, name: str) -> str:
         """The name of the device of this process: "cpu" if it only waits for its workers."""
@@ -47,6 +63,8 @@ class Sharing:
         from bench.system.devices import gpu_count
         from bench.system.memory import available_bytes
 
+        if self.nodes * self.processes > 1:
+            return 1
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if several and ((self.workers or 1) > 1 or not self.launcher.computes_here):
             raise UserError("torchrun starts the processes: drop --workers and --launcher.", code=2)
@@ -63,14 +81,25 @@ class Sharing:
 
     def begin(self, device: torch.device, experiment: Experiment, reporter: Reporter) -> None:
         """Share the items of the command among `count` processes, until it ends."""
+        from bench.experiment.suite import flags
         from bench.plugins.load import FILES
         from bench.system.devices import gpu_count
         from bench.system.launch import Call
-        from bench.system.workers import code_hash, with_workers
+        from bench.system.record import FILE, recording
+        from bench.system.workers import code_hash, is_worker, with_workers
 
         gpus = gpu_count() if device.type == "cuda" else 0
-        call = Call(tuple(sys.argv[1:]), experiment.root, code_hash(FILES), gpus)
         count = self.count(device)
+        call = Call(tuple(sys.argv[1:]), experiment.root, count, code_hash(FILES), gpus)
+        call = replace(call, nodes=self.nodes, processes=self.processes)
+        if self.detach and not is_worker():
+            (experiment.root / FILE).unlink(missing_ok=True)
+            reporter.say(self.launcher.detach(call, range(1, count + 1)))
+            watch = shlex.join(part for part in sys.argv[1:] if part != "--detach")
+            reporter.say(f"Watch it: bench {watch}")
+            reporter.say(f"Look at it: bench status{flags(experiment)}")
+            raise typer.Exit
+        UNTIL_THE_END.enter_context(recording(experiment.root, fresh=not is_worker()))
         UNTIL_THE_END.enter_context(with_workers(self.launcher, call, count, reporter))
 
 
@@ -94,6 +123,8 @@ def choose_sharing(
     slurm: str | None = None,
     ray: str | None = None,
     suite: str | None = None,
+    *,
+    detach: bool = False,
 ) -> Sharing:
     """As the options say, else as the suite's [launcher] table, else on this machine.
 
@@ -117,4 +148,4 @@ def choose_sharing(
         settings |= more
     if name == default:
         settings = table | settings
-    return Sharing(make_launcher(name, settings), own if workers is None else workers)
+    return Sharing(make_launcher(name, settings), own if workers is None else workers, detach)

@@ -66,6 +66,7 @@ def sweep_command(
     launcher: options.LauncherName = None,
     slurm: options.Slurm = None,
     ray: options.Ray = None,
+    detach: options.Detach = False,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
     save_samples: Annotated[
@@ -105,7 +106,7 @@ def sweep_command(
     reporter, found = options.begin(
         plugin, results, experiment, offline=offline, download=download, silent=join_ranks()
     )
-    sharing = choose_sharing(workers, launcher, slurm, ray, suite)
+    sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:
@@ -161,6 +162,7 @@ def _sweep(
     from bench.sweep.matched import with_equal_cost
     from bench.sweep.plan import plan_sweeps
     from bench.sweep.ranks import current_ranks
+    from bench.sweep.run import record_cells
     from bench.sweep.saving import SampleFiles
     from bench.system.progress import duration
     from bench.training.extra_network import find_extra_networks
@@ -187,11 +189,14 @@ def _sweep(
         if weak and not any(c.weak_checkpoint for s in sweeps for c in s.cells):
             reporter.say("No rule here uses a weaker network, as autoguidance does.")
         if request.dry_run:
-            total = sum(_price(each, request, experiment, reporter) for each in sweeps)
+            prices = [_price(each, request, experiment, reporter) for each in sweeps]
+            total, longest = sum(p[0] for p in prices), max(p[1] for p in prices)
             cells = sum(not cell.skip for each in sweeps for cell in each.cells)
             workers = max(1, min(workers, cells)) if ranks is None else ranks.size
             count = f"{workers} worker{'s' * (workers > 1)}"
-            reporter.say(f"All cells: about {duration(total / workers)} with {count}.")
+            about = duration(max(total / workers, longest))
+            one = f", of which the longest cell takes {duration(longest)}" if workers > 1 else ""
+            reporter.say(f"All cells: about {about} with {count}{one}.")
             if left_out:
                 reporter.say("These times do not include the runs left out above.")
             if any(each.study.matched for each in sweeps):
@@ -205,6 +210,8 @@ def _sweep(
             saver = SampleFiles(experiment, request.save_samples)
             for planned in sweeps:
                 saver.check([c for c in planned.cells if not c.skip], planned.evaluation.data)
+        for planned in sweeps:
+            record_cells(planned.cells, planned.evaluation.data.name, experiment)
         failed = [
             line for s in sweeps for line in _execute(s, request, experiment, saver, reporter)
         ]
@@ -280,8 +287,8 @@ def _warn_of_unused_rules(sweeps: Sequence[Sweep], reporter: Reporter) -> None:
 
 def _price(
     planned: Sweep, request: SweepRequest, experiment: place.Experiment, reporter: Reporter
-) -> float:
-    """Print what the missing cells of a data set cost; returns seconds of one process."""
+) -> tuple[float, float]:
+    """Print what the missing cells of a data set cost; seconds of one process, of the longest."""
     from rich.table import Table
 
     from bench.inversion.sweep import price_inversions
@@ -303,4 +310,4 @@ def _price(
     reporter.say(f"Still to do: about {duration(total)} of one worker on {request.device}.")
     if planned.study.inversion:
         total += price_inversions(planned, request, experiment, reporter.say)
-    return total
+    return total, max((line.longest for line in lines), default=0.0)

@@ -70,6 +70,13 @@ def train_command(
     launcher: options.LauncherName = None,
     slurm: options.Slurm = None,
     ray: options.Ray = None,
+    detach: options.Detach = False,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Nodes of a cluster that train each run together.")
+    ] = 1,
+    gpus: Annotated[
+        int, typer.Option(min=1, help="GPUs, and processes, on each of these nodes.")
+    ] = 1,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
 ) -> place.Experiment:
@@ -87,7 +94,8 @@ def train_command(
     from bench.training.watch import parse_on_nan
 
     reporter, found = options.begin(plugin, results, experiment)
-    sharing = choose_sharing(workers, launcher, slurm, ray, suite)
+    sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
+    sharing = sharing.on_nodes(nodes, gpus)
     policy = parse_on_nan(on_nan)
     if suite is not None:
         options.refuse_beside_suite(

@@ -73,6 +73,7 @@ def tune_command(
     launcher: options.LauncherName = None,
     slurm: options.Slurm = None,
     ray: options.Ray = None,
+    detach: options.Detach = False,
     plugin: options.Plugins = None,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -85,7 +86,7 @@ def tune_command(
     from bench.tuning.request import TuneRequest
 
     reporter, found = options.begin(plugin, results, experiment, offline=offline, download=download)
-    sharing = choose_sharing(workers, launcher, slurm, ray, suite)
+    sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     scales = parse_range(guidance, "--guidance")
     check_scales(scales)
     request = TuneRequest(

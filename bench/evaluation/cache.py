@@ -19,6 +19,8 @@ import metrics
 from bench.data.untrusted import DAMAGE
 from bench.experiment.identity import digest
 from bench.system.files import atomic_file, check_regular, tell_damaged
+from bench.system.sharing import in_turn, lease_path
+from bench.system.workers import current_crew
 from metrics.base import ExactMixture, Moments, PixelStats, SampleSet
 from metrics.memo import Arrays, content_digest
 
@@ -54,22 +56,36 @@ def remembered_on_disk(
     """The result of `compute`, from a file in `folder` if there is one; read-only arrays.
 
     `parts` is everything that the result depends on, as JSON. Its hash names the file and enters
-    the stored checksum. A file whose content does not match its checksum is replaced.
+    the stored checksum. A file whose content does not match its checksum is replaced. One process
+    computes it; others, and a command that leaves computing to its workers, wait for the file.
     """
     key = digest(parts)
     path = folder / f"{name}-{key[:24]}.npz"
-    arrays = _load(path, key)
-    if arrays is None:
-        made = compute()
-        checksum = np.array([content_digest(made, {"key": key})])
-        with atomic_file(path) as file:
-            np.savez(file, allow_pickle=False, checksum=checksum, **made)
-        # Read it back, so that the first run gets exactly what later runs get.
-        arrays = _read(path)
-        del arrays["checksum"]
+    arrays: Arrays | None = None
+
+    def is_done(path: Path) -> bool:
+        nonlocal arrays
+        arrays = _load(path, key)
+        return arrays is not None
+
+    crew = current_crew()
+    for _, done in in_turn([path], lease_path, is_done, _waiting, lambda _: crew.computes()):
+        if not done:
+            made = compute()
+            checksum = np.array([content_digest(made, {"key": key})])
+            with atomic_file(path) as file:
+                np.savez(file, allow_pickle=False, checksum=checksum, **made)
+            # Read it back, so that the first run gets exactly what later runs get.
+            arrays = _read(path)
+            del arrays["checksum"]
+    assert arrays is not None
     for array in arrays.values():
         array.setflags(write=False)
     return arrays
+
+
+def _waiting(path: Path, holder: str) -> None:
+    """Print nothing: what is shared is prepared in seconds, or the other process reports it."""
 
 
 def _load(path: Path, key: str) -> Arrays | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 
-from bench.system.errors import UserError, check_name
+from bench.system.errors import UserError, check_name, said
 
 DEFAULT_RESULTS = Path("results")
 DEFAULT_EXPERIMENT = "default"
@@ -92,3 +94,18 @@ def without_writing(experiment: Experiment) -> Iterator[Experiment]:
             # A link suffices: files are replaced and never modified in place.
             (scratch / file.name).symlink_to(file.resolve())
         yield replace(experiment, scratch=scratch)
+
+
+def builtin_suites() -> dict[str, Path]:
+    """The suites that ship with the package, by name."""
+    folder = Path(str(resources.files("bench.experiment") / "suites"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def suite_experiment(name: str) -> str:
+    """The experiment of a suite, read without the packages that a check of its studies needs."""
+    path = builtin_suites().get(name, Path(name))
+    try:
+        return str(tomllib.loads(path.read_text("utf-8")).get("experiment", DEFAULT_EXPERIMENT))
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read the suite {name!r}: {said(error)}.", code=2) from None

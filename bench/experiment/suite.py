@@ -7,7 +7,6 @@ import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +26,7 @@ from bench.experiment.place import (
     SEED_MOST,
     STEPS_MOST,
     Experiment,
+    builtin_suites,
 )
 from bench.experiment.protocols import find_protocol
 from bench.experiment.ranges import parse_range
@@ -132,12 +132,6 @@ class Suite(Settings):
         default_factory=dict, description="who computes: name, workers, settings of the launcher"
     )
     study: tuple[Study, ...] = Field(min_length=1)
-
-
-def builtin_suites() -> dict[str, Path]:
-    """The suites that ship with the package, by name."""
-    folder = Path(str(resources.files("bench.experiment") / "suites"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def read_suite(name: str) -> Suite:

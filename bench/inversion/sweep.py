@@ -157,6 +157,7 @@ def sweep_inversions(
         InversionWork(
             what=f"inversion {cell.run.name} g={cell.guidance.scale:g}",
             path=row_path(experiment.inversions, cell.run.name, cell.key),
+            group=cell.run.name,
             images=edits + (2 * n if cell is first.get(cell.run.name) else 0),
             skip=cell.skip,
             cell=cell,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
 from bench.experiment.place import Experiment
 from bench.sweep.generate import Diverged
-from bench.sweep.work import WorkItem
+from bench.sweep.work import WorkItem, dealt
 from bench.system import places
 from bench.system.errors import UserError
 from bench.system.failures import system_error
@@ -18,6 +17,7 @@ from bench.system.files import make_folder, tidy
 from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
 from bench.system.progress import Bar, Reporter, Say
+from bench.system.record import record
 from bench.system.sharing import in_turn
 from bench.system.workers import Crew, End, Progressed, current_crew
 
@@ -80,7 +80,9 @@ def execute(
             outcome.skipped += 1
             item.store("skip", item.skip)
     todo = [item for item in items if not item.skip]
+    record(bar.title, [(item.path, item.what) for item in todo])
     crew, done_here = current_crew(), set[Path]()
+    mine = dealt(todo, *crew.share)
 
     def is_ready(item: WorkItem) -> bool:
         ready = all(path in done_here or path.exists() for path in item.after)
@@ -93,8 +95,9 @@ def execute(
         if not crew.includes(holder):
             say(f"{item.what}: waiting for {holder}.")
 
-    with _counted(todo, bar) as count, crew.watched(count):
-        for item, done in in_turn(todo, lambda item: item.lease, is_done, waiting, is_ready):
+    count = _Counted(todo, bar)
+    with crew.watched(count):
+        for item, done in in_turn(mine, lambda item: item.lease, is_done, waiting, is_ready):
             if done:
                 end = crew.found(item.path, wait=True) or End("kept")
             else:
@@ -102,6 +105,8 @@ def execute(
                 end = _run(item, crew, count, batches)
             done_here.add(item.path)
             outcome.add(item.what, end)
+            if end.how == "kept":
+                count.leave_out(item.path)
             count(item.path, item.images, item.what)
     return outcome
 
@@ -138,18 +143,30 @@ def _run(item: WorkItem, crew: Crew, count: Progressed, batches: Batches) -> End
     return end
 
 
-@contextmanager
-def _counted(items: Sequence[WorkItem], bar: Bar) -> Iterator[Progressed]:
-    """Shows the images done of all items in the bar, by whichever process."""
-    images = {item.path: item.images for item in items}
-    seen = dict.fromkeys(images, 0)
-    lock = Lock()  # other processes report in another thread
+class _Counted:
+    """Shows the images done of all items in a bar, by whichever process, and their work."""
 
-    def count(path: Path, done: int, what: str) -> None:
-        with lock:
-            more = min(done, images.get(path, 0)) - seen.get(path, 0)
-            if more > 0:
-                seen[path] += more
-                bar.update(bar.done + more, what)
+    def __init__(self, items: Sequence[WorkItem], bar: Bar) -> None:
+        self._items = {item.path: item for item in items}
+        self._seen = dict.fromkeys(self._items, 0)
+        self._bar = bar
+        self._work, self._all = 0.0, sum(item.work for item in items)
+        self._lock = Lock()  # other processes report in another thread
 
-    yield count
+    def __call__(self, path: Path, done: int, what: str) -> None:
+        """Count the images of an item that are done."""
+        item = self._items.get(path)
+        with self._lock:
+            if item is None or (more := min(done, item.images) - self._seen[path]) <= 0:
+                return
+            self._seen[path] += more
+            self._work += item.work * more / item.images
+            share = self._work / self._all if self._all > 0 else None
+            self._bar.update(self._bar.done + more, what, share)
+
+    def leave_out(self, path: Path) -> None:
+        """The work of an item that was done before tells nothing about the time left."""
+        with self._lock:
+            if not self._seen[path]:
+                self._all -= self._items[path].work
+                self._work -= self._items[path].work  # which `__call__` adds

@@ -171,7 +171,8 @@ def _sweep(
     cells: list[Cell] = []
     for run in found:
         rules = request.rules(study, run, experiment, say)
-        cells += expand(run, study.guidance, study.steps, seeds, samples, rules)
+        own = expand(run, study.guidance, study.steps, seeds, samples, rules)
+        cells += sorted(own, key=lambda cell: cell.steps, reverse=True)  # long ones first
     return Sweep(evaluation, tuple(cells), samples, study)
 
 

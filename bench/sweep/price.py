@@ -31,6 +31,8 @@ class Price:
     nfe: int
     images: int
     seconds: float
+    longest: float = 0.0
+    """Seconds of the longest missing cell."""
     rule: str = ""
     """The guidance rule, '' if the method takes none."""
 
@@ -56,6 +58,7 @@ def price_cells(
             and complete_row(name, cell.key, planned.evaluation, experiment) is None
         ]
         nfe, seconds = sum(cell.n * cell.nfe for cell in missing), 0.0
+        most_nfe = max((cell.n * cell.nfe for cell in missing), default=0)
         if nfe:
             run, guidance, most = own[0].run, missing[0].guidance, min(batch, missing[0].n)
             seconds = nfe * seconds_per_nfe(run, guidance, steps, most, device)
@@ -70,6 +73,7 @@ def price_cells(
                 nfe=nfe,
                 images=sum(cell.n for cell in missing),
                 seconds=seconds,
+                longest=seconds * most_nfe / nfe if nfe else 0.0,
                 rule=rule if own[0].run.method.takes_rules else "",
             )
         )

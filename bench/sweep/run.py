@@ -28,10 +28,15 @@ from bench.sweep.twins import Twins
 from bench.sweep.work import WorkItem
 from bench.system.files import tidy
 from bench.system.progress import SILENT, Reporter, Tick
+from bench.system.record import record
 from metrics.base import SampleSet
 
 FLOOR = "real"
 FLOOR_RUN = "{}-" + FLOOR
+
+
+MEASURING = 1
+"""The work of measuring a sample, about that of one evaluation of the network."""
 
 
 class MetricsFailed(Exception):
@@ -189,6 +194,8 @@ def sweep(
             path=row_path(experiment.cells, cell.run.name, cell.key),
             images=cell.n,
             skip=cell.skip,
+            group=cell.run.name,
+            work=cell.n * (cell.nfe + MEASURING),
             about=cell.about(),
             cell=cell,
             evaluation=evaluation,
@@ -202,7 +209,17 @@ def sweep(
     tidy(experiment.cache)
     for name in dict.fromkeys(cell.run.name for cell in cells):
         tidy(experiment.samples / name)
-    return execute_all(items, experiment, f"sweep {evaluation.data.name}", batch, reporter)
+    return execute_all(items, experiment, _title(evaluation.data.name), batch, reporter)
+
+
+def _title(data: str) -> str:
+    return f"sweep {data}"
+
+
+def record_cells(cells: Sequence[Cell], data: str, experiment: Experiment) -> None:
+    """Record the cells of a data set before its turn comes, as `execute` does."""
+    paths = [(row_path(experiment.cells, c.run.name, c.key), c.what) for c in cells if not c.skip]
+    record(_title(data), paths)
 
 
 def _merged(
@@ -261,4 +278,4 @@ def sweep_floor(
         evaluation=evaluation.without_twins(),
         experiment=experiment,
     )
-    return execute_all([item], experiment, f"sweep {data.name}", n, reporter)
+    return execute_all([item], experiment, _title(data.name), n, reporter)

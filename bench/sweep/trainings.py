@@ -15,6 +15,7 @@ from bench.system.errors import UserError
 from bench.system.leases import LEASE
 from bench.system.memory import Batches
 from bench.system.progress import SILENT, Tick, duration
+from bench.system.workers import End, current_crew
 from bench.training.price import describe, parameters
 from bench.training.study import RunRequest, Trainer, train_run, with_prerequisites
 
@@ -51,9 +52,11 @@ def train_all(requests: Iterable[RunRequest], trainer: Trainer) -> None:
     UserError if one failed, after the others.
     """
     runs = with_prerequisites(requests, trainer)
-    if len(runs) == 1 or trainer.fabric.world_size > 1:  # torchrun's train each run together
-        for run in runs:
+    crew = current_crew()
+    if (len(runs) == 1 and crew.alone) or trainer.fabric.world_size > 1:
+        for run in runs:  # which torchrun's processes train together
             train_run(run, trainer)
+            crew.end(trainer.weights(run.card().name), End("computed"))
         return
     items = [
         RunWork(
@@ -66,7 +69,7 @@ def train_all(requests: Iterable[RunRequest], trainer: Trainer) -> None:
         )
         for name, run, sources in _longest_first(runs)
     ]
-    bar = SILENT.bar("", 0)
+    bar = SILENT.bar("train", 0)
     outcome = execute(items, trainer.experiment, bar, Batches(1), trainer.reporter.say)
     if outcome.failed:
         raise UserError(f"Training failed: {'; '.join(outcome.failed)}.")

@@ -12,6 +12,7 @@ from bench.experiment.rows import Status
 from bench.system.progress import Tick
 from bench.system.sharing import lease_path
 
+Item = TypeVar("Item", bound="WorkItem")
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -30,6 +31,10 @@ class WorkItem(ABC):
     """Why it cannot be computed, or ''."""
     after: Sequence[Path] = ()
     """Results that it needs and that other items make."""
+    group: str = ""
+    """Items of one group share what takes long to load, such as a checkpoint."""
+    work: float = 0.0
+    """Proportional to the time that it takes, if known."""
 
     @property
     def lease(self) -> Path:
@@ -50,6 +55,26 @@ class WorkItem(ABC):
     @abstractmethod
     def store(self, status: Status, reason: str) -> None:
         """Store a skip or failure, unless there is a result, or a divergence, which is one."""
+
+
+def dealt(items: Sequence[Item], number: int, count: int) -> list[Item]:
+    """All items in the order in which one of `count` processes (`number` from 0) tries them.
+
+    Each begins with other groups, and has whole ones as long as there are enough, so that it loads
+    few checkpoints. Groups with much work come first, so that no long one begins when the others
+    are done. One process alone keeps the order.
+    """
+    if count < 2:
+        return list(items)
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    ordered = sorted(groups.values(), key=lambda own: sum(i.work for i in own), reverse=True)
+    # Dealt like cards: the largest groups are the first ones of different processes.
+    hands = min(count, len(ordered)) or 1
+    mine = ordered[number % hands :: hands]
+    others = [own for k, own in enumerate(ordered) if k % hands != number % hands]
+    return [item for own in (*mine, *others) for item in own]
 
 
 class Latest(Generic[K, V]):

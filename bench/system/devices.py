@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -37,6 +38,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
     ):
         if value not in allowed:
             raise unknown(kind, value, allowed)
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # where Slurm is
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     try:

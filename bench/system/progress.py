@@ -17,7 +17,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 LINE_EVERY = 15.0
@@ -99,14 +98,13 @@ class Live:
                     BarColumn(bar_width=24),
                     MofNCompleteColumn(),
                     TimeElapsedColumn(),
-                    TextColumn("left"),
-                    TimeRemainingColumn(),
+                    TextColumn("{task.fields[left]} left"),
                     TextColumn("{task.fields[message]}"),
                     console=self._console,
                 )
                 self._progress.start()
             self._open += 1
-            task = self._progress.add_task(title, total=total, completed=done, message="")
+            task = self._progress.add_task(title, total=total, completed=done, message="", left="?")
             return self._progress, task
 
     def close_one(self) -> None:
@@ -148,21 +146,25 @@ class Bar:
             self._task = None
             self._live.close_one()
 
-    def update(self, done: int, message: str = "") -> None:
-        """Show `done` of the total with a message."""
+    def update(self, done: int, message: str = "", share: float | None = None) -> None:
+        """Show `done` of the total with a message.
+
+        `share` is the part of the work since the start that is done, if the units differ in cost.
+        """
         news = done > self.done
         self.done = done
+        if share is None:
+            share = (done - self._first) / max(self.total - self._first, 1)
+        now = time.monotonic()
+        left = (now - self._started) * (1 - share) / share if share > 0 else float("nan")
         if self._task is not None:
             progress, task = self._task
-            progress.update(task, completed=done, message=message)
+            progress.update(task, completed=done, message=message, left=duration(left))
             return
-        now = time.monotonic()
         finished = done >= self.total and news
         if self._console is None or not (finished or now >= self._next_line):
             return
         self._next_line = now + LINE_EVERY
-        rate = (done - self._first) / max(now - self._started, 1e-9)
-        left = (self.total - done) / rate if rate > 0 else float("nan")
         self._console.print(
             f"{self.title}: {done}/{self.total}, {duration(left)} left. {message}", **_PLAIN
         )

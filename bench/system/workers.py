@@ -69,6 +69,11 @@ class Crew:
         """Whether the holder of a lease ("process 123 on host") is one of the workers."""
         return False
 
+    alone = True
+    """Whether nobody needs to know of an item that this process has all to itself."""
+    share: tuple[int, int] = 0, 1
+    """The number of this process, from 0, and that of processes that share the items."""
+
     def computes(self) -> bool:
         """Whether this process computes items itself; otherwise it waits for those who do.
 
@@ -126,6 +131,7 @@ class _Leader(Crew):
 
     def __init__(self, launcher: Launcher, call: Call, count: int, reporter: Reporter) -> None:
         self._launcher, self._call, self._reporter = launcher, call, reporter
+        self.share, self.alone = (0, count), launcher.computes_here
         self._most = count - launcher.computes_here
         self._workers: list[Worker] = []
         self._threads: list[Thread] = []
@@ -221,21 +227,22 @@ class _Leader(Crew):
     def stop(self, interrupted: bool) -> None:
         """Stop the workers as this command was stopped, and wait for them."""
         self._stopping = True
+        mine = [worker for worker in self._workers if not worker.lasts or not interrupted]
         try:
-            for worker in self._workers:
+            for worker in mine:
                 worker.stop()
             deadline = time.monotonic() + PATIENCE
-            for worker in self._workers:
+            for worker in mine:
                 if worker.wait(max(deadline - time.monotonic(), 0.1)) is None:
                     worker.kill()
         except KeyboardInterrupt:
-            for worker in self._workers:
+            for worker in mine:
                 worker.kill()
             raise
         finally:
-            for worker, thread in zip(self._workers, self._threads, strict=True):
+            for worker in mine:
                 worker.wait(PATIENCE)
-                thread.join(1.0)
+                self._threads[self._workers.index(worker)].join(1.0)
                 words = worker.last_words()
                 if interrupted and words.startswith("Stopped ") and "written" in words:
                     self._reporter.say(words)
@@ -251,6 +258,8 @@ class _Member(Crew):
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
         self._next = 0.0
+        number, count = map(int, os.environ[WORKER].split("/"))
+        self.share, self.alone = (number % count, count), False
 
     def begin(self, path: Path) -> None:
         self._send(path=str(path))
@@ -289,7 +298,7 @@ class _SentBar(Bar):
     def __exit__(self, *exception: object) -> None:
         self._send(bar=self.title, total=self.total, done=-1, message="")
 
-    def update(self, done: int, message: str = "") -> None:
+    def update(self, done: int, message: str = "", share: float | None = None) -> None:
         self.done = done
         if time.monotonic() >= self._next or done >= self.total:
             self._next = time.monotonic() + NEWS

@@ -12,6 +12,7 @@ from bench.evaluation.makers import Makers
 from bench.plugins.load import ORIGINS
 from bench.report import build
 from bench.system.devices import make_fabric
+from bench.system.launch import LAUNCHERS
 from methods import METHODS
 from methods.rules import RULES
 from metrics import METRICS
@@ -20,7 +21,7 @@ from tests.bench.helpers import TINY, TOY_METRICS, bench, empty_figure, sets
 
 @pytest.fixture(autouse=True)
 def _registries_restored():
-    tables = (METHODS, METRICS, DATASETS, RULES, ORIGINS)
+    tables = (METHODS, METRICS, DATASETS, RULES, LAUNCHERS, ORIGINS)
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):

@@ -10,8 +10,9 @@ from bench.system.launch.base import (
     register,
 )
 from bench.system.launch.local import Local
+from bench.system.launch.slurm import Slurm
 
 __all__ = [
-    "LAUNCHERS", "Call", "Launcher", "Local", "Worker", "make_launcher", "parse_launcher",
+    "LAUNCHERS", "Call", "Launcher", "Local", "Slurm", "Worker", "make_launcher", "parse_launcher",
     "register",
 ]  # fmt: skip

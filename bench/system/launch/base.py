@@ -17,7 +17,7 @@ from typing import ClassVar, TypeVar
 from bench.system.errors import UserError, check_name, unknown
 
 WORKER = "GUIDANCE_BENCH_WORKER"
-"""Environment variable of a worker: its number, from 1."""
+"""Environment variable of a worker: its number, from 1, and that of processes: "1/8"."""
 CODE = "GUIDANCE_BENCH_CODE"
 """Environment variable of a worker: the hash of the code that it has to run."""
 
@@ -29,12 +29,17 @@ class Call:
     arguments: Sequence[str]
     folder: Path
     """Folder of the experiment; the files of a launcher belong into a hidden folder of it."""
+    count: int = 2
+    """The processes that compute, this one included if it does."""
     code: str = ""
     """Hash of the code of this process; a worker of other code refuses to work."""
     gpus: int = 0
     """GPUs of this machine that the command may use."""
     module: str = "bench.cli"
     """Its function `main` runs the command."""
+    nodes: int = 1
+    processes: int = 1
+    """If there are several on a node, or several nodes, torchrun makes them one worker."""
 
     def source(self) -> str:
         """Python that runs the command in a new interpreter, given its arguments.
@@ -46,11 +51,14 @@ class Call:
 
     def environment(self, number: int) -> dict[str, str]:
         """The variables that make the process with this number a worker."""
-        return {WORKER: str(number), CODE: self.code}
+        return {WORKER: f"{number}/{self.count}", CODE: self.code}
 
 
 class Worker(ABC):
     """One process of a command, started or waiting to be started."""
+
+    lasts = False
+    """Whether it goes on when the command that watches it is stopped."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -59,7 +67,8 @@ class Worker(ABC):
     def lines(self) -> Iterator[str]:
         """What it writes to its standard output, line by line, until it has ended.
 
-        Called once, in a thread of its own.
+        Called once, in a thread of its own. The launcher may add notes for the user, as JSON:
+        {"note": "2 of 8 workers run."}.
         """
 
     @abstractmethod
@@ -91,6 +100,8 @@ class Launcher(ABC):
     """One line for `bench list launchers`."""
     computes_here: ClassVar[bool] = False
     """Whether the command itself also computes items, beside its workers."""
+    spans_nodes: ClassVar[bool] = False
+    """Whether one worker can be several processes, on one or more nodes."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         """UserError for settings that it does not know, or bad values.
@@ -109,6 +120,15 @@ class Launcher(ABC):
         Each runs `call.source()` with `call.arguments` and with `call.environment(number)` over
         this process's environment. Its standard input ends when it is to stop with the command.
         """
+
+    def detach(self, call: Call, numbers: Sequence[int]) -> str:
+        """Start workers that go on without this command; the sentence that names them.
+
+        UserError if they cannot.
+        """
+        raise UserError(
+            f"Workers of launcher {self.name!r} stop with their command: drop --detach.", code=2
+        )
 
 
 LAUNCHERS: dict[str, type[Launcher]] = {}

@@ -3,7 +3,8 @@ import pytest
 from bench.data import DATASETS
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
-from bench.experiment.suite import builtin_suites, read_suite
+from bench.experiment.place import builtin_suites
+from bench.experiment.suite import read_suite
 from bench.system.errors import UserError
 from bench.training.card import make_card
 from bench.training.study import preset_for
