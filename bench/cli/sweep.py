@@ -16,6 +16,8 @@ from bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from bench.experiment.suite import Study
+    from bench.sweep.cells import Cell
+    from bench.sweep.execute import Outcome
     from bench.sweep.plan import Sweep
     from bench.sweep.request import SweepRequest
     from bench.sweep.saving import SampleFiles
@@ -70,6 +72,13 @@ def sweep_command(
         str | None,
         typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),
     ] = None,
+    matched: Annotated[
+        bool,
+        typer.Option("--matched", help="Also CFG at the scales of equal outcome with other lines."),
+    ] = False,
+    match_nfe: Annotated[
+        bool, typer.Option("--match-nfe", help="Also CFG at the step counts that cost the same.")
+    ] = False,
     inversion: Annotated[
         bool, typer.Option("--inversion", help="Also invert, reconstruct and edit real images.")
     ] = False,
@@ -104,7 +113,8 @@ def sweep_command(
             guidance=guidance != place.DEFAULT_GUIDANCE, steps=steps, samples=samples,
             seeds=seeds != place.DEFAULT_SEEDS, method=method, run=run, dataset=dataset,
             metric=metric, extractor=extractor, protocol=protocol, rule=rule, knob=knob,
-            tuned=tuned, inversion=inversion, inversion_guidance=inversion_guidance,
+            tuned=tuned, matched=matched, match_nfe=match_nfe, inversion=inversion,
+            inversion_guidance=inversion_guidance,
             inversion_samples=inversion_samples != place.DEFAULT_INVERSIONS,
         )  # fmt: skip
     if not inversion and (inversion_guidance or inversion_samples != place.DEFAULT_INVERSIONS):
@@ -118,8 +128,8 @@ def sweep_command(
         samples=samples, sampling_seeds=parse_ints(seeds, "--seeds"),
         metrics=None if metric is None else tuple(metric),
         extractors=None if extractor is None else tuple(extractor), protocol=protocol,
-        inversion=inversion, inversion_samples=inversion_samples,
-        inversion_guidance=edits,
+        matched=matched, match_nfe=match_nfe, inversion=inversion,
+        inversion_samples=inversion_samples, inversion_guidance=edits,
     )  # fmt: skip
     studies: Sequence[Study] = (base,)
     if suite is not None:
@@ -148,6 +158,7 @@ def _sweep(
 ) -> None:
     """Plan, then print the cost or execute."""
     from bench.experiment.suite import flags
+    from bench.sweep.matched import with_equal_cost
     from bench.sweep.plan import plan_sweeps
     from bench.sweep.ranks import current_ranks
     from bench.sweep.saving import SampleFiles
@@ -157,11 +168,12 @@ def _sweep(
 
     with place.without_writing(asked) if request.dry_run else nullcontext(asked) as experiment:
         sweeps, left_out = plan_sweeps(request, experiment, reporter.say)
+        sweeps = [with_equal_cost(each) if each.study.match_nfe else each for each in sweeps]
         ranks = current_ranks()
         if ranks is not None:
             ranks.agree(sweeps)
             if not ranks.leads:
-                ranks.serve(sweeps, request.device)
+                ranks.serve(sweeps, experiment, request.device)
                 return
         _warn_of_unused_rules(sweeps, reporter)
         if not any(planned.cells for planned in sweeps):
@@ -182,6 +194,10 @@ def _sweep(
             reporter.say(f"All cells: about {duration(total / workers)} with {count}.")
             if left_out:
                 reporter.say("These times do not include the runs left out above.")
+            if any(each.study.matched for each in sweeps):
+                reporter.say(
+                    "Nor do they include the cells of --matched, which depend on the rows."
+                )
             reporter.say("Nothing was computed.")
             return
         saver = None
@@ -212,6 +228,7 @@ def _execute(
     """Compute floor and cells of one data set; returns one message per failed cell."""
     from bench.evaluation.prepare import floor_split
     from bench.inversion.sweep import invert_runs
+    from bench.sweep.matched import ROUNDS, matched_cells
     from bench.sweep.run import sweep, sweep_floor
 
     evaluation = planned.evaluation
@@ -224,11 +241,21 @@ def _execute(
             f"{data.name}: real samples are not measured, which needs {planned.samples} training "
             f"samples: there are {len(data.train)}."
         )
-    outcome = sweep(
-        planned.cells, evaluation, experiment, batch=request.batch, device=request.device,
-        reporter=reporter, files=saver,
-    )  # fmt: skip
-    reporter.say(f"{data.name}: {outcome.summary('cells')}")
+
+    def compute(cells: Sequence[Cell], what: str) -> Outcome:
+        done = sweep(
+            cells, evaluation, experiment, batch=request.batch, device=request.device,
+            reporter=reporter, files=saver,
+        )  # fmt: skip
+        reporter.say(f"{data.name}: {done.summary(what)}")
+        return done
+
+    outcome = compute(planned.cells, "cells")
+    for _ in range(ROUNDS if planned.study.matched else 0):
+        cells = matched_cells(planned, experiment)
+        if not cells:
+            break
+        outcome.failed += compute(cells, "cells of CFG at equal outcome").failed
     for reason, count in Counter(c.skip for c in planned.cells if c.skip).items():
         reporter.say(f"{data.name}: {count} skipped: {reason}.")
     if not planned.study.inversion:

@@ -159,6 +159,9 @@ class Row(StoredRow):
     labels: Name = Field(
         "", description="'balanced': sample i is of class i modulo K; '' in older rows"
     )
+    only_matched: bool = Field(
+        False, description="run only because another line has the same outcome as CFG there"
+    )
     reference_n: Count
     seconds_per_image: Number = 0.0
     values: tuple[Value, ...] = ()

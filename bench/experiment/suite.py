@@ -85,6 +85,10 @@ class Study(Settings):
     metrics: tuple[str, ...] | None = None
     extractors: tuple[str, ...] | None = None
     protocol: str | None = Field(None, description="instead of metrics and extractors")
+    matched: bool = Field(
+        False, description="also CFG at the scales of equal outcome with other lines"
+    )
+    match_nfe: bool = Field(False, description="also CFG at the steps of equal cost")
     inversion: bool = Field(False, description="also invert, reconstruct and edit real images")
     inversion_samples: int = Field(
         DEFAULT_INVERSIONS, ge=2, le=SAMPLES_MOST, description="images inverted"

@@ -45,6 +45,8 @@ class Cell:
     nfe_weighted: float = 0.0
     knobs_from: KnobsFrom = ""
     """Where the rule's settings come from; not part of the key."""
+    only_matched: bool = False
+    """Whether it is run only for a comparison at equal outcome; not part of the key."""
 
     @property
     def rule(self) -> str:
@@ -80,6 +82,7 @@ class Cell:
             "nfe": self.nfe,
             "nfe_weighted": self.nfe_weighted,
             "seed": self.seed,
+            "only_matched": self.only_matched,
             "labels": "balanced",  # by `sampling_labels`
             "n": self.n,
         }

@@ -31,6 +31,8 @@ from bench.training.run import Run, no_run, open_run
 from bench.training.study import study_cards, weak_card
 from methods import METHODS
 
+DISPLACEMENT = ("displacement",)
+"""What a comparison at equal outcome measures too: it is not computed by default."""
 UNFINISHED = "it is not trained to its end; bench train does that"
 
 
@@ -151,6 +153,7 @@ def _sweep(
             request.reference(data),
             experiment.cache,
             metrics=study.metrics,
+            also=DISPLACEMENT if study.matched or study.match_nfe else (),
             extractors=study.extractors,
             protocol=study.protocol,
             weights=request.weights,

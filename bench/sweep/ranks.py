@@ -25,7 +25,9 @@ from torch import Tensor, distributed
 
 from bench.evaluation.prepare import BATCH, Evaluation
 from bench.experiment.identity import digest
+from bench.experiment.place import Experiment
 from bench.sweep.cells import Cell
+from bench.sweep.matched import matched_cells
 from bench.sweep.plan import Sweep
 from bench.sweep.sampler import Sampler, Stream
 from bench.system.errors import UserError
@@ -119,11 +121,19 @@ class Ranks:
                     "data or checkpoints differ. Use the same version and files on all machines."
                 )
 
-    def serve(self, sweeps: Sequence[Sweep], device: torch.device) -> None:
+    def serve(
+        self, sweeps: Sequence[Sweep], experiment: Experiment, device: torch.device
+    ) -> None:
         """Compute what the first process asks for, until it ends."""
         cells = {cell.key: (cell, each.evaluation) for each in sweeps for cell in each.cells}
         sampler = Sampler(device)
         while (asked := self._tell(None)) is not None:
+            if asked.key not in cells:  # the rows, which now tell them, are those of the first
+                matched = [each for each in sweeps if each.study.matched]
+                cells |= {
+                    cell.key: (cell, each.evaluation)
+                    for each in matched for cell in matched_cells(each, experiment)
+                }  # fmt: skip
             self._collect(self._part(asked, *cells[asked.key], sampler))
 
     def parts(

@@ -199,8 +199,21 @@ class Data:
         return (series if len(steps) > 1 else replace(series, steps=0)).label
 
     def guidances(self, dataset: str) -> tuple[float, ...]:
-        """The guidance scales of a data set, ascending."""
-        return tuple(sorted({g for s in self.series(dataset) for g in self._cells[s]}))
+        """The guidance scales of a data set, ascending, without those of `only_matched` rows."""
+        if dataset not in self._scales:
+            lines = [
+                cells
+                for s, cells in self._cells.items()
+                if s.dataset == dataset and s.method != FLOOR
+            ]
+            named = {g for cells in lines for g, rows in cells.items() if _swept(rows)}
+            self._scales[dataset] = tuple(sorted(named))
+        return self._scales[dataset]
+
+    @cached_property
+    def _scales(self) -> dict[str, tuple[float, ...]]:
+        """The scales looked up so far, by data set."""
+        return {}
 
     def rows_of(self, series: Series, guidance: float | None = None) -> tuple[Row, ...]:
         """The rows of a line at one guidance scale or at all; lowest seeds first."""
@@ -232,6 +245,11 @@ class Data:
         """The cells of a line by guidance that have values and no seed that diverged or failed."""
         return {g: cell for g, cell in self.cells(column, series).items() if not cell.troubles}
 
+    def everywhere(self, column: Column, series: Series) -> dict[float, Cell]:
+        """The same, with the scales of `only_matched` rows."""
+        cells = {g: self.cell(column, series, g) for g in self._cells.get(series, {})}
+        return {g: cell for g, cell in cells.items() if cell.found and not cell.troubles}
+
     def cost(self, series: Series, guidance: float) -> tuple[int, float]:
         """Evaluations and seconds per image of a line at a scale; 0.0 if nothing was timed.
 
@@ -247,6 +265,10 @@ class Data:
         """Real against real, over all its runs; empty if it is not comparable."""
         rows = [r for r in self.rows if r.method == FLOOR and column not in self.notes]
         return Cell(tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key))
+
+
+def _swept(rows: Iterable[Row]) -> bool:
+    return not all(row.only_matched for row in rows)
 
 
 def prepare(rows: Sequence[Row]) -> Data:

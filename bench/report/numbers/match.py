@@ -28,6 +28,8 @@ LEAST_SCALES = 3
 """A curve needs as many: with fewer no scale can be left out and predicted."""
 CLOSE = 0.03
 """CFG counts as run at a scale if it was run within this share of it."""
+ROUNDING = 1e-9
+"""Of a value: replicates are stored with ten digits."""
 Array = npt.NDArray[np.float64]
 Place = Literal["at", "plateau", "several", "below", "beyond"]
 
@@ -236,7 +238,9 @@ def gap_at(
     value = judged.value - float(curve.at(at)[0, 0])
     slope, steep = curve.slope(match.scale), outcomes.slope(match.scale)
     per_outcome = slope / steep if steep else 0.0
-    miss = float(np.hypot(curve.miss(at)[0], per_outcome * outcomes.miss(at)[0]))
+    # Rounding alone is no difference, even if both lines have the same samples.
+    rounding = ROUNDING * abs(judged.value)
+    miss = math.hypot(curve.miss(at)[0], per_outcome * outcomes.miss(at)[0], rounding)
     groups = len(judged.left)
     if match.paired and groups > 1 and len(curve.draws) == 1 + groups:
         moved = outcome.left - outcomes.at(at)[1:, 0]

@@ -233,7 +233,7 @@ class _Duels:
     def _curve(self, cfg: Series, column: Column, seeds: frozenset[int]) -> Curve | None:
         key = cfg, column, seeds
         if key not in self._curves:
-            cells = self._data.running(column, cfg)
+            cells = self._data.everywhere(column, cfg)
             found = {g: one for g, cell in cells.items() if (one := level(cell, seeds))}
             self._curves[key] = make_curve(found)
         return self._curves[key]
