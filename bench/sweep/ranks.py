@@ -121,9 +121,7 @@ class Ranks:
                     "data or checkpoints differ. Use the same version and files on all machines."
                 )
 
-    def serve(
-        self, sweeps: Sequence[Sweep], experiment: Experiment, device: torch.device
-    ) -> None:
+    def serve(self, sweeps: Sequence[Sweep], experiment: Experiment, device: torch.device) -> None:
         """Compute what the first process asks for, until it ends."""
         cells = {cell.key: (cell, each.evaluation) for each in sweeps for cell in each.cells}
         sampler = Sampler(device)
