@@ -175,7 +175,7 @@ def _sweep(
         if ranks is not None:
             ranks.agree(sweeps)
             if not ranks.leads:
-                ranks.serve(sweeps, request.device, experiment)
+                ranks.serve(sweeps, experiment, request.device)
                 return
         _warn_of_unused_rules(sweeps, reporter)
         if not any(planned.cells for planned in sweeps):

@@ -11,7 +11,7 @@ import typer
 from bench.cli import options
 from bench.cli.sharing import choose_sharing
 from bench.experiment import place
-from bench.system.errors import UserError
+from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from bench.experiment.suite import Study
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.tuning.tune import Job
 
 MOST_TRIALS = 1000
+AIMS = ("matched", "metric")
 
 
 def tune_command(
@@ -36,6 +37,12 @@ def tune_command(
     metric: Annotated[
         str | None, typer.Option(help="What to improve; by default fd, or w1 of toys.")
     ] = None,
+    aim: Annotated[
+        str,
+        typer.Option(
+            help="matched: the metric over that of CFG at equal outcome; metric: the metric itself."
+        ),
+    ] = "matched",
     extractor: Annotated[
         str | None, typer.Option(help="Its features; by default the data set's first.")
     ] = None,
@@ -89,9 +96,12 @@ def tune_command(
     sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     scales = parse_range(guidance, "--guidance")
     check_scales(scales)
+    if aim not in AIMS:
+        raise unknown("aim", aim, AIMS)
     request = TuneRequest(
         scales=scales, rule_names=tuple(rule or ()), methods=tuple(method or ()),
-        datasets=tuple(dataset or ()), metric=metric, extractor=extractor, samples=samples,
+        datasets=tuple(dataset or ()), metric=metric, matched=aim == "matched", extractor=extractor,
+        samples=samples,
         steps=steps, budget=budget, block=seed_block, suite=suite,
         null_checkpoint=null_checkpoint, weak_checkpoint=weak_checkpoint, weights=weights,
         download=download, batch=batch,
@@ -156,15 +166,17 @@ def _same_runs(request: TuneRequest) -> str:
 def _show(reporter: Reporter, job: Job, result: Tuned, experiment: place.Experiment) -> None:
     from bench.tuning.aim import shown
     from bench.tuning.store import result_path
+    from bench.tuning.target import label_of
 
     values = {(k := f"{axis.rule}.{axis.knob}"): result.knobs[k] for axis in job.space.axes}
     knobs = ", ".join(
         f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()
     )
     failed = sum(trial.status != "ok" for trial in result.trials)
+    what = job.aim.what(label_of(result.outcome))
     reporter.say(
         f"{job.name}: {shown(job.aim, result.score)} with {knobs}; "
-        f"{shown(job.aim, result.default_score)} by default ({job.aim.what}). The best of "
+        f"{shown(job.aim, result.default_score)} by default ({what}). The best of "
         f"{len(result.trials)} trials"
         + (f", {failed} of which failed or diverged" if failed else "")
         + f": {result_path(experiment.tuned, result.run, result.rule)}",

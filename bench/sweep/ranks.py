@@ -121,14 +121,17 @@ class Ranks:
                     "data or checkpoints differ. Use the same version and files on all machines."
                 )
 
-    def serve(self, sweeps: Sequence[Sweep], device: torch.device, experiment: Experiment) -> None:
+    def serve(self, sweeps: Sequence[Sweep], experiment: Experiment, device: torch.device) -> None:
         """Compute what the first process asks for, until it ends."""
         cells = {cell.key: (cell, each.evaluation) for each in sweeps for cell in each.cells}
         sampler = Sampler(device)
         while (asked := self._tell(None)) is not None:
-            if asked.key not in cells:  # the first process has found it in the rows, as --matched
-                for each in sweeps:
-                    cells |= {c.key: (c, each.evaluation) for c in matched_cells(each, experiment)}
+            if asked.key not in cells:  # the rows, which now tell them, are those of the first
+                matched = [each for each in sweeps if each.study.matched]
+                cells |= {
+                    cell.key: (cell, each.evaluation)
+                    for each in matched for cell in matched_cells(each, experiment)
+                }  # fmt: skip
             self._collect(self._part(asked, *cells[asked.key], sampler))
 
     def parts(

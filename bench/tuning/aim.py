@@ -1,4 +1,4 @@
-"""The tuner's objective: one metric, averaged over guidance scales.
+"""The tuner's objective: one metric, over that of CFG at equal outcome, averaged over scales.
 
 Distances are averaged as logarithms: otherwise an FD of 100 at g = 13 would outweigh one of 3 at
 g = 4. Metrics that can be 0 or negative, such as KID, and metrics where higher is better are
@@ -15,11 +15,9 @@ from bench.evaluation.prepare import Evaluation
 from bench.experiment.protocols import unknown_metric
 from bench.experiment.suite import TUNING_SEEDS
 from bench.system.errors import UserError
-from bench.tuning.store import Aim
+from bench.tuning.store import Aim, ScaleValue
+from bench.tuning.target import LEAST, Target
 from metrics import METRICS
-
-LEAST = 1e-12
-"""Smaller values count as this one in logarithms."""
 
 
 def choose_metric(name: str | None, data: Dataset) -> str:
@@ -53,11 +51,17 @@ def check_scales(scales: Sequence[float]) -> None:
 
 
 def make_aim(
-    evaluation: Evaluation, scales: Sequence[float], steps: int, samples: int, block: int
+    evaluation: Evaluation,
+    scales: Sequence[float],
+    steps: int,
+    samples: int,
+    block: int,
+    outcomes: Sequence[str] = (),
 ) -> Aim:
-    """The objective of an evaluation of one metric; UserError if it needs more samples."""
-    (planned,) = evaluation.plan
+    """The objective: the first measurement that is no outcome; UserError for too few samples."""
+    planned = evaluation.plan[0]
     metric = planned.metric
+    measured = {m.metric.name for m in evaluation.plan if samples >= m.metric.minimum_n}
     assert metric.direction != "none"
     if samples < metric.minimum_n:
         raise UserError(f"{metric.name} needs {metric.minimum_n} samples, got {samples}.", code=2)
@@ -73,11 +77,15 @@ def make_aim(
         seed=TUNING_SEEDS + block,
         reference=evaluation.reference,
         reference_hash=evaluation.reference_hash,
+        outcomes=tuple(name for name in outcomes if name in measured),
     )
 
 
-def score(aim: Aim, values: Sequence[float]) -> float:
-    """The objective; lower is better."""
+def score(aim: Aim, found: Sequence[ScaleValue], target: Target | None = None) -> float:
+    """The objective; lower is better. With a target, values count over those of CFG."""
+    if target is not None:
+        return math.fsum(target.excess(aim, entry) for entry in found) / len(found)
+    values = [entry.value for entry in found]
     if aim.log:
         return math.fsum(math.log(max(v, LEAST)) for v in values) / len(values)
     mean = math.fsum(values) / len(values)

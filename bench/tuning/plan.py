@@ -94,8 +94,9 @@ def _jobs(sweeps: Sequence[Sweep], request: TuneRequest, say: Say) -> list[Job]:
                     say(f"Skipped {choice.rule.name}: the suite gives its knobs.")
                     continue
                 aim = make_aim(
-                    planned.evaluation, request.scales, steps[0], planned.samples, request.block
-                )
+                    planned.evaluation, request.scales, steps[0], planned.samples, request.block,
+                    request.outcomes(planned.evaluation.data),
+                )  # fmt: skip
                 job = Job(run, space, planned.evaluation, aim)
                 reason = job.impossible()
                 if reason is None:
@@ -116,6 +117,10 @@ def price(job: Job, experiment: Experiment, budget: int, batch: int, device: tor
     method, aim = job.run.method, job.aim
     scales = [Guidance(g, job.rule) for g in aim.guidance]
     nfe = left * aim.samples * sum(method.nfe(guidance, aim.steps) for guidance in scales)
+    baseline = job.of_cfg()
+    if baseline is not None and left and not baseline.is_measured(experiment):
+        cfg = [Guidance(g) for g in baseline.aim.guidance]
+        nfe += aim.samples * sum(method.nfe(guidance, aim.steps) for guidance in cfg)
     seconds = 0.0
     if nfe:
         most = min(batch, aim.samples)

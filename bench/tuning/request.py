@@ -10,6 +10,7 @@ from bench.data.find import find_dataset
 from bench.experiment.suite import Study
 from bench.sweep.request import SweepRequest
 from bench.tuning.aim import choose_metric
+from bench.tuning.target import outcomes_for
 from methods.spec import DataSpec
 
 
@@ -55,6 +56,8 @@ class TuneRequest(SweepRequest):
     datasets: tuple[str, ...] = ()
     rule_names: tuple[str, ...] = ()
     metric: str | None = None
+    matched: bool = True
+    """Whether values are compared with those of CFG at equal outcome."""
     extractor: str | None = None
     samples: int | None = None
     """Samples per scale of each trial."""
@@ -69,18 +72,26 @@ class TuneRequest(SweepRequest):
         own = tuple(self._study(study) for study in studies)
         return replace(self, studies=own, reference=TuningReference)
 
+    def outcomes(self, data: Dataset) -> tuple[str, ...]:
+        """The outcomes to match by; () for none."""
+        return outcomes_for(data.spec.is_image) if self.matched else ()
+
     def _study(self, study: Study) -> Study:
-        """A study as the tuner measures it: one metric, its own scales."""
+        """A study as the tuner measures it: one metric and outcomes, its own scales."""
         data = find_dataset(study.dataset)
         return study.model_copy(
             update={
                 "guidance": self.scales,
-                "metrics": (choose_metric(self.metric, data),),
+                "metrics": tuple(
+                    dict.fromkeys((choose_metric(self.metric, data), *self.outcomes(data)))
+                ),
                 "extractors": (self.extractor or data.extractors[0],),
                 "protocol": None,
                 "samples": self.samples or study.samples,
                 "steps": (self.steps,) if self.steps else study.steps,
                 "tuned": False,
                 "inversion": False,
+                "matched": False,
+                "match_nfe": False,
             }
         )

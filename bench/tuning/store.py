@@ -21,6 +21,9 @@ class ScaleValue(Frozen):
     guidance: float
     value: float
     se: float | None = None
+    outcomes: Mapping[str, tuple[float, float]] = Field(
+        default_factory=dict, description="effects of guidance with their standard errors"
+    )
 
 
 class Trial(Frozen):
@@ -52,12 +55,16 @@ class Aim(Frozen):
     seed: int
     reference: str
     reference_hash: str
+    outcomes: tuple[str, ...] = Field(
+        (), description="at the first that guidance raises, values are compared with CFG's"
+    )
 
-    @property
-    def what(self) -> str:
-        """The objective in words."""
+    def what(self, outcome: str = "") -> str:
+        """The objective in words; `outcome` is the one that was chosen."""
         name = " ".join(part for part in (self.metric, self.extractor) if part)
         kind = "geometric mean" if self.log else "mean"
+        if outcome:
+            name += f", {'over' if self.log else 'less'} that of CFG at equal {outcome},"
         return f"{kind} of {name} over g = {', '.join(f'{g:g}' for g in self.guidance)}"
 
 
@@ -72,6 +79,7 @@ class Tuned(Frozen):
     aim: Aim
     search: Mapping[str, str] = Field(description="the range of each searched knob")
     budget: int
+    outcome: str = Field("", description="values are compared with CFG's where this is equal")
     best: int = Field(description="index of the best trial")
     knobs: Mapping[str, Any] = Field(description="those of the best trial, by rule.knob")
     score: float

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.evaluation.prepare import Evaluation, accumulate
 from bench.experiment.identity import digest
@@ -18,6 +19,8 @@ from bench.experiment.provenance import now, provenance
 from bench.experiment.rows import Status
 from bench.sweep.execute import execute
 from bench.sweep.generate import generate, refuse_constant
+from bench.sweep.sampler import Stream
+from bench.sweep.twins import Twins
 from bench.sweep.work import WorkItem
 from bench.system.errors import UserError
 from bench.system.memory import Batches
@@ -39,8 +42,9 @@ from bench.tuning.store import (
     write_entry,
 )
 from bench.tuning.subject import subject_of
+from bench.tuning.target import Target, baseline_scales, make_target
 from methods import Guidance
-from methods.rules import Rule
+from methods.rules import CFG, Rule
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,26 @@ class Job:
             reason = self.run.method.supports(Guidance(scale, self.rule), self.aim.steps)
             if reason is not None:
                 return reason
-        return None
+        cfg = self.of_cfg()
+        reason = None if cfg is None else cfg.impossible()
+        return reason and f"{reason}, and knobs are compared with CFG: use --aim metric"
+
+    def of_cfg(self) -> Job | None:
+        """The single trial of CFG that settings are compared with; None for an absolute aim."""
+        if not self.aim.outcomes or self.rule.name == CFG.name:
+            return None
+        scales = baseline_scales(self.aim.guidance)
+        aim = self.aim.model_copy(update={"guidance": scales})
+        return replace(self, space=Space(CFG()), aim=aim)
+
+    def folder(self, experiment: Experiment) -> Path:
+        """The folder of its trials."""
+        return trials_folder(experiment.tuned, self.run.name, self.rule.name, self.key)
+
+    def is_measured(self, experiment: Experiment) -> bool:
+        """Whether its first trial is there."""
+        path = trial_path(self.folder(experiment), 0)
+        return path.exists() and read_trial(path).status == "ok"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +116,8 @@ class TrialWork(WorkItem):
     proposal: Proposal
     device: torch.device
     nets: Callable[[], nn.Module]
+    twins: Twins
+    target: Target | None = None
 
     def is_done(self, batch: int) -> bool:
         """Whether a result is stored."""
@@ -108,7 +133,7 @@ class TrialWork(WorkItem):
         trial = self.trial("ok").model_copy(
             update={
                 "values": values,
-                "score": score(self.job.aim, [entry.value for entry in values]),
+                "score": score(self.job.aim, values, self.target),
                 "seconds": time.perf_counter() - started,
             }
         )
@@ -134,19 +159,30 @@ class TrialWork(WorkItem):
         )
 
     def _measure(self, guidance: Guidance, batch: int, tick: Tick) -> ScaleValue:
-        job = self.job
+        job, aim = self.job, self.job.aim
         accumulator = job.evaluation.accumulator()
-        stream = generate(
-            job.run.method, self.nets(), guidance, job.aim.steps, job.aim.seed, job.aim.samples,
+        for x, labels in refuse_constant(self._samples(guidance, batch)):
+            accumulate(accumulator, x, labels, tick)
+        samples, twins = accumulator.finish(), None
+        if job.evaluation.of_twins:
+            twins = self.twins.get(
+                (job.run.name, aim.steps, aim.seed),
+                lambda: Stream(self._samples(Guidance(1.0), batch), job.evaluation.extractors),
+            )
+        found = job.evaluation.measure(samples, guidance.scale, twins)
+        values = {value.metric: value for value in found.values}
+        if aim.metric not in values:
+            raise ValueError("; ".join([*found.problems, *found.unmeasured.values()]))
+        outcomes = {k: (v.value, v.se or 0.0) for k, v in values.items() if k in aim.outcomes}
+        own = values[aim.metric]
+        return ScaleValue(guidance=guidance.scale, value=own.value, se=own.se, outcomes=outcomes)
+
+    def _samples(self, guidance: Guidance, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        job, aim = self.job, self.job.aim
+        return generate(
+            job.run.method, self.nets(), guidance, aim.steps, aim.seed, aim.samples,
             batch=batch, device=self.device,
         )  # fmt: skip
-        for x, labels in refuse_constant(stream):
-            accumulate(accumulator, x, labels, tick)
-        found = job.evaluation.measure(accumulator.finish(), guidance.scale)
-        if not found.values:
-            raise ValueError("; ".join([*found.problems, *found.unmeasured.values()]))
-        (value,) = found.values
-        return ScaleValue(guidance=guidance.scale, value=value.value, se=value.se)
 
 
 def tune(
@@ -163,13 +199,23 @@ def tune(
     Processes that run the same search share its trials. Failed trials are tried again. A trial
     that diverged is worse than all others. UserError if no trial has a score.
     """
-    folder = trials_folder(experiment.tuned, job.run.name, job.rule.name, job.key)
+    folder = job.folder(experiment)
     images = len(job.aim.guidance) * job.aim.samples
     nets = cache(partial(load_nets, job.run, device))
     batches = Batches(batch, reporter.note)
     trials = read_trials(folder)
     failed = [trial for trial in trials if trial.status == "failed"]
     budget = max(budget, len(trials))
+    twins = Twins()
+    target = None
+    if (cfg := job.of_cfg()) is not None:
+        baseline = TrialWork(
+            what="CFG", path=trial_path(cfg.folder(experiment), 0),
+            images=len(cfg.aim.guidance) * cfg.aim.samples, job=cfg, index=0,
+            proposal=Proposal("default", cfg.space.origin, cfg.rule),
+            device=device, nets=nets, twins=twins,
+        )  # fmt: skip
+        target = _target(baseline, experiment, batches, reporter)
 
     def work(index: int, proposal: Proposal) -> TrialWork:
         found = best_trial(trials)
@@ -181,8 +227,10 @@ def tune(
             job=job,
             index=index,
             proposal=proposal,
+            target=target,
             device=device,
             nets=nets,
+            twins=twins,
         )
 
     done = (len(trials) - len(failed)) * images
@@ -201,10 +249,25 @@ def tune(
             if not items:
                 break
             execute(items, experiment, bar, batches, reporter.say)
-    return _result(job, trials, budget, experiment)
+    return _result(job, trials, budget, experiment, target)
 
 
-def _result(job: Job, trials: list[Trial], budget: int, experiment: Experiment) -> Tuned:
+def _target(cfg: TrialWork, experiment: Experiment, batches: Batches, reporter: Reporter) -> Target:
+    """What CFG reaches on the same seeds; measured once for all rules of a run."""
+    with reporter.bar(f"measure {cfg.job.name}", cfg.images, 0, shared=True) as bar:
+        execute([cfg], experiment, bar, batches, reporter.say)
+    trial = read_trial(cfg.path)
+    if trial.status != "ok":
+        raise UserError(
+            f"{cfg.job.name}, which settings are compared with, {trial.status}: {trial.reason}. "
+            "Run the same command to try it again, or use --aim metric."
+        )
+    return make_target(cfg.job.aim, trial.values, cfg.job.aim.outcomes)
+
+
+def _result(
+    job: Job, trials: list[Trial], budget: int, experiment: Experiment, target: Target | None
+) -> Tuned:
     card, best = job.run.card, best_trial(trials)
     if best is None or best.score is None:
         raise UserError(
@@ -220,6 +283,7 @@ def _result(job: Job, trials: list[Trial], budget: int, experiment: Experiment) 
         aim=job.aim,
         search={f"{axis.rule}.{axis.knob}": repr(axis.over) for axis in job.space.axes},
         budget=budget,
+        outcome="" if target is None else target.outcome,
         best=best.index,
         knobs=best.knobs,
         score=best.score,

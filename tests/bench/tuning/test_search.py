@@ -8,7 +8,7 @@ from bench.system.errors import UserError
 from bench.tuning.aim import choose_metric, score, shown
 from bench.tuning.search import FIRST, best_trial, propose
 from bench.tuning.space import Space
-from bench.tuning.store import Aim, Trial
+from bench.tuning.store import Aim, ScaleValue, Trial
 from methods.rules import RULES, make_rule
 from tests.bench.tuning.helpers import EARLY, SHARE, plugin
 
@@ -78,13 +78,20 @@ def aim(direction="lower", log=False):
                reference_hash="")  # fmt: skip
 
 
+def values(*numbers):
+    return [ScaleValue(guidance=g, value=v) for g, v in zip((4.0, 8.0), numbers, strict=True)]
+
+
 def test_score_is_a_mean_and_lower_is_better():
-    assert score(aim(), [1.0, 5.0]) == 3.0
-    assert score(aim("higher"), [0.2, 0.6]) == -0.4
-    assert math.isclose(score(aim(log=True), [2.0, 8.0]), math.log(4.0))
-    assert score(aim(log=True), [0.0, 1.0]) == pytest.approx(math.log(1e-12) / 2)
+    assert score(aim(), values(1.0, 5.0)) == 3.0
+    assert score(aim("higher"), values(0.2, 0.6)) == -0.4
+    assert math.isclose(score(aim(log=True), values(2.0, 8.0)), math.log(4.0))
+    assert score(aim(log=True), values(0.0, 1.0)) == pytest.approx(math.log(1e-12) / 2)
     assert (shown(aim("higher"), -0.4), shown(aim(log=True), math.log(4.0))) == ("0.4", "4")
-    assert aim(log=True).what == "geometric mean of fd x over g = 4, 8"
+    assert aim(log=True).what() == "geometric mean of fd x over g = 4, 8"
+    assert aim().what("precision") == (
+        "mean of fd x, less that of CFG at equal precision, over g = 4, 8"
+    )
 
 
 def test_choose_metric_by_default_and_by_name():

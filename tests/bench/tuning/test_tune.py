@@ -24,7 +24,7 @@ from tests.bench.tuning.helpers import EARLY, SHARE, plugin
 from tests.processes import STARTS
 
 ORACLE = ("--method", "oracle", "--dataset", "modes1d")
-QUICK = (*ORACLE, "-g", "3,6", "-n", "60")
+QUICK = (*ORACLE, "-g", "3,6", "-n", "60", "--aim", "metric")
 RUN = "modes1d-oracle-s0"
 
 
