@@ -8,6 +8,7 @@ from methods.rules.beta_cfg import BetaCFG
 from methods.rules.c2fg import C2FG
 from methods.rules.cads import CADS
 from methods.rules.cfg import CFG
+from methods.rules.cfg_mp import CFGMP
 from methods.rules.cfg_zero import CFGZero
 from methods.rules.cfgpp import CFGPlusPlus
 from methods.rules.compose import Composite
@@ -21,25 +22,33 @@ from methods.rules.mambo_g import MamboG
 from methods.rules.momentum import MomentumGuidance
 from methods.rules.monotone import Monotone
 from methods.rules.pag import PAG
+from methods.rules.rect_cfgpp import RectifiedCFGPlusPlus
+from methods.rules.reg import REG
 from methods.rules.registry import RULES, make_rule, register_rule
 from methods.rules.rescale import Rescale
 from methods.rules.seg import SEG
+from methods.rules.self_guidance import SelfGuidance
 from methods.rules.smc_cfg import SMCCFG
 from methods.rules.tcfg import TCFG
+from methods.rules.tdg import TDG
 from methods.rules.tsg import TSG
+from methods.rules.zigzag import Zigzag
 
 __all__ = [
     "APG",
     "C2FG",
     "CADS",
     "CFG",
+    "CFGMP",
     "FDG",
     "ICG",
     "PAG",
+    "REG",
     "RULES",
     "SEG",
     "SMCCFG",
     "TCFG",
+    "TDG",
     "TSG",
     "AdaptiveGuidance",
     "Autoguidance",
@@ -60,8 +69,11 @@ __all__ = [
     "NoKnobs",
     "OneOf",
     "Point",
+    "RectifiedCFGPlusPlus",
     "Rescale",
     "Rule",
+    "SelfGuidance",
+    "Zigzag",
     "make_rule",
     "register_rule",
     "spread",

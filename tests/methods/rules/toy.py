@@ -9,7 +9,7 @@ from methods.guidance import Guidance
 from methods.oracle import exact_denoised
 from methods.rng import SampleRNG
 from methods.rules import Networks, make_rule
-from methods.rules.trajectory import sample_guided
+from methods.rules.trajectory import evaluations, sample_guided
 from methods.samplers import karras_sigmas
 from methods.spec import Mixture
 
@@ -80,3 +80,35 @@ def gaussians(m_c, s_c, m_u, s_u):
         main=lambda x, sigma, labels: posterior(x, sigma, m_c, s_c),
         null=lambda x, sigma: posterior(x, sigma, m_u, s_u),
     )
+
+
+def walk(step):
+    """Samples (n, 2) in numpy; `step(x, cond, null, s, t, k)` maps x at s to t, denoisers given."""
+    x, sigmas, labels, _ = start()
+    x, label = x.numpy(), labels.argmax(1).numpy()
+    for k, (s, t) in enumerate(pairwise(sigmas.tolist())):
+        x = step(
+            x, lambda x, s: denoised(x, s, label), lambda x, s: denoised(x, s, -np.ones(len(x))),
+            s, t, k,
+        )  # fmt: skip
+    return x
+
+
+def cfg_euler(x, cond, null, s, t, g=3.0):
+    """CFG's Euler step in numpy."""
+    d_u = null(x, s)
+    guided = d_u + g * (cond(x, s) - d_u)
+    return guided + t / s * (x - guided)
+
+
+def counted(name, g=3.0, steps=6, **knobs):
+    """Evaluations by branch on `steps` levels."""
+    rule = make_rule(name, {name: knobs})
+    return evaluations(rule, Guidance(g, rule), karras_sigmas(steps))
+
+
+def of_gaussians(name, nets, sigmas, x, g=3.0, **knobs):
+    """Samples of one-dimensional Gaussians from `x` (n, 1), as numpy."""
+    guidance = Guidance(g, make_rule(name, {name: knobs}))
+    labels, rng = torch.ones(len(x), 1), SampleRNG(0, range(len(x)))
+    return sample_guided(nets, x, sigmas, labels, guidance, rng).numpy()
