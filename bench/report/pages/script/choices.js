@@ -10,8 +10,10 @@ function drawChoices() {
   const { set } = state;
   fill(byId("data"), sets.map((s, k) => [String(k), s.name]));
   fill(byId("measure"), set.measures.map((m, k) => [String(k), `${m.title} ${m.arrow}`.trim()]));
-  fill(byId("x"), [["g", "guidance g"], ["nfe", "NFE"], ["s", "seconds per image"],
-    ...set.measures.map((m) => /** @type {[string, string]} */ ([m.id, m.title]))]);
+  /** @param {boolean} strength @returns {[string, string][]} */
+  const measures = (strength) => set.measures.filter((m) => m.strength === strength).map((m) => [m.id, m.title]);
+  fill(byId("x"), [["g", "guidance g"], ...measures(true), ["nfe", "NFE"], ["s", "time per image"],
+    ...measures(false)]);
   for (const id of ["a", "b"]) {
     fill(byId(id), [["", "none"], ...set.lines.map((l) => /** @type {[string, string]} */ ([l.id, l.label]))]);
   }
