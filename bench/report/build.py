@@ -94,7 +94,7 @@ def write_report(
     plans = [[plan for plan in some if all_figures or not plan.every] for some in planned]
     document = make_document(found, note, *plans)
     short = paper_document(data, found.tables, paper)
-    made_from = report_input(rows, published, note, inversions, paper, pdf)
+    made_from = report_input(rows, published, note, inversions, paper, pdf, all_figures)
     written = [
         write_text(out / "paper.md", markdown(short)),
         write_text(out / "paper.tex", tex(short, "paper")),

@@ -24,7 +24,7 @@ function drawChoices() {
   /** @param {string} name @param {(line: Line) => boolean} member a button for several lines */
   const several = (name, member) => make("button", { type: "button", onclick: () => {
     const some = set.lines.filter(member), on = some.some((line) => !state.lines.has(line));
-    some.forEach((line) => on ? state.lines.add(line) : state.lines.delete(line));
+    for (const line of some) on ? state.lines.add(line) : state.lines.delete(line);
     show();
   } }, name);
   const rules = [...new Set(set.lines.map((line) => line.rule))].filter(Boolean);

@@ -76,7 +76,7 @@ const absolute = (line, i, m) => line.cells[i].v?.[m] ?? null;
  * A value or, relative to CFG, its ratio or difference, which has no error here.
  * @param {Line} line @param {number} i @param {number} m @returns {Value|null}
  */
-function valueOf(line, i, m) {
+function shownValue(line, i, m) {
   const own = absolute(line, i, m);
   if (!state.relative || !own) return own;
   const base = cfgOf(line);
@@ -98,7 +98,7 @@ function measureAxis(m, relative = state.relative) {
   return {
     name: `${measure.label}${how} ${measure.arrow}`.trim(),
     scale: relative && !measure.ratios ? "linear" : measure.scale,
-    of: (line, i) => relative ? valueOf(line, i, m) : absolute(line, i, m),
+    of: (line, i) => relative ? shownValue(line, i, m) : absolute(line, i, m),
   };
 }
 

@@ -10,7 +10,7 @@ function content() {
   /** @type {{line: Line|null, label: string, cells: (Value|null)[], why: string}[]} */
   const lines = [...state.lines].map((line) => {
     const { nfe, s } = line.cells[at];
-    const cells = [...shown.map((k) => valueOf(line, at, k)), nfe ? exact(nfe) : null,
+    const cells = [...shown.map((k) => shownValue(line, at, k)), nfe ? exact(nfe) : null,
       s ? /** @type {Value} */ ([s, s, s, duration(s), ""]) : null];
     return { line, label: line.label, cells, why: cells.some(Boolean) ? "" : reason(line) };
   });
