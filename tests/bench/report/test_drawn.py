@@ -132,7 +132,7 @@ def test_unchanged_report_is_kept(report, calls):
     assert found == write_report(some_rows(), report, published=None)
 
 
-@pytest.mark.parametrize("name", ["tables.md", "index.html", "figures/digits-fd-classifier.png"])
+@pytest.mark.parametrize("name", ["tables.md", "index.html", "figures/digits-guidance.png"])
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_damaged_report_is_written_again(report, calls, name, damage):
     before = written(report)
@@ -145,7 +145,7 @@ def test_damaged_report_is_written_again(report, calls, name, damage):
 
 @pytest.mark.parametrize(
     "change",
-    [{"pdf": True}, {"note": {"suite": "a"}}, {"paper": PaperOptions(columns=1)}, "rows", "code"],
+    [{"pdf": True}, {"all_figures": True}, {"note": {"suite": "a"}}, {"paper": PaperOptions(columns=1)}, "rows", "code"],
     ids=str,
 )
 def test_report_of_something_else_is_written_again(report, calls, change, monkeypatch):
@@ -164,7 +164,7 @@ def test_report_with_a_failed_figure_is_written_again(report, calls, monkeypatch
     assert len(make_report(some_rows(3.0), report, published=None).problems) == 1
     monkeypatch.undo()
     assert make_report(some_rows(3.0), report, published=None).problems == ()
-    assert (report / "figures" / "digits-fd-classifier.png").exists()
+    assert (report / "figures" / "digits-guidance.png").exists()
 
 
 def test_changed_published_numbers_are_noticed(report, calls, tmp_path):
