@@ -145,7 +145,14 @@ def test_damaged_report_is_written_again(report, calls, name, damage):
 
 @pytest.mark.parametrize(
     "change",
-    [{"pdf": True}, {"all_figures": True}, {"note": {"suite": "a"}}, {"paper": PaperOptions(columns=1)}, "rows", "code"],
+    [
+        {"pdf": True},
+        {"all_figures": True},
+        {"note": {"suite": "a"}},
+        {"paper": PaperOptions(columns=1)},
+        "rows",
+        "code",
+    ],
     ids=str,
 )
 def test_report_of_something_else_is_written_again(report, calls, change, monkeypatch):
