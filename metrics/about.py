@@ -59,6 +59,9 @@ class About(BaseModel):
     against: MetricName = Field(
         "", description="set on a metric of quality: the metric of variety it is plotted against"
     )
+    strength: bool = Field(
+        False, description="says how strongly guidance acted: reports offer it as an x-axis"
+    )
     published_as: MetricName = Field("", description="its name in tables of published numbers")
 
     @property

@@ -49,7 +49,7 @@ class Displacement(TwinMetric):
     name = "displacement"
     label = "Displacement from g = 1"
     summary = "mean distance of samples from those of the same noise at g = 1"
-    about = About(order=180, low=0.0, error_of="generated")
+    about = About(order=180, low=0.0, error_of="generated", strength=True)
     direction = "none"
     needs = frozenset({"features"})
     real_needs = frozenset()

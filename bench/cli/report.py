@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,10 @@ def report_command(
         str | None,
         typer.Option("--against", help="Compare with this experiment or folder, on one page."),
     ] = None,
+    figures: Annotated[
+        Literal["few", "all"],
+        typer.Option("--figures", help="few: what a reader needs; all: of every measure and line."),
+    ] = "few",
     pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too.")] = False,
     table_guidance: Annotated[
         str | None, typer.Option(help="Scales in paper.tex and paper.md: 1,2,4,7,13 or 1..13:4.")
@@ -74,7 +78,7 @@ def report_command(
     inversions = read_inversions(found.inversions)
     paths = make_report(
         counted, found.report, published=published_file(), inversions=inversions,
-        paper=paper, pdf=pdf, console=reporter.console,
+        paper=paper, pdf=pdf, all_figures=figures == "all", console=reporter.console,
     )  # fmt: skip
     for problem in paths.problems:
         reporter.say(f"Warning: {problem}")

@@ -24,6 +24,13 @@ def error_decimals(se: float) -> int:
     return min(max(0, 1 - exponent), MOST_DECIMALS)
 
 
+def duration(seconds: float) -> str:
+    """Two significant digits in a fitting unit, such as "61 µs" or "0.34 s"."""
+    units = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0))
+    unit, size = next((u for u in units if seconds < 100 * u[1]), units[-1])
+    return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+
+
 def number(value: float, digits: int) -> str:
     """Fixed decimals; an exponent for very large numbers and those that would round to zero."""
     fixed = f"{value:.{digits}f}"

@@ -24,6 +24,7 @@ from bench.report.figures.figures import (
     plan_grids,
     plan_yardsticks,
 )
+from bench.report.figures.overview import plan_overview
 from bench.report.numbers.comparison import compare, comparison_frames
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.inversions import edit_summary, inversion_summary, prepare_inversions
@@ -57,16 +58,18 @@ def write_report(
     inversions: Sequence[InversionRow] = (),
     paper: PaperOptions = DEFAULT,
     pdf: bool = False,
+    all_figures: bool = False,
     console: Console | None = None,
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
     `published` is a CSV of published numbers to draw in grey, `note` has facts for the page;
     `inversions` adds a separate section; `paper` chooses tables for a paper; with `pdf`, figures
-    are also written as PDF. Progress is shown on `console`. The same arguments give the same bytes,
-    whatever was there: a figure that an earlier report drew from the same input is kept. Raises
-    `UserError`, before anything is written, if rows are not comparable or lack what `paper` asks
-    for. If a figure fails, the others are drawn.
+    are also written as PDF; with `all_figures`, those of every measure and line are drawn too.
+    Progress is shown on `console`. The same arguments give the same bytes, whatever was there: a
+    figure that an earlier report drew from the same input is kept. Raises `UserError`, before
+    anything is written, if rows are not comparable or lack what `paper` asks for. If a figure
+    fails, the others are drawn.
     """
     data = prepare(rows)
     inverted = prepare_inversions(inversions, rows) if inversions else None
@@ -79,14 +82,19 @@ def write_report(
         inverted,
         match_lines(data),
     )
-    plans = (
-        [*plan_figures(data, numbers), *plan_comparison(data, found.lines)],
+    planned = (
+        [
+            *plan_overview(data, numbers),
+            *plan_figures(data, numbers),
+            *plan_comparison(data, found.lines),
+        ],
         list(plan_yardsticks(data)),
         list(plan_grids(inverted)) if inverted else [],
     )
+    plans = [[plan for plan in some if all_figures or not plan.every] for some in planned]
     document = make_document(found, note, *plans)
     short = paper_document(data, found.tables, paper)
-    made_from = report_input(rows, published, note, inversions, paper, pdf)
+    made_from = report_input(rows, published, note, inversions, paper, pdf, all_figures)
     written = [
         write_text(out / "paper.md", markdown(short)),
         write_text(out / "paper.tex", tex(short, "paper")),

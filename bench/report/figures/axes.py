@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -19,6 +21,8 @@ from metrics.about import Scale
 
 GUIDANCE = "guidance g (1 = off)"
 LOG_DECADES = 1.5
+FLATTENED = 1 / 8
+"""Of an axis: all lines but one are in less of it."""
 Span = tuple[float, float]
 
 
@@ -33,34 +37,48 @@ def axis_label(column: Column, width: int = 60) -> str:
 
 
 def value_scale(
-    values: Sequence[float], decades: float = LOG_DECADES, wanted: Scale = "auto"
+    lines: Sequence[Sequence[float]], decades: float = LOG_DECADES, wanted: Scale = "auto"
 ) -> tuple[str, float]:
-    """Scale of a value axis and, for symlog, where it becomes linear.
+    """Scale of a value axis for some lines and, for symlog, where it becomes linear.
 
     Logarithmic if the metric asks for it or, by default, if positive values span more than
-    `decades`; symmetric-logarithmic with zeros, which a logarithm would drop. Linear with negative
-    values.
+    `decades` or one line would flatten all others; symmetric-logarithmic with values of 0 or below.
     """
+    values = [v for line in lines for v in line]
     positive = [v for v in values if v > 0]
-    if wanted == "linear" or not positive or min(values) < 0:
+    if wanted == "linear" or not positive:
         return "linear", 0.0
-    if wanted == "auto" and np.log10(max(positive)) - np.log10(min(positive)) <= decades:
-        return "linear", 0.0
-    return ("log", 0.0) if min(values) > 0 else ("symlog", min(positive))
+    least, most = min(values), max(values)
+    wide = wanted == "log" or math.log10(most) - math.log10(min(positive)) > decades
+    if least > 0 and (wide or _rest(lines)):
+        return "log", 0.0
+    if least == 0 and wide:
+        return "symlog", min(positive)
+    rest = [abs(v) for v in _rest(lines) if v]
+    return ("symlog", max(rest)) if rest else ("linear", 0.0)
+
+
+def _rest(lines: Sequence[Sequence[float]]) -> list[float]:
+    """The values of all lines but one, if that one flattens them on a linear axis; else []."""
+    known = sorted((line for line in lines if line), key=lambda line: max(line) - min(line))
+    values, rest = ([v for line in some for v in line] for some in (known, known[:-1]))
+    if len(set(rest)) < 2 or max(rest) - min(rest) > FLATTENED * (max(values) - min(values)):
+        return []
+    return rest
 
 
 def value_axis(
     axes: Axes,
     column: Column,
-    values: Sequence[float],
+    lines: Sequence[Sequence[float]],
     decades: float = LOG_DECADES,
     fine: bool = False,
 ) -> str:
     """Set the scale of a measure's axis and return it; `fine` has numbers within decades too."""
-    scale, linear_below = value_scale(values, decades, column.about.scale)
+    scale, linear_below = value_scale(lines, decades, column.scale)
     axes.set_yscale(scale, **({"linthresh": linear_below} if scale == "symlog" else {}))
     if scale != "linear":
-        plain_numbers(axes.yaxis, values if fine else ())
+        plain_numbers(axes.yaxis, [v for line in lines for v in line] if fine else ())
     return scale
 
 
@@ -72,9 +90,23 @@ def plain_numbers(axis: Axis, values: Sequence[float] = ()) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def band(axes: Axes, cells: Mapping[float, Cell], colour: str, alpha: float, zorder: float) -> None:
-    """Shade the intervals of a line by guidance; a point between two without one gets a bar."""
-    bands = {g: cell.band for g, cell in cells.items()}
+def uncertainty(axes: Axes, cells: Mapping[float, Cell], colour: str, zorder: float) -> None:
+    """Thin lines of the seeds or runs of a line by guidance; shaded intervals of single runs."""
+    _band(axes, cells, colour, zorder)
+    found: dict[object, dict[float, float]] = {}
+    for g, cell in cells.items():
+        if len(cell.blocks) > 1:
+            for source, value in zip(cell.sources, cell.blocks, strict=True):
+                found.setdefault(source, {})[g] = value
+    if found:
+        paths = [list(points.items()) for points in found.values()]
+        look: dict[str, Any] = {"colors": colour, "linewidths": 0.6, "alpha": 0.6, "zorder": zorder}
+        axes.add_collection(LineCollection(paths, **look))
+
+
+def _band(axes: Axes, cells: Mapping[float, Cell], colour: str, zorder: float) -> None:
+    """Shade the intervals of single runs; a point between two without one gets a bar."""
+    bands = {g: cell.band if len(cell.blocks) == 1 else None for g, cell in cells.items()}
     if not any(bands.values()):
         return
     ends = [band or (np.nan, np.nan) for band in bands.values()]
@@ -83,7 +115,7 @@ def band(axes: Axes, cells: Mapping[float, Cell], colour: str, alpha: float, zor
         # An end below 0 cannot be drawn: half the lowest mean is its place.
         low = np.maximum(low, min(cell.mean for cell in cells.values()) / 2)
     x = list(bands)
-    axes.fill_between(x, low, high, color=colour, alpha=alpha, lw=0, zorder=zorder)
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0, zorder=zorder)
     known = [False, *np.isfinite(low), False]
     alone = [i for i in range(len(x)) if known[i + 1] and not known[i] and not known[i + 2]]
     if alone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +13,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
+from matplotlib.ticker import MaxNLocator
 
 from bench.experiment.rows import Density, Points
 from bench.report.figures.figures import RULE_HEIGHT
 from bench.report.figures.panels import (
+    CLASS,
     Array,
+    class_span,
     finish,
     frame_plane,
     heights,
     lay_out,
+    outside,
     pale,
     positions,
 )
-from bench.report.figures.style import DOTS, HATCHES, RINGS, TARGET, palette, plain
+from bench.report.figures.style import DOTS, HATCHES, RINGS, TARGET, plain
+from bench.report.looks import CLASSES, line_looks
 from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.previews import P, pick, previews, trouble
 
 MOST_COLUMNS = 5
 MOST_PEAKS = 3.0  # height of a density panel, in peaks of the exact density
+WIDEST = 12.0
+"""Standard deviations to either side of the modes in a figure close to them."""
 
 
 def densities(
@@ -70,6 +77,39 @@ def densities(
     handles: list[Any] = [Patch(**_bar(k), label=f"samples of class {k}") for k in range(classes)]
     handles.append(Line2D([], [], color=TARGET, lw=1.0, label="exact density"))
     finish(figure, plain(dataset), "density by class (1 / data units)", handles, 4)
+    return figure
+
+
+def modes(data: Data, dataset: str, lines: Sequence[Series], scales: Sequence[float]) -> Figure:
+    """Histograms of the first class of 1-D samples, close to its modes: lines by guidance.
+
+    Each row has its own height, so that every peak is whole.
+    """
+    shown, _ = _shown(data, lines, scales, Density)
+    figure, panels = _panels(data, shown, scales, 1.0, sharey="row")
+    first = next(p for some in shown.values() for p in some.values())
+    means, std = np.asarray(first.means[CLASS]), first.std
+    framed = [some[g] for some in shown.values() for g in scales if g in some]
+    low, high = class_span(framed, means, std)
+    # A line that leaves the modes by far must not make all others too small to see.
+    span = max(low, means.min() - WIDEST * std), min(high, means.max() + WIDEST * std)
+    x = np.linspace(*span, 400)
+    exact = np.mean([_normal(x, mean, std) for mean in means], axis=0)
+    tallest = dict.fromkeys(shown, float(exact.max()))
+    looks = line_looks(data)
+    for (series, g), axes in panels.items():
+        bars, edges = heights(shown[series][g], CLASS)
+        tallest[series] = max(tallest[series], float(bars.max()))
+        colour = looks[series].colour
+        axes.stairs(bars, edges, fill=True, color=pale(colour, 0.3), lw=0)
+        axes.plot(x, exact, color=TARGET, lw=1.0)
+        outside(axes, shown[series][g], span, colour)
+    for (series, _), axes in panels.items():
+        axes.set(xlim=span, ylim=(0, 1.05 * tallest[series]))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    handles = [Line2D([], [], color=TARGET, lw=1.0, label="exact density")]
+    finish(figure, f"{plain(dataset)}, class {CLASS}", "density (1 / data units)", handles, 1)
     return figure
 
 
@@ -123,14 +163,14 @@ def _normal(x: Array, mean: float, std: float) -> Array:
 
 def _bar(k: int) -> dict[str, Any]:
     """How the bars of a class look."""
-    colour = palette()[k % 10]
+    colour, _ = CLASSES[k % len(CLASSES)]
     hatch = HATCHES[k % len(HATCHES)]
     return {"facecolor": pale(colour, 0.45), "edgecolor": colour, "hatch": hatch}
 
 
 def _dot(k: int) -> dict[str, Any]:
     """How the points of a class look."""
-    return {"color": palette()[k % 10], "marker": DOTS[k % len(DOTS)]}
+    return {"color": CLASSES[k % len(CLASSES)][0], "marker": DOTS[k % len(DOTS)]}
 
 
 def _beyond(preview: Density) -> float:
@@ -163,10 +203,14 @@ def _shown(
 
 
 def _panels(
-    data: Data, shown: dict[Series, dict[float, P]], scales: Sequence[float], height: float
+    data: Data,
+    shown: dict[Series, dict[float, P]],
+    scales: Sequence[float],
+    height: float,
+    sharey: bool | Literal["row"] = True,
 ) -> tuple[Figure, dict[tuple[Series, float], Axes]]:
     """Lay out one row per line and one column per scale; return the panels with samples."""
-    figure, grid = lay_out(len(shown), scales, height, 1.1)
+    figure, grid = lay_out(len(shown), scales, height, 1.1, sharey)
     panels: dict[tuple[Series, float], Axes] = {}
     for row, (series, found) in zip(grid, shown.items(), strict=True):
         if height <= RULE_HEIGHT:

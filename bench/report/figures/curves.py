@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,28 +10,36 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.figures.axes import GUIDANCE, axis_label, band, bars, legend_below, value_axis
+from bench.report.figures.axes import (
+    GUIDANCE,
+    axis_label,
+    bars,
+    legend_below,
+    uncertainty,
+    value_axis,
+)
+from bench.report.figures.direct_labels import Label, put_labels
 from bench.report.figures.style import (
     DIVERGED,
     FLOOR_LINE,
     FLOOR_POINT,
     GREY,
     PUBLISHED,
-    MethodStyle,
-    marker_fill,
-    method_styles,
+    line_style,
     new_figure,
     plain,
 )
+from bench.report.looks import Look, line_looks
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
 from bench.report.numbers.published import Curve, Published, curves, legend_names
 
 LOST = "diverged (no value)"
+MOST_TICKS = 16
+"""On all axes of guidance of a figure."""
 
 
 def metric_curve(data: Data, column: Column, published: tuple[Published, ...] = ()) -> Figure:
@@ -40,31 +49,58 @@ def metric_curve(data: Data, column: Column, published: tuple[Published, ...] = 
     """
     figure = new_figure(3.9)
     axes = figure.add_subplot()
-    styles = method_styles(data.methods)
-    drawn: list[float] = []
-    known = curves(published, column)
-    for i, (curve, label) in enumerate(zip(known, legend_names(known), strict=True)):
-        _grey(axes, curve.guidance, curve.values, label, i)
-        drawn += curve.values
-    for series in data.plain(column.dataset):
-        drawn += _line(axes, data, column, series, styles[series.method])
-    floor = data.floor(column)
-    if floor.found:
-        axes.axhline(floor.mean, **FLOOR_LINE, lw=1.2, zorder=1.5, label=FLOOR_LABEL)
-        drawn.append(floor.mean)
-    value_axis(axes, column, drawn)
-    for series in data.plain(column.dataset):
-        band(axes, data.cells(column, series), styles[series.method].color, 0.18, 2)
-    _guidance_axis(axes, data.guidances(column.dataset))
+    _curve(axes, data, column, data.plain(column.dataset), published)
+    _guidance_axis(axes, data.guidances(column.dataset), MOST_TICKS)
     axes.set_ylabel(axis_label(column, width=44))
     axes.set_title(plain(column.dataset), loc="left")
     _legend(figure, axes)
     return figure
 
 
-def _line(
-    axes: Axes, data: Data, column: Column, series: Series, style: MethodStyle
-) -> list[float]:
+def guidance_panels(
+    data: Data,
+    columns: Sequence[Column],
+    lines: Sequence[Series],
+    published: tuple[Published, ...] = (),
+) -> Figure:
+    """Some measures against guidance, each in a panel."""
+    figure = new_figure(2.75)
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axes, column in zip(panels, columns, strict=True):
+        _curve(axes, data, column, lines, published)
+        _guidance_axis(axes, data.guidances(column.dataset), MOST_TICKS // len(columns))
+        axes.set_title(axis_label(column, width=30), fontsize=8.5)
+        axes.margins(y=0.07)
+    figure.suptitle(plain(columns[0].dataset), fontsize=9.5, x=0.01, ha="left")
+    _legend(figure, *panels)
+    return figure
+
+
+def _curve(
+    axes: Axes,
+    data: Data,
+    column: Column,
+    lines: Sequence[Series],
+    published: tuple[Published, ...],
+) -> None:
+    """Draw a measure against guidance."""
+    looks = line_looks(data)
+    drawn: list[Sequence[float]] = []
+    known = curves(published, column)
+    for i, (curve, label) in enumerate(zip(known, legend_names(known), strict=True)):
+        _grey(axes, curve.guidance, curve.values, label, i)
+        drawn.append(curve.values)
+    drawn += [_line(axes, data, column, series, looks[series]) for series in lines]
+    floor = data.floor(column)
+    if floor.found:
+        axes.axhline(floor.mean, **FLOOR_LINE, lw=1.2, zorder=1.5, label=FLOOR_LABEL)
+        drawn.append([floor.mean])
+    value_axis(axes, column, drawn, fine=True)
+    for series in lines:
+        uncertainty(axes, data.cells(column, series), looks[series].colour, 2)
+
+
+def _line(axes: Axes, data: Data, column: Column, series: Series, look: Look) -> list[float]:
     """Draw one line; return what was drawn."""
     scales = data.guidances(column.dataset)
     troubles = {g: data.cell(column, series, g).troubles for g in scales}
@@ -73,21 +109,14 @@ def _line(
         # At the upper edge, since there is no value to put them at.
         axes.plot(
             lost, [0.985] * len(lost), transform=axes.get_xaxis_transform(),
-            **DIVERGED, ms=6, color=style.color, label=LOST,
+            **DIVERGED, ms=6, color=look.colour, label=LOST,
         )  # fmt: skip
     ok = data.cells(column, series)
     means = [cell.mean for cell in ok.values()]
     if means:
-        axes.plot(list(ok), means, clip_on=False, **_look(data, series, style))
+        label = plain(series.label)
+        axes.plot(list(ok), means, clip_on=False, **line_style(look), zorder=3, label=label)
     return means
-
-
-def _look(data: Data, series: Series, style: MethodStyle) -> dict[str, Any]:
-    """The look of a line of a method."""
-    return {
-        **{"color": style.color, "marker": style.marker, "ls": style.linestyle, "zorder": 3},
-        **{"fillstyle": marker_fill(data.variant(series)), "label": plain(series.label)},
-    }
 
 
 def _grey(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, i: int) -> None:
@@ -95,22 +124,26 @@ def _grey(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, i: int
     axes.plot(x, y, color=colour, marker=marker, ms=4, lw=1.0, label=plain(label), zorder=1)
 
 
-def _guidance_axis(axes: Axes, guidances: Sequence[float]) -> None:
+def _guidance_axis(axes: Axes, guidances: Sequence[float], most: int) -> None:
     axes.set_xlabel(GUIDANCE)
-    if len(guidances) <= 16 and all(float(g).is_integer() for g in guidances):
-        axes.set_xticks(list(guidances))
+    every = math.ceil(len(guidances) / most)
+    if every <= 3 and all(float(g).is_integer() for g in guidances):
+        axes.set_xticks(guidances[::every])
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(guidances) == 1:
         axes.set_xlim(guidances[0] - 0.5, guidances[0] + 0.5)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Below the axes, so that it covers no data."""
-    entries = list(zip(*axes.get_legend_handles_labels(), strict=True))
-    lost = [entry for entry in entries if entry[1] == LOST]
+def _legend(figure: Figure, *panels: Axes) -> None:
+    """Below the axes, so that it covers no data; each name once."""
+    entries: dict[Any, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
     # One entry for all methods, the last; its colours are those of the lines.
-    legend_below(figure, [entry for entry in entries if entry[1] != LOST] + lost[:1], 4)
+    lost = {label: entries.pop(label) for label in [LOST] if label in entries}
+    legend_below(figure, [(handle, label) for label, handle in {**entries, **lost}.items()], 4)
 
 
 def precision_recall(
@@ -119,32 +152,38 @@ def precision_recall(
     """Precision against recall: one path per method and steps, from low to high guidance."""
     figure = new_figure(4.7)
     axes = figure.add_subplot()
-    styles = method_styles(data.methods)
+    looks = line_looks(data)
+    labels: list[Label] = []
+    points: list[tuple[float, float]] = []
     paths = _published_paths(published, precision, recall)
     names = legend_names([curve for curve, _, _ in paths])
     for i, ((curve, x, y), label) in enumerate(zip(paths, names, strict=True)):
         _grey(axes, x, y, label, i)
-        _ends(axes, x, y, curve.guidance, GREY)
+        labels += _ends(x, y, curve.guidance, GREY)
+        points += zip(x, y, strict=True)
     for series in data.plain(precision.dataset):
-        style = styles[series.method]
+        look = looks[series]
         across, up = data.cells(recall, series), data.cells(precision, series)
         at = [g for g in across if g in up]
         for g in at:
-            _bars(axes, across[g], up[g], style.color)
+            _bars(axes, across[g], up[g], look.colour)
         if at:
             x, y = [across[g].mean for g in at], [up[g].mean for g in at]
-            axes.plot(x, y, **_look(data, series, style))
-            _ends(axes, x, y, at, style.color)
+            axes.plot(x, y, **line_style(look), zorder=3, label=plain(series.label))
+            labels += _ends(x, y, at, look.colour)
+            points += zip(x, y, strict=True)
     floor = data.floor(recall), data.floor(precision)
     if all(cell.found for cell in floor):
         x0, y0 = (cell.mean for cell in floor)
         _bars(axes, *floor, GREY)
         axes.plot([x0], [y0], ms=10, **FLOOR_POINT, label=FLOOR_LABEL, zorder=2)
+        points.append((x0, y0))
     axes.margins(0.13)
     axes.set_xlabel(axis_label(recall))
     axes.set_ylabel(axis_label(precision))
     axes.set_title(plain(precision.dataset), loc="left")
     _legend(figure, axes)
+    put_labels(figure, axes, labels, np.array(points, float).reshape(-1, 2))
     return figure
 
 
@@ -169,24 +208,7 @@ def _published_paths(
     return out
 
 
-def _ends(
-    axes: Axes, x: Sequence[float], y: Sequence[float], at: Sequence[float], colour: str
-) -> None:
-    """Write g at both ends of a path, on the side away from the path."""
-    ends = [(0, 1)] if len(x) == 1 else [(0, 1), (-1, -2)]
-    for end, next_to in ends:
-        dx, dy = (x[end] - x[next_to], y[end] - y[next_to]) if len(x) > 1 else (0.0, 1.0)
-        length = float(np.hypot(dx, dy))
-        ux, uy = (dx / length, dy / length) if length > 0 else (0.0, 1.0 if end == 0 else -1.0)
-        axes.annotate(
-            f"g = {at[end]:g}",
-            (x[end], y[end]),
-            xytext=(9 * ux, 9 * uy),
-            textcoords="offset points",
-            ha="left" if ux > 0.4 else "right" if ux < -0.4 else "center",
-            va="bottom" if uy > 0.4 else "top" if uy < -0.4 else "center",
-            fontsize=8,
-            color=colour,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            zorder=4,
-        )
+def _ends(x: Sequence[float], y: Sequence[float], at: Sequence[float], colour: str) -> list[Label]:
+    """Labels with g at both ends of a path."""
+    ends = (0,) if len(x) == 1 else (0, -1)
+    return [Label(f"g = {at[end]:g}", (x[end], y[end]), colour) for end in ends]

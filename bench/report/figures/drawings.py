@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from matplotlib.figure import Figure
 
 from bench.report.figures import yardstick_figure
-from bench.report.figures.clouds import clouds, densities
-from bench.report.figures.curves import metric_curve, precision_recall
+from bench.report.figures.clouds import clouds, densities, modes
+from bench.report.figures.curves import guidance_panels, metric_curve, precision_recall
 from bench.report.figures.figures import Drawing
-from bench.report.figures.grids import edit_grid, rule_grid, sample_grid
+from bench.report.figures.grids import edit_grid, line_grid, sample_grid
 from bench.report.figures.pareto_figures import cost_fronts, quality_front
 from bench.report.figures.rule_panels import rule_panels
 
@@ -19,10 +19,12 @@ DRAWINGS: Mapping[Drawing, Callable[..., Figure]] = {
     "cost_fronts": cost_fronts,
     "densities": densities,
     "edit_grid": edit_grid,
+    "guidance_panels": guidance_panels,
+    "line_grid": line_grid,
     "metric_curve": metric_curve,
+    "modes": modes,
     "precision_recall": precision_recall,
     "quality_front": quality_front,
-    "rule_grid": rule_grid,
     "rule_panels": rule_panels,
     "sample_grid": sample_grid,
     "yardstick_densities": yardstick_figure.densities,

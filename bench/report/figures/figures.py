@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:  # it takes a second to import, and most reports draw nothing 
     from matplotlib.figure import Figure
 
 Drawing = Literal[
-    "clouds", "cost_fronts", "densities", "edit_grid", "metric_curve", "precision_recall",
-    "quality_front", "rule_grid", "rule_panels", "sample_grid", "yardstick_densities",
-    "yardstick_planes",
+    "clouds", "cost_fronts", "densities", "edit_grid", "guidance_panels", "line_grid",
+    "metric_curve", "modes", "precision_recall", "quality_front", "rule_panels", "sample_grid",
+    "yardstick_densities", "yardstick_planes",
 ]  # fmt: skip
 """A function of `bench.report.figures.drawings`."""
 RULE_HEIGHT = 0.9
@@ -32,6 +32,10 @@ ENLARGED = "pixels are enlarged without smoothing."
 ROWS = (
     "One row per method and number of steps, one column per guidance scale g (1 = off); the lowest "
     "seed is shown."
+)
+POINTS = (
+    "Samples in data units, one colour and marker per class, with the circles of one (solid) and "
+    "three (dashed) standard deviations around the exact modes."
 )
 FRONT = (
     "Every line at every guidance scale. Coloured: lines with a point on the front (black), which "
@@ -54,6 +58,8 @@ class Plan:
     column: Column | None = None
     first: bool = False
     """Whether it comes before the measures of its data set."""
+    every: bool = False
+    """Whether it is drawn only if all figures are asked for."""
 
     def draw(self) -> Figure:
         """The figure."""
@@ -70,10 +76,11 @@ def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]
             yield Plan(
                 slug(column.dataset, *_parts(data, column)),
                 column.dataset,
-                _curve_caption(data, column, cells) + _grey_caption(column, published),
+                _curve_caption(data, column, cells) + grey_caption(column, published),
                 "metric_curve",
                 (data, column, published),
                 column,
+                every=True,
             )
     for dataset in data.datasets:
         for precision, recall in precision_pairs(data, dataset):
@@ -87,9 +94,10 @@ def plan_figures(data: Data, published: tuple[Published, ...]) -> Iterator[Plan]
                 "better. One path per method and number of steps, its ends marked with their g"
                 + ("; bars are 95% intervals, or the range of two seeds or runs" if bands else "")
                 + ("; the star is real against real." if star else ".")
-                + _grey_caption(precision, published),
+                + grey_caption(precision, published),
                 "precision_recall",
                 (data, precision, recall, published),
+                every=True,
             )
         yield from _samples(data, dataset)
 
@@ -118,15 +126,16 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
             f"(black). {ROWS}",
             "densities",
             (data, dataset, lines),
+            every=True,
         )
     if any(previews(data, s, Points) for s in lines):
         yield Plan(
             slug(dataset, "points"),
             dataset,
-            "Samples in data units, one colour and marker per class, with the circles of one "
-            f"(solid) and three (dashed) standard deviations around the exact modes. {ROWS}",
+            f"{POINTS} {ROWS}",
             "clouds",
             (data, dataset, lines),
+            every=True,
         )
     floor = {data.series_of(r) for r in data.rows if r.dataset == dataset and r.method == FLOOR}
     for line in (*lines, *sorted(floor, key=lambda s: s.run)):
@@ -141,26 +150,39 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
                 "method. The class asked for is on top; the lowest seed is shown; " + ENLARGED,
                 "sample_grid",
                 (data, line),
+                every=True,
             )
 
 
 def _curve_caption(data: Data, column: Column, cells: Sequence[Cell]) -> str:
-    better = "neither direction" if column.direction == "none" else column.direction
-    text = f"{column.title} on {column.dataset} against guidance g (1 = off); {better} is better. "
-    text += "One line per method and number of steps"
-    text += ", the mean over seeds" if any(len(c.blocks) > 1 for c in cells) else ""
-    kinds = {
-        "the 95% interval of a single run": any(len(c.blocks) == 1 and c.band for c in cells),
-        "the 95% interval of the mean by Student's t": any(len(c.blocks) > 2 for c in cells),
-        "the range of two seeds or runs": any(len(c.blocks) == 2 for c in cells),
-    }
-    bands = ", or ".join(kind for kind, found in kinds.items() if found)
-    text += f"; shaded: {bands}." if bands else "."
-    floor = " Dashed grey: real samples measured like generated ones."
-    return text + (floor if data.floor(column).found else "")
+    return (
+        f"{column.title} on {column.dataset} against guidance g (1 = off); {better(column)}. One "
+        f"line per method and number of steps{uncertainty_caption(cells)}"
+        + floor_caption(data.floor(column).found)
+    )
 
 
-def _grey_caption(column: Column, published: tuple[Published, ...]) -> str:
+def better(column: Column) -> str:
+    """Which direction of a measure is better."""
+    direction = "neither direction" if column.direction == "none" else column.direction
+    return f"{direction} is better"
+
+
+def uncertainty_caption(cells: Sequence[Cell]) -> str:
+    """The end of a sentence on the lines of a figure."""
+    several = {c.unit for c in cells if len(c.blocks) > 1}
+    mean = f", the mean over {' and '.join(sorted(several))} (thin lines)" if several else ""
+    shaded = any(len(c.blocks) == 1 and c.band for c in cells)
+    return mean + ("; shaded: the 95% interval of a single run." if shaded else ".")
+
+
+def floor_caption(found: object) -> str:
+    """What the dashed grey line is; '' if nothing was `found`."""
+    return " Dashed grey: real samples measured like generated ones." if found else ""
+
+
+def grey_caption(column: Column, published: tuple[Published, ...]) -> str:
+    """Where the numbers of solid grey lines were published."""
     sources = sorted({cited for curve in curves(published, column) for cited in curve.cited})
     return f" Solid grey: published numbers ({'; '.join(sources)})." if sources else ""
 
@@ -189,9 +211,9 @@ def _fronts(data: Data, dataset: str) -> Iterator[Plan]:
             yield Plan(
                 slug(dataset, "front", *_parts(data, column), "cost"),
                 dataset,
-                f"{column.title} against network evaluations and seconds per image, both as "
-                "measured and on logarithmic axes. Costs count as exact; seconds depend on the "
-                f"machine that sampled. {FRONT}",
+                f"{column.title} against network evaluations and time per image, both as measured "
+                "and on logarithmic axes. Costs count as exact; the time depends on the machine "
+                f"that sampled. {FRONT}",
                 "cost_fronts",
                 (data, column),
                 first=True,
@@ -216,15 +238,20 @@ def _rules(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Plan
                 "rule_panels",
                 (data, column, base),
                 column,
+                every=column not in cost_columns(data, dataset),
             )
-    if any(previews(data, s, Images) for s in lines):
+    shown = tuple(s for s in every if previews(data, s, Images))
+    if any(s.rule for s in shown):
         yield Plan(
             slug(dataset, "samples", *parts),
             dataset,
             f"Samples of {base.label} under every guidance rule, one row per rule: the same noise "
             f"and classes in every row and block. A grey block has no samples; {ENLARGED}",
-            "rule_grid",
-            (data, base),
+            "line_grid",
+            (
+                *(data, shown, tuple(s.rule or "cfg" for s in shown)),
+                f"{dataset}: {base.label}, by rule",
+            ),
         )
     toys: tuple[tuple[type[Preview], str, Drawing], ...] = (
         (Density, "densities", "densities"),
@@ -233,7 +260,7 @@ def _rules(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Plan
     for kind, name, drawing in toys:
         found = {s: previews(data, s, kind) for s in every}
         if any(found[s] for s in lines):
-            scales = chosen_scales(sorted({g for some in found.values() for g in some}))
+            scales = scales_of(found)
             yield Plan(
                 slug(dataset, name, *parts),
                 dataset,
@@ -241,7 +268,13 @@ def _rules(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Plan
                 "figure of methods.",
                 drawing,
                 (data, dataset, every, scales, RULE_HEIGHT),
+                every=True,
             )
+
+
+def scales_of(found: Mapping[Series, Mapping[float, object]]) -> list[float]:
+    """The scales of a figure of samples with few columns."""
+    return chosen_scales(sorted({g for some in found.values() for g in some}))
 
 
 def plan_yardsticks(data: Data) -> Iterator[Plan]:
@@ -292,4 +325,5 @@ def plan_grids(data: Inversions) -> Iterator[Plan]:
                     "are enlarged without smoothing.",
                     "edit_grid",
                     (row, label),
+                    every=row is not shown[-1],
                 )

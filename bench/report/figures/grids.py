@@ -99,20 +99,18 @@ def mosaic_figure(
     return figure
 
 
-def rule_grid(data: Data, base: Series) -> Figure:
-    """The first samples under all rules of a method, in blocks of one scale each."""
-    found = {s: previews(data, s, Images) for s in (base, *data.ruled(base.dataset).get(base, ()))}
-    shown = {s: some for s, some in found.items() if some}
-    every = [preview for some in shown.values() for preview in some.values()]
-    scales = chosen_scales(sorted({g for some in shown.values() for g in some}))
+def line_grid(data: Data, lines: Sequence[Series], names: Sequence[str], title: str) -> Figure:
+    """The first samples of some lines with samples, in blocks of one scale each."""
+    found = {s: previews(data, s, Images) for s in lines}
+    every = [preview for some in found.values() for preview in some.values()]
+    scales = chosen_scales(sorted({g for some in found.values() for g in some}))
     each = max(1, min(RULE_TILES // len(scales), *(len(p.labels) for p in every)))
     if len({p.labels[:each] for p in every}) > 1:
-        raise ValueError("the samples of rules or scales are of different classes")
+        raise ValueError("the samples of lines or scales are of different classes")
     rows = [
-        [tiles(some[g])[:each] if g in some else None for g in scales] for some in shown.values()
+        [tiles(some[g])[:each] if g in some else None for g in scales] for some in found.values()
     ]
     canvas = _canvas(rows, each)
-    names = [s.rule or "cfg" for s in shown]
     left = 0.07 * max(map(len, names)) + 0.12
     height = (WIDTH - left - 0.05) * canvas.shape[0] / canvas.shape[1]
     whole = height + RULE_TOP + 0.05
@@ -122,7 +120,6 @@ def rule_grid(data: Data, base: Series) -> Figure:
     axes = figure.add_axes((left / WIDTH, 0.05 / whole, 1 - (left + 0.05) / WIDTH, height / whole))
     block, between = _block(rows, each)
     x = [j * (block + between) + (block - 1) / 2 for j in range(len(scales))]
-    title = f"{base.dataset}: {base.label}, by rule"
     _show(axes, canvas, x, [f"g = {g:g}" for g in scales], _centres(rows, len(rows)), names, title)
     return figure
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,20 @@ from bench.report.figures.style import new_figure
 Array = npt.NDArray[np.float64]
 Grid = npt.NDArray[Any]
 """Of axes."""
+CLASS = 0
+"""Of figures that show one class."""
 
 
-def lay_out(rows: int, scales: Sequence[float], height: float, room: float) -> tuple[Figure, Grid]:
+def lay_out(
+    rows: int,
+    scales: Sequence[float],
+    height: float,
+    room: float,
+    sharey: bool | Literal["row"] = True,
+) -> tuple[Figure, Grid]:
     """One row per line, of `height` inches, one column per scale; `room` inches for the rest."""
     figure = new_figure(height * rows + room)
-    grid = figure.subplots(rows, len(scales), squeeze=False, sharex=True, sharey=True)
+    grid = figure.subplots(rows, len(scales), squeeze=False, sharex=True, sharey=sharey)
     for axes, g in zip(grid[0], scales, strict=True):
         axes.set_title(f"g = {g:g}", fontsize=9)
     for axes in grid.flat:
@@ -48,6 +56,30 @@ def heights(preview: Density, label: int) -> tuple[Array, Array]:
     # The outermost bins also count all samples beyond them: as bars they would be spikes.
     found[[0, -1]] = 0.0
     return found, edges
+
+
+def class_span(found: Iterable[Density], modes: Array, std: float) -> tuple[float, float]:
+    """Interval with the modes of the first class, and all but a thousandth of its samples."""
+    ends = [(float(modes.min()) - 4 * std, float(modes.max()) + 4 * std)]
+    for preview in found:
+        counts, edges = np.asarray(preview.counts[CLASS]), np.asarray(preview.edges)
+        share = np.cumsum(counts) / max(counts.sum(), 1)
+        a, b = np.searchsorted(share, (0.001, 0.999))
+        ends.append((float(edges[a]), float(edges[min(b + 1, len(edges) - 1)])))
+    return min(a for a, _ in ends), max(b for _, b in ends)
+
+
+def outside(
+    axes: Axes, preview: Density, span: tuple[float, float], colour: str, place: int = 0
+) -> None:
+    """Write in its colour how much of the first class is outside the panel."""
+    counts, edges = np.asarray(preview.counts[CLASS]), np.asarray(preview.edges)
+    inside = (edges[:-1] >= span[0]) & (edges[1:] <= span[1])
+    inside[[0, -1]] = False
+    share = 1 - counts[inside].sum() / max(counts.sum(), 1)
+    if share >= 0.005:
+        axes.text(0.97, 0.88 - 0.15 * place, f"{share:.0%} outside", transform=axes.transAxes,
+                  fontsize=8, ha="right", color=colour)  # fmt: skip
 
 
 def positions(preview: Points) -> Array:

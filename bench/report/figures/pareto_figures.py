@@ -11,10 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
+from bench.experiment.formatting import duration
 from bench.report.figures.axes import axis_label, bars, legend_below, plain_numbers, value_axis
 from bench.report.figures.direct_labels import Label, put_labels
-from bench.report.figures.style import FRONT, OFF_FRONT, MethodStyle, line_styles, new_figure, plain
+from bench.report.figures.style import FRONT, MARKERS, OFF_FRONT, new_figure, plain, point_style
+from bench.report.looks import Look, line_looks
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.pareto import COSTS, Point, placed_cost, placed_quality
 
@@ -28,71 +31,71 @@ def quality_front(data: Data, precision: Column, recall: Column) -> Figure:
     placed = placed_quality(data, precision, recall)
     figure = new_figure(5.0)
     axes = figure.add_subplot()
-    styles = _styles(data, placed)
-    _scatter(axes, placed, styles)
+    looks = _looks(data, placed)
+    _scatter(axes, placed, looks)
     _front(axes, placed, "steps-pre")
     axes.margins(0.08)
     axes.set_xlabel(axis_label(recall))
     axes.set_ylabel(axis_label(precision))
     axes.set_title(plain(precision.dataset), loc="left")
-    _key(figure, data, styles)
-    _label(figure, axes, data, placed, styles)
+    _key(figure, data, looks)
+    _label(figure, axes, data, placed, looks)
     return figure
 
 
 def cost_fronts(data: Data, column: Column) -> Figure:
-    """A measure against evaluations and against seconds per image, and their fronts."""
+    """A measure against evaluations and against time per image, and their fronts."""
     found = {what: placed_cost(data, column, what) for what in COSTS}
     found = {what: placed for what, placed in found.items() if placed}
-    styles = _styles(data, [p for placed in found.values() for p in placed])
+    looks = _looks(data, [p for placed in found.values() for p in placed])
     figure = new_figure(2.6 * len(found) + 0.8)
     panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axes, (what, placed) in zip(panels, found.items(), strict=True):
-        value_axis(axes, column, [p.y for p in placed], 0.6, fine=True)
+        lines = {p.series: [q.y for q in placed if q.series == p.series] for p in placed}
+        value_axis(axes, column, list(lines.values()), 0.6, fine=True)
         axes.set_xscale("log")
         plain_numbers(axes.xaxis, [p.x for p in placed])
+        if what == "seconds":
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: duration(x)))
         # Limits that matplotlib chooses may be equal for costs that almost are.
         low, high = min(p.x for p in placed), max(p.x for p in placed)
         room = 2.0 if high < 1.01 * low else (high / low) ** 0.12
         axes.set_xlim(low / room, high * room)
-        _scatter(axes, placed, styles)
+        _scatter(axes, placed, looks)
         _front(axes, placed, "steps-post")
         axes.margins(0.12)
         axes.set_xlabel(COSTS[what])
         axes.set_ylabel(axis_label(column, width=30))
     panels[0].set_title(plain(column.dataset), loc="left")
-    _key(figure, data, styles)
+    _key(figure, data, looks)
     for axes, placed in zip(panels, found.values(), strict=True):
-        _label(figure, axes, data, placed, styles)
+        _label(figure, axes, data, placed, looks)
     return figure
 
 
-def _styles(data: Data, placed: Sequence[Point]) -> dict[Series, MethodStyle]:
-    """Styles of the lines that are on the front, in the order of lines."""
+def _looks(data: Data, placed: Sequence[Point]) -> dict[Series, Look]:
+    """Looks of the lines that are on the front, in the order of lines."""
     on = {p.series for p in placed if p.on_front}
-    return {s: style for s, style in line_styles(data).items() if s in on}
+    return {s: look for s, look in line_looks(data).items() if s in on}
 
 
-def _scatter(axes: Axes, placed: Sequence[Point], styles: dict[Series, MethodStyle]) -> None:
+def _scatter(axes: Axes, placed: Sequence[Point], looks: dict[Series, Look]) -> None:
     """Points in the colours of their lines; grey for lines that are not on the front."""
-    grey = [p for p in placed if p.series not in styles]
+    grey = [p for p in placed if p.series not in looks]
     axes.scatter([p.x for p in grey], [p.y for p in grey], s=7, color=OFF_FRONT, lw=0, zorder=1)
-    for series, style in styles.items():
-        own = [p for p in placed if p.series == series]
+    for series, look in looks.items():
+        style, own = point_style(look), [p for p in placed if p.series == series]
         off = [p for p in own if not p.on_front]
         axes.scatter(
             [p.x for p in off], [p.y for p in off],
-            s=9, color=style.color, marker=style.marker, alpha=0.35, lw=0, zorder=2,
+            s=9, color=look.colour, marker=MARKERS[look.mark], alpha=0.35, lw=0, zorder=2,
         )  # fmt: skip
         for p in own:
             if p.on_front:
-                look: dict[str, Any] = {"color": style.color, "lw": 0.7, "alpha": 0.5, "zorder": 3}
-                bars(axes, (p.x, p.y), p.x_span, p.y_span, **look)
-                axes.plot(
-                    [p.x], [p.y],
-                    color=style.color, marker=style.marker, ms=6, zorder=4,
-                    fillstyle="full" if p.certain else "none",
-                )  # fmt: skip
+                bar: dict[str, Any] = {"color": look.colour, "lw": 0.7, "alpha": 0.5, "zorder": 3}
+                bars(axes, (p.x, p.y), p.x_span, p.y_span, **bar)
+                filled = "full" if p.certain else "none"
+                axes.plot([p.x], [p.y], **style, zorder=4, fillstyle=filled)
 
 
 def _front(axes: Axes, placed: Sequence[Point], kind: str) -> None:
@@ -101,10 +104,10 @@ def _front(axes: Axes, placed: Sequence[Point], kind: str) -> None:
     axes.plot(x, y, drawstyle=kind, color=FRONT, lw=0.9, label=ON_FRONT, zorder=1.5)
 
 
-def _key(figure: Figure, data: Data, styles: dict[Series, MethodStyle]) -> None:
+def _key(figure: Figure, data: Data, looks: dict[Series, Look]) -> None:
     handles = [
-        Line2D([], [], color=s.color, marker=s.marker, ls="none", label=plain(data.short_name(k)))
-        for k, s in styles.items()
+        Line2D([], [], **point_style(look), label=plain(data.short_name(s)))
+        for s, look in looks.items()
     ]
     handles += [
         Line2D([], [], color=FRONT, lw=0.9, label=ON_FRONT),
@@ -118,7 +121,7 @@ def _label(
     axes: Axes,
     data: Data,
     placed: Sequence[Point],
-    styles: dict[Series, MethodStyle],
+    looks: dict[Series, Look],
 ) -> None:
     known = data.guidances(placed[0].series.dataset)
     runs = list(_runs(placed))
@@ -135,12 +138,12 @@ def _label(
             if crowded
             else f"{data.short_name(middle.series)}, g = {_scales(run, known)}",
             (middle.x, middle.y),
-            styles[middle.series].color,
+            looks[middle.series].colour,
         )
         for run in runs
         for middle in [run[len(run) // 2]]
     ]
-    kept = [(p.x, p.y) for p in placed if p.series in styles]
+    kept = [(p.x, p.y) for p in placed if p.series in looks]
     put_labels(figure, axes, labels, np.array([*kept, *_along(axes)], float).reshape(-1, 2))
 
 

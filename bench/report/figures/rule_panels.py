@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import textwrap
+from dataclasses import replace
 
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.figures.axes import GUIDANCE, axis_label, band, value_axis
+from bench.report.figures.axes import GUIDANCE, axis_label, uncertainty, value_axis
 from bench.report.figures.style import (
     CFG_IN_PANEL,
     FLOOR_IN_PANEL,
     OTHERS,
     WIDTH,
-    line_styles,
+    line_style,
     new_figure,
     plain,
 )
+from bench.report.looks import line_looks
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
 
@@ -58,11 +60,12 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
     grid = figure.subplots(
         count, columns, squeeze=False, sharex=True, sharey=True, gridspec_kw=room
     )
-    styles = line_styles(data)
-    values = [c.mean for found in cells.values() for c in found.values()]
+    looks = line_looks(data)
+    drawn = [[c.mean for c in found.values()] for found in cells.values()]
     floor = data.floor(column)
-    values += [floor.mean] if floor.found else []
-    scale = value_axis(grid[0][0], column, values, DECADES, fine=True)
+    drawn += [[floor.mean]] if floor.found else []
+    values = [v for line in drawn for v in line]
+    scale = value_axis(grid[0][0], column, drawn, DECADES, fine=True)
     grid[0][0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     paths = {s: [(g, c.mean) for g, c in found.items()] for s, found in cells.items()}
     for axes, series in zip(grid.flat, shown, strict=False):
@@ -72,14 +75,12 @@ def rule_panels(data: Data, column: Column, base: Series) -> Figure:
             axes.axhline(floor.mean, **FLOOR_IN_PANEL, lw=1.0, zorder=1.5)
         if paths[base]:
             axes.plot(*zip(*paths[base], strict=True), **CFG_IN_PANEL, zorder=2)
-        style = styles[series]
-        band(axes, cells[series], style.color, 0.2, 1.8)
-        axes.plot(
-            *zip(*paths[series], strict=True),
-            color=style.color, marker=style.marker, ms=3, lw=1.4, zorder=3,
-        )  # fmt: skip
+        look = replace(looks[series], dashes=(), size=0)  # no other line is in colour
+        uncertainty(axes, cells[series], look.colour, 1.8)
+        style = {**line_style(look), "ms": 3, "lw": 1.4}
+        axes.plot(*zip(*paths[series], strict=True), **style, zorder=3)
         title, size = _title(series.rule, columns)
-        axes.set_title(title, fontsize=size, pad=2, color=style.color, weight="bold")
+        axes.set_title(title, fontsize=size, pad=2, color=look.colour, weight="bold")
         axes.tick_params(labelsize=7)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)

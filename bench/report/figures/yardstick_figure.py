@@ -15,12 +15,15 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.experiment.rows import Density, Points, Preview
 from bench.report.figures.panels import (
+    CLASS,
     Array,
     Grid,
+    class_span,
     finish,
     frame_plane,
     heights,
     lay_out,
+    outside,
     pale,
     positions,
 )
@@ -31,10 +34,9 @@ from bench.report.figures.style import (
     TILTED,
     TILTED_CONTOUR,
     TILTED_DASHES,
-    method_styles,
-    palette,
     plain,
 )
+from bench.report.looks import method_looks
 from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.previews import P, pick, previews
 from bench.report.numbers.yardstick import CFG, EXACT, known_density, partners, rule_of
@@ -44,7 +46,6 @@ from metrics.tilt import Tilted, tilted
 COLUMNS = 4
 MOST_PEAKS = 2.2
 """Height of a panel in peaks of the target: a collapsed rule must not flatten the others."""
-CLASS = 0
 MASSES = (0.3935, 0.9889)
 """Of a round Gaussian in the plane within one and three standard deviations."""
 
@@ -55,11 +56,11 @@ def densities(data: Data, dataset: str) -> Figure:
     exact = _exact(rows)
     figure, grid = _grid(rows, scales, 1.15)
     targets = {g: tilted(exact, CLASS, g) for g in {1.0, *scales}}
-    span = _span(_framing(rows, others, scales), exact)
+    span = class_span(_framing(rows, others, scales), exact.means[CLASS], exact.std)
     peak = float(np.exp(targets[1.0].log_density).max())
     tallest = max(float(np.exp(t.log_density).max()) for t in targets.values())
     highest = 0.0
-    colours = {m: style.color for m, style in method_styles(data.methods).items()}
+    colours = {m: look.colour for m, look in method_looks(data.methods).items()}
     for row, (series, found) in zip(grid, rows.items(), strict=True):
         for axes, g in zip(row, scales, strict=True):
             axes.set_xlim(*span)
@@ -75,7 +76,7 @@ def densities(data: Data, dataset: str) -> Figure:
             beyond = [(EXACT, found), *((o.method, seen) for o, seen in others[series].items())]
             for place, (method, seen) in enumerate(beyond):
                 if g in seen:
-                    _outside(axes, seen[g], span, colours[method], place)
+                    outside(axes, seen[g], span, colours[method], place)
             for density, look in ((targets[1.0], {"color": TARGET, "lw": 1.1}),
                                   (targets[g], _tilted(1.3))):  # fmt: skip
                 axes.plot(density.axes[0], np.exp(density.log_density), **look)
@@ -98,7 +99,7 @@ def planes(data: Data, dataset: str) -> Figure:
     rows, scales, others = _shown(data, dataset, Points)
     exact = _exact(rows)
     figure, grid = _grid(rows, scales, 1.45)
-    colours = {m: style.color for m, style in method_styles(data.methods).items()}
+    colours = {m: look.colour for m, look in method_looks(data.methods).items()}
     targets = {g: tilted(exact, CLASS, g) for g in {1.0, *scales}}
     low, high = _square(_framing(rows, others, scales), exact)
     for row, (series, found) in zip(grid, rows.items(), strict=True):
@@ -112,11 +113,11 @@ def planes(data: Data, dataset: str) -> Figure:
                 axes.scatter(*_own(seen[g]).T, s=size, color=colours[method], marker=mark, lw=0.5,
                              alpha=0.7)  # fmt: skip
             _contours(axes, targets[1.0], TARGET, "solid", 0.9)
-            _contours(axes, targets[g], palette()[TILTED], TILTED_CONTOUR, 1.1)
+            _contours(axes, targets[g], TILTED, TILTED_CONTOUR, 1.1)
             frame_plane(axes, low, high, [_own(seen[g]) for seen, *_ in clouds])
     handles: list[Any] = [
         Line2D([], [], color=TARGET, lw=0.9, label="target p(x|c)"),
-        Line2D([], [], color=palette()[TILTED], lw=1.1, ls=TILTED_CONTOUR,
+        Line2D([], [], color=TILTED, lw=1.1, ls=TILTED_CONTOUR,
                label="g-tilted density"),
         Line2D([], [], color=colours[EXACT], marker=SAMPLED, ms=3, ls="none",
                label="exact denoiser + rule"),
@@ -131,7 +132,7 @@ def planes(data: Data, dataset: str) -> Figure:
 
 def _tilted(width: float) -> dict[str, Any]:
     """How the line of the tilted density looks."""
-    return {"color": palette()[TILTED], "lw": width, "ls": TILTED_DASHES}
+    return {"color": TILTED, "lw": width, "ls": TILTED_DASHES}
 
 
 def _shown(
@@ -191,31 +192,6 @@ def _grid(
 def _finish(figure: Figure, dataset: str, up: str, handles: Sequence[Any]) -> None:
     title = f"{plain(dataset)}, class {CLASS}"
     finish(figure, title, up, handles, min(len(handles), 4))
-
-
-def _outside(
-    axes: Axes, preview: Density, span: tuple[float, float], colour: str, place: int
-) -> None:
-    """Write in its colour how much of the class is outside the panel."""
-    counts, edges = np.asarray(preview.counts[CLASS]), np.asarray(preview.edges)
-    inside = (edges[:-1] >= span[0]) & (edges[1:] <= span[1])
-    inside[[0, -1]] = False
-    share = 1 - counts[inside].sum() / max(counts.sum(), 1)
-    if share >= 0.005:
-        axes.text(0.97, 0.88 - 0.15 * place, f"{share:.0%} outside", transform=axes.transAxes,
-                  fontsize=8, ha="right", color=colour)  # fmt: skip
-
-
-def _span(found: Iterable[Density], exact: ExactMixture) -> tuple[float, float]:
-    """Interval with the class of the target and all but a thousandth of the samples."""
-    low, high = _reach(exact)
-    ends = [(float(low[0]), float(high[0]))]
-    for preview in found:
-        counts, edges = np.asarray(preview.counts[CLASS]), np.asarray(preview.edges)
-        share = np.cumsum(counts) / max(counts.sum(), 1)
-        a, b = np.searchsorted(share, (0.001, 0.999))
-        ends.append((float(edges[a]), float(edges[min(b + 1, len(edges) - 1)])))
-    return min(a for a, _ in ends), max(b for _, b in ends)
 
 
 def _square(found: Iterable[Points], exact: ExactMixture) -> tuple[Array, Array]:

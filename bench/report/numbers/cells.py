@@ -45,6 +45,12 @@ class Cell:
         return self.values
 
     @property
+    def sources(self) -> tuple[object, ...]:
+        """What each of `blocks` is from: a training run, or a sampling seed."""
+        runs = tuple(self._by_run)
+        return runs if len(runs) > 1 else tuple(row.seed for row, _ in self.found)
+
+    @property
     def unit(self) -> str:
         """The name of `blocks`."""
         return "training runs" if len(self._by_run) > 1 else "sampling seeds"

@@ -20,7 +20,7 @@ from bench.report.numbers.counting import (
 )
 from bench.report.numbers.names import FLOOR, FLOOR_LABEL, method_order
 from bench.system.errors import UserError
-from metrics.about import About
+from metrics.about import About, Scale
 from metrics.base import ARROWS, Direction
 
 MEASURED_BY = "code or settings of the measure"
@@ -54,6 +54,11 @@ class Column:
     def arrow(self) -> str:
         """The better direction, '' if there is none."""
         return ARROWS[self.direction]
+
+    @property
+    def scale(self) -> Scale:
+        """Of its axis: a share goes down to 0, which a logarithm cannot show."""
+        return "linear" if self.about.high is not None else self.about.scale
 
     @property
     def key(self) -> Key:

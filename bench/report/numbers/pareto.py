@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bench.report.numbers.entries import Entry, Sides
 from bench.report.numbers.frame import Column, Data, Series
 
-COSTS = {"nfe": "network evaluations per image", "seconds": "seconds per image"}
+COSTS = {"nfe": "network evaluations per image", "seconds": "time per image"}
 Flags = npt.NDArray[np.bool_]
 Span = tuple[float, float]
 

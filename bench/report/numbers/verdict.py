@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bench.experiment.formatting import decimals, with_error
+from bench.experiment.formatting import decimals, duration, with_error
 from bench.report.numbers.cells import Cell, restricted
 from bench.report.numbers.comparison import Comparison, cost_columns
 from bench.report.numbers.entries import Entry, Sides, average, holm
@@ -130,8 +130,8 @@ def _cost(data: Data, ranking: Ranking) -> list[str]:
     cost = f"{least} network evaluation{'' if least == 1 else 's'} per image"
     seconds = {ranking.points[s].seconds for s in cheapest} - {0.0}
     if seconds:
-        ends = dict.fromkeys(f"{v:.2g}" for v in (min(seconds), max(seconds)))
-        cost += f" ({' to '.join(ends)} s)"
+        ends = dict.fromkeys(map(duration, (min(seconds), max(seconds))))
+        cost += f" ({' to '.join(ends)})"
     leader = ranking.best[0].series
     if len(top) == 1:
         return [f"{named(top)} takes {cost} at its best scale."]

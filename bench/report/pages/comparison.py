@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from bench.experiment.formatting import decimals
+from bench.experiment.formatting import decimals, duration
 from bench.report.document import (
     DASH,
     OF_DATASET,
@@ -105,13 +105,13 @@ def ranking_table(ranking: Ranking) -> Table:
             Text(f"{point.guidance:g}"),
             replace(best, marks=marks[place.series]) if mixed else best,
             Text(str(point.nfe)),
-            Text(f"{point.seconds:.2g}" if point.seconds > 0 else DASH),
+            Text(duration(point.seconds) if point.seconds > 0 else DASH),
             *_less_leader(place),
             *((Text(str(mean.rank)), _group(mean), _value(mean, digits)) if mean else _NONE),
         )
         lines.append(Line(place.series.label, cells))
     names = (
-        *("rank", "group", "best g", "value", "NFE", "s/image", "minus leader", "p (Holm)"),
+        *("rank", "group", "best g", "value", "NFE", "time/image", "minus leader", "p (Holm)"),
         *("rank by mean", "group by mean", "mean"),
     )
     notes = [

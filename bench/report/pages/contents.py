@@ -189,7 +189,7 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
         yield from (_figure(plan) for plan in plans if plan.column == column)
     rest = [_figure(p) for p in plans if p.column is None and not p.first]
     if rest:
-        yield Heading("Precision with recall, and samples", 3)
+        yield Heading("Further figures", 3)
     yield from rest
 
 

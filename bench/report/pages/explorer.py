@@ -7,15 +7,17 @@ from typing import Any
 
 from bench.experiment.formatting import decimals, with_error
 from bench.experiment.rows import Row
+from bench.report.looks import Look, line_looks
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.comparison import Comparison, cost_columns
 from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.names import slug
 from bench.report.numbers.pareto import precision_pairs
 from bench.report.numbers.previews import trouble
-from bench.report.pages.looks import look
 from bench.report.pages.pictures import Json, dumps, pictures_of, short, stored_samples
 
+WIDTH = 1.6
+"""Pixels of a line."""
 MOST_PICKED = 6
 """Lines shown at first."""
 MOST_LEADERS = 3
@@ -51,9 +53,10 @@ def _dataset(data: Data, dataset: str, comparison: Comparison | None) -> Json:
     pictures, shared = pictures_of(kind, shown)
     cfg = [s for name in ("edm", "oracle") for s in lines if s.method == name and not s.rule]
     ids = [slug(s.method, s.run, str(s.steps), s.rule) for s in lines]
-    found = []
+    found, looks = [], line_looks(data)
     for i, s in enumerate(lines):
-        cells = [_cell(data, s, g, columns, digits) for g in scales]
+        sources: dict[object, int] = {}
+        cells = [_cell(data, s, g, columns, digits, sources) for g in scales]
         for g, cell in zip(scales, cells, strict=True):
             if (s, g) in pictures:
                 cell["p"] = pictures[s, g]
@@ -63,7 +66,7 @@ def _dataset(data: Data, dataset: str, comparison: Comparison | None) -> Json:
                 "label": s.label,
                 "method": s.method,
                 "rule": s.rule,
-                "look": look(s, data.variant(s)),
+                "look": _look(looks[s]),
                 "base": places.get(s.base, -1) if s.rule else -1,
                 "picked": s in picked,
                 "cells": cells,
@@ -82,6 +85,12 @@ def _dataset(data: Data, dataset: str, comparison: Comparison | None) -> Json:
     }
 
 
+def _look(look: Look) -> list[Any]:
+    """Colours on white and on black, marker, dashes in pixels, and size."""
+    dashes = " ".join(f"{WIDTH * length:g}" for length in look.dashes)
+    return [look.colour, look.dark, look.mark, dashes, look.size]
+
+
 def _measure(data: Data, column: Column, digits: int) -> Json:
     floor = data.floor(column)
     return {
@@ -90,11 +99,11 @@ def _measure(data: Data, column: Column, digits: int) -> Json:
         "title": column.title,
         "arrow": column.arrow,
         "better": column.direction,
-        # A share goes down to 0, which a logarithm cannot show.
-        "scale": "linear" if column.about.high is not None else column.about.scale,
+        "scale": column.scale,
+        "strength": column.about.strength,
         "ratios": column.about.ratios,
         "headline": column.about.is_headline,
-        "floor": _value(floor, digits) if floor.found else None,
+        "floor": _value(floor, digits, {})[:5] if floor.found else None,
     }
 
 
@@ -125,8 +134,15 @@ def _values(
     return [v for cell in cells for v in cell.values]
 
 
-def _cell(data: Data, series: Series, g: float, columns: list[Column], digits: list[int]) -> Json:
-    """Values by measure, costs, and why something is missing."""
+def _cell(
+    data: Data,
+    series: Series,
+    g: float,
+    columns: list[Column],
+    digits: list[int],
+    sources: dict[object, int],
+) -> Json:
+    """Values by measure, costs, and why something is missing; `sources` numbers seeds or runs."""
     if not data.rows_of(series, g):
         return {}
     nfe, seconds = data.cost(series, g)
@@ -134,14 +150,22 @@ def _cell(data: Data, series: Series, g: float, columns: list[Column], digits: l
     found: Json = {"nfe": nfe, "s": short(seconds)} if nfe else {}
     if any(cell.found for cell in cells):
         found["v"] = [
-            _value(cell, d) if cell.found else None for cell, d in zip(cells, digits, strict=True)
+            _value(cell, d, sources) if cell.found else None
+            for cell, d in zip(cells, digits, strict=True)
         ]
     if why := trouble(data, series, g):
         found["why"] = why
     return found
 
 
-def _value(cell: Cell, digits: int) -> list[Any]:
-    """Mean, both ends of its interval, and its text and error as in tables."""
+def _value(cell: Cell, digits: int, sources: dict[object, int]) -> list[Any]:
+    """Mean, both ends of its interval, its text and error as in tables, and values by seed or run.
+
+    The last is missing for a single one.
+    """
     low, high = cell.band or (None, None)
-    return [*map(short, (cell.mean, low, high)), *with_error(cell.estimate, digits)]
+    found = [*map(short, (cell.mean, low, high)), *with_error(cell.estimate, digits)]
+    if len(cell.blocks) < 2:
+        return found
+    values = zip(cell.sources, cell.blocks, strict=True)
+    return [*found, {sources.setdefault(of, len(sources)): short(v) for of, v in values}]

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from bench.report.document import Block, Document, Form, Heading, Table
+from bench.report.document import Block, Document, Form, Heading, Paragraph, Table
+from bench.report.looks import CLASSES
 from bench.report.numbers.names import slug
 
 SCRIPTS = ("state", "charts", "samples", "table", "choices")
@@ -65,6 +66,8 @@ def html(
         few_columns=FEW_COLUMNS,
         most_columns=MOST_COLUMNS,
         most_lines=MOST_LINES,
+        classes=CLASSES,
+        is_listed=lambda block: isinstance(block, Paragraph) and block.kind == "verdict",
         kind_of=lambda block: type(block).__name__,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from bench.experiment.formatting import duration
 from bench.experiment.inversion_rows import InversionRow, Score, Share
 from bench.report.document import (
     DASH,
@@ -85,7 +86,7 @@ def _reconstruction(data: Inversions, dataset: str) -> Table | None:
     notes = [
         f"{any_row.n} images of the reference split, balanced over the classes, inverted under "
         "their class and reconstructed at g = 1. ± is the standard error over images. MSE is of "
-        "values in [-1, 1], the rest of uint8 images. NFE: inversion + reconstruction; s/image: "
+        "values in [-1, 1], the rest of uint8 images. NFE: inversion + reconstruction; time/image: "
         "inversion.",
         *_unmeasured(by_name),
         "The columns (authors') follow the evaluation of iGCT's authors: PSNR of the mean error of "
@@ -100,11 +101,11 @@ def _reconstruction(data: Inversions, dataset: str) -> Table | None:
     def line(label: str, row: InversionRow) -> Line:
         nfe = Text(f"{row.inversion_nfe} + {row.reconstruction_nfe}")
         scores = (Text(score_text(by_name[label].get(n)), bold=label in best[n]) for n in shown)
-        return Line(label, (nfe, Text(f"{row.inversion_seconds:.2g}"), *scores))
+        return Line(label, (nfe, Text(duration(row.inversion_seconds)), *scores))
 
     return Table(
         title=f"Reconstruction of {dataset}",
-        names=("NFE", "s/image", *(_title(by_name, name) for name in shown)),
+        names=("NFE", "time/image", *(_title(by_name, name) for name in shown)),
         lines=tuple(line(label, row) for label, row in lines.items()),
         notes=tuple(("", text) for text in notes),
     )
@@ -182,7 +183,7 @@ def _edits(data: Inversions, dataset: str) -> Table:
         at = {row.guidance: row for row in rows}
         ok = [row for row in rows if row.status == "ok"]
         nfe = span([str(n) for n in sorted({r.edit_nfe for r in ok})])
-        seconds = span([f"{s:.2g}" for s in sorted(r.edit_seconds for r in ok)])
+        seconds = span([duration(s) for s in sorted(r.edit_seconds for r in ok)])
         lines.append(Line(label, (Text(nfe), Text(seconds), *(cell(at.get(g)) for g in scales))))
     first = _first_ok([row for rows in runs.values() for row in rows])
     notes = footnotes.notes
@@ -192,13 +193,13 @@ def _edits(data: Inversions, dataset: str) -> Table:
         general = (
             f"Share of {first.edits.n} edits of {first.n} images that the extractor "
             f"{first.judge} recognises as the class asked for; higher is better; with the 95% "
-            "Wilson interval, as if edits were independent. NFE and s/image: one edit, without "
+            "Wilson interval, as if edits were independent. NFE and time/image: one edit, without "
             "the inversion."
         )
         notes = (*notes, ("", general))
     return Table(
         title=f"Edits of {dataset} recognised as the class asked for ↑",
-        names=("NFE", "s/image", *(f"g = {g:g}" for g in scales)),
+        names=("NFE", "time/image", *(f"g = {g:g}" for g in scales)),
         lines=tuple(lines),
         notes=notes,
     )

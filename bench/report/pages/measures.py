@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from bench.experiment.formatting import decimals, error_decimals, number
+from bench.experiment.formatting import decimals, duration, error_decimals, number
 from bench.report.document import DASH, OF_DATASET, Form, Line, Table, Text
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.frame import Column, Data, Series
@@ -85,7 +85,7 @@ def measure_table(data: Data, column: Column) -> Table:
     title = measure_title(column)
     return Table(
         title=title,
-        names=("NFE", "s/image", *(f"g = {g:g}" for g in guidances)),
+        names=("NFE", "time/image", *(f"g = {g:g}" for g in guidances)),
         lines=tuple(done),
         notes=(*notes.notes, *(("", text) for text in general)),
         caption=f"{column.dataset}: {title}",
@@ -142,7 +142,7 @@ def _costs(data: Data, series: Series) -> tuple[Text, Text]:
     nfe = sorted({row.nfe for row in rows})
     # 0.0 means that nothing was timed.
     seconds = sorted(row.seconds_per_image for row in rows if row.seconds_per_image > 0)
-    return Text(span([str(v) for v in nfe])), Text(span([f"{v:.2g}" for v in seconds]))
+    return Text(span([str(v) for v in nfe])), Text(span([duration(v) for v in seconds]))
 
 
 def _text(cell: Cell, digits: int, count: int, notes: Footnotes) -> Text:

@@ -14,6 +14,7 @@ import pytest
 from bench.report import build
 from bench.report.build import write_report
 from bench.report.pages import html
+from metrics.about import About
 from tests.bench.report.factory import NO_GUIDANCE, TOO_HIGH, demo, images, points, row, value
 from tests.long import mostly_long
 
@@ -31,10 +32,12 @@ NAMES = tuple(str(k) for k in range(10))
 def rows():
     """Images, densities and points; a rule; a name that tries to run a script."""
     found = demo()
+    shown = images(9, names=NAMES)
     for g in (1.0, 4.0, 7.0):
         ruled = (value("fd", 2.0 + g, se=0.1), value("precision", 0.8), value("recall", 0.7))
-        found.append(row("digits", "edm", g, *ruled, rule="apg", preview=images(9, names=NAMES),
-                         key=f"apg{g}"))  # fmt: skip
+        dose = value("dose", 3.0 * g, label="Dose", about=About(strength=True))
+        apg = {"rule": "apg", "preview": shown, "key": f"apg{g}"}
+        found.append(row("digits", "edm", g, *ruled, dose, **apg))
         found.append(row("plane", "edm", g, value("w1", g), preview=points(g / 10)))
         found.append(row("=plane", ODD, g, value("w1", g, se=0.1), preview=points(g / 10)))
     found += [row("wide", "edm", float(g), value("w1", g + 0.5, se=0.1)) for g in range(1, 30)]
@@ -266,11 +269,50 @@ def test_values_relative_to_cfg_are_those_of_the_table(visit, report):
     assert "relative" not in table(page)
 
 
+def test_strengths_of_guidance_follow_it_as_axes(visit, report):
+    page = visit(f"{report}#data=digits&relative=1")
+    options = page.locator("#x option").all_inner_texts()
+    assert options[:4] == ["guidance g", "Dose @300", "NFE", "time per image"]
+    page.locator("#x").select_option(label="Dose @300")
+    # A strength says where a point is, so it is not relative to another line.
+    assert page.locator("#chart-0 figcaption").inner_text() == "FD / CFG ↓ against Dose"
+    assert page.locator("#chart-0 .mark").count() == 3
+    titles = page.locator("#chart-0 .tick.middle").all_text_contents()
+    assert titles[-1] == "Dose"
+    assert float(titles[-2]) > 10
+
+
+def test_times_have_fitting_units(visit, report):
+    page = visit(f"{report}#data=digits&x=s")
+    ticks = page.locator("#chart-0 .tick.middle").all_text_contents()
+    assert ticks[-1] == "time per image"
+    assert all(re.fullmatch(r"[\d.]+ ms", tick) for tick in ticks[:-1])
+    assert "18 ms" in table(page)
+    page.locator("#copy-csv").click()
+    copied = list(csv.reader(io.StringIO(page.evaluate("navigator.clipboard.readText()"))))
+    assert copied[0][-2] == "s/image"
+    assert copied[1][-2] == "0.018"
+
+
+def test_seeds_are_thin_lines_and_rules_are_named_at_their_ends(visit, report):
+    page = visit(f"{report}#data=modes1d&lines=edm-18,igct-1")
+    assert page.locator("#chart-0 .seed").count() == 2
+    page = visit(f"{report}#data=digits&lines=edm-18,edm-18-apg")
+    assert page.locator("#chart-0 text.rule").all_text_contents() == ["apg"]
+
+
+def test_tiles_have_their_classes_below(visit, report):
+    page = visit(f"{report}#data=digits&lines=edm-18")
+    assert page.locator("#pictures .names span").all_inner_texts() == list(NAMES)
+    image, names = (page.locator(f"#pictures {name}").bounding_box() for name in ("img", ".names"))
+    assert abs(image["width"] - names["width"]) < 1
+
+
 def test_axes_and_measures_change_the_charts(visit, report):
     page = visit(f"{report}#data=digits&x=s")
     caption = page.locator("#chart-0 figcaption")
     assert not page.locator(".band").count()
-    assert caption.inner_text() == "FD ↓ against seconds"
+    assert caption.inner_text() == "FD ↓ against time"
     page.locator("#x").select_option(label="Precision classifier @300")
     assert caption.inner_text() == "FD ↓ against Precision ↑"
     page.locator("#measure").select_option(label="RMS contrast @300")

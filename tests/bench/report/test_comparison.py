@@ -59,7 +59,8 @@ def test_names_of_rules_are_escaped_everywhere(report):
 
 
 def test_verdict_opens_the_data_set_on_the_page_and_in_the_tables(report):
-    found = re.findall(r'<p class="verdict">(.*?)</p>', report.page.read_text("utf-8"))
+    lists = re.findall(r'<ul class="verdict">(.*?)</ul>', report.page.read_text("utf-8"), re.S)
+    found = [text for some in lists for text in re.findall(r"<li>(.*?)</li>", some)]
     matched, first, *more = found
     equal = "FD classifier @300 against CFG at the scale g* of equal Class accuracy @300: "
     assert matched.startswith(equal)
@@ -153,7 +154,7 @@ def test_single_line_has_no_comparison(tmp_path):
     report = write_report(found, tmp_path, published=None)
     assert not set(FILES) & {p.name for p in tmp_path.iterdir()}
     assert "verdict" not in re.sub(r"<style>.*</style>", "", report.page.read_text(), flags=re.S)
-    assert {p.stem for p in report.figures} == {"digits-fd-classifier"}
+    assert {p.stem for p in report.figures} == {"digits-guidance"}
 
 
 def test_distance_to_a_known_density_comes_first():

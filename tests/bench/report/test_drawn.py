@@ -61,7 +61,7 @@ def test_unchanged_figures_are_kept(report, drawn):
 
 def test_a_changed_row_redraws_only_the_figures_of_its_data_set(report, drawn, tmp_path):
     write_report(some_rows(3.0), report, published=None)
-    assert drawn == ["digits-fd-classifier"]
+    assert drawn == ["digits-guidance"]
     fresh = tmp_path / "fresh"
     write_report(some_rows(3.0), fresh, published=None)
     assert written(report) == written(fresh)
@@ -76,13 +76,13 @@ def test_new_methods_elsewhere_change_the_colours_of_all(report, drawn):
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_damaged_figure_is_drawn_again(report, drawn, damage):
     before = written(report)
-    figure = report / "figures" / "digits-fd-classifier.png"
+    figure = report / "figures" / "digits-guidance.png"
     if damage == "gone":
         figure.unlink()
     else:
         figure.write_bytes(figure.read_bytes()[:-9])
     write_report(some_rows(), report, published=None)
-    assert drawn == ["digits-fd-classifier"]
+    assert drawn == ["digits-guidance"]
     assert written(report) == before
 
 
@@ -132,7 +132,7 @@ def test_unchanged_report_is_kept(report, calls):
     assert found == write_report(some_rows(), report, published=None)
 
 
-@pytest.mark.parametrize("name", ["tables.md", "index.html", "figures/digits-fd-classifier.png"])
+@pytest.mark.parametrize("name", ["tables.md", "index.html", "figures/digits-guidance.png"])
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_damaged_report_is_written_again(report, calls, name, damage):
     before = written(report)
@@ -145,7 +145,14 @@ def test_damaged_report_is_written_again(report, calls, name, damage):
 
 @pytest.mark.parametrize(
     "change",
-    [{"pdf": True}, {"note": {"suite": "a"}}, {"paper": PaperOptions(columns=1)}, "rows", "code"],
+    [
+        {"pdf": True},
+        {"all_figures": True},
+        {"note": {"suite": "a"}},
+        {"paper": PaperOptions(columns=1)},
+        "rows",
+        "code",
+    ],
     ids=str,
 )
 def test_report_of_something_else_is_written_again(report, calls, change, monkeypatch):
@@ -164,7 +171,7 @@ def test_report_with_a_failed_figure_is_written_again(report, calls, monkeypatch
     assert len(make_report(some_rows(3.0), report, published=None).problems) == 1
     monkeypatch.undo()
     assert make_report(some_rows(3.0), report, published=None).problems == ()
-    assert (report / "figures" / "digits-fd-classifier.png").exists()
+    assert (report / "figures" / "digits-guidance.png").exists()
 
 
 def test_changed_published_numbers_are_noticed(report, calls, tmp_path):
@@ -183,7 +190,7 @@ def test_pdf_is_written_on_request_and_not_left_behind(report, drawn):
     before = written(report)
     found = write_report(some_rows(), report, published=None, pdf=True)
     assert {path.suffix for path in found.figures} == {".png", ".pdf"}
-    assert 'fd-classifier.pdf">PDF' in found.page.read_text()
+    assert 'digits-guidance.pdf">PDF' in found.page.read_text()
     drawn.clear()
     write_report(some_rows(), report, published=None, pdf=True)
     assert drawn == []

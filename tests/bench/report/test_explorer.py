@@ -12,7 +12,6 @@ from bench.report.numbers.comparison import compare
 from bench.report.numbers.frame import prepare
 from bench.report.pages import strips
 from bench.report.pages.explorer import MOST_PICKED, explorer
-from bench.report.pages.looks import COLOURS, DASHES, MARKS, look
 from tests.bench.report.factory import NO_GUIDANCE, demo, density, images, points, row, value
 
 
@@ -120,8 +119,8 @@ def test_lines_have_different_ids_and_looks_of_their_own():
     lines = found["d"]["lines"]
     assert len({line["id"] for line in lines}) == len(lines) == 5
     one, two = lines[:2]
-    assert (one["look"][0], one["look"][2]) == (two["look"][0], two["look"][2])
-    assert one["look"][1] != two["look"][1]
+    assert one["look"][:4] == two["look"][:4]
+    assert one["look"][4] != two["look"][4]
 
 
 def test_nothing_measured_needs_no_interactive_part():
@@ -167,17 +166,3 @@ def test_large_strips_get_smaller_tiles_and_then_fewer(monkeypatch):
     fewer = strips.fit(found)
     assert {count for _, count in fewer.values()} <= {1, 2}
     assert sum(len(png) for png, _ in fewer.values()) <= 120_000
-
-
-def luminance(colour):
-    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-def test_colours_stand_out_on_white():
-    assert min(1.05 / (luminance(colour) + 0.05) for colour in COLOURS) >= 3
-    data = prepare(demo())
-    looks = {look(s, data.variant(s)) for d in data.datasets for s in data.series(d)}
-    assert len(looks) == len({s.method for d in data.datasets for s in data.series(d)})
-    assert len(COLOURS) == len(MARKS) == len(DASHES)

@@ -11,7 +11,7 @@ from bench.report.figures.axes import value_scale
 from bench.report.figures.clouds import clouds, densities
 from bench.report.figures.curves import metric_curve, precision_recall
 from bench.report.figures.grids import sample_grid
-from bench.report.figures.style import look, method_styles, plain
+from bench.report.figures.style import look, plain
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.names import slug
 from bench.report.numbers.published import curves, read_published
@@ -84,15 +84,34 @@ def test_zero_and_one_are_plotted():
     ],
 )
 def test_scale_follows_the_span(values, scale):
-    assert value_scale(values)[0] == scale
+    assert value_scale([values])[0] == scale
 
 
-def test_several_seeds_are_a_mean_with_a_band():
+@pytest.mark.parametrize(
+    ("lines", "scale"),
+    [
+        (([10.0, 140.0], [14.0, 15.0], [16.0]), ("log", 0.0)),
+        (([10.0, 140.0], [14.0, 80.0], [16.0]), ("linear", 0.0)),
+        (([-0.1, 8.0], [-0.2, 0.1], [0.0]), ("symlog", 0.2)),
+        (([0.0, 2.0], [0.1, 0.3]), ("symlog", 0.3)),
+        (([-4.0, 8.0], [-3.0, 0.1]), ("linear", 0.0)),
+        (([1.0, 8.0], [2.0, 2.0]), ("linear", 0.0)),
+        (([-3.0, -1.0], [-2.0]), ("linear", 0.0)),
+    ],
+)
+def test_one_line_does_not_flatten_all_others(lines, scale):
+    assert value_scale(lines) == scale
+    assert value_scale(lines, wanted="linear") == ("linear", 0.0)
+
+
+def test_several_seeds_are_thin_lines_with_their_mean():
     axes = draw_curve(toy(), "w1").axes[0]
     assert lines(axes)["edm, 18 steps"][1][1] == pytest.approx(0.235)
-    (band,) = axes.collections
-    at_two = [y for x, y in band.get_paths()[0].vertices if x == 2.0]
-    assert (min(at_two), max(at_two)) == (pytest.approx(0.16), pytest.approx(0.31))
+    seeds = [found for some in axes.collections for found in some.get_segments()]
+    assert [found[:2].tolist() for found in seeds] == [
+        [[1.0, 0.01], [2.0, 0.16]],
+        [[1.0, 0.01], [2.0, 0.31]],
+    ]
 
 
 def test_interval_of_a_single_run_is_a_band_or_bar():
@@ -269,20 +288,6 @@ def test_grid_refuses_rows_of_other_classes():
     data = prepare(rows)
     with pytest.raises(ValueError, match="g = 2 are of other classes"):
         sample_grid(data, data.series("digits")[0])
-
-
-def test_styles_are_fixed_for_known_methods_and_distinct():
-    alone, crowd = method_styles(["igct"]), method_styles(["zeta", "alpha", "igct", "edm"])
-    assert alone["igct"] == crowd["igct"]
-    assert crowd["alpha"] == method_styles(["alpha"])["alpha"]
-    known = ("oracle", "edm", "ct", "igct", "guided-cd", "mg", "gft", "mg-ct", "meanflow")
-    own = method_styles([*known, "alpha", "zeta"])
-    looks = [own[m] for m in known]
-    # ct is a single point of the colour that meanflow's curve has.
-    assert len({s.color for s in looks}) == 8
-    assert own["ct"].color == own["meanflow"].color
-    assert len({s.marker for s in looks}) == len({s.linestyle for s in looks}) == 9
-    assert len({(s.color, s.marker) for s in own.values()}) == len(own)
 
 
 def test_names_are_shown_verbatim():

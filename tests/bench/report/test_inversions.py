@@ -116,7 +116,7 @@ def test_reconstruction_has_one_line_per_run_with_errors_and_the_best_in_bold():
     table = tables(demo())["Reconstruction"]
     assert [line.label for line in table.lines] == ["edm", "igct"]
     assert table.names == (
-        *("NFE", "s/image", "MSE ↓", "PSNR, dB ↑"),
+        *("NFE", "time/image", "MSE ↓", "PSNR, dB ↑"),
         "SSIM/batch (authors') ↑",
     )
     edm, igct = cells(table, "edm"), cells(table, "igct")
@@ -139,7 +139,7 @@ def test_edits_have_one_column_per_scale_a_ceiling_and_reasons():
     ]
     edm = cells(table, "edm")
     assert edm["NFE"].text == "35–70"
-    assert edm["s/image"].text == "0.02–0.04"
+    assert edm["time/image"].text == "20 ms–40 ms"
     assert edm["g = 7"].text == f"0.978 (0.960{DASH}0.987)"
     notes = dict(table.notes)
     assert notes[cells(table, "ct")["g = 1"].marks] == "skipped: ct maps no image to a latent"

@@ -186,7 +186,7 @@ def test_markdown_shows_titles_costs_and_bold():
     data = prepare(demo())
     text = markdown(document(*(measure_table(data, c) for c in data.columns)), Form.DATASET)
     edm = markdown_row(text, "FD classifier @300 ↓", "edm, 18 steps")
-    assert edm[1:4] == [f"18{DASH}36", "0.018", "**3.0**"]
+    assert edm[1:4] == [f"18{DASH}36", "18 ms", "**3.0**"]
     assert markdown_row(text, "RMS contrast @300", "igct, 1 step")[3] == "0.300"
     assert (
         markdown_row(text, "Precision classifier @300 ↑", "ct, 1 step")[4] == f"{DASH}<sup>b</sup>"
@@ -202,7 +202,7 @@ def test_markdown_keeps_a_pipe_in_a_name_in_its_cell():
 def test_tex_escapes_names_and_balances():
     rows = [*digits(), row("digits", "my_method", 1.0, value("fd", 0.5, label="FD 100%"))]
     text = tex(document(*tables(rows).values()))
-    assert r"my\_method, 4 steps & 4 & 0.004 & \textbf{0.5}" in text
+    assert r"my\_method, 4 steps & 4 & 4 ms & \textbf{0.5}" in text
     assert not re.search(r"(?<!\\)_", "".join(x for x in text.splitlines() if x[:1] != "%"))
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule")
     assert r"FD classifier @300 $\downarrow$" in text

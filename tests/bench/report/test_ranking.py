@@ -139,7 +139,7 @@ def test_table_states_what_was_compared():
     text = markdown(document)
     (edm,) = [x for x in text.splitlines() if x.startswith("| edm, 18 steps")]
     assert [part.strip() for part in edm.split("|")][2:9] == [
-        *("1", "1", "2", "**3.0** ± 1.0", "36", "0.018", "leader"),
+        *("1", "1", "2", "**3.0** ± 1.0", "36", "18 ms", "leader"),
     ]
     (ct,) = [x for x in text.splitlines() if x.startswith("| ct, 1 step")]
     assert ct.rstrip(" |").endswith("– | – | –")

@@ -49,7 +49,9 @@ def report(request, tmp_path_factory):
     old = stale.model_copy(update={"checkpoint": "old", "key": "old"})
     rows = [*digits(names), odd, old]
     with mock.patch.object(build, "draw", request.param):
-        return write_report(rows, out, published=None, note={"suite": "demo <b>"}, pdf=True)
+        return write_report(
+            rows, out, published=None, note={"suite": "demo <b>"}, pdf=True, all_figures=True
+        )
 
 
 def test_everything_is_written(report):
@@ -128,24 +130,37 @@ def test_each_data_set_has_a_file_of_its_tables(tmp_path):
     assert [path.name for path in tmp_path.glob("tables-*.md")] == [names[1]]
 
 
+@pytest.mark.usefixtures("empty_figures")
+def test_further_figures_are_drawn_on_request(tmp_path):
+    few = write_report(toy(), tmp_path, published=None)
+    some = {path.stem for path in few.figures}
+    assert some == {
+        f"modes1d-{name}" for name in ("guidance", "modes", "front-w1-cost", "yardstick")
+    }
+    every = write_report(toy(), tmp_path, published=None, all_figures=True)
+    assert {path.stem for path in every.figures} == some | {"modes1d-densities", "modes1d-w1"}
+    write_report(toy(), tmp_path, published=None)
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == some
+
+
 def test_failed_figure_costs_only_itself(tmp_path, monkeypatch):
-    others = {"modes1d-densities", "modes1d-front-w1-cost"}
+    others = {"modes1d-modes", "modes1d-front-w1-cost"}
     whole = write_report(small(), tmp_path, published=None)
-    assert {p.stem for p in whole.figures} == others | {"modes1d-w1"}
+    assert {p.stem for p in whole.figures} == others | {"modes1d-guidance"}
 
     def broken(*args):
         raise RuntimeError("no <ink>")
 
-    monkeypatch.setitem(drawings.DRAWINGS, "metric_curve", broken)
+    monkeypatch.setitem(drawings.DRAWINGS, "guidance_panels", broken)
     monkeypatch.setattr(drawn, "code", lambda: "other code, so that all figures are drawn")
     part = write_report(small(), tmp_path, published=None)
-    assert part.problems == ("Figure modes1d-w1 failed: RuntimeError: no <ink>",)
+    assert part.problems == ("Figure modes1d-guidance failed: RuntimeError: no <ink>",)
     assert {p.stem for p in part.figures} == others
     assert part.summary.read_bytes() == whole.summary.read_bytes()
     words = Page(part.page.read_text(encoding="utf-8")).words
     assert any("no <ink>" in word for word in words)
     # The figure of the report before would pass for one of this report.
-    assert not (tmp_path / "figures" / "modes1d-w1.png").exists()
+    assert not (tmp_path / "figures" / "modes1d-guidance.png").exists()
 
 
 def test_nothing_is_written_when_rows_are_refused(tmp_path):

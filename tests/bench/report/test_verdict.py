@@ -40,7 +40,7 @@ def test_significant_leader_is_named_with_its_cost():
         "lines, then “igct, 1 step” (g = 2: 6.0 ± 1.0). Averaged over g = 1, 2, for the 2 lines "
         "that have all of these: “edm, 18 steps” (6.0 ± "
     )
-    cost = "“edm, 18 steps” takes 36 network evaluations per image (0.018 s) at its best scale."
+    cost = "“edm, 18 steps” takes 36 network evaluations per image (18 ms) at its best scale."
     assert cost in text
     assert ") is significantly better than the other line, “igct, 1 step” (7.8 ± " in text
     assert text.endswith(LAST)
@@ -73,7 +73,7 @@ def test_tie_at_the_top_is_separated_from_the_rest():
     ) in text
     assert (
         "Of the 2 lines that may be best, the cheapest at its best scale is “igct, 1 step”, with 1 "
-        "network evaluation per image (0.001 s); “edm, 18 steps” takes 18."
+        "network evaluation per image (1 ms); “edm, 18 steps” takes 18."
     ) in text
 
 

@@ -37,40 +37,76 @@ function marker(mark, x, y, r) {
   /** @param {number[][]} corners */
   const shape = (corners) =>
     `M${corners.map(([u, v]) => `${(x + u * r).toFixed(1)} ${(y + v * r).toFixed(1)}`).join("L")}Z`;
+  /** @param {number} count @param {number} out @param {number} every second corner's distance */
+  const ring = (count, out, every = out) => [...Array(count).keys()].map((k) => {
+    const turn = Math.PI * (2 * k / count - 0.5), far = k % 2 ? every : out;
+    return [far * Math.cos(turn), far * Math.sin(turn)];
+  });
   switch (mark) {
     case "square": return shape([[-1, -1], [1, -1], [1, 1], [-1, 1]]);
     case "diamond": return shape([[0, -1.4], [1.4, 0], [0, 1.4], [-1.4, 0]]);
     case "triangle": return shape([[0, -1.3], [1.2, 1], [-1.2, 1]]);
     case "down": return shape([[0, 1.3], [1.2, -1], [-1.2, -1]]);
-    case "bar": return shape([[-0.5, -1.4], [0.5, -1.4], [0.5, 1.4], [-0.5, 1.4]]);
+    case "left": return shape([[-1.3, 0], [1, -1.2], [1, 1.2]]);
+    case "right": return shape([[1.3, 0], [-1, -1.2], [-1, 1.2]]);
+    case "pentagon": return shape(ring(5, 1.3));
+    case "hexagon": return shape(ring(6, 1.25));
     case "plus": return shape([[-0.4, -1.4], [0.4, -1.4], [0.4, -0.4], [1.4, -0.4], [1.4, 0.4],
       [0.4, 0.4], [0.4, 1.4], [-0.4, 1.4], [-0.4, 0.4], [-1.4, 0.4], [-1.4, -0.4], [-0.4, -0.4]]);
     case "cross": return shape([[-1.2, -0.6], [-0.6, -1.2], [0, -0.6], [0.6, -1.2], [1.2, -0.6],
       [0.6, 0], [1.2, 0.6], [0.6, 1.2], [0, 0.6], [-0.6, 1.2], [-1.2, 0.6], [-0.6, 0]]);
-    case "star": return shape([...Array(10).keys()].map((k) => {
-      const out = k % 2 ? 0.6 : 1.5, turn = Math.PI * (k / 5 - 0.5);
-      return [out * Math.cos(turn), out * Math.sin(turn)];
-    }));
+    case "star": return shape(ring(10, 1.5, 0.6));
     default: return `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`;
   }
 }
 
+/** @param {Point[][]} found @returns {boolean} whether one line would flatten all others */
+function flattened(found) {
+  /** @param {Point[][]} some */
+  const extent = (some) => {
+    const values = some.flat().map((p) => p.y);
+    return Math.max(...values) - Math.min(...values);
+  };
+  const known = found.filter((points) => points.length).sort((a, b) => extent([a]) - extent([b]));
+  const rest = known.slice(0, -1);
+  return rest.length > 0 && extent(rest) > 0 && extent(rest) < extent(known) / 8;
+}
+
 /** @param {Line} line */
-const colour = (line) => `--c:${line.look[0]}`;
+const colour = (line) => `--c:${line.look[0]};--d:${line.look[1]}`;
+
+/** @param {Line} line the class of its width, and the radius of its markers */
+const size = (line) => ({ name: `size-${line.look[4] % 3}`, r: [2.4, 3.4, 4.4][line.look[4] % 3] });
 
 /** @param {Line} line @returns {SVGElement} a piece of the line, for legends */
 function swatch(line) {
-  return make("svg:svg", { viewBox: "0 0 30 12", class: "swatch", style: colour(line), "aria-hidden": "true" },
-    make("svg:path", { d: "M1 6H29", class: "line", "stroke-dasharray": line.look[2] }),
-    make("svg:path", { d: marker(line.look[1], 15, 6, 3.4), class: "mark" }));
+  return make("svg:svg", { viewBox: "0 0 30 12", class: `swatch ${size(line).name}`, style: colour(line), "aria-hidden": "true" },
+    make("svg:path", { d: "M1 6H29", class: "line", "stroke-dasharray": line.look[3] }),
+    make("svg:path", { d: marker(line.look[2], 15, 6, size(line).r), class: "mark" }));
 }
 
 /** @param {Axis} x @param {Axis} y @returns {Point[][]} the points of every picked line */
 function pointsOf(x, y) {
   return [...state.lines].map((line) => line.cells.flatMap((_, i) => {
     const a = x.of(line, i), b = y.of(line, i);
-    return a && b ? [{ line, i, x: a[0], y: b[0], low: b[1], high: b[2] }] : [];
+    return a && b ? [{ line, i, x: a[0], y: b[0], low: b[1], high: b[2], by: b[5] }] : [];
   }));
+}
+
+/**
+ * The rules at the ends of their lines, none over another.
+ * @param {Point[][]} found @param {(x: number) => number} ax @param {(y: number) => number} ay
+ */
+function ruleNames(found, ax, ay) {
+  const ends = found.flatMap((points) => points.at(-1) ?? []).filter((p) => p.line.rule)
+    .sort((p, q) => ay(p.y) - ay(q.y));
+  let last = TOP;
+  return ends.map((p) => {
+    last = Math.max(last + 10, Math.min(ay(p.y) - 5, HIGH - BOTTOM));
+    const end = ax(p.x) > WIDE / 2;
+    return make("svg:text", { class: `rule ${end ? "end" : ""}`, style: colour(p.line),
+      x: ax(p.x) + (end ? -4 : 6), y: last }, p.line.rule);
+  });
 }
 
 /**
@@ -86,7 +122,7 @@ function chart(id, x, y, more = {}) {
     box.append(make("p", { class: "empty" }, "None of the chosen lines has values here."));
     return box;
   }
-  const ends = every.flatMap((p) => [p.low, p.high])
+  const ends = every.flatMap((p) => p.by ? Object.values(p.by) : [p.low, p.high])
     .filter((v) => v != null && (every.some((p) => p.y <= 0) || v > 0));
   const floor = more.floor && !state.relative ? [more.floor[0]] : [];
   const sx = makeScale(every.map((p) => p.x), x.scale, LEFT, WIDE - RIGHT);
@@ -94,12 +130,13 @@ function chart(id, x, y, more = {}) {
   const least = Math.min(...means);
   // The end of an interval near 0 must not flatten a logarithmic axis.
   const inside = ends.map(Number).map((v) => least > 0 ? Math.max(v, least / 2) : v);
-  const sy = makeScale([...means, ...inside], y.scale, HIGH - BOTTOM, TOP);
+  const sy = makeScale([...means, ...inside], y.scale === "auto" && flattened(found) ? "log" : y.scale,
+    HIGH - BOTTOM, TOP);
   const svg = make("svg:svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img",
     "aria-label": `${head}: ${found.filter((f) => f.length).length} lines` });
   for (const t of sx.ticks) {
     svg.append(make("svg:path", { class: "grid", d: `M${sx.at(t)} ${TOP}V${HIGH - BOTTOM}` }),
-      make("svg:text", { x: sx.at(t), y: HIGH - BOTTOM + 14, class: "tick middle" }, short(t)));
+      make("svg:text", { x: sx.at(t), y: HIGH - BOTTOM + 14, class: "tick middle" }, (x.show ?? short)(t)));
   }
   for (const t of sy.ticks) {
     svg.append(make("svg:path", { class: "grid", d: `M${LEFT} ${sy.at(t)}H${WIDE - RIGHT}` }),
@@ -112,9 +149,14 @@ function chart(id, x, y, more = {}) {
   }
   for (const points of found) {
     if (!points.length) continue;
-    const { line } = points[0], group = make("svg:g", { style: colour(line) });
+    const { line } = points[0], group = make("svg:g", { style: colour(line), class: size(line).name });
     if (more.guided) {
-      const sure = points.filter((p) => p.low != null && p.high != null);
+      const sure = points.filter((p) => !p.by && p.low != null && p.high != null);
+      for (const k of new Set(points.flatMap((p) => Object.keys(p.by ?? {})))) {
+        const some = points.filter((p) => p.by && k in p.by);
+        group.append(make("svg:path", { class: "seed", d: `M${some.map((p) =>
+          `${sx.at(p.x).toFixed(1)} ${sy.at(Number(p.by?.[k])).toFixed(1)}`).join("L")}` }));
+      }
       /** @param {Point} p @param {"low"|"high"} key the height of an end of its interval */
       const end = (p, key) => Math.min(Math.max(sy.at(Number(p[key])), TOP), HIGH - BOTTOM).toFixed(1);
       /** @param {Point} p */
@@ -128,14 +170,15 @@ function chart(id, x, y, more = {}) {
         group.append(make("svg:path", { class: "bar", d: bars.join("") }));
       }
     }
-    group.append(make("svg:path", { class: "line", "stroke-dasharray": line.look[2],
+    group.append(make("svg:path", { class: "line", "stroke-dasharray": line.look[3],
       d: `M${points.map((p) => `${sx.at(p.x).toFixed(1)} ${sy.at(p.y).toFixed(1)}`).join("L")}` }));
     for (const p of points) {
-      group.append(make("svg:path", { class: "mark", d: marker(line.look[1], sx.at(p.x), sy.at(p.y), 2.4) },
+      group.append(make("svg:path", { class: "mark", d: marker(line.look[2], sx.at(p.x), sy.at(p.y), size(line).r) },
         make("svg:title", {}, `${line.label}, ${named(state.set.scales[p.i])}: ${short(p.y)}`)));
     }
     svg.append(group);
   }
+  svg.append(...ruleNames(found, sx.at, sy.at));
   if (more.front) {
     const best = every.filter((p) => !every.some((q) => q.x >= p.x && q.y >= p.y && (q.x > p.x || q.y > p.y)))
       .sort((p, q) => p.x - q.x);
@@ -151,7 +194,7 @@ function chart(id, x, y, more = {}) {
       rule.setAttribute("d", `M${at.toFixed(1)} ${TOP}V${HIGH - BOTTOM}`);
     }
     rings.replaceChildren(...every.filter((p) => p.i === state.at).map((p) => make("svg:path", {
-      class: "ring", style: colour(p.line), d: marker(p.line.look[1], sx.at(p.x), sy.at(p.y), 4.6) })));
+      class: "ring", style: colour(p.line), d: marker(p.line.look[2], sx.at(p.x), sy.at(p.y), size(p.line).r + 2) })));
   });
   if (more.guided && state.x === "g") {
     /** @param {PointerEvent} event */

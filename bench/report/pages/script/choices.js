@@ -10,8 +10,10 @@ function drawChoices() {
   const { set } = state;
   fill(byId("data"), sets.map((s, k) => [String(k), s.name]));
   fill(byId("measure"), set.measures.map((m, k) => [String(k), `${m.title} ${m.arrow}`.trim()]));
-  fill(byId("x"), [["g", "guidance g"], ["nfe", "NFE"], ["s", "seconds per image"],
-    ...set.measures.map((m) => /** @type {[string, string]} */ ([m.id, m.title]))]);
+  /** @param {boolean} strength @returns {[string, string][]} */
+  const measures = (strength) => set.measures.filter((m) => m.strength === strength).map((m) => [m.id, m.title]);
+  fill(byId("x"), [["g", "guidance g"], ...measures(true), ["nfe", "NFE"], ["s", "time per image"],
+    ...measures(false)]);
   for (const id of ["a", "b"]) {
     fill(byId(id), [["", "none"], ...set.lines.map((l) => /** @type {[string, string]} */ ([l.id, l.label]))]);
   }
@@ -22,7 +24,7 @@ function drawChoices() {
   /** @param {string} name @param {(line: Line) => boolean} member a button for several lines */
   const several = (name, member) => make("button", { type: "button", onclick: () => {
     const some = set.lines.filter(member), on = some.some((line) => !state.lines.has(line));
-    some.forEach((line) => on ? state.lines.add(line) : state.lines.delete(line));
+    for (const line of some) on ? state.lines.add(line) : state.lines.delete(line);
     show();
   } }, name);
   const rules = [...new Set(set.lines.map((line) => line.rule))].filter(Boolean);

@@ -21,6 +21,13 @@ function strip(picture, label) {
     alt: `Samples of ${label} at ${named(state.set.scales[state.at])}, of class ${names.join(", ")}` });
 }
 
+/** @param {Picture} picture the classes below its tiles, which the text of the image has too */
+function classes(picture) {
+  const names = picture.names ?? [];
+  return make("div", { class: "names", style: `--tiles:${names.length}`, "aria-hidden": "true" },
+    ...names.map((name) => make("span", { title: name }, name)));
+}
+
 /**
  * The samples of toy data in a panel, of one line or of two, one above the other.
  * @param {Line[]} lines
@@ -93,7 +100,8 @@ function samples(line) {
     make("figcaption", {}, swatch(line), line.label));
   if (!picture) box.append(make("p", { class: "why" }, reason(line)));
   else if (picture.why) box.append(make("p", { class: "why" }, picture.why));
-  else box.append(state.set.kind === "images" ? strip(picture, line.label) : panel([line]));
+  else if (state.set.kind === "images") box.append(strip(picture, line.label), classes(picture));
+  else box.append(panel([line]));
   return box;
 }
 

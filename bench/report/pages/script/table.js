@@ -6,11 +6,12 @@ function content() {
   const { set, at, a, b } = state;
   const shown = set.measures.flatMap((m, k) => m.headline || k === state.measure ? [k] : []);
   const head = ["line", ...shown.map((k) => `${set.measures[k].title} ${set.measures[k].arrow}`.trim()),
-    "NFE", "s/image"];
+    "NFE", "time/image"];
   /** @type {{line: Line|null, label: string, cells: (Value|null)[], why: string}[]} */
   const lines = [...state.lines].map((line) => {
     const { nfe, s } = line.cells[at];
-    const cells = [...shown.map((k) => valueOf(line, at, k)), nfe ? exact(nfe) : null, s ? exact(s) : null];
+    const cells = [...shown.map((k) => shownValue(line, at, k)), nfe ? exact(nfe) : null,
+      s ? /** @type {Value} */ ([s, s, s, duration(s), ""]) : null];
     return { line, label: line.label, cells, why: cells.some(Boolean) ? "" : reason(line) };
   });
   if (a && b) {
@@ -50,7 +51,7 @@ function csv() {
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const { head, lines } = content(), last = head.length - 2;
-  const names = head.flatMap((name, k) => k === 0 || k >= last ? [name] : [name, `${name} low`, `${name} high`]);
+  const names = head.flatMap((name, k) => k > last ? ["s/image"] : k === 0 || k === last ? [name] : [name, `${name} low`, `${name} high`]);
   const records = lines.map(({ label, cells, why }) => [label, ...cells.flatMap((v, k) => {
     const three = v ? [v[0], v[1] ?? "", v[2] ?? ""] : ["", "", ""];
     return k + 1 >= last ? three.slice(0, 1) : three;
@@ -65,9 +66,9 @@ function latex() {
   /** @type {Record<string, string>} */
   const known = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
     "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "↓": "$\\downarrow$", "↑": "$\\uparrow$",
-    "−": "$-$", "–": "--", "±": "$\\pm$", "≤": "$\\leq$", "≥": "$\\geq$", "×": "$\\times$" };
+    "−": "$-$", "–": "--", "±": "$\\pm$", "≤": "$\\leq$", "≥": "$\\geq$", "µ": "$\\mu$", "×": "$\\times$" };
   /** @param {string} text */
-  const safe = (text) => text.replace(/[\\~^<>|↓↑−–±≤≥×]|[&%$#_{}]/g, (c) => known[c] ?? `\\${c}`)
+  const safe = (text) => text.replace(/[\\~^<>|↓↑−–±≤≥×µ]|[&%$#_{}]/g, (c) => known[c] ?? `\\${c}`)
     .replace(/\s+/g, " ");
   const { head, lines } = content();
   const body = lines.map(({ label, cells, why }) => [safe(label), ...(why
