@@ -166,7 +166,7 @@ def test_detached_workers_are_watched(slow: list[str], tmp_path: Path) -> None:
     assert seen.out.count("process ") == 2
     watching = _start(slow)
     time.sleep(5)
-    watching.send_signal(signal.SIGINT)
+    watching.send_signal(signal.SIGTERM)
     watching.communicate(timeout=60)
     assert slurm("squeue", "--noheader", "--job", job[1])  # who only watches stops nothing
     watched = bench(*slow)
