@@ -37,7 +37,7 @@ def status_command(
 
 
 def _show(experiment: Experiment, reporter: Reporter) -> int:
-    """Print a table and who computes what; the number of results left."""
+    """Print a table and who computes what; how many results are running or left."""
     from rich.table import Table
 
     from bench.system.launch.slurm import queue, read_jobs
@@ -51,8 +51,7 @@ def _show(experiment: Experiment, reporter: Reporter) -> int:
         )
     table = Table("work", "done", "running", "failed", "left")
     for part in parts:
-        running = sum(map(len, part.running.values()))
-        counts = (part.done, running, part.failed, part.left - running)
+        counts = (part.done, part.busy, part.failed, part.left)
         table.add_row(part.title, *map(str, counts))
     reporter.show(table)
     for part in parts:
@@ -60,4 +59,4 @@ def _show(experiment: Experiment, reporter: Reporter) -> int:
             reporter.say(f"{holder}: {', '.join(names)}")
     for job in read_jobs(experiment.root):
         reporter.say(queue(job))
-    return sum(part.left for part in parts)
+    return sum(part.left + part.busy for part in parts)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.system.errors import UserError
 from bench.system.files import read_whole, write_text
-from bench.system.leases import LEASE, read_holder
+from bench.system.leases import LEASE, PATIENCE, read_holder
+from bench.system.sharing import lease_path
 
 FILE = "work.json"
 MOST = 1 << 30
@@ -30,13 +32,21 @@ _fresh = False
 
 @dataclass
 class Progress:
-    """What has become of the results of one part of a command; `running` has names by holder."""
+    """What has become of the results of one part of a command; each counts once.
+
+    `running` has names by holder.
+    """
 
     title: str
     done: int = 0
     failed: int = 0
     left: int = 0
     running: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> int:
+        """The number of running ones."""
+        return sum(map(len, self.running.values()))
 
 
 @contextmanager
@@ -80,37 +90,43 @@ def _parts(path: Path) -> list[dict[str, object]]:
 
 
 def read_progress(folder: Path) -> list[Progress]:
-    """The parts of the last command in an experiment's folder, and how far they are."""
-    found = []
+    """The parts of the last command in an experiment's folder by title, and how far they are."""
+    found: dict[str, Progress] = {}
     for part in _parts(folder / FILE):
-        progress = Progress(str(part["title"]))
+        title = str(part["title"])
+        progress = found.setdefault(title, Progress(title))
         items = part["items"]
         assert isinstance(items, list)
         leases = _leases({(folder / path).parent for path, _ in items})
         for path, what in items:
             _count(progress, folder / path, what, leases)
-        found.append(progress)
-    return found
+    return list(found.values())
 
 
 def _leases(folders: Iterable[Path]) -> set[Path]:
-    return {path for folder in folders for path in folder.glob(f".*{LEASE}")}
+    """The leases in these folders that a process has touched of late."""
+    paths = [path for folder in folders for path in folder.glob(f"*{LEASE}")]
+    oldest, found = time.time() - 2 * PATIENCE, set()
+    for path in paths:
+        with suppress(OSError):
+            if path.stat().st_mtime > oldest:
+                found.add(path)
+    return found
 
 
 def _count(progress: Progress, path: Path, what: str, leases: set[Path]) -> None:
-    lease = path.with_name(f".{path.stem}{LEASE}")
+    status = b""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        found = _STATUS.search(file.read(_HEAD)) if path.suffix == ".json" else None
+        status = found[1] if found else b"ok"
+    if status not in (b"", b"failed"):
+        progress.done += 1
+        return
+    lease = lease_path(path)
     if lease not in leases:
         lease = path.with_name(LEASE)  # of a run's folder
-    try:
-        with path.open("rb") as file:
-            status = _STATUS.search(file.read(_HEAD)) if path.suffix == ".json" else None
-    except FileNotFoundError:
-        status, progress.left = None, progress.left + 1
-    else:
-        failed = status is not None and status[1] == b"failed"
-        progress.failed += failed
-        progress.done += not failed
-        if not failed:
-            return
     if lease in leases and (holder := read_holder(lease)) is not None:
         progress.running.setdefault(holder, []).append(what)
+    else:
+        progress.failed += status == b"failed"
+        progress.left += not status

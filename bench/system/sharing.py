@@ -10,7 +10,9 @@ from typing import TypeVar
 from bench.system.leases import LEASE, read_holder, try_lease
 
 POLL = 0.5
-"""Seconds between two looks at what others hold."""
+"""Seconds between two looks at what others hold, if that is little."""
+POLL_MOST = 10.0
+"""Seconds between two looks at much, so that many processes do not wear out a shared disk."""
 
 T = TypeVar("T")
 
@@ -52,5 +54,5 @@ def in_turn(
             if holder is not None and told != (held[0], holder):
                 told = held[0], holder
                 waiting(*told)
-            time.sleep(POLL)
+            time.sleep(min(POLL * max(1.0, len(held) / 16), POLL_MOST))
         todo = held

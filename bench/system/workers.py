@@ -161,9 +161,10 @@ class _Leader(Crew):
         for key in [key for key in list(self._bars) if key[0] == worker.number]:
             self._bars.pop(key).__exit__()
         if code != 0 and not self._stopping:
-            self._reason = worker.last_words() or f"it ended with status {code}"
+            words = worker.last_words().removeprefix("Error: ")
+            self._reason = words or f"it ended with status {code}."
             _, on, host = self._holders.get(worker.number, "").partition(" on ")
-            where = f"{on}{host}" if host != socket.gethostname() else ""
+            where = "" if self._launcher.computes_here else f"{on}{host}"
             self._reporter.warn(
                 f"Worker {worker.number}{where} has stopped, the others continue: {self._reason}"
             )
@@ -213,7 +214,7 @@ class _Leader(Crew):
         if len(self._gone) < len(self._workers):
             self._alone_since = time.monotonic()
         elif time.monotonic() > self._alone_since + LAG:  # their last results show by then
-            raise UserError(f"All workers have stopped: {self._reason or 'without a reason'}.")
+            raise UserError(f"All workers have stopped: {self._reason or 'without a reason'}")
         return False
 
     @contextmanager

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -117,7 +118,7 @@ def test_killed_command_is_continued_by_the_next(slow: list[str], tmp_path: Path
     _until(lambda: _both_work(tmp_path), "two workers")
     command.send_signal(signal.SIGKILL)
     command.communicate()
-    job = slurm("squeue", "--noheader", "--format", "%A").split()[0]
+    job = slurm("squeue", "--noheader", "--format", "%F").split()[0]
     again = bench(*slow)
     assert again.code == 0, again.err
     assert f"Slurm job {job}: " in again.out  # the workers of the first command, and no others
@@ -130,7 +131,7 @@ def test_killed_command_is_continued_by_the_next(slow: list[str], tmp_path: Path
 def test_worker_comes_back_after_its_time_limit(slow: list[str], tmp_path: Path) -> None:
     command = _start(slow)
     _until(lambda: _both_work(tmp_path), "two workers")
-    job = slurm("squeue", "--noheader", "--format", "%A").split()[0]
+    job = slurm("squeue", "--noheader", "--format", "%F").split()[0]
     slurm("scancel", "--signal=USR1", job)  # as Slurm does before the end of the time
     out, _ = command.communicate(timeout=300)
     assert command.returncode == 0, out
@@ -160,19 +161,19 @@ def test_detached_workers_are_watched(slow: list[str], tmp_path: Path) -> None:
     assert f"bench status {where[0]} {where[1]}" in begun.out
     _until(lambda: _both_work(tmp_path), "two workers")
     seen = bench("status", *where)
-    assert re.search(r"sweep modes1d +\d+ +2 +0 +\d+", seen.out), seen.out
+    assert re.search(r"sweep modes1d │ \d+ +│ 2 +│ 0 ", seen.out), seen.out
     assert f"Slurm job {job[1]}: 2 of 2 workers run." in seen.out
     assert seen.out.count("process ") == 2
     watching = _start(slow)
     time.sleep(5)
-    watching.send_signal(signal.SIGINT)
+    watching.send_signal(signal.SIGTERM)
     watching.communicate(timeout=60)
     assert slurm("squeue", "--noheader", "--job", job[1])  # who only watches stops nothing
     watched = bench(*slow)
     assert watched.code == 0, watched.err
     assert f"{SCALES} cells computed" in watched.out
     _check_rows(tmp_path, twice=0)
-    assert re.search(rf"sweep modes1d +{SCALES} +0 +0 +0", bench("status", *where).out)
+    assert re.search(rf"sweep modes1d │ {SCALES + 1} +│ 0 +│ 0 +│ 0 ", bench("status", *where).out)
 
 
 def test_refused_job_is_explained(slow: list[str], tmp_path: Path) -> None:
@@ -190,8 +191,10 @@ def test_worker_without_the_data_names_its_host(slow: list[str], tmp_path: Path)
         )
     ran = bench(*slow)
     assert ran.code == 1
-    assert re.search(r"Worker 1( on \S+)? has stopped.*Unknown data set 'modes1d'", ran.err)
-    assert "Error: All workers have stopped: Error: " in ran.err
+    why = "The data set 'modes1d' is not prepared yet."
+    host = socket.gethostname()
+    assert f"Worker 1 on {host} has stopped, the others continue: {why}" in ran.err
+    assert f"Error: All workers have stopped: {why}" in ran.err
 
 
 def test_processes_of_two_nodes_train_one_run(tmp_path: Path) -> None:

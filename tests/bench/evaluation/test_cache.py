@@ -1,8 +1,11 @@
+import time
+
 import numpy as np
 import pytest
 
 from bench.evaluation import cache
 from bench.evaluation.cache import ResultFiles, from_arrays, remembered_on_disk, to_arrays
+from bench.system.workers import Crew
 from metrics import METRICS, memo
 from metrics.base import SampleSet
 from metrics.errors import jackknife_groups
@@ -10,6 +13,7 @@ from metrics.memo import content_digest, keep_in
 from metrics.mmd import PolynomialKernel, kernel_sums
 from metrics.neighbours import squared_radii
 from tests.metrics.helpers import vectors
+from tests.processes import Forked
 
 PARTS = {"content": "a", "k": 3}
 
@@ -168,3 +172,36 @@ def test_deleted_array_is_forgotten(tmp_path):
     assert len(memo._attached) == before + 2
     del one
     assert len(memo._attached) == before
+
+
+def _compute_together(folder, log):
+    def compute():
+        with log.open("a") as file:
+            file.write("computed\n")
+        time.sleep(1.0)
+        return {"x": np.arange(3.0)}
+
+    found = remembered_on_disk(folder, "slow", {"a": 1}, compute)
+    assert found["x"].tolist() == [0, 1, 2]
+
+
+def test_one_of_several_processes_computes(tmp_path):
+    calls = [Forked(_compute_together, tmp_path / "cache", tmp_path / "log") for _ in range(3)]
+    for call in calls:
+        out, err = call.communicate()
+        assert call.returncode == 0, out + err
+    assert (tmp_path / "log").read_text() == "computed\n"
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # no lease is left
+
+
+def test_command_that_does_not_compute_waits_for_the_file(tmp_path, monkeypatch):
+    class Waits(Crew):
+        def computes(self):
+            return False
+
+    monkeypatch.setattr(cache, "current_crew", Waits)
+    parts = {"a": 1}
+    writer = Forked(_compute_together, tmp_path, tmp_path / "log")
+    found = remembered_on_disk(tmp_path, "slow", parts, lambda: pytest.fail("computed here"))
+    assert found["x"].tolist() == [0, 1, 2]
+    writer.communicate()

@@ -254,7 +254,7 @@ def test_command_that_does_not_compute_ends_when_all_workers_have_stopped(
     with with_workers(launcher, Call([], tmp_path), 1, Reporter()):
         assert not current_crew().computes()
         launcher.worker.kill()
-        with pytest.raises(UserError, match=r"All workers have stopped: why\."):
+        with pytest.raises(UserError, match="All workers have stopped: why"):
             _until(current_crew().computes)
 
 
