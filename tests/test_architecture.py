@@ -210,10 +210,9 @@ assert bench.plugins.conformance.__spec__.name == "bench.plugins.conformance"
 
 
 def test_paths_named_in_the_documentation_exist():
-    pages = ("architecture", "reliability", "scale")
-    for page in (*(f"docs/{name}.md" for name in pages), "CONTRIBUTING.md", "README.md"):
-        text = (ROOT / page).read_text(encoding="utf-8")
+    pages = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
         found = set(re.findall(r"`((?:bench|methods|metrics|tests|docs)/[\w./]*)`", text))
-        found |= {path for path in re.findall(r"\]\(([\w./-]+)\)", text) if page == "README.md"}
         missing = {p for p in found if "NAME" not in p and not (ROOT / p).exists()}
         assert not missing, page
