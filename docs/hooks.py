@@ -31,7 +31,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the pages of all commands, and those of docs/ without a fixed place, into the menu."""
     for entry in config.nav or []:
         if isinstance(entry, dict) and entry.get("Commands") == "commands":
-            entry["Commands"] = [f"commands/{name}.md" for name in sorted(COMMANDS)]
+            entry["Commands"] = [
+                {f"bench {name}": f"commands/{name}.md"} for name in sorted(COMMANDS)
+            ]
     named = set(re.findall(r"[\w/-]+\.md", str(config.nav)))
     docs = Path(config.docs_dir)
     found = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
