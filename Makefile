@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test test-long test-cluster coverage lint demo torture reference reference-cifar10 clean
+# docs is a folder too.
+.PHONY: docs install test test-long test-cluster coverage lint demo torture reference reference-cifar10 clean
 
 install: $(STAMP)
+	@echo 'Installed. Next:  source $(BIN)/activate  and then  bench train --method igct'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -79,6 +81,11 @@ reference-cifar10: $(STAMP)
 	cp results/cifar10-jpeg-small/report/*.csv results/cifar10-jpeg-small/report/*.md \
 		results/cifar10-jpeg-small/report/*.tex $(CIFAR)/
 	cp results/cifar10-jpeg-small/report/figures/*.png $(CIFAR)/figures/
+
+# The documentation as a site, build/site/index.html; broken links are errors.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -69,10 +69,10 @@ def _with_weights(registered: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, 
     from bench.evaluation.weights import find_files
     from metrics.catalogue import SUMMARIES, WEIGHTS
 
-    for name, *_ in registered:
+    for name, summary, origin in registered:
         about = SUMMARIES.get(name)
         if about is None:
-            yield name, "", "(from a plugin)"
+            yield name, summary, origin
             continue
         features = f", {about.dim} features" if about.dim else ""
         weights = "needs no file"

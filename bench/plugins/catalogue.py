@@ -120,7 +120,7 @@ def registered_lines() -> Lines:
         ),
         "datasets": ((n, c.summary) for n, c in DATASETS.items()),
         "launchers": ((n, c.summary) for n, c in LAUNCHERS.items()),
-        "extractors": ((n,) for n in EXTRACTORS),
+        "extractors": ((n, getattr(e, "summary", "")) for n, e in EXTRACTORS.items()),
         "data sets of presets": ((n,) for n in sorted(presets)),
     }
     return {

@@ -20,8 +20,9 @@ from bench.system.launch import register as register_launcher
 from methods import METHODS
 from methods.rng import derive_seed
 from methods.rules import RULES, Rule, register_rule
-from metrics import METRICS
-from metrics.base import Metric
+from metrics import EXTRACTORS, METRICS
+from metrics.base import Extractor, Metric
+from metrics.extractors import register_extractor
 from metrics.registry import register as register_metric
 
 BUILTIN = "built-in"
@@ -38,6 +39,7 @@ class _Kind:
 _KINDS = {
     "methods": _Kind("guidance_bench.methods", METHODS, methods.Method, methods.register),
     "metrics": _Kind("guidance_bench.metrics", METRICS, Metric, register_metric),
+    "extractors": _Kind("guidance_bench.extractors", EXTRACTORS, Extractor, register_extractor),
     "datasets": _Kind(
         "guidance_bench.datasets", bench.data.DATASETS, bench.data.Dataset, bench.data.register
     ),

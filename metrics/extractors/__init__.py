@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from typing import TypeVar
 
+from metrics.base import Extractor
 from metrics.extractors.classifier import ClassifierExtractor, train_classifier
 from metrics.extractors.clip import ClipExtractor
 from metrics.extractors.dinov2 import SIZES, Dinov2Extractor
@@ -28,6 +30,27 @@ EXTRACTORS.update(
     }
 )
 
+E = TypeVar("E", bound=type[Extractor])
+
+
+def register_extractor(cls: E) -> E:
+    """Class decorator that registers an extractor of a plugin under its `name`.
+
+    It is made with the value of --weights, which may be None, and with `download=`. TypeError if
+    the class lacks a part of the interface; ValueError if the name is taken.
+    """
+    missing = [] if hasattr(cls, "name") else ["name"]
+    missing += sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise TypeError(f"extractor {cls.__qualname__} lacks {', '.join(missing)}")
+    taken = EXTRACTORS.setdefault(cls.name, cls)
+    # Reloading a module registers the same class again.
+    if taken is not cls and getattr(taken, "__qualname__", "") != cls.__qualname__:
+        raise ValueError(f"an extractor named {cls.name!r} is already registered")
+    EXTRACTORS[cls.name] = cls
+    return cls
+
+
 __all__ = [
     "ClassifierExtractor",
     "ClipExtractor",
@@ -38,6 +61,7 @@ __all__ = [
     "InceptionExtractor",
     "InceptionSpatialExtractor",
     "Vgg16Extractor",
+    "register_extractor",
     "train_classifier",
     "train_head",
 ]

@@ -15,13 +15,13 @@ from bench.system.devices import make_fabric
 from bench.system.launch import LAUNCHERS
 from methods import METHODS
 from methods.rules import RULES
-from metrics import METRICS
+from metrics import EXTRACTORS, METRICS
 from tests.bench.helpers import TINY, TOY_METRICS, bench, empty_figure, sets
 
 
 @pytest.fixture(autouse=True)
 def _registries_restored():
-    tables = (METHODS, METRICS, DATASETS, RULES, LAUNCHERS, ORIGINS)
+    tables = (METHODS, METRICS, EXTRACTORS, DATASETS, RULES, LAUNCHERS, ORIGINS)
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):
