@@ -15,6 +15,9 @@ from methods.rules.compose import Composite
 from methods.rules.dynamic_threshold import DynamicThreshold
 from methods.rules.fbg import FeedbackGuidance
 from methods.rules.fdg import FDG
+from methods.rules.fkc import FeynmanKac
+from methods.rules.foresight import Foresight
+from methods.rules.gibbs import GibbsLike
 from methods.rules.higs import HiGS
 from methods.rules.icg import ICG
 from methods.rules.interval import Interval
@@ -26,8 +29,11 @@ from methods.rules.rect_cfgpp import RectifiedCFGPlusPlus
 from methods.rules.reg import REG
 from methods.rules.registry import RULES, make_rule, register_rule
 from methods.rules.rescale import Rescale
+from methods.rules.s2 import S2
 from methods.rules.seg import SEG
 from methods.rules.self_guidance import SelfGuidance
+from methods.rules.skip_layer import SkipLayer
+from methods.rules.sliding_window import SlidingWindow
 from methods.rules.smc_cfg import SMCCFG
 from methods.rules.tcfg import TCFG
 from methods.rules.tdg import TDG
@@ -45,6 +51,7 @@ __all__ = [
     "PAG",
     "REG",
     "RULES",
+    "S2",
     "SEG",
     "SMCCFG",
     "TCFG",
@@ -60,6 +67,9 @@ __all__ = [
     "Composite",
     "DynamicThreshold",
     "FeedbackGuidance",
+    "FeynmanKac",
+    "Foresight",
+    "GibbsLike",
     "HiGS",
     "Interval",
     "MamboG",
@@ -73,6 +83,8 @@ __all__ = [
     "Rescale",
     "Rule",
     "SelfGuidance",
+    "SkipLayer",
+    "SlidingWindow",
     "Zigzag",
     "make_rule",
     "register_rule",

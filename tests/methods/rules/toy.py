@@ -109,6 +109,10 @@ def counted(name, g=3.0, steps=6, **knobs):
 
 def of_gaussians(name, nets, sigmas, x, g=3.0, **knobs):
     """Samples of one-dimensional Gaussians from `x` (n, 1), as numpy."""
-    guidance = Guidance(g, make_rule(name, {name: knobs}))
+    return of_rule(make_rule(name, {name: knobs}), nets, sigmas, x, g)
+
+
+def of_rule(rule, nets, sigmas, x, g=3.0):
+    """Samples of one-dimensional Gaussians from `x` (n, 1) under a rule, as numpy."""
     labels, rng = torch.ones(len(x), 1), SampleRNG(0, range(len(x)))
-    return sample_guided(nets, x, sigmas, labels, guidance, rng).numpy()
+    return sample_guided(nets, x, sigmas, labels, Guidance(g, rule), rng).numpy()
