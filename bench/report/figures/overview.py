@@ -66,12 +66,17 @@ def _leading(data: Data, dataset: str) -> tuple[Column, ...]:
     return tuple(dict.fromkeys((*lead, *(c for pair in pairs[:1] for c in pair))))
 
 
+def _alike(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two sets of samples have the same classes, as far as both have samples."""
+    return all(a == b for a, b in zip(one, other, strict=False))
+
+
 def _side_by_side(data: Data, dataset: str, lines: Sequence[Series]) -> Iterator[Plan]:
     """Samples of the methods at four scales: images of all, toy data of the three that matter."""
-    images = {s: found for s in lines if (found := previews(data, s, Images))}
-    if images:
-        every = {s: {p.labels[:4] for p in found.values()} for s, found in images.items()}
-        same = tuple(s for s in images if every[s] == next(iter(every.values())))
+    images = {s: list(found.values()) for s in lines if (found := previews(data, s, Images))}
+    first = next(iter(images.values()))[0].labels if images else ()
+    same = tuple(s for s, found in images.items() if all(_alike(first, p.labels) for p in found))
+    if same:
         yield Plan(
             slug(dataset, "samples"),
             dataset,

@@ -13,6 +13,7 @@ from bench.report.figures.style import look, render
 from bench.report.numbers.frame import prepare
 from tests.bench.report.factory import SCALES, demo, density, digits, images, row, value
 from tests.bench.report.rules_factory import sweep
+from tests.long import mostly_long
 
 
 def default_figures(rows):
@@ -118,7 +119,7 @@ ROWS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", mostly_long(ROWS, {"demo", "methods"}))
 def test_no_text_is_over_another_or_outside(rows):
     for plan in default_figures(ROWS[rows]()):
         with look():

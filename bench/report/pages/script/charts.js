@@ -102,7 +102,7 @@ function ruleNames(found, ax, ay) {
     .sort((p, q) => ay(p.y) - ay(q.y));
   let last = TOP;
   return ends.map((p) => {
-    last = Math.max(last + 10, Math.min(ay(p.y) - 5, HIGH - BOTTOM));
+    last = Math.max(last + 12, Math.min(ay(p.y) - 5, HIGH - BOTTOM));
     const end = ax(p.x) > WIDE / 2;
     return make("svg:text", { class: `rule ${end ? "end" : ""}`, style: colour(p.line),
       x: ax(p.x) + (end ? -4 : 6), y: last }, p.line.rule);
