@@ -165,6 +165,7 @@ def _sweep(
     from bench.sweep.run import record_cells
     from bench.sweep.saving import SampleFiles
     from bench.system.progress import duration
+    from bench.system.workers import is_worker
     from bench.training.extra_network import find_extra_networks
     from bench.training.run import no_run, refuse_unused
 
@@ -217,7 +218,7 @@ def _sweep(
         ]
     for line in failed:
         reporter.say(f"Failed: {line}")
-    if failed:
+    if failed and not is_worker():  # whose command reports it
         raise UserError(
             f"{len(failed)} cells failed. Run the same command to try them again; the others are "
             "kept."

@@ -142,7 +142,8 @@ class _Leader(Crew):
         self._progressed: Progressed = lambda *_: None
         self._bars: dict[tuple[int, str], Bar] = {}
         self._stopping = False
-        self._reason, self._alone_since = "", time.monotonic()
+        self._reason = ""
+        self._alone_since: float | None = None
 
     def start(self, items: int) -> None:
         wanted = min(self._most, items - self._launcher.computes_here)
@@ -212,6 +213,8 @@ class _Leader(Crew):
         if self._launcher.computes_here:
             return True
         if len(self._gone) < len(self._workers):
+            self._alone_since = None
+        elif self._alone_since is None:
             self._alone_since = time.monotonic()
         elif time.monotonic() > self._alone_since + LAG:  # their last results show by then
             raise UserError(f"All workers have stopped: {self._reason or 'without a reason'}")

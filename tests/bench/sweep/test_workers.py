@@ -95,6 +95,14 @@ def test_failure_in_a_worker_is_stored_and_reported_once(tmp_path: Path) -> None
     assert any("g=20" in line and "AssertionError: no" in line for line in failed)
 
 
+def test_failing_cell_is_tried_once(tmp_path: Path) -> None:
+    arguments = _sweep(tmp_path, 'assert guidance.scale not in (3, 9), "no"', pause=0.2)
+    ran = bench(*arguments, "--workers", "3")
+    assert (ran.code, ran.err.count("has stopped")) == (1, 0), ran.err
+    assert sorted(scale for _, scale in _log(tmp_path)) == list(range(1, SCALES + 1))
+    assert {g for g, status in _rows(tmp_path).items() if status == "failed"} == {3, 9}
+
+
 ENDS = ["os._exit(7)", "os.kill(os.getpid(), 9)", "1 / 0"]
 
 
