@@ -16,8 +16,6 @@ from methods.settings import Settings
 
 ROUNDING = 1e-6
 """Updates of eps with a smaller root mean square are rounding errors; they are not enlarged."""
-LATENT_NORM = 128.0
-"""Norm of standard normal noise for the published 4x64x64 latents."""
 
 
 class BetaKnobs(Settings):
@@ -26,6 +24,9 @@ class BetaKnobs(Settings):
     a: float = Field(2.0, ge=1, description="first shape parameter of the Beta density")
     b: float = Field(2.0, ge=1, description="second shape parameter of the Beta density")
     gamma: float = Field(1.0, ge=0, description="power of the norm; 1: updates of equal length")
+    norm: float = Field(
+        128.0, gt=0, description="norm of an update of root mean square 1; 128: 4x64x64 latents"
+    )
 
 
 @register_rule
@@ -34,8 +35,9 @@ class BetaCFG(Rule[BetaKnobs]):
 
     b is the density of Beta(a, b) at step k of N. In denoisers the update is g b sigma^gamma Delta
     / |Delta|^gamma. The norm is over a whole sample. It grows with its size, so that here |.| is
-    128 times the root mean square: equal to the norm for the published latents of 4x64x64. With
-    a, b > 1 the first and the last step have weight 0 and take D_ref alone.
+    `norm` times the root mean square: by default equal to the norm for the published latents of
+    4x64x64. Where branches differ more than there, a smaller `norm` is needed. With a, b > 1 the
+    first and the last step have weight 0 and take D_ref alone.
     """
 
     name = "beta-cfg"
@@ -46,6 +48,7 @@ class BetaCFG(Rule[BetaKnobs]):
         "a": Between(1.0, 4.0),
         "b": Between(1.0, 4.0),
         "gamma": Between(0.0, 1.0),
+        "norm": Between(1.0, 256.0, log=True),
     }
 
     def density(self, u: float) -> float:
@@ -59,5 +62,5 @@ class BetaCFG(Rule[BetaKnobs]):
         update = (d_cond - d_ref).flatten(1) / call.at.sigma
         rms = vector_norm(update, dim=1) / math.sqrt(update.shape[1])
         share = self.density(call.at.step / max(call.at.steps - 1, 1))
-        weight: Tensor = g * share / (LATENT_NORM * rms.clamp_min(ROUNDING)) ** self.knobs.gamma
+        weight: Tensor = g * share / (self.knobs.norm * rms.clamp_min(ROUNDING)) ** self.knobs.gamma
         return weight

@@ -59,6 +59,7 @@ class GibbsLike(Rule[GibbsKnobs]):
         first = max(1, steps - each * k.rounds)
         x = trajectory.follow(x, karras_sigmas(first, low, high).to(levels), g=1.0)
         for _ in range(k.rounds):
+            trajectory.state.clear()  # rules that are composed with this one start anew
             x = x + k.sigma * trajectory.draw(x)
             x = trajectory.follow(x, karras_sigmas(each, low, k.sigma).to(levels))
         return x

@@ -13,6 +13,8 @@ from methods.rules.base import Between, Call, OneOf, Rule, Weight, spread
 from methods.rules.registry import register_rule
 from methods.settings import Settings
 
+TINY = 1e-12
+"""Lower bound of a norm used as a divisor."""
 LARGEST = 1e6
 """The largest ratio of the two updates; a larger one would amplify rounding errors."""
 
@@ -50,6 +52,6 @@ class TDG(Rule[TDGKnobs]):
         k, scale = self.knobs, spread(g, d_cond)
         decoy = call.denoise(k.kept * call.labels) if k.kept else d_ref
         far, near = (vector_norm((d_cond - d).flatten(1), dim=1) for d in (d_ref, decoy))
-        ratio = spread(far / near.clamp_min(1e-300).maximum(far / LARGEST), d_cond)
+        ratio = spread(far / near.clamp_min(TINY).maximum(far / LARGEST), d_cond)
         update = ratio * (d_cond - decoy) + k.balance * (d_cond - d_ref)
         return (decoy + d_ref) / 2 + k.factor * scale / (k.balance + 1) * update

@@ -8,17 +8,17 @@ from tests.methods.rules import toy
 from tests.methods.rules.calls import guide, outputs, point
 
 
-@pytest.mark.parametrize("gamma", [1.0, 0.4])
-def test_against_numpy(gamma):
+@pytest.mark.parametrize(("gamma", "norm"), [(1.0, 128.0), (0.4, 2.0)])
+def test_against_numpy(gamma, norm):
     def guided(x, d_c, d_u, s, step, stage):
         e_c, e_u = (x - d_c) / s, (x - d_u) / s
         difference = e_c - e_u
         rms = np.sqrt((difference**2).mean(1, keepdims=True))
-        norm = 128 * np.maximum(rms, 1e-6)
-        weight = 3 * beta(2, 3).pdf(step / 8) / norm**gamma
+        length = norm * np.maximum(rms, 1e-6)
+        weight = 3 * beta(2, 3).pdf(step / 8) / length**gamma
         return x - s * (e_u + weight * difference)
 
-    found = toy.sample("beta-cfg", b=3.0, gamma=gamma)
+    found = toy.sample("beta-cfg", b=3.0, gamma=gamma, norm=norm)
     np.testing.assert_allclose(found, toy.integrate(guided), rtol=1e-9, atol=1e-9)
 
 

@@ -2,6 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from methods import Guidance
+from methods.rules import make_rule
+from methods.rules.record import Record
+from methods.rules.trajectory import sample_guided
 from methods.samplers import karras_sigmas
 from tests.methods.rules import toy
 
@@ -36,6 +40,14 @@ def test_rounds_shrink_two_gaussians_by_the_closed_form(rounds):
     nets = toy.gaussians(0.0, s_c, 0.0, s_u)
     found = toy.of_gaussians("gibbs", nets, karras_sigmas(160), x, g, rounds=rounds)
     assert found.std() == pytest.approx(variance**0.5, rel=4 / (2 * n) ** 0.5)
+
+
+def test_composed_rules_start_anew_in_each_round():
+    knobs = {"adaptive": {"similarity": -1.0}}
+    record, (x, sigmas, labels, rng) = Record(), toy.start()
+    guidance = Guidance(3.0, make_rule("gibbs+adaptive", knobs), record)
+    sample_guided(toy.networks(), x, sigmas, labels, guidance, rng)
+    assert record.evaluations()["null"] == 2 * 2  # the first step of both rounds
 
 
 def test_published_steps_cost_99_pairs_at_most():
