@@ -92,7 +92,9 @@ def image_sets():
         accumulator = Accumulator({"stub": Stub()}, NEEDS)
         # Small images in colour, so that no ratio divides by 0.
         accumulator.update(uint8_images(60, (3, 4, 4), seed), torch.arange(60) % 2)
-        yield accumulator.finish()
+        samples = accumulator.finish()
+        pushes = np.random.default_rng(seed).random((60, 5)) * [1.0, 1.0, 1.0, 0.5, 2.0]
+        yield at_guidance(samples, 2.0, metered=np.arange(60), pushes=pushes)
 
 
 def toy_sets():
