@@ -36,6 +36,8 @@ def with_twins(guided: GuidedSamples, twins: SampleSet) -> TwinnedSamples:
 class TwinMetric(Metric):
     """A metric that needs `TwinnedSamples`, which only cells of a sweep have."""
 
+    of_sampling = True
+
 
 @register
 class Displacement(TwinMetric):

@@ -63,9 +63,9 @@ class Evaluation:
         """Whether a planned metric is measured while sampling."""
         return any(m.metric.of_sampling for m in self.plan)
 
-    def without_twins(self) -> Evaluation:
-        """The same without such metrics, for real samples."""
-        plan = tuple(m for m in self.plan if not isinstance(m.metric, TwinMetric))
+    def unsampled(self) -> Evaluation:
+        """The same without metrics of sampling, for real samples."""
+        plan = tuple(m for m in self.plan if not m.metric.of_sampling)
         return replace(self, plan=plan)
 
     def measure(

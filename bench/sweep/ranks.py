@@ -177,7 +177,7 @@ class Ranks:
             batches = sampler.sample(cell, asked.batch, first, stop, off=asked.off, record=record)
             started = time.perf_counter()
             [(x, labels)] = batches
-            seconds = time.perf_counter() - started - record.watch.seconds
+            seconds = max(time.perf_counter() - started - record.watch.seconds, 0.0)
             extractors = evaluation.extractors if asked.features else {}
             features = {
                 name: [_extract(extractor, x[i : i + BATCH]) for i in range(0, len(x), BATCH)]

@@ -308,7 +308,7 @@ def sweep_floor(
         images=n,
         about={**about, **numbers},
         split=split,
-        evaluation=evaluation.without_twins(),
+        evaluation=evaluation.unsampled(),
         experiment=experiment,
     )
     return execute_all([item], experiment, _title(data.name), n, reporter)

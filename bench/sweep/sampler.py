@@ -64,6 +64,6 @@ class Stream:
             batch = next(self._batches, None)
             self.seconds += time.perf_counter() - started
             if batch is None:
-                self.seconds -= self.record.watch.seconds
+                self.seconds = max(self.seconds - self.record.watch.seconds, 0.0)
                 return
             yield batch
