@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from methods.guidance import Guidance
 from methods.rng import BatchRNG, SampleRNG
+from methods.rules.base import Branch
 from methods.settings import Preset, Settings
 from methods.spec import DataSpec
 
@@ -101,6 +102,10 @@ class Method(ABC, Generic[ConfigT]):
     def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
         """`nfe` weighted by the size of each evaluated network; the method's own counts 1."""
         return float(self.nfe(guidance, steps))
+
+    def costs(self) -> Mapping[Branch, float]:
+        """The size of the network of each branch, if it is not the method's own, which counts 1."""
+        return {}
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
         """None if the method can do this, otherwise the reason."""

@@ -137,8 +137,9 @@ class Metric(ABC):
     needed, also of real ones if any are. `needs` are the
     statistics to keep of both sets; `real_needs` the ones that `compute` requires of the real set,
     all by default: a statistics file holds moments only. `of_classes`: the value depends on the
-    classes of the samples, so samples without classes are not measured. `about` says how a report
-    shows it.
+    classes of the samples, so samples without classes are not measured. `of_sampling`: it depends
+    on what the sampler did, so only the cells of a sweep have it. `about` says how a report shows
+    it.
     """
 
     name: ClassVar[str]
@@ -152,6 +153,7 @@ class Metric(ABC):
     uses_extractor: ClassVar[bool] = True
     exact_only: ClassVar[bool] = False
     of_classes: ClassVar[bool] = False
+    of_sampling: ClassVar[bool] = False
     minimum_n: ClassVar[int] = 2
     default: ClassVar[bool] = True
     about: ClassVar[About] = About()

@@ -13,6 +13,7 @@ from metrics import (
     mind,
     neighbours,
     saturation,
+    strength,
     tilt,
     toy,
 )
@@ -22,7 +23,8 @@ from metrics.registry import EXTRACTORS, METRICS, find_extractor, find_metric
 
 BUILT_IN = (
     *(accuracy, cmmd, displacement, frechet, frechet_classes, frechet_unbiased),
-    *(inception_score, kid, memorisation, mind, neighbours, saturation, tilt, toy, _extractors),
+    *(inception_score, kid, memorisation, mind, neighbours, saturation, strength, tilt, toy),
+    _extractors,
 )
 """The modules that register metrics or extractors on import."""
 

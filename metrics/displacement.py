@@ -12,7 +12,7 @@ from metrics.about import About
 from metrics.base import Estimate, Metric, SampleSet, Unsuitable, look_up
 from metrics.errors import jackknife_groups, mean_estimate
 from metrics.registry import register
-from metrics.tilt import GuidedSamples, at_guidance
+from metrics.tilt import GuidedSamples
 
 Features = npt.NDArray[np.float32]
 
@@ -27,15 +27,16 @@ class TwinnedSamples(GuidedSamples):
     twins: Mapping[str, Features] = field(default_factory=dict)
 
 
-def with_twins(samples: SampleSet, guidance: float, twins: SampleSet) -> TwinnedSamples:
-    """The same set with its guidance scale and its twins, in the same order."""
-    guided = at_guidance(samples, guidance)
+def with_twins(guided: GuidedSamples, twins: SampleSet) -> TwinnedSamples:
+    """The same set with its twins, in the same order."""
     held = {f.name: getattr(guided, f.name) for f in fields(GuidedSamples)}
     return TwinnedSamples(**held, twins=twins.features)
 
 
 class TwinMetric(Metric):
     """A metric that needs `TwinnedSamples`, which only cells of a sweep have."""
+
+    of_sampling = True
 
 
 @register

@@ -8,8 +8,9 @@ sample it (Bradley & Nakkiran 2024, arXiv 2408.09000; Chidambaram et al. 2024, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,15 +33,22 @@ NEIGHBOUR = 4
 
 @dataclass(frozen=True)
 class GuidedSamples(SampleSet):
-    """A sample set with its guidance scale; 1 for real samples."""
+    """A sample set with its guidance scale, 1 for real samples, and the strength of guidance.
+
+    `metered` (m,) are the indices of the samples whose `pushes` (m, 5) were measured, as in
+    `metrics.strength`; `unmetered` is the reason if there are none.
+    """
 
     guidance: float = 1.0
+    metered: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    pushes: Array = field(default_factory=lambda: np.zeros((0, 5)))
+    unmetered: str = ""
 
 
-def at_guidance(samples: SampleSet, guidance: float) -> GuidedSamples:
-    """The same set with its guidance scale."""
+def at_guidance(samples: SampleSet, guidance: float, **metered: Any) -> GuidedSamples:
+    """The same set with its guidance scale, and the other fields of `GuidedSamples`."""
     held = {f.name: getattr(samples, f.name) for f in fields(SampleSet)}
-    return GuidedSamples(**held, guidance=guidance)
+    return GuidedSamples(**held, guidance=guidance, **metered)
 
 
 @dataclass(frozen=True)

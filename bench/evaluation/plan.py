@@ -86,13 +86,14 @@ def plan_measurements(
     protocol: Protocol | None = None,
     unmatched: str = "",
     also: Sequence[str] = (),
+    sampled: bool = False,
 ) -> Plan:
     """Plan every metric on every extractor that fits the data, or those of the protocol.
 
     `image`: whether the samples are images; `n`: number of generated samples, if known;
-    `unmatched`: why their classes are not known. Without `metrics` the default ones are planned,
-    and those for other data are skipped silently. `also` are planned in any case. UserError with
-    all reasons if nothing is left.
+    `unmatched`: why their classes are not known; `sampled`: whether they are the samples of cells.
+    Without `metrics` the default ones are planned, and those for other data are skipped silently.
+    `also` are planned in any case. UserError with all reasons if nothing is left.
     """
     made = {extractor.name: extractor for extractor in extractors}
     planned: list[Measurement] = []
@@ -110,6 +111,8 @@ def plan_measurements(
             reason = metric.supports(
                 domain="image" if image else "vector", extractor=extractor, exact=reference.exact
             )
+            if reason is None and metric.of_sampling and not sampled:
+                reason = f"{name} is measured while bench sweep samples, and not from images"
             if reason is not None and not metrics:
                 unfit.append(reason)
                 continue

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,19 +58,27 @@ class Evaluation:
         """Whether a planned metric needs the samples of the same noise at g = 1."""
         return any(isinstance(m.metric, TwinMetric) for m in self.plan)
 
-    def without_twins(self) -> Evaluation:
-        """The same without such metrics, for real samples."""
-        plan = tuple(m for m in self.plan if not isinstance(m.metric, TwinMetric))
+    @property
+    def of_sampling(self) -> bool:
+        """Whether a planned metric is measured while sampling."""
+        return any(m.metric.of_sampling for m in self.plan)
+
+    def unsampled(self) -> Evaluation:
+        """The same without metrics of sampling, for real samples."""
+        plan = tuple(m for m in self.plan if not m.metric.of_sampling)
         return replace(self, plan=plan)
 
-    def measure(self, fake: SampleSet, guidance: float, twins: SampleSet | None = None) -> Measured:
+    def measure(
+        self, fake: SampleSet, guidance: float, twins: SampleSet | None = None, **metered: Any
+    ) -> Measured:
         """Values of all planned metrics; `guidance` is the scale of `fake`, 1 for real samples.
 
-        `twins` are the samples of the same noise at g = 1, if `of_twins`.
+        `twins` are the samples of the same noise at g = 1, if `of_twins`. `metered` are other
+        fields of `GuidedSamples`: the strength of guidance.
         """
-        known = at_guidance(fake, guidance)
+        known = at_guidance(fake, guidance, **metered)
         if twins is not None:
-            known = with_twins(fake, guidance, twins)
+            known = with_twins(known, twins)
         return measure(self.plan, self.real, known, self.unmeasured)
 
 
@@ -104,7 +113,13 @@ def prepare(
     made = [makers.make(name, data) for name in wanted]
     reference = _reference(data)
     plan = plan_measurements(
-        metrics or (), made, reference, image=data.spec.is_image, protocol=chosen, also=also
+        metrics or (),
+        made,
+        reference,
+        image=data.spec.is_image,
+        protocol=chosen,
+        also=also,
+        sampled=True,
     )
     unmeasured = _unfit(plan)
     known = len(plan.unmeasured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.data.convert import from_model, one_hot, sampling_labels
 from methods import Guidance, Method, SampleRNG
+from methods.rules.record import Record
 
 
 class Diverged(Exception):
@@ -28,13 +30,16 @@ def generate(
     device: torch.device,
     start: int = 0,
     classes: Sequence[int] | None = None,
+    record: Record | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of final samples on the CPU, uint8 images or float32 vectors, and their classes.
 
     Sample i depends only on (seed, i), not on `batch` or the number of devices, and all methods
     and scales share its noise. The first sample is `start`. The classes, by default all, take
-    turns.
+    turns. `record` counts what sampling costs and measures the strength of guidance.
     """
+    if record is not None:
+        guidance = replace(guidance, record=record)
     for first in range(start, n, batch):
         indices = torch.arange(first, min(first + batch, n))
         labels = sampling_labels(indices, method.data.num_classes, classes)

@@ -34,6 +34,7 @@ from bench.system.errors import UserError
 from bench.system.failures import KEPT, system_error
 from bench.system.memory import free_unused
 from bench.training.processes import in_words, is_loss
+from methods.rules.record import Record
 from metrics.base import Extracted, Extractor
 
 PATIENCE = timedelta(days=30)
@@ -54,12 +55,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Part:
-    """A batch, its features by extractor in pieces of `BATCH`, and the seconds of sampling."""
+    """A batch, its features by extractor in pieces of `BATCH`, and the seconds of sampling.
+
+    `record` is that of this batch.
+    """
 
     x: Tensor
     labels: Tensor
     features: Mapping[str, list[Extracted]]
     seconds: float
+    record: Record
 
 
 class Ranks:
@@ -168,16 +173,17 @@ class Ranks:
             return None
         try:
             stop = min(first + asked.batch, cell.n)
-            batches = sampler.sample(cell, asked.batch, first, stop, off=asked.off)
+            record = Record(metered=asked.features and evaluation.of_sampling)
+            batches = sampler.sample(cell, asked.batch, first, stop, off=asked.off, record=record)
             started = time.perf_counter()
             [(x, labels)] = batches
-            seconds = time.perf_counter() - started
+            seconds = max(time.perf_counter() - started - record.watch.seconds, 0.0)
             extractors = evaluation.extractors if asked.features else {}
             features = {
                 name: [_extract(extractor, x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
                 for name, extractor in extractors.items()
             }
-            return Part(x, labels, features, seconds)
+            return Part(x, labels, features, seconds, record)
         except Exception as error:  # the code of a method or extractor may fail in any way
             failure = _portable(system_error(error) or error)
         free_unused()
@@ -226,6 +232,7 @@ class SharedStream(Stream):
     def _unpack(self, parts: Iterator[Part]) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
             self.seconds += part.seconds
+            self.record.merge(part.record)
             for name, pieces in part.features.items():
                 self._received[name].pieces.extend(pieces)
             yield part.x, part.labels
@@ -240,7 +247,9 @@ def stream(
     With `off` those of the same noise without guidance.
     """
     if _ranks is None:
-        return Stream(sampler.sample(cell, batch, start, off=off), evaluation.extractors)
+        record = Record(metered=features and evaluation.of_sampling)
+        made = sampler.sample(cell, batch, start, off=off, record=record)
+        return Stream(made, evaluation.extractors, record)
     parts = _ranks.parts(cell, evaluation, sampler, batch, start, features, off)
     return SharedStream(parts, evaluation.extractors)
 

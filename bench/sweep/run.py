@@ -29,6 +29,9 @@ from bench.sweep.work import WorkItem
 from bench.system.files import tidy
 from bench.system.progress import SILENT, Reporter, Tick
 from bench.system.record import record
+from methods import Method
+from methods.rules.record import Record
+from methods.rules.trajectory import weighted
 from metrics.base import SampleSet
 
 FLOOR = "real"
@@ -48,7 +51,13 @@ def complete_row(run: str, key: str, evaluation: Evaluation, experiment: Experim
     row = stored_row(experiment.cells, run, key)
     if row is None or row.status == "diverged":
         return row
-    wanted = {p.signature for p in evaluation.plan if row.n >= p.metric.minimum_n}
+    wanted = {
+        p.signature
+        for p in evaluation.plan
+        if row.n >= p.metric.minimum_n
+        # Whether sampling can be metered depends on what the key covers.
+        and not (p.metric.of_sampling and p.key in row.unmeasured)
+    }
     whole = row.status == "ok" and wanted <= {value.signature for value in row.values}
     return row if whole else None
 
@@ -86,7 +95,7 @@ class RowWork(WorkItem):
 
     def _row(self, status: Status, **more: Any) -> Row:
         return Row(
-            **self.about,
+            **{**self.about, **more},
             status=status,
             experiment=self.experiment.name,
             reference=self.evaluation.reference,
@@ -94,7 +103,6 @@ class RowWork(WorkItem):
             reference_n=self.evaluation.real.n,
             created=now(),
             provenance=provenance(),
-            **more,
         )
 
 
@@ -153,9 +161,25 @@ class CellWork(RowWork):
                 raise
             measured = accumulator.finish()
             twins = self._unguided(measured, batch)
-            found = self.evaluation.measure(measured, cell.guidance.scale, twins)
+            metered, pushes = made.record.sums()
+            found = self.evaluation.measure(
+                measured, cell.guidance.scale, twins, metered=metered, pushes=pushes,
+                unmetered=made.record.unmetered or _unmetered(cell.run.method),
+            )  # fmt: skip
             shown_samples = preview(torch.cat(samples), torch.cat(labels), data)
-            self.finish(found, preview=shown_samples, seconds_per_image=made.seconds / cell.n)
+            self.finish(
+                found, preview=shown_samples, seconds_per_image=made.seconds / cell.n,
+                **self._cost(made.record),
+            )  # fmt: skip
+
+    def _cost(self, record: Record) -> dict[str, float]:
+        """The evaluations that were counted, if outputs decided how many there are."""
+        guidance, method = self.cell.guidance, self.cell.run.method
+        if not guidance.acts or not guidance.rule.data_dependent or not record.values:
+            return {}
+        counts = record.evaluations()
+        cost = weighted(counts, method.costs())
+        return {"nfe": round(sum(counts.values())), "nfe_weighted": cost}
 
     def _unguided(self, samples: SampleSet, batch: int) -> SampleSet | None:
         """The samples of the same noise at g = 1, whose time is not that of the cell."""
@@ -174,6 +198,15 @@ class CellWork(RowWork):
         if self.files is None or row.status != "ok":
             return self.cell.n
         return self.files.start(self.cell, self.evaluation.data, batch)
+
+
+def _unmetered(method: Method[Any]) -> str:
+    """Why sampling with a method gives no strength of guidance."""
+    if method.guidance == "embedded":
+        return "guidance is learnt in training, so no two outputs are combined while sampling"
+    if method.guidance == "none":
+        return f"{method.name} takes no guidance"
+    return f"{method.name} does not sample with methods.rules.trajectory.sample_guided"
 
 
 def sweep(
@@ -275,7 +308,7 @@ def sweep_floor(
         images=n,
         about={**about, **numbers},
         split=split,
-        evaluation=evaluation.without_twins(),
+        evaluation=evaluation.unsampled(),
         experiment=experiment,
     )
     return execute_all([item], experiment, _title(data.name), n, reporter)

@@ -13,6 +13,7 @@ from bench.sweep.generate import generate
 from bench.sweep.work import Latest
 from bench.training.run import Run, load_nets
 from methods import Guidance
+from methods.rules.record import Record
 from metrics.base import Extractor
 
 
@@ -24,17 +25,18 @@ class Sampler:
         self._nets: Latest[Run, nn.Module] = Latest()
 
     def sample(
-        self, cell: Cell, batch: int, start: int = 0, stop: int | None = None, *, off: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, cell: Cell, batch: int, start: int = 0, stop: int | None = None, *,
+        off: bool = False, record: Record | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
         """Batches (samples, labels) of the samples from `start` to `stop`, by default the end.
 
-        With `off` those of the same noise without guidance.
+        With `off` those of the same noise without guidance. `record` records the sampling.
         """
         guidance = Guidance(1.0) if off else cell.guidance
         nets = self._nets.get(cell.run, lambda: load_nets(cell.run, self._device))
         return generate(
             cell.run.method, nets, guidance, cell.steps, cell.seed, stop or cell.n,
-            batch=batch, device=self._device, start=start,
+            batch=batch, device=self._device, start=start, record=record,
         )  # fmt: skip
 
 
@@ -42,13 +44,17 @@ class Stream:
     """Batches (samples, labels) of one cell.
 
     `extractors` give the features of the batches in their order; `seconds` counts the time that a
-    device needed to sample them.
+    device needed to sample them, without that of the meter; `record` has what was recorded.
     """
 
     def __init__(
-        self, batches: Iterator[tuple[Tensor, Tensor]], extractors: Mapping[str, Extractor]
+        self,
+        batches: Iterator[tuple[Tensor, Tensor]],
+        extractors: Mapping[str, Extractor],
+        record: Record | None = None,
     ) -> None:
         self._batches, self.extractors = batches, extractors
+        self.record = Record() if record is None else record
         self.seconds = 0.0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -58,5 +64,6 @@ class Stream:
             batch = next(self._batches, None)
             self.seconds += time.perf_counter() - started
             if batch is None:
+                self.seconds = max(self.seconds - self.record.watch.seconds, 0.0)
                 return
             yield batch

@@ -122,11 +122,14 @@ class Call:
         """
         module = None if self.dry else self.networks.module
         with nullcontext() if within is None or module is None else within(module):
-            return self.networks.main(
+            found = self.networks.main(
                 self.x,
                 self.sigma if sigma is None else sigma,
                 self.labels if labels is None else labels,
             ).to(self.x)
+        if self.cond is None and labels is None and sigma is None and within is None:
+            self.cond = found
+        return found
 
     def null(self) -> Tensor:
         """D(x; sigma, null) of the unconditional branch."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from methods.guidance import Guidance
 from methods.rng import SampleRNG
 from methods.rules.base import Branch, Call, Networks, Point, Rule
+from methods.rules.meter import Meter
 from methods.rules.particles import ParticleRNG, gather, systematic
 from methods.rules.record import Counted, Record
 from methods.samplers import Churn, heun_step, sample_heun
@@ -54,7 +55,7 @@ def sample_guided(
 
     `sigmas` (N + 1,) descend, `labels` (B, K) are one-hot. At g = 1 the conditional denoiser is
     integrated and no other branch is evaluated. All random draws, those of `churn` and of the rule,
-    come from `rng`. `guidance.record` counts the evaluations.
+    come from `rng`. `guidance.record` counts the evaluations and measures the strength.
     """
     trajectory = Trajectory(networks, x, sigmas, labels, guidance, rng, dtype, churn)
     return trajectory.sample(x)
@@ -80,8 +81,14 @@ class Trajectory:
         churn: Churn | None = None,
     ) -> None:
         record = Record() if guidance.record is None else guidance.record
-        record.samples += len(x)
-        self.networks = Counted(networks, record, x[0].numel())
+        record.values += x.numel()
+        self.networks = Counted(networks, record)
+        self._record = record
+        self._meter: Meter | None = None
+        # A step that is not the sampler's is metered by the output that would make it.
+        parts = guidance.rule.parts()
+        self._by_step = any(type(p).step is not Rule.step or type(p).renoise is not Rule.renoise
+                            for p in parts)  # fmt: skip
         self.sigmas, self.labels, self.rng = sigmas, labels, rng
         self.guidance, self.rule = guidance, guidance.rule
         self.state: dict[str, Any] = {}
@@ -89,18 +96,44 @@ class Trajectory:
 
     def sample(self, x: Tensor) -> Tensor:
         """Samples (B, ...) from `x` (B, ...), one of its particles each."""
-        count = self.rule.particles
         if not self.guidance.acts:
+            if self._record.metered:
+                self._record.add_unguided(self.rng.indices)
             return self.follow(x, self.sigmas)
+        found = self._run(x)
+        if self._meter is not None:
+            with self._record.watch.running(x.device):
+                self._record.add(self._meter)
+        return found
+
+    def _run(self, x: Tensor) -> Tensor:
+        count = self.rule.particles
         if count == 1:
+            self._meter = self._make_meter()
             return self.rule.run(self, x)
         noise = self.rng.randn((count - 1, *self._shape), x.device).to(x)
         x = torch.cat([x[:, None], float(self.sigmas[0]) * noise], 1).flatten(0, 1)
         chosen = self.rng.rand((), x.device)
         self.labels = self.labels.repeat_interleave(count, 0)
         self.rng = ParticleRNG(self.rng, count)
+        self._meter = self._make_meter()
         rows = count * torch.arange(len(chosen), device=x.device)
         return self.rule.run(self, x)[rows + (chosen.double() * count).long()]
+
+    def _make_meter(self) -> Meter | None:
+        record, networks = self._record, self.networks.inner
+        if record.metered and networks.null is None:
+            record.unmetered = "the model has no unconditional branch"
+        elif record.metered:
+            return Meter(networks, self.labels, self.rng.indices, self.rule.particles)
+        return None
+
+    def _note(
+        self, x: Tensor, sigma: Tensor, guided: Tensor, cond: Tensor | None, null: Tensor | None
+    ) -> None:
+        if self._meter is not None:
+            with self._record.watch.running(x.device):
+                self._meter.note(x, sigma, guided, cond, null)
 
     def draw(self, x: Tensor) -> Tensor:
         """Standard normal noise like `x` (B, ...)."""
@@ -115,8 +148,8 @@ class Trajectory:
         churn = self._churn
         if g == 1 and not self.rule.free:
             return sample_heun(
-                lambda x, s: self.networks.main(x, s, self.labels), x, sigmas, dtype=self._dtype,
-                churn=churn, draw=partial(self.draw, x) if churn else None,
+                self._conditional, x, sigmas, dtype=self._dtype, churn=churn,
+                draw=partial(self.draw, x) if churn else None,
             )  # fmt: skip
         x = x.to(self._dtype)
         for point in trajectory_points(self.rule, sigmas, churn):
@@ -130,10 +163,21 @@ class Trajectory:
             x = self._step(call)
         return x
 
+    def _conditional(self, x: Tensor, sigma: Tensor) -> Tensor:
+        d_cond = self.networks.main(x, sigma, self.labels)
+        if self._meter is not None:
+            d_cond = d_cond.to(x)
+            self._note(x, sigma, d_cond, d_cond, None)
+        return d_cond
+
     def _step(self, call: Call) -> Tensor:
         rule = self.rule
         plain = not rule.free and rule.scale(call.g, call.at) == 1
         x_next = self.advance(call) if plain else rule.step(call)
+        if self._by_step:
+            share = call.at.end / call.at.start
+            self._note(call.x, call.sigma, (x_next - share * call.x) / (1 - share), call.cond,
+                       call.unconditional)  # fmt: skip
         log_weights = rule.resample(x_next, call)
         if log_weights is not None:
             count = rule.particles
@@ -147,15 +191,19 @@ class Trajectory:
         """`Call.advance`: a Heun step, or an Euler step to 0 and for rules of first order."""
         if self.rule.first_order or call.at.end == 0:
             return self._euler(call)
-        second = replace(call.at, stage=1, sigma=call.at.end)
-        stages = iter([call, replace(call, at=second, sigma=call.x.new_tensor(second.sigma))])
+        at, end = call.at, call.x.new_tensor(call.at.end)
+        second = Point(
+            at.step, at.steps, 1, at.end, at.start, at.end, at.sigma_max, at.levels
+        )  # fmt: skip
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            stage = next(stages)
-            stage.x = x
-            return self.guided(stage)
+            if sigma is not end:
+                return self._outputs(call)[0]
+            corrector = Call(x, end, second, call.labels, call.g, call.networks, call.rng,
+                             call.state, self)  # fmt: skip
+            return self._outputs(corrector)[0]
 
-        return heun_step(denoise, call.x, call.sigma, call.x.new_tensor(call.at.end))
+        return heun_step(denoise, call.x, call.sigma, end)
 
     def guided(self, call: Call) -> Tensor:
         """`Call.guided`."""
@@ -176,7 +224,10 @@ class Trajectory:
         labels = rule.condition(call.labels, call)
         if g == 1:
             call.cond = d_cond = call.denoise(labels)
-            return rule.finish(d_cond, d_cond, call) if rule.free else d_cond, d_cond, None
+            guided = rule.finish(d_cond, d_cond, call) if rule.free else d_cond
+            if not self._by_step:
+                self._note(call.x, call.sigma, guided, d_cond, call.unconditional)
+            return guided, d_cond, None
         if _in_one_call(rule, call):
             d_cond, d_ref = call.both(labels)
             call.cond = d_cond
@@ -184,7 +235,10 @@ class Trajectory:
             call.cond = d_cond = call.denoise(labels)
             d_ref = rule.reference(call)
         guided = rule.combine(d_cond, d_ref, rule.weigh(g, d_cond, d_ref, call), call)
-        return rule.finish(guided, d_cond, call), d_cond, d_ref
+        guided = rule.finish(guided, d_cond, call)
+        if not self._by_step:
+            self._note(call.x, call.sigma, guided, d_cond, call.unconditional)
+        return guided, d_cond, d_ref
 
 
 def trajectory_points(

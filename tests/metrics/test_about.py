@@ -18,11 +18,12 @@ ORDER = (
     *("fd", "fd_corrected", "kid", "precision_k3", "precision_k5_strict", "recall_k3"),
     *("recall_k5_strict", "density_k3", "density_k5_strict", "coverage_k3", "coverage_k5_strict"),
     *("class_accuracy", "w1", "w1_tilted", "within3", "shift", "fd_inf", "class_fd"),
-    *("kid_subsets", "saturation", "contrast_ratio", "chroma_ratio", "authenticity", "cmmd"),
+    *("kid_subsets", "saturation", "contrast_ratio", "chroma_ratio", "strength", "duration"),
+    *("dose", "across", "authenticity", "cmmd"),
     *("is_10", "is_5000", "kl_tilted", "mind", "nearest_ratio"),
 )
 HEADLINES = {*ORDER[:13], "within3"}
-SHOWN = {"w1_tilted", "shift", "saturation", "contrast_ratio", "chroma_ratio"}
+SHOWN = {"w1_tilted", "shift", "saturation", "contrast_ratio", "chroma_ratio", "strength"}
 
 
 def ours(**facts):
@@ -42,7 +43,7 @@ def test_built_in_metrics_state_the_facts_that_reports_need():
     assert ours(error_of="real") == {n for n in ORDER if n.startswith(("recall", "coverage"))}
     assert ours(error_of="generated") == {
         *("class_accuracy", "w1", "w1_tilted", "kl_tilted", "within3", "shift", "saturation"),
-        *("is_10", "is_5000"),
+        *("is_10", "is_5000", "strength", "duration", "dose", "across"),
     }
     assert ours(scale="auto") == set(ORDER)
     assert METRICS["precision_k5_strict"].about.against == "recall_k5_strict"
@@ -91,7 +92,9 @@ def image_sets():
         accumulator = Accumulator({"stub": Stub()}, NEEDS)
         # Small images in colour, so that no ratio divides by 0.
         accumulator.update(uint8_images(60, (3, 4, 4), seed), torch.arange(60) % 2)
-        yield accumulator.finish()
+        samples = accumulator.finish()
+        pushes = np.random.default_rng(seed).random((60, 5)) * [1.0, 1.0, 1.0, 0.5, 2.0]
+        yield at_guidance(samples, 2.0, metered=np.arange(60), pushes=pushes)
 
 
 def toy_sets():

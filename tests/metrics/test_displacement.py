@@ -3,6 +3,7 @@ import pytest
 
 from metrics.base import SampleSet, Unsuitable
 from metrics.displacement import Displacement, with_twins
+from metrics.tilt import at_guidance
 
 RNG = np.random.default_rng(0)
 N, D = 60, 5
@@ -15,7 +16,7 @@ def sample_set(x):
 
 
 def displacement(x, twins):
-    found = with_twins(sample_set(x), 4.0, sample_set(twins))
+    found = with_twins(at_guidance(sample_set(x), 4.0), sample_set(twins))
     return Displacement().compute(real=sample_set(X), fake=found, extractor="f")
 
 
