@@ -34,7 +34,7 @@ class Sampler:
         nets = self._nets.get(cell.run, lambda: load_nets(cell.run, self._device))
         return generate(
             cell.run.method, nets, guidance, cell.steps, cell.seed, stop or cell.n,
-            batch=batch, device=self._device, start=start,
+            batch=batch, device=self._device, start=start, classes=cell.classes,
         )  # fmt: skip
 
 
