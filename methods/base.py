@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, Self, TypeVar
 
 from torch import Tensor, nn
 
 from methods.guidance import Guidance
 from methods.rng import BatchRNG, SampleRNG
 from methods.rules.base import Branch
+from methods.samplers import USUAL, Sampler
 from methods.settings import Preset, Settings
 from methods.spec import DataSpec
 
@@ -65,6 +67,9 @@ class Method(ABC, Generic[ConfigT]):
     trains: ClassVar[bool] = True
     takes_rules: ClassVar[bool] = False
     """Whether the method applies `Guidance.rule`. If so, it samples with `sample_guided`."""
+    takes_samplers: ClassVar[bool] = False
+    """Whether the method integrates a trajectory, and so follows any `sampler`."""
+    sampler: Sampler = USUAL
     wants_decoupled: ClassVar[bool] = False
     wants_teacher: ClassVar[str | None] = None
     """Name of the method whose trained run this one distils. That method implements `Teaches`."""
@@ -72,6 +77,14 @@ class Method(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT, data: DataSpec) -> None:
         self.config = config
         self.data = data
+
+    def with_sampler(self, sampler: Sampler) -> Self:
+        """A copy of this method that samples so. Raises ValueError if it cannot."""
+        if not (self.takes_samplers or sampler.is_usual):
+            raise ValueError(f"{self.name} has its own sampler")
+        other = copy.copy(self)
+        other.sampler = sampler
+        return other
 
     @abstractmethod
     def build(self) -> nn.Module:

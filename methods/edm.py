@@ -25,7 +25,7 @@ from methods.precond import EDMPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.trajectory import evaluations, lacking, sample_guided, weighted
+from methods.rules.trajectory import cannot_follow, evaluations, lacking, sample_guided, weighted
 from methods.samplers import Churn, invert_heun, karras_sigmas
 from methods.settings import (
     CIFAR10,
@@ -154,6 +154,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     summary = "EDM diffusion, Heun sampler, CFG at sampling (Karras 2022, Ho & Salimans 2022)"
     guidance = "sampling"
     takes_rules: ClassVar[bool] = True
+    takes_samplers: ClassVar[bool] = True
     config_type = EDMConfig
     presets: ClassVar[Mapping[str, Preset]] = {
         "modes1d": Preset(
@@ -208,7 +209,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         """
         if _conditional(null) and not null.null_label:
             raise ValueError("it was always trained with labels and has no unconditional output")
-        paired = EDM(self.config, self.data)
+        paired = EDM(self.config, self.data).with_sampler(self.sampler)
         paired.null, paired.weak = null, self.weak
         return paired
 
@@ -222,7 +223,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
                 "it takes no classes, so it cannot be a weaker version of a network that does: "
                 "use it as the unconditional branch with --null-checkpoint"
             )
-        paired = EDM(self.config, self.data)
+        paired = EDM(self.config, self.data).with_sampler(self.sampler)
         paired.null, paired.weak = self.null, weak
         return paired
 
@@ -257,12 +258,11 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     def sample(
         self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
     ) -> Tensor:
-        """Heun's method from sigma_max, guided at both stages, state in float64.
+        """From sigma_max, guided at every call, state in float64.
 
-        EDM's algorithm 1, or 2 with `s_churn`.
+        By default EDM's algorithm 1, or 2 with `s_churn`.
         """
-        noise = rng.randn(self.data.shape, labels.device)
-        x = self.config.sigma_max * noise
+        x = self.config.sigma_max * rng.randn(self.data.shape, labels.device)
         return self._integrate(nets, x, labels, guidance, steps, rng, self.config.churn)
 
     def _integrate(
@@ -289,22 +289,25 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
             module=cast("nn.Module | None", getattr(nets, "model", None)),
             shared=self.null is None and not self._no_null(),
         )
-        out = sample_guided(networks, x, self._grid(steps), labels, guidance, rng, churn=churn)
-        out = out.to(torch.float32)
-        return out.clamp(-1, 1) if self.config.clamp else out
+        out = sample_guided(
+            networks, x, self._grid(steps), labels, guidance, rng, churn=churn,
+            solver=self.sampler.solver,
+        )  # fmt: skip
+        return (out.clamp(-1, 1) if self.config.clamp else out).to(torch.float32)
 
     def _grid(self, steps: int) -> Tensor:
         c = self.config
-        return karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
+        return self.sampler.sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """2 steps - 1 denoiser calls, because the last step is Euler's; twice that with CFG."""
+        """2 steps - 1 calls, since the last step is Euler's, or `steps`; twice that with CFG."""
         return math.ceil(sum(self._evaluations(guidance, steps, self.config.churn).values()))
 
     def _evaluations(
         self, guidance: Guidance, steps: int, churn: Churn | None
     ) -> dict[Branch, float]:
-        return evaluations(guidance.rule, guidance, self._grid(steps), churn, self.data)
+        solver = self.sampler.solver
+        return evaluations(guidance.rule, guidance, self._grid(steps), churn, self.data, solver)
 
     def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
         """`nfe` with the evaluations of other networks weighted by their parameter counts."""
@@ -324,6 +327,8 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
         """Guidance needs a network with classes, and the reference branch of the rule."""
+        if self.config.churn is not None and self.sampler.solver != "heun":
+            return f"s_churn adds noise to Heun's steps only, not to those of {self.sampler.solver}"
         if not guidance.acts:
             return None
         if not guidance.is_off and not _conditional(self.config):
@@ -338,7 +343,9 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
             offers["weak"] = "no weaker network: name one with --weak-checkpoint"
         if not isinstance(self.config.net, UNetConfig):
             offers["attention"] = "the network has no attention"
-        return guidance.rule.unsuited(self.data) or lacking(guidance.rule, guidance, offers)
+        apart = cannot_follow(guidance.rule, guidance, self.sampler)
+        unsuited = guidance.rule.unsuited(self.data) or apart
+        return unsuited or lacking(guidance.rule, guidance, offers)
 
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
         """Follow the sampler's grid upwards without guidance: 17 Heun steps, 34 NFE."""

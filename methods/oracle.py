@@ -16,8 +16,7 @@ from methods.guidance import Guidance
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.trajectory import evaluations, lacking, sample_guided
-from methods.samplers import karras_sigmas
+from methods.rules.trajectory import cannot_follow, evaluations, lacking, sample_guided
 from methods.settings import Preset, Settings
 from methods.spec import DataSpec, Mixture
 
@@ -70,6 +69,7 @@ class Oracle(Method[OracleConfig]):
     summary = "closed-form denoiser with CFG, for toy data; nothing to train"
     guidance = "sampling"
     takes_rules: ClassVar[bool] = True
+    takes_samplers: ClassVar[bool] = True
     config_type = OracleConfig
     trains: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -104,7 +104,7 @@ class Oracle(Method[OracleConfig]):
     def sample(
         self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
     ) -> Tensor:
-        """Heun samples (B, D) in data units."""
+        """Samples (B, D) in data units."""
         mixture = self.mixture
         blurred = replace(mixture, std=mixture.std * self.config.weak_std)
         classes = labels.shape[1]
@@ -117,17 +117,20 @@ class Oracle(Method[OracleConfig]):
             shared=True,
         )
         x = self.config.sigma_max * rng.randn(self.data.shape, labels.device)
-        return sample_guided(networks, x, self._grid(steps), labels, guidance, rng).to(
-            torch.float32
+        out = sample_guided(
+            networks, x, self._grid(steps), labels, guidance, rng, solver=self.sampler.solver
         )
+        return out.to(torch.float32)
 
     def _grid(self, steps: int) -> Tensor:
         c = self.config
-        return karras_sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
+        return self.sampler.sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
 
     def nfe(self, guidance: Guidance, steps: int) -> int:
-        """Denoiser calls of Heun's method, including those of the reference branch."""
-        counts = evaluations(guidance.rule, guidance, self._grid(steps), data=self.data)
+        """Denoiser calls of the sampler, including those of the reference branch."""
+        counts = evaluations(
+            guidance.rule, guidance, self._grid(steps), data=self.data, solver=self.sampler.solver
+        )
         return math.ceil(sum(counts.values()))
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
@@ -139,4 +142,9 @@ class Oracle(Method[OracleConfig]):
             "null": "", "main": "", "weak": "",
             "attention": none("attention"), "blocks": none("blocks"),
         }  # fmt: skip
-        return guidance.rule.unsuited(self.data) or lacking(guidance.rule, guidance, offers)
+        rule = guidance.rule
+        return (
+            rule.unsuited(self.data)
+            or cannot_follow(rule, guidance, self.sampler)
+            or lacking(rule, guidance, offers)
+        )

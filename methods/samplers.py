@@ -1,9 +1,9 @@
 """Samplers as free functions over a denoiser (x, sigma) -> denoised.
 
 Sources: Karras et al. (2022, EDM) for Heun's method and its grid, Song et al. (2023) for the
-multistep consistency sampler. The denoiser gets x in the dtype of the state and sigma as a scalar
-tensor of that dtype, and returns a tensor with the shape of x. The samplers do not switch gradients
-on or off.
+multistep consistency sampler; those of the other solvers and grids are at their functions. The
+denoiser gets x in the dtype of the state and sigma as a scalar tensor of that dtype, and returns a
+tensor with the shape of x. The samplers do not switch gradients on or off.
 """
 
 from __future__ import annotations
@@ -12,14 +12,66 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from methods.guidance import Denoise
+from methods.settings import Grid, Solver
+
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
+GRIDS: tuple[Grid, ...] = get_args(Grid)
+BETA_MIN, BETA_RANGE = 0.1, 19.9
+"""Of DDPM's linear schedule in continuous time (Song et al. 2021, SDE, appendix C)."""
 
 StepCallback = Callable[[int, float, Tensor], None]
 """(step from 0, sigma reached, state (B, ...) at that sigma), called after every step."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a trajectory is integrated, and the spacing of its noise levels.
+
+    All solvers but "heun" evaluate the denoiser once per step. "sde" adds noise in every step.
+    """
+
+    solver: Solver = "heun"
+    grid: Grid = "edm"
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is EDM's."""
+        return self == USUAL
+
+    def sigmas(self, steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+        """Noise levels (steps + 1,) float64, from sigma_max down to sigma_min and then 0.
+
+        "linear": evenly spaced times of DDPM's linear schedule of beta (Ho et al. 2020).
+        "cosine": evenly spaced angles whose tangent is the level, as in the cosine schedule of
+        Nichol and Dhariwal (2021), with both ends at the given levels instead of its offset.
+        """
+        if self.grid == "edm" or steps == 1:
+            return karras_sigmas(steps, sigma_min, sigma_max, rho)
+        ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
+        times = _linear_time(ends) if self.grid == "linear" else ends.atan()
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+        even = times[0] + ramp * (times[1] - times[0])
+        sigmas = _linear_sigma(even) if self.grid == "linear" else even.tan()
+        sigmas[0], sigmas[-1] = ends
+        return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+USUAL = Sampler()
+
+
+def _linear_sigma(t: Tensor) -> Tensor:
+    return torch.expm1(BETA_RANGE / 2 * t**2 + BETA_MIN * t).sqrt()
+
+
+def _linear_time(sigma: Tensor) -> Tensor:
+    root = (BETA_MIN**2 + 2 * BETA_RANGE * torch.log1p(sigma**2)).sqrt()
+    return (root - BETA_MIN) / BETA_RANGE
 
 
 @dataclass(frozen=True)
@@ -71,6 +123,63 @@ def heun_step(denoise: Denoise, x: Tensor, sigma: Tensor, sigma_next: Tensor) ->
     slope = _slope(denoise, x, sigma)
     slope_next = _slope(denoise, x + step * slope, sigma_next)
     return x + step * (slope + slope_next) / 2
+
+
+@dataclass(frozen=True)
+class Before:
+    """The level and the denoised image (B, ...) of the previous step."""
+
+    sigma: float
+    denoised: Tensor
+
+
+def single_step(
+    solver: Solver,
+    x: Tensor,
+    denoised: Tensor,
+    sigma: float,
+    sigma_next: float,
+    *,
+    before: Before | None,
+    draw: Callable[[], Tensor],
+) -> Tensor:
+    """One step of a solver that evaluates the denoiser once: at `x` (B, ...), level `sigma`.
+
+    "euler": Euler's method on EDM's dx/dsigma, which is DDIM without noise (Song et al. 2021).
+    "dpmpp-2m": DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), which also uses the step before.
+    "sde": the posterior of the next level given D, as DDPM samples it (Ho et al. 2020, eq. 6 and
+    7; DDIM with eta = 1), with the next `draw`.
+    """
+    if solver == "dpmpp-2m":
+        if before is not None and sigma_next > 0:
+            h, last = math.log(sigma / sigma_next), math.log(before.sigma / sigma)
+            denoised = denoised + (denoised - before.denoised) * (h / (2 * last))
+        return denoised + sigma_next / sigma * (x - denoised)
+    if solver == "sde":
+        mean = denoised + (sigma_next / sigma) ** 2 * (x - denoised)
+        if sigma_next == 0:
+            return mean
+        return mean + sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2) * draw().to(x)
+    return denoised + sigma_next / sigma * (x - denoised)
+
+
+def sample_single(
+    solver: Solver,
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    dtype: torch.dtype = torch.float64,
+    draw: Callable[[], Tensor],
+) -> Tensor:
+    """Integrate `x` (B, ...) from sigmas[0] down, with one call of the denoiser per step."""
+    _check_descending(sigmas)
+    x, before = x.to(dtype), None
+    for level, next_level in pairwise(sigmas.tolist()):
+        denoised = denoise(x, x.new_tensor(level)).to(x)
+        x = single_step(solver, x, denoised, level, next_level, before=before, draw=draw)
+        before = Before(level, denoised)
+    return x
 
 
 def sample_heun(

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from methods.spec import DataSpec
 
+Solver = Literal["heun", "euler", "dpmpp-2m", "sde"]
+Grid = Literal["edm", "linear", "cosine"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 

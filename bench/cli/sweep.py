@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.sharing import choose_sharing, join_ranks
 from bench.experiment import place
-from bench.system.errors import UserError
+from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from bench.experiment.suite import Study
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from bench.sweep.request import SweepRequest
     from bench.sweep.saving import SampleFiles
     from bench.system.progress import Reporter
+
+
+LABELS = ("balanced", "random", "reference")
+SAMPLERS = ("heun", "euler", "ddim", "dpmpp-2m", "sde")
+GRIDS = ("edm", "linear", "cosine")
 
 
 def sweep_command(
@@ -73,6 +78,15 @@ def sweep_command(
         str | None,
         typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),
     ] = None,
+    labels: Annotated[
+        str, typer.Option(help="Classes of samples: balanced, random or reference.")
+    ] = "balanced",
+    sampler: Annotated[
+        str, typer.Option(help="Of edm and oracle: heun, euler (or ddim), dpmpp-2m or sde.")
+    ] = "heun",
+    grid: Annotated[
+        str, typer.Option(help="Spacing of its noise levels: edm, linear or cosine.")
+    ] = "edm",
     matched: Annotated[
         bool,
         typer.Option("--matched", help="Also CFG at the scales of equal outcome with other lines."),
@@ -115,13 +129,18 @@ def sweep_command(
             seeds=seeds != place.DEFAULT_SEEDS, method=method, run=run, dataset=dataset,
             metric=metric, extractor=extractor, protocol=protocol, rule=rule, knob=knob,
             tuned=tuned, matched=matched, match_nfe=match_nfe, inversion=inversion,
-            inversion_guidance=inversion_guidance,
+            inversion_guidance=inversion_guidance, labels=labels != "balanced",
+            sampler=sampler != "heun", grid=grid != "edm",
             inversion_samples=inversion_samples != place.DEFAULT_INVERSIONS,
         )  # fmt: skip
     if not inversion and (inversion_guidance or inversion_samples != place.DEFAULT_INVERSIONS):
         raise UserError("--inversion-samples and --inversion-guidance need --inversion.", code=2)
     options.chosen_protocol(protocol, metric, extractor)
     edits = parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
+    given = (("labels", labels, LABELS), ("sampler", sampler, SAMPLERS), ("grid", grid, GRIDS))
+    for name, value, choices in given:
+        if value not in choices:
+            raise unknown(name, value, choices)
     base = Study(
         dataset="", methods=(), guidance=parse_range(guidance, "--guidance"),
         rules=parse_rules(rule), knobs=parse_knobs(knob or ()), tuned=tuned,
@@ -129,6 +148,7 @@ def sweep_command(
         samples=samples, sampling_seeds=parse_ints(seeds, "--seeds"),
         metrics=None if metric is None else tuple(metric),
         extractors=None if extractor is None else tuple(extractor), protocol=protocol,
+        labels=labels, sampler=sampler, grid=grid,
         matched=matched, match_nfe=match_nfe, inversion=inversion,
         inversion_samples=inversion_samples, inversion_guidance=edits,
     )  # fmt: skip

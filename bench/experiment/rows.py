@@ -15,6 +15,7 @@ from bench.experiment.identity import digest
 from bench.system.bounds import Count, Name, Number, Scalar, Text, read_json
 from bench.system.errors import UserError
 from bench.system.files import write_text
+from methods.settings import Grid, Solver
 from metrics.about import About
 
 
@@ -28,6 +29,8 @@ Z95 = 1.959963984540054
 
 Moment = Annotated[str, Field(max_length=40), AfterValidator(_parses)]
 KnobsFrom = Literal["", "default", "suite", "tuned"]
+Labels = Literal["balanced", "random", "reference"]
+"""Classes of samples: in turn, drawn uniformly, or those of the reference images in turn."""
 Status = Literal["ok", "skip", "diverged", "failed"]
 
 
@@ -156,9 +159,13 @@ class Row(StoredRow):
         None, description="nfe, weighted by the parameters of the network called"
     )
     seed: Count = Field(description="sampling seed")
-    labels: Name = Field(
-        "", description="'balanced': sample i is of class i modulo K; '' in older rows"
+    labels: Literal["", Labels] = Field(
+        "",
+        description="'balanced': sample i is of class i modulo K; 'random': drawn uniformly; "
+        "'reference': the classes of the reference in turn; '' in older rows",
     )
+    sampler: Solver = Field("heun", description="of methods that integrate a trajectory")
+    grid: Grid = Field("edm", description="spacing of the noise levels of such methods")
     only_matched: bool = Field(
         False, description="run only because another line has the same outcome as CFG there"
     )

@@ -30,9 +30,10 @@ from bench.experiment.place import (
 )
 from bench.experiment.protocols import find_protocol
 from bench.experiment.ranges import parse_range
+from bench.experiment.rows import Labels
 from bench.system.errors import UserError, explain
 from bench.system.files import read_whole
-from methods.settings import Settings
+from methods.settings import Grid, Settings, Solver
 
 MOST = 1 << 20
 """Bytes of a suite."""
@@ -85,6 +86,9 @@ class Study(Settings):
     metrics: tuple[str, ...] | None = None
     extractors: tuple[str, ...] | None = None
     protocol: str | None = Field(None, description="instead of metrics and extractors")
+    sampler: Solver = Field("heun", description="of methods that integrate a trajectory")
+    grid: Grid = Field("edm", description="spacing of the noise levels of such methods")
+    labels: Labels = Field("balanced", description="classes of the samples")
     matched: bool = Field(
         False, description="also CFG at the scales of equal outcome with other lines"
     )
@@ -107,6 +111,11 @@ class Study(Settings):
         if self.weak is not None and "edm" not in self.methods:
             raise ValueError("weak trains a weaker edm network: add edm to the methods")
         return self
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _name_sampler(cls, value: object) -> object:
+        return "euler" if value == "ddim" else value  # the same steps in this scaling of x
 
     @field_validator("rules", mode="before")
     @classmethod

@@ -7,16 +7,22 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from bench.data import Dataset
 from bench.experiment.identity import code_hash, digest
-from bench.experiment.rows import KnobsFrom
+from bench.experiment.rows import KnobsFrom, Labels
 from bench.experiment.rules import ChosenRule
 from bench.sweep.generate import generate
 from bench.system.errors import UserError
 from bench.training.extra_network import Role
 from bench.training.run import Run
 from methods import Guidance
+from methods.rng import derive_seed
 from methods.rules import CFG
 from methods.rules.trajectory import needs
+from methods.samplers import USUAL, Sampler
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,16 @@ class Cell:
     """Where the rule's settings come from; not part of the key."""
     only_matched: bool = False
     """Whether it is run only for a comparison at equal outcome; not part of the key."""
+
+    labels: Labels = "balanced"
+    sampler: Sampler = USUAL
+
+    @property
+    def classes(self) -> tuple[int, ...] | None:
+        """The classes that the samples have in turn; None for all of them."""
+        if self.labels == "balanced":
+            return None
+        return tuple(sample_classes(self.labels, self.run.data, self.seed, self.n).tolist())
 
     @property
     def rule(self) -> str:
@@ -83,7 +99,9 @@ class Cell:
             "nfe_weighted": self.nfe_weighted,
             "seed": self.seed,
             "only_matched": self.only_matched,
-            "labels": "balanced",  # by `sampling_labels`
+            "labels": self.labels,
+            "sampler": self.sampler.solver,
+            "grid": self.sampler.grid,
             "n": self.n,
         }
 
@@ -95,16 +113,20 @@ def expand(
     seeds: Sequence[int],
     samples: int,
     rules: Sequence[ChosenRule] = (),
+    *,
+    labels: Labels = "balanced",
+    sampler: Sampler = USUAL,
 ) -> list[Cell]:
     """All cells of a run, skipped ones included.
 
-    Methods that take rules get one cell per rule, by default CFG. A scale of 1 has one cell for
-    all rules that do not act there.
+    `sampler` is that of the run's method (`Method.with_sampler`), if it follows any. Methods that
+    take rules get one cell per rule, by default CFG. A scale of 1 has one cell for all rules that
+    do not act there.
     """
     chosen = rules if rules and run.method.takes_rules else (ChosenRule(CFG()),)
     cells: dict[str, Cell] = {}
     for seed, count, choice, scale in product(seeds, steps or run.card.steps, chosen, guidance):
-        cell = _cell(run, Guidance(scale, choice.rule), count, seed, samples)
+        cell = _cell(run, Guidance(scale, choice.rule), count, seed, samples, labels, sampler)
         cell = replace(cell, knobs_from=choice.knobs_from if cell.rule else "")
         cells.setdefault(cell.key, cell)
     return list(cells.values())
@@ -115,9 +137,25 @@ def rule_name(guidance: Guidance) -> str:
     return guidance.rule.name if guidance.acts and guidance.rule.name != CFG.name else ""
 
 
-def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
+def sample_classes(labels: Labels, data: Dataset, seed: int, n: int) -> npt.NDArray[np.int64]:
+    """Classes (n,) of samples: "random" ones depend on (seed, index), others on the index only."""
+    if labels == "reference":
+        given = data.reference.labels.numpy()
+        return np.asarray(given[np.arange(n) % len(given)])
+    if labels == "random":
+        # The legacy generator, whose stream is frozen: another version of numpy draws the same.
+        rng = np.random.RandomState(derive_seed("classes", seed) % 2**32)
+        return rng.randint(data.spec.num_classes, size=n, dtype=np.int64)
+    return np.arange(n) % data.spec.num_classes
+
+
+def _cell(
+    run: Run, guidance: Guidance, steps: int, seed: int, n: int, labels: Labels, sampler: Sampler
+) -> Cell:
     try:
         reason = run.method.supports(guidance, steps) or ""
+        if not (sampler.is_usual or run.method.takes_samplers):
+            reason = f"{run.card.method} has its own sampler"
         nfe = 0 if reason else int(run.method.nfe(guidance, steps))
         cost = 0.0 if reason else float(run.method.nfe_weighted(guidance, steps))
         branches = needs(guidance)
@@ -146,6 +184,10 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         "code": code_hash(type(run.method)),
         "sampling": code_hash(generate),
     }
+    if labels != "balanced":
+        extra["labels"] = labels, run.data.reference.hash if labels == "reference" else ""
+    if not sampler.is_usual:
+        extra["sampler"] = sampler.solver, sampler.grid
     key = digest(
         {
             "method": run.card.method,
@@ -172,6 +214,8 @@ def _cell(run: Run, guidance: Guidance, steps: int, seed: int, n: int) -> Cell:
         code=digest(code),
         rule_code=rule_code,
         nfe_weighted=cost,
+        labels=labels,
+        sampler=sampler,
         null_checkpoint=networks.get("null_checkpoint", ""),
         weak_checkpoint=networks.get("weak_checkpoint", ""),
     )

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bench.experiment.place import Experiment
-from bench.experiment.rows import read_rows
+from bench.experiment.rows import Row, read_rows
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.match import CLOSE
 from bench.report.numbers.matched import SAME_COST, match_lines
+from bench.report.numbers.names import FLOOR
 from bench.sweep.cells import Cell, expand
 from bench.sweep.plan import Sweep
 from bench.training.run import Run
@@ -17,6 +18,8 @@ from methods import Guidance
 
 ROUNDS = 3
 """How often scales are found anew: cells at them move the curve between the others a little."""
+
+MOST_STEPS = 1000
 
 
 def with_equal_cost(planned: Sweep) -> Sweep:
@@ -37,8 +40,9 @@ def with_equal_cost(planned: Sweep) -> Sweep:
         if steps:
             study = planned.study
             more += expand(
-                run, study.guidance, sorted(steps), study.sampling_seeds, planned.samples
-            )
+                run, study.guidance, sorted(steps), study.sampling_seeds, planned.samples,
+                labels=study.labels, sampler=planned.sampler,
+            )  # fmt: skip
     return replace(planned, cells=(*planned.cells, *(cell for cell in more if not cell.skip)))
 
 
@@ -56,7 +60,7 @@ def _costs(cells: Iterable[Cell], run: Run) -> set[int]:
 def _steps(run: Run, nfe: int, guidance: float) -> int | None:
     """The steps of CFG with the nearest number of evaluations; None if it differs by over 10%."""
     guided, steps = Guidance(guidance), 1
-    while run.method.nfe(guided, steps) < nfe:
+    while run.method.nfe(guided, steps) < nfe and steps < MOST_STEPS:
         steps += 1
     near = min((s for s in (steps - 1, steps) if s), key=lambda s: _apart(run, guided, s, nfe))
     return near if _apart(run, guided, near, nfe) <= SAME_COST else None
@@ -75,7 +79,7 @@ def matched_cells(planned: Sweep, experiment: Experiment) -> list[Cell]:
     rows = [
         row for row in read_rows(experiment.cells)
         if row.dataset == planned.evaluation.data.name and row.n == planned.samples
-        and (row.seed in seeds or row.steps == 0)
+        and (row.method == FLOOR or (row.seed in seeds and _is_sampled_so(row, planned)))
     ]  # fmt: skip
     if not rows:
         return []
@@ -90,10 +94,17 @@ def matched_cells(planned: Sweep, experiment: Experiment) -> list[Cell]:
         names = {row.run for row in data.rows_of(line)}
         for run in (run for run in planned.runs if run.name in names):
             for cell in expand(
-                run, list(_cover(scales)), [line.steps], sorted(seeds), planned.samples
-            ):
+                run, list(_cover(scales)), [line.steps], sorted(seeds), planned.samples,
+                labels=planned.study.labels, sampler=planned.sampler,
+            ):  # fmt: skip
                 cells.setdefault(cell.key, replace(cell, only_matched=True))
     return [cell for cell in cells.values() if not cell.skip]
+
+
+def _is_sampled_so(row: Row, planned: Sweep) -> bool:
+    study = planned.study
+    own = (row.sampler, row.grid, row.labels or study.labels)
+    return own == (study.sampler, study.grid, study.labels)
 
 
 def _cover(scales: Sequence[float]) -> Iterator[float]:

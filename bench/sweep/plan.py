@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.data import Dataset
 from bench.data.find import find_dataset, has_dataset
@@ -30,6 +30,7 @@ from bench.training.extra_network import (
 from bench.training.run import Run, no_run, open_run
 from bench.training.study import study_cards, weak_card
 from methods import METHODS
+from methods.samplers import Sampler
 
 DISPLACEMENT = ("displacement",)
 """What a comparison at equal outcome measures too: it is not computed by default."""
@@ -44,6 +45,11 @@ class Sweep:
     cells: tuple[Cell, ...]
     samples: int
     study: Study
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler of methods that follow any."""
+        return sampler_of(self.study)
 
     @property
     def runs(self) -> list[Run]:
@@ -140,6 +146,11 @@ def _runs_here(
     return planned, left_out
 
 
+def sampler_of(study: Study) -> Sampler:
+    """The sampler that a study asks for."""
+    return Sampler(study.sampler, study.grid)
+
+
 def _sweep(
     study: Study,
     data: Dataset,
@@ -169,9 +180,17 @@ def _sweep(
     samples = study.samples or of_protocol or data.default_samples
     seeds = check_seeds(study.sampling_seeds)
     cells: list[Cell] = []
+    sampler = sampler_of(study)
+    if study.inversion and not sampler.is_usual:
+        raise UserError("--inversion follows Heun's steps: drop --sampler and --grid.", code=2)
     for run in found:
+        if run.method.takes_samplers:
+            run = replace(run, method=run.method.with_sampler(sampler))
         rules = request.rules(study, run, experiment, say)
-        own = expand(run, study.guidance, study.steps, seeds, samples, rules)
+        own = expand(
+            run, study.guidance, study.steps, seeds, samples, rules,
+            labels=study.labels, sampler=sampler,
+        )  # fmt: skip
         cells += sorted(own, key=lambda cell: cell.steps, reverse=True)  # long ones first
     return Sweep(evaluation, tuple(cells), samples, study)
 

@@ -36,7 +36,7 @@ class Sampler:
         nets = self._nets.get(cell.run, lambda: load_nets(cell.run, self._device))
         return generate(
             cell.run.method, nets, guidance, cell.steps, cell.seed, stop or cell.n,
-            batch=batch, device=self._device, start=start, record=record,
+            batch=batch, device=self._device, start=start, classes=cell.classes, record=record,
         )  # fmt: skip
 
 

@@ -60,7 +60,11 @@ class SampleFiles:
 def sample_path(experiment: Experiment, cell: Cell, kind: str) -> Path:
     """The default path of the samples of a cell."""
     rule = f"{rule_folder(cell.guidance.rule)}-" if cell.rule else ""
-    name = f"g{cell.guidance.scale:g}-{rule}steps{cell.steps}-seed{cell.seed}{SUFFIX[kind]}"
+    sampler = cell.sampler
+    how = "" if sampler.is_usual else f"{sampler.solver}-{sampler.grid}-"
+    how += "" if cell.labels == "balanced" else f"{cell.labels}-"
+    scale = f"g{cell.guidance.scale:g}"
+    name = f"{scale}-{rule}{how}steps{cell.steps}-seed{cell.seed}{SUFFIX[kind]}"
     return experiment.samples / cell.run.name / name
 
 
@@ -83,6 +87,7 @@ def batch_start(have: int, n: int, batch: int) -> int:
 def make_sample_card(cell: Cell, data: Dataset, classes: Sequence[int] | None = None) -> SampleCard:
     """The card of a cell's samples, or only of those of some classes."""
     spec = data.spec
+    classes = cell.classes if classes is None else classes
     return SampleCard(
         **{name: value for name, value in cell.about().items() if name in SampleCard.model_fields},
         shape=spec.shape,

@@ -30,6 +30,7 @@ from bench.training.extra_network import Role, extra_network_of_run
 from bench.training.run import Run, open_run
 from methods import METHODS
 from methods.rules import CFG, make_rule
+from methods.samplers import Sampler
 
 Verdict = Literal["equal", "close", "differs", "stale"]
 TOLERANCE = 1e-3
@@ -208,7 +209,13 @@ def _cell(row: Row, ready: Run) -> Cell:
         what = explain(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(f"its rule {row.rule!r} has changed: {what}") from None
     rules = [ChosenRule(rule, row.knobs_from)]
-    (cell,) = expand(ready, [row.guidance], [row.steps], [row.seed], row.n, rules)
+    sampler = Sampler(row.sampler, row.grid)
+    if ready.method.takes_samplers:
+        ready = replace(ready, method=ready.method.with_sampler(sampler))
+    (cell,) = expand(
+        ready, [row.guidance], [row.steps], [row.seed], row.n, rules,
+        labels=row.labels or "balanced", sampler=sampler,
+    )  # fmt: skip
     return replace(cell, knobs_from=row.knobs_from)
 
 

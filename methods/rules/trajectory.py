@@ -20,7 +20,16 @@ from methods.rules.base import Branch, Call, Networks, Point, Rule
 from methods.rules.meter import Meter
 from methods.rules.particles import ParticleRNG, gather, systematic
 from methods.rules.record import Counted, Record
-from methods.samplers import Churn, heun_step, sample_heun
+from methods.samplers import (
+    Before,
+    Churn,
+    Sampler,
+    heun_step,
+    sample_heun,
+    sample_single,
+    single_step,
+)
+from methods.settings import Solver
 from methods.spec import DataSpec
 
 CPU_ROWS, CPU_VALUES = 512, 1 << 12
@@ -36,6 +45,8 @@ pages. Other devices always use one call, which has half the kernel launches (no
 A batch whose call does not fit into memory is halved by the caller.
 """
 
+BEFORE = "solver.before"
+"""Key in the state of a trajectory: level and guided output of the step before."""
 ANY_DATA = DataSpec(name="any", shape=(3, 8, 8), num_classes=10)
 """Data of a dry run where none are given."""
 
@@ -50,6 +61,7 @@ def sample_guided(
     *,
     dtype: torch.dtype = torch.float64,
     churn: Churn | None = None,
+    solver: Solver = "heun",
 ) -> Tensor:
     """Samples (B, ...) in `dtype` from `x` (B, ...), the noisy state at sigmas[0].
 
@@ -57,7 +69,7 @@ def sample_guided(
     integrated and no other branch is evaluated. All random draws, those of `churn` and of the rule,
     come from `rng`. `guidance.record` counts the evaluations and measures the strength.
     """
-    trajectory = Trajectory(networks, x, sigmas, labels, guidance, rng, dtype, churn)
+    trajectory = Trajectory(networks, x, sigmas, labels, guidance, rng, dtype, churn, solver)
     return trajectory.sample(x)
 
 
@@ -79,6 +91,7 @@ class Trajectory:
         rng: SampleRNG,
         dtype: torch.dtype = torch.float64,
         churn: Churn | None = None,
+        solver: Solver = "heun",
     ) -> None:
         record = Record() if guidance.record is None else guidance.record
         record.values += x.numel()
@@ -93,6 +106,7 @@ class Trajectory:
         self.guidance, self.rule = guidance, guidance.rule
         self.state: dict[str, Any] = {}
         self._dtype, self._churn, self._shape = dtype, churn, tuple(x.shape[1:])
+        self._solver = solver
 
     def sample(self, x: Tensor) -> Tensor:
         """Samples (B, ...) from `x` (B, ...), one of its particles each."""
@@ -146,13 +160,11 @@ class Trajectory:
         """
         g = self.guidance.scale if g is None else g
         churn = self._churn
+        self.state.pop(BEFORE, None)
         if g == 1 and not self.rule.free:
-            return sample_heun(
-                self._conditional, x, sigmas, dtype=self._dtype, churn=churn,
-                draw=partial(self.draw, x) if churn else None,
-            )  # fmt: skip
+            return self._unguided(x, sigmas)
         x = x.to(self._dtype)
-        for point in trajectory_points(self.rule, sigmas, churn):
+        for point in trajectory_points(self.rule, sigmas, churn, self._solver):
             if point.stage:
                 continue
             level = point.levels[point.step]
@@ -162,6 +174,17 @@ class Trajectory:
                         self.rng, self.state, self)  # fmt: skip
             x = self._step(call)
         return x
+
+    def _unguided(self, x: Tensor, sigmas: Tensor) -> Tensor:
+        draw = partial(self.draw, x)
+        if self._solver != "heun":
+            return sample_single(
+                self._solver, self._conditional, x, sigmas, dtype=self._dtype, draw=draw
+            )
+        return sample_heun(
+            self._conditional, x, sigmas, dtype=self._dtype,
+            churn=self._churn, draw=draw if self._churn else None,
+        )  # fmt: skip
 
     def _conditional(self, x: Tensor, sigma: Tensor) -> Tensor:
         d_cond = self.networks.main(x, sigma, self.labels)
@@ -188,9 +211,14 @@ class Trajectory:
         return x_next
 
     def advance(self, call: Call) -> Tensor:
-        """`Call.advance`: a Heun step, or an Euler step to 0 and for rules of first order."""
-        if self.rule.first_order or call.at.end == 0:
+        """`Call.advance`: a Heun step, or an Euler step to 0 and for rules of first order.
+
+        Other solvers take their own steps, except for rules of first order.
+        """
+        if self.rule.first_order or (self._solver == "heun" and call.at.end == 0):
             return self._euler(call)
+        if self._solver != "heun":
+            return self._single(call)
         at, end = call.at, call.x.new_tensor(call.at.end)
         second = Point(
             at.step, at.steps, 1, at.end, at.start, at.end, at.sigma_max, at.levels
@@ -208,6 +236,17 @@ class Trajectory:
     def guided(self, call: Call) -> Tensor:
         """`Call.guided`."""
         return self._outputs(call)[0]
+
+    def _single(self, call: Call) -> Tensor:
+        """A step of a solver with one call; the step before is known if it led here."""
+        guided, sigma = self.guided(call), call.at.start
+        level, denoised = self.state.get(BEFORE, (0.0, guided))
+        before = Before(level, denoised) if level > sigma else None
+        self.state[BEFORE] = sigma, guided
+        draw = partial(self.draw, call.x)
+        return single_step(
+            self._solver, call.x, guided, sigma, call.at.end, before=before, draw=draw
+        )
 
     def _euler(self, call: Call) -> Tensor:
         guided, d_cond, d_ref = self._outputs(call)
@@ -242,17 +281,18 @@ class Trajectory:
 
 
 def trajectory_points(
-    rule: Rule[Any], sigmas: Tensor, churn: Churn | None = None
+    rule: Rule[Any], sigmas: Tensor, churn: Churn | None = None, solver: Solver = "heun"
 ) -> Iterator[Point]:
     """The denoiser calls of the sampler's steps over `sigmas`: two per step, one for a step to 0.
 
-    With `churn` a step starts at the level to which it adds noise.
+    Solvers other than Heun's call it once per step. With `churn` a step starts at the level to
+    which it adds noise.
     """
     levels = tuple(sigmas.tolist())
     for step, (level, end) in enumerate(pairwise(levels)):
         start = level if churn is None else churn.raised(level, len(levels) - 1)
         yield Point(step, len(levels) - 1, 0, start, start, end, levels[0], levels)
-        if end > 0 and not rule.first_order:
+        if end > 0 and not rule.first_order and solver == "heun":
             yield Point(step, len(levels) - 1, 1, end, start, end, levels[0], levels)
 
 
@@ -266,6 +306,7 @@ def evaluations(
     sigmas: Tensor,
     churn: Churn | None = None,
     data: DataSpec = ANY_DATA,
+    solver: Solver = "heun",
 ) -> dict[Branch, float]:
     """Evaluations per sample of the network ("main") and of other branches.
 
@@ -273,12 +314,17 @@ def evaluations(
     place of the networks. For a rule that is `data_dependent` they are the most.
     """
     guided = replace(guidance, rule=rule, record=None)
-    return dict(_counted(rule, guided.scale, tuple(sigmas.tolist()), churn, data))
+    return dict(_counted(rule, guided.scale, tuple(sigmas.tolist()), churn, data, solver))
 
 
 @lru_cache(maxsize=4096)
 def _counted(
-    rule: Rule[Any], g: float, levels: tuple[float, ...], churn: Churn | None, data: DataSpec
+    rule: Rule[Any],
+    g: float,
+    levels: tuple[float, ...],
+    churn: Churn | None,
+    data: DataSpec,
+    solver: Solver,
 ) -> dict[Branch, float]:
     record = Record()
     sigmas = torch.tensor(levels, dtype=torch.float64)
@@ -286,7 +332,15 @@ def _counted(
     labels = torch.eye(1, data.num_classes)
     rng = SampleRNG(0, [0], "dry run")
     _DryRun(
-        _stand_ins(), x, sigmas, labels, Guidance(g, rule, record), rng, torch.float64, churn
+        _stand_ins(),
+        x,
+        sigmas,
+        labels,
+        Guidance(g, rule, record),
+        rng,
+        torch.float64,
+        churn,
+        solver,
     ).sample(x)
     return record.evaluations()
 
@@ -323,6 +377,13 @@ def lacking(rule: Rule[Any], guidance: Guidance, offers: Mapping[Branch, str]) -
         reason = offers.get(branch, f"{rule.name} needs a {branch} branch")
         if reason:
             return reason
+    return None
+
+
+def cannot_follow(rule: Rule[Any], guidance: Guidance, sampler: Sampler) -> str | None:
+    """None if the rule's steps can be those of the sampler, otherwise the reason."""
+    if guidance.acts and rule.first_order and sampler.solver in ("dpmpp-2m", "sde"):
+        return f"{rule.name} takes its own first-order steps, so it cannot follow {sampler.solver}"
     return None
 
 

@@ -141,7 +141,15 @@ def _samples(data: Data, dataset: str) -> Iterator[Plan]:
     for line in (*lines, *sorted(floor, key=lambda s: s.run)):
         if previews(data, line, Images):
             yield Plan(
-                slug(dataset, "samples", line.method, line.run, str(line.steps or ""), line.rule),
+                slug(
+                    dataset,
+                    "samples",
+                    line.method,
+                    line.run,
+                    str(line.steps or ""),
+                    line.sampling,
+                    line.rule,
+                ),
                 dataset,
                 "Real samples that are not in the reference set, with their classes on top."
                 if line.method == FLOOR
@@ -223,7 +231,7 @@ def _fronts(data: Data, dataset: str) -> Iterator[Plan]:
 def _rules(data: Data, base: Series, lines: tuple[Series, ...]) -> Iterator[Plan]:
     """Measures and samples of one method under every guidance rule."""
     dataset, every = base.dataset, (base, *lines)
-    parts = ("rules", base.method, base.run, str(base.steps))
+    parts = ("rules", base.method, base.run, str(base.steps), base.sampling)
     for column in data.columns:
         if column.dataset != dataset or column.about.standing == "listed":
             continue

@@ -65,7 +65,7 @@ def compare(data: Data) -> dict[str, Comparison]:
 
 
 def _line(series: Series) -> dict[str, object]:
-    names = ("method", "rule", "run", "steps")
+    names = ("method", "rule", "run", "steps", "sampling")
     return {name: getattr(series, name) for name in names} | {"line": series.label}
 
 

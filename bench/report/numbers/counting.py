@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
-from bench.report.numbers.names import method_order
+from bench.report.numbers.names import FLOOR, method_order
 
 
 def place(row: Row) -> tuple[object, ...]:
@@ -61,6 +61,18 @@ def variant(row: Row) -> str:
     return ", ".join(f"{knob.partition('.')[2]}={value}" for knob, value in row.knobs.items())
 
 
+def sampling(row: Row) -> str:
+    """Labels, sampler and grid of a row where they are not the usual ones, such as "sde"."""
+    if row.method == FLOOR:
+        return ""
+    parts = {
+        row.sampler: row.sampler != "heun",
+        f"{row.grid} grid": row.grid != "edm",
+        f"{row.labels} labels": row.labels not in ("", "balanced"),
+    }
+    return ", ".join(part for part, unusual in parts.items() if unusual)
+
+
 def newest(rows: Sequence[Row]) -> list[Row]:
     """The newest row of every cell: a cell that was run twice is not a second seed.
 
@@ -69,7 +81,8 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     best: dict[tuple[object, ...], Row] = {}
     for row in sorted(rows, key=lambda r: (r.status != "failed", _has_extra_network(r), *age(r))):
         line = (row.experiment, row.dataset, row.method, row.run)
-        best[*line, row.rule, variant(row), row.guidance, row.steps, row.seed, row.n] = row
+        how = (*line, row.rule, variant(row), sampling(row))
+        best[*how, row.guidance, row.steps, row.seed, row.n] = row
     keys = {(row.run, row.key) for row in best.values()}
     return [row for row in rows if (row.run, row.key) in keys]
 

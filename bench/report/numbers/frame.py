@@ -16,6 +16,7 @@ from bench.report.numbers.counting import (
     of_newest_code,
     of_newest_weights,
     place,
+    sampling,
     variant,
 )
 from bench.report.numbers.names import FLOOR, FLOOR_LABEL, method_order
@@ -80,6 +81,8 @@ class Series:
     steps: int
     run: str = ""
     rule: str = ""
+    sampling: str = ""
+    """Labels, sampler and grid where they are not the usual ones."""
 
     @property
     def base(self) -> Series:
@@ -93,9 +96,9 @@ class Series:
             return FLOOR_LABEL
         name = f"{self.method} [{self.run}]" if self.run else self.method
         name += f" + {self.rule}" if self.rule else ""
-        if self.steps < 1:
-            return name
-        return f"{name}, {self.steps} step{'' if self.steps == 1 else 's'}"
+        if self.steps > 0:
+            name += f", {self.steps} step{'' if self.steps == 1 else 's'}"
+        return f"{name}, {self.sampling}" if self.sampling else name
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Data:
         """The line that a row belongs to."""
         steps = 0 if row.method == FLOOR else row.steps
         rule = self._variants.get((row.dataset, row.method, row.rule, variant(row)), row.rule)
-        return Series(row.dataset, row.method, steps, self._names[row.key], rule)
+        return Series(row.dataset, row.method, steps, self._names[row.key], rule, sampling(row))
 
     @cached_property
     def _variants(self) -> dict[tuple[str, str, str, str], str]:
@@ -169,7 +172,9 @@ class Data:
     def _lines(self) -> list[Series]:
         return sorted(
             (s for s in self._cells if s.method != FLOOR),
-            key=lambda s: (s.rule != "", method_order(s.method), s.run, s.steps, s.rule),
+            key=lambda s: (
+                *(s.rule != "", method_order(s.method), s.run, s.steps, s.sampling, s.rule),
+            ),
         )
 
     def plain(self, dataset: str) -> tuple[Series, ...]:

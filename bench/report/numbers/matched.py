@@ -173,6 +173,11 @@ def is_cfg(data: Data, series: Series) -> bool:
     return 1.0 in costs and any(0 < costs[1.0] < nfe for nfe in costs.values())
 
 
+def _same(series: Series) -> tuple[str, str, str]:
+    """What lines of CFG share that differ in steps only."""
+    return series.method, series.run, series.sampling
+
+
 class _Duels:
     """Makes the duels of a data set; keeps the curves of CFG."""
 
@@ -205,8 +210,9 @@ class _Duels:
         """The CFG line of a rule; for a method with guidance of its own, that of a network."""
         if series.rule:
             return series.base if series.base in self._cfg else None
-        trained = [s for s in self._cfg if any(r.checkpoint for r in self._data.rows_of(s))]
-        return max(trained or self._cfg, key=lambda s: len(self._data.rows_of(s)), default=None)
+        alike = [s for s in self._cfg if s.sampling == series.sampling] or self._cfg
+        trained = [s for s in alike if any(r.checkpoint for r in self._data.rows_of(s))]
+        return max(trained or alike, key=lambda s: len(self._data.rows_of(s)), default=None)
 
     def _opponents(
         self, series: Series, g: float, reference: Series
@@ -218,7 +224,7 @@ class _Duels:
         for equal, place, own in kinds:
             costs = {
                 s: self._cost(s)[place] for s in self._cfg
-                if (s.method, s.run) == (reference.method, reference.run)
+                if _same(s) == _same(reference)
             }  # fmt: skip
             near = {s: abs(cost / own - 1) for s, cost in costs.items() if own and cost}
             cfg = min(near, key=lambda s: near[s], default=None)

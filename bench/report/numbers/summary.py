@@ -11,7 +11,18 @@ from bench.report.numbers.frame import measured
 
 SUMMARY = (
     *("row", "experiment", "dataset", "method", "rule", "knobs_from", "run", "train_seed"),
-    *("guidance", "steps", "nfe", "nfe_weighted", "seed", "seconds_per_image", "metric", "label"),
+    *(
+        "guidance",
+        "steps",
+        "nfe",
+        "nfe_weighted",
+        "seed",
+        "labels",
+        "sampler",
+        "grid",
+        "seconds_per_image",
+    ),
+    *("metric", "label"),
     *("direction", "extractor", "n", "reference", "reference_n", "value", "se", "se_method"),
     *("low", "high", "status", "reason"),
 )

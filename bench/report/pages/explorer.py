@@ -52,7 +52,7 @@ def _dataset(data: Data, dataset: str, comparison: Comparison | None) -> Json:
     kind, shown = stored_samples(data, lines)
     pictures, shared = pictures_of(kind, shown)
     cfg = [s for name in ("edm", "oracle") for s in lines if s.method == name and not s.rule]
-    ids = [slug(s.method, s.run, str(s.steps), s.rule) for s in lines]
+    ids = [slug(s.method, s.run, str(s.steps), s.sampling, s.rule) for s in lines]
     found, looks = [], line_looks(data)
     for i, s in enumerate(lines):
         sources: dict[object, int] = {}

@@ -31,7 +31,7 @@ def test_metrics_agree_with_the_protocol_summary(protocol):
 
 def test_protocols_of_the_field():
     assert set(PROTOCOLS) == {
-        "edm-fid50k", "adm", "nvidia-pr50k3", "dgm-eval-dinov2", "cmmd", "offline",
+        "edm-fid50k", "adm", "nvidia-pr50k3", "dinov2-pr50k3", "dgm-eval-dinov2", "cmmd", "offline",
     }  # fmt: skip
     adm = PROTOCOLS["adm"]
     assert adm.has("fd", "inception-spatial")
