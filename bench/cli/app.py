@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -21,6 +23,7 @@ from bench.cli.report import report_command
 from bench.cli.sample import sample_command
 from bench.cli.stats import stats_app
 from bench.cli.status import status_command
+from bench.cli.stored import move_command, remove_command
 from bench.cli.sweep import sweep_command
 from bench.cli.train import train_command
 from bench.cli.tune import tune_command
@@ -44,6 +47,8 @@ app = typer.Typer(
 INTERRUPTED = 130
 NAMED = ("method", "rule", "metric", "extractor", "dataset")
 """Options with names of registered things."""
+UNCHECKED = ("list", "rm")
+"""The commands whose names are those of stored rows, which may be of plugins."""
 WITH_DATASET = ("train", "sweep")
 """The commands that need the data set of --dataset."""
 STOPPED = "Stopped. Finished work is kept. Run the same command to continue."
@@ -73,8 +78,10 @@ class _Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Check the names in the options, then run."""
         given = {name: _texts(ctx.params.get(name)) for name in NAMED}
+        if ctx.info_name in UNCHECKED:
+            given.clear()
         if ctx.info_name not in WITH_DATASET or ctx.params.get("data"):
-            del given["dataset"]  # it may be new, or gone
+            given.pop("dataset", None)  # it may be new, or gone
         if any(given.values()) and not (ctx.params.get("plugin") or ctx.params.get("suite")):
             from bench.plugins.catalogue import refuse_unknown
 
@@ -102,6 +109,8 @@ for _name, _command in (
     ("tune", tune_command),
     ("verify", verify_command),
     ("status", status_command),
+    ("rm", remove_command),
+    ("mv", move_command),
 ):
     app.command(_name, cls=_Command)(_command)
 app.add_typer(data_app, name="data")
@@ -171,13 +180,24 @@ def _usage_error(error: Exception) -> tuple[str, int] | None:
         return message, int(parsed.exit_code)
     if kind in ("NoSuchOption", "NoSuchOptionError"):
         options = sorted(o for p in context.command.params for o in p.opts if o.startswith("--"))
-        advice = f"Available: {', '.join(options)}."
+        advice = _setting(message, options) or f"Available: {', '.join(options)}."
     elif "No such command" in message:
         advice = f"Available: {', '.join(sorted(context.command.commands))}."
     else:
         advice = f"See: {context.command_path} --help"
     stop = "" if message.endswith((".", "?", "!")) else "."
     return " ".join(f"{message}{stop} {advice}".split()), int(parsed.exit_code)
+
+
+def _setting(message: str, options: Sequence[str]) -> str:
+    """What to type instead of a setting that was given as an option, such as --lr; or ''."""
+    from methods.settings import TrainSettings
+
+    found = re.search(r"--([\w-]+)", message)
+    name = found[1].replace("-", "_") if found else ""
+    if "--set" not in options or name not in TrainSettings.model_fields:
+        return ""
+    return f"It is a setting: --set train.{name}=VALUE."
 
 
 def _complain(message: str, code: int) -> None:

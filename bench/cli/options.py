@@ -131,12 +131,14 @@ def begin(
     offline: bool = False,
     download: bool = False,
     silent: bool = False,
+    moves: bool = False,
 ) -> tuple[Reporter, Experiment]:
     """Load the plugins and return reporter and experiment; a package's failure is a warning.
 
     Plugins import torch: a command that needs none sets `entry_points` to False.
     Until `UNTIL_THE_END` closes, `offline` refuses every connection, and the command fails, writing
-    nothing more, if the folder of the results or of `out` disappears.
+    nothing more, if the folder of the results or of `out` disappears. With `moves` the command may
+    remove or rename the experiment itself.
     """
     from rich.console import Console
 
@@ -158,7 +160,8 @@ def begin(
     if plugins or entry_points:
         warn_of_plugins(reporter, plugins or ())
     found = Experiment(results, experiment)
-    UNTIL_THE_END.enter_context(holding(results, found.root, *([] if out is None else [out])))
+    held = (results, None if moves else found.root, out)
+    UNTIL_THE_END.enter_context(holding(*(place for place in held if place is not None)))
     return reporter, found
 
 
