@@ -16,6 +16,7 @@ from bench.cli.data import data_app
 from bench.cli.doctor import doctor_command
 from bench.cli.evaluate import evaluate_command
 from bench.cli.importing import import_command
+from bench.cli.init import init_command
 from bench.cli.invert import edit_command, invert_command
 from bench.cli.listing import list_command
 from bench.cli.options import UNTIL_THE_END
@@ -39,7 +40,6 @@ app = typer.Typer(
     name="bench",
     help="Benchmark of guidance methods for diffusion and consistency models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -95,26 +95,30 @@ def _texts(value: object) -> list[str]:
     return [str(part) for part in parts]
 
 
-for _name, _command in (
-    ("train", train_command),
-    ("sweep", sweep_command),
-    ("report", report_command),
-    ("list", list_command),
-    ("import", import_command),
-    ("sample", sample_command),
-    ("invert", invert_command),
-    ("edit", edit_command),
-    ("doctor", doctor_command),
-    ("evaluate", evaluate_command),
-    ("tune", tune_command),
-    ("verify", verify_command),
-    ("status", status_command),
-    ("rm", remove_command),
-    ("mv", move_command),
+_RUN, _USE, _STORED, _SET_UP = "Benchmark", "Samples and images", "Stored results", "Set-up"
+for _panel, _name, _command, _example in (
+    (_RUN, "train", train_command, "train -m edm -m igct -d modes1d --seeds 0..2"),
+    (_RUN, "sweep", sweep_command, "sweep -g 1..13 --rule cfg,apg -n 300"),
+    (_RUN, "report", report_command, "report --table-guidance 1,4,13"),
+    (_RUN, "tune", tune_command, "tune -m edm --rule apg --budget 20"),
+    (_USE, "sample", sample_command, "sample -m igct -g 4 -n 64 -o samples.png"),
+    (_USE, "evaluate", evaluate_command, "evaluate folder/ -r digits"),
+    (_USE, "invert", invert_command, "invert -m igct -d digits"),
+    (_USE, "edit", edit_command, "edit -m igct -d digits --source-class 3 --target-class 8 -g 4"),
+    (_STORED, "list", list_command, "list rows --method edm --status failed"),
+    (_STORED, "rm", remove_command, "rm rows --method edm --guidance 9..13"),
+    (_STORED, "mv", move_command, "mv run digits-edm-s0 teacher"),
+    (_STORED, "verify", verify_command, "verify"),
+    (_STORED, "status", status_command, "status --watch"),
+    (_SET_UP, "init", init_command, "init my-suite.toml"),
+    (_SET_UP, "import", import_command, "import checkpoint.pkl"),
+    (_SET_UP, "doctor", doctor_command, "doctor"),
 ):
-    app.command(_name, cls=_Command)(_command)
-app.add_typer(data_app, name="data")
-app.add_typer(stats_app, name="stats")
+    app.command(_name, cls=_Command, rich_help_panel=_panel, epilog=f"Example: bench {_example}")(
+        _command
+    )
+app.add_typer(data_app, name="data", rich_help_panel=_SET_UP)
+app.add_typer(stats_app, name="stats", rich_help_panel=_USE)
 
 
 def main() -> None:

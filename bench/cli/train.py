@@ -12,6 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.sharing import choose_sharing
 from bench.experiment import place
+from bench.experiment.ranges import parse_ints
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,8 +40,11 @@ def train_command(
         str | None, typer.Option(help="Settings by name; by default those of the data set.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=place.SEED_MOST, help="Seed of initial weights and all draws.")
-    ] = 0,
+        str,
+        typer.Option(
+            "--seeds", "--seed", help="Seeds of initial weights and all draws, one run each: 0..2."
+        ),
+    ] = "0",
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
@@ -100,13 +104,14 @@ def train_command(
     if suite is not None:
         options.refuse_beside_suite(
             method=method, preset=preset, name=name, set=setting, init_from=init_from,
-            teacher=teacher, dataset=dataset, seed=seed, data=data,
+            teacher=teacher, dataset=dataset, seeds=seed != "0", data=data,
         )  # fmt: skip
         studies, found = suite_studies(suite, found)
     else:
-        if name and len(method or ()) > 1:
-            raise UserError("--name is for one method at a time.", code=2)
-        base = _study(method or (), dataset, preset, seed, setting or ())
+        seeds = _seeds(seed)
+        if name and len(method or ()) * len(seeds) > 1:
+            raise UserError("--name is for one method and one seed at a time.", code=2)
+        base = _study(method or (), dataset, preset, seeds, setting or ())
         if data is not None:
             named = prepare_if_missing(reporter, data, dataset, dry_run=dry_run)
             base = base.model_copy(update={"dataset": named})
@@ -150,8 +155,17 @@ def train_command(
     return found
 
 
+def _seeds(text: str) -> tuple[int, ...]:
+    """The seeds of a range; a single one may be too large for a float."""
+    if not text.isdigit():
+        return parse_ints(text, "--seeds")
+    if len(text) > 19 or int(text) > place.SEED_MOST:
+        raise UserError(f"--seeds {text!r} is above {place.SEED_MOST}.", code=2)
+    return (int(text),)
+
+
 def _study(
-    methods: Sequence[str], dataset: str | None, preset: str | None, seed: int,
+    methods: Sequence[str], dataset: str | None, preset: str | None, seeds: tuple[int, ...],
     settings: Sequence[str],
 ) -> Study:  # fmt: skip
     """The study of the options; the data set is by default that of the preset, or digits."""
@@ -171,7 +185,7 @@ def _study(
         dataset=dataset or next(iter(made_for), place.DEFAULT_DATASET),
         methods=tuple(methods),
         preset=preset,
-        seeds=(seed,),
+        seeds=seeds,
         set=overrides,
     )
 

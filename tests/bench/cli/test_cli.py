@@ -62,7 +62,7 @@ OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
         (["sweep", "--experiment", "cache"], "The experiment name 'cache' is taken", ""),
         (["train", "-m", "edm", "--epochs", "5"], "No such option: --epochs", "--workers."),
         (["sweep", "--batch", "0"], "Invalid value for '--batch'", "See: bench sweep --help"),
-        (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
+        (["train", "-m", "edm", "--seed", "x"], "--seeds 'x': 'x' is not a number",
          "See: bench train --help"),
         (["swep"], "No such command 'swep'.",
          "Available: data, doctor, edit, evaluate, import, invert, list, report, sample, stats, "
