@@ -56,6 +56,12 @@ def train_command(
         str | None,
         typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
     ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Continue this run, with the settings that it has.")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="With --run: its iterations at the end, all together.")
+    ] = None,
     suite: options.Suite = None,
     experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
     results: options.Results = place.DEFAULT_RESULTS,
@@ -93,6 +99,7 @@ def train_command(
     from bench.system.devices import make_fabric
     from bench.system.progress import SILENT
     from bench.training.card import method_class
+    from bench.training.further import card_to_continue, train_further
     from bench.training.price import data_or_stand_in
     from bench.training.study import Trainer, study_cards, study_requests
     from bench.training.watch import parse_on_nan
@@ -101,6 +108,30 @@ def train_command(
     sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     sharing = sharing.on_nodes(nodes, gpus)
     policy = parse_on_nan(on_nan)
+    if iterations is not None and run is None:
+        raise UserError(
+            "--iterations goes with --run; for a new run type --set "
+            f"train.iterations={iterations}.",
+            code=2,
+        )
+    if run is not None:
+        _refuse_beside_run(
+            method=method, preset=preset, name=name, set=setting, init_from=init_from,
+            teacher=teacher, dataset=dataset, seeds=seed != "0", data=data, suite=suite,
+            precision=precision != place.DEFAULT_PRECISION,
+        )  # fmt: skip
+        card = card_to_continue(found, run, iterations)
+        fabric = make_fabric(sharing.device(device), card.precision)
+        own = reporter if fabric.is_global_zero else SILENT
+        assert card.train is not None
+        own.say(f"{run}: to {card.train.iterations} iterations of {card.method} on {card.dataset}.")
+        if dry_run:
+            own.say("Nothing was written.")
+            return found
+        compiler = _compiler(own, fabric.device) if compiled else None
+        train_further(card, Trainer(found, fabric, own, card.precision, compiler, policy))
+        own.say(f"Next: bench sweep{flags(found)} --run {run}")
+        return found
     if suite is not None:
         options.refuse_beside_suite(
             method=method, preset=preset, name=name, set=setting, init_from=init_from,
@@ -153,6 +184,13 @@ def train_command(
     scales = "" if suite else f" --guidance {place.DEFAULT_GUIDANCE}"
     own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{scales}")
     return found
+
+
+def _refuse_beside_run(**given: object) -> None:
+    """UserError for options that a run has already."""
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if names:
+        raise UserError(f"--run has its settings: drop {', '.join(names)}.", code=2)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
