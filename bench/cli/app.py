@@ -111,7 +111,7 @@ for _panel, _name, _command, _example in (
     (_STORED, "verify", verify_command, "verify"),
     (_STORED, "status", status_command, "status --watch"),
     (_SET_UP, "init", init_command, "init my-suite.toml"),
-    (_SET_UP, "import", import_command, "import checkpoint.pkl --name official"),
+    (_SET_UP, "import", import_command, "import checkpoint.pkl --as official"),
     (_SET_UP, "doctor", doctor_command, "doctor"),
 ):
     app.command(_name, cls=_Command, rich_help_panel=_panel, epilog=f"Example: bench {_example}")(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shlex
 
 import pytest
@@ -107,8 +108,13 @@ def test_experiments_with_the_same_cells_are_told_apart_in_one_report(tmp_path):
     ran = bench("report", "-e", "one", "-e", "two", "--results", tmp_path)
     assert ran.code == 0, ran.err
     assert "4 rows reported." in ran.out
-    text = (tmp_path / "one+two" / "report" / "tables-modes1d.md").read_text()
-    assert all(f"edm [{name}/modes1d-edm-s0]" in text for name in ("one", "two"))
+    with (tmp_path / "one+two" / "report" / "summary.csv").open(newline="") as file:
+        lines = {(r["experiment"], r["guidance"]): float(r["value"]) for r in csv.DictReader(file)}
+    assert lines == {
+        ("one", "1.0"): 1, ("one", "4.0"): 4, ("two", "1.0"): 2, ("two", "4.0"): 8
+    }  # fmt: skip
+    tables = (tmp_path / "one+two" / "report" / "tables-modes1d.md").read_text()
+    assert all(f"{name}/modes1d-edm-s0" in tables for name in ("one", "two"))
     assert bench("list", "experiments", "--results", tmp_path).out.count("2 rows") == 2
     refused = bench("report", "-e", "one", "-e", "two", "--against", "one", "--results", tmp_path)
     assert (refused.code, "drop one --experiment" in refused.err) == (2, True)
