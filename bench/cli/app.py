@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -14,6 +16,7 @@ from bench.cli.data import data_app
 from bench.cli.doctor import doctor_command
 from bench.cli.evaluate import evaluate_command
 from bench.cli.importing import import_command
+from bench.cli.init import init_command
 from bench.cli.invert import edit_command, invert_command
 from bench.cli.listing import list_command
 from bench.cli.options import UNTIL_THE_END
@@ -21,6 +24,7 @@ from bench.cli.report import report_command
 from bench.cli.sample import sample_command
 from bench.cli.stats import stats_app
 from bench.cli.status import status_command
+from bench.cli.stored import move_command, remove_command
 from bench.cli.sweep import sweep_command
 from bench.cli.train import train_command
 from bench.cli.tune import tune_command
@@ -36,7 +40,6 @@ app = typer.Typer(
     name="bench",
     help="Benchmark of guidance methods for diffusion and consistency models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,6 +47,8 @@ app = typer.Typer(
 INTERRUPTED = 130
 NAMED = ("method", "rule", "metric", "extractor", "dataset")
 """Options with names of registered things."""
+UNCHECKED = ("list", "rm")
+"""The commands whose names are those of stored rows, which may be of plugins."""
 WITH_DATASET = ("train", "sweep")
 """The commands that need the data set of --dataset."""
 STOPPED = "Stopped. Finished work is kept. Run the same command to continue."
@@ -73,8 +78,10 @@ class _Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Check the names in the options, then run."""
         given = {name: _texts(ctx.params.get(name)) for name in NAMED}
+        if ctx.info_name in UNCHECKED:
+            given.clear()
         if ctx.info_name not in WITH_DATASET or ctx.params.get("data"):
-            del given["dataset"]  # it may be new, or gone
+            given.pop("dataset", None)  # it may be new, or gone
         if any(given.values()) and not (ctx.params.get("plugin") or ctx.params.get("suite")):
             from bench.plugins.catalogue import refuse_unknown
 
@@ -88,24 +95,30 @@ def _texts(value: object) -> list[str]:
     return [str(part) for part in parts]
 
 
-for _name, _command in (
-    ("train", train_command),
-    ("sweep", sweep_command),
-    ("report", report_command),
-    ("list", list_command),
-    ("import", import_command),
-    ("sample", sample_command),
-    ("invert", invert_command),
-    ("edit", edit_command),
-    ("doctor", doctor_command),
-    ("evaluate", evaluate_command),
-    ("tune", tune_command),
-    ("verify", verify_command),
-    ("status", status_command),
+_RUN, _USE, _STORED, _SET_UP = "Benchmark", "Samples and images", "Stored results", "Set-up"
+for _panel, _name, _command, _example in (
+    (_RUN, "train", train_command, "train -m edm -m igct -d modes1d --seeds 0..2"),
+    (_RUN, "sweep", sweep_command, "sweep -g 1..13 --rule cfg,apg -n 300"),
+    (_RUN, "report", report_command, "report --table-guidance 1,4,13"),
+    (_RUN, "tune", tune_command, "tune -m edm --rule apg --budget 20"),
+    (_USE, "sample", sample_command, "sample -m igct -g 4 -n 64 -o samples.png"),
+    (_USE, "evaluate", evaluate_command, "evaluate folder/ -r digits"),
+    (_USE, "invert", invert_command, "invert -m igct -d digits"),
+    (_USE, "edit", edit_command, "edit -m igct -d digits --source-class 3 --target-class 8 -g 4"),
+    (_STORED, "list", list_command, "list rows --method edm --status failed"),
+    (_STORED, "rm", remove_command, "rm rows --method edm --guidance 9..13"),
+    (_STORED, "mv", move_command, "mv run digits-edm-s0 teacher"),
+    (_STORED, "verify", verify_command, "verify"),
+    (_STORED, "status", status_command, "status --watch"),
+    (_SET_UP, "init", init_command, "init my-suite.toml"),
+    (_SET_UP, "import", import_command, "import checkpoint.pkl --as official"),
+    (_SET_UP, "doctor", doctor_command, "doctor"),
 ):
-    app.command(_name, cls=_Command)(_command)
-app.add_typer(data_app, name="data")
-app.add_typer(stats_app, name="stats")
+    app.command(_name, cls=_Command, rich_help_panel=_panel, epilog=f"Example: bench {_example}")(
+        _command
+    )
+app.add_typer(data_app, name="data", rich_help_panel=_SET_UP)
+app.add_typer(stats_app, name="stats", rich_help_panel=_USE)
 
 
 def main() -> None:
@@ -171,13 +184,24 @@ def _usage_error(error: Exception) -> tuple[str, int] | None:
         return message, int(parsed.exit_code)
     if kind in ("NoSuchOption", "NoSuchOptionError"):
         options = sorted(o for p in context.command.params for o in p.opts if o.startswith("--"))
-        advice = f"Available: {', '.join(options)}."
+        advice = _setting(message, options) or f"Available: {', '.join(options)}."
     elif "No such command" in message:
         advice = f"Available: {', '.join(sorted(context.command.commands))}."
     else:
         advice = f"See: {context.command_path} --help"
     stop = "" if message.endswith((".", "?", "!")) else "."
     return " ".join(f"{message}{stop} {advice}".split()), int(parsed.exit_code)
+
+
+def _setting(message: str, options: Sequence[str]) -> str:
+    """What to type instead of a setting that was given as an option, such as --lr; or ''."""
+    from methods.settings import TrainSettings
+
+    found = re.search(r"--([\w-]+)", message)
+    name = found[1].replace("-", "_") if found else ""
+    if "--set" not in options or name not in TrainSettings.model_fields:
+        return ""
+    return f"It is a setting: --set train.{name}=VALUE."
 
 
 def _complain(message: str, code: int) -> None:

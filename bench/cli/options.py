@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,28 +18,47 @@ if TYPE_CHECKING:
     from bench.plugins.catalogue import Lines
     from bench.system.progress import Reporter
 
+PLACE, MACHINE = "Results and plugins", "Machine"
+RULES, CHOICE, MEASURES = "Guidance rules", "Choice of runs", "Measures"
+"""Panels of the help."""
 UNTIL_THE_END = ExitStack()
 """Closed when a command has ended, before its errors are reported."""
 UNBOUND = 1000
 """Console width without a terminal: lines in files and pipes are not wrapped."""
 
-Results = Annotated[Path, typer.Option("--results", help="Folder of all experiments.")]
+Results = Annotated[
+    Path, typer.Option("--results", help="Folder of all experiments.", rich_help_panel=PLACE)
+]
 ExperimentName = Annotated[
-    str, typer.Option("--experiment", "-e", help="Folder of this experiment within --results.")
+    str,
+    typer.Option(
+        "--experiment",
+        "-e",
+        help="Folder of this experiment within --results.",
+        rich_help_panel=PLACE,
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="Python file with further methods, rules, metrics or data sets."),
+    typer.Option(
+        "--plugin",
+        help="Python file with further methods, rules, metrics or data sets.",
+        rich_help_panel=PLACE,
+    ),
 ]
 Suite = Annotated[
-    str | None, typer.Option("--suite", help="TOML file, or a shipped suite such as 'demo'.")
+    str | None,
+    typer.Option(
+        "--suite", help="TOML file, or a shipped suite such as 'demo'.", rich_help_panel=PLACE
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=MACHINE)]
 NullCheckpoint = Annotated[
     str | None,
     typer.Option(
         "--null-checkpoint",
         help="Run, folder or .safetensors: the unconditional branch of every edm run here.",
+        rich_help_panel=RULES,
     ),
 ]
 WeakCheckpoint = Annotated[
@@ -47,21 +66,34 @@ WeakCheckpoint = Annotated[
     typer.Option(
         "--weak-checkpoint",
         help="Run, folder or .safetensors: the weaker network for the autoguidance of edm runs.",
+        rich_help_panel=RULES,
     ),
 ]
 Rules = Annotated[
     list[str] | None,
-    typer.Option("--rule", help="Guidance rules: cfg,apg or interval+apg; bench list rules."),
+    typer.Option(
+        "--rule",
+        help="Guidance rules: cfg,apg or interval+apg; bench list rules.",
+        rich_help_panel=RULES,
+    ),
 ]
 OneRule = Annotated[
-    str | None, typer.Option("--rule", help="Guidance rule, such as apg; bench list rules.")
+    str | None,
+    typer.Option(
+        "--rule", help="Guidance rule, such as apg; bench list rules.", rich_help_panel=RULES
+    ),
 ]
 Knobs = Annotated[
     list[str] | None,
-    typer.Option("--knob", help="rule.knob=value, such as apg.eta=0.5; repeatable."),
+    typer.Option(
+        "--knob", help="rule.knob=value, such as apg.eta=0.5; repeatable.", rich_help_panel=RULES
+    ),
 ]
 Tuned = Annotated[
-    bool, typer.Option("--tuned", help="Use the knobs that bench tune found, if any.")
+    bool,
+    typer.Option(
+        "--tuned", help="Use the knobs that bench tune found, if any.", rich_help_panel=RULES
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -70,6 +102,7 @@ Workers = Annotated[
         max=1024,
         envvar="GUIDANCE_BENCH_WORKERS",
         help="Processes side by side; default: one per GPU, or per physical core.",
+        rich_help_panel=MACHINE,
     ),
 ]
 LauncherName = Annotated[
@@ -78,46 +111,87 @@ LauncherName = Annotated[
         "--launcher",
         envvar="GUIDANCE_BENCH_LAUNCHER",
         help="How workers are started: bench list launchers; with settings: NAME:key=value,...",
+        rich_help_panel=MACHINE,
     ),
 ]
 Slurm = Annotated[
     str | None,
-    typer.Option(help="Settings of --launcher slurm: partition=gpu,gpus_per_node=1,time=60."),
+    typer.Option(
+        help="Settings of --launcher slurm: partition=gpu,gpus_per_node=1,time=60.",
+        rich_help_panel=MACHINE,
+    ),
 ]
-Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster, for --launcher ray.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(help="Address of a Ray cluster, for --launcher ray.", rich_help_panel=MACHINE),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print what would be done, then stop.", rich_help_panel=MACHINE),
+]
 Detach = Annotated[
-    bool, typer.Option("--detach", help="Start the workers of --launcher and return at once.")
+    bool,
+    typer.Option(
+        "--detach",
+        help="Start the workers of --launcher and return at once.",
+        rich_help_panel=MACHINE,
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, then stop.")]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="File or folder of an extractor's weights.")
+    Path | None,
+    typer.Option(
+        "--weights", help="File or folder of an extractor's weights.", rich_help_panel=MEASURES
+    ),
 ]
-Download = Annotated[bool, typer.Option(help="Allow an extractor to fetch weights.")]
+Download = Annotated[
+    bool, typer.Option(help="Allow an extractor to fetch weights.", rich_help_panel=MEASURES)
+]
 Orient = Annotated[
     bool,
     typer.Option("--orient/--no-orient", help="Turn images as their EXIF orientation says."),
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", help="Refuse every connection to another machine.")
+    bool,
+    typer.Option(
+        "--offline", help="Refuse every connection to another machine.", rich_help_panel=MACHINE
+    ),
 ]
 
 OneRun = Annotated[
-    str | None, typer.Option("--run", help="Trained run; by default the only one that fits.")
+    str | None,
+    typer.Option(
+        "--run", help="Trained run; by default the only one that fits.", rich_help_panel=CHOICE
+    ),
 ]
-OneMethod = Annotated[str | None, typer.Option("--method", "-m", help="Method, to choose the run.")]
+OneMethod = Annotated[
+    str | None,
+    typer.Option("--method", "-m", help="Method, to choose the run.", rich_help_panel=CHOICE),
+]
 OneDataset = Annotated[
-    str | None, typer.Option("--dataset", "-d", help="Data set, to choose the run.")
+    str | None,
+    typer.Option("--dataset", "-d", help="Data set, to choose the run.", rich_help_panel=CHOICE),
 ]
-Methods = Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these methods.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", "-m", help="Only these methods.", rich_help_panel=CHOICE),
+]
 Metrics = Annotated[
     list[str] | None,
-    typer.Option("--metric", help="Only these metrics: bench list metrics; repeatable."),
+    typer.Option(
+        "--metric",
+        help="Only these metrics: bench list metrics; repeatable.",
+        rich_help_panel=MEASURES,
+    ),
 ]
 Datasets = Annotated[
-    list[str] | None, typer.Option("--dataset", "-d", help="Only these data sets.")
+    list[str] | None,
+    typer.Option("--dataset", "-d", help="Only these data sets.", rich_help_panel=CHOICE),
 ]
 Batch = Annotated[
-    int, typer.Option(min=1, max=BATCH_MOST, help="Batch size; does not change results.")
+    int,
+    typer.Option(
+        min=1, max=BATCH_MOST, help="Batch size; does not change results.", rich_help_panel=MACHINE
+    ),
 ]
 
 
@@ -131,12 +205,14 @@ def begin(
     offline: bool = False,
     download: bool = False,
     silent: bool = False,
+    moves: bool = False,
 ) -> tuple[Reporter, Experiment]:
     """Load the plugins and return reporter and experiment; a package's failure is a warning.
 
     Plugins import torch: a command that needs none sets `entry_points` to False.
     Until `UNTIL_THE_END` closes, `offline` refuses every connection, and the command fails, writing
-    nothing more, if the folder of the results or of `out` disappears.
+    nothing more, if the folder of the results or of `out` disappears. With `moves` the command may
+    remove or rename the experiment itself.
     """
     from rich.console import Console
 
@@ -158,7 +234,8 @@ def begin(
     if plugins or entry_points:
         warn_of_plugins(reporter, plugins or ())
     found = Experiment(results, experiment)
-    UNTIL_THE_END.enter_context(holding(results, found.root, *([] if out is None else [out])))
+    held = (results, None if moves else found.root, out)
+    UNTIL_THE_END.enter_context(holding(*(place for place in held if place is not None)))
     return reporter, found
 
 
@@ -178,6 +255,17 @@ def registered(reporter: Reporter, plugins: Sequence[Path] | None) -> Lines:
     if known is None:
         warn_of_plugins(reporter, plugins or ())
     return known or registered_lines()
+
+
+def note_scales(scales: Iterable[float], reporter: Reporter) -> None:
+    """Say once what scales below 1 mean: many papers write w = g - 1."""
+    low = [g for g in scales if g < 1]
+    if low:
+        reporter.say(
+            f"--guidance {min(low):g} is below 1: g = 1 is off, and g < 1 guides away from the "
+            f"class. Papers that write w = g - 1 call this w = {min(low) - 1:g}; for their "
+            f"w = {min(low):g} type --guidance {min(low) + 1:g}."
+        )
 
 
 def refuse_beside_suite(**options: object) -> None:

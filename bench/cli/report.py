@@ -9,14 +9,17 @@ import typer
 
 import bench
 from bench.cli import options
-from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
 from bench.experiment.ranges import parse_range
 from bench.system.errors import UserError
 
 
 def report_command(
     suite: options.Suite = None,
-    experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option("--experiment", "-e", help="Experiment; repeat for several in one report."),
+    ] = None,
     results: options.Results = DEFAULT_RESULTS,
     against: Annotated[
         str | None,
@@ -36,9 +39,10 @@ def report_command(
     table_columns: Annotated[
         int, typer.Option(min=1, max=2, help="Columns of the paper that a table spans.")
     ] = 2,
+    plugin: options.Plugins = None,
 ) -> Path:
     """Render tables, figures and a page from the rows of an experiment."""
-    from bench.experiment.inversion_rows import read_inversions
+    from bench.experiment.inversion_rows import InversionRow, read_inversions
     from bench.experiment.rows import Row, read_rows
     from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
     from bench.report.make import make_report
@@ -49,9 +53,13 @@ def report_command(
         metrics=tuple(name.strip() for name in (table_metrics or "").split(",") if name.strip()),
         columns=table_columns,
     )
-    reporter, found = options.begin(None, results, experiment, entry_points=False)
+    names = list(dict.fromkeys(experiment or (DEFAULT_EXPERIMENT,)))
+    reporter, found = options.begin(plugin, results, names[0], entry_points=False)
+    if suite is not None and len(names) > 1:
+        raise UserError("--suite names the experiment: drop one --experiment.", code=2)
     if suite is not None:
         _, found = suite_studies(suite, found)
+    every = [found, *(Experiment(results, name) for name in names[1:])]
 
     def counted_in(cells: Path, advice: str) -> list[Row]:
         rows = read_rows(cells)
@@ -62,22 +70,33 @@ def report_command(
             reporter.say(f"Left out {left} rows whose sampling seeds are reserved for tuning.")
         return counted
 
-    counted = counted_in(found.cells, f": bench sweep{flags(found, suite)}")
+    counted: list[Row] = []
+    inversions: list[InversionRow] = []
+    for one in every:
+        rows = counted_in(one.cells, f": bench sweep{flags(one, suite)}")
+        edits = read_inversions(one.inversions)
+        if len(every) > 1:  # rows of a copied or renamed folder have its old name
+            rows = [row.model_copy(update={"experiment": one.name}) for row in rows]
+            edits = [row.model_copy(update={"experiment": one.name}) for row in edits]
+        counted += rows
+        inversions += edits
+    out = results / "+".join(names) / found.report.name if len(every) > 1 else found.report
     if any(value.about is None for row in counted for value in row.values):
-        options.warn_of_plugins(reporter)  # old rows do not state the facts of their metrics
+        options.warn_of_plugins(reporter, plugin or ())  # old rows lack the facts of their metrics
     if against is not None:
+        if len(every) > 1:
+            raise UserError("--against compares one experiment: drop one --experiment.", code=2)
         other = next((p for p in (results / against, Path(against)) if p.is_dir()), None)
         if other is None:
             raise UserError(f"There is no experiment {against!r} in {results}.", code=2)
         from bench.report.against import write_against
 
-        names = (found.name, other.resolve().name)
-        page = write_against(counted, counted_in(other / "cells", ""), found.report, names)
+        both = (found.name, other.resolve().name)
+        page = write_against(counted, counted_in(other / "cells", ""), out, both)
         reporter.say(f"Look at {page} (tables also in {page.with_suffix('.md')}).")
         return page
-    inversions = read_inversions(found.inversions)
     paths = make_report(
-        counted, found.report, published=published_file(), inversions=inversions,
+        counted, out, published=published_file(), inversions=inversions,
         paper=paper, pdf=pdf, all_figures=figures == "all", console=reporter.console,
     )  # fmt: skip
     for problem in paths.problems:

@@ -158,6 +158,7 @@ def sweep_command(
     for study in studies:
         study_rules(study)
         check_seeds(study.sampling_seeds)
+    options.note_scales([g for study in studies for g in study.guidance], reporter)
     if suite is None:
         here = swept_datasets(found, method or (), run or ())
         studies = tuple(base.model_copy(update={"dataset": name}) for name in dataset or here)

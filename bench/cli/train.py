@@ -12,6 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.sharing import choose_sharing
 from bench.experiment import place
+from bench.experiment.ranges import parse_ints
 from bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,8 +40,11 @@ def train_command(
         str | None, typer.Option(help="Settings by name; by default those of the data set.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=place.SEED_MOST, help="Seed of initial weights and all draws.")
-    ] = 0,
+        str,
+        typer.Option(
+            "--seeds", "--seed", help="Seeds of initial weights and all draws, one run each: 0..2."
+        ),
+    ] = "0",
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the preset; repeatable.")
@@ -51,6 +55,12 @@ def train_command(
     teacher: Annotated[
         str | None,
         typer.Option(help="Run, folder or .safetensors to distil; by default the edm run."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Continue this run, with the settings that it has.")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="With --run: its iterations at the end, all together.")
     ] = None,
     suite: options.Suite = None,
     experiment: options.ExperimentName = place.DEFAULT_EXPERIMENT,
@@ -89,6 +99,7 @@ def train_command(
     from bench.system.devices import make_fabric
     from bench.system.progress import SILENT
     from bench.training.card import method_class
+    from bench.training.further import card_to_continue, train_further
     from bench.training.price import data_or_stand_in
     from bench.training.study import Trainer, study_cards, study_requests
     from bench.training.watch import parse_on_nan
@@ -97,16 +108,41 @@ def train_command(
     sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     sharing = sharing.on_nodes(nodes, gpus)
     policy = parse_on_nan(on_nan)
+    if iterations is not None and run is None:
+        raise UserError(
+            "--iterations goes with --run; for a new run type --set "
+            f"train.iterations={iterations}.",
+            code=2,
+        )
+    if run is not None:
+        _refuse_beside_run(
+            method=method, preset=preset, name=name, set=setting, init_from=init_from,
+            teacher=teacher, dataset=dataset, seeds=seed != "0", data=data, suite=suite,
+            precision=precision != place.DEFAULT_PRECISION,
+        )  # fmt: skip
+        card = card_to_continue(found, run, iterations)
+        fabric = make_fabric(sharing.device(device), card.precision)
+        own = reporter if fabric.is_global_zero else SILENT
+        assert card.train is not None
+        own.say(f"{run}: to {card.train.iterations} iterations of {card.method} on {card.dataset}.")
+        if dry_run:
+            own.say("Nothing was written.")
+            return found
+        compiler = _compiler(own, fabric.device) if compiled else None
+        train_further(card, Trainer(found, fabric, own, card.precision, compiler, policy))
+        own.say(f"Next: bench sweep{flags(found)} --run {run}")
+        return found
     if suite is not None:
         options.refuse_beside_suite(
             method=method, preset=preset, name=name, set=setting, init_from=init_from,
-            teacher=teacher, dataset=dataset, seed=seed, data=data,
+            teacher=teacher, dataset=dataset, seeds=seed != "0", data=data,
         )  # fmt: skip
         studies, found = suite_studies(suite, found)
     else:
-        if name and len(method or ()) > 1:
-            raise UserError("--name is for one method at a time.", code=2)
-        base = _study(method or (), dataset, preset, seed, setting or ())
+        seeds = _seeds(seed)
+        if name and len(method or ()) * len(seeds) > 1:
+            raise UserError("--name is for one method and one seed at a time.", code=2)
+        base = _study(method or (), dataset, preset, seeds, setting or ())
         if data is not None:
             named = prepare_if_missing(reporter, data, dataset, dry_run=dry_run)
             base = base.model_copy(update={"dataset": named})
@@ -150,8 +186,24 @@ def train_command(
     return found
 
 
+def _refuse_beside_run(**given: object) -> None:
+    """UserError for options that a run has already."""
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if names:
+        raise UserError(f"--run has its settings: drop {', '.join(names)}.", code=2)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """The seeds of a range; a single one may be too large for a float."""
+    if not text.isdigit():
+        return parse_ints(text, "--seeds")
+    if len(text) > 19 or int(text) > place.SEED_MOST:
+        raise UserError(f"--seeds {text!r} is above {place.SEED_MOST}.", code=2)
+    return (int(text),)
+
+
 def _study(
-    methods: Sequence[str], dataset: str | None, preset: str | None, seed: int,
+    methods: Sequence[str], dataset: str | None, preset: str | None, seeds: tuple[int, ...],
     settings: Sequence[str],
 ) -> Study:  # fmt: skip
     """The study of the options; the data set is by default that of the preset, or digits."""
@@ -171,7 +223,7 @@ def _study(
         dataset=dataset or next(iter(made_for), place.DEFAULT_DATASET),
         methods=tuple(methods),
         preset=preset,
-        seeds=(seed,),
+        seeds=seeds,
         set=overrides,
     )
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from bench.system.errors import UserError, check_name, said
 
+CARD, WEIGHTS = "run.json", "model.safetensors"
+"""The files of a run."""
 DEFAULT_RESULTS = Path("results")
 DEFAULT_EXPERIMENT = "default"
 DEFAULT_DATASET = "digits"

@@ -41,6 +41,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
     warnings.filterwarnings("ignore", "The `srun` command is available")  # where Slurm is
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    _check_cuda(device)
     try:
         fabric = Fabric(
             accelerator=device,
@@ -61,6 +62,7 @@ def resolve_device(name: str) -> torch.device:
     """The device by name; 'auto' is the first GPU if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_cuda(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -68,6 +70,15 @@ def resolve_device(name: str) -> torch.device:
         first = str(error).splitlines()[0]
         raise UserError(f"Device {name!r} cannot be used: {first}", code=2) from None
     return device
+
+
+def _check_cuda(name: str) -> None:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "There is no GPU that CUDA can use here: drop --device, or use --device cpu. "
+            "bench doctor shows what was found.",
+            code=2,
+        )
 
 
 def gpu_count() -> int:

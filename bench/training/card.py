@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from bench.data import Dataset
 from bench.data.find import find_dataset, has_dataset
 from bench.data.stand_in import RandomImages
+from bench.experiment.place import CARD as CARD
 from bench.experiment.place import DEFAULT_PRECISION, Experiment
+from bench.experiment.place import WEIGHTS as WEIGHTS
 from bench.system.bounds import read_json
 from bench.system.errors import OF_PLUGIN, UserError, check_name, explain, unknown
 from bench.system.files import write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
 from methods.spec import DataSpec
 
-CARD = "run.json"
-WEIGHTS = "model.safetensors"
 IMPORTED = "imported"
 """The preset of a run whose weights come from a file, without training."""
 UNSAID = ("init_run", "init_checkpoint", "teacher_run", "teacher_checkpoint", "precision")

@@ -97,7 +97,7 @@ def test_workers_get_the_command_line_of_the_call():
 
     with mock.patch.object(options, "begin", stop), pytest.raises(bench.UserError, match="stop"):
         bench.train(method=["oracle"], seed=3)
-    assert seen == [["bench", "train", "--method", "oracle", "--seed", "3"]]
+    assert seen == [["bench", "train", "--method", "oracle", "--seeds", "3"]]
 
 
 def test_mistakes_raise_the_message_of_the_command(tmp_path):

@@ -22,6 +22,11 @@ def age(row: Row | InversionRow) -> tuple[datetime, str]:
     return (created if created.tzinfo else created.replace(tzinfo=UTC), row.key)
 
 
+def identity(row: Row) -> tuple[str, str, str]:
+    """What tells a row from all others: two runs or experiments may share weights and cells."""
+    return row.experiment, row.run, row.key
+
+
 def of_newest_weights(rows: Sequence[Row]) -> list[Row]:
     """The rows without those of older weights of the same run name."""
     latest: dict[tuple[str, str], str] = {}
@@ -83,8 +88,8 @@ def newest(rows: Sequence[Row]) -> list[Row]:
         line = (row.experiment, row.dataset, row.method, row.run)
         how = (*line, row.rule, variant(row), sampling(row))
         best[*how, row.guidance, row.steps, row.seed, row.n] = row
-    keys = {(row.run, row.key) for row in best.values()}
-    return [row for row in rows if (row.run, row.key) in keys]
+    kept = {identity(row) for row in best.values()}
+    return [row for row in rows if identity(row) in kept]
 
 
 def _has_extra_network(row: Row) -> bool:

@@ -12,6 +12,7 @@ from bench.experiment.rows import Row, Value
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.counting import (
     age,
+    identity,
     newest,
     of_newest_code,
     of_newest_weights,
@@ -114,21 +115,27 @@ class Data:
     superseded: int
 
     @cached_property
-    def _names(self) -> dict[str, str]:
-        """The `run` of each row's series, by the row's key."""
+    def _names(self) -> dict[tuple[str, str, str], str]:
+        """The `run` of each row's series, by the row's identity."""
         several = len({row.experiment for row in self.rows}) > 1
-        names = {r.key: f"{r.experiment}/{r.run}" if several else r.run for r in self.rows}
+        names = {identity(r): f"{r.experiment}/{r.run}" if several else r.run for r in self.rows}
         owners: dict[tuple[str, str, int], set[str]] = {}
         for row in self.rows:
-            owners.setdefault((row.dataset, row.method, row.train_seed), set()).add(names[row.key])
+            owners.setdefault((row.dataset, row.method, row.train_seed), set()).add(
+                names[identity(row)]
+            )
         split = {(d, m) for (d, m, _), runs in owners.items() if len(runs) > 1 and m != FLOOR}
-        return {r.key: names[r.key] if (r.dataset, r.method) in split else "" for r in self.rows}
+        return {
+            identity(r): names[identity(r)] if (r.dataset, r.method) in split else ""
+            for r in self.rows
+        }
 
     def series_of(self, row: Row) -> Series:
         """The line that a row belongs to."""
         steps = 0 if row.method == FLOOR else row.steps
         rule = self._variants.get((row.dataset, row.method, row.rule, variant(row)), row.rule)
-        return Series(row.dataset, row.method, steps, self._names[row.key], rule, sampling(row))
+        run = self._names[identity(row)]
+        return Series(row.dataset, row.method, steps, run, rule, sampling(row))
 
     @cached_property
     def _variants(self) -> dict[tuple[str, str, str, str], str]:
@@ -285,7 +292,7 @@ def prepare(rows: Sequence[Row]) -> Data:
     """Keep the rows that count. Raises `UserError` if some of them cannot share a column."""
     if not rows:
         raise UserError("There are no rows to report: run the sweep first.")
-    ordered = sorted({(r.run, r.key): r for r in sorted(rows, key=age)}.values(), key=place)
+    ordered = sorted({identity(r): r for r in sorted(rows, key=age)}.values(), key=place)
     trained = of_newest_weights(ordered)
     current = of_newest_code(trained)
     kept = newest(current)

@@ -62,11 +62,10 @@ OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
         (["sweep", "--experiment", "cache"], "The experiment name 'cache' is taken", ""),
         (["train", "-m", "edm", "--epochs", "5"], "No such option: --epochs", "--workers."),
         (["sweep", "--batch", "0"], "Invalid value for '--batch'", "See: bench sweep --help"),
-        (["train", "-m", "edm", "--seed", "x"], "Invalid value for '--seed'",
-         "See: bench train --help"),
+        (["train", "-m", "edm", "--seed", "x"], "--seeds 'x': 'x' is not a number", "1,1.5,2."),
         (["swep"], "No such command 'swep'.",
-         "Available: data, doctor, edit, evaluate, import, invert, list, report, sample, stats, "
-         "sweep, train, tune, verify."),
+         "Available: data, doctor, edit, evaluate, import, init, invert, list, mv, report, rm, "
+         "sample, stats, status, sweep, train, tune, verify."),
         (["sweep", "--inversion-samples", "5"],
          "--inversion-samples and --inversion-guidance need --inversion.", ""),
         (["sweep", "--inversion", "--inversion-guidance", "7..1"],
@@ -78,7 +77,8 @@ OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
         (["invert", "-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'?", ""),
         (["invert", "-d", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?", ""),
         (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
-         "datasets, extractors, methods, metrics, protocols, rules, suites."),
+         "datasets, experiments, extractors, launchers, methods, metrics, protocols, rows, rules, "
+         "runs, suites."),
         (["list"], "Missing argument 'what'.", "See: bench list --help"),
         (
             ["train", "--suite", "demos"],
