@@ -133,6 +133,19 @@ def test_decoy_loses_against_cfg_run_at_its_match(rows):
     assert "Provisional" not in text
 
 
+@pytest.mark.long
+def test_negative_control_is_found_out_as_cfg_at_another_scale(tmp_path):
+    """TDG guides with the exact denoiser like CFG at 1/2 + 1.3 g."""
+    swept = ("sweep", "-m", "oracle", "-d", "modes2d", "-n", N, "-g", "1,2,4,7", "--workers", "1")
+    chosen = ("--rule", "cfg,tdg", "--metric", "fd", "--matched", "--results", tmp_path)
+    assert bench(*swept, *chosen).code == 0
+    found = matched(read_rows(tmp_path / "default" / "cells"))
+    scales = {g: duel.match.scale for g, duel in duels(found, "tdg").items()}
+    for g in (2.0, 4.0):
+        assert scales[g] == pytest.approx(0.5 + 1.3 * g, rel=0.03)
+    assert standing(found, "tdg").kind == "same"
+
+
 def test_report_without_cells_at_the_matched_scales_is_provisional(rows):
     found = matched([row for row in rows if not row.only_matched])
     loose = [d for d in found.duels if d.gaps and not d.match.measured]
