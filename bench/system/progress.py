@@ -112,6 +112,7 @@ class Live:
         with self._lock:
             self._open -= 1
             if self._open == 0 and self._progress is not None:
+                self._progress.refresh()  # rich does this only for terminals
                 self._progress.stop()
                 self._progress = None
 
