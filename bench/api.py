@@ -89,9 +89,9 @@ def load(
 ) -> Loaded:
     """Read the rows that a report would show, by default those of the newest weights and code.
 
-    `everything` adds older rows and those of `bench tune`. Without guidance (g = 1) no rule acts:
-    such rows have the rule 'cfg' and belong to the lines of all rules. `plugins` are files with
-    methods. Raises UserError if there are no rows, or rows that are not comparable.
+    `everything` adds older rows and those of `bench tune`. Without guidance (g = 1) most rules do
+    not act: such rows have the rule 'cfg' and belong to the lines of all rules. `plugins` are files
+    with methods. Raises UserError if there are no rows, or rows that are not comparable.
     """
     one_thread()
     from bench.cli.options import warn_of_plugins

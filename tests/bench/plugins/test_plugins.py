@@ -38,6 +38,24 @@ METRIC = """
         def compute(self, *, real, fake, extractor):
             return float(fake.n)
 """
+EXTRACTOR = """
+    from metrics.base import Extracted, Extractor
+    from metrics.extractors import register_extractor
+
+    @register_extractor
+    class Mean(Extractor):
+        "The mean of an image."
+        name = "mean-value"
+        summary = "mean of all values"
+        dim = 1
+        hash = "1"
+
+        def __init__(self, weights=None, *, download=False):
+            pass
+
+        def __call__(self, samples):
+            return Extracted(samples.float().flatten(1).mean(1, keepdim=True), None)
+"""
 DATASET = """
     import torch
     from bench.data import Dataset, Split, register
@@ -132,6 +150,9 @@ def test_file_adds_method_metric_and_data_set(tmp_path):
         (RULE.replace('summary = "part', 'other = "part'), "TypeError: rule Half lacks summary"),
         (RULE + "\n    raise RuntimeError('late')", "RuntimeError: late"),
         (METRIC.replace('label = "Count"', ""), "TypeError: metric Count lacks label"),
+        (EXTRACTOR.replace("__call__", "call"), "TypeError: extractor Mean lacks __call__"),
+        (EXTRACTOR.replace('"mean-value"', '"inception"'),
+         "ValueError: an extractor named 'inception' is already registered"),
         (METHOD.replace("(EDM)", "(Method)").replace("import Preset", "import Method"),
          "TypeError: method Twin lacks guidance, config_type, build, loss, nfe, sample"),
     ],
@@ -200,6 +221,7 @@ def package(tmp_path, monkeypatch):
     write(tmp_path, METHOD, "plug_methods.py")
     write(tmp_path, METRIC.replace("@register\n", "\n"), "plug_metrics.py")
     write(tmp_path, DATASET, "plug_data.py")
+    write(tmp_path, EXTRACTOR.replace("@register_extractor\n", "\n"), "plug_extractors.py")
     write(tmp_path, RULE.replace("@register_rule\n", "\n"), "plug_rules.py")
     info = tmp_path / "plug-1.0.dist-info"
     info.mkdir()
@@ -208,6 +230,7 @@ def package(tmp_path, monkeypatch):
         "[guidance_bench.methods]\ntwin = plug_methods\nbroken = plug_nowhere\n"
         "[guidance_bench.metrics]\ncount = plug_metrics:Count\n"
         "[guidance_bench.datasets]\nstrip = plug_data:Strip\n"
+        "[guidance_bench.extractors]\nmean-value = plug_extractors:Mean\n"
         "[guidance_bench.rules]\nhalf = plug_rules:Half\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -223,6 +246,7 @@ def test_entry_points_of_all_groups(package):
         ("methods", "twin"),
         ("metrics", "count"),
         ("datasets", "strip"),
+        ("extractors", "mean-value"),
         ("rules", "half"),
     ):
         ran = bench("list", what)
