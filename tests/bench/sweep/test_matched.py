@@ -152,7 +152,9 @@ def test_report_without_cells_at_the_matched_scales_is_provisional(rows):
 def test_matched_cells_are_few_and_have_no_column_in_tables(rows):
     data = prepare(rows)
     only = [row for row in rows if row.only_matched]
-    assert 0 < len(only) <= 12
+    # Of 20 duels at equal steps, and as many at equal cost.
+    assert 0 < len([row for row in only if row.steps == 18]) <= 8
+    assert len(only) <= 18
     assert {row.rule for row in only} == {""}
     assert data.guidances("modes2d") == SCALES
 
@@ -165,9 +167,9 @@ def test_same_command_computes_nothing_more(place):
 
 
 def test_cfg_at_the_steps_of_equal_cost_is_added(rows):
-    """A rule without a reference branch takes 35 evaluations; CFG does so with 9 steps (34)."""
+    """The rules take 35, 70 and 105 evaluations; CFG takes 34, 70 and 106 in these steps."""
     steps = {row.steps: row.nfe for row in rows if row.guidance > 1 and not row.rule}
-    assert steps == {18: 70, 9: 34}
+    assert steps == {9: 34, 18: 70, 27: 106}
     found = matched(rows)
     equal = duels(found, "idle", "nfe")
     assert {(d.cfg.steps, d.nfe) for d in equal.values()} == {(9, (35, 34))}
