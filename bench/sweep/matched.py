@@ -88,7 +88,11 @@ def matched_cells(planned: Sweep, experiment: Experiment) -> list[Cell]:
     if matched is None:
         return []
     cells: dict[str, Cell] = {}
-    duels = [d for d in matched.duels if d.outcome == matched.chosen and d.gaps]
+    # Seconds are noisy: cells chosen by them would not be the same next time.
+    duels = [
+        d for d in matched.duels
+        if d.outcome == matched.chosen and d.gaps and d.equal != "seconds"
+    ]  # fmt: skip
     for line in dict.fromkeys(d.cfg for d in duels):
         scales = [d.match.scale for d in duels if d.cfg == line and not d.match.measured]
         names = {row.run for row in data.rows_of(line)}

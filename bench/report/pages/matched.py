@@ -26,7 +26,7 @@ WORDS: dict[Kind, str] = {
     "better": "better than CFG",
     "worse": "worse than CFG",
     "both": "better and worse",
-    "same": "CFG at another scale",
+    "same": "as CFG at g*",
     "idle": "hardly guides",
     "none": "no equal outcome",
 }
