@@ -85,6 +85,7 @@ def sample_command(
         raise unknown("format", format_, write.FORMATS)
     if not math.isfinite(guidance):
         raise UserError(f"--guidance must be a finite number, got {guidance}.", code=2)
+    options.note_scales([guidance], reporter)
     where = resolve_device(device)
     card = find_run(found, run, method, dataset)
     data = dataset_or_stand_in(card)

@@ -87,6 +87,8 @@ def test_scales_below_one_are_explained_once(tmp_path):
     assert ran.out.count("g = 1 is off") == 1
     assert "Papers that write w = g - 1 call this w = -1; for their w = 0" in ran.out
     assert "g = 1 is off" not in bench(*words, "-g", "1,2", "--results", tmp_path).out
+    words = ("sample", "-m", "oracle", "-d", "modes1d", "-n", "4", "-o", tmp_path / "a.npz")
+    assert bench(*words, "-g", "0.5", "--results", tmp_path).out.count("g = 1 is off") == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
