@@ -10,6 +10,7 @@ from torch import Tensor
 
 from methods.rules.base import Between, Call, OneOf, Rule, Weight, spread
 from methods.rules.registry import register_rule
+from methods.rules.space import Space
 from methods.settings import Settings
 
 TINY = 1e-12
@@ -21,6 +22,9 @@ class CFGZeroKnobs(Settings):
 
     optimised_scale: bool = Field(True, description="whether the reference is scaled by s*")
     zero_share: float = Field(0.04, ge=0, lt=1, description="share of the steps with zero velocity")
+    space: Space = Field(
+        "eps", description="prediction that is scaled; v: the flow's, as published"
+    )
 
 
 @register_rule
@@ -28,7 +32,8 @@ class CFGZero(Rule[CFGZeroKnobs]):
     """d = s d_ref + g (d_c - s d_ref), s = <d_c, d_ref> / |d_ref|^2 (Fan 2025, arXiv 2503.18886).
 
     d = (x - D) / sigma is the slope that EDM integrates. The denoiser output is then
-    D_ref + g (D_c - D_ref) + (1 - g) (1 - s) (x - D_ref), without sigma.
+    D_ref + g (D_c - D_ref) + (1 - g) (1 - s) (x - D_ref), without sigma. This d is eps; in another
+    `space` the predictions there take its place.
 
     The rule was made for flow matching, with y = x / (1 + sigma) at time sigma / (1 + sigma). Steps
     that begin in the first `zero_share` have zero velocity in y. For constant y, x is proportional
@@ -53,6 +58,10 @@ class CFGZero(Rule[CFGZeroKnobs]):
         guided = super().combine(d_cond, d_ref, g, call)
         if not self.knobs.optimised_scale:
             return guided
-        cond, ref = (call.x - d_cond).flatten(1), (call.x - d_ref).flatten(1)
+        # With q = offset - gain D for the outputs, the prediction up to a factor: s is the same.
+        offset: Tensor | float = 0.0 if self.knobs.space == "denoised" else call.x
+        gain: Tensor | float = 1.0 + call.sigma if self.knobs.space == "v" else 1.0
+        cond, ref = (offset - gain * d_cond).flatten(1), (offset - gain * d_ref).flatten(1)
         s = (cond * ref).sum(1) / ref.square().sum(1).clamp_min(TINY)
-        return guided + (1.0 - spread(g, guided)) * spread(1.0 - s, guided) * (call.x - d_ref)
+        shift = (offset - gain * d_ref) / gain
+        return guided + (1.0 - spread(g, guided)) * spread(1.0 - s, guided) * shift

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from methods.rules.base import Between, Call, OneOf, Rule, spread
 from methods.rules.registry import register_rule
-from methods.settings import Settings
+from methods.rules.space import SpaceKnobs, back, into
 from methods.spec import DataSpec
 
 FLAT = 1e-6
 """A sample counts as flat if its standard deviation over its largest |value| is at most this."""
 
 
-class RescaleKnobs(Settings):
+class RescaleKnobs(SpaceKnobs):
     """The strength of the rescaling."""
 
     phi: float = Field(0.7, ge=0, le=1, description="0 is CFG, 1 restores the contrast fully")
@@ -30,7 +30,8 @@ class Rescale(Rule[RescaleKnobs]):
 
     The standard deviations are over all pixels and channels of a sample. A flat D_g, whose standard
     deviation is rounding error, is not changed. Vectors are refused: the standard deviation of
-    their coordinates, |x - y| / sqrt(2) for two, is not a contrast and may be 0.
+    their coordinates, |x - y| / sqrt(2) for two, is not a contrast and may be 0. In another
+    `space` the predictions there are rescaled, whose standard deviation is no contrast of images.
     """
 
     name = "rescale"
@@ -41,10 +42,12 @@ class Rescale(Rule[RescaleKnobs]):
 
     def finish(self, guided: Tensor, d_cond: Tensor, call: Call) -> Tensor:
         """The guided output with its standard deviation rescaled towards that of D_c."""
-        have, want = guided.flatten(1).std(1), d_cond.flatten(1).std(1)
-        flat = have <= FLAT * guided.flatten(1).abs().amax(1)
+        space = self.knobs.space
+        found = into(space, guided, call)
+        have, want = found.flatten(1).std(1), into(space, d_cond, call).flatten(1).std(1)
+        flat = have <= FLAT * found.flatten(1).abs().amax(1)
         ratio = torch.where(flat, 1.0, want / have)
-        return guided * spread(1.0 + self.knobs.phi * (ratio - 1.0), guided)
+        return back(space, found * spread(1.0 + self.knobs.phi * (ratio - 1.0), found), call)
 
     def unsuited(self, data: DataSpec) -> str | None:
         """Vectors have no contrast."""
