@@ -69,5 +69,5 @@ class AdaptiveGuidance(Rule[AdaptiveKnobs]):
         return d_ref
 
     def _alike(self, *outputs: Tensor, call: Call) -> Tensor:
-        pair = (into(self.knobs.space, d, call).double().flatten(1) for d in outputs)
-        return F.cosine_similarity(*pair) >= self.knobs.similarity
+        one, other = (into(self.knobs.space, d, call).double().flatten(1) for d in outputs)
+        return F.cosine_similarity(one, other) >= self.knobs.similarity
