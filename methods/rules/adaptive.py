@@ -13,17 +13,14 @@ from torch import Tensor
 from methods.rules.base import Between, Call, OneOf, Rule
 from methods.rules.draws import once_a_step
 from methods.rules.registry import register_rule
-from methods.settings import Settings
+from methods.rules.space import SpaceKnobs, into
 
 
-class AdaptiveKnobs(Settings):
-    """When the reference is last evaluated, and what follows."""
+class AdaptiveKnobs(SpaceKnobs):
+    """When the reference is last evaluated, and what follows. Published: .991 in eps."""
 
     similarity: float = Field(
         0.999, ge=-1, le=2, description="cosine of the outputs that ends it; above 1: never"
-    )
-    space: Literal["denoised", "eps"] = Field(
-        "denoised", description="outputs whose cosine is taken; eps: as published, with .991"
     )
     until: float = Field(1.0, gt=0, le=1, description="share of the steps after which it ends")
     then: Literal["conditional", "reuse"] = Field(
@@ -68,10 +65,9 @@ class AdaptiveGuidance(Rule[AdaptiveKnobs]):
             d_ref[active] = call.part(active).null()
         if call.at.stage == 0:
             state["adaptive.update"] = (call.cond - d_ref) / sigma
-            state["adaptive.next"] = active & (call.dry | ~self._alike(d_ref, call.cond, call.x))
+            state["adaptive.next"] = active & (call.dry | ~self._alike(d_ref, call.cond, call=call))
         return d_ref
 
-    def _alike(self, d_ref: Tensor, d_cond: Tensor, x: Tensor) -> Tensor:
-        pair = (d_ref, d_cond) if self.knobs.space == "denoised" else (x - d_ref, x - d_cond)
-        one, other = (d.double().flatten(1) for d in pair)
+    def _alike(self, *outputs: Tensor, call: Call) -> Tensor:
+        one, other = (into(self.knobs.space, d, call).double().flatten(1) for d in outputs)
         return F.cosine_similarity(one, other) >= self.knobs.similarity

@@ -23,7 +23,9 @@ def numpy_version(similarity, space, until, then):
         counts.append(active.sum())
         if not stage:
             d_ref = d_c - s * used
-            a, b = (d_c, d_ref) if space == "denoised" else (x - d_c, x - d_ref)
+            a, b = d_c, d_ref
+            if space != "denoised":
+                a, b = ((x - d) / s - d * (space == "v") for d in (d_c, d_ref))
             size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
             after = active & ((a * b).sum(1) / size < similarity)
             update = used
@@ -36,7 +38,13 @@ def numpy_version(similarity, space, until, then):
 @pytest.mark.parametrize("then", ["conditional", "reuse"])
 @pytest.mark.parametrize(
     ("similarity", "space", "until"),
-    [(0.9, "denoised", 1.0), (0.99, "eps", 1.0), (2.0, "eps", 0.5), (-1.0, "denoised", 1.0)],
+    [
+        (0.9, "denoised", 1.0),
+        (0.99, "eps", 1.0),
+        (0.99, "v", 1.0),
+        (2.0, "eps", 0.5),
+        (-1.0, "denoised", 1.0),
+    ],
 )
 def test_against_numpy(similarity, space, until, then):
     knobs = {"similarity": similarity, "space": space, "until": until, "then": then}

@@ -18,7 +18,8 @@ def test_repeated_rule_is_refused():
 
 def test_knobs_are_passed_to_their_rule_and_recorded_under_its_name():
     rule = make_rule("interval+rescale", {"interval": {"low": 0.1}, "rescale": {"phi": 0.5}})
-    assert rule.settings() == {"interval.low": 0.1, "interval.high": 2.9, "rescale.phi": 0.5}
+    rescale = {"rescale.phi": 0.5, "rescale.space": "denoised"}
+    assert rule.settings() == {"interval.low": 0.1, "interval.high": 2.9, **rescale}
     assert rule.name == "interval+rescale"
     with pytest.raises(ValidationError, match="phi"):
         make_rule("interval+rescale", {"interval": {"phi": 0.5}})
