@@ -29,6 +29,10 @@ def report_command(
         Literal["few", "all"],
         typer.Option("--figures", help="few: what a reader needs; all: of every measure and line."),
     ] = "few",
+    x: Annotated[
+        str,
+        typer.Option("--x", help="Axis of figures: g, nfe, seconds or a metric, such as strength."),
+    ] = "g",
     pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too.")] = False,
     table_guidance: Annotated[
         str | None, typer.Option(help="Scales in paper.tex and paper.md: 1,2,4,7,13 or 1..13:4.")
@@ -97,7 +101,7 @@ def report_command(
         return page
     paths = make_report(
         counted, out, published=published_file(), inversions=inversions,
-        paper=paper, pdf=pdf, all_figures=figures == "all", console=reporter.console,
+        paper=paper, pdf=pdf, all_figures=figures == "all", x=x, console=reporter.console,
     )  # fmt: skip
     for problem in paths.problems:
         reporter.say(f"Warning: {problem}")

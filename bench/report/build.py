@@ -25,6 +25,8 @@ from bench.report.figures.figures import (
     plan_yardsticks,
 )
 from bench.report.figures.overview import plan_overview
+from bench.report.figures.plan_along import drawn_against
+from bench.report.numbers.across import GUIDANCE, check_across
 from bench.report.numbers.comparison import compare, comparison_frames
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.inversions import edit_summary, inversion_summary, prepare_inversions
@@ -59,19 +61,21 @@ def write_report(
     paper: PaperOptions = DEFAULT,
     pdf: bool = False,
     all_figures: bool = False,
+    x: str = GUIDANCE,
     console: Console | None = None,
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
     `published` is a CSV of published numbers to draw in grey, `note` has facts for the page;
     `inversions` adds a separate section; `paper` chooses tables for a paper; with `pdf`, figures
-    are also written as PDF; with `all_figures`, those of every measure and line are drawn too.
-    Progress is shown on `console`. The same arguments give the same bytes, whatever was there: a
-    figure that an earlier report drew from the same input is kept. Raises `UserError`, before
-    anything is written, if rows are not comparable or lack what `paper` asks for. If a figure
-    fails, the others are drawn.
+    are also written as PDF; with `all_figures`, those of every measure and line are drawn too. `x`
+    is the axis of figures against guidance: see `across`. Progress is shown on `console`. The same
+    arguments give the same bytes, whatever was there: a figure that an earlier report drew from the
+    same input is kept. Raises `UserError`, before anything is written, if rows are not comparable
+    or lack what `paper` or `x` asks for. If a figure fails, the others are drawn.
     """
     data = prepare(rows)
+    check_across(data, x)
     inverted = prepare_inversions(inversions, rows) if inversions else None
     numbers = read_published(published) if published is not None else ()
     found = Findings(
@@ -92,9 +96,10 @@ def write_report(
         list(plan_grids(inverted)) if inverted else [],
     )
     plans = [[plan for plan in some if all_figures or not plan.every] for some in planned]
+    plans[0] = drawn_against(data, plans[0], x)
     document = make_document(found, note, *plans)
     short = paper_document(data, found.tables, paper)
-    made_from = report_input(rows, published, note, inversions, paper, pdf, all_figures)
+    made_from = report_input(rows, published, note, inversions, paper, pdf, all_figures, x)
     written = [
         write_text(out / "paper.md", markdown(short)),
         write_text(out / "paper.tex", tex(short, "paper")),

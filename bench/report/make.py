@@ -26,18 +26,19 @@ def make_report(
     paper: PaperOptions = DEFAULT,
     pdf: bool = False,
     all_figures: bool = False,
+    x: str = "g",
     console: Console | None = None,
 ) -> ReportPaths:
     """`bench.report.build.write_report`, which is not called if nothing has changed.
 
     That is if `out` has the whole report of the same arguments, by the same code.
     """
-    made_from = report_input(rows, published, note, inversions, paper, pdf, all_figures)
+    made_from = report_input(rows, published, note, inversions, paper, pdf, all_figures, x)
     if (kept := Record(out).kept_report(made_from)) is not None:
         return kept
     from bench.report.build import write_report  # imports pandas and scipy
 
     return write_report(
         rows, out, published=published, note=note, inversions=inversions, paper=paper, pdf=pdf,
-        all_figures=all_figures, console=console,
+        all_figures=all_figures, x=x, console=console,
     )  # fmt: skip

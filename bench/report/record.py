@@ -126,6 +126,7 @@ def report_input(
     paper: PaperOptions,
     pdf: bool,
     all_figures: bool,
+    x: str = "g",
 ) -> str:
     """SHA-256 of everything that a report depends on."""
     stored = [hashlib.sha256(r.model_dump_json().encode()).hexdigest() for r in rows]
@@ -137,7 +138,7 @@ def report_input(
             "inversions": sorted(edits),
             "published": None if published is None else sha256(published),
             "note": dict(note),
-            "options": repr((paper, pdf, all_figures)),
+            "options": repr((paper, pdf, all_figures, x)),
         }
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from matplotlib.figure import Figure
 
 from bench.report.figures import yardstick_figure
+from bench.report.figures.along import along
 from bench.report.figures.clouds import clouds, densities, modes
 from bench.report.figures.curves import guidance_panels, metric_curve, precision_recall
 from bench.report.figures.figures import Drawing
@@ -15,6 +16,7 @@ from bench.report.figures.pareto_figures import cost_fronts, quality_front
 from bench.report.figures.rule_panels import rule_panels
 
 DRAWINGS: Mapping[Drawing, Callable[..., Figure]] = {
+    "along": along,
     "clouds": clouds,
     "cost_fronts": cost_fronts,
     "densities": densities,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # it takes a second to import, and most reports draw nothing 
     from matplotlib.figure import Figure
 
 Drawing = Literal[
-    "clouds", "cost_fronts", "densities", "edit_grid", "guidance_panels", "line_grid",
+    "along", "clouds", "cost_fronts", "densities", "edit_grid", "guidance_panels", "line_grid",
     "metric_curve", "modes", "precision_recall", "quality_front", "rule_panels", "sample_grid",
     "yardstick_densities", "yardstick_planes",
 ]  # fmt: skip
