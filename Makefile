@@ -29,9 +29,11 @@ test: $(STAMP)
 test-long: $(STAMP)
 	$(PYTEST) -m "long and not cluster"
 
-# Sweeps on a Slurm of two nodes on this machine, some of which are killed (about ten minutes). Needs
-# root, slurm-wlm and munge: tests/cluster/slurm.sh says how they are installed.
+# Sweeps on a Slurm of two nodes and a Ray of three on this machine, some of which are killed (about
+# twenty minutes). Slurm needs root, slurm-wlm and munge: tests/cluster/slurm.sh says how they are
+# installed. What is missing is left out.
 test-cluster: $(STAMP)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m cluster tests/cluster
 
 # Both with the coverage of the three packages (in 3.11 about half as long again).

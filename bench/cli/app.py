@@ -82,7 +82,9 @@ class _Command(TyperCommand):
             given.clear()
         if ctx.info_name not in WITH_DATASET or ctx.params.get("data"):
             given.pop("dataset", None)  # it may be new, or gone
-        if any(given.values()) and not (ctx.params.get("plugin") or ctx.params.get("suite")):
+        by_others = ctx.params.get("plugin") or ctx.params.get("suite")
+        # The processes of torchrun know after their start which of them prints.
+        if any(given.values()) and not by_others and "RANK" not in os.environ:
             from bench.plugins.catalogue import refuse_unknown
 
             refuse_unknown(given)

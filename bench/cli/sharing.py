@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from bench.cli.options import UNTIL_THE_END
 from bench.system.errors import UserError
-from bench.system.launch import Launcher, make_launcher, parse_launcher
+from bench.system.launch import Apart, Launcher, make_launcher, parse_launcher
+from bench.system.launch.base import RESULTS
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +27,8 @@ MEMORY = 2**30
 """Bytes that a process needs at least: torch, a small network and the data."""
 MOST = 1024
 """Workers."""
+FILE_OPTIONS = ("--plugin", "--suite", "--weights", "--null-checkpoint", "--weak-checkpoint")
+"""Options whose values may be files or folders."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Sharing:
         """The name of the device of this process: "cpu" if it only waits for its workers."""
         from bench.system.workers import is_worker
 
-        return name if self.launcher.computes_here or is_worker() else "cpu"
+        prepares = self.launcher.computes_here or not self.launcher.shares_folders
+        return name if prepares or is_worker() else "cpu"
 
     def count(self, device: torch.device) -> int:
         """The number of processes that compute.
@@ -79,8 +85,15 @@ class Sharing:
             return max(1, min(int(cpu_count(only_physical_cores=True)), room // MEMORY))
         return max(1, gpu_count()) if device.type == "cuda" else 1
 
-    def begin(self, device: torch.device, experiment: Experiment, reporter: Reporter) -> None:
-        """Share the items of the command among `count` processes, until it ends."""
+    def begin(
+        self, device: torch.device, experiment: Experiment, reporter: Reporter,
+        datasets: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """Share the items of the command among `count` processes, until it ends.
+
+        Workers apart from its folders get these `datasets`. UserError if there are such workers,
+        and None: the command needs a shared folder.
+        """
         from bench.experiment.suite import flags
         from bench.plugins.load import FILES
         from bench.system.devices import gpu_count
@@ -89,9 +102,16 @@ class Sharing:
         from bench.system.workers import code_hash, is_worker, with_workers
 
         gpus = gpu_count() if device.type == "cuda" else 0
+        if datasets is None and not self.launcher.shares_folders:
+            raise UserError(
+                f"Workers of launcher {self.launcher.name!r} share no folder, which only bench "
+                "sweep can do: use --launcher local or slurm.",
+                code=2,
+            )
+        apart = None if self.launcher.shares_folders else _apart(experiment, datasets or ())
         count = self.count(device)
         call = Call(tuple(sys.argv[1:]), experiment.root, count, code_hash(FILES), gpus)
-        call = replace(call, nodes=self.nodes, processes=self.processes)
+        call = replace(call, nodes=self.nodes, processes=self.processes, apart=apart)
         if self.detach and not is_worker():
             (experiment.root / FILE).unlink(missing_ok=True)
             reporter.say(self.launcher.detach(call, range(1, count + 1)))
@@ -101,6 +121,52 @@ class Sharing:
             raise typer.Exit
         UNTIL_THE_END.enter_context(recording(experiment.root, fresh=not is_worker()))
         UNTIL_THE_END.enter_context(with_workers(self.launcher, call, count, reporter))
+
+
+def _apart(experiment: Experiment, datasets: Sequence[str]) -> Apart:
+    """What workers need in other folders: checkpoints, caches, data, and files of options."""
+    from bench.data.card import DATA_FOLDER_VARIABLE, data_root
+
+    arguments, named = [], dict[str, Path]()
+    before = ""
+    for number, argument in enumerate(sys.argv[1:]):
+        option, equals, value = argument.partition("=")
+        path = Path(value if equals else argument)
+        if (option if equals else before) in FILE_OPTIONS and path.exists():
+            place = f"options/{number}/{path.name}"
+            named[place] = path
+            argument = f"{option}{equals}\0/{place}" if equals else f"\0/{place}"
+        arguments.append(argument)
+        before = argument
+
+    def files() -> dict[str, Path]:
+        found = dict[str, Path]()
+        for place, path in named.items():
+            found |= _below(path, place)
+        for folder in (experiment.cache, experiment.runs, experiment.tuned):
+            found |= _below(folder, f"{RESULTS}/{folder.relative_to(experiment.results)}")
+        for name in datasets:
+            found |= _below(data_root() / name, f"data/{name}")
+        return found
+
+    own = ("--results", f"\0/{RESULTS}")
+    return Apart(experiment.results, files, (*arguments, *own), {DATA_FOLDER_VARIABLE: "\0/data"})
+
+
+def _below(path: Path, place: str) -> dict[str, Path]:
+    """A file, or the files below a folder that are not hidden, by their place in another folder.
+
+    Without the optimiser's state, which only training reads.
+    """
+    from bench.training.checkpoint import PREVIOUS, STATE
+
+    found = {place: path} if path.is_file() else {}
+    for file in path.rglob("*"):
+        name = file.relative_to(path)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if file.is_file() and not hidden and file.name not in (PREVIOUS, STATE):
+            found[f"{place}/{name.as_posix()}"] = file
+    return found
 
 
 def join_ranks() -> bool:

@@ -170,7 +170,7 @@ def sweep_command(
         save_samples=save_samples, dry_run=dry_run, rules=rules_for,
     )  # fmt: skip
     if not dry_run:
-        sharing.begin(request.device, found, reporter)
+        sharing.begin(request.device, found, reporter, [study.dataset for study in studies])
     _sweep(request, found, sharing.count(request.device), reporter)
     return found
 

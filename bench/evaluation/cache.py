@@ -69,7 +69,7 @@ def remembered_on_disk(
         return arrays is not None
 
     crew = current_crew()
-    for _, done in in_turn([path], lease_path, is_done, _waiting, lambda _: crew.computes()):
+    for _, done in in_turn([path], lease_path, is_done, _waiting, lambda _: crew.prepares()):
         if not done:
             made = compute()
             checksum = np.array([content_digest(made, {"key": key})])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -11,6 +12,7 @@ from bench.experiment.place import Experiment
 from bench.sweep.generate import Diverged
 from bench.sweep.work import WorkItem, dealt
 from bench.system import places
+from bench.system.apart import Offer
 from bench.system.errors import UserError
 from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
@@ -34,7 +36,7 @@ class Outcome:
 
     def add(self, what: str, end: End) -> None:
         """Count one item."""
-        if end.how == "failed":
+        if end.how in ("failed", "lost"):
             self.failed.append(f"{what}: {end.reason}")
         elif end.how == "kept":
             self.kept += 1
@@ -100,11 +102,16 @@ def execute(
         if not crew.includes(holder):
             say(f"{item.what}: waiting for {holder}.")
 
+    offers = {item.lease: Offer(item.path, partial(is_done, item)) for item in todo}
     count = _Counted(todo, bar)
-    with crew.watched(count):
-        for item, done in in_turn(mine, lambda item: item.lease, is_done, waiting, is_ready):
+    with crew.watched(count, offers):
+        for item, done in in_turn(
+            mine, lambda item: item.lease, is_done, waiting, is_ready, crew.take
+        ):
             if done:
                 end = crew.found(item.path, wait=True) or End("kept")
+                if end.how == "lost":
+                    item.store("failed", end.reason)
             else:
                 crew.start(len(todo) - len(done_here))
                 end = _run(item, crew, count, batches)

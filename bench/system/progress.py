@@ -21,6 +21,8 @@ from rich.progress import (
 
 LINE_EVERY = 15.0
 """Seconds between two lines of a bar without a terminal."""
+NEWS = 0.3
+"""Seconds between two reports of a worker on the same progress."""
 
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
@@ -169,6 +171,40 @@ class Bar:
         self._console.print(
             f"{self.title}: {done}/{self.total}, {duration(left)} left. {message}", **_PLAIN
         )
+
+
+class SendingReporter(Reporter):
+    """Passes notes and bars of a worker to its command, and prints nothing."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def note(self, text: str) -> None:
+        """Send the line."""
+        self._send(note=text)
+
+    def bar(self, title: str, total: int, done: int = 0, *, shared: bool = False) -> Bar:
+        """A bar that the command shows; none if `shared`, since the command has one."""
+        if shared:
+            return super().bar(title, total, done)
+        return _SentBar(title, total, done, self._send)
+
+
+class _SentBar(Bar):
+    def __init__(self, title: str, total: int, done: int, send: Callable[..., None]) -> None:
+        super().__init__(title, total, done, None)
+        self._send = send
+        self._next = 0.0
+
+    def __exit__(self, *exception: object) -> None:
+        self._send(bar=self.title, total=self.total, done=-1, message="")
+
+    def update(self, done: int, message: str = "", share: float | None = None) -> None:
+        self.done = done
+        if time.monotonic() >= self._next or done >= self.total:
+            self._next = time.monotonic() + NEWS
+            self._send(bar=self.title, total=self.total, done=done, message=message)
 
 
 SILENT = Reporter()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench.system.leases import LEASE, read_holder, try_lease
+from bench.system.leases import LEASE, Lease, read_holder, try_lease
 
 POLL = 0.5
 """Seconds between two looks at what others hold, if that is little."""
@@ -28,11 +28,12 @@ def in_turn(
     is_done: Callable[[T], bool],
     waiting: Callable[[T, str], None],
     is_ready: Callable[[T], bool] = lambda _: True,
+    take: Callable[[Path], Lease | None] = try_lease,
 ) -> Iterator[tuple[T, bool]]:
     """Every item once, and whether it is done; one that is not is leased while the body runs.
 
     The items of other processes come last, and those that are not ready. Once only these are left,
-    `waiting` gets the next one and its holder, again when either changes.
+    `waiting` gets the next one and its holder, again when either changes. `take` gives a lease.
     """
     todo, told = list(items), None
     while todo:
@@ -41,7 +42,7 @@ def in_turn(
             if is_done(item):
                 yield item, True
                 continue
-            lease = try_lease(path(item)) if is_ready(item) else None
+            lease = take(path(item)) if is_ready(item) else None
             if lease is None:
                 held.append(item)
                 continue

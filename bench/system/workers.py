@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,23 +22,23 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
 
+from bench.system.apart import LOSSES, Borrower, Loans, Offer
 from bench.system.errors import UserError
-from bench.system.launch.base import CODE, WORKER, Call, Launcher, Worker
-from bench.system.progress import Bar, Reporter
+from bench.system.launch.base import APART, CODE, WORKER, Call, Launcher, Worker
+from bench.system.leases import Lease, try_lease
+from bench.system.progress import NEWS, Bar, Reporter, SendingReporter
 
 PATIENCE = 60.0
 """Seconds in which a worker has to stop when it is asked to."""
-NEWS = 0.3
-"""Seconds between two reports of the same progress."""
 LAG = 5.0
 """Seconds between a result on the disk and the report of the worker that wrote it, at most."""
 
 
 @dataclass(frozen=True)
 class End:
-    """How an item ended, and why it failed."""
+    """How an item ended, and why it failed; the failure of a lost one is not stored yet."""
 
-    how: Literal["computed", "kept", "diverged", "failed"]
+    how: Literal["computed", "kept", "diverged", "failed", "lost"]
     reason: str = ""
 
 
@@ -81,9 +81,23 @@ class Crew:
         """
         return True
 
+    def prepares(self) -> bool:
+        """Whether this process prepares what all items need, such as the features of real images.
+
+        Otherwise its workers do.
+        """
+        return self.computes()
+
+    def take(self, lease: Path) -> Lease | None:
+        """The lease of an item, None while another process holds it."""
+        return try_lease(lease)
+
     @contextmanager
-    def watched(self, progressed: Progressed) -> Iterator[None]:
-        """Call `progressed` with the progress of the workers during the block."""
+    def watched(self, progressed: Progressed, offers: Mapping[Path, Offer]) -> Iterator[None]:
+        """Call `progressed` with the progress of the workers during the block.
+
+        Workers apart from the folders of this command may take the `offers`, by their leases.
+        """
         yield
 
 
@@ -114,7 +128,9 @@ def with_workers(launcher: Launcher, call: Call, count: int, reporter: Reporter)
     before, _crew = _crew, (crew := _Leader(launcher, call, count, reporter))
     interrupted = True
     try:
-        if not launcher.computes_here:  # they prepare what this process then only reads
+        if (
+            not launcher.computes_here and call.apart is None
+        ):  # they prepare what this process then only reads
             crew.start(count)
         yield
         interrupted = False
@@ -144,6 +160,8 @@ class _Leader(Crew):
         self._stopping = False
         self._reason = ""
         self._alone_since: float | None = None
+        self._loans = None if call.apart is None else Loans(call.apart.results)
+        self._problem: Exception | None = None
 
     def start(self, items: int) -> None:
         wanted = min(self._most, items - self._launcher.computes_here)
@@ -155,13 +173,16 @@ class _Leader(Crew):
                 self._threads[-1].start()
 
     def _listen(self, worker: Worker) -> None:
-        for line in worker.lines():
-            with suppress(ValueError, KeyError, TypeError):
-                self._hear(worker, json.loads(line))
+        try:
+            for line in worker.lines():
+                with suppress(ValueError, KeyError, TypeError):
+                    self._hear(worker, json.loads(line))
+        except Exception as error:  # such as a full disk here; the command ends with it
+            self._problem = error
         code = worker.wait(PATIENCE)
         for key in [key for key in list(self._bars) if key[0] == worker.number]:
             self._bars.pop(key).__exit__()
-        if code != 0 and not self._stopping:
+        if code != 0 and not self._stopping and self._problem is None:
             words = worker.last_words().removeprefix("Error: ")
             self._reason = words or f"it ended with status {code}."
             _, on, host = self._holders.get(worker.number, "").partition(" on ")
@@ -169,7 +190,15 @@ class _Leader(Crew):
             self._reporter.warn(
                 f"Worker {worker.number}{where} has stopped, the others continue: {self._reason}"
             )
+        if self._loans is not None:
+            self._loans.lose(worker.number)
         self._gone.add(worker.number)
+
+    def _lost(self, loans: Loans, worker: Worker, reason: str) -> None:
+        """Note that a worker has died and is started again."""
+        for path in loans.lose(worker.number):
+            self._ended[path] = End("lost", f"{LOSSES} workers have died with it: {reason}")
+        self._reporter.warn(f"Worker {worker.number} has died and is started again: {reason}")
 
     def _hear(self, worker: Worker, news: dict[str, Any]) -> None:
         if "bar" in news:
@@ -178,13 +207,23 @@ class _Leader(Crew):
             self._reporter.say(news["note"])
         elif "holder" in news:
             self._holders[worker.number] = news["holder"]
+        elif "ask" in news and self._loans is not None:
+            worker.send(self._loans.ask(worker.number, news["ask"]))
+        elif "lost" in news and self._loans is not None:
+            self._lost(self._loans, worker, news["lost"])
         elif "end" in news:
-            self._ended[Path(news["path"])] = End(news["end"], news["reason"])
+            path, end = self._path(news["path"]), End(news["end"], news["reason"])
+            if self._loans is not None and not self._loans.end(path) and end.how == "computed":
+                end = End("lost", "the machine of its worker measures less than planned here")
+            self._ended[path] = end
         else:
-            path = Path(news["path"])
+            path = self._path(news["path"])
             self._begun[path] = worker
             if "images" in news:
                 self._progressed(path, news["images"], news["what"])
+
+    def _path(self, name: str) -> Path:
+        return Path(name) if self._loans is None else self._loans.path(name)
 
     def _show(self, worker: Worker, bar: str, total: int, done: int, message: str) -> None:
         key = worker.number, bar
@@ -207,9 +246,13 @@ class _Leader(Crew):
         return self._ended.get(path)
 
     def includes(self, holder: str) -> bool:
-        return holder in self._holders.values()
+        own = f"process {os.getpid()} on "  # of what it has granted
+        granted = self._loans is not None and holder.startswith(own)
+        return granted or holder in self._holders.values()
 
     def computes(self) -> bool:
+        if self._problem is not None:
+            raise self._problem
         if self._launcher.computes_here:
             return True
         if len(self._gone) < len(self._workers):
@@ -220,9 +263,16 @@ class _Leader(Crew):
             raise UserError(f"All workers have stopped: {self._reason or 'without a reason'}")
         return False
 
+    def prepares(self) -> bool:
+        return self._loans is not None or self.computes()  # workers apart get copies
+
     @contextmanager
-    def watched(self, progressed: Progressed) -> Iterator[None]:
+    def watched(self, progressed: Progressed, offers: Mapping[Path, Offer]) -> Iterator[None]:
         before, self._progressed = self._progressed, progressed
+        if self._loans is not None:
+            self._loans.offer(offers)
+            if not all(offer.is_done() for offer in offers.values()):
+                self.start(self._most)
         try:
             yield
         finally:
@@ -259,54 +309,35 @@ class _Leader(Crew):
 class _Member(Crew):
     """A worker, which reports to the command that started it."""
 
-    def __init__(self, send: Callable[..., None]) -> None:
-        self._send = send
+    def __init__(self, send: Callable[..., None], borrower: Borrower | None) -> None:
+        self._send, self._borrower = send, borrower
         self._next = 0.0
         number, count = map(int, os.environ[WORKER].split("/"))
         self.share, self.alone = (number % count, count), False
 
     def begin(self, path: Path) -> None:
-        self._send(path=str(path))
+        if self._borrower is not None:
+            self._borrower.begin()
+        self._send(path=self._name(path))
 
     def progress(self, path: Path, images: int, what: str) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + NEWS
-            self._send(path=str(path), images=images, what=what)
+            self._send(path=self._name(path), images=images, what=what)
 
     def end(self, path: Path, end: End) -> None:
-        self._send(path=str(path), end=end.how, reason=end.reason)
+        files = {} if self._borrower is None else {"files": self._borrower.written()}
+        self._send(path=self._name(path), end=end.how, reason=end.reason, **files)
 
+    def take(self, lease: Path) -> Lease | None:
+        return super().take(lease) if self._borrower is None else self._borrower.take(lease)
 
-class _WorkerReporter(Reporter):
-    """Passes notes and bars to the command, and prints nothing."""
+    def found(self, path: Path, *, wait: bool = False) -> End | None:
+        done = self._borrower is not None and self._borrower.is_done(path)
+        return End("kept") if done else None
 
-    def __init__(self, send: Callable[..., None]) -> None:
-        super().__init__()
-        self._send = send
-
-    def note(self, text: str) -> None:
-        self._send(note=text)
-
-    def bar(self, title: str, total: int, done: int = 0, *, shared: bool = False) -> Bar:
-        if shared:
-            return super().bar(title, total, done)
-        return _SentBar(title, total, done, self._send)
-
-
-class _SentBar(Bar):
-    def __init__(self, title: str, total: int, done: int, send: Callable[..., None]) -> None:
-        super().__init__(title, total, done, None)
-        self._send = send
-        self._next = 0.0
-
-    def __exit__(self, *exception: object) -> None:
-        self._send(bar=self.title, total=self.total, done=-1, message="")
-
-    def update(self, done: int, message: str = "", share: float | None = None) -> None:
-        self.done = done
-        if time.monotonic() >= self._next or done >= self.total:
-            self._next = time.monotonic() + NEWS
-            self._send(bar=self.title, total=self.total, done=done, message=message)
+    def _name(self, path: Path) -> str:
+        return str(path) if self._borrower is None else self._borrower.name(path)
 
 
 def code_hash(plugins: Iterable[Path] = ()) -> str:
@@ -341,12 +372,18 @@ def join_command(plugins: Iterable[Path] = ()) -> Reporter:
         with suppress(OSError):  # the command is gone
             news.write(json.dumps(event) + "\n")
 
+    apart = os.environ.get(APART)
+    borrower = None if apart is None else Borrower(Path(apart), send)
+
     def stop_with_command() -> None:
-        with suppress(OSError):
-            os.read(0, 1)
+        if borrower is not None:
+            borrower.listen()
+        else:
+            with suppress(OSError):
+                os.read(0, 1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=stop_with_command, daemon=True).start()
     send(holder=f"process {os.getpid()} on {socket.gethostname()}")
-    _crew = _Member(send)
-    return _WorkerReporter(send)
+    _crew = _Member(send, borrower)
+    return SendingReporter(send)

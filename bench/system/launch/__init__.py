@@ -2,6 +2,7 @@
 
 from bench.system.launch.base import (
     LAUNCHERS,
+    Apart,
     Call,
     Launcher,
     Worker,
@@ -10,9 +11,10 @@ from bench.system.launch.base import (
     register,
 )
 from bench.system.launch.local import Local
+from bench.system.launch.ray import Ray
 from bench.system.launch.slurm import Slurm
 
 __all__ = [
-    "LAUNCHERS", "Call", "Launcher", "Local", "Slurm", "Worker", "make_launcher", "parse_launcher",
-    "register",
+    "LAUNCHERS", "Apart", "Call", "Launcher", "Local", "Ray", "Slurm", "Worker", "make_launcher",
+    "parse_launcher", "register",
 ]  # fmt: skip

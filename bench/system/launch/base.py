@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -20,6 +20,24 @@ WORKER = "GUIDANCE_BENCH_WORKER"
 """Environment variable of a worker: its number, from 1, and that of processes: "1/8"."""
 CODE = "GUIDANCE_BENCH_CODE"
 """Environment variable of a worker: the hash of the code that it has to run."""
+APART = "GUIDANCE_BENCH_APART"
+"""Environment variable of a worker apart from the folders of its command: that of its copies."""
+RESULTS = "results"
+"""The copy of the results in this folder."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What a worker gets that does not share the folders of the command."""
+
+    results: Path
+    """The folder of all experiments, as the command names it."""
+    files: Callable[[], Mapping[str, Path]]
+    """The files that it needs, by their place in the folder of its copies."""
+    arguments: Sequence[str]
+    """Those of the command; a null character stands for the folder of its copies."""
+    environment: Mapping[str, str]
+    """Further variables, likewise."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,8 @@ class Call:
     """GPUs of this machine that the command may use."""
     module: str = "bench.cli"
     """Its function `main` runs the command."""
+    apart: Apart | None = None
+    """For workers that do not share the folders of the command."""
     nodes: int = 1
     processes: int = 1
     """If there are several on a node, or several nodes, torchrun makes them one worker."""
@@ -46,12 +66,16 @@ class Call:
 
         As multiprocessing's "spawn" does: with the same modules, wherever this process found them.
         """
-        path = f"import sys; sys.path[:] = {sys.path!r}"
-        return f"{path}; from {self.module} import main; main()"
+        return main_of(self.module, sys.path)
 
     def environment(self, number: int) -> dict[str, str]:
         """The variables that make the process with this number a worker."""
         return {WORKER: f"{number}/{self.count}", CODE: self.code}
+
+
+def main_of(module: str, path: Sequence[str]) -> str:
+    """Python that runs the function `main` of a module, which it finds on this path."""
+    return f"import sys; sys.path[:] = {list(path)!r}; from {module} import main; main()"
 
 
 class Worker(ABC):
@@ -70,6 +94,9 @@ class Worker(ABC):
         Called once, in a thread of its own. The launcher may add notes for the user, as JSON:
         {"note": "2 of 8 workers run."}.
         """
+
+    def send(self, line: str) -> None:  # noqa: B027 - only workers apart are sent any
+        """Write a line to its standard input."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -100,6 +127,9 @@ class Launcher(ABC):
     """One line for `bench list launchers`."""
     computes_here: ClassVar[bool] = False
     """Whether the command itself also computes items, beside its workers."""
+    shares_folders: ClassVar[bool] = True
+    """Whether workers see the folders of the command; otherwise it carries the files of `Apart`,
+    and the files that a line names in "files" (relative to the results), before it yields it."""
     spans_nodes: ClassVar[bool] = False
     """Whether one worker can be several processes, on one or more nodes."""
 
