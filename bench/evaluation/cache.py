@@ -71,6 +71,8 @@ def remembered_on_disk(
     crew = current_crew()
     for _, done in in_turn([path], lease_path, is_done, _waiting, lambda _: crew.prepares()):
         if not done:
+            if path.exists():
+                tell_damaged(path)
             made = compute()
             checksum = np.array([content_digest(made, {"key": key})])
             with atomic_file(path) as file:
@@ -95,11 +97,8 @@ def _load(path: Path, key: str) -> Arrays | None:
         stored = str(arrays.pop("checksum")[0])
         if stored == content_digest(arrays, {"key": key}):
             return arrays
-    except FileNotFoundError:
-        return None
-    except (*DAMAGE, TokenError):
+    except (FileNotFoundError, *DAMAGE, TokenError):
         pass
-    tell_damaged(path)
     return None
 
 
