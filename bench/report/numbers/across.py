@@ -46,6 +46,7 @@ def across(data: Data, column: Column, name: str) -> Across | None:
 
 def check_across(data: Data, name: str) -> None:
     """UserError unless some measure of the rows can be drawn against this."""
-    if not any(across(data, column, name) for column in data.columns):
+    known = name == GUIDANCE or name in COSTS
+    if not known and not any(across(data, column, name) for column in data.columns):
         metrics = sorted({column.metric for column in data.columns})
         raise unknown("--x", name, [GUIDANCE, *COSTS, *metrics])
