@@ -21,7 +21,7 @@ EXAMPLES = {name: c.epilog.removeprefix("Example: bench ") for name, c in COMMAN
             if c.epilog}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - {"data", "stats"})
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"data", "stats"}))
 def test_example_in_the_help_can_be_typed(name):
     assert f"Example: bench {EXAMPLES[name]}" in " ".join(bench(name, "--help").out.split())
     first, *words = shlex.split(EXAMPLES[name])
