@@ -1,10 +1,12 @@
 """The order in which processes try items, and the time left that their bar shows."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bench.sweep import execute as module
 from bench.sweep.work import WorkItem, dealt
@@ -52,7 +54,8 @@ def test_time_left_follows_the_work_and_not_the_images(monkeypatch: pytest.Monke
     monkeypatch.setattr(progress, "duration", lambda seconds: shown.append(seconds) or "")
     # 9 units in an item of many evaluations, one unit each in nine others, one of which is kept.
     items = [_item("long", "", 9.0), *(_item(f"{k}", "", 1.0) for k in range(9))]
-    count = module._Counted(items, Bar("", 100, 0, None))
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    count = module._Counted(items, Bar("", 100, 0, Console(file=io.StringIO())))
     count.leave_out(Path("0"))
     count(Path("0"), 10, "")
     for done in range(1, 11):  # 0.9 units in a second
