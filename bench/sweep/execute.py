@@ -21,7 +21,7 @@ from bench.system.memory import Batches
 from bench.system.progress import Bar, Reporter, Say
 from bench.system.record import record
 from bench.system.sharing import in_turn
-from bench.system.workers import Crew, End, Progressed, current_crew, is_worker
+from bench.system.workers import Crew, End, Progressed, current_crew, written_by_command
 
 
 @dataclass
@@ -90,13 +90,11 @@ def execute(
         ready = all(path in done_here or path.exists() for path in item.after)
         return crew.computes() and ready
 
-    stamps = {item.path: _stamp(item.path) for item in todo} if is_worker() else {}
-
     def is_done(item: WorkItem) -> bool:
         if crew.found(item.path) is not None or item.is_done(batches.size):
             return True
-        # Another worker has stored a failure: the next command tries again.
-        return item.path in stamps and _stamp(item.path) != stamps[item.path]
+        # Another process has stored a failure: the next command tries again.
+        return written_by_command(item.path)
 
     def waiting(item: WorkItem, holder: str) -> None:
         if not crew.includes(holder):
@@ -121,14 +119,6 @@ def execute(
                 count.leave_out(item.path)
             count(item.path, item.images, item.what)
     return outcome
-
-
-def _stamp(path: Path) -> int:
-    """When a file was written last, in nanoseconds; 0 if there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 def _run(item: WorkItem, crew: Crew, count: Progressed, batches: Batches) -> End:

@@ -70,7 +70,8 @@ def record(title: str, items: Sequence[tuple[Path, str]]) -> None:
     known = [] if _fresh else _parts(_open)
     _fresh = False
     if part not in known:
-        write_text(_open, json.dumps({"parts": [*known, part]}))
+        with suppress(OSError):  # without it only `bench status` says less
+            write_text(_open, json.dumps({"parts": [*known, part]}))
 
 
 def _relative(path: Path) -> str:

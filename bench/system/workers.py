@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from bench.system.apart import LOSSES, Borrower, Loans, Offer
 from bench.system.errors import UserError
-from bench.system.launch.base import APART, CODE, WORKER, Call, Launcher, Worker
+from bench.system.launch.base import APART, CODE, SINCE, WORKER, Call, Launcher, Worker
 from bench.system.leases import Lease, try_lease
 from bench.system.progress import NEWS, Bar, Reporter, SendingReporter
 
@@ -112,6 +112,16 @@ def current_crew() -> Crew:
 def is_worker() -> bool:
     """Whether another process of the same command started this one."""
     return WORKER in os.environ
+
+
+def written_by_command(path: Path) -> bool:
+    """Whether the command of this worker has written a file; False if this is no worker."""
+    if not is_worker():
+        return False
+    try:
+        return path.stat().st_mtime_ns > int(os.environ.get(SINCE, "0"))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -8,9 +8,10 @@ it. What a worker does is none of its business: see `bench.system.workers`.
 from __future__ import annotations
 
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -20,6 +21,8 @@ WORKER = "GUIDANCE_BENCH_WORKER"
 """Environment variable of a worker: its number, from 1, and that of processes: "1/8"."""
 CODE = "GUIDANCE_BENCH_CODE"
 """Environment variable of a worker: the hash of the code that it has to run."""
+SINCE = "GUIDANCE_BENCH_SINCE"
+"""Environment variable of a worker: when its command began, in nanoseconds since 1970."""
 APART = "GUIDANCE_BENCH_APART"
 """Environment variable of a worker apart from the folders of its command: that of its copies."""
 RESULTS = "results"
@@ -60,6 +63,8 @@ class Call:
     nodes: int = 1
     processes: int = 1
     """If there are several on a node, or several nodes, torchrun makes them one worker."""
+    since: int = field(default_factory=time.time_ns)
+    """When the command began, in nanoseconds since 1970; later failures are its own."""
 
     def source(self) -> str:
         """Python that runs the command in a new interpreter, given its arguments.
@@ -70,7 +75,8 @@ class Call:
 
     def environment(self, number: int) -> dict[str, str]:
         """The variables that make the process with this number a worker."""
-        return {WORKER: f"{number}/{self.count}", CODE: self.code}
+        worker = f"{number}/{self.count}"
+        return {WORKER: worker, CODE: self.code, SINCE: str(self.since)}
 
 
 def main_of(module: str, path: Sequence[str]) -> str:

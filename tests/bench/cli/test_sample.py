@@ -14,6 +14,7 @@ from bench.experiment.place import Experiment
 from bench.inversion.find import class_index
 from bench.sweep import generate as samples_module
 from bench.sweep import run as sweep_module
+from bench.sweep import sampler
 from bench.sweep.cells import expand
 from bench.sweep.generate import generate
 from bench.system.files import sha256
@@ -275,7 +276,7 @@ def test_sweep_refuses_before_sampling(drawn):
 
 
 def test_sweep_of_vectors_keeps_npz_and_no_diverged_samples(trained, monkeypatch):
-    real = sweep_module.generate
+    real = sampler.generate
 
     def some_diverge(method, nets, guidance, *arguments, **options):
         stream = real(method, nets, guidance, *arguments, **options)
@@ -284,7 +285,7 @@ def test_sweep_of_vectors_keeps_npz_and_no_diverged_samples(trained, monkeypatch
             raise sweep_module.Diverged("no")
         yield from stream
 
-    monkeypatch.setattr(sweep_module, "generate", some_diverge)
+    monkeypatch.setattr(sampler, "generate", some_diverge)
     sweep = ("sweep", "-m", "edm", "-g", "1,2", "-n", "20", "--batch", "8", *TOY_METRICS)
     for _ in range(2):
         ran = bench(*sweep, "--save-samples", "png", "--results", trained)

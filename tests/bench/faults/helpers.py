@@ -25,6 +25,8 @@ def results(folder: Path) -> dict[str, object]:
     """Everything below a folder, except for times, which differ between two equal runs."""
     found: dict[str, object] = {}
     for name, content in contents(folder).items():
+        if name.endswith("/work.json"):  # what the last command had to do
+            continue
         if name.endswith(".json"):
             tree = json.loads(content)
             found[name] = {k: v for k, v in tree.items() if k not in _TIMES}

@@ -57,7 +57,8 @@ def test_items_left_by_killed_processes_are_computed_here():
 
 
 LONG = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
 from bench.system import forks
 forks.os.sched_getaffinity = lambda _: {0, 1}
 def work(item):

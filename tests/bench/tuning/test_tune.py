@@ -196,7 +196,8 @@ def test_failed_trial_is_counted_and_tried_again(tmp_path, place):
 
 def test_tune_writes_no_result_if_every_trial_fails(tmp_path, place):
     broken = SHARE.replace(
-        "def scale(self, g, at):", "def weigh(self, g, c, r, call):\n            [][0]"
+        "def scale(self, g, at):",
+        "def weigh(self, g, c, r, call):\n            return g if call.dry else [][0]",
     )
     options = ("--plugin", plugin(tmp_path, broken), "--results", place)
     ran = bench("tune", "--rule", "share", "--budget", "2", *QUICK, *options)
