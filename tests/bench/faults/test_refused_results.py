@@ -31,6 +31,7 @@ def test_write_error_is_one_sentence_and_loses_nothing(case, disk, sound):
     if name == "tune":  # an unfinished search
         assert bench(*[2 if word == "3" else word for word in command]).code == 0
     before = contents(disk.folder)
+    del before["default/work.json"]  # what the last command had to do
     faults = {"full": lambda: disk.full(0), "read-only": disk.read_only}
     with faults.get(fault, lambda: forbidden(disk.folder))():
         ran = bench(*command)
