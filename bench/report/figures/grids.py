@@ -28,6 +28,8 @@ RULE_TILES = 16
 """Tiles in the row of a rule, over all scales."""
 RULE_TOP = 0.5
 """Inches above the rows of rules, for the title and the scales."""
+MOST_NAME = 40
+"""Characters of a name beside a row."""
 EDIT_TILE = 0.7
 """Inches of a tile in a grid of edits, at most."""
 Tiles = npt.NDArray[np.uint8]
@@ -111,6 +113,7 @@ def line_grid(data: Data, lines: Sequence[Series], names: Sequence[str], title: 
         [tiles(some[g])[:each] if g in some else None for g in scales] for some in found.values()
     ]
     canvas = _canvas(rows, each)
+    names = [name if len(name) <= MOST_NAME else f"{name[: MOST_NAME - 1]}…" for name in names]
     left = 0.07 * max(map(len, names)) + 0.12
     height = (WIDTH - left - 0.05) * canvas.shape[0] / canvas.shape[1]
     whole = height + RULE_TOP + 0.05
