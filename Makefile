@@ -31,10 +31,11 @@ test-long: $(STAMP)
 
 # Sweeps on a Slurm of two nodes and a Ray of three on this machine, some of which are killed (about
 # twenty minutes). Slurm needs root, slurm-wlm and munge: tests/cluster/slurm.sh says how they are
-# installed. What is missing is left out.
+# installed. What is missing is left out. ONLY=killed_node runs the tests with this in their name.
+ONLY ?= test
 test-cluster: $(STAMP)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m cluster tests/cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m cluster -k '$(ONLY)' tests/cluster
 
 # Both with the coverage of the three packages (in 3.11 about half as long again).
 coverage: $(STAMP)
