@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 # Two processes with one thread each: on a busy machine two threads run at a tenth of their speed.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# What a change is likely to break, in less than five minutes on two CPU cores.
+# What a change is likely to break, in about ten minutes on two CPU cores.
 test: $(STAMP)
 	$(PYTEST) -m "not long and not cluster"
 
