@@ -27,6 +27,7 @@ from bench.sweep.saving import SampleFiles
 from bench.sweep.twins import Twins
 from bench.sweep.work import WorkItem
 from bench.system.files import tidy
+from bench.system.leases import tidy_leases
 from bench.system.progress import SILENT, Reporter, Tick
 from bench.system.record import record
 from methods import Method
@@ -240,6 +241,7 @@ def sweep(
         for cell in cells
     ]
     tidy(experiment.cache)
+    tidy_leases(experiment.cache)
     for name in dict.fromkeys(cell.run.name for cell in cells):
         tidy(experiment.samples / name)
     return execute_all(items, experiment, _title(evaluation.data.name), batch, reporter)
