@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -57,11 +58,12 @@ def script(*arguments: object) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def nodes() -> Iterator[None]:
     """The cluster. The last test kills one of its nodes."""
-    folder = Path("/tmp/guidance-bench-test-ray")  # Ray's sockets need a short path
-    script("down", folder)
-    script("up", folder)
-    yield
-    script("down", folder)
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # its sockets need a shorter path than tmp_path
+    try:
+        script("up", folder)
+        yield
+    finally:
+        script("down", folder)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
