@@ -1,8 +1,11 @@
 """Rules in other prediction spaces, and the same rules of diffusers, whose guiders see no x."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from methods import Guidance
 from methods.rules import make_rule
@@ -85,6 +88,7 @@ def guider(name, original=False):
         "tcfg": lambda: guiders.TangentialClassifierFreeGuidance(**common),
         "rescale": lambda: guiders.ClassifierFreeGuidance(guidance_rescale=0.7, **common),
         "cfg-zero": lambda: guiders.ClassifierFreeZeroStarGuidance(**common),
+        "mambo-g": lambda: guiders.MagnitudeAwareGuidance(alpha=8.0, **common),
     }[name]()
     made._step = 3
     return made
@@ -112,17 +116,39 @@ def test_parity_with_diffusers(name, space):
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_mambo_g_equals_the_function_of_diffusers(space):
-    """The guider itself fails on images with this torch: its norm is over three dimensions."""
-    pytest.importorskip("diffusers.guiders")
-    from diffusers.guiders.magnitude_aware_guidance import mambo_guidance
-
+def test_mambo_g_equals_the_guider_of_diffusers(space):
+    """It gets images as vectors: torch has no norm over the three dimensions of images."""
     x, d_cond, d_ref = tensors()
     call = make_call(None, x, SIGMA, torch.eye(4))
     cond, ref = (into(space, d, call).flatten(1) for d in (d_cond, d_ref))
-    pred = mambo_guidance(cond, ref, G, 8.0).reshape(x.shape)
+    pred = guider("mambo-g").forward(cond, ref).pred.reshape(x.shape)
     found = guided("mambo-g", space, d_cond, d_ref, x)
     torch.testing.assert_close(found, back(space, pred, call), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("scales", [(10.0, 5.0), (9.0, 5.25, 1.5), (2.0, 6.0)])
+def test_fdg_equals_the_guider_of_diffusers_on_the_same_pyramid(scales, monkeypatch):
+    """Its pyramid is that of kornia, with a blur of 5x5 pixels, so it gets this one instead."""
+    module = pytest.importorskip("diffusers.guiders.frequency_decoupled_guidance")
+
+    def upsample(x):
+        return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+    def pyramid(x, levels):
+        coarse = [F.avg_pool2d(x, 2**i) if i else x for i in range(levels)]
+        return [a - upsample(b) for a, b in pairwise(coarse)] + [coarse[-1]]
+
+    monkeypatch.setattr(module, "_CAN_USE_KORNIA", True)
+    monkeypatch.setattr(module, "build_laplacian_pyramid_func", pyramid)
+    monkeypatch.setattr(module, "upsample_and_blur_func", upsample)
+    _, d_cond, d_ref = tensors()
+    made = module.FrequencyDecoupledGuidance(guidance_scales=list(scales))
+    made._step = 3
+    g = 10.0
+    high, *_, low = ((scale - 1) / (g - 1) for scale in scales)
+    rule = make_rule("fdg", {"fdg": {"low": low, "high": high, "levels": len(scales)}})
+    found = guide(rule, d_cond, d_ref, g=g)
+    torch.testing.assert_close(found, made.forward(d_cond, d_ref).pred, rtol=1e-10, atol=1e-10)
 
 
 def test_apg_with_momentum_equals_diffusers_over_steps():
