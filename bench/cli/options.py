@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.experiment.place import BATCH_MOST, DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
-from bench.system.errors import UserError
+from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from bench.experiment.protocols import Protocol
@@ -23,6 +23,9 @@ RULES, CHOICE, MEASURES = "Guidance rules", "Choice of runs", "Measures"
 """Panels of the help."""
 UNTIL_THE_END = ExitStack()
 """Closed when a command has ended, before its errors are reported."""
+LABELS = ("balanced", "random", "reference")
+SAMPLERS = ("heun", "euler", "ddim", "dpmpp-2m", "sde")
+GRIDS = ("edm", "linear", "cosine")
 UNBOUND = 1000
 """Console width without a terminal: lines in files and pipes are not wrapped."""
 
@@ -94,6 +97,21 @@ Tuned = Annotated[
     typer.Option(
         "--tuned", help="Use the knobs that bench tune found, if any.", rich_help_panel=RULES
     ),
+]
+SampleLabels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        help="Classes of samples: balanced (default, unless a protocol has its own), random or "
+        "reference.",
+    ),
+]
+SamplerName = Annotated[
+    str,
+    typer.Option("--sampler", help="Of edm and oracle: heun, euler (or ddim), dpmpp-2m or sde."),
+]
+GridName = Annotated[
+    str, typer.Option("--grid", help="Spacing of its noise levels: edm, linear or cosine.")
 ]
 Workers = Annotated[
     int | None,
@@ -276,6 +294,14 @@ def refuse_beside_suite(**options: object) -> None:
             f"--suite sets this itself: drop {', '.join(given)}, or write your own suite file.",
             code=2,
         )
+
+
+def check_sampling(labels: str | None, sampler: str, grid: str) -> None:
+    """UserError for an unknown name given as --labels, --sampler or --grid."""
+    given = (("labels", labels, LABELS), ("sampler", sampler, SAMPLERS), ("grid", grid, GRIDS))
+    for name, value, choices in given:
+        if value is not None and value not in choices:
+            raise unknown(name, value, choices)
 
 
 def chosen_protocol(

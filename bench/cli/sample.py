@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +55,9 @@ def sample_command(
         str | None, typer.Option("--format", help="png, zip, npz or grid; by default from --out.")
     ] = None,
     batch: options.Batch = 256,
+    labels: options.SampleLabels = None,
+    sampler: options.SamplerName = "heun",
+    grid: options.GridName = "edm",
     rule: options.OneRule = None,
     knob: options.Knobs = None,
     tuned: options.Tuned = False,
@@ -71,7 +75,7 @@ def sample_command(
     from bench.inversion.find import class_index
     from bench.sweep.cells import expand
     from bench.sweep.generate import Diverged, generate
-    from bench.sweep.plan import UNFINISHED
+    from bench.sweep.plan import UNFINISHED, sampler_of
     from bench.sweep.saving import batch_start, make_sample_card, sample_path
     from bench.system.devices import resolve_device
     from bench.system.failures import explain_failure
@@ -85,6 +89,9 @@ def sample_command(
         raise unknown("format", format_, write.FORMATS)
     if not math.isfinite(guidance):
         raise UserError(f"--guidance must be a finite number, got {guidance}.", code=2)
+    options.check_sampling(labels, sampler, grid)
+    if class_ and labels is not None:
+        raise UserError("--class and --labels exclude each other: drop one.", code=2)
     options.note_scales([guidance], reporter)
     where = resolve_device(device)
     card = find_run(found, run, method, dataset)
@@ -102,10 +109,17 @@ def sample_command(
     study = Study(
         dataset="", methods=(), tuned=tuned,
         rules=parse_rules(None if rule is None else [rule]), knobs=parse_knobs(knob or ()),
+        labels=labels, sampler=sampler, grid=grid,
     )  # fmt: skip
     _check_rule(study, ready, guidance)
+    wanted = sampler_of(study)
+    if ready.method.takes_samplers:
+        ready = replace(ready, method=ready.method.with_sampler(wanted))
     rules = rules_for(study, ready, found, reporter.say)
-    (cell,) = expand(ready, [guidance], [steps or card.steps[0]], [seed], samples, rules)
+    (cell,) = expand(
+        ready, [guidance], [steps or card.steps[0]], [seed], samples, rules,
+        labels=study.sample_labels, sampler=wanted,
+    )  # fmt: skip
     if cell.skip:
         raise UserError(f"{card.name} cannot be sampled so: {cell.skip}.", code=2)
     usual = "png" if data.spec.is_image else "npz"
@@ -124,10 +138,11 @@ def sample_command(
         try:
             stream = generate(
                 ready.method, load_nets(ready, where), cell.guidance, cell.steps,
-                seed, samples, batch=batch, device=where, start=start, classes=chosen,
+                seed, samples, batch=batch, device=where, start=start,
+                classes=chosen or cell.classes,
             )  # fmt: skip
-            for x, labels in stream:
-                writer.add(x, labels)
+            for x, of_class in stream:
+                writer.add(x, of_class)
                 bar.update(writer.seen)
         except Diverged as error:
             writer.discard()

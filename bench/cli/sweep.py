@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.sharing import choose_sharing, join_ranks
 from bench.experiment import place
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from bench.experiment.suite import Study
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from bench.sweep.request import SweepRequest
     from bench.sweep.saving import SampleFiles
     from bench.system.progress import Reporter
-
-
-LABELS = ("balanced", "random", "reference")
-SAMPLERS = ("heun", "euler", "ddim", "dpmpp-2m", "sde")
-GRIDS = ("edm", "linear", "cosine")
 
 
 def sweep_command(
@@ -78,15 +73,9 @@ def sweep_command(
         str | None,
         typer.Option(help="Also keep each cell's samples: png (folders), zip or npz."),
     ] = None,
-    labels: Annotated[
-        str, typer.Option(help="Classes of samples: balanced, random or reference.")
-    ] = "balanced",
-    sampler: Annotated[
-        str, typer.Option(help="Of edm and oracle: heun, euler (or ddim), dpmpp-2m or sde.")
-    ] = "heun",
-    grid: Annotated[
-        str, typer.Option(help="Spacing of its noise levels: edm, linear or cosine.")
-    ] = "edm",
+    labels: options.SampleLabels = None,
+    sampler: options.SamplerName = "heun",
+    grid: options.GridName = "edm",
     matched: Annotated[
         bool,
         typer.Option("--matched", help="Also CFG at the scales of equal outcome with other lines."),
@@ -129,7 +118,7 @@ def sweep_command(
             seeds=seeds != place.DEFAULT_SEEDS, method=method, run=run, dataset=dataset,
             metric=metric, extractor=extractor, protocol=protocol, rule=rule, knob=knob,
             tuned=tuned, matched=matched, match_nfe=match_nfe, inversion=inversion,
-            inversion_guidance=inversion_guidance, labels=labels != "balanced",
+            inversion_guidance=inversion_guidance, labels=labels,
             sampler=sampler != "heun", grid=grid != "edm",
             inversion_samples=inversion_samples != place.DEFAULT_INVERSIONS,
         )  # fmt: skip
@@ -137,10 +126,7 @@ def sweep_command(
         raise UserError("--inversion-samples and --inversion-guidance need --inversion.", code=2)
     options.chosen_protocol(protocol, metric, extractor)
     edits = parse_range(inversion_guidance, "--inversion-guidance") if inversion_guidance else None
-    given = (("labels", labels, LABELS), ("sampler", sampler, SAMPLERS), ("grid", grid, GRIDS))
-    for name, value, choices in given:
-        if value not in choices:
-            raise unknown(name, value, choices)
+    options.check_sampling(labels, sampler, grid)
     base = Study(
         dataset="", methods=(), guidance=parse_range(guidance, "--guidance"),
         rules=parse_rules(rule), knobs=parse_knobs(knob or ()), tuned=tuned,

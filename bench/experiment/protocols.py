@@ -5,10 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from bench.experiment.rows import Labels
 from bench.system.errors import UserError, unknown
 from methods.settings import Settings
 
@@ -33,7 +34,7 @@ class Protocol(Settings):
     samples: int | None = None
     reference: int | None = None
     reference_most: int | None = None
-    labels: str = Field("", description="how published samples have their classes; '' if open")
+    labels: Labels | Literal[""] = Field("", description="classes of published samples; '' if open")
     notes: tuple[str, ...] = ()
 
     @property

@@ -88,7 +88,9 @@ class Study(Settings):
     protocol: str | None = Field(None, description="instead of metrics and extractors")
     sampler: Solver = Field("heun", description="of methods that integrate a trajectory")
     grid: Grid = Field("edm", description="spacing of the noise levels of such methods")
-    labels: Labels = Field("balanced", description="classes of the samples")
+    labels: Labels | None = Field(
+        None, description="classes of the samples; None: those of the protocol, or balanced"
+    )
     matched: bool = Field(
         False, description="also CFG at the scales of equal outcome with other lines"
     )
@@ -111,6 +113,12 @@ class Study(Settings):
         if self.weak is not None and "edm" not in self.methods:
             raise ValueError("weak trains a weaker edm network: add edm to the methods")
         return self
+
+    @property
+    def sample_labels(self) -> Labels:
+        """How samples get their classes: by `labels`, the protocol or in turn."""
+        published = find_protocol(self.protocol).labels if self.protocol else ""
+        return self.labels or published or "balanced"
 
     @field_validator("sampler", mode="before")
     @classmethod

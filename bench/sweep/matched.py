@@ -41,7 +41,7 @@ def with_equal_cost(planned: Sweep) -> Sweep:
             study = planned.study
             more += expand(
                 run, study.guidance, sorted(steps), study.sampling_seeds, planned.samples,
-                labels=study.labels, sampler=planned.sampler,
+                labels=study.sample_labels, sampler=planned.sampler,
             )  # fmt: skip
     return replace(planned, cells=(*planned.cells, *(cell for cell in more if not cell.skip)))
 
@@ -99,7 +99,7 @@ def matched_cells(planned: Sweep, experiment: Experiment) -> list[Cell]:
         for run in (run for run in planned.runs if run.name in names):
             for cell in expand(
                 run, list(_cover(scales)), [line.steps], sorted(seeds), planned.samples,
-                labels=planned.study.labels, sampler=planned.sampler,
+                labels=planned.study.sample_labels, sampler=planned.sampler,
             ):  # fmt: skip
                 cells.setdefault(cell.key, replace(cell, only_matched=True))
     return [cell for cell in cells.values() if not cell.skip]
@@ -107,8 +107,8 @@ def matched_cells(planned: Sweep, experiment: Experiment) -> list[Cell]:
 
 def _is_sampled_so(row: Row, planned: Sweep) -> bool:
     study = planned.study
-    own = (row.sampler, row.grid, row.labels or study.labels)
-    return own == (study.sampler, study.grid, study.labels)
+    own = (row.sampler, row.grid, row.labels or study.sample_labels)
+    return own == (study.sampler, study.grid, study.sample_labels)
 
 
 def _cover(scales: Sequence[float]) -> Iterator[float]:

@@ -189,7 +189,7 @@ def _sweep(
         rules = request.rules(study, run, experiment, say)
         own = expand(
             run, study.guidance, study.steps, seeds, samples, rules,
-            labels=study.labels, sampler=sampler,
+            labels=study.sample_labels, sampler=sampler,
         )  # fmt: skip
         cells += sorted(own, key=lambda cell: cell.steps, reverse=True)  # long ones first
     return Sweep(evaluation, tuple(cells), samples, study)

@@ -14,6 +14,7 @@ from bench.data import Dataset
 from bench.data.convert import sampling_labels
 from bench.system.bounds import Scalar
 from bench.system.errors import explain
+from methods.settings import Grid, Solver
 from methods.spec import DataSpec
 
 SAMPLES_JSON = "samples.json"
@@ -39,6 +40,8 @@ class SampleCard(BaseModel):
     knobs: Mapping[str, Scalar] = Field(default_factory=dict)
     """Settings of the rule, by rule.knob."""
     steps: int
+    sampler: Solver = "heun"
+    grid: Grid = "edm"
     nfe: int
     seed: int
     n: int = Field(ge=1)

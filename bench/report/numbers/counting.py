@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from bench.experiment.inversion_rows import InversionRow
@@ -66,16 +66,28 @@ def variant(row: Row) -> str:
     return ", ".join(f"{knob.partition('.')[2]}={value}" for knob, value in row.knobs.items())
 
 
-def sampling(row: Row) -> str:
+def sampling(row: Row) -> tuple[str, ...]:
     """Labels, sampler and grid of a row where they are not the usual ones, such as "sde"."""
     if row.method == FLOOR:
-        return ""
+        return ()
     parts = {
         row.sampler: row.sampler != "heun",
         f"{row.grid} grid": row.grid != "edm",
         f"{row.labels} labels": row.labels not in ("", "balanced"),
     }
-    return ", ".join(part for part, unusual in parts.items() if unusual)
+    return tuple(part for part, unusual in parts.items() if unusual)
+
+
+def shared_sampling(rows: Iterable[Row]) -> dict[str, tuple[str, ...]]:
+    """By data set, the unusual settings that all its generated samples share."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for row in rows:
+        own = found.setdefault(row.dataset, [])
+        own += [sampling(row)] if row.method != FLOOR else []
+    return {
+        dataset: tuple(p for p in own[0] if all(p in other for other in own)) if own else ()
+        for dataset, own in found.items()
+    }
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:

@@ -18,6 +18,7 @@ from bench.report.numbers.counting import (
     of_newest_weights,
     place,
     sampling,
+    shared_sampling,
     variant,
 )
 from bench.report.numbers.names import FLOOR, FLOOR_LABEL, method_order
@@ -46,6 +47,8 @@ class Column:
     reference_hash: str
     reference_n: int
     about: About = field(compare=False)
+    sampling: str = field(default="", compare=False)
+    """Labels, sampler and grid of all its lines where they are not the usual ones."""
 
     @property
     def title(self) -> str:
@@ -83,7 +86,7 @@ class Series:
     run: str = ""
     rule: str = ""
     sampling: str = ""
-    """Labels, sampler and grid where they are not the usual ones."""
+    """Labels, sampler and grid that are not the usual ones, unless all lines share them."""
 
     @property
     def base(self) -> Series:
@@ -135,7 +138,17 @@ class Data:
         steps = 0 if row.method == FLOOR else row.steps
         rule = self._variants.get((row.dataset, row.method, row.rule, variant(row)), row.rule)
         run = self._names[identity(row)]
-        return Series(row.dataset, row.method, steps, run, rule, sampling(row))
+        shared = self._shared.get(row.dataset, ())
+        own = [part for part in sampling(row) if part not in shared]
+        return Series(row.dataset, row.method, steps, run, rule, ", ".join(own))
+
+    @cached_property
+    def _shared(self) -> Mapping[str, tuple[str, ...]]:
+        return shared_sampling(self.rows)
+
+    def shared(self, dataset: str) -> str:
+        """The unusual sampling that all lines of a data set share, such as "sde"; '' for none."""
+        return ", ".join(self._shared.get(dataset, ()))
 
     @cached_property
     def _variants(self) -> dict[tuple[str, str, str, str], str]:
@@ -360,7 +373,7 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], dict[Column, str]
             advice = "report them separately or measure them in the same way"
             if wrong == MEASURED_BY:
                 advice = "run the sweep of the older rows again to measure them with today's code"
-            title = _column(*known, About()).title
+            title = _column(*known, About(), ()).title
             raise UserError(
                 f"These rows cannot share the column {title!r} of {row.dataset}: {difference}; "
                 f"{advice}."
@@ -375,8 +388,11 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], dict[Column, str]
             apart[k] = clause
         if same:
             del first[key]
+    shared = shared_sampling(rows)
     columns = {
-        key: _column(row, value, told.get(value.metric) or _about(value.metric))
+        key: _column(
+            row, value, told.get(value.metric) or _about(value.metric), shared[row.dataset]
+        )
         for key, (row, value) in first.items()
     }
     order = sorted(columns.values(), key=lambda c: (c.dataset, c.about.order, *c.key[1:]))
@@ -384,7 +400,7 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], dict[Column, str]
     return tuple(order), {columns[key]: f"{left_out}: {why}." for key, why in apart.items()}
 
 
-def _column(row: Row, value: Value, about: About) -> Column:
+def _column(row: Row, value: Value, about: About, shared: Sequence[str]) -> Column:
     return Column(
         dataset=row.dataset,
         metric=value.metric,
@@ -398,6 +414,7 @@ def _column(row: Row, value: Value, about: About) -> Column:
         reference_hash=row.reference_hash,
         reference_n=row.reference_n,
         about=about,
+        sampling=", ".join(shared),
     )
 
 

@@ -27,7 +27,7 @@ from bench.report.numbers.ranking import Place, Ranking
 from bench.report.numbers.verdict import verdict
 from bench.report.pages.cells import difference_text, value_text
 from bench.report.pages.matched import matched_section
-from bench.report.pages.measures import measure_title
+from bench.report.pages.measures import measure_title, titled
 
 RANKING = "Ranking of lines"
 GROUPS = (
@@ -158,7 +158,7 @@ def _area_table(precision: Column, recall: Column, places: tuple[Place, ...]) ->
         GROUPS,
         PAIRED if all(p.against is None or p.against.paired for p in places) else UNPAIRED,
     ]
-    title = f"Hypervolume: {precision.title} and {recall.title} ↑"
+    title = titled(f"Hypervolume: {precision.title} and {recall.title} ↑", precision)
     names = ("rank", "group", "scales", "hypervolume", "minus leader", "p (Holm)")
     return Table(title, names, lines, tuple(("", text) for text in notes), first="line")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -36,7 +36,12 @@ from bench.report.numbers.pairs import Difference
 from bench.report.numbers.yardstick import Yardstick
 from bench.report.pages.comparison import folded, opening, ranking_table, tex_tables
 from bench.report.pages.inversions import inversion_section
-from bench.report.pages.measures import difference_table, measure_table, measure_title
+from bench.report.pages.measures import (
+    difference_table,
+    measure_table,
+    measure_title,
+    titled,
+)
 from bench.report.pages.yardstick import yardstick_section
 
 READING = (
@@ -78,6 +83,7 @@ def make_document(
 ) -> Document:
     """The report with its figures: of methods, of the exact denoiser (`exact`) and of edits."""
     data = found.data
+    figures, exact = (tuple(_captioned(plan, data) for plan in plans) for plans in (figures, exact))
     lacking = {dataset: _not_measured(data, dataset) for dataset in data.datasets}
     parts = {dataset: tuple(_dataset(found, dataset, figures)) for dataset in data.datasets}
     blocks = [
@@ -126,7 +132,8 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
         rows = data.rows_of(series)
         scales = numbers(r.guidance for r in rows)
         train = numbers(r.train_seed for r in rows)
-        lines.append((series.dataset, series.label, scales, train, numbers(r.seed for r in rows)))
+        label = ", ".join(part for part in (series.label, data.shared(series.dataset)) if part)
+        lines.append((series.dataset, label, scales, train, numbers(r.seed for r in rows)))
     head = ("data set", "method", "guidance g", "training seeds", "sampling seeds")
     yield words_table(head, lines)
 
@@ -197,9 +204,15 @@ def _differences(found: Findings, column: Column) -> Iterator[Block]:
     """The paired differences, in Markdown with the measure in their title."""
     table = difference_table(found.data, column, found.differences[column])
     source = Paragraph((f"{COMPARED} ", link("differences.csv")), kind="notes")
-    yield Details(DIFFERENCES, (table, source), Form.PAGE)
+    yield Details(titled(DIFFERENCES, column), (table, source), Form.PAGE)
     whole = f"{DIFFERENCES}: {measure_title(column)}"
     yield Details(whole, (table, paragraph(COMPARED)), Form.DATASET)
+
+
+def _captioned(plan: Plan, data: Data) -> Plan:
+    """The figure with the unusual sampling of its lines in the caption."""
+    shared = data.shared(plan.dataset)
+    return replace(plan, caption=f"{plan.caption} Sampling: {shared}.") if shared else plan
 
 
 def _figure(plan: Plan) -> Figure:

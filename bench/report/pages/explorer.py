@@ -14,6 +14,7 @@ from bench.report.numbers.frame import Column, Data, Series
 from bench.report.numbers.names import slug
 from bench.report.numbers.pareto import precision_pairs
 from bench.report.numbers.previews import trouble
+from bench.report.pages.measures import titled
 from bench.report.pages.pictures import Json, dumps, pictures_of, short, stored_samples
 
 WIDTH = 1.6
@@ -96,7 +97,7 @@ def _measure(data: Data, column: Column, digits: int) -> Json:
     return {
         "id": slug(column.metric, column.extractor, str(column.n)),
         "label": column.label,
-        "title": column.title,
+        "title": titled(column.title, column),
         "arrow": column.arrow,
         "better": column.direction,
         "scale": column.scale,

@@ -21,6 +21,7 @@ from bench.report.numbers.matched import Duel, Equal, Kind, Matched, Standing
 from bench.report.numbers.matched_verdict import matched_verdict
 from bench.report.numbers.ranking import LEVEL
 from bench.report.pages.cells import difference_text
+from bench.report.pages.measures import titled
 
 WORDS: dict[Kind, str] = {
     "better": "better than CFG",
@@ -71,7 +72,7 @@ def matched_table(matched: Matched, outcome: Column) -> Table:
         *("verdict", "g", "g* of CFG", *(f"{c.label} {c.arrow}".strip() for c in judged)),
         *("p (Holm)", "better", "worse", "NFE", "NFE of CFG", *costs.values()),
     )
-    title = f"Against CFG at equal {outcome.title}"
+    title = titled(f"Against CFG at equal {outcome.title}", outcome)
     notes = tuple(("", note) for note in NOTES)
     return Table(title, names, tuple(lines), notes, first="line")
 

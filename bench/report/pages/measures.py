@@ -35,8 +35,13 @@ FEWEST_SEEDS = 3
 
 
 def measure_title(column: Column) -> str:
-    """Name of the measure with its extractor, n and arrow."""
-    return f"{column.title} {column.arrow}".strip()
+    """Name of the measure with its extractor, n and arrow, and unusual sampling of all lines."""
+    return titled(f"{column.title} {column.arrow}".strip(), column)
+
+
+def titled(text: str, column: Column) -> str:
+    """A title with the unusual sampling that all lines share, such as "FD @50 (sde)"."""
+    return f"{text} ({column.sampling})" if column.sampling else text
 
 
 def measure_table(data: Data, column: Column) -> Table:

@@ -14,7 +14,7 @@ from bench.report.numbers.names import FLOOR_LABEL, numbers, slug
 from bench.report.numbers.pareto import borrowed, precision_pairs
 from bench.report.options import PaperOptions
 from bench.report.pages.cells import Footnotes, span
-from bench.report.pages.measures import BOLD
+from bench.report.pages.measures import BOLD, titled
 from bench.system.errors import UserError
 
 SCALES = (1.0, 2.0, 4.0, 7.0, 13.0)
@@ -111,11 +111,11 @@ def _table(
     ]
     several = len({c.n for c in data.columns if c.dataset == dataset}) > 1
     return Table(
-        title=f"{dataset}: {what}" + (f" @{n}" if several else ""),
+        title=titled(f"{dataset}: {what}" + (f" @{n}" if several else ""), column),
         names=("NFE", *(f"g = {g:g}" for g in scales)),
         lines=tuple(lines),
         notes=(*(("", note) for note in notes), *marks.notes),
-        caption=f"{what} on {dataset}",
+        caption=titled(f"{what} on {dataset}", column),
         repeated=1,
         key=slug(dataset, str(n) if several else ""),
         narrow=narrow,

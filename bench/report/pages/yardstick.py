@@ -27,6 +27,7 @@ from bench.report.numbers.yardstick import (
     rule_of,
 )
 from bench.report.pages.cells import difference_text, value_text
+from bench.report.pages.measures import titled
 
 TITLE = "The rule's error and the network's"
 TILT = "g-tilted density, exactly"
@@ -83,7 +84,7 @@ def yardstick_table(found: Yardstick) -> Table:
         lines.append(Line(TILT, cells, "floor"))
     notes = [*(NOTES if found.shares else NOTES[:2]), *([TILTED] if found.tilt else [])]
     return Table(
-        title=f"{TITLE}: {found.column.dataset}, {found.column.title}",
+        title=titled(f"{TITLE}: {found.column.dataset}, {found.column.title}", found.column),
         names=tuple(f"g = {g:g}" for g in found.guidance),
         lines=tuple(lines),
         notes=tuple(("", note) for note in notes),

@@ -15,7 +15,7 @@ from bench.inversion.find import class_index
 from bench.sweep import generate as samples_module
 from bench.sweep import run as sweep_module
 from bench.sweep import sampler
-from bench.sweep.cells import expand
+from bench.sweep.cells import expand, sample_classes
 from bench.sweep.generate import generate
 from bench.system.files import sha256
 from bench.training.card import read_card
@@ -95,6 +95,26 @@ def test_some_classes_share_the_noise_of_all(drawn, tmp_path):
     assert torch.equal(x[same], everything[0][same])
 
 
+SAMPLING = ("--labels", "random", "--sampler", "dpmpp-2m", "--grid", "cosine")
+
+
+def test_labels_sampler_and_grid_are_those_of_a_sweep(drawn, tmp_path):
+    ran = sample(drawn, *SHORT, *SAMPLING, "-o", tmp_path / "a.npz")
+    assert ran.code == 0, ran.err
+    x, y = read(tmp_path / "a.npz")
+    assert (y.numpy() == sample_classes("random", find_dataset("digits"), 0, 23)).all()
+    ran = bench("sweep", *SHORT, *SAMPLING, "--metric", "saturation", "--save-samples", "npz",
+                "--workers", "1", "--results", drawn)  # fmt: skip
+    assert ran.code == 0, ran.err
+    (kept,) = (drawn / "default" / "samples" / RUN).glob("*.npz")
+    assert kept.name == "g2-dpmpp-2m-cosine-random-steps2-seed0.npz"
+    for got, want in zip(read(kept), (x, y), strict=True):
+        assert torch.equal(got, want)
+    other = sample(drawn, *SHORT, *SAMPLING[:4], "-o", tmp_path / "a.npz")
+    assert other.code == 1
+    assert "other settings (grid is 'cosine' there, 'edm' here)" in other.err
+
+
 def test_sample_resumes_an_unfinished_folder(drawn, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert sample(drawn, *SHORT, "-o", whole).code == 0
@@ -171,6 +191,8 @@ def test_vectors_and_methods_without_training(tmp_path):
         ),
         (["--format", "grid", "-n", "2000"], "at most 1,024 samples, got 2,000"),
         (["-n", "0"], "Invalid value for '--samples'"),
+        (["--sampler", "hewn"], "Unknown sampler 'hewn'. Did you mean 'heun'?"),
+        (["--labels", "random", "-c", "3"], "--class and --labels exclude each other: drop one."),
         (["--device", "abacus"], "Device 'abacus' cannot be used"),
     ],
 )

@@ -2,6 +2,7 @@ import pytest
 
 from bench.evaluation.makers import Makers
 from bench.experiment.protocols import PROTOCOLS, find_protocol, title
+from bench.experiment.suite import Study
 from bench.system.errors import UserError
 from metrics import EXTRACTORS, METRICS
 from metrics.catalogue import SUMMARIES
@@ -65,7 +66,7 @@ def test_protocols_are_listed():
         assert protocol.summary[:30] in ran.out
 
 
-def test_protocol_sets_the_metrics_of_a_sweep(tmp_path, monkeypatch):
+def test_protocol_sets_metrics_and_labels_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(Makers, "make", lambda *_: Small())
     monkeypatch.setattr(Small, "name", "efficientnet-lite0")
     ran = bench(
@@ -79,6 +80,12 @@ def test_protocol_sets_the_metrics_of_a_sweep(tmp_path, monkeypatch):
     (row,) = rows_of(tmp_path, "ct")
     found = {(value.metric, value.extractor) for value in row.values}
     assert found == {(m.metric, m.extractor) for m in PROTOCOLS["offline"].measures}
+    random = PROTOCOLS["offline"].model_copy(update={"labels": "random"})
+    monkeypatch.setitem(PROTOCOLS, "offline", random)
+    for more, computed in (("--labels", "balanced"), 0), ((), 1):
+        ran = bench(*sweep, "--protocol", "offline", *more)
+        assert (ran.code, f" {computed} cells computed" in ran.out) == (0, True), ran.err
+    assert {row.labels for row in rows_of(tmp_path, "ct")} == {"balanced", "random"}
     for more, why in (
         (("--protocol", "offlin"), "Did you mean 'offline'"),
         (("--protocol", "offline", "--metric", "fd"), "drop --extractor and --metric"),
@@ -87,6 +94,31 @@ def test_protocol_sets_the_metrics_of_a_sweep(tmp_path, monkeypatch):
         ran = bench("sweep", *more, "--results", tmp_path)
         assert ran.code == 2
         assert why in ran.err
+
+
+def study(**settings):
+    return Study(dataset="digits", methods=("edm",), **settings)
+
+
+def test_published_samples_with_random_labels_set_those_of_a_sweep():
+    for name, labels in (
+        ("edm-fid50k", "random"),
+        ("adm", "random"),
+        ("dinov2-pr50k3", "balanced"),
+    ):
+        assert study(protocol=name).sample_labels == labels
+        assert study(protocol=name, labels="reference").sample_labels == "reference"
+    assert study().sample_labels == "balanced"
+
+
+def test_precision_and_recall_on_dinov2_have_three_neighbours_of_50000_images():
+    protocol = PROTOCOLS["dinov2-pr50k3"]
+    assert [m[:2] for m in protocol.measures] == [
+        ("precision_k3", "dinov2"), ("recall_k3", "dinov2"),
+    ]  # fmt: skip
+    assert (protocol.samples, protocol.reference, protocol.reference_most) == (50_000,) * 3
+    precision = METRICS["precision_k3"]()
+    assert (precision.k, precision.closed) == (3, True)
 
 
 def test_labels_of_published_samples_are_stated():
