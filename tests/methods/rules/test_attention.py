@@ -105,6 +105,19 @@ def test_infinite_blur_gives_every_position_the_mean_query():
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_equal_positions_are_not_guided(rule):
+    """Where all positions hold the same, attention from any of them to any gives the same."""
+    net = unet("adm")
+    for block in attention_blocks(net).values():
+        generator = torch.Generator().manual_seed(2)
+        x = torch.randn(2, block.proj.in_channels, 1, 1, generator=generator).expand(-1, -1, 3, 5)
+        plain = block._attend(x)
+        with changed_attention(net, "all", make_rule(rule).attend):
+            torch.testing.assert_close(block._attend(x), plain, rtol=1e-4, atol=1e-5)
+        assert float(plain.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_only_named_blocks_are_changed(rule):
     net = unet("adm")
     x, c_noise, labels = inputs()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from methods.rules import make_rule
 from tests.methods.rules import toy
@@ -34,6 +35,19 @@ def test_against_numpy(schedule, loops, last):
 def test_no_loops_give_cfgpp():
     found = toy.sample("foresight", schedule=(), lam=0.8)
     np.testing.assert_allclose(found, toy.sample("cfgpp", 10.0), rtol=1e-9, atol=1e-9)
+
+
+def test_loop_at_high_noise_shifts_the_state_by_the_closed_form():
+    """By (sigma / sigma_far - 1) g (D_c - D_null) for each iteration."""
+    nets, x = toy.gaussians(1.0, 0.5, 0.0, 0.5), torch.tensor([[-30.0], [20.0]]).double()
+    sigmas, g, loops = torch.tensor([60.0, 50.0, 40.0]).double(), 5.0, 2
+    found, plain = (
+        toy.of_gaussians("foresight", nets, sigmas, x, g, schedule=((0.0, 0.5, count),))
+        for count in (loops, 0)
+    )
+    # In the two steps of CFG++ that follow, the shift is noise, which shrinks with the level.
+    shift = (60 / 50 - 1) * g * loops * 40 / 60
+    np.testing.assert_allclose(found - plain, shift, rtol=2e-3)
 
 
 def test_published_schedule_costs_50_steps_and_returns_without_the_class():

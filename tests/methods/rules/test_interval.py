@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -7,6 +8,7 @@ from methods.rules import CFG, Interval
 from methods.rules.interval import IntervalKnobs
 from methods.rules.trajectory import evaluations, trajectory_points
 from methods.samplers import karras_sigmas
+from tests.methods.rules import toy
 from tests.methods.rules.calls import point, sample
 
 
@@ -20,6 +22,17 @@ def interval(low, high):
 def test_low_end_is_excluded_and_high_end_included(start, inside):
     at = point(start=start, end=0.5)
     assert interval(1.0, 4.0).scale(7.0, at) == (7.0 if inside else 1.0)
+
+
+def test_trajectory_against_numpy():
+    levels = toy.start()[1].tolist()
+
+    def guide(x, d_c, d_u, s, step, stage):
+        return d_u + 3.0 * (d_c - d_u) if 0.5 < levels[step] <= 6.0 else d_c
+
+    found = toy.sample("interval", low=0.5, high=6.0)
+    np.testing.assert_allclose(found, toy.integrate(guide), rtol=1e-9, atol=1e-9)
+    assert 0 < sum(0.5 < level <= 6.0 for level in levels) < len(levels) - 2
 
 
 def test_start_of_the_step_decides_for_both_stages():

@@ -6,13 +6,13 @@ from methods.nets.mlp import MLPBlock
 from methods.nets.skipping import skippable_blocks
 from methods.rng import derive_seed
 from methods.rules import Networks, make_rule
-from tests.methods.rules.calls import point
+from tests.methods.rules.calls import outputs, point
 from tests.methods.rules.references import tiny_edm
 from tests.methods.rules.test_skip_layer import call_of
 
 
 def stack(blocks):
-    return nn.ModuleList(MLPBlock(2, 0.0) for _ in range(blocks))
+    return nn.ModuleList(MLPBlock(3, 0.0) for _ in range(blocks))
 
 
 def test_against_a_network_whose_block_is_replaced_by_hand():
@@ -28,6 +28,19 @@ def test_against_a_network_whose_block_is_replaced_by_hand():
         expected = x + 0.25 * (d_cond - nets(x, call.sigma, call.labels))
         handle.remove()
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_skipped_output_equal_to_the_reference_adds_to_the_scale():
+    d_cond, d_ref, h = outputs(3)
+    module = stack(1)
+
+    def main(x, sigma, labels):
+        return d_ref if module[0](h, h) is h else d_cond
+
+    call = call_of(Networks(main, module=module), torch.zeros_like(d_cond), point())
+    rule = make_rule("s2", {"s2": {"weight": 0.75}})
+    found = rule.finish(rule.combine(d_cond, d_ref, 3.0, call), d_cond, call)
+    assert torch.allclose(found, d_ref + 3.75 * (d_cond - d_ref), rtol=1e-12)
 
 
 def test_draws_cover_the_middle_of_the_blocks_evenly():

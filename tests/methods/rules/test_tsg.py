@@ -8,6 +8,7 @@ from methods import Guidance, SampleRNG
 from methods.oracle import exact_denoised
 from methods.rules import CFG, Networks, make_rule
 from methods.rules.tsg import TSG, TSGKnobs
+from tests.methods.rules import toy
 from tests.methods.rules.references import (
     MIXTURE,
     edm_samples,
@@ -32,6 +33,22 @@ def test_closed_form_is_evaluated_at_the_perturbed_level():
     told = torch.from_numpy(1.2 * factors(5, 3, 0.8, 0.75, 2.0))
     expected = exact_denoised(x, told, labels, MIXTURE)
     torch.testing.assert_close(rule.reference(call), expected, rtol=1e-12, atol=0)
+
+
+def test_trajectory_against_numpy():
+    """One factor per sample and step, which both stages of a Heun step share."""
+    _, sigmas, labels, rng = toy.start()
+    label, steps = labels.argmax(1).numpy(), len(sigmas) - 1
+    noise = [rng.randn(()).double().numpy() for _ in range(steps)]
+
+    def guide(x, d_c, d_u, s, step, stage):
+        told = s * np.exp(0.4 * (1 - step / steps) * noise[step])
+        rows = zip(x, told, label, strict=True)
+        wrong = np.concatenate([toy.denoised(row[None], t, [c]) for row, t, c in rows])
+        return wrong + 3.0 * (d_c - wrong)
+
+    found = toy.sample("tsg", scale=0.4)
+    np.testing.assert_allclose(found, toy.integrate(guide), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("data", ["digits", "modes1d"])
