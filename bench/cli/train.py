@@ -76,6 +76,12 @@ def train_command(
         str,
         typer.Option(help="If losses or weights are unusable: stop or rollback."),
     ] = "stop",
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Log also to tensorboard or wandb, with samples at checkpoints; repeatable."
+        ),
+    ] = None,
     workers: options.Workers = None,
     launcher: options.LauncherName = None,
     slurm: options.Slurm = None,
@@ -100,6 +106,7 @@ def train_command(
     from bench.system.progress import SILENT
     from bench.training.card import method_class
     from bench.training.further import card_to_continue, train_further
+    from bench.training.loggers import check_loggers
     from bench.training.price import data_or_stand_in
     from bench.training.study import Trainer, study_cards, study_requests
     from bench.training.watch import parse_on_nan
@@ -107,7 +114,7 @@ def train_command(
     reporter, found = options.begin(plugin, results, experiment)
     sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     sharing = sharing.on_nodes(nodes, gpus)
-    policy = parse_on_nan(on_nan)
+    policy, loggers = parse_on_nan(on_nan), check_loggers(log or ())
     if iterations is not None and run is None:
         raise UserError(
             "--iterations goes with --run; for a new run type --set "
@@ -129,7 +136,7 @@ def train_command(
             own.say("Nothing was written.")
             return found
         compiler = _compiler(own, fabric.device) if compiled else None
-        train_further(card, Trainer(found, fabric, own, card.precision, compiler, policy))
+        train_further(card, Trainer(found, fabric, own, card.precision, compiler, policy, loggers))
         own.say(f"Next: bench sweep{flags(found)} --run {run}")
         return found
     if suite is not None:
@@ -160,7 +167,7 @@ def train_command(
     fabric = make_fabric(sharing.device(device), precision)
     own = reporter if fabric.is_global_zero else SILENT
     compiler = _compiler(own, fabric.device) if compiled and not dry_run else None
-    trainer = Trainer(found, fabric, own, precision, compiler, policy)
+    trainer = Trainer(found, fabric, own, precision, compiler, policy, loggers)
     requests = []
     for study in studies:
         images = data_or_stand_in(study) if dry_run else find_dataset(study.dataset)
@@ -180,6 +187,8 @@ def train_command(
     sharing.begin(fabric.device, found, own)
     train_all(requests, trainer)
     own.say(f"Trained runs are in {found.runs}.")
+    if "tensorboard" in loggers:
+        own.say(f"Curves and samples: tensorboard --logdir {found.runs}")
     plugins = "".join(f" --plugin {file}" for file in FILES)
     scales = "" if suite else f" --guidance {place.DEFAULT_GUIDANCE}"
     own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{scales}")

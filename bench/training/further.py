@@ -79,6 +79,7 @@ def train_further(card: RunCard, trainer: Trainer) -> None:
         train(
             card, data, folder, fabric=trainer.fabric, reporter=trainer.reporter, teacher=teacher,
             compiler=trainer.compiler, on_nan=trainer.on_nan,
+            loggers=trainer.loggers,
         )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +21,9 @@ from bench.training.watch import Unstable, Watch, logged
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from bench.training.card import RunCard
+    from bench.training.loggers import RunLogger
+
 LOG = "log.jsonl"
 FLUSH_EVERY = 10
 SLOW = 2.0  # seconds after which a single process checks its losses anyway
@@ -30,6 +35,7 @@ class Log:
     def __init__(self, path: Path, first: int, fabric: Fabric) -> None:
         self.path, self.fabric = path, fabric
         self.last = ""
+        self.loggers: list[RunLogger] = []
         self._looked = time.monotonic()
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         with leader_first(fabric) as leads:
@@ -37,6 +43,22 @@ class Log:
                 self._cut(first)
         self.watch = Watch(path.parent)
         self.watch.recall(path, first)
+
+    @contextmanager
+    def shared(
+        self, names: Sequence[str], card: RunCard, first: int, attempt: int
+    ) -> Iterator[None]:
+        """Pass the log to these loggers during the block, from step `first` on, or what they miss.
+
+        `attempt` counts the rollbacks before. Only the first process has loggers.
+        """
+        if not names:
+            yield
+            return
+        from bench.training.loggers import open_loggers
+
+        with open_loggers(names, card, self.path, first, attempt, self.fabric) as self.loggers:
+            yield
 
     def _cut(self, first: int) -> None:
         # Steps after the checkpoint are repeated.
@@ -52,6 +74,8 @@ class Log:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         sync_folder(self.path.parent)
+        for logger in self.loggers:
+            logger.logger.save()
 
     def _write(self, by_step: dict[int, dict[str, float]]) -> None:
         if not self.path.exists():
@@ -96,6 +120,8 @@ class Log:
         with leader_first(self.fabric) as leads:
             if leads:
                 self._write(by_step)
+                for logger in self.loggers:
+                    logger.write(by_step)
         if by_step:
             newest = by_step[max(by_step)]
             self.last = "  ".join(f"{k} {v:.4g}" for k, v in newest.items())

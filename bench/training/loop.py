@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bench.data import Dataset
 from bench.system.devices import compile_nets, matmul_precision
 from bench.system.errors import UserError
+from bench.system.failures import is_out_of_memory
 from bench.system.files import tidy
 from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
@@ -43,6 +44,7 @@ from bench.training.checkpoint import (
     save_state,
     save_weights,
 )
+from bench.training.grids import pictures
 from bench.training.lock import RunLock, lock_run
 from bench.training.log import LOG, Log
 from bench.training.processes import any_process, leader_first
@@ -55,7 +57,7 @@ from bench.training.step import (
     make_optimizer,
     near,
 )
-from bench.training.watch import OnNan, Unstable, check_finite
+from bench.training.watch import OnNan, Stopped, Unstable, check_finite
 from methods import BatchRNG, Denoiser, Method, Progress, TrainSettings
 from methods.rng import derive_seed
 
@@ -65,13 +67,6 @@ if TYPE_CHECKING:
 WHOLE_GRADIENT = "the gradient is that of the whole batch, up to rounding and dropout masks"
 ROLLBACKS = 3
 """Returns to a checkpoint after which a training stops."""
-
-
-class Stopped(UserError):
-    """Training was asked to stop and has written its checkpoint."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code=130)
 
 
 def train(
@@ -85,10 +80,12 @@ def train(
     teacher: Denoiser | None = None,
     compiler: str | None = None,
     on_nan: OnNan = "stop",
+    loggers: Sequence[str] = (),
 ) -> Path:
     """Train `card` in `folder`, or resume its training; returns the weights' file.
 
-    `teacher` is for methods that distil one; `compiler` is a backend of torch.compile. Raises
+    `teacher` is for methods that distil one; `compiler` is a backend of torch.compile. `loggers`
+    (`bench.training.loggers`) get a copy of the log, and samples at each checkpoint. Raises
     UserError if another process trains the run; `Stopped` once a checkpoint is written after
     Ctrl-C, SIGTERM or SIGUSR1; and `Unstable` if training failed (see `bench.training.watch`).
     The last good checkpoint is kept; with `on_nan` "rollback" training returns to it up to three
@@ -118,7 +115,9 @@ def train(
                 check_claim(folder, card)
                 if not (folder / CARD).exists():
                     write_card(folder, card)
-        training = _Training(card, settings, data, method, folder, fabric, reporter, lock, rows)
+        training = _Training(
+            card, settings, data, method, folder, fabric, reporter, lock, rows, loggers
+        )
         training.prepare(nets, teacher, compiler)
         while True:
             try:
@@ -143,6 +142,7 @@ class _Training:
     reporter: Reporter
     lock: RunLock
     rows: tuple[int, int]
+    loggers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.first = self.newest = 0
@@ -178,6 +178,7 @@ class _Training:
         with (
             matmul_precision(card.precision),
             stop_signals() as stop,
+            log.shared(self.loggers, card, first, len(self.rollbacks)),
             self.reporter.bar(card.name, total, first) as bar,
         ):
             started = time.monotonic()
@@ -204,6 +205,7 @@ class _Training:
                     )
                 if due and step + 1 < total:
                     self._checkpoint(step + 1)
+                    self._show_samples(step)
             optimizer.zero_grad()
             check_finite(card.name, "the last step", self.ema.weights, folder)
             self._check_optimizer("the last step")
@@ -212,12 +214,28 @@ class _Training:
                 if leads:
                     save_weights(folder / WEIGHTS, self.ema.weights)
                     remove_states(folder)
+            self._show_samples(total - 1)
             stopping = any_process(fabric, stop.asked)
         if stopping:  # before the next run starts
             raise Stopped(
                 f"Stopped after the last step of {card.name}: its weights are written. "
                 "Run the same command to continue with the next run."
             )
+
+    def _show_samples(self, step: int) -> None:
+        """Pass samples of the averaged weights after a step to the loggers."""
+        if not self.log.loggers:
+            return
+        steps, rows = self.card.steps[-1], self.slices.size
+        try:
+            shown = list(pictures(self.method, self.nets, self.ema.weights, steps, rows))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.reporter.note(f"No memory for samples of {self.card.name} at step {step}.")
+        else:
+            for logger in self.log.loggers:
+                logger.show(step, shown)
 
     def _slice(self) -> int:
         """How many of this process's rows go through the networks at once, if memory allows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ class Trainer:
     compiler: str | None = None
     """A backend of torch.compile."""
     on_nan: OnNan = "stop"
+    loggers: Sequence[str] = ()
 
     def weights(self, run: str) -> Path:
         """The file of a run's weights."""
@@ -193,6 +194,7 @@ def train_run(request: RunRequest, trainer: Trainer) -> RunCard:
         train(
             card, data, folder, fabric=fabric, reporter=trainer.reporter, initial=initial,
             teacher=frozen, compiler=trainer.compiler, on_nan=trainer.on_nan,
+            loggers=trainer.loggers,
         )  # fmt: skip
     return card
 

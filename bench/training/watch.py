@@ -50,6 +50,13 @@ class Unstable(UserError):
         self.what = what
 
 
+class Stopped(UserError):
+    """Training was asked to stop and has written its checkpoint."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=130)
+
+
 class Watch:
     """Checks the loss terms of every step, in order."""
 
