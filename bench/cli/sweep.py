@@ -30,6 +30,7 @@ GRIDS = ("edm", "linear", "cosine")
 
 
 def sweep_command(
+    model: options.Models = None,
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales: 1..13, 1..13:2 or 1,1.5,2; 1 is off.")
     ] = place.DEFAULT_GUIDANCE,
@@ -82,7 +83,8 @@ def sweep_command(
         str, typer.Option(help="Classes of samples: balanced, random or reference.")
     ] = "balanced",
     sampler: Annotated[
-        str, typer.Option(help="Of edm and oracle: heun, euler (or ddim), dpmpp-2m or sde.")
+        str,
+        typer.Option(help="Of edm, oracle, --model: heun, euler (or ddim), dpmpp-2m or sde."),
     ] = "heun",
     grid: Annotated[
         str, typer.Option(help="Spacing of its noise levels: edm, linear or cosine.")
@@ -111,15 +113,21 @@ def sweep_command(
     from bench.experiment.ranges import parse_ints, parse_range
     from bench.experiment.rules import parse_knobs, parse_rules, study_rules
     from bench.experiment.suite import Study, check_seeds, suite_studies
+    from bench.plugins.load import model_method
     from bench.sweep.plan import swept_datasets
     from bench.sweep.request import SweepRequest
     from bench.sweep.saving import SampleFiles
     from bench.system.devices import resolve_device
     from bench.tuning.subject import rules_for
 
+    if model and run:
+        raise UserError("--model names no trained run: drop it or --run.", code=2)
+    plugin = [*(plugin or ()), *options.model_files(model or (), dataset or ())]
     reporter, found = options.begin(
         plugin, results, experiment, offline=offline, download=download, silent=join_ranks()
     )
+    if model:
+        method = [*map(model_method, model), *(method or ())]
     sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
     if save_samples is not None:
         SampleFiles(found, save_samples)
