@@ -129,6 +129,10 @@ def sweep_command(
     if model:
         method = [*map(model_method, model), *(method or ())]
     sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
+    if model and not sharing.launcher.shares_folders:
+        raise UserError(
+            "--model reads files that workers must share: use --launcher local or slurm.", code=2
+        )
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:
