@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     Samples = str | Path | npt.NDArray[Any] | Tensor
     Classes = Sequence[int] | npt.NDArray[np.int64] | Tensor
 
+_RUNNING: list[bool] = []
+"""Whether a function of this module is running."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -191,7 +193,14 @@ def _as_command(words: Sequence[str] = ()) -> Iterator[None]:
     from bench.cli.app import explained
     from bench.cli.options import UNTIL_THE_END
     from bench.system.signals import StopFlag, signals_as_interrupts
+    from bench.system.workers import is_worker
 
+    if _RUNNING or is_worker():
+        raise UserError(
+            "A function of bench is called while a command imports this file: put the call below "
+            "if __name__ == '__main__':"
+        )
+    _RUNNING.append(True)
     before, sys.argv = sys.argv, ["bench", *words] if words else sys.argv
     stop = StopFlag()
     try:
@@ -207,6 +216,7 @@ def _as_command(words: Sequence[str] = ()) -> Iterator[None]:
             raise
         raise UserError(*found) from error
     finally:
+        _RUNNING.clear()
         sys.argv = before
 
 

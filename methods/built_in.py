@@ -1,6 +1,7 @@
 """The built-in methods, which importing this module registers, and the parts of a method."""
 
 from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
+from methods.conversions import from_eps, from_flow, from_v
 from methods.ct import CT
 from methods.edm import EDM
 from methods.gft import GFT
@@ -11,6 +12,7 @@ from methods.meanflow import MeanFlow
 from methods.mg import MG
 from methods.mg_ct import MGCT
 from methods.oracle import Oracle
+from methods.own_model import model
 from methods.registry import METHODS, register
 from methods.rng import BatchRNG, SampleRNG
 from methods.settings import Preset, Settings, TrainSettings
@@ -41,5 +43,9 @@ __all__ = [
     "Settings",
     "Teaches",
     "TrainSettings",
+    "from_eps",
+    "from_flow",
+    "from_v",
+    "model",
     "register",
 ]

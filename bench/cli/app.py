@@ -82,7 +82,7 @@ class _Command(TyperCommand):
             given.clear()
         if ctx.info_name not in WITH_DATASET or ctx.params.get("data"):
             given.pop("dataset", None)  # it may be new, or gone
-        by_others = ctx.params.get("plugin") or ctx.params.get("suite")
+        by_others = any(ctx.params.get(name) for name in ("plugin", "model", "suite"))
         # The processes of torchrun know after their start which of them prints.
         if any(given.values()) and not by_others and "RANK" not in os.environ:
             from bench.plugins.catalogue import refuse_unknown

@@ -49,6 +49,24 @@ Plugins = Annotated[
         rich_help_panel=PLACE,
     ),
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="FILE:NAME",
+        help="Your own model: a declared function, such as mymodel.py:denoise; with --dataset.",
+        rich_help_panel=CHOICE,
+    ),
+]
+OneModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="FILE:NAME",
+        help="Your own model, such as mymodel.py:denoise, instead of a run; with --dataset.",
+        rich_help_panel=CHOICE,
+    ),
+]
 Suite = Annotated[
     str | None,
     typer.Option(
@@ -108,7 +126,7 @@ SampleLabels = Annotated[
 ]
 SamplerName = Annotated[
     str,
-    typer.Option("--sampler", help="Of edm and oracle: heun, euler (or ddim), dpmpp-2m or sde."),
+    typer.Option("--sampler", help="Of edm, oracle, --model: heun, euler (or ddim), dpmpp-2m or sde."),
 ]
 GridName = Annotated[
     str, typer.Option("--grid", help="Spacing of its noise levels: edm, linear or cosine.")
@@ -255,6 +273,25 @@ def begin(
     held = (results, None if moves else found.root, out)
     UNTIL_THE_END.enter_context(holding(*(place for place in held if place is not None)))
     return reporter, found
+
+
+def model_files(models: Sequence[str], datasets: Sequence[str]) -> list[Path]:
+    """The files of --model FILE:NAME, which are plugins; UserError for other text or no data."""
+    files = []
+    for given in models:
+        file, _, name = given.rpartition(":")
+        if not file.endswith(".py") or not name.isidentifier():
+            raise UserError(
+                f"--model takes FILE.py:NAME, such as mymodel.py:denoise, got {given!r}.", code=2
+            )
+        if not Path(file).is_file():
+            raise UserError(f"--model {given}: there is no file {file}.", code=2)
+        files.append(Path(file))
+    if models and not datasets:
+        raise UserError(
+            "--model needs the data set to compare with: --dataset NAME (bench data list).", code=2
+        )
+    return files
 
 
 def warn_of_plugins(reporter: Reporter, plugins: Sequence[Path] = ()) -> None:

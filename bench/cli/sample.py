@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def sample_command(
     run: options.OneRun = None,
+    model: options.OneModel = None,
     method: options.OneMethod = None,
     dataset: options.OneDataset = None,
     guidance: Annotated[
@@ -73,6 +74,7 @@ def sample_command(
     from bench.experiment.rules import parse_knobs, parse_rules
     from bench.experiment.suite import Study
     from bench.inversion.find import class_index
+    from bench.plugins.load import model_method
     from bench.sweep.cells import expand
     from bench.sweep.generate import Diverged, generate
     from bench.sweep.plan import UNFINISHED, sampler_of
@@ -84,7 +86,13 @@ def sample_command(
     from bench.training.run import find_run, load_nets, open_run, refuse_unused
     from bench.tuning.subject import rules_for
 
+    if model is not None:
+        if run or method:
+            raise UserError("--model is sampled instead of a run: drop --run and --method.", code=2)
+        plugin = [*(plugin or ()), *options.model_files([model], [dataset] if dataset else [])]
     reporter, found = options.begin(plugin, results, experiment, out=out)
+    if model is not None:
+        method = model_method(model)
     if format_ is not None and format_ not in write.FORMATS:
         raise unknown("format", format_, write.FORMATS)
     if not math.isfinite(guidance):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def sweep_command(
+    model: options.Models = None,
     guidance: Annotated[
         str, typer.Option("--guidance", "-g", help="Scales: 1..13, 1..13:2 or 1,1.5,2; 1 is off.")
     ] = place.DEFAULT_GUIDANCE,
@@ -100,16 +101,26 @@ def sweep_command(
     from bench.experiment.ranges import parse_ints, parse_range
     from bench.experiment.rules import parse_knobs, parse_rules, study_rules
     from bench.experiment.suite import Study, check_seeds, suite_studies
+    from bench.plugins.load import model_method
     from bench.sweep.plan import swept_datasets
     from bench.sweep.request import SweepRequest
     from bench.sweep.saving import SampleFiles
     from bench.system.devices import resolve_device
     from bench.tuning.subject import rules_for
 
+    if model and run:
+        raise UserError("--model names no trained run: drop it or --run.", code=2)
+    plugin = [*(plugin or ()), *options.model_files(model or (), dataset or ())]
     reporter, found = options.begin(
         plugin, results, experiment, offline=offline, download=download, silent=join_ranks()
     )
+    if model:
+        method = [*map(model_method, model), *(method or ())]
     sharing = choose_sharing(workers, launcher, slurm, ray, suite, detach=detach)
+    if model and not sharing.launcher.shares_folders:
+        raise UserError(
+            "--model reads files that workers must share: use --launcher local or slurm.", code=2
+        )
     if save_samples is not None:
         SampleFiles(found, save_samples)
     if suite is not None:

@@ -125,7 +125,9 @@ def _runs_here(
         own = [c for c in cards if c.dataset == study.dataset and reasons[c.name] is None]
         for method in sorted(METHODS):
             cls = METHODS[method]
-            if not request.runs and not cls.trains and study.dataset in cls.presets:
+            # A user's model is for any data set, and lists none: it must be named.
+            fitting = cls.presets if method in request.methods else [*cls.presets]
+            if not request.runs and not cls.trains and study.dataset in fitting:
                 own.append(make_card(method, data=data))
         found = []
         for card in own:

@@ -170,7 +170,7 @@ def _target(row: Row, experiment: Experiment) -> Run:
 def run_of(row: Row | InversionRow, experiment: Experiment) -> Run:
     """The run of a row; UserError if it is not here."""
     if row.method not in METHODS:
-        raise UserError(f"its method {row.method!r} is not registered")
+        raise UserError(f"its method {row.method!r} is not registered: name its file with --plugin")
     data = find_dataset(row.dataset)
     folder = experiment.runs / row.run
     if METHODS[row.method].trains:

@@ -28,6 +28,7 @@ from bench.training.card import (
 from bench.training.checkpoint import check_size, load_into, load_weights
 from bench.training.extra_network import OPTIONS, ExtraNetwork, Role
 from methods import EDM, METHODS, Method
+from methods.own_model import OwnModel
 
 _PARTS: Mapping[Role, str] = {"null": "the unconditional branch", "weak": "the weaker network"}
 
@@ -36,7 +37,7 @@ _PARTS: Mapping[Role, str] = {"null": "the unconditional branch", "weak": "the w
 class Run:
     """A run ready for sampling: settings, data, method, and the file and hash of its weights.
 
-    A method that needs no training has no weights: None and ''.
+    A method that needs no training has no file here: None, and '' or what its model declares.
     """
 
     card: RunCard
@@ -92,7 +93,8 @@ def open_run(card: RunCard, data: Dataset, experiment: Experiment) -> Run | None
     """The run ready for sampling, or None while its training is unfinished."""
     method = make_method(card, data)
     if not method.trains:
-        return Run(card, data, method, None, "")
+        own = method.model.checkpoint if isinstance(method, OwnModel) else ""
+        return Run(card, data, method, None, own)
     weights = experiment.runs / card.name / WEIGHTS
     if not weights.exists():
         return None
@@ -219,7 +221,8 @@ def _untrained(method: str, dataset: str | None) -> RunCard:
     names = sorted({preset.dataset for preset in method_class(method).presets.values()})
     if dataset is None and len(names) != 1:
         raise UserError(
-            f"{method} is for several data sets; name one with --dataset: {', '.join(names)}.",
+            f"{method} is for several data sets; name one with --dataset"
+            f"{': ' * bool(names)}{', '.join(names)}.",
             code=2,
         )
     return make_card(method, data=find_dataset(dataset or names[0]))
