@@ -2,7 +2,9 @@
 
 from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
 from methods.ct import CT
+from methods.dit import DiT, SiT
 from methods.edm import EDM
+from methods.edm2 import EDM2
 from methods.gft import GFT
 from methods.guidance import Guidance
 from methods.guided_cd import GuidedCD
@@ -19,6 +21,7 @@ from methods.spec import DataSpec, Mixture
 __all__ = [
     "CT",
     "EDM",
+    "EDM2",
     "GFT",
     "IGCT",
     "METHODS",
@@ -28,6 +31,7 @@ __all__ = [
     "BatchRNG",
     "DataSpec",
     "Denoiser",
+    "DiT",
     "Guidance",
     "GuidedCD",
     "Inverts",
@@ -39,6 +43,7 @@ __all__ = [
     "Progress",
     "SampleRNG",
     "Settings",
+    "SiT",
     "Teaches",
     "TrainSettings",
     "register",
