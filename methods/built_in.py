@@ -3,7 +3,9 @@
 from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
 from methods.conversions import from_eps, from_flow, from_v
 from methods.ct import CT
+from methods.dit import DiT, SiT
 from methods.edm import EDM
+from methods.edm2 import EDM2
 from methods.gft import GFT
 from methods.guidance import Guidance
 from methods.guided_cd import GuidedCD
@@ -21,6 +23,7 @@ from methods.spec import DataSpec, Mixture
 __all__ = [
     "CT",
     "EDM",
+    "EDM2",
     "GFT",
     "IGCT",
     "METHODS",
@@ -30,6 +33,7 @@ __all__ = [
     "BatchRNG",
     "DataSpec",
     "Denoiser",
+    "DiT",
     "Guidance",
     "GuidedCD",
     "Inverts",
@@ -41,6 +45,7 @@ __all__ = [
     "Progress",
     "SampleRNG",
     "Settings",
+    "SiT",
     "Teaches",
     "TrainSettings",
     "from_eps",

@@ -101,6 +101,10 @@ def find_preset(
                 code=2,
             )
         return name, found
+    if not method.presets:
+        raise UserError(
+            f"{method.name} is not trained here: its networks come from bench import.", code=2
+        )
     if preset is None:
         fitting = sorted(name for name, p in method.presets.items() if p.fits(spec))
         have = ", ".join(sorted({p.dataset for p in method.presets.values()})) or "none"

@@ -14,7 +14,7 @@ from metrics import METRICS
 from metrics.catalogue import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
-OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
+OF_METHODS = "ct, dit, edm, edm2, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle, sit."
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,8 @@ OF_METHODS = "ct, edm, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle."
          "digits, modes1d, modes2d."),
         (["sweep", "-d", "modes3d"], "Unknown data set 'modes3d'. Did you mean 'modes",
          "digits, modes1d, modes2d."),
+        (["train", "-m", "sit", "-d", "digits"],
+         "sit is not trained here: its networks come from bench import", ""),
         (["train", "-m", "edm", "--preset", "digit"],
          "Unknown preset 'digit'. Did you mean 'digits'? Available: ",
          "cifar10, cifar10-small, digits, digits-demo, imagenet64, modes1d, modes2d."),

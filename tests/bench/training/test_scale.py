@@ -52,7 +52,11 @@ def gradient(name, micro_batch, fabric, data_name="digits"):
 
 
 def test_every_trained_method_is_covered():
-    built_in = {name for name, m in METHODS.items() if m.trains and m.__module__[:8] == "methods."}
+    built_in = {
+        name
+        for name, m in METHODS.items()
+        if m.trains and m.presets and m.__module__[:8] == "methods."
+    }
     assert {name for name, _ in METHODS_AND_TERMS} == built_in
 
 
