@@ -126,7 +126,9 @@ SampleLabels = Annotated[
 ]
 SamplerName = Annotated[
     str,
-    typer.Option("--sampler", help="Of edm, oracle, --model: heun, euler (or ddim), dpmpp-2m or sde."),
+    typer.Option(
+        "--sampler", help="Of edm, oracle, --model: heun, euler (or ddim), dpmpp-2m or sde."
+    ),
 ]
 GridName = Annotated[
     str, typer.Option("--grid", help="Spacing of its noise levels: edm, linear or cosine.")
