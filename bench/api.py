@@ -225,14 +225,12 @@ def _function(name: str, command: Callable[P, R]) -> Callable[P, R]:
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         one_thread()
-        from typer.main import get_command
-
-        from bench.cli.app import INTERRUPTED, app
+        from bench.cli.app import INTERRUPTED, parser
 
         given = inspect.signature(command).bind(*args, **kwargs).arguments
         words = [name, *_words(_parameters(name), given)]
         with _as_command(words):
-            result = get_command(app).main(words, "bench", standalone_mode=False)
+            result = parser().main(words, "bench", standalone_mode=False)
             if result == INTERRUPTED:  # newer versions of typer return this on Ctrl-C
                 raise KeyboardInterrupt
             return cast(R, result)
@@ -253,11 +251,9 @@ def _signature(command: Callable[..., object]) -> inspect.Signature:
 
 def _parameters(name: str) -> Sequence[Any]:
     """The options of a command: objects of click, of which typer may carry its own copy."""
-    from typer.main import get_command
+    from bench.cli.app import parser
 
-    from bench.cli.app import app
-
-    return cast(Any, get_command(app)).commands[name].params  # type: ignore[no-any-return]
+    return parser().commands[name].params  # type: ignore[no-any-return]
 
 
 def _words(parameters: Sequence[Any], given: Mapping[str, object]) -> Iterator[str]:

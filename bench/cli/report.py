@@ -50,7 +50,7 @@ def report_command(
     from bench.experiment.rows import Row, read_rows
     from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
     from bench.report.make import make_report
-    from bench.report.options import PaperOptions
+    from bench.report.options import PaperOptions, ReportOptions
 
     paper = PaperOptions(
         guidance=parse_range(table_guidance, "--table-guidance") if table_guidance else (),
@@ -100,9 +100,11 @@ def report_command(
         reporter.say(f"Look at {page} (tables also in {page.with_suffix('.md')}).")
         return page
     paths = make_report(
-        counted, out, published=published_file(), inversions=inversions,
-        paper=paper, pdf=pdf, all_figures=figures == "all", x=x, console=reporter.console,
-    )  # fmt: skip
+        counted,
+        out,
+        ReportOptions(published_file(), {}, inversions, paper, pdf, figures == "all", x),
+        reporter.console,
+    )
     for problem in paths.problems:
         reporter.say(f"Warning: {problem}")
     more = f" and {len(inversions)} of inversions" if inversions else ""

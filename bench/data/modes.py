@@ -48,7 +48,9 @@ class Modes(Dataset):
         rng = np.random.Generator(np.random.Philox(key=derive_seed(self.name, split)))
         labels = np.arange(n) % len(self.mixture.means)
         modes = [np.asarray(m, dtype=np.float64) for m in self.mixture.means]
-        centres = np.stack([modes[k][rng.integers(len(modes[k]))] for k in labels])
+        starts = np.cumsum([0, *(len(m) for m in modes[:-1])])
+        chosen = rng.integers(np.array([len(m) for m in modes])[labels])
+        centres = np.concatenate(modes)[starts[labels] + chosen]
         points = centres + self.mixture.std * rng.standard_normal(centres.shape)
         return Split(
             torch.from_numpy(points.astype(np.float32)), torch.from_numpy(labels.astype(np.int64))

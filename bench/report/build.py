@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 from rich.console import Console
 
-from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Row
 from bench.report.document import FileKind, Form
 from bench.report.drawn import FigureInputs
@@ -26,7 +24,7 @@ from bench.report.figures.figures import (
 )
 from bench.report.figures.overview import plan_overview
 from bench.report.figures.plan_along import drawn_against
-from bench.report.numbers.across import GUIDANCE, check_across
+from bench.report.numbers.across import check_across
 from bench.report.numbers.comparison import compare, comparison_frames
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.inversions import edit_summary, inversion_summary, prepare_inversions
@@ -35,7 +33,7 @@ from bench.report.numbers.pairs import difference_frame, headline_differences
 from bench.report.numbers.published import read_published
 from bench.report.numbers.summary import provenance, summary
 from bench.report.numbers.yardstick import make_yardsticks, yardstick_frame
-from bench.report.options import DEFAULT, PaperOptions
+from bench.report.options import DEFAULT, ReportOptions
 from bench.report.pages.contents import Findings, make_document
 from bench.report.pages.explorer import explorer
 from bench.report.pages.html import html
@@ -54,30 +52,20 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def write_report(
     rows: Sequence[Row],
     out: Path,
-    *,
-    published: Path | None,
-    note: Mapping[str, str] = MappingProxyType({}),
-    inversions: Sequence[InversionRow] = (),
-    paper: PaperOptions = DEFAULT,
-    pdf: bool = False,
-    all_figures: bool = False,
-    x: str = GUIDANCE,
+    options: ReportOptions = DEFAULT,
     console: Console | None = None,
 ) -> ReportPaths:
     """Write the report of `rows` below `out`, replacing an older one file by file.
 
-    `published` is a CSV of published numbers to draw in grey, `note` has facts for the page;
-    `inversions` adds a separate section; `paper` chooses tables for a paper; with `pdf`, figures
-    are also written as PDF; with `all_figures`, those of every measure and line are drawn too. `x`
-    is the axis of figures against guidance: see `across`. Progress is shown on `console`. The same
-    arguments give the same bytes, whatever was there: a figure that an earlier report drew from the
-    same input is kept. Raises `UserError`, before anything is written, if rows are not comparable
-    or lack what `paper` or `x` asks for. If a figure fails, the others are drawn.
+    Progress is shown on `console`. The same arguments give the same bytes, whatever was there: a
+    figure that an earlier report drew from the same input is kept. Raises `UserError`, before
+    anything is written, if rows are not comparable or lack what the options ask for. If a figure
+    fails, the others are drawn.
     """
     data = prepare(rows)
-    check_across(data, x)
-    inverted = prepare_inversions(inversions, rows) if inversions else None
-    numbers = read_published(published) if published is not None else ()
+    check_across(data, options.x)
+    inverted = prepare_inversions(options.inversions, rows) if options.inversions else None
+    numbers = read_published(options.published) if options.published is not None else ()
     found = Findings(
         data,
         compare(data),
@@ -95,11 +83,10 @@ def write_report(
         list(plan_yardsticks(data)),
         list(plan_grids(inverted)) if inverted else [],
     )
-    plans = [[plan for plan in some if all_figures or not plan.every] for some in planned]
-    plans[0] = drawn_against(data, plans[0], x)
-    document = make_document(found, note, *plans)
-    short = paper_document(data, found.tables, paper)
-    made_from = report_input(rows, published, note, inversions, paper, pdf, all_figures, x)
+    plans = [[plan for plan in some if options.all_figures or not plan.every] for some in planned]
+    plans[0] = drawn_against(data, plans[0], options.x)
+    document = make_document(found, options.note, *plans)
+    short = paper_document(data, found.tables, options.paper)
     written = [
         write_text(out / "paper.md", markdown(short)),
         write_text(out / "paper.tex", tex(short, "paper")),
@@ -119,17 +106,17 @@ def write_report(
         else:
             written.append(write_text(out / name, csv_text(frame)))
     record = Record(out)
-    kinds: tuple[FileKind, ...] = ("png", "pdf") if pdf else ("png",)
+    kinds: tuple[FileKind, ...] = ("png", "pdf") if options.pdf else ("png",)
     figures, problems = _draw_all(list(chain(*plans)), record, out, kinds, console)
     # Figures of an older report would look like part of this one.
     old = _figures_of(out / PAGE) - set(figures)
     sizes = {path.stem: size for path in figures if (size := png_size(path)) is not None}
-    page = html(document, problems, pdf, explorer(data, found.lines), sizes)
+    page = html(document, problems, options.pdf, explorer(data, found.lines), sizes)
     written.append(write_text(out / PAGE, page))
     for path in old:
         path.unlink(missing_ok=True)
     if not problems:
-        record.add(written, made_from)
+        record.add(written, report_input(rows, options))
     return report_paths(out, figures, problems.values())
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.experiment.inversion_rows import InversionRow
 
 
 @dataclass(frozen=True)
@@ -18,4 +22,23 @@ class PaperOptions:
     columns: int = 2
 
 
-DEFAULT = PaperOptions()
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report has besides the figures and tables of its rows."""
+
+    published: Path | None = None
+    """A CSV of published numbers to draw in grey."""
+    note: Mapping[str, str] = field(default_factory=dict)
+    """Facts for the page."""
+    inversions: Sequence[InversionRow] = ()
+    """The rows of a separate section."""
+    paper: PaperOptions = PaperOptions()
+    pdf: bool = False
+    """Whether figures are also written as PDF."""
+    all_figures: bool = False
+    """Whether figures of every measure and line are drawn."""
+    x: str = "g"
+    """The axis of figures against guidance: see `across`."""
+
+
+DEFAULT = ReportOptions()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -14,9 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 import bench
 import metrics
 from bench.experiment.identity import digest
-from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.rows import Frozen, Row
-from bench.report.options import PaperOptions
+from bench.report.options import ReportOptions
 from bench.system.bounds import Name
 from bench.system.files import read_whole, sha256, write_bytes
 
@@ -118,27 +117,21 @@ class Record:
         write_bytes(self._report / RECORD, content + b"\n")
 
 
-def report_input(
-    rows: Sequence[Row],
-    published: Path | None,
-    note: Mapping[str, str],
-    inversions: Sequence[InversionRow],
-    paper: PaperOptions,
-    pdf: bool,
-    all_figures: bool,
-    x: str = "g",
-) -> str:
+def report_input(rows: Sequence[Row], options: ReportOptions) -> str:
     """SHA-256 of everything that a report depends on."""
-    stored = [hashlib.sha256(r.model_dump_json().encode()).hexdigest() for r in rows]
-    edits = [hashlib.sha256(r.model_dump_json().encode()).hexdigest() for r in inversions]
+    stored, edits = (
+        sorted(hashlib.sha256(row.model_dump_json().encode()).hexdigest() for row in some)
+        for some in (rows, options.inversions)
+    )
+    chosen = (options.paper, options.pdf, options.all_figures, options.x)
     return digest(
         {
             "code": code(),
-            "rows": sorted(stored),
-            "inversions": sorted(edits),
-            "published": None if published is None else sha256(published),
-            "note": dict(note),
-            "options": repr((paper, pdf, all_figures, x)),
+            "rows": stored,
+            "inversions": edits,
+            "published": None if options.published is None else sha256(options.published),
+            "note": dict(options.note),
+            "options": repr(chosen),
         }
     )
 

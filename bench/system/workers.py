@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -352,15 +353,23 @@ class _Member(Crew):
 
 def code_hash(plugins: Iterable[Path] = ()) -> str:
     """SHA-256 of the code that this process runs: of this project, of plugin files, of torch."""
+    found = hashlib.sha256(_installed_code())
+    for file in plugins:
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+@cache
+def _installed_code() -> bytes:
     found = hashlib.sha256(version("torch").encode())
     folders = []
     for package in ("bench", "methods", "metrics"):
         spec = find_spec(package)
         folders += [] if spec is None else spec.submodule_search_locations or []
     files = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
-    for file in (*files, *plugins):
+    for file in files:
         found.update(file.read_bytes())
-    return found.hexdigest()
+    return found.digest()
 
 
 def join_command(plugins: Iterable[Path] = ()) -> Reporter:

@@ -1,5 +1,6 @@
 """Fixtures: restored registries, and tiny runs shared by several tests."""
 
+import contextlib
 import shutil
 import sys
 from unittest import mock
@@ -19,7 +20,7 @@ from metrics import EXTRACTORS, METRICS
 from tests.bench.helpers import TINY, TOY_METRICS, bench, empty_figure, sets
 
 
-@pytest.fixture(autouse=True)
+@contextlib.contextmanager
 def _registries_restored():
     tables = (METHODS, METRICS, EXTRACTORS, DATASETS, RULES, LAUNCHERS, ORIGINS)
     before = [dict(table) for table in tables]
@@ -29,6 +30,19 @@ def _registries_restored():
         table.update(content)
     for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
         del sys.modules[name]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registries_restored_after_a_module():
+    """Forget the plugins that fixtures of a module load."""
+    with _registries_restored():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _registries_restored_after_a_test():
+    with _registries_restored():
+        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from bench.experiment.inversion_rows import EditGrid, InversionRow, Pair, Score,
 from bench.experiment.rows import Row
 from bench.report import build
 from bench.report.build import write_report
+from bench.report.options import ReportOptions
 from bench.report.pages import html
 from bench.report.pages.tex import FIT
 from bench.system.errors import UserError
@@ -180,7 +181,7 @@ def check_page(path: Path) -> Page:
 def test_text_of_rows_is_escaped_on_the_page(tmp_path, tables_only, text):
     note = {f"{text}n": f"{text}o"}
     found = write_report(
-        rows_of(text), tmp_path / "r", published=None, note=note, inversions=inversions_of(text)
+        rows_of(text), tmp_path / "r", ReportOptions(note=note, inversions=inversions_of(text))
     )
     page = check_page(found.page)
     shown = re.sub(r"\s+", " ", page.text)
@@ -241,7 +242,7 @@ def check_csv(path: Path, text: str) -> None:
 
 
 def test_numbers_in_csv_stay_numbers(tmp_path, tables_only):
-    found = write_report([row("d", "edm", -2.5, value("w1", -1e-3))], tmp_path, published=None)
+    found = write_report([row("d", "edm", -2.5, value("w1", -1e-3))], tmp_path)
     (record,) = csv.DictReader(found.summary.open(newline="", encoding="utf-8"))
     assert (record["guidance"], record["value"]) == ("-2.5", "-0.001")
 
@@ -251,7 +252,7 @@ def test_figures_of_any_name_are_written_inside_the_report(tmp_path, monkeypatch
     monkeypatch.setattr(build, "draw", draw)
     text = f"{MARKUP}$\\frac{{../../evil"
     found = write_report(
-        rows_of(text), tmp_path / "r", published=None, inversions=inversions_of(text)
+        rows_of(text), tmp_path / "r", ReportOptions(inversions=inversions_of(text))
     )
     assert found.problems == ()
     assert found.figures
@@ -275,7 +276,7 @@ def test_rows_of_any_values_are_refused_or_reported(data):
         patch.setattr(build, "draw", lambda plan, kinds: {})
         place = Path(folder)
         try:
-            found = write_report([changed, *others], place / "r", published=None)
+            found = write_report([changed, *others], place / "r")
         except UserError:
             return
         check_page(found.page)
@@ -294,7 +295,7 @@ def test_bad_previews_cost_only_their_figure(data):
     except ValidationError:
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = write_report([changed], Path(folder) / "r", published=None)
+        found = write_report([changed], Path(folder) / "r")
         check_page(found.page)
         for problem in found.problems:
             assert "\n" not in problem

@@ -1,21 +1,9 @@
 """A small training, a sweep under two rules and a report in one process."""
 
-import os
 import sys
 from pathlib import Path
-from unittest import mock
 
-import torch
-
-from bench.report import build
 from tests.bench.helpers import TINY, TOY_METRICS, bench, sets
-
-
-def without_figures(results: str, batch: str) -> None:
-    """Write results except for figures, with as many threads as the environment says."""
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    with mock.patch.object(build, "draw", return_value={}):
-        main(results, batch)
 
 
 def main(results: str, batch: str) -> None:

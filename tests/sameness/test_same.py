@@ -12,20 +12,11 @@ import torch
 from bench.experiment.rows import read_rows
 from bench.training.card import WEIGHTS
 from bench.training.checkpoint import load_weights
-from tests.processes import Forked
-from tests.sameness.commands import without_figures
 from tests.torture.check import content
 
 ROOT = Path(__file__).parents[2]
 
-
-def fork(results: Path, cwd: Path, batch: int = 256, **environment: str) -> Path:
-    """Run the commands in a fork, where a hash seed and a locale come too late."""
-    env = {"OMP_NUM_THREADS": "1"} | environment
-    process = Forked(without_figures, str(results), str(batch), cwd=cwd, env=env)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return results
+pytestmark = pytest.mark.long
 
 
 def run(results: Path, cwd: Path, batch: int = 256, **environment: str) -> Path:
@@ -38,19 +29,10 @@ def run(results: Path, cwd: Path, batch: int = 256, **environment: str) -> Path:
     return results
 
 
-@pytest.fixture(
-    scope="module",
-    params=[fork, pytest.param(run, marks=pytest.mark.long)],
-    ids=["forked", "new"],
-)
-def running(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def plain(running, tmp_path_factory):
+def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain")
-    return running(folder / "results", ROOT, PYTHONHASHSEED="0", TZ="UTC", LC_ALL="C.UTF-8")
+    return run(folder / "results", ROOT, PYTHONHASHSEED="0", TZ="UTC", LC_ALL="C.UTF-8")
 
 
 def tables(results: Path) -> dict[str, str]:
@@ -61,8 +43,8 @@ def tables(results: Path) -> dict[str, str]:
     return {k: v for k, v in found.items() if not re.search(r"/tables[^/]*\.md$", k)}
 
 
-def test_folder_locale_zone_and_hash_seed_change_no_bit(plain, running, tmp_path):
-    other = running(
+def test_folder_locale_zone_and_hash_seed_change_no_bit(plain, tmp_path):
+    other = run(
         tmp_path / "elsewhere" / "results", tmp_path,
         PYTHONHASHSEED="12345", TZ="Asia/Kathmandu", LC_ALL="C", PYTHONUTF8="0",
     )  # fmt: skip
@@ -73,8 +55,8 @@ def test_folder_locale_zone_and_hash_seed_change_no_bit(plain, running, tmp_path
     assert tables(other) == expected
 
 
-def test_threads_and_sampling_batch_change_rounding_only(plain, running, tmp_path):
-    other = running(tmp_path / "results", ROOT, batch=7, OMP_NUM_THREADS="2")
+def test_threads_and_sampling_batch_change_rounding_only(plain, tmp_path):
+    other = run(tmp_path / "results", ROOT, batch=7, OMP_NUM_THREADS="2")
     for weights in sorted(plain.rglob(WEIGHTS)):
         found = load_weights(other / weights.relative_to(plain))
         for name, tensor in load_weights(weights).items():

@@ -23,7 +23,8 @@ from bench.report.figures.style import (
 )
 from bench.report.looks import line_looks
 from bench.report.numbers.across import GUIDANCE, Across
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
 
 COLUMNS = 4

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.report.figures.style import plain
 from bench.report.numbers.cells import Cell
-from bench.report.numbers.frame import Column
+from bench.report.numbers.columns import Column
 from metrics.about import Scale
 
 GUIDANCE = "guidance g (1 = off)"

@@ -33,7 +33,8 @@ from bench.report.figures.style import (
 )
 from bench.report.looks import Look, line_looks
 from bench.report.numbers.cells import Cell
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
 from bench.report.numbers.published import Curve, Published, curves, legend_names
 

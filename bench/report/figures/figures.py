@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.experiment.rows import Density, Images, Points, Preview
 from bench.report.numbers.cells import Cell
+from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import cost_columns
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.inversions import Inversions
 from bench.report.numbers.names import FLOOR, slug
 from bench.report.numbers.pareto import placed_cost, precision_pairs

@@ -16,8 +16,9 @@ from bench.report.figures.figures import (
     scales_of,
     uncertainty_caption,
 )
+from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import cost_columns
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import slug
 from bench.report.numbers.pareto import precision_pairs
 from bench.report.numbers.previews import previews

@@ -18,7 +18,8 @@ from bench.report.figures.axes import axis_label, bars, legend_below, plain_numb
 from bench.report.figures.direct_labels import Label, put_labels
 from bench.report.figures.style import FRONT, MARKERS, OFF_FRONT, new_figure, plain, point_style
 from bench.report.looks import Look, line_looks
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.pareto import COSTS, Point, placed_cost, placed_quality
 
 ON_FRONT = "front"

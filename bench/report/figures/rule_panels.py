@@ -22,7 +22,8 @@ from bench.report.figures.style import (
     plain,
 )
 from bench.report.looks import line_looks
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
 
 MOST_COLUMNS = 5

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.pareto import COSTS
 from bench.system.errors import unknown
 

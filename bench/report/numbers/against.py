@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bench.report.numbers.columns import Column, differing_fact
 from bench.report.numbers.entries import Contrast, Entry, contrast, first, holm
-from bench.report.numbers.frame import Column, Data, Series, differing_fact
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.pareto import borrowed
 from bench.report.numbers.ranking import LEVEL
 from metrics.base import Estimate

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.pareto import (
     COSTS,
     Point,

@@ -1,15 +1,16 @@
-"""The rows that count, grouped into lines and cells, and the columns they may share."""
+"""The rows that count, grouped into lines and cells."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
-from bench.experiment.rows import Row, Value
+from bench.experiment.rows import Row
 from bench.report.numbers.cells import Cell
+from bench.report.numbers.columns import Column, Key, key_of, make_columns, values
 from bench.report.numbers.counting import (
     age,
     identity,
@@ -23,52 +24,6 @@ from bench.report.numbers.counting import (
 )
 from bench.report.numbers.names import FLOOR, FLOOR_LABEL, method_order
 from bench.system.errors import UserError
-from metrics.about import About, Scale
-from metrics.base import ARROWS, Direction
-
-MEASURED_BY = "code or settings of the measure"
-Key = tuple[str, str, str, int]
-RowValue = tuple[Row, Value]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One measure of one data set, for one column of a table or one axis."""
-
-    dataset: str
-    metric: str
-    extractor: str
-    label: str
-    direction: Direction
-    n: int
-    version: int
-    extractor_hash: str
-    reference: str
-    reference_hash: str
-    reference_n: int
-    about: About = field(compare=False)
-    sampling: str = field(default="", compare=False)
-    """Labels, sampler and grid of all its lines where they are not the usual ones."""
-
-    @property
-    def title(self) -> str:
-        """The metric's name with extractor and n, such as "FD classifier @300"."""
-        return " ".join(part for part in (self.label, self.extractor, f"@{self.n}") if part)
-
-    @property
-    def arrow(self) -> str:
-        """The better direction, '' if there is none."""
-        return ARROWS[self.direction]
-
-    @property
-    def scale(self) -> Scale:
-        """Of its axis: a share goes down to 0, which a logarithm cannot show."""
-        return "linear" if self.about.high is not None else self.about.scale
-
-    @property
-    def key(self) -> Key:
-        """Equal for all values of this column."""
-        return self.dataset, self.metric, self.extractor, self.n
 
 
 @dataclass(frozen=True)
@@ -256,7 +211,7 @@ class Data:
         place = (column.key, series, guidance)
         if place not in self._found:
             rows = self.rows_of(series, guidance)
-            found = tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key)
+            found = tuple((r, v) for r, v in values(rows) if key_of(r, v) == column.key)
             troubles = tuple(r for r in rows if r.status != "ok" and r.n == column.n)
             self._found[place] = Cell(found, troubles)
         return self._found[place]
@@ -294,7 +249,7 @@ class Data:
     def floor(self, column: Column) -> Cell:
         """Real against real, over all its runs; empty if it is not comparable."""
         rows = [r for r in self.rows if r.method == FLOOR and column not in self.notes]
-        return Cell(tuple((r, v) for r, v in _values(rows) if key_of(r, v) == column.key))
+        return Cell(tuple((r, v) for r, v in values(rows) if key_of(r, v) == column.key))
 
 
 def _swept(rows: Iterable[Row]) -> bool:
@@ -311,128 +266,8 @@ def prepare(rows: Sequence[Row]) -> Data:
     kept = newest(current)
     return Data(
         tuple(kept),
-        *_columns(current),
+        *make_columns(current),
         stale=len(ordered) - len(trained),
         outdated=len(trained) - len(current),
         superseded=len(current) - len(kept),
     )
-
-
-def measured(row: Row) -> tuple[Value, ...]:
-    """The values of a row; a row that is not "ok" has none that count."""
-    return row.values if row.status == "ok" else ()
-
-
-def _values(rows: Iterable[Row]) -> Iterator[RowValue]:
-    return ((row, value) for row in rows for value in measured(row))
-
-
-def key_of(row: Row, value: Value) -> Key:
-    """What a column is found by: data set, metric, extractor and n."""
-    return row.dataset, value.metric, value.extractor, value.n
-
-
-def _facts(row: Row, value: Value) -> dict[str, object]:
-    """What two values must share to be compared."""
-    return {
-        "extractor hash": value.extractor_hash,
-        "reference set": row.reference,
-        "reference hash": row.reference_hash,
-        "reference size": row.reference_n,
-        "metric version": value.version,
-        "direction": value.direction,
-        "data hash": row.data_hash,
-        MEASURED_BY: value.signature[:12],
-    }
-
-
-def differing_fact(one: RowValue, other: RowValue) -> tuple[str, str]:
-    """The first fact that two values do not share, and a clause about it; '' for none."""
-    there, here = _facts(*one), _facts(*other)
-    for name in there:
-        # Old rows do not state what code measured them.
-        unknown = name == MEASURED_BY and "" in (there[name], here[name])
-        if there[name] != here[name] and not unknown:
-            clause = f"{name} is {there[name]!r} for {_who(one[0])} and {here[name]!r}"
-            return name, f"{clause} for {_who(other[0])}"
-    return "", ""
-
-
-def _columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], dict[Column, str]]:
-    """The measures, and why the floor of some cannot be compared with their other rows."""
-    told = {v.metric: v.about for _, v in _values(sorted(rows, key=age)) if v.about}
-    first: dict[Key, RowValue] = {}
-    apart: dict[Key, str] = {}
-    # The floor comes last, so that a column has the facts of generated samples.
-    for row, value in _values(sorted(rows, key=lambda r: r.method == FLOOR)):
-        known = first.setdefault(key_of(row, value), (row, value))
-        wrong, difference = differing_fact(known, (row, value))
-        if wrong and row.method == FLOOR != known[0].method:
-            apart[key_of(row, value)] = difference
-        elif wrong:
-            advice = "report them separately or measure them in the same way"
-            if wrong == MEASURED_BY:
-                advice = "run the sweep of the older rows again to measure them with today's code"
-            title = _column(*known, About(), ()).title
-            raise UserError(
-                f"These rows cannot share the column {title!r} of {row.dataset}: {difference}; "
-                f"{advice}."
-            )
-    real = {key_of(r, v) for r, v in _values(rows) if r.method == FLOOR}
-    generated = [key for key, (row, _) in first.items() if row.method != FLOOR]
-    for key in [key for key in first if key not in generated]:
-        # The floor has no column where the measure of generated samples has another n.
-        same = [k for k in generated if k[:3] == key[:3]]
-        for k in [k for k in same if k not in real]:
-            clause = f"n is {k[3]} for {_who(first[k][0])} and {key[3]} for {_who(first[key][0])}"
-            apart[k] = clause
-        if same:
-            del first[key]
-    shared = shared_sampling(rows)
-    columns = {
-        key: _column(
-            row, value, told.get(value.metric) or _about(value.metric), shared[row.dataset]
-        )
-        for key, (row, value) in first.items()
-    }
-    order = sorted(columns.values(), key=lambda c: (c.dataset, c.about.order, *c.key[1:]))
-    left_out = "The floor is left out, since it is not comparable"
-    return tuple(order), {columns[key]: f"{left_out}: {why}." for key, why in apart.items()}
-
-
-def _column(row: Row, value: Value, about: About, shared: Sequence[str]) -> Column:
-    return Column(
-        dataset=row.dataset,
-        metric=value.metric,
-        extractor=value.extractor,
-        label=value.label,
-        direction=value.direction,
-        n=value.n,
-        version=value.version,
-        extractor_hash=value.extractor_hash,
-        reference=row.reference,
-        reference_hash=row.reference_hash,
-        reference_n=row.reference_n,
-        about=about,
-        sampling=", ".join(shared),
-    )
-
-
-def _about(metric: str) -> About:
-    """The facts of a metric that no row states, as in old rows: those of the registered metric.
-
-    The facts of precision_k3 and the like hold for other numbers of neighbours too.
-    """
-    from metrics import METRICS
-
-    if metric in METRICS:
-        return METRICS[metric].about
-    stem, by_k, k = metric.partition("_k")
-    if f"{stem}_k3" not in METRICS:
-        return About()
-    known = METRICS[f"{stem}_k3"].about
-    return known.model_copy(update={"against": known.against.replace("_k3", by_k + k)})
-
-
-def _who(row: Row) -> str:
-    return f"{row.method} (run {row.run}, g = {row.guidance:g}, seed {row.seed})"

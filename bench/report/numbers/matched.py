@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bench.report.numbers.columns import Column
 from bench.report.numbers.entries import holm
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.match import (
     Curve,
     Gap,

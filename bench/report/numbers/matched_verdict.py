@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bench.experiment.formatting import error_decimals, number
-from bench.report.numbers.frame import Column
+from bench.report.numbers.columns import Column
 from bench.report.numbers.matched import Kind, Matched, Standing
 from bench.report.numbers.verdict import listed, named
 

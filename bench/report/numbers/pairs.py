@@ -9,7 +9,8 @@ import pandas as pd
 
 from bench.experiment.rows import Z95
 from bench.report.numbers.cells import Cell, pair
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from metrics.errors import paired_difference
 
 FIELDS = (

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from bench.report.numbers.columns import Column
 from bench.report.numbers.entries import Entry, Sides
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.frame import Data, Series
 
 COSTS = {"nfe": "network evaluations per image", "seconds": "time per image"}
 Flags = npt.NDArray[np.bool_]

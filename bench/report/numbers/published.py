@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.report.numbers.frame import Column
+from bench.report.numbers.columns import Column
 from bench.system.errors import UserError
 from bench.system.files import read_whole
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.report.numbers.cells import restricted
+from bench.report.numbers.columns import Column
 from bench.report.numbers.entries import Contrast, Entry, average, contrast, first, holm
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.frame import Data, Series
 
 LEVEL = 0.05
 

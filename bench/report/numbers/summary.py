@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from bench.experiment.rows import Row
-from bench.report.numbers.frame import measured
+from bench.report.numbers.columns import measured
 
 SUMMARY = (
     *("row", "experiment", "dataset", "method", "rule", "knobs_from", "run", "train_seed"),

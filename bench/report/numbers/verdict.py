@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from bench.experiment.formatting import decimals, duration, with_error
 from bench.report.numbers.cells import Cell, restricted
+from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import Comparison, cost_columns
 from bench.report.numbers.entries import Entry, Sides, average, holm
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR, numbers
 from bench.report.numbers.pareto import borrowed, hypervolumes
 from bench.report.numbers.ranking import LEVEL, Place, Ranking, rank

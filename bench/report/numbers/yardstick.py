@@ -15,7 +15,8 @@ import pandas as pd
 
 from bench.experiment.rows import Z95, Density, Points, Preview
 from bench.report.numbers.cells import Cell, exact_mean, pair
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from metrics.base import Estimate, ExactMixture
 from metrics.errors import paired_difference, seeds_se
 from metrics.tilt import tilt_distance

@@ -17,7 +17,8 @@ from bench.report.document import (
     link,
 )
 from bench.report.numbers.against import Against, Change
-from bench.report.numbers.frame import Column, Data
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data
 from bench.report.numbers.verdict import listed, named
 from bench.report.pages.cells import difference_text
 from bench.report.pages.measures import measure_title

@@ -19,8 +19,9 @@ from bench.report.document import (
     link,
     paragraph,
 )
+from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import Comparison, comparison_frames
-from bench.report.numbers.frame import Column, Data
+from bench.report.numbers.frame import Data
 from bench.report.numbers.matched import Matched
 from bench.report.numbers.names import numbers
 from bench.report.numbers.ranking import Place, Ranking

@@ -27,8 +27,9 @@ from bench.report.document import (
     words_table,
 )
 from bench.report.figures.figures import Plan
+from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import Comparison
-from bench.report.numbers.frame import Column, Data
+from bench.report.numbers.frame import Data
 from bench.report.numbers.inversions import Inversions
 from bench.report.numbers.matched import Matched
 from bench.report.numbers.names import numbers, slug

@@ -9,8 +9,9 @@ from bench.experiment.formatting import decimals, with_error
 from bench.experiment.rows import Row
 from bench.report.looks import Look, line_looks
 from bench.report.numbers.cells import Cell
+from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import Comparison, cost_columns
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import slug
 from bench.report.numbers.pareto import precision_pairs
 from bench.report.numbers.previews import trouble

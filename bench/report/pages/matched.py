@@ -16,7 +16,7 @@ from bench.report.document import (
     Text,
     link,
 )
-from bench.report.numbers.frame import Column
+from bench.report.numbers.columns import Column
 from bench.report.numbers.matched import Duel, Equal, Kind, Matched, Standing
 from bench.report.numbers.matched_verdict import matched_verdict
 from bench.report.numbers.ranking import LEVEL

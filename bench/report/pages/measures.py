@@ -9,7 +9,8 @@ from itertools import chain
 from bench.experiment.formatting import decimals, duration, error_decimals, number
 from bench.report.document import DASH, OF_DATASET, Form, Line, Table, Text
 from bench.report.numbers.cells import Cell
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.columns import Column
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR_LABEL
 from bench.report.numbers.pairs import Difference, best_of, differences
 from bench.report.pages.cells import Footnotes, difference_text, span, value_text

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from bench.report.document import ON_SCREEN, Block, Document, Form, Heading, Line, Table, Text
+from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import cost_columns
-from bench.report.numbers.frame import Column, Data, Series
+from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR_LABEL, numbers, slug
 from bench.report.numbers.pareto import borrowed, precision_pairs
 from bench.report.options import PaperOptions

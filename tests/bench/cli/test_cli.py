@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer.main
 
 from bench.cli import app as cli
 from bench.evaluation.weights import WEIGHTS_FOLDER_VARIABLE
@@ -306,7 +305,7 @@ def test_interrupt_raised_as_another_error_is_reported_as_interrupt(monkeypatch,
         except KeyboardInterrupt:
             raise RecursionError("an import that was cut in two") from None
 
-    monkeypatch.setattr(typer.main, "get_command", lambda _: half_imported)
+    monkeypatch.setattr(cli, "parser", lambda: half_imported)
     before = signal.getsignal(number)
     # A background job of a shell starts with Ctrl-C ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)

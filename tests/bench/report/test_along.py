@@ -9,6 +9,7 @@ from bench.report.build import write_report
 from bench.report.figures.along import along
 from bench.report.numbers.across import across, check_across
 from bench.report.numbers.frame import prepare
+from bench.report.options import ReportOptions
 from bench.system.errors import UserError
 from tests.bench.report.test_matched import CFG, IDLE, SAME, line
 
@@ -53,13 +54,13 @@ def test_points_are_drawn_at_their_place_in_the_order_of_guidance():
 
 
 def test_report_replaces_the_figures_against_guidance(tmp_path, empty_figures):
-    plain = write_report(ROWS, tmp_path / "g", published=None, all_figures=True)
-    other = write_report(ROWS, tmp_path / "x", published=None, all_figures=True, x="displacement")
+    plain = write_report(ROWS, tmp_path / "g", ReportOptions(all_figures=True))
+    other = write_report(ROWS, tmp_path / "x", ReportOptions(all_figures=True, x="displacement"))
     before, after = ({path.stem for path in r.figures} for r in (plain, other))
     assert "digits-fd-classifier" in before - after
     assert {"digits-fd-classifier-n300-along-displacement"} <= after - before
     text = other.page.read_text("utf-8")
     assert "against displacement classifier @300: one panel per line" in text
     with pytest.raises(UserError, match="Unknown --x"):
-        write_report(ROWS, tmp_path / "none", published=None, x="strength")
+        write_report(ROWS, tmp_path / "none", ReportOptions(x="strength"))
     assert not (tmp_path / "none").exists()

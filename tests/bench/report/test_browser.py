@@ -55,7 +55,7 @@ def write(tmp_path_factory):
             if script is not None:
                 patch.setattr(html, "script_text", lambda: script)
             out = tmp_path_factory.mktemp("report")
-            return write_report(rows(), out, published=None).page.as_uri()
+            return write_report(rows(), out).page.as_uri()
 
     return one
 

@@ -30,7 +30,7 @@ def rows(rule="apg"):
 @pytest.fixture(scope="module", params=FIGURES)
 def report(request, tmp_path_factory):
     with mock.patch.object(build, "draw", request.param):
-        return write_report(rows(ODD), tmp_path_factory.mktemp("rules"), published=None)
+        return write_report(rows(ODD), tmp_path_factory.mktemp("rules"))
 
 
 def read(report, name):
@@ -151,7 +151,7 @@ def test_same_rows_give_the_same_files():
 
 def test_single_line_has_no_comparison(tmp_path):
     found = [row("digits", "edm", g, value("fd", 2.0 + g)) for g in (1.0, 2.0)]
-    report = write_report(found, tmp_path, published=None)
+    report = write_report(found, tmp_path)
     assert not set(FILES) & {p.name for p in tmp_path.iterdir()}
     assert "verdict" not in re.sub(r"<style>.*</style>", "", report.page.read_text(), flags=re.S)
     assert {p.stem for p in report.figures} == {"digits-guidance"}

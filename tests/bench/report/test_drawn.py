@@ -9,7 +9,7 @@ from bench.cli.report import published_file
 from bench.report import build, record
 from bench.report.build import write_report
 from bench.report.make import make_report
-from bench.report.options import PaperOptions
+from bench.report.options import PaperOptions, ReportOptions
 from bench.system import forks
 from tests.bench.report.factory import row, toy, value
 
@@ -45,7 +45,7 @@ def drawn(monkeypatch):
 
 @pytest.fixture
 def report(tmp_path, drawn):
-    write_report(some_rows(), tmp_path / "report", published=None)
+    write_report(some_rows(), tmp_path / "report")
     assert len(drawn) > 2
     drawn.clear()
     return tmp_path / "report"
@@ -53,23 +53,23 @@ def report(tmp_path, drawn):
 
 def test_unchanged_figures_are_kept(report, drawn):
     before = written(report)
-    found = write_report(some_rows(), report, published=None)
+    found = write_report(some_rows(), report)
     assert drawn == []
     assert set(found.figures) == set((report / "figures").iterdir())
     assert written(report) == before
 
 
 def test_a_changed_row_redraws_only_the_figures_of_its_data_set(report, drawn, tmp_path):
-    write_report(some_rows(3.0), report, published=None)
+    write_report(some_rows(3.0), report)
     assert drawn == ["digits-guidance"]
     fresh = tmp_path / "fresh"
-    write_report(some_rows(3.0), fresh, published=None)
+    write_report(some_rows(3.0), fresh)
     assert written(report) == written(fresh)
 
 
 def test_new_methods_elsewhere_change_the_colours_of_all(report, drawn):
     other = row("digits", "of-a-plugin", 1.0, value("fd", 1.0))
-    write_report([*some_rows(), other], report, published=None)
+    write_report([*some_rows(), other], report)
     assert any(name.startswith("modes1d") for name in drawn)
 
 
@@ -81,7 +81,7 @@ def test_damaged_figure_is_drawn_again(report, drawn, damage):
         figure.unlink()
     else:
         figure.write_bytes(figure.read_bytes()[:-9])
-    write_report(some_rows(), report, published=None)
+    write_report(some_rows(), report)
     assert drawn == ["digits-guidance"]
     assert written(report) == before
 
@@ -90,7 +90,7 @@ def test_damaged_figure_is_drawn_again(report, drawn, damage):
 def test_damaged_record_draws_all_figures_again(report, drawn, text):
     before = written(report)
     (report / "drawn.json").write_text(text)
-    write_report(some_rows(), report, published=None)
+    write_report(some_rows(), report)
     assert {f"{name}.png" for name in drawn} == {p.name for p in before if p.suffix == ".png"}
     assert written(report) == before
 
@@ -101,7 +101,7 @@ def test_report_that_was_stopped_continues_after_the_last_figure(report, drawn, 
     (report / "index.html").unlink()
     kept, *lost = sorted(name for name in known if name.startswith("figures/"))
     (report / "drawn.json").write_text(json.dumps({kept: known[kept]}))
-    write_report(some_rows(), report, published=None)
+    write_report(some_rows(), report)
     assert sorted(f"figures/{name}.png" for name in drawn) == lost
     assert written(report) == before
 
@@ -109,7 +109,7 @@ def test_report_that_was_stopped_continues_after_the_last_figure(report, drawn, 
 def test_figures_of_several_processes_are_those_of_one(report, monkeypatch):
     monkeypatch.setattr(forks, "MOST", 2)
     monkeypatch.setattr(forks.os, "sched_getaffinity", lambda _: {0, 1})
-    write_report(some_rows(), report.with_name("shared"), published=None)
+    write_report(some_rows(), report.with_name("shared"))
     assert written(report.with_name("shared")) == written(report)
 
 
@@ -126,10 +126,10 @@ def calls(monkeypatch):
 
 def test_unchanged_report_is_kept(report, calls):
     before = {path: path.stat().st_mtime_ns for path in report.rglob("*.*")}
-    found = make_report(some_rows()[::-1], report, published=None)
+    found = make_report(some_rows()[::-1], report)
     assert calls == []
     assert {path: path.stat().st_mtime_ns for path in report.rglob("*.*")} == before
-    assert found == write_report(some_rows(), report, published=None)
+    assert found == write_report(some_rows(), report)
 
 
 @pytest.mark.parametrize("name", ["tables.md", "index.html", "figures/digits-guidance.png"])
@@ -138,7 +138,7 @@ def test_damaged_report_is_written_again(report, calls, name, damage):
     before = written(report)
     path = report / name
     path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes() + b" ")
-    make_report(some_rows(), report, published=None)
+    make_report(some_rows(), report)
     assert calls == [len(some_rows())]
     assert written(report) == before
 
@@ -160,17 +160,17 @@ def test_report_of_something_else_is_written_again(report, calls, change, monkey
         monkeypatch.setattr(record, "code", lambda: "other code")
     rows = some_rows(3.0) if change == "rows" else some_rows()
     options = change if isinstance(change, dict) else {}
-    make_report(rows, report, published=None, **options)
+    make_report(rows, report, ReportOptions(**options))
     assert calls == [len(rows)]
-    make_report(rows, report, published=None, **options)
+    make_report(rows, report, ReportOptions(**options))
     assert calls == [len(rows)]
 
 
 def test_report_with_a_failed_figure_is_written_again(report, calls, monkeypatch):
     monkeypatch.setattr(build, "draw", lambda plan, kinds: 1 / 0)
-    assert len(make_report(some_rows(3.0), report, published=None).problems) == 1
+    assert len(make_report(some_rows(3.0), report).problems) == 1
     monkeypatch.undo()
-    assert make_report(some_rows(3.0), report, published=None).problems == ()
+    assert make_report(some_rows(3.0), report).problems == ()
     assert (report / "figures" / "digits-guidance.png").exists()
 
 
@@ -178,22 +178,22 @@ def test_changed_published_numbers_are_noticed(report, calls, tmp_path):
     source = published_file()
     copy = tmp_path / "published.csv"
     shutil.copy(source, copy)
-    make_report(some_rows(), report, published=copy)
-    make_report(some_rows(), report, published=source)  # the same content
+    make_report(some_rows(), report, ReportOptions(published=copy))
+    make_report(some_rows(), report, ReportOptions(published=source))  # the same content
     assert len(calls) == 1
     copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
-    make_report(some_rows(), report, published=copy)
+    make_report(some_rows(), report, ReportOptions(published=copy))
     assert len(calls) == 2
 
 
 def test_pdf_is_written_on_request_and_not_left_behind(report, drawn):
     before = written(report)
-    found = write_report(some_rows(), report, published=None, pdf=True)
+    found = write_report(some_rows(), report, ReportOptions(pdf=True))
     assert {path.suffix for path in found.figures} == {".png", ".pdf"}
     assert 'digits-guidance.pdf">PDF' in found.page.read_text()
     drawn.clear()
-    write_report(some_rows(), report, published=None, pdf=True)
+    write_report(some_rows(), report, ReportOptions(pdf=True))
     assert drawn == []
-    write_report(some_rows(), report, published=None)
+    write_report(some_rows(), report)
     assert drawn == []
     assert written(report) == before

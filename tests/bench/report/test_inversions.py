@@ -16,6 +16,7 @@ from bench.report.figures.figures import plan_grids
 from bench.report.figures.grids import NARROWEST, grid_figure
 from bench.report.figures.style import look
 from bench.report.numbers.inversions import inversion_summary, prepare_inversions
+from bench.report.options import ReportOptions
 from bench.report.pages.inversions import inversion_tables, with_error
 from bench.system.errors import UserError
 from tests.bench.report.factory import row, value
@@ -181,7 +182,7 @@ def test_rows_that_are_not_comparable_are_refused(changes, named, tmp_path):
     with pytest.raises(UserError, match=re.escape(named)):
         prepare_inversions(rows)
     with pytest.raises(UserError):
-        write_report(cells_alone(), tmp_path / "r", published=None, inversions=rows)
+        write_report(cells_alone(), tmp_path / "r", ReportOptions(inversions=rows))
     assert not (tmp_path / "r").exists()
     # Another data set has a table of its own.
     other = inversion("igct", **changes, dataset="photos")
@@ -235,8 +236,8 @@ def test_summary_has_one_line_per_row():
 
 @pytest.mark.usefixtures("empty_figures")
 def test_inversions_add_a_section_and_change_nothing_else(tmp_path):
-    plain = write_report(cells_alone(), tmp_path / "plain", published=None)
-    both = write_report(cells_alone(), tmp_path / "both", published=None, inversions=few())
+    plain = write_report(cells_alone(), tmp_path / "plain")
+    both = write_report(cells_alone(), tmp_path / "both", ReportOptions(inversions=few()))
     assert not list((tmp_path / "plain").glob("inversions.csv"))
     assert both.summary.read_bytes() == plain.summary.read_bytes()
     for name in ("markdown", "tex"):
@@ -249,7 +250,7 @@ def test_inversions_add_a_section_and_change_nothing_else(tmp_path):
     end = page.index("<h2", start + 1)
     assert page[:start] + page[end:] == plain.page.read_text(encoding="utf-8")
     # The section goes, with its files, once there are no rows of it.
-    again = write_report(cells_alone(), tmp_path / "both", published=None)
+    again = write_report(cells_alone(), tmp_path / "both")
     assert again.page.read_bytes() == plain.page.read_bytes()
     assert {p.name for p in (tmp_path / "both").rglob("*") if p.is_file()} == {
         p.name for p in (tmp_path / "plain").rglob("*") if p.is_file()
@@ -257,9 +258,10 @@ def test_inversions_add_a_section_and_change_nothing_else(tmp_path):
 
 
 def test_same_rows_give_the_same_bytes(tmp_path):
-    options = {"published": None, "pdf": True}
-    one = write_report(cells_alone(), tmp_path / "one", inversions=few(), **options)
-    two = write_report(cells_alone(), tmp_path / "two", inversions=few()[::-1], **options)
+    one, two = (
+        write_report(cells_alone(), tmp_path / name, ReportOptions(inversions=edits, pdf=True))
+        for name, edits in (("one", few()), ("two", few()[::-1]))
+    )
     for a in sorted((tmp_path / "one").rglob("*")):
         b = tmp_path / "two" / a.relative_to(tmp_path / "one")
         assert a.is_dir() or a.read_bytes() == b.read_bytes(), a.name
@@ -270,7 +272,7 @@ def test_page_escapes_and_links_to_its_own_files(tmp_path):
     odd = skipped("<script>x", 1.0, "a < b & <script>")
     broken = inversion("edm", 13.0, preview=grid().model_copy(update={"rows": ("x",)}))
     rows = [inversion("igct"), odd, broken]
-    report = write_report(cells_alone(), tmp_path, published=None, inversions=rows)
+    report = write_report(cells_alone(), tmp_path, ReportOptions(inversions=rows))
     assert report.problems == (
         "Figure digits-edits-edm-g13 failed: ValueError: 32 x 16 pixels are not a grid of tiles",
     )

@@ -49,7 +49,7 @@ def test_methods_not_significantly_behind_the_best_are_bold(tmp_path):
     assert shown["edm, 18 steps"].text == "best"
     assert (shown["ct, 1 step"].text[:2], shown["ct, 1 step"].marks) == ("+2", "*")
     assert shown["igct, 1 step"].marks == ""
-    write_report(rows(), tmp_path, published=None)
+    write_report(rows(), tmp_path)
     text = (tmp_path / "tables-digits.md").read_text(encoding="utf-8")
     assert text.count("<details><summary>Paired differences at the same seeds: FD") == 1
     assert text.count("<details>") == text.count("</details>")

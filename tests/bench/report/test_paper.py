@@ -11,6 +11,7 @@ from bench.report.build import write_report
 from bench.report.document import Document, Line, Table, Text
 from bench.report.numbers.comparison import compare
 from bench.report.numbers.frame import prepare
+from bench.report.options import ReportOptions
 from bench.report.pages.contents import Findings, make_document
 from bench.report.pages.markdown import markdown
 from bench.report.pages.paper import BOLD, NO_RULE, REAL, PaperOptions, paper_document
@@ -122,7 +123,7 @@ def test_unknown_scale_or_metric_is_refused_before_anything_is_written(tmp_path)
         ({"metrics": ("fid",)}, "no row has 'fid'; the rows have contrast, fd, precision, recall"),
     ):
         with pytest.raises(UserError, match=message):
-            write_report(digits(), tmp_path / "r", published=None, paper=PaperOptions(**options))
+            write_report(digits(), tmp_path / "r", ReportOptions(paper=PaperOptions(**options)))
     assert not (tmp_path / "r").exists()
 
 

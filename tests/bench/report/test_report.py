@@ -10,6 +10,7 @@ import pytest
 from bench.report import build, drawn
 from bench.report.build import write_report
 from bench.report.figures import drawings
+from bench.report.options import ReportOptions
 from bench.system.errors import UserError
 from bench.system.files import write_text
 from tests.bench.helpers import FIGURES
@@ -50,7 +51,7 @@ def report(request, tmp_path_factory):
     rows = [*digits(names), odd, old]
     with mock.patch.object(build, "draw", request.param):
         return write_report(
-            rows, out, published=None, note={"suite": "demo <b>"}, pdf=True, all_figures=True
+            rows, out, ReportOptions(note={"suite": "demo <b>"}, pdf=True, all_figures=True)
         )
 
 
@@ -107,8 +108,8 @@ def test_page_gives_reasons_provenance_and_the_rows_left_out(report):
 
 
 def test_same_rows_give_the_same_bytes(tmp_path):
-    one = write_report(small(), tmp_path / "one", published=None)
-    two = write_report(small()[::-1], tmp_path / "two", published=None)
+    one = write_report(small(), tmp_path / "one")
+    two = write_report(small()[::-1], tmp_path / "two")
     first = [one.summary, one.markdown, one.tex, one.page, *one.figures]
     second = [two.summary, two.markdown, two.tex, two.page, *two.figures]
     assert [p.name for p in first] == [p.name for p in second]
@@ -118,7 +119,7 @@ def test_same_rows_give_the_same_bytes(tmp_path):
 
 def test_each_data_set_has_a_file_of_its_tables(tmp_path):
     two = [*small(), row("digits", "edm", 1.0, value("fd", 1.0))]
-    report = write_report(two, tmp_path, published=None)
+    report = write_report(two, tmp_path)
     text = report.markdown.read_text(encoding="utf-8")
     names = ("tables-digits.md", "tables-modes1d.md")
     for name, title in zip(names, ("FD classifier @300 ↓", "W1 to the exact"), strict=True):
@@ -126,26 +127,26 @@ def test_each_data_set_has_a_file_of_its_tables(tmp_path):
         assert f"### {title}" in (tmp_path / name).read_text(encoding="utf-8")
         assert f"### {title}" not in text
     # A file of a data set that is gone would look like part of this report.
-    write_report(small(), tmp_path, published=None)
+    write_report(small(), tmp_path)
     assert [path.name for path in tmp_path.glob("tables-*.md")] == [names[1]]
 
 
 @pytest.mark.usefixtures("empty_figures")
 def test_further_figures_are_drawn_on_request(tmp_path):
-    few = write_report(toy(), tmp_path, published=None)
+    few = write_report(toy(), tmp_path)
     some = {path.stem for path in few.figures}
     assert some == {
         f"modes1d-{name}" for name in ("guidance", "modes", "front-w1-cost", "yardstick")
     }
-    every = write_report(toy(), tmp_path, published=None, all_figures=True)
+    every = write_report(toy(), tmp_path, ReportOptions(all_figures=True))
     assert {path.stem for path in every.figures} == some | {"modes1d-densities", "modes1d-w1"}
-    write_report(toy(), tmp_path, published=None)
+    write_report(toy(), tmp_path)
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == some
 
 
 def test_failed_figure_costs_only_itself(tmp_path, monkeypatch):
     others = {"modes1d-modes", "modes1d-front-w1-cost"}
-    whole = write_report(small(), tmp_path, published=None)
+    whole = write_report(small(), tmp_path)
     assert {p.stem for p in whole.figures} == others | {"modes1d-guidance"}
 
     def broken(*args):
@@ -153,7 +154,7 @@ def test_failed_figure_costs_only_itself(tmp_path, monkeypatch):
 
     monkeypatch.setitem(drawings.DRAWINGS, "guidance_panels", broken)
     monkeypatch.setattr(drawn, "code", lambda: "other code, so that all figures are drawn")
-    part = write_report(small(), tmp_path, published=None)
+    part = write_report(small(), tmp_path)
     assert part.problems == ("Figure modes1d-guidance failed: RuntimeError: no <ink>",)
     assert {p.stem for p in part.figures} == others
     assert part.summary.read_bytes() == whole.summary.read_bytes()
@@ -169,7 +170,7 @@ def test_nothing_is_written_when_rows_are_refused(tmp_path):
         row("digits", "igct", 1.0, value("fd", 1.0, version=2)),
     ]
     with pytest.raises(UserError, match="metric version is 1"):
-        write_report(rows, tmp_path / "report", published=None)
+        write_report(rows, tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
@@ -180,7 +181,7 @@ def test_differences_and_reasons_are_reported(tmp_path):
         row("digits", m, 1.0, value("fd", x, se=0.1, replicates=(x, x + own)), unmeasured=lacking)
         for m, x, own in (("edm", 1.0, 0.01), ("ct", 2.0, 0.02))
     ]
-    report = write_report(rows, tmp_path, published=None)
+    report = write_report(rows, tmp_path)
     page = Page(report.page.read_text(encoding="utf-8"))
     assert {"details", "summary", "small"} <= set(page.tags)
     assert "differences.csv" in page.links
@@ -190,13 +191,13 @@ def test_differences_and_reasons_are_reported(tmp_path):
     assert frame[["method", "best", "significant"]].to_numpy().tolist() == [
         ["ct, 1 step", "edm, 18 steps", True]
     ]
-    write_report(small(), tmp_path, published=None)
+    write_report(small(), tmp_path)
     assert not (tmp_path / "differences.csv").exists()
 
 
 def test_data_set_without_a_value_is_still_reported(tmp_path):
     rows = [row("digits", "ct", 2.0, status="skip", reason=NO_GUIDANCE)]
-    report = write_report(rows, tmp_path, published=None)
+    report = write_report(rows, tmp_path)
     words = Page(report.page.read_text(encoding="utf-8")).words
     assert "Nothing was measured; the reasons are below." in words
     assert NO_GUIDANCE in words

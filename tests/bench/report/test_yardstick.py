@@ -193,7 +193,7 @@ def test_stored_density_out_of_bounds_is_not_used(std):
 
 @pytest.mark.usefixtures("empty_figures")
 def test_report_has_the_section(tmp_path):
-    write_report(rows(), tmp_path, published=None)
+    write_report(rows(), tmp_path)
     page = (tmp_path / "index.html").read_text()
     heading = "The rule's error and the network's"
     assert page.count(">The rule&#39;s error and the network&#39;s</h2>") == 1
@@ -203,7 +203,7 @@ def test_report_has_the_section(tmp_path):
     assert "network, edm" in (tmp_path / "tables.tex").read_text()
     assert len(pd.read_csv(tmp_path / "yardstick.csv")) == 6
     # A report without it leaves nothing of the old one behind.
-    write_report([r for r in rows() if r.method != "oracle"], tmp_path, published=None)
+    write_report([r for r in rows() if r.method != "oracle"], tmp_path)
     assert not (tmp_path / "yardstick.csv").exists()
     assert not (tmp_path / "figures" / "modes1d-yardstick.png").exists()
     assert heading not in (tmp_path / "tables.md").read_text()
@@ -299,6 +299,6 @@ def test_each_data_set_has_one_figure():
 
 def test_errors_of_the_tilted_distances_are_of_the_generated_set(tmp_path):
     tilted = value("kl_tilted", 0.4, se=0.1, se_method="jackknife, 20 groups")
-    write_report([row("modes1d", "oracle", 4.0, tilted)], tmp_path, published=None)
+    write_report([row("modes1d", "oracle", 4.0, tilted)], tmp_path)
     text = (tmp_path / "tables-modes1d.md").read_text()
     assert "counting the sampling of the generated set" in text

@@ -6,6 +6,8 @@ import shutil
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from bench.system.apart import LOSSES, Loans, Offer
 from bench.system.sharing import lease_path
 from tests.bench.helpers import TOY_METRICS, bench
@@ -78,6 +80,7 @@ def said(out: str) -> list[str]:
     return [line for line in out.splitlines() if " left. " not in line]
 
 
+@pytest.mark.long
 def test_workers_with_copies_end_with_the_bytes_of_one_process(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ from bench.system.workers import WORKER, End, current_crew, with_workers
 from bench.tuning.store import result_path
 from tests.bench.helpers import TINY, TOY_METRICS, Ran, bench, rows_of, sets
 from tests.long import mostly_long
+from tests.processes import Forked, run_bench
 from tests.torture.check import content, leftovers
 
 SLOW = """
@@ -86,6 +87,7 @@ def test_two_workers_make_each_cell_once(tmp_path: Path) -> None:
     assert not leftovers(tmp_path / "results")
 
 
+@pytest.mark.long
 def test_failure_in_a_worker_is_stored_and_reported_once(tmp_path: Path) -> None:
     fails = f'assert guidance.scale != 20 and "{WORKER}" in os.environ or guidance.scale < 20, "no"'
     ran = bench(*_sweep(tmp_path, fails, pause=0.3))
@@ -95,6 +97,7 @@ def test_failure_in_a_worker_is_stored_and_reported_once(tmp_path: Path) -> None
     assert any("g=20" in line and "AssertionError: no" in line for line in failed)
 
 
+@pytest.mark.long
 def test_failing_cell_is_tried_once(tmp_path: Path) -> None:
     arguments = _sweep(tmp_path, 'assert guidance.scale not in (3, 9), "no"', pause=0.2)
     ran = bench(*arguments, "--workers", "3")
@@ -267,11 +270,11 @@ def test_command_that_does_not_compute_ends_when_all_workers_have_stopped(
 
 
 def test_worker_of_other_code_refuses_to_work() -> None:
-    other = {**os.environ, WORKER: "1", CODE: "of another version"}
-    call = [sys.executable, "-m", "bench", "sweep", "-d", "modes1d"]
-    ran = subprocess.run(call, env=other, capture_output=True, text=True)
-    assert ran.returncode == 1
-    assert f"Error: The code on {socket.gethostname()} is not that of the command" in ran.stderr
+    other = {WORKER: "1", CODE: "of another version"}
+    process = Forked(run_bench, "sweep", "-d", "modes1d", env=other)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert f"Error: The code on {socket.gethostname()} is not that of the command" in err
 
 
 def _until(holds: Callable[[], bool]) -> None:
