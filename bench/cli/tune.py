@@ -126,22 +126,31 @@ def _tune(
 ) -> None:
     """Search for each run and rule in turn, and print the results."""
     from bench.experiment.suite import flags
+    from bench.tuning.target import NoTarget
     from bench.tuning.tune import tune
     from methods.rules import CFG
 
-    problems = []
+    problems: list[str] = []
+    left_out: dict[str, str] = {}
     for job in jobs:
+        if job.run.name in left_out:
+            continue
         try:
             result = tune(
                 job, experiment, request.budget,
                 batch=request.batch, device=request.device, reporter=reporter,
             )  # fmt: skip
+        except NoTarget as error:
+            left_out[job.run.name] = f"{job.run.name} is left out: {error}"
+            continue
         except UserError as error:
             problems.append(str(error))
             continue
         _show(reporter, job, result, experiment)
-    if problems:
-        raise UserError(" ".join(problems))
+    if problems or len(left_out) == len({job.run.name for job in jobs}):
+        raise UserError(" ".join([*problems, *left_out.values()]))
+    for line in left_out.values():
+        reporter.say(line)
     if request.suite is not None:
         suite = flags(experiment, request.suite)
         reporter.say(f"Next, with tuned = true in its studies: bench sweep{suite}")

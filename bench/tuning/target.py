@@ -39,6 +39,10 @@ def baseline_scales(scales: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(1 + part * (max(scales) - 1), 6) for part in PARTS)
 
 
+class NoTarget(UserError):
+    """No outcome of CFG rises steadily, so nothing can be compared with CFG at equal outcome."""
+
+
 @dataclass(frozen=True)
 class Target:
     """CFG's values (k,) and outcomes (k,), which never fall, along ascending scales (k,)."""
@@ -76,7 +80,7 @@ class Target:
 
 
 def make_target(aim: Aim, cfg: Sequence[ScaleValue], among: Sequence[str]) -> Target:
-    """The first outcome that guidance raises; UserError if it raises none of them."""
+    """The first outcome that rises steadily with CFG's scale; NoTarget if none of them does."""
     for name in among:
         found = [entry.outcomes.get(name) for entry in cfg]
         known = [pair for pair in found if pair is not None]
@@ -94,9 +98,10 @@ def make_target(aim: Aim, cfg: Sequence[ScaleValue], among: Sequence[str]) -> Ta
                 tuple(top.tolist()),
                 tuple(entry.value for entry in cfg),
             )
-    raise UserError(
-        f"Guidance up to g = {cfg[-1].guidance:g} raises none of {', '.join(among)} of CFG, so "
-        "there is no equal outcome to tune at: take other scales (--guidance), or --aim metric."
+    names = " nor ".join(map(label_of, among))
+    raise NoTarget(
+        f"CFG's {names} does not rise steadily up to g = {cfg[-1].guidance:g}, so rules cannot be "
+        "compared with CFG at equal outcome: take other scales (--guidance), or --aim metric."
     )
 
 

@@ -7,14 +7,21 @@ import pytest
 
 from bench.experiment.suite import read_suite
 from methods import METHODS
+from methods.rules import RULES
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 FOLDER = REFERENCE / "embedded"
 SEEDS = REFERENCE / "modes1d-seeds"
 
 _VECTORS = {"rescale", "dynamic-threshold", "fdg", "pag", "seg"}
-UNFIT: dict[str, set[str]] = {"digits": set(), "modes1d": _VECTORS, "modes2d": _VECTORS}
-"""Rules that need images or attention."""
+UNFIT: dict[tuple[str, str], set[str]] = {
+    ("digits", "edm"): set(),
+    ("modes1d", "edm"): _VECTORS,
+    ("modes1d", "oracle"): _VECTORS | {"skip-layer", "s2"},
+    ("modes2d", "edm"): _VECTORS,
+    ("modes2d", "oracle"): _VECTORS | {"skip-layer", "s2"},
+}
+"""Rules that need images, attention or blocks."""
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +80,23 @@ def test_every_missing_value_has_its_reason(table):
 @pytest.mark.parametrize("name", ["digits", "modes1d", "modes2d"])
 def test_every_rule_and_method_stands_at_every_scale(table, name):
     scales = {float(g) for g in range(1, 14)}
-    swept = {study.dataset: study.rules for study in read_suite("reference").study}
-    assert len(swept[name]) > 17
+    study = next(s for s in read_suite("reference").study if s.dataset == name and len(s.rules) > 1)
+    assert set(study.rules) >= set(RULES) - {"cfg", "fkc", "sliding-window"}
     own = table[table.dataset == name]
     for method in {method for method, cls in METHODS.items() if name in cls.presets} - {"ct"}:
         found = own[(own.method == method) & own.rule.isna()]
         assert set(found.guidance) >= scales, method
-    for method in ("edm",) if name == "digits" else ("edm", "oracle"):
-        for rule in swept[name]:
+    for method in study.methods:
+        for rule in study.rules:
             found = own[(own.method == method) & (own.rule == rule)]
-            assert set(found.guidance) >= scales - {1.0}, (method, rule)  # at 1 no rule acts
-            assert set(found.status) == {"skip"} if rule in UNFIT[name] else {"ok"}, rule
+            assert set(found.guidance) >= set(study.guidance) - {1.0}, (method, rule)
+            unfit = rule in UNFIT[name, method]
+            assert set(found.status) == {"skip" if unfit else "ok"}, (method, rule)
 
 
 def test_tables_and_figures_lie_beside_them():
     assert "FD classifier @300" in (FOLDER / "tables.md").read_text(encoding="utf-8")
     readme = (FOLDER.parents[2] / "README.md").read_text(encoding="utf-8")
-    for folder, name in ((FOLDER, "digits-fd-classifier"), (SEEDS, "modes1d-densities")):
+    for folder, name in ((FOLDER, "digits-guidance"), (SEEDS, "modes1d-modes")):
         assert (folder / "figures" / f"{name}.png").is_file()
         assert f"results/reference/{folder.name}/figures/{name}.png" in readme

@@ -13,6 +13,7 @@ from bench.sweep.generate import generate
 from bench.training.card import make_card, make_method
 from bench.tuning.request import TuningReference
 from bench.tuning.store import read_result
+from bench.tuning.target import NoTarget, make_target
 from bench.tuning.tune import TrialWork
 from methods import Guidance
 from methods.oracle import Oracle
@@ -326,6 +327,23 @@ def test_rule_that_no_run_can_use_is_skipped_with_a_reason(share, place):
         ran.err == "Error: Nothing can be tuned: all runs and rules are skipped, as said above.\n"
     )
     assert not place.joinpath("default").exists()
+
+
+def test_run_without_equal_outcome_is_left_out(share, place, monkeypatch):
+    def fails_on_modes1d(aim, cfg, among):
+        if aim.reference.startswith("modes1d"):
+            raise NoTarget("CFG's displacement falls.")
+        return make_target(aim, cfg, among)
+
+    monkeypatch.setattr("bench.tuning.tune.make_target", fails_on_modes1d)
+    options = ("--rule", "share,interval", "-m", "oracle", "-g", "3,6", "-n", "60", "--budget", "1")
+    ran = bench("tune", *options, *share, "-d", "modes1d", "-d", "modes2d")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.count(f"{RUN} is left out: CFG's displacement falls.") == 1
+    assert not (place / "default" / "tuned" / RUN / "share.json").exists()
+    assert tuned(place, run="modes2d-oracle-s0").outcome == "displacement"
+    ran = bench("tune", *options, *share, "-d", "modes1d")
+    assert (ran.code, ran.err) == (1, f"Error: {RUN} is left out: CFG's displacement falls.\n")
 
 
 def test_tune_without_runs_fails(share):
