@@ -262,7 +262,7 @@ def test_entry_points_of_all_groups(package):
 
 
 def test_every_registered_entry_has_an_origin():
-    for kind, entry in plugins._KINDS.items():
+    for kind, entry in plugins.KINDS.items():
         assert {name for k, name in plugins.ORIGINS if k == kind} == set(entry.table)
         assert {plugins.ORIGINS[kind, name] for name in entry.table} == {"built-in"}
     for what in ("extractors", "suites"):
