@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -108,12 +108,12 @@ class DenoiserMethod(Method[ConfigT]):
         if not guidance.acts:
             return None
         rule, branches = guidance.rule, needs(guidance)
-        offers: dict[Branch, str] = {"null": "", "main": "", "weak": "it has no weaker network"}
+        offers: dict[Branch, str] = dict.fromkeys(get_args(Branch), "")
+        offers["weak"] = "it has no weaker network"
         if "attention" in branches and not attention_blocks(self._network):
             offers["attention"] = "the network has no attention of methods.nets"
         if "blocks" in branches and not skippable_blocks(self._network):
             offers["blocks"] = "the network has no residual blocks of methods.nets"
-        offers = {"attention": "", "blocks": ""} | offers
         return (
             rule.unsuited(self.data)
             or cannot_follow(rule, guidance, self.sampler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -32,7 +32,8 @@ class ImagePixels(PixelStats):
 
 def with_images(statistics: PixelStats, read: Callable[[], Images]) -> ImagePixels:
     """The statistics of a set, with what reads its images."""
-    return ImagePixels(*(getattr(statistics, f.name) for f in fields(PixelStats)), read)
+    s = statistics
+    return ImagePixels(s.at_ends, s.contrast, s.chroma, read)
 
 
 def images(samples: SampleSet) -> Images:

@@ -104,8 +104,8 @@ def no_rules(method: type[Method[Any]]) -> str | None:
 def ignored(method: str, rule: str) -> str:
     """What is wrong with a method that states `takes_rules` and does not apply a rule."""
     return (
-        f"{method} did not apply the rule {rule}: it sets takes_rules = True, and its `sample` does "
-        "not call methods.rules.trajectory.sample_guided with its guidance"
+        f"{method} did not apply the rule {rule}: it sets takes_rules = True, and its `sample` "
+        "does not call methods.rules.trajectory.sample_guided with its guidance"
     )
 
 

@@ -167,7 +167,7 @@ def blame(error: BaseException) -> str | None:
 
 
 def _place(error: BaseException) -> str:
-    """ "line 3 of mine.py" for an error from the code of a plugin, or ''."""
+    """Where the code of a plugin raised an error, such as "line 3 of mine.py"; or ''."""
     packages = {
         made.__module__.partition(".")[0]
         for kind, entry in KINDS.items()

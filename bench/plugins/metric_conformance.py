@@ -166,7 +166,7 @@ class MetricConformance:
         assert (before == after).all(), "numpy's global generator was used"
 
     def test_replicates_are_those_of_the_shared_groups(self) -> None:
-        """An `Estimate` has no replicates, or one per group of `metrics.errors.jackknife_groups`."""
+        """An `Estimate` has none, or one per group of `metrics.errors.jackknife_groups`."""
         real, fake = self._sets(self._most)
         found = self.metric().compute(real=real, fake=fake, extractor=self._name)
         if isinstance(found, Estimate) and found.replicates:

@@ -264,8 +264,8 @@ class RuleConformance:
             found = subject.sample(rule, G)
             apart = float((found - plain).abs().max())
             assert torch.allclose(found, plain, rtol=1e-6, atol=1e-6), (
-                f"with the neutral knobs {dict(self.rule.neutral)} samples differ from those of CFG "
-                f"by {apart:.2g}: `neutral` should hold the knobs at which the rule is CFG"
+                f"with the neutral knobs {dict(self.rule.neutral)} samples differ from those of "
+                f"CFG by {apart:.2g}: `neutral` should hold the knobs at which the rule is CFG"
             )
 
     def test_sample_depends_only_on_its_index(self) -> None:

@@ -64,7 +64,9 @@ def _wrong_types(thing: object, base: type) -> Iterator[str]:
         try:
             given = frozenset(value) if isinstance(value, set) else value
             given = dict(value) if isinstance(value, Mapping) else given
-            _adapter(hint).validate_python(given, strict=True)
+            found = _adapter(hint).validate_python(given, strict=True)
+            if found != given:  # pydantic makes objects of dictionaries
+                yield visible(f"{name} should be {hint}, got {value!r:.80}")
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = "".join(f"[{part!r}]" for part in first["loc"])

@@ -304,7 +304,7 @@ def test_suite_is_tuned_and_swept(tmp_path, place):
         (("--rule", "share", "--metric", "shift"), "shift has no better direction"),
         (
             ("--rule", "share", "-m", "igct"),
-            "--method igct: igct takes no rule, because its guidance is",
+            "--method igct: igct takes no rule, because",
         ),
         ((), "Say what to tune: --rule NAME (bench list rules) or --suite."),
         (("--rule", "share", "--suite", "demo"), "--suite sets this itself: drop --rule"),
