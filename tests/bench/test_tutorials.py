@@ -69,7 +69,13 @@ def run_commands(block: Block) -> int:
 
 def run_conformance(path: Path) -> int:
     """Run the conformance tests in a file, as a process of pytest would; returns their count."""
-    for table in (METHODS, RULES, METRICS, EXTRACTORS, DATASETS):  # commands have registered the plugin under another module
+    for table in (
+        METHODS,
+        RULES,
+        METRICS,
+        EXTRACTORS,
+        DATASETS,
+    ):  # commands have registered the plugin under another module
         for name in [n for n, entry in table.items() if entry.__module__.startswith("bench_plug")]:
             del table[name]
     found = [value for name, value in runpy.run_path(str(path)).items() if name.startswith("Test")]

@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from bench.plugins.load import load_plugins
+from bench.plugins.load import KINDS, load_plugins
 from bench.system.errors import UserError, told
 from methods.spec import DataSpec
 from tests.bench.helpers import TINY, bench, rows_of, sets
@@ -167,3 +167,11 @@ def test_method_that_ignores_a_rule_fails_and_has_no_value(tmp_path):
     assert {(r.rule, r.status, bool(r.values)) for r in rows_of(tmp_path, "own")} == {
         ("", "ok", True), ("apg", "failed", False)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_built_ins_have_every_part_of_their_interface(kind):
+    entry = KINDS[kind]
+    for made in entry.table.values():
+        if isinstance(made, type) and kind != "extractors":  # theirs are made by other arguments
+            entry.check(made)
