@@ -1,6 +1,6 @@
 """The conformance battery of methods, for plugins to inherit.
 
-    from bench.plugins.conformance import MethodConformance
+    from bench.conformance import MethodConformance
 
     class TestMine(MethodConformance):
         method = Mine

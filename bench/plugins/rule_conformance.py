@@ -1,6 +1,6 @@
 """The conformance battery of guidance rules, for plugins to inherit.
 
-    from bench.plugins.rule_conformance import RuleConformance
+    from bench.rule_conformance import RuleConformance
 
     class TestMine(RuleConformance):
         rule = Mine
