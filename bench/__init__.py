@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["UserError", "evaluate", "load", "report", "sweep", "train"]
 
-PUBLIC = {
-    "bench.conformance": "bench.plugins.conformance",
-    "bench.rule_conformance": "bench.plugins.rule_conformance",
+PUBLIC = {"bench.conformance": "bench.plugins.conformance"} | {
+    f"bench.{kind}_conformance": f"bench.plugins.{kind}_conformance"
+    for kind in ("rule", "metric", "extractor", "dataset", "launcher")
 }
 """Module names that plugins' tests import, and where the modules are."""
 

@@ -3,6 +3,7 @@
 from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
 from methods.conversions import from_eps, from_flow, from_v
 from methods.ct import CT
+from methods.denoiser import DenoiserMethod
 from methods.dit import DiT, SiT
 from methods.edm import EDM
 from methods.edm2 import EDM2
@@ -33,6 +34,7 @@ __all__ = [
     "BatchRNG",
     "DataSpec",
     "Denoiser",
+    "DenoiserMethod",
     "DiT",
     "Guidance",
     "GuidedCD",

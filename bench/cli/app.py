@@ -169,7 +169,9 @@ def explained(error: Exception) -> tuple[str, int] | None:
         return failure, 1
     if type(error).__name__ == "ValidationError":
         return f"A value cannot be used: {explain(cast('ValidationError', error))}.", 2
-    return _usage_error(error)
+    of_plugin = sys.modules.get("bench.plugins.load")
+    found: str | None = of_plugin.blame(error) if of_plugin else None
+    return _usage_error(error) if found is None else (found, 1)
 
 
 def _usage_error(error: Exception) -> tuple[str, int] | None:

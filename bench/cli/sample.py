@@ -17,7 +17,7 @@ from bench.experiment.place import (
     SEED_MOST,
     STEPS_MOST,
 )
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError, told, unknown
 
 if TYPE_CHECKING:
     from bench.experiment.suite import Study
@@ -76,8 +76,9 @@ def sample_command(
     from bench.inversion.find import class_index
     from bench.plugins.load import model_method
     from bench.sweep.cells import expand
-    from bench.sweep.generate import Diverged, generate
+    from bench.sweep.generate import Diverged
     from bench.sweep.plan import UNFINISHED, sampler_of
+    from bench.sweep.sampler import sampled
     from bench.sweep.saving import batch_start, make_sample_card, sample_path
     from bench.system.devices import resolve_device
     from bench.system.failures import explain_failure
@@ -144,7 +145,7 @@ def sample_command(
         reporter.bar(f"sample {card.name}", samples, start) as bar,
     ):
         try:
-            stream = generate(
+            stream = sampled(
                 ready.method, load_nets(ready, where), cell.guidance, cell.steps,
                 seed, samples, batch=batch, device=where, start=start,
                 classes=chosen or cell.classes,
@@ -161,7 +162,7 @@ def sample_command(
         except (UserError, OSError):
             raise
         except Exception as error:  # a method, perhaps a plugin's, may fail in any way
-            why = explain_failure(error) or f"{type(error).__name__}: {error}."
+            why = explain_failure(error) or f"{told(error)}."
             raise UserError(f"Sampling {card.name} failed: {why}") from None
     how = f"guidance {guidance:g}" + (f" by {cell.rule}" if cell.rule else "")
     reporter.say(f"{samples:,} samples of {card.name} at {how}, {cell.nfe} NFE each: {path}")
@@ -169,7 +170,7 @@ def sample_command(
 
 def _check_rule(study: Study, ready: Run, guidance: float) -> None:
     """UserError if --rule names no rule, more than one, or one that would do nothing."""
-    from bench.experiment.rules import study_rules
+    from bench.experiment.rules import no_rules, study_rules
     from methods.rules import CFG
 
     study_rules(study)
@@ -178,10 +179,8 @@ def _check_rule(study: Study, ready: Run, guidance: float) -> None:
     (name,) = study.rules
     if name == CFG.name:
         return
-    if not ready.method.takes_rules:
-        own = "takes no guidance" if ready.method.guidance == "none" else "has guidance of its own"
-        message = f"--rule is for methods that are guided at sampling; {ready.card.method} {own}."
-        raise UserError(message, code=2)
+    if (reason := no_rules(type(ready.method))) is not None:
+        raise UserError(f"--rule {name}: {reason}.", code=2)
     if guidance == 1:
         message = f"At guidance 1 no rule acts: give another --guidance for {name!r}."
         raise UserError(message, code=2)

@@ -44,12 +44,12 @@ def stats_make_command(
     from bench.data.leftovers import told_left_out
     from bench.evaluation.compare import feed_side
     from bench.evaluation.makers import Makers
+    from bench.evaluation.passes import Pass
     from bench.evaluation.reference import SPATIAL
     from bench.evaluation.sides import check_exists, dataset_source, file_source, names_dataset
     from bench.evaluation.statistics_files import FORMATS, StatisticsCard, write_statistics
     from bench.experiment.provenance import now
     from bench.system.devices import resolve_device
-    from metrics import Accumulator
 
     reporter, experiment = options.begin(
         plugin, results, out=out, offline=offline, download=download
@@ -77,7 +77,7 @@ def stats_make_command(
         if side.left_out:
             reporter.warn(told_left_out(side.left_out, f"{source}: left out"))
     made |= makers.of_data(names, data, side.shape)
-    accumulator = Accumulator(made, {"moments", *({"features"} if kind == "clean-fid" else ())})
+    accumulator = Pass(made, {"moments", *({"features"} if kind == "clean-fid" else ())})
     with reporter.counting(f"features of {side.name}") as count:
         feed_side(accumulator, side, count)
     found = accumulator.finish()

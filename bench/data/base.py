@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.data.rows import FileRows
+from bench.system.errors import check_whole
 from methods.spec import DataSpec
 
 HASHED_AT_ONCE = 4096
@@ -90,7 +91,11 @@ D = TypeVar("D", bound=type[Dataset])
 
 
 def register(cls: D) -> D:
-    """Class decorator that registers a data set by its `name`; ValueError if that is taken."""
+    """Class decorator that registers a data set by its `name`.
+
+    ValueError if that is taken; TypeError if the class is incomplete.
+    """
+    check_whole("data set", cls)
     taken = DATASETS.setdefault(cls.name, cls)
     # Reloading a module registers the same class again.
     if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):

@@ -5,14 +5,23 @@ from __future__ import annotations
 from bench.data.built_in import DATASETS, Dataset
 from bench.data.card import data_root, prepared_names
 from bench.data.prepared import PreparedDataset
+from bench.system.entries import check_object
 from bench.system.errors import UserError, unknown
 from methods import METHODS
 
 
 def find_dataset(name: str) -> Dataset:
-    """The registered or prepared data set; UserError, with the closest match, if unknown."""
+    """The registered or prepared data set.
+
+    UserError, with the closest match, if unknown, or if it lacks a part of a data set.
+    """
     if name in DATASETS:
-        return DATASETS[name]()
+        made = DATASETS[name]()
+        try:
+            check_object("data set", made, Dataset)
+        except TypeError as error:
+            raise UserError(f"A {error}.") from None
+        return made
     prepared = prepared_names()
     if name in prepared:
         return PreparedDataset(data_root() / name)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bench.evaluation.cache import ResultFiles
+from bench.evaluation.passes import is_of_images
 from bench.evaluation.plan import Measurement, Plan, measure, nothing_fits
 from bench.evaluation.reference import SPATIAL, Reference, reference_set
 from bench.evaluation.result import MeasuredValue, NotMeasured
@@ -21,6 +23,7 @@ from bench.system.errors import UserError
 from bench.system.progress import Count
 from metrics import Accumulator, NonFiniteFeatures, plan_needs
 from metrics.base import Metric, Moments, SampleSet
+from metrics.images import Images, with_images
 from metrics.memo import keep_in
 
 
@@ -66,11 +69,17 @@ def real_sets(plan: Plan, reference: Reference, cache: Path, count: Count) -> tu
             exact=reference.exact,
             mixture=repr(side.data.spec.mixture if side.data is not None else None),
         )
+        if whole.pixels is not None and any(is_of_images(m.metric) for m in asked.measurements):
+            whole = replace(whole, pixels=with_images(whole.pixels, partial(_images, side)))
     sets = RealSets(whole, moments, reference)
     fitting = plan.fitting(sets.of)
     if not fitting.measurements:
         raise nothing_fits(reference, (lacking.reason for lacking in fitting.unmeasured))
     return fitting, sets
+
+
+def _images(side: SampleSource) -> Images:
+    return np.concatenate([x.cpu().numpy() for x, _ in side.batches()])
 
 
 def _set_of(found: Statistics, measurements: Sequence[Measurement], cache: Path) -> SampleSet:

@@ -13,6 +13,7 @@ from bench.data import Dataset
 from bench.data.stand_in import RandomImages
 from bench.evaluation.cache import ResultFiles
 from bench.evaluation.weights import find_weights, verified
+from bench.system.entries import check_object
 from bench.system.errors import UserError, unknown
 from bench.system.failures import system_error
 from bench.system.progress import Say
@@ -102,11 +103,14 @@ class Makers:
                 found = find_weights(WEIGHTS[name], self.weights, download=self.download)
                 return EXTRACTORS[name](verified(found, WEIGHTS[name]), device=self.device)
             try:
-                return EXTRACTORS[name](self.weights, download=self.download)
+                made = EXTRACTORS[name](self.weights, download=self.download)
+                check_object("extractor", made, Extractor)
             except TypeError as error:
                 raise UserError(
-                    f"Extractor {name!r} is called with (weights, download=...): {error}."
+                    f"Extractor {name!r}, made with (weights, download=...), cannot be used: "
+                    f"{error}."
                 ) from None
+            return made
         except (OSError, RuntimeError) as error:
             if system_error(error) is not None:
                 raise

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from bench.evaluation.passes import pass_for
 from bench.evaluation.reference import Reference
 from bench.evaluation.result import NotMeasured
 from bench.experiment.identity import code_hash, digest
 from bench.experiment.protocols import Protocol, unknown_metric
 from bench.experiment.rows import Value
-from bench.system.errors import UserError
+from bench.system.errors import UserError, told
 from bench.system.failures import system_error
-from metrics import METRICS, Accumulator, plan_needs
+from metrics import METRICS, Accumulator
 from metrics.base import Estimate, Extractor, Metric, SampleSet, Unsuitable
 
 
@@ -50,7 +51,7 @@ class Plan:
 
     def accumulator(self) -> Accumulator:
         """An accumulator of what the measurements need."""
-        return Accumulator(self.extractors(), plan_needs(m.metric for m in self.measurements))
+        return pass_for(self.extractors(), (m.metric for m in self.measurements))
 
     def fitting(self, real: Callable[[Metric], SampleSet]) -> Plan:
         """The measurements for which the real set suffices, and the reasons against the others."""
@@ -175,18 +176,30 @@ def measure(
         except Exception as error:  # a metric, perhaps a plugin's, may fail in any way
             if system_error(error) is not None:  # such as a full disk
                 raise
-            problems.append(f"metric {m.metric.name} failed: {type(error).__name__}: {error}")
+            problems.append(f"metric {m.metric.name} failed: {told(error)}")
     return Measured(tuple(values), tuple(problems), reasons)
+
+
+def _number(found: object) -> float:
+    """A number, or an array or tensor of one; ValueError for anything else, NaN and infinity."""
+    try:
+        number = float(found)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        shape = getattr(found, "shape", None)
+        what = f"a {type(found).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+        raise ValueError(f"it gave {what}, not a number or an Estimate") from None
+    if not math.isfinite(number):
+        raise ValueError(f"it gave {number}, not a finite number")
+    return number
 
 
 def _value(measurement: Measurement, n: int, found: Estimate | float) -> Value:
     """The value to store, without its error if that is not finite.
 
-    ValueError if the value itself is not finite.
+    ValueError if the value itself is not a finite number.
     """
-    estimate = found if isinstance(found, Estimate) else Estimate(float(found))
-    if not math.isfinite(estimate.value):
-        raise ValueError(f"it gave {estimate.value}")
+    estimate = found if isinstance(found, Estimate) else Estimate(found)
+    estimate = replace(estimate, value=_number(estimate.value))
     stated = (estimate.se, estimate.low, estimate.high)
     numbers = [*(end for end in stated if end is not None), *estimate.replicates]
     if not all(map(math.isfinite, numbers)) or (estimate.se or 0.0) < 0:

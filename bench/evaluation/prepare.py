@@ -14,12 +14,13 @@ from torch import Tensor
 from bench.data import Dataset, Split
 from bench.evaluation.compare import real_sets
 from bench.evaluation.makers import Makers
+from bench.evaluation.passes import pass_for
 from bench.evaluation.plan import Measured, Measurement, Plan, measure, plan_measurements
 from bench.evaluation.reference import Reference
 from bench.evaluation.sides import split_source
 from bench.experiment.protocols import find_protocol
 from bench.system.progress import Count, Say, Tick
-from metrics import Accumulator, plan_needs
+from metrics import Accumulator
 from metrics.accuracy import ClassAccuracy
 from metrics.base import Extractor, SampleSet
 from metrics.displacement import TwinMetric, with_twins
@@ -51,7 +52,7 @@ class Evaluation:
 
     def accumulator(self) -> Accumulator:
         """A fresh pass over one generated set."""
-        return Accumulator(self.extractors, plan_needs(m.metric for m in self.plan))
+        return pass_for(self.extractors, (m.metric for m in self.plan))
 
     @property
     def of_twins(self) -> bool:

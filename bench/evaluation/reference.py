@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.evaluation.cache import ResultFiles, from_arrays, remembered_on_disk, to_arrays
+from bench.evaluation.passes import Pass
 from bench.evaluation.sides import SampleSource
 from bench.evaluation.statistics_files import Statistics
 from bench.experiment.identity import code_hash
@@ -133,7 +134,7 @@ def reference_set(
     }
 
     def compute() -> Arrays:
-        accumulator = Accumulator(extractors, needs)
+        accumulator = Pass(extractors, needs)
         feed(accumulator)
         return to_arrays(accumulator.finish(exact))
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from bench.experiment.rows import KnobsFrom
 from bench.experiment.suite import Study, plus_free
 from bench.system.errors import OF_PLUGIN, UserError, explain, unknown
+from methods import Method
 from methods.rules import CFG, RULES, Rule, make_rule
 
 
@@ -83,6 +84,29 @@ def study_rules(study: Study) -> tuple[ChosenRule, ...]:
         except ValueError as error:
             raise UserError(f"Rules do not compose as {name!r}: {error}.", code=2) from None
     return tuple(rules)
+
+
+def no_rules(method: type[Method[Any]]) -> str | None:
+    """None if a method takes guidance rules, or why not and what its author can do."""
+    if method.takes_rules:
+        return None
+    if method.guidance == "none":
+        return f"{method.name} takes no guidance"
+    if method.guidance == "embedded":
+        return f"{method.name} takes no rule, because its guidance is learnt in training"
+    return (
+        f"{method.name} takes no rule, because its `sample` has a loop of its own, for CFG only "
+        "(takes_rules is False): to take all rules, derive it from methods.DenoiserMethod and "
+        "implement `denoise` instead of `sample` and `nfe`"
+    )
+
+
+def ignored(method: str, rule: str) -> str:
+    """What is wrong with a method that states `takes_rules` and does not apply a rule."""
+    return (
+        f"{method} did not apply the rule {rule}: it sets takes_rules = True, and its `sample` "
+        "does not call methods.rules.trajectory.sample_guided with its guidance"
+    )
 
 
 def nested(knobs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

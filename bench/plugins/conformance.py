@@ -1,6 +1,6 @@
 """The conformance battery of methods, for plugins to inherit.
 
-    from bench.plugins.conformance import MethodConformance
+    from bench.conformance import MethodConformance
 
     class TestMine(MethodConformance):
         method = Mine
@@ -24,14 +24,26 @@ from torch import Tensor, nn
 
 from bench.data import DATASETS, Dataset
 from bench.data.convert import from_model, one_hot
+from bench.experiment.rules import ignored
+from bench.plugins.load import KINDS
 from bench.training.card import make_card, make_method
 from bench.training.initial import make_teacher, teacher_card
 from bench.training.step import build_nets, draw_batch
 from methods import BatchRNG, Guidance, Inverts, Method, Preset, Progress, SampleRNG
-from methods.rules import trajectory
+from methods.rules import CFG, Point, trajectory
+from methods.rules.record import Record
 
 N = 6
 BATCH = 8
+
+
+class _Halved(CFG):
+    """CFG at half the distance from 1."""
+
+    name = "halved"
+
+    def scale(self, g: float, at: Point) -> float:
+        return 1 + (g - 1) / 2
 
 
 class MethodConformance:
@@ -76,6 +88,10 @@ class MethodConformance:
                 if method.supports(Guidance(scale), steps) is None:
                     yield scale, steps
 
+    def test_class_has_every_part_of_a_method(self) -> None:
+        """Names, types and arguments are those of `Method`."""
+        KINDS["methods"].check(self.method)
+
     def test_preset_names_a_known_data_set_and_a_usable_configuration(self) -> None:
         """The preset resolves, and its configuration survives JSON."""
         data = self._data()
@@ -89,16 +105,17 @@ class MethodConformance:
         """Every method supports guidance 1, the baseline of comparisons."""
         method, _ = self._made()
         for steps in self._preset.steps:
-            assert method.supports(Guidance(1.0), steps) is None
+            reason = method.supports(Guidance(1.0), steps)
+            assert reason is None, f"supports refuses g = 1 with {steps} steps: {reason}"
 
     def test_guidance_kind_is_true(self) -> None:
         """A method without guidance refuses it with a reason; others take some scale above 1."""
         method, _ = self._made()
         reasons = [method.supports(Guidance(4.0), steps) for steps in self._preset.steps]
         if method.guidance == "none":
-            assert all(reasons)
+            assert all(reasons), "guidance is 'none', and supports does not refuse g = 4"
         else:
-            assert None in reasons
+            assert None in reasons, f"supports refuses g = 4: {reasons[0]}"
 
     def test_loss_terms_are_finite_per_sample(self) -> None:
         """Terms are named, (B,), finite and reach every parameter."""
@@ -107,7 +124,8 @@ class MethodConformance:
         method, nets = self._made()
         nets.requires_grad_(True)
         terms = self._loss(method, nets)
-        assert terms
+        assert isinstance(terms, dict), f"loss gave a {type(terms).__name__}, expected a dict"
+        assert terms, "loss gave no terms"
         for name, term in terms.items():
             assert name
             assert tuple(term.shape) == (BATCH,), f"{name} is {tuple(term.shape)}, not ({BATCH},)"
@@ -127,11 +145,15 @@ class MethodConformance:
         made = self._made()
         for scale, steps in self._able(made[0]):
             x = self._sample(made, scale, steps, list(range(N)))
-            assert tuple(x.shape) == (N, *made[0].data.shape)
-            assert x.dtype == torch.float32
-            assert torch.isfinite(x).all()
+            shape, at = (N, *made[0].data.shape), f"at g = {scale:g}"
+            assert tuple(x.shape) == shape, f"samples are {tuple(x.shape)}, expected {shape}"
+            assert x.dtype == torch.float32, f"samples are {x.dtype}, expected torch.float32"
+            assert torch.isfinite(x).all(), f"samples have NaN or infinity {at}"
             if made[0].data.is_image:
-                assert x.abs().max() <= 1
+                low, high = (float(end) for end in x.aminmax())
+                assert x.abs().max() <= 1, (
+                    f"images are in [{low:.3g}, {high:.3g}], expected [-1, 1]"
+                )
 
     def test_sample_depends_only_on_its_index(self) -> None:
         """Neither the batch nor the place in it changes a sample."""
@@ -156,10 +178,29 @@ class MethodConformance:
             with torch.inference_mode():
                 rng = SampleRNG(0, [7, 7])
                 pair = method.sample(nets, labels, Guidance(scale), steps, rng)
-            assert not torch.equal(pair[0], pair[1])
+            assert not torch.equal(pair[0], pair[1]), "two classes give the same sample"
             if scale != 1.0:
                 off = self._sample(made, 1.0, steps, [0, 1])
-                assert not torch.equal(off, self._sample(made, scale, steps, [0, 1]))
+                guided = self._sample(made, scale, steps, [0, 1])
+                assert not torch.equal(off, guided), f"g = {scale:g} gives the samples of g = 1"
+
+    def test_rule_is_applied_if_the_method_takes_rules(self) -> None:
+        """With `takes_rules` samples follow `guidance.rule`: they come from `sample_guided`."""
+        method, nets = self._made()
+        if not method.takes_rules:
+            return
+        steps, record = self._preset.steps[0], Record()
+        labels = one_hot(torch.tensor([0, 1]), method.data.num_classes)
+        found = []
+        for rule in (CFG(), _Halved()):
+            if method.supports(Guidance(4.0, rule), steps) is None:
+                with torch.inference_mode():
+                    guidance = Guidance(4.0, rule, record)
+                    rng = SampleRNG(0, [0, 1])
+                    found.append(method.sample(nets, labels, guidance, steps, rng).clone())
+                assert record.values, ignored(method.name, rule.name)
+        if len(found) == 2:
+            assert not torch.equal(*found), "another rule gives the samples of CFG"
 
     @mock.patch.object(trajectory, "CPU_VALUES", 0)  # one branch per call
     def test_nfe_counts_the_evaluations_of_the_networks(self) -> None:
@@ -189,7 +230,7 @@ class MethodConformance:
             assert x.shape == batch.x0.shape
             assert torch.isfinite(x).all()
         if method.data.is_image:
-            assert edited.abs().max() <= 1
+            assert edited.abs().max() <= 1, "edited images should be in [-1, 1]"
 
     @mock.patch.object(trajectory, "CPU_VALUES", 0)  # one branch per call
     def test_inversion_and_editing_count_their_evaluations(self) -> None:
@@ -254,8 +295,13 @@ def check_independence(sample: Callable[[list[int]], Tensor]) -> tuple[Tensor, T
     whole = sample(list(range(N)))
     parts = torch.cat([sample(part) for part in ([0], [1, 2, 3], [4, 5])])
     # Matrix products of other shapes sum in another order: equal up to rounding.
-    assert torch.allclose(parts, whole, rtol=1e-4, atol=1e-4)
-    assert torch.allclose(sample([5, 0]), whole[[5, 0]], rtol=1e-4, atol=1e-4)
+    for name, found, wanted in (
+        ("in another batch", parts, whole), ("at another place", sample([5, 0]), whole[[5, 0]]),
+    ):  # fmt: skip
+        apart = float((found - wanted).abs().max())
+        assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4), (
+            f"a sample differs {name} by {apart:.2g}, expected rounding only: draw from `rng`"
+        )
     return whole, parts
 
 
@@ -265,4 +311,7 @@ def check_randomness(draw: Callable[[], Tensor]) -> None:
         first = draw()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        assert torch.equal(first, draw())
+        assert torch.equal(first, draw()), (
+            "the same call gives something else after torch.manual_seed: draw from the generator "
+            "that is passed"
+        )

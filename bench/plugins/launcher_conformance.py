@@ -1,6 +1,6 @@
 """The conformance battery of launchers, for plugins to inherit.
 
-    from bench.plugins.launcher_conformance import LauncherConformance
+    from bench.launcher_conformance import LauncherConformance
 
     class TestMine(LauncherConformance):
         launcher = Mine

@@ -1,6 +1,6 @@
 """The conformance battery of guidance rules, for plugins to inherit.
 
-    from bench.plugins.rule_conformance import RuleConformance
+    from bench.rule_conformance import RuleConformance
 
     class TestMine(RuleConformance):
         rule = Mine
@@ -29,6 +29,7 @@ import methods.oracle
 from bench.data import DATASETS
 from bench.data.convert import one_hot
 from bench.plugins.conformance import N, check_independence, check_randomness, perturbed_nets
+from bench.plugins.load import KINDS
 from methods import EDM, Guidance, Method, Oracle, SampleRNG
 from methods.nets.config import UNetConfig
 from methods.rules import CFG, Between, Call, Composite, Interval, Rule, trajectory
@@ -178,6 +179,12 @@ class RuleConformance:
         assert able, f"neither the closed form nor the networks support {rule.name}"
         return able
 
+    def test_class_has_every_part_of_a_rule(self) -> None:
+        """Names, types and arguments are those of `Rule`; `neutral` names knobs."""
+        KINDS["rules"].check(self.rule)
+        unknown = sorted(self.rule.neutral.keys() - self.rule.knobs_type.model_fields.keys())
+        assert not unknown, f"neutral names {unknown}, which are no knobs"
+
     def test_off_is_the_conditional_denoiser(self) -> None:
         """At g = 1 samples are exactly those of D_c, and no other branch is evaluated.
 
@@ -193,8 +200,11 @@ class RuleConformance:
         for subject in self._able(rule):
             with subject.counted() as calls:
                 samples = subject.sample(rule, 1.0)
-            assert torch.equal(samples, subject.unguided())
-            assert calls == {"main": 2 * STEPS - 1}
+            assert torch.equal(samples, subject.unguided()), (
+                "at g = 1 samples should be those of the conditional denoiser; a rule that acts "
+                "there sets free = True"
+            )
+            assert calls == {"main": 2 * STEPS - 1}, f"at g = 1 it evaluates {dict(calls)}"
 
     def test_evaluations_match_the_announced_ones(self) -> None:
         """The dry run counts what sampling does, by branch; `nfe` is the sum.
@@ -251,7 +261,12 @@ class RuleConformance:
         for subject in self._able(rule):
             plain = subject.sample(_Plain(rule), G)
             # Formulas equal on paper round differently, in float64 far below this tolerance.
-            assert torch.allclose(subject.sample(rule, G), plain, rtol=1e-6, atol=1e-6)
+            found = subject.sample(rule, G)
+            apart = float((found - plain).abs().max())
+            assert torch.allclose(found, plain, rtol=1e-6, atol=1e-6), (
+                f"with the neutral knobs {dict(self.rule.neutral)} samples differ from those of "
+                f"CFG by {apart:.2g}: `neutral` should hold the knobs at which the rule is CFG"
+            )
 
     def test_sample_depends_only_on_its_index(self) -> None:
         """Neither the batch nor the place in it changes a sample."""
@@ -270,8 +285,9 @@ class RuleConformance:
         rule = self._made()
         for subject in self._able(rule):
             off, low, high = (subject.sample(rule, g) for g in (1.0, 2.0, 4.0))
-            assert not torch.allclose(off, low, rtol=0, atol=1e-6)
-            assert not torch.allclose(low, high, rtol=0, atol=1e-6)
+            for scales, one, other in (("1 and 2", off, low), ("2 and 4", low, high)):
+                same = torch.allclose(one, other, rtol=0, atol=1e-6)
+                assert not same, f"g = {scales} give the same samples"
 
     def test_knobs_survive_json_and_are_recorded(self) -> None:
         """Knobs survive JSON, are recorded unless None, and an unknown one is refused."""

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from bench.data import Dataset
 from bench.experiment.identity import code_hash, digest
 from bench.experiment.rows import KnobsFrom, Labels
-from bench.experiment.rules import ChosenRule
+from bench.experiment.rules import ChosenRule, no_rules
 from bench.sweep.generate import generate
-from bench.system.errors import UserError
+from bench.system.errors import UserError, told
 from bench.training.extra_network import Role
 from bench.training.run import Run
 from methods import Guidance
@@ -120,10 +120,10 @@ def expand(
     """All cells of a run, skipped ones included.
 
     `sampler` is that of the run's method (`Method.with_sampler`), if it follows any. Methods that
-    take rules get one cell per rule, by default CFG. A scale of 1 has one cell for all rules that
-    do not act there.
+    are guided at sampling get one cell per rule, by default CFG. It is skipped if the method has a
+    loop of its own. A scale of 1 has one cell for all rules that do not act there.
     """
-    chosen = rules if rules and run.method.takes_rules else (ChosenRule(CFG()),)
+    chosen = rules if rules and run.method.guidance == "sampling" else (ChosenRule(CFG()),)
     cells: dict[str, Cell] = {}
     for seed, count, choice, scale in product(seeds, steps or run.card.steps, chosen, guidance):
         cell = _cell(run, Guidance(scale, choice.rule), count, seed, samples, labels, sampler)
@@ -153,7 +153,8 @@ def _cell(
     run: Run, guidance: Guidance, steps: int, seed: int, n: int, labels: Labels, sampler: Sampler
 ) -> Cell:
     try:
-        reason = run.method.supports(guidance, steps) or ""
+        of_rule = no_rules(type(run.method)) if rule_name(guidance) else None
+        reason = of_rule or run.method.supports(guidance, steps) or ""
         if not (sampler.is_usual or run.method.takes_samplers):
             reason = f"{run.card.method} has its own sampler"
         nfe = 0 if reason else int(run.method.nfe(guidance, steps))
@@ -163,7 +164,7 @@ def _cell(
         rule = f" under the rule {guidance.rule.name!r}" if rule_name(guidance) else ""
         raise UserError(
             f"Method {run.card.method!r} cannot say what it does{rule} at guidance "
-            f"{guidance.scale:g} with {steps} steps: {type(error).__name__}: {error}."
+            f"{guidance.scale:g} with {steps} steps: {told(error)}."
         ) from None
     # If a branch is not evaluated, its network does not change the row.
     roles: tuple[Role, ...] = ("null", "weak")

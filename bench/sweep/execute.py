@@ -13,7 +13,7 @@ from bench.sweep.generate import Diverged
 from bench.sweep.work import WorkItem, dealt
 from bench.system import places
 from bench.system.apart import Offer
-from bench.system.errors import UserError
+from bench.system.errors import UserError, told
 from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
 from bench.system.leases import tidy_leases
@@ -146,7 +146,7 @@ def _run(item: WorkItem, crew: Crew, count: Progressed, batches: Batches) -> End
     except Exception as error:  # the code of a method or metric may fail in any way
         if system_error(error) is not None:  # which the other items would meet as well
             raise
-        reason = f"{type(error).__name__}: {error}"
+        reason = told(error)
         item.store("failed", reason)
         end = End("failed", reason)
     crew.end(item.path, end)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.sweep.cells import Cell
+from bench.experiment.rules import ignored
+from bench.sweep.cells import Cell, rule_name
 from bench.sweep.generate import generate
 from bench.sweep.work import Latest
 from bench.training.run import Run, load_nets
-from methods import Guidance
+from methods import Guidance, Method
 from methods.rules.record import Record
 from metrics.base import Extractor
+
+Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class Sampler:
@@ -27,17 +31,33 @@ class Sampler:
     def sample(
         self, cell: Cell, batch: int, start: int = 0, stop: int | None = None, *,
         off: bool = False, record: Record | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+    ) -> Batches:  # fmt: skip
         """Batches (samples, labels) of the samples from `start` to `stop`, by default the end.
 
         With `off` those of the same noise without guidance. `record` records the sampling.
         """
         guidance = Guidance(1.0) if off else cell.guidance
         nets = self._nets.get(cell.run, lambda: load_nets(cell.run, self._device))
-        return generate(
+        return sampled(
             cell.run.method, nets, guidance, cell.steps, cell.seed, stop or cell.n,
             batch=batch, device=self._device, start=start, classes=cell.classes, record=record,
         )  # fmt: skip
+
+
+def sampled(
+    method: Method[Any], nets: nn.Module, guidance: Guidance, steps: int, seed: int, n: int, *,
+    batch: int, device: torch.device, start: int = 0, classes: Sequence[int] | None = None,
+    record: Record | None = None,
+) -> Batches:  # fmt: skip
+    """The batches of `generate`; ValueError if the method has not applied the rule."""
+    record = Record() if record is None else record
+    for part in generate(
+        method, nets, guidance, steps, seed, n,
+        batch=batch, device=device, start=start, classes=classes, record=record,
+    ):  # fmt: skip
+        if rule_name(guidance) and not record.values:
+            raise ValueError(ignored(method.name, guidance.rule.name))
+        yield part
 
 
 class Stream:

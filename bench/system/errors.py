@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LONGEST = 300
 """Characters of an untrusted text in a message."""
+FEW = 12
+"""Names that a message lists."""
 
 
 def visible(text: str) -> str:
@@ -40,6 +42,8 @@ class UserError(Exception):
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ALWAYS = ("name", "summary")
+"""What a registered class of any kind states."""
 OF_PLUGIN = " To use your own: --plugin FILE."
 
 
@@ -58,6 +62,20 @@ def said(error: Exception) -> str:
     return visible(text[:LONGEST]).rstrip(".")
 
 
+def told(error: BaseException) -> str:
+    """An exception's class and message in one line, with the name that a missing attribute has."""
+    text = f"{type(error).__name__}: {error}"
+    name, thing = getattr(error, "name", None), getattr(error, "obj", None)
+    if isinstance(error, AttributeError) and isinstance(name, str) and thing is not None:
+        have = [part for part in dir(thing) if not part.startswith("_")]
+        near = difflib.get_close_matches(name, have, n=1)
+        if near:
+            text += f" (did you mean {near[0]!r}?)"
+        elif len(have) <= FEW:
+            text += f" (it has {', '.join(have)})"
+    return visible(text)
+
+
 def explain(error: ValidationError) -> str:
     """A pydantic error in one line: the first three problems with their places."""
     found = []
@@ -66,6 +84,14 @@ def explain(error: ValidationError) -> str:
         found.append(visible(f"{where[:LONGEST]}: {item['msg'][:LONGEST].lower()}"))
     more = error.error_count() - len(found)
     return "; ".join(found) + (f"; and {more} more" if more > 0 else "")
+
+
+def check_whole(noun: str, cls: type, parts: Iterable[str] = ALWAYS) -> None:
+    """TypeError with what a class lacks: attributes in `parts`, and abstract members."""
+    lacking = [part for part in parts if not hasattr(cls, part)]
+    lacking += sorted(getattr(cls, "__abstractmethods__", ()))
+    if lacking:
+        raise TypeError(f"{noun} {cls.__qualname__} lacks {', '.join(lacking)}")
 
 
 def check_name(kind: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -97,12 +98,24 @@ def accumulate_gradients(
             terms = loss(
                 batch.x0, batch.labels, batch.decoupled, progress.step, progress.total, part
             )
+            _check_terms(terms, method.name, len(part))
             total = torch.stack([t.mean() for t in terms.values()]).sum()
             fabric.backward(total if len(slices) == 1 else total * share)
         for name, term in terms.items():
             mean = term.detach().mean()
             means[name] = mean * share + means[name] if name in means else mean * share
     return means
+
+
+def _check_terms(terms: object, method: str, rows: int) -> None:
+    """UserError unless these are loss terms as `Method.loss` documents them."""
+    wanted = f"loss of {method} should return a dict of names to tensors ({rows},), one number per "
+    if not isinstance(terms, Mapping):
+        raise UserError(f"{wanted}sample, and returned a {type(terms).__name__}.")
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or tuple(term.shape) != (rows,):
+            got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+            raise UserError(f"{wanted}sample, and {name!r} is of {got}: do not average over them.")
 
 
 def near(split: Split, device: torch.device) -> Split:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from bench.experiment.place import Experiment
-from bench.experiment.rules import parse_rules, study_rules
+from bench.experiment.rules import no_rules, parse_rules, study_rules
 from bench.experiment.suite import Study
 from bench.sweep.plan import Sweep, plan_sweeps, swept_datasets
 from bench.sweep.price import seconds_per_nfe
@@ -71,10 +71,8 @@ def _asked(request: TuneRequest, experiment: Experiment) -> list[Study]:
                 code=2,
             )
     for method in request.methods:
-        if not method_class(method).takes_rules:
-            raise UserError(
-                f"--method {method}: only methods that are guided at sampling take rules.", code=2
-            )
+        if (reason := no_rules(method_class(method))) is not None:
+            raise UserError(f"--method {method}: {reason}.", code=2)
     names = request.datasets or swept_datasets(experiment, request.methods)
     return [base.model_copy(update={"dataset": name}) for name in names]
 

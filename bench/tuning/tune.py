@@ -18,8 +18,8 @@ from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
 from bench.experiment.rows import Status
 from bench.sweep.execute import execute
-from bench.sweep.generate import generate, refuse_constant
-from bench.sweep.sampler import Stream
+from bench.sweep.generate import refuse_constant
+from bench.sweep.sampler import Stream, sampled
 from bench.sweep.twins import Twins
 from bench.sweep.work import WorkItem
 from bench.system.errors import UserError
@@ -179,7 +179,7 @@ class TrialWork(WorkItem):
 
     def _samples(self, guidance: Guidance, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         job, aim = self.job, self.job.aim
-        return generate(
+        return sampled(
             job.run.method, self.nets(), guidance, aim.steps, aim.seed, aim.samples,
             batch=batch, device=self.device,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from bench.system.errors import UserError, check_name, unknown
+from bench.system.errors import UserError, check_name, check_whole, unknown
 
 WORKER = "GUIDANCE_BENCH_WORKER"
 """Environment variable of a worker: its number, from 1, and that of processes: "1/8"."""
@@ -174,7 +174,11 @@ L = TypeVar("L", bound=type[Launcher])
 
 
 def register(cls: L) -> L:
-    """Class decorator: make a launcher known by its name. ValueError if the name is taken."""
+    """Class decorator: make a launcher known by its name.
+
+    ValueError if the name is taken; TypeError if the class is incomplete.
+    """
+    check_whole("launcher", cls)
     check_name("launcher", cls.name)
     taken = LAUNCHERS.setdefault(cls.name, cls)
     if taken is not cls:

@@ -208,7 +208,10 @@ def test_sample_mistake_is_one_sentence(options, given, error):
 
 def test_method_with_own_guidance_takes_no_rule(trained, options):
     where = (*options[:4], "--results", trained)
-    for method, why in (("igct", "has guidance of its own"), ("ct", "takes no guidance")):
+    for method, why in (
+        ("igct", "takes no rule, because its guidance is learnt"),
+        ("ct", "takes no guidance"),
+    ):
         ran = bench("sample", "-m", method, "-g", "3", "--rule", "share", *where)
         assert ran.code == 2
-        assert f"guided at sampling; {method} {why}." in ran.err
+        assert f"Error: --rule share: {method} {why}" in ran.err

@@ -225,6 +225,7 @@ def package(tmp_path, monkeypatch):
     write(tmp_path, DATASET, "plug_data.py")
     write(tmp_path, EXTRACTOR.replace("@register_extractor\n", "\n"), "plug_extractors.py")
     write(tmp_path, RULE.replace("@register_rule\n", "\n"), "plug_rules.py")
+    write(tmp_path, LAUNCHER.replace("@register\n", "\n"), "plug_launchers.py")
     info = tmp_path / "plug-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
@@ -234,6 +235,7 @@ def package(tmp_path, monkeypatch):
         "[guidance_bench.datasets]\nstrip = plug_data:Strip\n"
         "[guidance_bench.extractors]\nmean-value = plug_extractors:Mean\n"
         "[guidance_bench.rules]\nhalf = plug_rules:Half\n"
+        "[guidance_bench.launchers]\nsite = plug_launchers:Site\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -250,6 +252,7 @@ def test_entry_points_of_all_groups(package):
         ("datasets", "strip"),
         ("extractors", "mean-value"),
         ("rules", "half"),
+        ("launchers", "site"),
     ):
         ran = bench("list", what)
         assert ran.code == 0
@@ -262,7 +265,7 @@ def test_entry_points_of_all_groups(package):
 
 
 def test_every_registered_entry_has_an_origin():
-    for kind, entry in plugins._KINDS.items():
+    for kind, entry in plugins.KINDS.items():
         assert {name for k, name in plugins.ORIGINS if k == kind} == set(entry.table)
         assert {plugins.ORIGINS[kind, name] for name in entry.table} == {"built-in"}
     for what in ("extractors", "suites"):
@@ -317,3 +320,16 @@ def test_bad_launchers_are_refused(tmp_path) -> None:
         ran = bench("sweep", "-d", "modes1d", "--launcher", option, "--results", tmp_path)
         assert ran.code == 2
         assert message in ran.err
+
+
+@pytest.mark.usefixtures("package")
+def test_extractor_and_launcher_of_a_package_are_used(tmp_path) -> None:
+    where = ("--results", tmp_path / "results")
+    ran = bench("evaluate", "digits:train", "-r", "digits", "--extractor", "mean-value", "--metric",
+                "fd", *where)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "FD mean-value" in ran.out
+    ran = bench("sweep", "-d", "modes1d", "-m", "oracle", "-n", "16", "--launcher", "site:nice=3",
+                "--dry-run", *where)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "nice '3'\n" in ran.out

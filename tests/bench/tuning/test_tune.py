@@ -303,7 +303,10 @@ def test_suite_is_tuned_and_swept(tmp_path, place):
         (("--rule", "shore"), "Unknown guidance rule 'shore'. Did you mean 'share'?"),
         (("--rule", "share", "-g", "1..3"), "No rule acts at guidance 1"),
         (("--rule", "share", "--metric", "shift"), "shift has no better direction"),
-        (("--rule", "share", "-m", "igct"), "only methods that are guided at sampling take rules"),
+        (
+            ("--rule", "share", "-m", "igct"),
+            "--method igct: igct takes no rule, because",
+        ),
         ((), "Say what to tune: --rule NAME (bench list rules) or --suite."),
         (("--rule", "share", "--suite", "demo"), "--suite sets this itself: drop --rule"),
         (("--suite", "demo"), "No rule of the suite 'demo' has knobs to tune"),
