@@ -167,7 +167,7 @@ class Row(StoredRow):
     sampler: Solver = Field("heun", description="of methods that integrate a trajectory")
     grid: Grid = Field("edm", description="spacing of the noise levels of such methods")
     only_matched: bool = Field(
-        False, description="run only because another line has the same outcome as CFG there"
+        False, description="run only because another line has the same outcome or cost as CFG there"
     )
     reference_n: Count
     seconds_per_image: Number = 0.0

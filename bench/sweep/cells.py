@@ -52,7 +52,7 @@ class Cell:
     knobs_from: KnobsFrom = ""
     """Where the rule's settings come from; not part of the key."""
     only_matched: bool = False
-    """Whether it is run only for a comparison at equal outcome; not part of the key."""
+    """Whether it is run only for comparisons at equal outcome or cost; not part of the key."""
 
     labels: Labels = "balanced"
     sampler: Sampler = USUAL

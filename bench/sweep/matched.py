@@ -43,7 +43,8 @@ def with_equal_cost(planned: Sweep) -> Sweep:
                 run, study.guidance, sorted(steps), study.sampling_seeds, planned.samples,
                 labels=study.sample_labels, sampler=planned.sampler,
             )  # fmt: skip
-    return replace(planned, cells=(*planned.cells, *(cell for cell in more if not cell.skip)))
+    companions = (replace(cell, only_matched=True) for cell in more if not cell.skip)
+    return replace(planned, cells=(*planned.cells, *companions))
 
 
 def _costs(cells: Iterable[Cell], run: Run) -> set[int]:

@@ -54,8 +54,7 @@ def price_cells(
         missing = [
             cell
             for cell in own
-            if not cell.skip
-            and complete_row(name, cell.key, planned.evaluation, experiment) is None
+            if not cell.skip and complete_row(cell.about(), planned.evaluation, experiment) is None
         ]
         nfe, seconds = sum(cell.n * cell.nfe for cell in missing), 0.0
         most_nfe = max((cell.n * cell.nfe for cell in missing), default=0)

@@ -47,9 +47,17 @@ class MetricsFailed(Exception):
     """Some metrics of a cell failed; the values of the others are stored."""
 
 
-def complete_row(run: str, key: str, evaluation: Evaluation, experiment: Experiment) -> Row | None:
-    """The stored row if it diverged or holds every planned value, else None."""
-    row = stored_row(experiment.cells, run, key)
+def complete_row(
+    about: Mapping[str, Any], evaluation: Evaluation, experiment: Experiment
+) -> Row | None:
+    """The stored row if it diverged or holds every planned value, else None.
+
+    `about` are the fields of the row that describe its samples. A row that was run only for
+    comparisons does not count for a cell of its own.
+    """
+    row = stored_row(experiment.cells, about["run"], about["key"])
+    if row is not None and row.only_matched and not about.get("only_matched"):
+        return None
     if row is None or row.status == "diverged":
         return row
     wanted = {
@@ -74,8 +82,7 @@ class RowWork(WorkItem):
 
     def complete(self) -> Row | None:
         """The stored row, None if values are missing."""
-        run, key = self.about["run"], self.about["key"]
-        return complete_row(run, key, self.evaluation, self.experiment)
+        return complete_row(self.about, self.evaluation, self.experiment)
 
     def is_done(self, batch: int) -> bool:
         """Whether the row is complete."""

@@ -141,7 +141,11 @@ class Data:
 
     def series(self, dataset: str) -> tuple[Series, ...]:
         """The lines of a data set, without the floor: methods first, then their rules."""
-        return tuple(s for s in self._lines if s.dataset == dataset)
+        return tuple(s for s in self._lines if s.dataset == dataset and _swept(self.rows_of(s)))
+
+    def companions(self, dataset: str) -> tuple[Series, ...]:
+        """The lines that were run only to be compared with others at equal cost."""
+        return tuple(s for s in self._lines if s.dataset == dataset and not _swept(self.rows_of(s)))
 
     @cached_property
     def _lines(self) -> list[Series]:
@@ -181,6 +185,7 @@ class Data:
     def short_name(self, series: Series) -> str:
         """The label of a line, without steps if its method has only one number of steps."""
         steps = {s.steps for s in self.series(series.dataset) if s.method == series.method}
+        steps.add(series.steps)
         return (series if len(steps) > 1 else replace(series, steps=0)).label
 
     def guidances(self, dataset: str) -> tuple[float, ...]:

@@ -187,7 +187,7 @@ class _Duels:
     ) -> None:
         self._data, self._outcomes, self._judged = data, outcomes, judged
         self._lines = data.series(dataset)
-        self._cfg = [s for s in self._lines if is_cfg(data, s)]
+        self._cfg = [s for s in (*self._lines, *data.companions(dataset)) if is_cfg(data, s)]
         self._curves: dict[tuple[Series, Column, frozenset[int]], Curve | None] = {}
 
     def all(self) -> Iterator[Duel]:

@@ -97,7 +97,7 @@ def make_document(
         *_provenance(data),
     ]
     left = left_out(data)
-    remarks = (READING, *left, *_unmeasured(data), *chain.from_iterable(lacking.values()))
+    remarks = (READING, *left, *_unmeasured(data))
     title = f"Results of {', '.join(sorted({row.experiment for row in data.rows}))}"
     datasets = {
         _file(dataset): Document(title, (READING, *left, *lacking[dataset]), own)
@@ -165,14 +165,18 @@ def _not_measured(data: Data, dataset: str) -> list[str]:
     """Why cells of a data set have no value of some measures."""
     rows = [row for row in data.rows if row.dataset == dataset and row.status == "ok"]
     sizes = {row.n for row in rows}
-    reasons: dict[str, set[int]] = {}
+    found: dict[str, set[int]] = {}
     for row in rows:
         for reason in row.unmeasured.values():
-            reasons.setdefault(reason, set()).add(row.n)
+            found.setdefault(reason, set()).add(row.n)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for reason, sized in sorted(found.items()):
+        what, _, why = reason.rpartition(": ")
+        small = "" if sized == sizes else f" (n = {numbers(sized)})"
+        alike.setdefault((why, small), []).append(what)
     return [
-        f"Not measured on {dataset}: {reason}"
-        + ("." if found == sizes else f" (n = {numbers(found)}).")
-        for reason, found in sorted(reasons.items())
+        f"Not measured on {dataset}: {': '.join(filter(None, (', '.join(what), why)))}{small}."
+        for (why, small), what in alike.items()
     ]
 
 

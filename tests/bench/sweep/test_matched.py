@@ -164,7 +164,7 @@ def test_report_without_cells_at_the_matched_scales_is_provisional(rows):
 
 def test_matched_cells_are_few_and_have_no_column_in_tables(rows):
     data = prepare(rows)
-    only = [row for row in rows if row.only_matched]
+    only = [row for row in rows if row.only_matched and row.guidance not in SCALES]
     # Of 20 duels at equal steps, and as many at equal cost.
     assert 0 < len([row for row in only if row.steps == 18]) <= 8
     assert len(only) <= 18
@@ -186,6 +186,17 @@ def test_cfg_at_the_steps_of_equal_cost_is_added(rows):
     found = matched(rows)
     equal = duels(found, "idle", "nfe")
     assert {(d.cfg.steps, d.nfe) for d in equal.values()} == {(9, (35, 34))}
+    # The other step counts stand in no table of their own.
+    data = prepare(rows)
+    assert {s.steps for s in data.series("modes2d")} == {18}
+    assert {s.steps for s in data.companions("modes2d")} == {9, 27}
+
+
+def test_companion_becomes_a_line_when_it_is_swept(place):
+    common = place[2]
+    assert " 0 cells computed" not in bench(*common, "--steps", "9").out
+    data = prepare(read_rows(place[0] / "cells"))
+    assert {s.steps for s in data.series("modes2d")} == {9, 18}
 
 
 def test_displacement_is_that_of_samples_of_the_same_noise(rows):
