@@ -388,12 +388,7 @@ def test_training_lowers_the_loss(method, terms, tmp_path, fabric):
 
 
 @pytest.mark.parametrize(
-    ("processes", "torchrun"),
-    [
-        (2, False),
-        pytest.param(2, True, marks=pytest.mark.long),
-        pytest.param(4, True, marks=pytest.mark.long),
-    ],
+    ("processes", "torchrun"), [(2, False), pytest.param(4, True, marks=pytest.mark.long)]
 )
 def test_several_processes_train_the_same_as_one(tmp_path, processes, torchrun):
     settings = ["train", "-m", "igct", "-d", "modes1d", *sets(*TINY)]
