@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from bench.plugins.catalogue import Lines
     from bench.system.progress import Reporter
 
-PLACE, MACHINE = "Results and plugins", "Machine"
-RULES, CHOICE, MEASURES = "Guidance rules", "Choice of runs", "Measures"
-"""Panels of the help."""
+_place = partial(typer.Option, rich_help_panel="Results and plugins")
+_machine = partial(typer.Option, rich_help_panel="Machine")
+_rules = partial(typer.Option, rich_help_panel="Guidance rules")
+_choice = partial(typer.Option, rich_help_panel="Choice of runs")
+_measures = partial(typer.Option, rich_help_panel="Measures")
+"""Options of a panel of the help."""
 UNTIL_THE_END = ExitStack()
 """Closed when a command has ended, before its errors are reported."""
 LABELS = ("balanced", "random", "reference")
@@ -29,93 +33,59 @@ GRIDS = ("edm", "linear", "cosine")
 UNBOUND = 1000
 """Console width without a terminal: lines in files and pipes are not wrapped."""
 
-Results = Annotated[
-    Path, typer.Option("--results", help="Folder of all experiments.", rich_help_panel=PLACE)
-]
+Results = Annotated[Path, _place("--results", help="Folder of all experiments.")]
 ExperimentName = Annotated[
-    str,
-    typer.Option(
-        "--experiment",
-        "-e",
-        help="Folder of this experiment within --results.",
-        rich_help_panel=PLACE,
-    ),
+    str, _place("--experiment", "-e", help="Folder of this experiment within --results.")
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--plugin",
-        help="Python file with further methods, rules, metrics or data sets.",
-        rich_help_panel=PLACE,
-    ),
+    _place("--plugin", help="Python file with further methods, rules, metrics or data sets."),
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option(
+    _choice(
         "--model",
         metavar="FILE:NAME",
         help="Your own model: a declared function, such as mymodel.py:denoise; with --dataset.",
-        rich_help_panel=CHOICE,
     ),
 ]
 OneModel = Annotated[
     str | None,
-    typer.Option(
+    _choice(
         "--model",
         metavar="FILE:NAME",
         help="Your own model, such as mymodel.py:denoise, instead of a run; with --dataset.",
-        rich_help_panel=CHOICE,
     ),
 ]
 Suite = Annotated[
-    str | None,
-    typer.Option(
-        "--suite", help="TOML file, or a shipped suite such as 'demo'.", rich_help_panel=PLACE
-    ),
+    str | None, _place("--suite", help="TOML file, or a shipped suite such as 'demo'.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=MACHINE)]
+Device = Annotated[str, _machine(help="auto, cpu, cuda or mps.")]
 NullCheckpoint = Annotated[
     str | None,
-    typer.Option(
+    _rules(
         "--null-checkpoint",
         help="Run, folder or .safetensors: the unconditional branch of every edm run here.",
-        rich_help_panel=RULES,
     ),
 ]
 WeakCheckpoint = Annotated[
     str | None,
-    typer.Option(
+    _rules(
         "--weak-checkpoint",
         help="Run, folder or .safetensors: the weaker network for the autoguidance of edm runs.",
-        rich_help_panel=RULES,
     ),
 ]
 Rules = Annotated[
     list[str] | None,
-    typer.Option(
-        "--rule",
-        help="Guidance rules: cfg,apg or interval+apg; bench list rules.",
-        rich_help_panel=RULES,
-    ),
+    _rules("--rule", help="Guidance rules: cfg,apg or interval+apg; bench list rules."),
 ]
 OneRule = Annotated[
-    str | None,
-    typer.Option(
-        "--rule", help="Guidance rule, such as apg; bench list rules.", rich_help_panel=RULES
-    ),
+    str | None, _rules("--rule", help="Guidance rule, such as apg; bench list rules.")
 ]
 Knobs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--knob", help="rule.knob=value, such as apg.eta=0.5; repeatable.", rich_help_panel=RULES
-    ),
+    list[str] | None, _rules("--knob", help="rule.knob=value, such as apg.eta=0.5; repeatable.")
 ]
-Tuned = Annotated[
-    bool,
-    typer.Option(
-        "--tuned", help="Use the knobs that bench tune found, if any.", rich_help_panel=RULES
-    ),
-]
+Tuned = Annotated[bool, _rules("--tuned", help="Use the knobs that bench tune found, if any.")]
 SampleLabels = Annotated[
     str | None,
     typer.Option(
@@ -135,102 +105,51 @@ GridName = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(
+    _machine(
         min=1,
         max=1024,
         envvar="GUIDANCE_BENCH_WORKERS",
         help="Processes side by side; default: one per GPU, or per physical core.",
-        rich_help_panel=MACHINE,
     ),
 ]
 LauncherName = Annotated[
     str | None,
-    typer.Option(
+    _machine(
         "--launcher",
         envvar="GUIDANCE_BENCH_LAUNCHER",
         help="How workers are started: bench list launchers; with settings: NAME:key=value,...",
-        rich_help_panel=MACHINE,
     ),
 ]
 Slurm = Annotated[
     str | None,
-    typer.Option(
-        help="Settings of --launcher slurm: partition=gpu,gpus_per_node=1,time=60.",
-        rich_help_panel=MACHINE,
-    ),
+    _machine(help="Settings of --launcher slurm: partition=gpu,gpus_per_node=1,time=60."),
 ]
-Ray = Annotated[
-    str | None,
-    typer.Option(help="Address of a Ray cluster, for --launcher ray.", rich_help_panel=MACHINE),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Print what would be done, then stop.", rich_help_panel=MACHINE),
-]
+Ray = Annotated[str | None, _machine(help="Address of a Ray cluster, for --launcher ray.")]
+DryRun = Annotated[bool, _machine("--dry-run", help="Print what would be done, then stop.")]
 Detach = Annotated[
-    bool,
-    typer.Option(
-        "--detach",
-        help="Start the workers of --launcher and return at once.",
-        rich_help_panel=MACHINE,
-    ),
+    bool, _machine("--detach", help="Start the workers of --launcher and return at once.")
 ]
 Weights = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights", help="File or folder of an extractor's weights.", rich_help_panel=MEASURES
-    ),
+    Path | None, _measures("--weights", help="File or folder of an extractor's weights.")
 ]
-Download = Annotated[
-    bool, typer.Option(help="Allow an extractor to fetch weights.", rich_help_panel=MEASURES)
-]
+Download = Annotated[bool, _measures(help="Allow an extractor to fetch weights.")]
 Orient = Annotated[
-    bool,
-    typer.Option("--orient/--no-orient", help="Turn images as their EXIF orientation says."),
+    bool, typer.Option("--orient/--no-orient", help="Turn images as their EXIF orientation says.")
 ]
-Offline = Annotated[
-    bool,
-    typer.Option(
-        "--offline", help="Refuse every connection to another machine.", rich_help_panel=MACHINE
-    ),
-]
+Offline = Annotated[bool, _machine("--offline", help="Refuse every connection to another machine.")]
 
 OneRun = Annotated[
-    str | None,
-    typer.Option(
-        "--run", help="Trained run; by default the only one that fits.", rich_help_panel=CHOICE
-    ),
+    str | None, _choice("--run", help="Trained run; by default the only one that fits.")
 ]
-OneMethod = Annotated[
-    str | None,
-    typer.Option("--method", "-m", help="Method, to choose the run.", rich_help_panel=CHOICE),
-]
-OneDataset = Annotated[
-    str | None,
-    typer.Option("--dataset", "-d", help="Data set, to choose the run.", rich_help_panel=CHOICE),
-]
-Methods = Annotated[
-    list[str] | None,
-    typer.Option("--method", "-m", help="Only these methods.", rich_help_panel=CHOICE),
-]
+OneMethod = Annotated[str | None, _choice("--method", "-m", help="Method, to choose the run.")]
+OneDataset = Annotated[str | None, _choice("--dataset", "-d", help="Data set, to choose the run.")]
+Methods = Annotated[list[str] | None, _choice("--method", "-m", help="Only these methods.")]
 Metrics = Annotated[
     list[str] | None,
-    typer.Option(
-        "--metric",
-        help="Only these metrics: bench list metrics; repeatable.",
-        rich_help_panel=MEASURES,
-    ),
+    _measures("--metric", help="Only these metrics: bench list metrics; repeatable."),
 ]
-Datasets = Annotated[
-    list[str] | None,
-    typer.Option("--dataset", "-d", help="Only these data sets.", rich_help_panel=CHOICE),
-]
-Batch = Annotated[
-    int,
-    typer.Option(
-        min=1, max=BATCH_MOST, help="Batch size; does not change results.", rich_help_panel=MACHINE
-    ),
-]
+Datasets = Annotated[list[str] | None, _choice("--dataset", "-d", help="Only these data sets.")]
+Batch = Annotated[int, _machine(min=1, max=BATCH_MOST, help="Batch size; does not change results.")]
 
 
 def begin(

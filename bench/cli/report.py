@@ -49,8 +49,8 @@ def report_command(
     from bench.experiment.inversion_rows import InversionRow, read_inversions
     from bench.experiment.rows import Row, read_rows
     from bench.experiment.suite import TUNING_SEEDS, flags, suite_studies
-    from bench.report.make import make_report
     from bench.report.options import PaperOptions, ReportOptions
+    from bench.report.record import make_report
 
     paper = PaperOptions(
         guidance=parse_range(table_guidance, "--table-guidance") if table_guidance else (),

@@ -17,13 +17,13 @@ from bench.report.document import FileKind, Form
 from bench.report.drawn import FigureInputs
 from bench.report.figures.figures import (
     Plan,
+    drawn_against,
     plan_comparison,
     plan_figures,
     plan_grids,
     plan_yardsticks,
 )
 from bench.report.figures.overview import plan_overview
-from bench.report.figures.plan_along import drawn_against
 from bench.report.numbers.across import check_across
 from bench.report.numbers.comparison import compare, comparison_frames
 from bench.report.numbers.frame import prepare

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,9 +16,12 @@ import bench
 import metrics
 from bench.experiment.identity import digest
 from bench.experiment.rows import Frozen, Row
-from bench.report.options import ReportOptions
+from bench.report.options import DEFAULT, ReportOptions
 from bench.system.bounds import Name
 from bench.system.files import read_whole, sha256, write_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RECORD = "drawn.json"
 PAGE = "index.html"
@@ -134,6 +138,23 @@ def report_input(rows: Sequence[Row], options: ReportOptions) -> str:
             "options": repr(chosen),
         }
     )
+
+
+def make_report(
+    rows: Sequence[Row],
+    out: Path,
+    options: ReportOptions = DEFAULT,
+    console: Console | None = None,
+) -> ReportPaths:
+    """`bench.report.build.write_report`, which is not called if nothing has changed.
+
+    That is if `out` has the whole report of the same rows and options, by the same code.
+    """
+    if (kept := Record(out).kept_report(report_input(rows, options))) is not None:
+        return kept
+    from bench.report.build import write_report  # imports pandas and scipy
+
+    return write_report(rows, out, options, console)
 
 
 @cache

@@ -353,23 +353,15 @@ class _Member(Crew):
 
 def code_hash(plugins: Iterable[Path] = ()) -> str:
     """SHA-256 of the code that this process runs: of this project, of plugin files, of torch."""
-    found = hashlib.sha256(_installed_code())
-    for file in plugins:
-        found.update(file.read_bytes())
-    return found.hexdigest()
+    return hashlib.sha256(_installed() + b"".join(p.read_bytes() for p in plugins)).hexdigest()
 
 
 @cache
-def _installed_code() -> bytes:
-    found = hashlib.sha256(version("torch").encode())
-    folders = []
-    for package in ("bench", "methods", "metrics"):
-        spec = find_spec(package)
-        folders += [] if spec is None else spec.submodule_search_locations or []
-    files = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
-    for file in files:
-        found.update(file.read_bytes())
-    return found.digest()
+def _installed() -> bytes:
+    specs = filter(None, map(find_spec, ("bench", "methods", "metrics")))
+    folders = [folder for spec in specs for folder in spec.submodule_search_locations or ()]
+    code = b"".join(p.read_bytes() for f in folders for p in sorted(Path(f).rglob("*.py")))
+    return hashlib.sha256(version("torch").encode() + code).digest()
 
 
 def join_command(plugins: Iterable[Path] = ()) -> Reporter:

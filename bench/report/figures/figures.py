@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bench.experiment.rows import Density, Images, Points, Preview
+from bench.report.numbers.across import GUIDANCE, across
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import cost_columns
@@ -27,6 +28,7 @@ Drawing = Literal[
     "yardstick_densities", "yardstick_planes",
 ]  # fmt: skip
 """A function of `bench.report.figures.drawings`."""
+AGAINST_GUIDANCE: tuple[Drawing, ...] = ("guidance_panels", "metric_curve", "rule_panels")
 RULE_HEIGHT = 0.9
 """Inches of a row in figures with one row per rule, which is its name."""
 ENLARGED = "pixels are enlarged without smoothing."
@@ -336,3 +338,34 @@ def plan_grids(data: Inversions) -> Iterator[Plan]:
                     (row, label),
                     every=row is not shown[-1],
                 )
+
+
+def drawn_against(data: Data, plans: Sequence[Plan], x: str) -> list[Plan]:
+    """The plans, with those against guidance replaced if `x` is something else."""
+    if x == GUIDANCE:
+        return list(plans)
+    kept = [plan for plan in plans if plan.drawing not in AGAINST_GUIDANCE]
+    return [*kept, *_plan_along(data, x)]
+
+
+def _plan_along(data: Data, x: str) -> Iterator[Plan]:
+    for column in data.columns:
+        axis = across(data, column, x)
+        if axis is None or axis.measure == column or not column.about.is_headline:
+            continue
+        lines = tuple(
+            s for s in data.series(column.dataset)
+            if any(axis.at(data, s, g) is not None for g in data.running(column, s))
+        )  # fmt: skip
+        if lines:
+            yield Plan(
+                slug(column.dataset, column.metric, column.extractor, f"n{column.n}", "along", x),
+                column.dataset,
+                f"{column.title} on {column.dataset} against {axis.label}: one panel per line, in "
+                "colour over all others (grey), its points joined in the order of guidance; "
+                "dashed: the same method under CFG. Bars are 95% intervals, or the range of two "
+                "seeds or runs.",
+                "along",
+                (data, column, lines, axis),
+                column,
+            )

@@ -28,7 +28,7 @@ def matched_verdict(matched: Matched) -> str:
         "both": "better than, and at other scales worse than,",
     }
     for kind, how in words.items():
-        if some := _in_order(kinds.get(kind, ()), judged):
+        if some := _in_order(kinds.get(kind, ())):
             verb = "is" if len(some) == 1 else "are"
             sentences.append(f"{_with_gaps(some, judged)} {verb} significantly {how} CFG")
     same, idle = kinds.get("same", []), kinds.get("idle", [])
@@ -52,7 +52,7 @@ def matched_verdict(matched: Matched) -> str:
     return text
 
 
-def _in_order(found: Iterable[Standing], judged: Column) -> list[Standing]:
+def _in_order(found: Iterable[Standing]) -> list[Standing]:
     """Standings with a duel, the most certain first."""
     return sorted((s for s in found if s.best is not None), key=lambda s: s.p or 0.0)
 

@@ -297,7 +297,7 @@ def risen(data: Data, precision: Column) -> dict[Series, bool]:
         if not seeds:
             continue
         for g in kept:
-            entry = Entry(series, ((kept[g], kept[1.0]),), _gain)
+            entry = Entry(series, ((kept[g], kept[1.0]),), lambda sides: sides[0][0] - sides[0][1])
             if g != 1.0 and entry.p is not None:
                 tests[series, g] = entry.estimate.value, entry.p
     adjusted = holm([p for _, p in tests.values()])
@@ -305,8 +305,3 @@ def risen(data: Data, precision: Column) -> dict[Series, bool]:
     for ((series, _), (gain, _)), p in zip(tests.items(), adjusted, strict=True):
         found[series] = found.get(series, False) or (gain > 0 and p < LEVEL)
     return found
-
-
-def _gain(sides: Sides) -> float:
-    there, unguided = sides[0]
-    return there - unguided

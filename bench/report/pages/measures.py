@@ -57,7 +57,10 @@ def measure_table(data: Data, column: Column) -> Table:
     notes = Footnotes()
     counts = {len(c.blocks) for c in valued if len(c.blocks) > 1 or c.estimate.se is not None}
     # Single runs among others have no number of blocks; the floor is known by its name.
-    counts -= {1} if not any(_is_single(c) for _, cells in lines for c in cells) else set()
+    if not any(
+        len(c.blocks) == 1 and c.estimate.se is not None for _, cells in lines for c in cells
+    ):
+        counts -= {1}
     count = counts.pop() if len(counts) == 1 else 0
     texts = [[_text(cell, digits, count, notes) for cell in cells] for _, cells in lines]
     found = differences(data, column)
@@ -168,10 +171,6 @@ def _minimum(cell: Cell, count: int, digits: int) -> Text:
         return Text("")
     se = cell.estimate.se
     return Text(number(least, error_decimals(se) if se else digits))
-
-
-def _is_single(cell: Cell) -> bool:
-    return len(cell.blocks) == 1 and cell.estimate.se is not None
 
 
 def _best(

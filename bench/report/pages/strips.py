@@ -26,12 +26,11 @@ def fit(strips: Mapping[str, int]) -> dict[str, tuple[str, int]]:
     opened = {png: image for png, count in strips.items() if (image := _open(png, count))}
     found = {png: (png, strips[png]) for png in opened}
     if _size(found) > MOST_BYTES:
-        found = {png: _redrawn(image, strips[png], strips[png]) for png, image in opened.items()}
+        found = {png: _redrawn(image, strips[png]) for png, image in opened.items()}
     if (size := _size(found)) > MOST_BYTES:
         share = MOST_BYTES / size
         found = {
-            png: _redrawn(image, strips[png], max(1, int(share * strips[png])))
-            for png, image in opened.items()
+            png: _redrawn(image, max(1, int(share * strips[png]))) for png, image in opened.items()
         }
     return found
 
@@ -56,7 +55,7 @@ def _open(png: str, count: int) -> Image.Image | None:
         return None
 
 
-def _redrawn(image: Image.Image, count: int, kept: int) -> tuple[str, int]:
+def _redrawn(image: Image.Image, kept: int) -> tuple[str, int]:
     """The first `kept` tiles of a strip, with sides of at most `LARGEST_TILE` pixels."""
     side = min(image.height, LARGEST_TILE)
     tiles = image.convert("RGB").crop((0, 0, image.height * kept, image.height))

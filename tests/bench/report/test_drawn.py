@@ -8,8 +8,8 @@ import pytest
 from bench.cli.report import published_file
 from bench.report import build, record
 from bench.report.build import write_report
-from bench.report.make import make_report
 from bench.report.options import PaperOptions, ReportOptions
+from bench.report.record import make_report
 from bench.system import forks
 from tests.bench.report.factory import row, toy, value
 

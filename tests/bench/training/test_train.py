@@ -1,4 +1,3 @@
-import json
 import signal
 import time
 
@@ -17,31 +16,12 @@ from bench.training.step import Ema, draw_batch, learning_rate
 from methods import METHODS, BatchRNG, Progress, TrainSettings
 from methods.edm import EDM
 from tests.bench.helpers import TINY, TINY_IMAGES, bench, contents, sets, tiny_card
+from tests.bench.training.steps import at_step, crash, steps_logged
 from tests.processes import new_interpreter, start_slow_training, train_together
-
-
-def steps_logged(folder):
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines]
-
-
-def at_step(monkeypatch, step, act):
-    """Have `act` happen in the middle of training step `step`."""
-
-    def rate(settings, at):
-        if at == step:
-            act()
-        return learning_rate(settings, at)
-
-    monkeypatch.setattr(training, "learning_rate", rate)
 
 
 def interrupt():
     signal.raise_signal(signal.SIGINT)
-
-
-def crash():
-    raise RuntimeError("the power went off")
 
 
 CASES = [
@@ -388,12 +368,7 @@ def test_training_lowers_the_loss(method, terms, tmp_path, fabric):
 
 
 @pytest.mark.parametrize(
-    ("processes", "torchrun"),
-    [
-        (2, False),
-        pytest.param(2, True, marks=pytest.mark.long),
-        pytest.param(4, True, marks=pytest.mark.long),
-    ],
+    ("processes", "torchrun"), [(2, False), pytest.param(4, True, marks=pytest.mark.long)]
 )
 def test_several_processes_train_the_same_as_one(tmp_path, processes, torchrun):
     settings = ["train", "-m", "igct", "-d", "modes1d", *sets(*TINY)]

@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import signal
@@ -21,40 +20,20 @@ from bench.training.checkpoint import (
     save_weights,
 )
 from bench.training.loop import Stopped, train
-from bench.training.step import learning_rate
 from methods import METHODS
 from methods.edm import EDM
 from methods.rng import derive_seed
 from tests.bench.helpers import TINY, bench, contents, randomised, sets, tiny_card
+from tests.bench.training.steps import at_step, crash, steps_logged
 from tests.processes import new_interpreter, start_slow_training
 
 EVERY = "train.checkpoint_every=4"
-
-
-def at_step(monkeypatch, step, act):
-    """Have `act` happen in the middle of training step `step`."""
-
-    def rate(settings, at):
-        if at == step:
-            act()
-        return learning_rate(settings, at)
-
-    monkeypatch.setattr(training, "learning_rate", rate)
-
-
-def crash():
-    raise RuntimeError("the power went off")
 
 
 def flip(path, offset=-1):
     content = bytearray(path.read_bytes())
     content[offset] ^= 16
     path.write_bytes(content)
-
-
-def steps_logged(folder):
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines]
 
 
 # One process at a time
