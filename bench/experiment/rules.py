@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from bench.experiment.rows import KnobsFrom
 from bench.experiment.suite import Study, plus_free
 from bench.system.errors import OF_PLUGIN, UserError, explain, unknown
 from methods import Method
-from methods.rules import CFG, RULES, Rule, make_rule
+from methods.rules import CFG, RULES, Rule, make_rule, register_rule
+from methods.rules.guiders import PREFIX, diffusers_guiders, diffusers_rule
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,22 @@ def parse_knobs(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        rule, dot, knob = key.strip().partition(".")
+        key = str(plus_free(key.strip()))
+        rule, dot, knob = key.partition(".")
         if not (equals and dot and rule and knob):
             raise UserError(
                 f"--knob takes rule.knob=value, such as apg.eta=0.5, got {pair!r}.", code=2
             )
         try:
-            found[key.strip()] = json.loads(text)
+            found[key] = json.loads(text)
         except (ValueError, RecursionError):  # not JSON, nested too deeply, or a very long number
-            found[key.strip()] = text
+            found[key] = text
     return nested(found)
 
 
 def study_rules(study: Study) -> tuple[ChosenRule, ...]:
     """The rules of a study; UserError for unknown rules or knobs, or rules that do not compose."""
+    load_guiders(study.rules)
     for name in study.knobs:
         if name not in RULES:
             raise unknown("guidance rule", name, RULES, OF_PLUGIN)
@@ -107,6 +110,27 @@ def ignored(method: str, rule: str) -> str:
         f"{method} did not apply the rule {rule}: it sets takes_rules = True, and its `sample` "
         "does not call methods.rules.trajectory.sample_guided with its guidance"
     )
+
+
+def load_guiders(names: Iterable[str]) -> None:
+    """Register the guiders of diffusers among the rules `names`.
+
+    UserError if one is unknown or no rule, or without diffusers.
+    """
+    for part in (part for name in names for part in name.split("+")):
+        if not part.startswith(PREFIX) or part in RULES:
+            continue
+        try:
+            register_rule(diffusers_rule(part))
+        except ImportError:
+            raise UserError(
+                f"The rule {part} needs diffusers: pip install 'guidance-bench[diffusers]'.", code=2
+            ) from None
+        except KeyError:
+            have = diffusers_guiders()
+            raise unknown("guider of diffusers", part.removeprefix(PREFIX), have) from None
+        except ValueError as error:
+            raise UserError(f"{part} cannot be a rule: {error}.", code=2) from None
 
 
 def nested(knobs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

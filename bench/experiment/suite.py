@@ -33,6 +33,7 @@ from bench.experiment.ranges import parse_range
 from bench.experiment.rows import Labels
 from bench.system.errors import UserError, explain
 from bench.system.files import read_whole
+from methods.rules.guiders import PREFIX
 from methods.settings import Grid, Settings, Solver
 
 MOST = 1 << 20
@@ -57,8 +58,13 @@ class Weaker(Settings):
 
 
 def plus_free(rule: object) -> object:
-    """A rule's name with CFG++ as registered ("cfgpp"), because "+" joins rules."""
-    return rule.replace("cfg++", "cfgpp") if isinstance(rule, str) else rule
+    """A rule's name as registered: CFG++ is "cfgpp", because "+" joins rules.
+
+    "diffusers:NAME" is "diffusers-NAME", which can be a part of a file's name.
+    """
+    if not isinstance(rule, str):
+        return rule
+    return rule.replace("cfg++", "cfgpp").replace("diffusers:", PREFIX)
 
 
 class Study(Settings):

@@ -91,7 +91,7 @@ def refuse_unknown(given: Mapping[str, Sequence[str]]) -> None:
     ):
         have = known[f"{kind.removeprefix('guidance ')}s"]
         for name in names:
-            if name and name not in have:
+            if name and name not in have and not name.startswith("diffusers:"):
                 raise unknown(kind, name, have, advice)
     for name in given.get("metric", ()):
         if name not in known["metrics"]:

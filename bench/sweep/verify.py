@@ -18,7 +18,7 @@ from bench.evaluation.prepare import Evaluation, floor_split, prepare
 from bench.experiment.inversion_rows import InversionRow
 from bench.experiment.place import Experiment
 from bench.experiment.rows import Row, StoredRow, Value, read_as, row_path
-from bench.experiment.rules import ChosenRule, nested
+from bench.experiment.rules import ChosenRule, load_guiders, nested
 from bench.sweep.cells import Cell, expand
 from bench.sweep.execute import Outcome
 from bench.sweep.run import FLOOR, floor_key, sweep, sweep_floor
@@ -199,6 +199,7 @@ def _run_of(checkpoint: str, experiment: Experiment) -> tuple[str, Path]:
 
 def _cell(row: Row, ready: Run) -> Cell:
     """The cell of a row."""
+    load_guiders([row.rule])
     try:
         rule = make_rule(row.rule, nested(row.knobs)) if row.rule else CFG()
     except KeyError:
