@@ -78,7 +78,7 @@ NullCheckpoint = Annotated[
     str | None,
     typer.Option(
         "--null-checkpoint",
-        help="Run, folder or .safetensors: the unconditional branch of every edm run here.",
+        help="Run, folder or .safetensors: the unconditional branch of every run of its method.",
         rich_help_panel=RULES,
     ),
 ]
@@ -86,7 +86,7 @@ WeakCheckpoint = Annotated[
     str | None,
     typer.Option(
         "--weak-checkpoint",
-        help="Run, folder or .safetensors: the weaker network for the autoguidance of edm runs.",
+        help="Run, folder or .safetensors: the weaker network of every run of its method.",
         rich_help_panel=RULES,
     ),
 ]
