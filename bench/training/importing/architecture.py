@@ -50,7 +50,7 @@ def infer(shapes: Shapes, prefix: str) -> Architecture[UNetConfig]:
     others.
     """
     own = {k.removeprefix(prefix): v for k, v in shapes.items() if k.startswith(prefix)}
-    kind = f"U-Net ({', '.join(ARCHS)})"
+    kind = f"none of the U-Nets {', '.join(ARCHS)}"
     sizes = level_sizes(own, prefix, "conv1", kind)
     top = f"{sizes[0]}x{sizes[0]}"
     first = shape_of(own, f"enc.{top}_conv.weight", 4, prefix, kind)
@@ -105,11 +105,11 @@ def invalid_settings(prefix: str) -> Iterator[None]:
 
 
 def shape_of(own: Shapes, name: str, dims: int, prefix: str, kind: str) -> tuple[int, ...]:
-    """The shape of a parameter; UserError if it is missing, and so the network is no `kind`."""
+    """The shape of a parameter; UserError if it is missing, and so the network is `kind`."""
     found = own.get(name)
     if found is None or len(found) != dims:
         why = f"it has no {name} with {dims} dimensions"
-        raise UserError(f"The network {_where(prefix)} is no {kind}: {why}.")
+        raise UserError(f"The network {_where(prefix)} is {kind}: {why}.")
     return found
 
 
@@ -127,7 +127,7 @@ def level_sizes(own: Shapes, prefix: str, layer: str, kind: str) -> list[int]:
     found = sorted({int(m[1]) for m in map(pattern.fullmatch, own) if m}, reverse=True)
     if not found or found != [found[0] >> level for level in range(len(found))]:
         why = "its encoder has no levels that halve the image"
-        raise UserError(f"The network {_where(prefix)} is no {kind}: {why}.")
+        raise UserError(f"The network {_where(prefix)} is {kind}: {why}.")
     return found
 
 

@@ -45,7 +45,7 @@ def infer_edm2(
     show: the channels per attention head.
     """
     own = {k.removeprefix("unet."): v for k, v in shapes.items() if k.startswith("unet.")}
-    kind = "U-Net of EDM2"
+    kind = "no U-Net of EDM2"
     sizes = level_sizes(own, "unet.", "conv_res1", kind)
     top = f"{sizes[0]}x{sizes[0]}"
     first = shape_of(own, f"enc.{top}_conv.weight", 4, "unet.", kind)
@@ -99,7 +99,7 @@ def infer_transformer(shapes: Shapes, given: Mapping[str, Any]) -> Architecture[
     """
 
     def shape(name: str, dims: int) -> tuple[int, ...]:
-        return shape_of(shapes, name, dims, "", "transformer of DiT or SiT")
+        return shape_of(shapes, name, dims, "", "no transformer of DiT or SiT")
 
     width, channels, patch, _ = shape(TRANSFORMER_MARK, 4)
     tokens, classes = shape("pos_embed", 3)[1], shape("y_embedder.embedding_table.weight", 2)[0] - 1

@@ -298,3 +298,30 @@ def test_weights_stored_in_half_precision_are_used_in_single(tmp_path):
     card, nets = imported(edm2_file(tmp_path / "own.pkl"))
     assert {value.dtype for value in nets.state_dict().values()} == {torch.float32}
     assert card.provenance["imported_class"] == "Precond"
+
+
+def test_suite_sweeps_imported_runs_with_their_second_network(tmp_path):
+    suite = tmp_path / "own.toml"
+    suite.write_text(
+        'experiment = "own"\n[[study]]\ndataset = "digits"\nruns = ["own-1.5"]\n'
+        'null_run = "null-1.5"\nguidance = [1, 2]\nsteps = [2]\nsamples = 4\n'
+        'metrics = ["saturation"]\nextractors = ["identity"]\n',
+        encoding="utf-8",
+    )
+    ran = bench("sweep", "--suite", suite)
+    assert ran.code == 1
+    command = "bench import {0}.pkl --as {0} --dataset digits --experiment own".format
+    for name in ("own-1.5", "null-1.5"):
+        assert f"Left out {name}: not imported yet; run {command(name)}" in ran.out
+    edm2_file(tmp_path / "own-1.5.pkl")
+    edm2_file(tmp_path / "null-1.5.pkl", False)
+    for name in ("own-1.5", "null-1.5"):
+        assert bench(*command(name).split()[1:]).code == 0
+    ran = bench("sweep", "--suite", suite)
+    assert ran.code == 0, ran.err
+    rows = [r for r in read_rows(tmp_path / "results/own/cells") if r.method == "edm2"]
+    assert {(r.run, r.guidance, r.status, bool(r.null_checkpoint)) for r in rows} == {
+        ("own-1.5", 1.0, "ok", False),
+        ("own-1.5", 2.0, "ok", True),
+    }
+    assert bench("report", "--suite", suite).code == 0
