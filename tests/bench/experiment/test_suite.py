@@ -147,7 +147,7 @@ def test_missing_suite_is_reported(tmp_path, command):
     assert ran.code == 2
     assert ran.err == (
         f"Error: Cannot read the suite '{tmp_path / 'none.toml'}': No such file or directory. "
-        "Give a TOML file or one of: cifar10-small, demo, modes1d-seeds, reference.\n"
+        f"Give a TOML file or one of: {', '.join(builtin_suites())}.\n"
     )
 
 
