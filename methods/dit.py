@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from methods.conversions import from_eps, from_flow
 from methods.guidance import Guidance
 from methods.nets.dit import DiT as Transformer
 from methods.pretrained import Pretrained, PretrainedConfig, guide_first
@@ -161,10 +162,12 @@ class DiT(_Transformer):
         self, config: DiTConfig, net: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor
     ) -> Tensor:
         """D from the noise prediction; the variance is dropped."""
-        sigma = sigma.to(x).reshape(-1).expand(len(x))
-        level = sigma[:, None, None, None]
-        out: Tensor = net(x / (1 + level**2).sqrt(), vp_time(sigma), labels)
-        return x - level * out[:, : x.shape[1]].to(x)
+
+        def eps(y: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+            out: Tensor = net(y, vp_time(sigma), labels)
+            return out[:, : y.shape[1]].to(y)
+
+        return from_eps(eps)(x, sigma.to(x).reshape(-1).expand(len(x)), labels)
 
 
 @register
@@ -197,9 +200,10 @@ class SiT(_Transformer):
         self, config: SiTConfig, net: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor
     ) -> Tensor:
         """D from the velocity; further outputs are dropped."""
-        sigma = sigma.to(x).reshape(-1).expand(len(x))
-        noise = sigma / (1 + sigma)
-        y = x / (1 + sigma)[:, None, None, None]
-        t, sign = (1 / (1 + sigma), 1) if config.time == "sit" else (noise, -1)
-        out: Tensor = net(y, t, labels)[:, : x.shape[1]].to(x)
-        return y + sign * noise[:, None, None, None] * out
+
+        def velocity(y: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+            out: Tensor = net(y, t, labels)
+            return out[:, : y.shape[1]].to(y)
+
+        flow = from_flow(velocity, noise_at=0 if config.time == "sit" else 1)
+        return flow(x, sigma.to(x).reshape(-1).expand(len(x)), labels)

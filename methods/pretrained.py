@@ -55,6 +55,7 @@ class Pretrained(Method[C]):
     guidance = "sampling"
     takes_rules: ClassVar[bool] = True
     takes_samplers: ClassVar[bool] = True
+    usual_steps: ClassVar[int] = 32
     null: C | None = None
     """Settings of a second network for the unconditional branch, if there is one."""
     weak: C | None = None

@@ -79,21 +79,20 @@ def import_command(
 
 
 def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
-    card, found, net = planned.card, planned.found, planned.architecture.net
+    card, found, network = planned.card, planned.found, planned.architecture
     held = f"class {found.class_name}" if found.class_name else "a state dict"
     entry = f" under {found.key!r}" if found.key else ""
     reporter.say(f"{path}: {held}{entry}, SHA-256 {card.init_checkpoint}")
     for note in found.notes:
         reporter.say(note)
     reporter.say(f"run {card.name}: method {card.method}, data set {card.dataset}")
-    shape, classes = planned.architecture.shape, planned.architecture.num_classes
-    guided = planned.architecture.guidance_dim
+    classes, guided = network.num_classes, network.guidance_dim
+    augment = getattr(network.net, "augment_dim", 0)
     reporter.say(
-        f"network: {net.arch}, {net.channels} channels x {list(net.channel_mult)}, "
-        f"{net.num_blocks} blocks, attention at {list(net.attn_resolutions)}, images {shape}, "
+        f"network: {network.about}, images {network.shape}, "
         + (f"{classes} classes" if classes else "unconditional")
         + (f", guidance embedding of {guided}" if guided else "")
-        + (f", {net.augment_dim} augmentation labels" if net.augment_dim else ""),
+        + (f", {augment} augmentation labels" if augment else ""),
     )
     reporter.say(
         f"{planned.parameters:,} parameters; all {len(found.tensors)} tensors match by name and "
@@ -101,7 +100,18 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
     )
     if planned.warning:
         reporter.warn(planned.warning)
-    if card.config.get("null_label") is False:
+    if card.config.get("decoder"):
+        reporter.say(
+            f"Its samples are latents. Pixels need the decoder {card.config['decoder']!r}, which "
+            "cannot be loaded yet; --set decoder= says that they are pixels."
+        )
+    if card.method == "edm2" and card.config["null_label"] is False:
+        reporter.say(
+            "EDM2's networks were trained without dropped labels, so this run has no null label "
+            "and cannot be guided by itself. Sweep it with --null-checkpoint or, for "
+            "autoguidance, --weak-checkpoint."
+        )
+    elif card.config.get("null_label") is False:
         reporter.say(
             "The file does not say that labels were dropped in training; in EDM's own files they "
             "were not. So this run has no null label and cannot be guided by itself. Sweep it with "

@@ -65,14 +65,14 @@ NullCheckpoint = Annotated[
     str | None,
     _rules(
         "--null-checkpoint",
-        help="Run, folder or .safetensors: the unconditional branch of every edm run here.",
+        help="Run, folder or .safetensors: the unconditional branch of every run of its method.",
     ),
 ]
 WeakCheckpoint = Annotated[
     str | None,
     _rules(
         "--weak-checkpoint",
-        help="Run, folder or .safetensors: the weaker network for the autoguidance of edm runs.",
+        help="Run, folder or .safetensors: the weaker network of every run of its method.",
     ),
 ]
 Rules = Annotated[

@@ -68,10 +68,15 @@ def plus_free(rule: object) -> object:
 
 
 class Study(Settings):
-    """Methods on one data set, swept over guidance."""
+    """Methods and imported runs on one data set, swept over guidance."""
 
     dataset: str
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    runs: tuple[str, ...] = Field(
+        (), description="imported runs, named like their files without .pkl"
+    )
+    null_run: str | None = Field(None, description="their unconditional branch, imported likewise")
+    weak_run: str | None = Field(None, description="their weaker network, imported likewise")
     preset: str | None = None
     seeds: tuple[Seed, ...] = Field((0,), description="training seeds")
     set: Mapping[str, Any] = Field(default_factory=dict, description="settings of every method")
@@ -116,6 +121,8 @@ class Study(Settings):
                 find_protocol(self.protocol)
             except UserError as error:
                 raise ValueError(str(error)) from None
+        if not self.runs and (self.null_run or self.weak_run):
+            raise ValueError("null_run and weak_run are for imported runs: add runs")
         if self.weak is not None and "edm" not in self.methods:
             raise ValueError("weak trains a weaker edm network: add edm to the methods")
         return self
@@ -155,6 +162,13 @@ class Suite(Settings):
         default_factory=dict, description="who computes: name, workers, settings of the launcher"
     )
     study: tuple[Study, ...] = Field(min_length=1)
+
+    @field_validator("study")
+    @classmethod
+    def _not_empty(cls, studies: tuple[Study, ...]) -> tuple[Study, ...]:
+        if not all(study.methods or study.runs for study in studies):
+            raise ValueError("a study has methods, or runs that were imported")
+        return studies
 
 
 def read_suite(name: str) -> Suite:

@@ -10,20 +10,23 @@ from bench.data.find import find_dataset, has_dataset
 from bench.evaluation.prepare import Evaluation, TakesLong, nothing_measured, prepare
 from bench.experiment.place import Experiment
 from bench.experiment.protocols import find_protocol
-from bench.experiment.suite import Study, check_seeds
+from bench.experiment.suite import Study, check_seeds, flags
 from bench.sweep.cells import Cell, expand
 from bench.sweep.request import SweepRequest
 from bench.system.errors import UserError, unknown
 from bench.system.progress import Say
 from bench.training.card import (
+    WEIGHTS,
     make_card,
     method_class,
+    read_card,
     trained_as_asked,
     trained_runs,
     unregistered,
 )
 from bench.training.extra_network import (
     ExtraNetwork,
+    Role,
     extra_network_of_run,
     find_extra_networks,
 )
@@ -85,7 +88,7 @@ def _runs_of_study(
     study: Study, data: Dataset, experiment: Experiment, networks: Sequence[ExtraNetwork]
 ) -> tuple[list[Run], list[str]]:
     """The runs of a suite's study, and a message for each skipped run."""
-    found, missing = [], []
+    found, missing = _imported_runs(study, data, experiment, networks)
     for seed in study.seeds:
         own = list(networks)
         weaker = weak_card(study, data, seed)
@@ -106,6 +109,37 @@ def _runs_of_study(
             ready = open_run(card, data, experiment)
             if ready is not None:
                 found.append(ready.join(*own))
+    return found, missing
+
+
+def _imported_runs(
+    study: Study, data: Dataset, experiment: Experiment, networks: Sequence[ExtraNetwork]
+) -> tuple[list[Run], list[str]]:
+    """The imported runs of a suite's study, and a message for each one that is missing."""
+    named: dict[Role, str | None] = {"null": study.null_run, "weak": study.weak_run}
+    for network in networks:  # of an option, which counts more than the suite
+        named[network.role] = None
+    extra = {role: name for role, name in named.items() if name}
+    missing = [
+        f"{name}: not imported yet; run bench import {name}.pkl --as {name} --dataset "
+        f"{study.dataset}{flags(experiment)}"
+        for name in dict.fromkeys((*study.runs, *extra.values()))
+        if not (experiment.runs / name / WEIGHTS).exists()
+    ]
+    if missing:
+        return [], missing
+    own = [extra_network_of_run(role, name, experiment.runs / name) for role, name in extra.items()]
+    found = []
+    for name in study.runs:
+        card = read_card(experiment.runs / name)
+        if card.dataset != study.dataset:
+            raise UserError(
+                f"Run {name!r} was imported for the data set {card.dataset!r}, and the suite has "
+                f"it on {study.dataset!r}: import it with --dataset {study.dataset}."
+            )
+        ready = open_run(card, data, experiment)
+        if ready is not None:
+            found.append(ready.join(*networks, *own))
     return found, missing
 
 

@@ -299,11 +299,11 @@ def unregistered(card: RunCard) -> str | None:
 
 
 def locate_weights(
-    option: str, name: str, experiment: Experiment, method: str | None = None, also: str = ""
+    option: str, name: str, experiment: Experiment, *methods: str, also: str = ""
 ) -> tuple[Path, RunCard | None]:
     """The weights of a finished run of this experiment, of any run's folder, or a file's.
 
-    With the run's card; None for a file. `option`, `method` and `also` are for the message if
+    With the run's card; None for a file. `option`, `methods` and `also` are for the message if
     there is none: the option that got `name`, the runs to list, and another valid name.
     """
     for folder in (experiment.runs / name, Path(name)):
@@ -314,8 +314,8 @@ def locate_weights(
     path = Path(name)
     if path.suffix == ".safetensors" and path.is_file():
         return path, None
-    runs = [c.name for c in trained_runs(experiment) if method in (None, c.method)]
-    kind = f"{method} run" if method else "run"
+    runs = [c.name for c in trained_runs(experiment) if not methods or c.method in methods]
+    kind = f"{methods[0]} run" if len(methods) == 1 else "fitting run" if methods else "run"
     raise UserError(
         f"{option} {name!r} is no {kind} of this experiment (it has: {', '.join(runs) or 'none'}), "
         f"no run's folder and no .safetensors file{also}.",

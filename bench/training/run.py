@@ -29,6 +29,7 @@ from bench.training.checkpoint import check_size, load_into, load_weights
 from bench.training.extra_network import OPTIONS, ExtraNetwork, Role
 from methods import EDM, METHODS, Method
 from methods.own_model import OwnModel
+from methods.pretrained import Pretrained
 
 _PARTS: Mapping[Role, str] = {"null": "the unconditional branch", "weak": "the weaker network"}
 
@@ -58,7 +59,7 @@ class Run:
         return "" if network is None else network.checkpoint
 
     def join(self, *networks: ExtraNetwork) -> Run:
-        """The run with these networks; only edm uses them. UserError for one that does not fit."""
+        """The run with those of its method; UserError for one that does not fit."""
         run = self
         for network in networks:
             run = run._join(network)
@@ -66,7 +67,7 @@ class Run:
 
     def _join(self, network: ExtraNetwork) -> Run:
         own, role, option = self.method, network.role, OPTIONS[network.role]
-        if not isinstance(own, EDM):
+        if not isinstance(own, METHODS[network.method]):
             return self
         if role == "weak" and network.checkpoint == self.checkpoint:
             return self  # autoguidance by the run's own network has no effect
@@ -75,9 +76,10 @@ class Run:
                 f"{option} {network.name!r} is for the data set {network.dataset!r}, and run "
                 f"{self.name!r} for {self.card.dataset!r}: sweep one of them with --dataset."
             )
-        config = network.config
+        config: Any = network.config
         if not network.sigma_data_known:
             config = config.model_copy(update={"sigma_data": own.config.sigma_data})
+        assert isinstance(own, EDM | Pretrained)
         try:
             method = own.with_null(config) if role == "null" else own.with_weak(config)
             with torch.device("meta"):
@@ -102,13 +104,15 @@ def open_run(card: RunCard, data: Dataset, experiment: Experiment) -> Run | None
 
 
 def refuse_unused(networks: Sequence[ExtraNetwork], runs: Sequence[Run]) -> None:
-    """UserError for extra networks if no run is of edm, which only could use them."""
-    if networks and not any(isinstance(run.method, EDM) for run in runs):
-        methods = ", ".join(sorted({run.card.method for run in runs}))
-        raise UserError(
-            f"{OPTIONS[networks[0].role]} is for runs of edm, and these are of {methods}.",
-            code=2,
-        )
+    """UserError for an extra network of another method than all runs, which could not use it."""
+    for network in networks:
+        if not any(isinstance(run.method, METHODS[network.method]) for run in runs):
+            methods = ", ".join(sorted({run.card.method for run in runs}))
+            raise UserError(
+                f"{OPTIONS[network.role]} is for runs of {network.method}, and these are of "
+                f"{methods}.",
+                code=2,
+            )
 
 
 def load_nets(run: Run, device: torch.device) -> nn.Module:

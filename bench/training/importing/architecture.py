@@ -1,11 +1,12 @@
-"""The settings of a U-Net, inferred from names and shapes of its parameters."""
+"""The settings of a network, inferred from names and shapes of its parameters."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,21 +14,27 @@ from bench.system.errors import UserError, explain
 from bench.training.checkpoint import Shapes
 from methods.nets.arch import ARCHS, ArchName
 from methods.nets.config import UNetConfig
+from methods.settings import Settings
 
 TENSORS = 10
 """Least number in a residual block."""
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A U-Net's settings, and the sizes of its images and embeddings."""
+NetT = TypeVar("NetT", bound=Settings, covariant=True)
 
-    net: UNetConfig
+
+@dataclass(frozen=True)
+class Architecture(Generic[NetT]):
+    """A network's settings, and the sizes of its images and embeddings."""
+
+    net: NetT
+    about: str
+    """Its kind and size in words."""
     resolution: int
     image_channels: int
     num_classes: int
     """0 for an unconditional network."""
-    guidance_dim: int
+    guidance_dim: int = 0
     """0 without a guidance embedding."""
 
     @property
@@ -36,19 +43,20 @@ class Architecture:
         return (self.image_channels, self.resolution, self.resolution)
 
 
-def infer(shapes: Shapes, prefix: str) -> Architecture:
+def infer(shapes: Shapes, prefix: str) -> Architecture[UNetConfig]:
     """The architecture of the network whose parameters start with `prefix`.
 
     Reads only a few parameters, and raises UserError if they are missing: the caller checks the
     others.
     """
     own = {k.removeprefix(prefix): v for k, v in shapes.items() if k.startswith(prefix)}
-    sizes = _sizes(own, prefix)
+    kind = f"none of the U-Nets {', '.join(ARCHS)}"
+    sizes = level_sizes(own, prefix, "conv1", kind)
     top = f"{sizes[0]}x{sizes[0]}"
-    first = _shape(own, f"enc.{top}_conv.weight", 4, prefix)
-    mapping = _shape(own, "map_layer0.weight", 2, prefix)
+    first = shape_of(own, f"enc.{top}_conv.weight", 4, prefix, kind)
+    mapping = shape_of(own, "map_layer0.weight", 2, prefix, kind)
     channels = mapping[0] // 4
-    widths = [_shape(own, f"enc.{n}x{n}_block0.conv1.weight", 4, prefix)[0] for n in sizes]
+    widths = [shape_of(own, f"enc.{n}x{n}_block0.conv1.weight", 4, prefix, kind)[0] for n in sizes]
     if channels == 0 or any(width % channels for width in widths):
         raise UserError(
             f"The levels of the network {_where(prefix)} are {widths} wide, which are no multiples "
@@ -60,7 +68,7 @@ def infer(shapes: Shapes, prefix: str) -> Architecture:
             f"The network {_where(prefix)} has {blocks} blocks at its first level, and only "
             f"{len(own)} tensors in all."
         )
-    try:
+    with invalid_settings(prefix):
         net = UNetConfig(
             arch=_arch(own),
             channels=channels,
@@ -70,12 +78,10 @@ def infer(shapes: Shapes, prefix: str) -> Architecture:
             augment_dim=_inputs(own, "map_augment"),
             conditional="map_label.weight" in own,
         )
-    except ValidationError as error:
-        raise UserError(
-            f"The network {_where(prefix)} has invalid settings: {explain(error)}."
-        ) from None
     return Architecture(
         net=net,
+        about=f"{net.arch}, {net.channels} channels x {list(net.channel_mult)}, {net.num_blocks} "
+        f"blocks, attention at {list(net.attn_resolutions)}",
         resolution=sizes[0],
         image_channels=first[1],
         num_classes=_inputs(own, "map_label"),
@@ -87,15 +93,23 @@ def _where(prefix: str) -> str:
     return f"under {prefix!r}" if prefix else "in the file"
 
 
-def _unlike(prefix: str, why: str) -> UserError:
-    known = ", ".join(ARCHS)
-    return UserError(f"The network {_where(prefix)} is none of the U-Nets {known}: {why}.")
+@contextmanager
+def invalid_settings(prefix: str) -> Iterator[None]:
+    """UserError for settings of the network under `prefix` that are not valid."""
+    try:
+        yield
+    except ValidationError as error:
+        raise UserError(
+            f"The network {_where(prefix)} has invalid settings: {explain(error)}."
+        ) from None
 
 
-def _shape(own: Shapes, name: str, dims: int, prefix: str) -> tuple[int, ...]:
+def shape_of(own: Shapes, name: str, dims: int, prefix: str, kind: str) -> tuple[int, ...]:
+    """The shape of a parameter; UserError if it is missing, and so the network is `kind`."""
     found = own.get(name)
     if found is None or len(found) != dims:
-        raise _unlike(prefix, f"it has no {name} with {dims} dimensions")
+        why = f"it has no {name} with {dims} dimensions"
+        raise UserError(f"The network {_where(prefix)} is {kind}: {why}.")
     return found
 
 
@@ -104,12 +118,16 @@ def _inputs(own: Shapes, layer: str) -> int:
     return found[1] if len(found) == 2 else 0
 
 
-def _sizes(own: Shapes, prefix: str) -> list[int]:
-    """Resolutions of the levels, from the image's down, halved at each level."""
-    pattern = re.compile(r"enc\.([1-9][0-9]{0,4})x\1_block0\.conv1\.weight")
+def level_sizes(own: Shapes, prefix: str, layer: str, kind: str) -> list[int]:
+    """Resolutions of the levels, from the image's down, halved at each level.
+
+    `layer` is one of the first block of every level. UserError if there are none.
+    """
+    pattern = re.compile(rf"enc\.([1-9][0-9]{{0,4}})x\1_block0\.{layer}\.weight")
     found = sorted({int(m[1]) for m in map(pattern.fullmatch, own) if m}, reverse=True)
     if not found or found != [found[0] >> level for level in range(len(found))]:
-        raise _unlike(prefix, "its encoder has no levels that halve the image")
+        why = "its encoder has no levels that halve the image"
+        raise UserError(f"The network {_where(prefix)} is {kind}: {why}.")
     return found
 
 
@@ -119,14 +137,13 @@ def _arch(own: Shapes) -> ArchName:
     return "ncsnpp" if "map_noise.freqs" in own else "ddpmpp"
 
 
-def cross_check(found: Architecture, arguments: Mapping[str, Any], who: str) -> None:
-    """UserError if the arguments of a network's constructor contradict its parameters.
+def cross_check(found: Architecture[UNetConfig], arguments: Mapping[str, Any], who: str) -> None:
+    """UserError if the arguments of a U-Net's constructor contradict its parameters.
 
     `arguments` have the names of the published networks; unknown ones are ignored.
     """
     net, arch = found.net, ARCHS[found.net.arch]
-    sizes = {found.resolution >> level for level in range(len(net.channel_mult))}
-    expected: dict[str, Any] = {
+    expected = {
         "img_resolution": found.resolution,
         "img_channels": found.image_channels,
         "in_channels": found.image_channels,
@@ -143,14 +160,29 @@ def cross_check(found: Architecture, arguments: Mapping[str, Any], who: str) -> 
         "channel_mult_noise": arch.noise_width,
         "resample_filter": list(arch.resample_filter),
     }
+    sizes = {found.resolution >> level for level in range(len(net.channel_mult))}
+    refuse_contradictions(expected, net.attn_resolutions, sizes, arguments, who)
+
+
+def refuse_contradictions(
+    expected: Mapping[str, Any],
+    attn_resolutions: Collection[int],
+    sizes: Collection[int],
+    arguments: Mapping[str, Any],
+    who: str,
+) -> None:
+    """UserError for arguments of a constructor that differ from what the parameters show.
+
+    `attn_resolutions` are those of attention among the `sizes` of the levels.
+    """
     wrong = [
         f"{key} is {_plain(arguments[key])!r} there, {value!r} by the parameters"
         for key, value in expected.items()
         if key in arguments and _plain(arguments[key]) != value
     ]
     if "attn_resolutions" in arguments:
-        given = sorted(sizes.intersection(_ints(arguments["attn_resolutions"])))
-        shown = sorted(sizes.intersection(net.attn_resolutions))
+        given = sorted(set(sizes).intersection(_ints(arguments["attn_resolutions"])))
+        shown = sorted(set(sizes).intersection(attn_resolutions))
         if given != shown:
             wrong.append(f"attn_resolutions are {given} there, {shown} by the parameters")
     if wrong:

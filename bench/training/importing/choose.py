@@ -20,9 +20,16 @@ LISTED = 20
 _EMA = re.compile(r"(?:^|[^a-z])emas?(?:[^a-z]|$)|averaged|shadow", re.IGNORECASE)
 _WRAPPERS = ("module", "_orig_mod")
 """Names that DistributedDataParallel and torch.compile put before those of a network."""
-_MARK = "map_layer0.weight"
-"""A parameter that every U-Net has."""
-_BUFFERS = ("resample_filter", "freqs")
+_MARKS = {
+    "map_layer0.weight": (("model", "enc", "dec"), "model."),
+    "emb_noise.weight": (("unet",), "unet."),
+    "x_embedder.proj.weight": ((), ""),
+}
+"""A parameter that every U-Net of EDM, every one of EDM2, and every transformer has; the names of
+modules that hold such a network, and the one that a network without its module gets."""
+TRAINING_ONLY = "projectors."
+"""Parameters of transformers that serve only REPA's loss."""
+_BUFFERS = ("resample_filter", "freqs", "phases")
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Candidate:
     class_name: str = ""
     arguments: Arguments = field(default_factory=dict)
     beside: tuple[str, ...] = ()
-    """Tensors of the same state dict that are not the network's."""
+    """Tensors of the same state dict that are not the network's, or serve only its training."""
 
     @property
     def is_ema(self) -> bool:
@@ -137,14 +144,15 @@ def _split(name: str, content: Collected) -> Iterator[Candidate]:
     """The networks among named tensors, each without the prefix of its names."""
     prefixes: dict[str, str] = {}
     for key in content.views:
-        if key == _MARK or key.endswith(f".{_MARK}"):
-            parts = key.removesuffix(_MARK).split(".")[:-1]
-            while parts and parts[-1] in _WRAPPERS:
-                parts.pop()
-            whole = bool(parts) and parts[-1] in ("model", "enc", "dec")
-            parts = parts[: len(parts) - whole]
-            # A U-Net without its preconditioning is what others have under `model`.
-            prefixes["".join(f"{part}." for part in parts)] = "" if whole else "model."
+        for mark, (modules, missing) in _MARKS.items():
+            if key == mark or key.endswith(f".{mark}"):
+                parts = key.removesuffix(mark).split(".")[:-1]
+                while parts and parts[-1] in _WRAPPERS:
+                    parts.pop()
+                whole = bool(parts) and parts[-1] in modules
+                parts = parts[: len(parts) - whole]
+                # A U-Net without its preconditioning is what others have under its module.
+                prefixes["".join(f"{part}." for part in parts)] = "" if whole else missing
     for prefix, before in prefixes.items():
         inner = [p for p in prefixes if p != prefix and p.startswith(prefix)]
         own = {
@@ -153,6 +161,8 @@ def _split(name: str, content: Collected) -> Iterator[Candidate]:
             if key.startswith(prefix) and not any(key.startswith(p) for p in inner)
         }
         others = [k for k in content.views if not any(k.startswith(p) for p in prefixes)]
+        others += [k for k in own if k.startswith(TRAINING_ONLY)]
+        own = _current({k: view for k, view in own.items() if not k.startswith(TRAINING_ONLY)})
         module = prefix.removesuffix(".")
         yield Candidate(
             _join(name, _bare(module)).strip("."),
@@ -165,6 +175,20 @@ def _split(name: str, content: Collected) -> Iterator[Candidate]:
             },
             tuple(others),
         )
+
+
+def _current(views: dict[str, View]) -> dict[str, View]:
+    """The names of REPA's older files, which count the later blocks apart, as in newer ones."""
+    first = len({k.split(".")[1] for k in views if k.startswith("blocks.")})
+
+    def renamed(name: str) -> str:
+        head, _, rest = name.partition(".")
+        number, _, rest = rest.partition(".")
+        if head != "decoder_blocks" or not number.isdecimal() or len(number) > 4:
+            return name
+        return f"blocks.{first + int(number)}.{rest}"
+
+    return {renamed(name): view for name, view in views.items()}
 
 
 def _bare(name: str) -> str:

@@ -21,9 +21,17 @@ from bench.system.files import sha256
 from bench.training.card import IMPORTED, RunCard, method_class
 from bench.training.checkpoint import misfit, shapes_of
 from bench.training.importing.architecture import Architecture, cross_check, infer
+from bench.training.importing.choose import TRAINING_ONLY
+from bench.training.importing.foreign import (
+    EDM2_MARK,
+    TRANSFORMER_MARK,
+    infer_edm2,
+    infer_transformer,
+)
 from bench.training.importing.source import SourceNetwork, read_source
 from methods import METHODS, Method, Settings
 from methods.nets.config import UNetConfig
+from methods.pretrained import Pretrained
 from methods.spec import DataSpec
 from methods.warm_start import fourier_scale
 
@@ -34,7 +42,20 @@ CLASSES: Mapping[str, str] = {
     "IGCTPrecond": "igct",
     "CDPrecond": "guided-cd",
 }
-KNOWN_DATA = {((3, 32, 32), 10): "cifar10", ((3, 64, 64), 1000): "imagenet64"}
+KNOWN_DATA = {
+    ((3, 32, 32), 10): "cifar10",
+    ((3, 64, 64), 1000): "imagenet64",
+    ((4, 32, 32), 1000): "imagenet256",
+    ((4, 64, 64), 1000): "imagenet512",
+}
+"""Data sets by the shape that networks model, latents of four channels included."""
+DECODERS: Mapping[str, str] = {"edm2": "edm2-vae", "dit": "sd-vae", "sit": "sd-vae"}
+"""What makes pixels of a method's latents. Both are Stable Diffusion's autoencoder: for edm2-vae
+its images are in [0, 1] and its latents whitened per channel, for sd-vae they are in [-1, 1] and
+times 0.18215."""
+LATENT_CHANNELS = 4
+UNSHOWN = ("net.heads", "net.channels_per_head")
+"""Settings of networks that their parameters do not show."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +64,7 @@ class Import:
 
     card: RunCard
     found: SourceNetwork
-    architecture: Architecture
+    architecture: Architecture[Settings]
     parameters: int
     warning: str = ""
 
@@ -70,10 +91,24 @@ def plan_import(
     found = read_source(path, key)
     chosen = method or _method_of(found, path)
     cls = method_class(chosen)
-    architecture = _architecture(found)
+    given = dict(settings or {})
+    architecture = _architecture(found, {k: given.pop(k) for k in UNSHOWN if k in given})
+    modelled = cls.config_type.model_fields["net"].annotation
+    kind = modelled if issubclass(cls, Pretrained) else UNetConfig
+    if type(architecture.net) is not kind:
+        raise UserError(
+            f"The network in {path} ({architecture.about}) is none of method {chosen}: name "
+            "another --method, or none.",
+            code=2,
+        )
     spec = _spec(architecture, dataset, path)
-    base, steps = _base(cls, spec)
-    config = _config(cls, base, found, architecture, null_label, settings or {})
+    steps: tuple[int, ...]
+    if issubclass(cls, Pretrained):
+        steps = (cls.usual_steps,)
+        config = _pretrained_config(cls, found, architecture, null_label, given)
+    else:
+        base, steps = _base(cls, spec)
+        config = _config(cls, base, found, architecture, null_label, given)
     card = RunCard(
         name=name,
         method=chosen,
@@ -103,6 +138,18 @@ def plan_import(
 
 
 def _method_of(found: SourceNetwork, path: Path) -> str:
+    names = found.shapes
+    if EDM2_MARK in names:
+        return "edm2"
+    if TRANSFORMER_MARK in names:
+        if _is_repa(found):
+            return "sit"
+        raise UserError(
+            f"{path} has a transformer, and its names do not show whether it is of DiT, which "
+            "predicts noise, or of SiT, which predicts a velocity: add --method dit or --method "
+            "sit.",
+            code=2,
+        )
     if found.class_name:
         if found.class_name in CLASSES:
             return CLASSES[found.class_name]
@@ -111,7 +158,6 @@ def _method_of(found: SourceNetwork, path: Path) -> str:
             f"{', '.join(CLASSES)}): name its method with --method.",
             code=2,
         )
-    names = found.shapes
     if "enc.map_layer0.weight" in names and "dec.map_layer0.weight" in names:
         return "igct"
     if "model.map_w_embed.weight" in names:
@@ -125,9 +171,17 @@ def _method_of(found: SourceNetwork, path: Path) -> str:
     )
 
 
-def _architecture(found: SourceNetwork) -> Architecture:
-    """The architecture of the network under `model`, or of iGCT's two, which must agree."""
+def _is_repa(found: SourceNetwork) -> bool:
+    return any(name.startswith(TRAINING_ONLY) for name in found.beside)
+
+
+def _architecture(found: SourceNetwork, given: Mapping[str, Any]) -> Architecture[Settings]:
+    """The architecture of the network in the file, or of iGCT's two, which must agree."""
     shapes = found.shapes
+    if EDM2_MARK in shapes:
+        return infer_edm2(shapes, found.arguments, given)
+    if TRANSFORMER_MARK in shapes:
+        return infer_transformer(shapes, given)
     if any(name.startswith("model.") for name in shapes):
         prefixes = ["model."]
     elif "dec.map_layer0.weight" in shapes:
@@ -148,7 +202,7 @@ def _architecture(found: SourceNetwork) -> Architecture:
     return first
 
 
-def _spec(architecture: Architecture, dataset: str | None, path: Path) -> DataSpec:
+def _spec(architecture: Architecture[Settings], dataset: str | None, path: Path) -> DataSpec:
     shape, classes = architecture.shape, architecture.num_classes
     if dataset is None:
         if (shape, classes) not in KNOWN_DATA:
@@ -199,7 +253,7 @@ def _config(
     cls: type[Method[Any]],
     base: Settings,
     found: SourceNetwork,
-    architecture: Architecture,
+    architecture: Architecture[Settings],
     null_label: bool | None,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -243,6 +297,45 @@ def _config(
         raise UserError(
             f"{given} are not valid settings of {cls.name}: {explain(error)}."
         ) from None
+
+
+def _pretrained_config(
+    cls: type[Pretrained[Any]],
+    found: SourceNetwork,
+    architecture: Architecture[Settings],
+    null_label: bool | None,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The settings of a method whose networks all come from files."""
+    fields = cls.config_type.model_fields
+    own = fields.keys() - {"net", "null_label"}
+    for name in settings:
+        if name not in own:
+            raise unknown("setting of an imported run", name, {*own, *UNSHOWN})
+    latents = architecture.image_channels == LATENT_CHANNELS
+    decoder = settings.get("decoder", DECODERS[cls.name] if latents else "")
+    tree: dict[str, Any] = {
+        "net": architecture.net.model_dump(mode="json"), "decoder": decoder, "clamp": not decoder
+    }  # fmt: skip
+    sigma_data = found.arguments.get("", {}).get("sigma_data")
+    if "sigma_data" in fields and _is_number(sigma_data) and sigma_data > 0:
+        tree["sigma_data"] = sigma_data
+    if "time" in fields and _is_repa(found):
+        tree |= {"time": "repa", "channels": "all"}
+    if null_label is not None or not architecture.num_classes:
+        tree["null_label"] = null_label or not architecture.num_classes
+    tree |= settings
+    if "time" in fields and "time" not in tree:
+        raise UserError(
+            "The file does not show the direction of time: add --set time=sit for networks of SiT, "
+            "where time 0 is noise, or --set time=repa for those of REPA, where it is data. With "
+            "the wrong one samples are noise.",
+            code=2,
+        )
+    try:
+        return cls.config_type.model_validate(tree).model_dump(mode="json")
+    except ValidationError as error:
+        raise UserError(f"These are not valid settings of {cls.name}: {explain(error)}.") from None
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -47,7 +47,7 @@ class SourceNetwork:
 
     `key` is the entry that holds it ('' for the whole file), `class_name` the class of a pickled
     network ('' for a state dict), `arguments` those of its modules by name ('' for the network),
-    `notes` sentences about what was left out.
+    `notes` sentences about what was left out, `beside` the names of the tensors that were.
     """
 
     key: str
@@ -55,6 +55,7 @@ class SourceNetwork:
     tensors: Mapping[str, Tensor]
     arguments: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -122,7 +123,7 @@ def _read(path: Path, taken: Candidate, notes: tuple[str, ...], size: int) -> So
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise UserError(f"{path}: {', '.join(bad[:3])}{more} have values that are not finite.")
-    return SourceNetwork(taken.name, taken.class_name, made, taken.arguments, notes)
+    return SourceNetwork(taken.name, taken.class_name, made, taken.arguments, notes, taken.beside)
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from bench.data import DATASETS
@@ -5,6 +7,7 @@ from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.place import builtin_suites
 from bench.experiment.suite import read_suite
+from bench.report.numbers.published import read_published
 from bench.system.errors import UserError
 from bench.training.card import make_card
 from bench.training.study import preset_for
@@ -12,6 +15,7 @@ from methods import METHODS, DataSpec
 from metrics import EXTRACTORS, METRICS
 from tests.bench.helpers import bench
 
+ROOT = Path(__file__).resolve().parents[3]
 GOOD = '[[study]]\ndataset = "modes1d"\nmethods = ["oracle"]\n'
 
 
@@ -35,6 +39,53 @@ def test_built_in_suites_name_existing_things(name):
         if here and study.samples is not None:
             # The real-versus-real floor takes as many training samples.
             assert study.samples <= len(data.train)
+
+
+EDM2 = {  # preset: images in thousands, EMA width without guidance, under CFG
+    "edm2-img64-s": (1073741, "0.075", None),
+    "edm2-img512-xs": (2147483, "0.135", "0.045"),
+    "edm2-img512-s": (2147483, "0.130", "0.025"),
+    "edm2-img512-m": (2147483, "0.100", "0.030"),
+    "edm2-img512-l": (1879048, "0.085", "0.015"),
+    "edm2-img512-xl": (1342177, "0.085", "0.020"),
+    "edm2-img512-xxl": (939524, "0.070", "0.015"),
+}
+AUTOGUIDED = {
+    "edm2-img64-s": ("0.045", "edm2-img64-xs-0134217-0.110"),
+    "edm2-img512-s": ("0.070", "edm2-img512-xs-0134217-0.125"),
+    "edm2-img512-xxl": ("0.075", "edm2-img512-m-0268435-0.155"),
+}
+
+
+@pytest.mark.parametrize("name", EDM2)
+def test_suites_of_edm2_name_the_published_networks_and_include_the_published_scales(name):
+    kimg, plain, guided = EDM2[name]
+    images, size = name.removeprefix("edm2-").split("-")
+    dataset = {"img64": "imagenet64", "img512": "imagenet512"}[images]
+    published = read_published(ROOT / "results/published.csv")
+    scales = {
+        kind: {
+            p.guidance
+            for p in published
+            if (p.dataset, p.method) == (dataset, f"edm2-{size}{kind}") and p.extractor != "dinov2"
+        }
+        for kind in ("", "-cfg", "-interval", "-autoguidance")
+    }
+    found = {}
+    for study in read_suite(name).study:
+        assert (study.dataset, study.steps, study.labels) == (dataset, (32,), "random")
+        rule = study.rules[0] if study.rules != ("cfg",) else "cfg" if study.null_run else ""
+        kind = f"-{rule}" if rule else ""
+        found[kind] = study
+        assert scales.pop(kind) <= set(study.guidance)
+        ema = {"": plain, "autoguidance": AUTOGUIDED.get(name, ("",))[0]}.get(rule, guided)
+        assert study.runs == (f"{name}-{kimg:07d}-{ema}",)
+        null = f"edm2-{images}-xs-uncond-2147483-{ema}"
+        assert study.null_run == (null if rule in ("cfg", "interval") else None)
+        assert study.weak_run == (AUTOGUIDED[name][1] if rule == "autoguidance" else None)
+    assert not any(scales.values())  # every published kind of guidance has its study
+    if "-interval" in found:
+        assert found["-interval"].knobs == {"interval": {"steps": [17, 22]}}
 
 
 def write(folder, text, encoding="utf-8"):
@@ -96,7 +147,7 @@ def test_missing_suite_is_reported(tmp_path, command):
     assert ran.code == 2
     assert ran.err == (
         f"Error: Cannot read the suite '{tmp_path / 'none.toml'}': No such file or directory. "
-        "Give a TOML file or one of: cifar10-small, demo, modes1d-seeds, reference.\n"
+        f"Give a TOML file or one of: {', '.join(builtin_suites())}.\n"
     )
 
 

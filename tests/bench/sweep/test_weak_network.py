@@ -126,7 +126,7 @@ def test_unused_weak_checkpoint_gives_a_message(trained, weaker):
     [
         (
             "nothing",
-            "--weak-checkpoint 'nothing' is no edm run of this experiment (it has: modes1d",
+            "--weak-checkpoint 'nothing' is no fitting run of this experiment (it has: modes1d",
         ),
         ("modes1d-ct-s0", "--weak-checkpoint 'modes1d-ct-s0' is a run of ct, not of edm"),
     ],

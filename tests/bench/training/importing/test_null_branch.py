@@ -151,7 +151,7 @@ def test_null_branch_may_be_a_weights_file(tmp_path):
     ("null", "message"),
     [
         ("official", "always trained with labels"),
-        ("nothing", "no edm run of this experiment (it has: blind, modes1d-edm-s0, official)"),
+        ("nothing", "no fitting run of this experiment (it has: blind, modes1d-edm-s0, official)"),
         ("modes1d-ct-s0", "is a run of ct"),
         ("modes1d-edm-s0", "for the data set 'modes1d', and run"),
     ],
