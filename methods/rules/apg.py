@@ -49,7 +49,7 @@ class APG(Rule[APGKnobs]):
     """
 
     name = "apg"
-    summary = "adaptive projected guidance (Sadat 2025)"
+    summary = "changes momentum, length and direction of the update, APG (Sadat 2025)"
     knobs_type = APGKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"eta": 1.0, "beta": 0.0, "threshold": None}
     search: ClassVar[Mapping[str, Between | OneOf]] = {

@@ -11,4 +11,4 @@ class CFG(Rule[NoKnobs]):
     """D_null + g (D_c - D_null) (Ho & Salimans 2022, arXiv 2207.12598, eq. 6)."""
 
     name = "cfg"
-    summary = "classifier-free guidance (Ho & Salimans 2022)"
+    summary = "D_null + g (D_c - D_null), classifier-free guidance (Ho & Salimans 2022)"

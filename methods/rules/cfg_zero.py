@@ -43,7 +43,7 @@ class CFGZero(Rule[CFGZeroKnobs]):
     """
 
     name = "cfg-zero"
-    summary = "CFG-Zero*: optimised scale and zero start (Fan 2025)"
+    summary = "scales the reference and starts with zero velocity, CFG-Zero* (Fan 2025)"
     knobs_type = CFGZeroKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"optimised_scale": False, "zero_share": 0.0}
     search: ClassVar[Mapping[str, Between | OneOf]] = {

@@ -31,7 +31,7 @@ class DynamicThreshold(Rule[DynamicThresholdKnobs]):
     """
 
     name = "dynamic-threshold"
-    summary = "guidance with dynamic thresholding, for images (Saharia 2022)"
+    summary = "CFG that keeps the range of the data, for images (Saharia 2022)"
     knobs_type = DynamicThresholdKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"percentile": 100.0, "limit": 1e9}
     search: ClassVar[Mapping[str, Between | OneOf]] = {"percentile": Between(90.0, 100.0)}

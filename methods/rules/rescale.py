@@ -35,7 +35,7 @@ class Rescale(Rule[RescaleKnobs]):
     """
 
     name = "rescale"
-    summary = "guidance rescaled to the contrast of D_c, for images (Lin 2023)"
+    summary = "CFG that keeps the contrast of D_c, for images (Lin 2023)"
     knobs_type = RescaleKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"phi": 0.0}
     search: ClassVar[Mapping[str, Between | OneOf]] = {"phi": Between(0.1, 1.0)}

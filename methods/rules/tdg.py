@@ -39,7 +39,7 @@ class TDG(Rule[TDGKnobs]):
     """
 
     name = "tdg"
-    summary = "a decoy, as negative control: more guidance in disguise (2026)"
+    summary = "a decoy, for control: more guidance in disguise, which must not win (2026)"
     knobs_type = TDGKnobs
     neutral: ClassVar[Mapping[str, Any]] = {"kept": 0.0, "factor": 1.0}
     search: ClassVar[Mapping[str, Between | OneOf]] = {
