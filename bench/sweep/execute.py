@@ -36,7 +36,7 @@ class Outcome:
 
     def add(self, what: str, end: End) -> None:
         """Count one item."""
-        if end.how in ("failed", "lost"):
+        if end.how == "failed":
             self.failed.append(f"{what}: {end.reason}")
         elif end.how == "kept":
             self.kept += 1
@@ -100,7 +100,13 @@ def execute(
         if not crew.includes(holder):
             say(f"{item.what}: waiting for {holder}.")
 
-    offers = {item.lease: Offer(item.path, partial(is_done, item)) for item in todo}
+    offers = {
+        item.lease: Offer(
+            item.path, partial(is_done, item), partial(item.is_stored, batches.size),
+            partial(item.store, "failed"), item.after,
+        )
+        for item in todo
+    }  # fmt: skip
     count = _Counted(todo, bar)
     with crew.watched(count, offers):
         for item, done in in_turn(
@@ -108,8 +114,6 @@ def execute(
         ):
             if done:
                 end = crew.found(item.path, wait=True) or End("kept")
-                if end.how == "lost":
-                    item.store("failed", end.reason)
             else:
                 crew.start(len(todo) - len(done_here))
                 end = _run(item, crew, count, batches)

@@ -45,6 +45,10 @@ class WorkItem(ABC):
     def is_done(self, batch: int) -> bool:
         """Whether the whole result is stored; `batch` is the batch size it would be made with."""
 
+    def is_stored(self, batch: int) -> bool:
+        """Whether the whole result is stored after it was computed elsewhere."""
+        return self.is_done(batch)
+
     @abstractmethod
     def compute(self, batch: int, tick: Tick) -> bool:
         """Compute and store the result; False if only its sample files were missing.

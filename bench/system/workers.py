@@ -7,6 +7,7 @@ divide the items. A worker reports what it does to the command that started it, 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -37,9 +38,9 @@ LAG = 5.0
 
 @dataclass(frozen=True)
 class End:
-    """How an item ended, and why it failed; the failure of a lost one is not stored yet."""
+    """How an item ended, and why it failed."""
 
-    how: Literal["computed", "kept", "diverged", "failed", "lost"]
+    how: Literal["computed", "kept", "diverged", "failed"]
     reason: str = ""
 
 
@@ -116,8 +117,11 @@ def is_worker() -> bool:
 
 
 def written_by_command(path: Path) -> bool:
-    """Whether the command of this worker has written a file; False if this is no worker."""
-    if not is_worker():
+    """Whether the command of this worker has written a file, which both see.
+
+    False if this is no worker.
+    """
+    if not is_worker() or APART in os.environ:
         return False
     try:
         return path.stat().st_mtime_ns > int(os.environ.get(SINCE, "0"))
@@ -196,22 +200,32 @@ class _Leader(Crew):
         if code != 0 and not self._stopping and self._problem is None:
             words = worker.last_words().removeprefix("Error: ")
             self._reason = words or f"it ended with status {code}."
-            _, on, host = self._holders.get(worker.number, "").partition(" on ")
-            where = "" if self._launcher.computes_here else f"{on}{host}"
             self._reporter.warn(
-                f"Worker {worker.number}{where} has stopped, the others continue: {self._reason}"
+                f"{self._called(worker)} has stopped, the others continue: {self._reason}"
             )
         if self._loans is not None:
             self._loans.lose(worker.number)
         self._gone.add(worker.number)
 
+    def _called(self, worker: Worker) -> str:
+        """Its number, and its machine if that may be another one."""
+        _, on, host = self._holders.get(worker.number, "").partition(" on ")
+        return f"Worker {worker.number}" + ("" if self._launcher.computes_here else f"{on}{host}")
+
     def _lost(self, loans: Loans, worker: Worker, reason: str) -> None:
         """Note that a worker has died and is started again."""
-        for path in loans.lose(worker.number):
-            self._ended[path] = End("lost", f"{LOSSES} workers have died with it: {reason}")
-        self._reporter.warn(f"Worker {worker.number} has died and is started again: {reason}")
+        for offer in loans.lose(worker.number):
+            self._fail(offer, f"{LOSSES} workers have died with it: {reason}")
+        self._reporter.warn(f"{self._called(worker)} has died and is started again: {reason}")
+
+    def _fail(self, offer: Offer, reason: str) -> None:
+        offer.fail(reason)
+        self._ended[offer.path] = End("failed", reason)
 
     def _hear(self, worker: Worker, news: dict[str, Any]) -> None:
+        if self._loans is not None and "removed" in news:
+            for name in news["removed"]:
+                self._path(name).unlink(missing_ok=True)
         if "bar" in news:
             self._show(worker, **news)
         elif "note" in news:
@@ -224,10 +238,15 @@ class _Leader(Crew):
             self._lost(self._loans, worker, news["lost"])
         elif "end" in news:
             path, end = self._path(news["path"]), End(news["end"], news["reason"])
-            if self._loans is not None and not self._loans.end(path) and end.how == "computed":
-                end = End("lost", "the machine of its worker measures less than planned here")
-            self._ended[path] = end
-        else:
+            if end.how == "failed" and not self._launcher.computes_here:
+                end = End("failed", f"{self._called(worker)}: {end.reason}")
+            partial = None if self._loans is None else self._loans.end(path)
+            if partial is not None and end.how == "computed":
+                why = "has computed less than planned here"
+                self._fail(partial, f"{self._called(worker)} {why}")
+            else:
+                self._ended[path] = end
+        elif "path" in news:
             path = self._path(news["path"])
             self._begun[path] = worker
             if "images" in news:
@@ -328,7 +347,7 @@ class _Member(Crew):
 
     def begin(self, path: Path) -> None:
         if self._borrower is not None:
-            self._borrower.begin()
+            self._borrower.begin(path)
         self._send(path=self._name(path))
 
     def progress(self, path: Path, images: int, what: str) -> None:
@@ -337,8 +356,8 @@ class _Member(Crew):
             self._send(path=self._name(path), images=images, what=what)
 
     def end(self, path: Path, end: End) -> None:
-        files = {} if self._borrower is None else {"files": self._borrower.written()}
-        self._send(path=self._name(path), end=end.how, reason=end.reason, **files)
+        send = self._send if self._borrower is None else self._borrower.end
+        send(path=self._name(path), end=end.how, reason=end.reason)
 
     def take(self, lease: Path) -> Lease | None:
         return super().take(lease) if self._borrower is None else self._borrower.take(lease)
@@ -391,8 +410,15 @@ def join_command(plugins: Iterable[Path] = ()) -> Reporter:
         with suppress(OSError):  # the command is gone
             news.write(json.dumps(event) + "\n")
 
+    def show(**event: Any) -> None:
+        send(**event)
+        if borrower is not None:
+            borrower.checkpoint()
+
     apart = os.environ.get(APART)
     borrower = None if apart is None else Borrower(Path(apart), send)
+    if borrower is not None:
+        atexit.register(borrower.end)  # gives back what a stopped training has saved
 
     def stop_with_command() -> None:
         if borrower is not None:
@@ -405,4 +431,4 @@ def join_command(plugins: Iterable[Path] = ()) -> Reporter:
     Thread(target=stop_with_command, daemon=True).start()
     send(holder=f"process {os.getpid()} on {socket.gethostname()}")
     _crew = _Member(send, borrower)
-    return SendingReporter(send)
+    return SendingReporter(show)

@@ -102,7 +102,7 @@ class Worker(ABC):
         """
 
     def send(self, line: str) -> None:  # noqa: B027 - only workers apart are sent any
-        """Write a line to its standard input."""
+        """Write a line to its standard input, after the files that it names in "files"."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -135,7 +135,8 @@ class Launcher(ABC):
     """Whether the command itself also computes items, beside its workers."""
     shares_folders: ClassVar[bool] = True
     """Whether workers see the folders of the command; otherwise it carries the files of `Apart`,
-    and the files that a line names in "files" (relative to the results), before it yields it."""
+    and both ways, before a line arrives, the files that it names in "files" (relative to the
+    results, in this order; those that the worker has removed meanwhile are skipped)."""
     spans_nodes: ClassVar[bool] = False
     """Whether one worker can be several processes, on one or more nodes."""
 

@@ -123,18 +123,26 @@ class _Luggage:
 
     def hashes(self) -> tuple[dict[str, str], dict[str, Path]]:
         """The hash of each file by its place, and a path for each hash."""
-        places, paths = {}, {}
         files = {} if self._call.apart is None else self._call.apart.files()
+        places = {place: self._hash(path) for place, path in files.items()}
+        return places, {places[place]: path for place, path in files.items()}
+
+    def _hash(self, path: Path) -> str:
+        status = path.stat()
+        mark = path, status.st_mtime_ns, status.st_size
         with self._lock:
-            for place, path in files.items():
-                status = path.stat()
-                mark = path, status.st_mtime_ns, status.st_size
-                if mark not in self._hashes:
-                    with path.open("rb") as file:
-                        self._hashes[mark] = hashlib.file_digest(file, "sha256").hexdigest()
-                places[place] = self._hashes[mark]
-                paths[self._hashes[mark]] = path
-        return places, paths
+            if mark not in self._hashes:
+                with path.open("rb") as file:
+                    self._hashes[mark] = hashlib.file_digest(file, "sha256").hexdigest()
+            return self._hashes[mark]
+
+    def pack(self, names: Sequence[str]) -> dict[str, Any]:
+        """The objects of files below the results, by their name."""
+        if not names:
+            return {}
+        assert self._call.apart is not None
+        paths = {name: self._call.apart.results / name for name in names}
+        return {name: self.reference(self._hash(path), path) for name, path in paths.items()}
 
     def reference(self, content: str, path: Path) -> Any:
         """The object of a file in the store."""
@@ -179,7 +187,7 @@ class _RayWorker(Worker):
             while True:
                 news: News = ray.get(self._actor.read.remote())
                 for line, files in news.lines:
-                    for name, content in files.items():
+                    for name, content in reversed(list(files.items())):  # first read, last written
                         assert self._call.apart is not None
                         write_bytes(self._call.apart.results / name, content)
                     yield line
@@ -212,7 +220,8 @@ class _RayWorker(Worker):
 
     def send(self, line: str) -> None:
         """Write to the standard input of the process."""
-        self._actor.write.remote(line)
+        names = json.loads(line).get("files", ())
+        self._actor.write.remote(line, self._luggage.pack(names))
 
     def stop(self) -> None:
         """Send SIGTERM, or remove an actor that still waits for room in the cluster."""

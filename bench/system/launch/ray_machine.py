@@ -120,16 +120,23 @@ class Machine:
     def _files(self, line: str) -> dict[str, bytes]:
         if '"files"' not in line:
             return {}
-        results = self._copies / RESULTS
-        return {name: (results / name).read_bytes() for name in json.loads(line)["files"]}
+        found = {}
+        for name in json.loads(line)["files"]:
+            with suppress(FileNotFoundError):  # a checkpoint, removed or replaced since
+                found[name] = (self._copies / RESULTS / name).read_bytes()
+        return found
 
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return visible(lines[-1]) if lines else ""
 
-    def write(self, line: str) -> None:
-        """Write a line to the standard input of the process."""
+    def write(self, line: str, files: Mapping[str, Any]) -> None:
+        """Write a line to the standard input of the process, after the objects of its files."""
+        import ray
+
+        for name, reference in files.items():
+            write_bytes(self._copies / RESULTS / name, ray.get(reference))
         assert self._process is not None
         assert self._process.stdin is not None
         with suppress(OSError):  # it has ended
