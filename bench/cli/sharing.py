@@ -33,6 +33,9 @@ FILE_OPTIONS = (
 )  # fmt: skip
 """Options whose values may be files or folders."""
 
+MODULES = ("bench.plugins.catalogue", "bench.sweep.plan", "bench.sweep.run", "bench.tuning.tune")
+"""What takes long to import in any command with workers."""
+
 
 @dataclass(frozen=True)
 class Sharing:
@@ -149,7 +152,8 @@ def _apart(experiment: Experiment, datasets: Sequence[str]) -> Apart:
         return found
 
     own = ("--results", f"\0/{RESULTS}")
-    return Apart(experiment.results, files, (*arguments, *own), {DATA_FOLDER_VARIABLE: "\0/data"})
+    environment = {DATA_FOLDER_VARIABLE: "\0/data"}
+    return Apart(experiment.results, files, (*arguments, *own), environment, MODULES)
 
 
 def _below(path: Path, place: str) -> dict[str, Path]:

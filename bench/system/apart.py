@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock
+from threading import Condition
 from typing import Any
 
 from bench.system.launch.base import RESULTS
@@ -24,6 +24,8 @@ from bench.system.sharing import lease_path
 
 LOSSES = 3
 """An item fails after so many workers have died with it."""
+WAIT = 5.0
+"""Seconds that a worker ahead of its command waits for an answer."""
 GROWING = ".jsonl"
 """Ends the name of a file that grows line by line; all others are replaced as a whole."""
 
@@ -56,7 +58,8 @@ class Loans:
         self._leases: dict[Path, Path] = {}
         self._held: dict[Path, tuple[int, Lease]] = {}
         self._losses: Counter[Path] = Counter()
-        self._lock = Lock()
+        self._lock = Condition()
+        self._closed = False
 
     def offer(self, offers: Mapping[Path, Offer]) -> None:
         """Offer these items, by their leases; the earlier ones are done."""
@@ -64,15 +67,25 @@ class Loans:
             self._over |= self._offers
             self._offers = offers
             self._leases |= {offer.path: lease for lease, offer in offers.items()}
+            self._lock.notify_all()
+
+    def close(self) -> None:
+        """Offer nothing more."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
 
     def path(self, name: str) -> Path:
         """The path of a file by the name that workers use."""
         return self._results / name
 
     def ask(self, number: int, name: str) -> str:
-        """The answer to a worker that wants the lease of this name."""
+        """The answer to a worker that wants the lease of this name; waits for it to be offered."""
         lease = self.path(name)
         with self._lock:
+            self._lock.wait_for(
+                lambda: lease in self._offers or lease in self._over or self._closed, WAIT
+            )
             offer = self._offers.get(lease) or self._over.get(lease)
             if offer is None or lease in self._held:
                 return json.dumps({"take": "later"})

@@ -16,17 +16,17 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Literal
 
 from bench.system.apart import LOSSES, Borrower, Loans, Offer
 from bench.system.errors import UserError
-from bench.system.launch.base import APART, CODE, SINCE, WORKER, Call, Launcher, Worker
+from bench.system.launch.base import APART, CODE, SINCE, WORKER, Apart, Call, Launcher, Worker
 from bench.system.leases import Lease, try_lease
 from bench.system.progress import NEWS, Bar, Reporter, SendingReporter
 
@@ -143,9 +143,7 @@ def with_workers(launcher: Launcher, call: Call, count: int, reporter: Reporter)
     before, _crew = _crew, (crew := _Leader(launcher, call, count, reporter))
     interrupted = True
     try:
-        if (
-            not launcher.computes_here and call.apart is None
-        ):  # they prepare what this process then only reads
+        if not launcher.computes_here:  # they start, or prepare, while this process plans
             crew.start(count)
         yield
         interrupted = False
@@ -161,7 +159,11 @@ class _Leader(Crew):
     """The command and its workers."""
 
     def __init__(self, launcher: Launcher, call: Call, count: int, reporter: Reporter) -> None:
-        self._launcher, self._call, self._reporter = launcher, call, reporter
+        self._launcher, self._reporter = launcher, reporter
+        self._ready = Event()
+        if call.apart is not None:
+            call = replace(call, apart=replace(call.apart, files=partial(self._files, call.apart)))
+        self._call = call
         self.share, self.alone = (0, count), launcher.computes_here
         self._most = count - launcher.computes_here
         self._workers: list[Worker] = []
@@ -186,6 +188,11 @@ class _Leader(Crew):
             for worker in new:
                 self._threads.append(Thread(target=self._listen, args=(worker,), daemon=True))
                 self._threads[-1].start()
+
+    def _files(self, apart: Apart) -> Mapping[str, Path]:
+        """What workers apart need, once this process has prepared it."""
+        self._ready.wait()
+        return {} if self._stopping else apart.files()
 
     def _listen(self, worker: Worker) -> None:
         try:
@@ -302,7 +309,7 @@ class _Leader(Crew):
         if self._loans is not None:
             self._loans.offer(offers)
             if not all(offer.is_done() for offer in offers.values()):
-                self.start(self._most)
+                self._ready.set()
         try:
             yield
         finally:
@@ -311,6 +318,9 @@ class _Leader(Crew):
     def stop(self, interrupted: bool) -> None:
         """Stop the workers as this command was stopped, and wait for them."""
         self._stopping = True
+        self._ready.set()
+        if self._loans is not None:
+            self._loans.close()
         mine = [worker for worker in self._workers if not worker.lasts or not interrupted]
         try:
             for worker in mine:

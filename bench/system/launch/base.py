@@ -36,11 +36,16 @@ class Apart:
     results: Path
     """The folder of all experiments, as the command names it."""
     files: Callable[[], Mapping[str, Path]]
-    """The files that it needs, by their place in the folder of its copies."""
+    """The files that it needs, by their place in the folder of its copies.
+
+    Waits until the command has prepared them: to be called in `Worker.lines`.
+    """
     arguments: Sequence[str]
     """Those of the command; a null character stands for the folder of its copies."""
     environment: Mapping[str, str]
     """Further variables, likewise."""
+    modules: Sequence[str] = ()
+    """Modules that the command imports, which a worker may do before it has the files."""
 
 
 @dataclass(frozen=True)

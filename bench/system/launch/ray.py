@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -155,12 +156,18 @@ class _Luggage:
 class _RayWorker(Worker):
     def __init__(self, number: int, call: Call, actor: Any, luggage: _Luggage) -> None:
         super().__init__(number)
-        self._call, self._make, self._luggage = call, actor, luggage
-        self._actor = actor.remote(sys.path)
+        modules = () if call.apart is None else call.apart.modules
+        start = partial(actor.remote, sys.path, call.module, modules, str(Path.cwd()))
+        self._call, self._start, self._luggage = call, start, luggage
+        self._hire()
         self._status: int | None = None
         self._last_words = ""
         self._running = self._stopping = False
         self._ended = Event()
+
+    def _hire(self) -> None:
+        self._actor = self._start()
+        self._lives = self._actor.missing.remote([])
 
     def lines(self) -> Iterator[str]:
         """Its lines, from whichever actor; a line with "lost" whenever it is started again."""
@@ -175,7 +182,7 @@ class _RayWorker(Worker):
                 if self._stopping or (self._status or 0) >= 0 or losses == LOSSES:
                     return
                 yield json.dumps({"lost": self._last_words})
-                self._actor = self._make.remote(sys.path)
+                self._hire()
         finally:
             self._status = 1 if self._status is None else self._status
             self._ended.set()
@@ -212,11 +219,7 @@ class _RayWorker(Worker):
         if apart is not None:
             arguments = apart.arguments
             environment |= {APART: "\0", **apart.environment}
-        ray.get(
-            self._actor.begin.remote(
-                call.module, list(arguments), environment, places, objects, str(Path.cwd())
-            )
-        )
+        ray.get(self._actor.begin.remote(list(arguments), environment, places, objects))
 
     def send(self, line: str) -> None:
         """Write to the standard input of the process."""
@@ -225,7 +228,7 @@ class _RayWorker(Worker):
 
     def stop(self) -> None:
         """Send SIGTERM, or remove an actor that still waits for room in the cluster."""
-        if self._running:
+        if self._running or _import().wait([self._lives], timeout=0)[0]:
             self._signal(signal.SIGTERM)
         else:
             self.kill()

@@ -24,6 +24,7 @@ COPYING = """
     from contextlib import suppress
     from dataclasses import dataclass
     from pathlib import Path
+    from threading import Event
     from bench.system.files import write_bytes
     from bench.system.launch import Call, Launcher, register
     from bench.system.launch.base import APART, RESULTS
@@ -41,14 +42,19 @@ COPYING = """
     class Worker(Child):
         def __init__(self, call, number):
             self.call, self.copies = call, Path(tempfile.mkdtemp(dir=call.folder.parents[1]))
+            self.number = number
+            self.begun = Event()
+
+        def lines(self):
+            call = self.call
             for place, path in call.apart.files().items():
                 (self.copies / place).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, self.copies / place)
             arguments = [a.replace("\\0", str(self.copies)) for a in call.apart.arguments]
             own = {"apart": call.apart, "copies": str(self.copies)}
-            super().__init__(Moved(arguments, call.folder, call.count, call.code, **own), number)
-
-        def lines(self):
+            moved = Moved(arguments, call.folder, call.count, call.code, **own)
+            super().__init__(moved, self.number)
+            self.begun.set()
             for line in super().lines():
                 self.carry(line, self.copies / RESULTS, self.call.apart.results)
                 yield line
@@ -57,6 +63,13 @@ COPYING = """
             for name in json.loads(line).get("files", ()):
                 with suppress(FileNotFoundError):
                     write_bytes(target / name, (source / name).read_bytes())
+
+        def stop(self):
+            self.begun.wait()
+            super().stop()
+
+        def wait(self, seconds):
+            return super().wait(seconds) if self.begun.wait(seconds) else None
 
         def send(self, line):
             self.carry(line, self.call.apart.results, self.copies / RESULTS)
