@@ -34,7 +34,7 @@ class WorkItem(ABC):
     group: str = ""
     """Items of one group share what takes long to load, such as a checkpoint."""
     work: float = 0.0
-    """Proportional to the time that it takes, if known."""
+    """Network evaluations of all its images, if known."""
 
     @property
     def lease(self) -> Path:
@@ -55,6 +55,10 @@ class WorkItem(ABC):
 
         Raises Diverged if samples are not finite or constant. Any other exception is a failure.
         """
+
+    def seconds_of_work(self) -> float | None:
+        """The part of the seconds of its computation that `work` took, if that was stored."""
+        return None
 
     @abstractmethod
     def store(self, status: Status, reason: str) -> None:

@@ -38,10 +38,11 @@ LAG = 5.0
 
 @dataclass(frozen=True)
 class End:
-    """How an item ended, and why it failed."""
+    """How an item ended, why it failed, and how long its computation took."""
 
     how: Literal["computed", "kept", "diverged", "failed"]
     reason: str = ""
+    seconds: float = 0.0
 
 
 Progressed = Callable[[Path, int, str], None]
@@ -244,7 +245,8 @@ class _Leader(Crew):
         elif "lost" in news and self._loans is not None:
             self._lost(self._loans, worker, news["lost"])
         elif "end" in news:
-            path, end = self._path(news["path"]), End(news["end"], news["reason"])
+            path = self._path(news["path"])
+            end = End(news["end"], news["reason"], news["seconds"])
             if end.how == "failed" and not self._launcher.computes_here:
                 end = End("failed", f"{self._called(worker)}: {end.reason}")
             partial = None if self._loans is None else self._loans.end(path)
@@ -367,7 +369,7 @@ class _Member(Crew):
 
     def end(self, path: Path, end: End) -> None:
         send = self._send if self._borrower is None else self._borrower.end
-        send(path=self._name(path), end=end.how, reason=end.reason)
+        send(path=self._name(path), end=end.how, reason=end.reason, seconds=end.seconds)
 
     def take(self, lease: Path) -> Lease | None:
         return super().take(lease) if self._borrower is None else self._borrower.take(lease)

@@ -41,6 +41,7 @@ COPYING = """
 
     class Worker(Child):
         def __init__(self, call, number):
+            call.folder.mkdir(parents=True, exist_ok=True)
             self.call, self.copies = call, Path(tempfile.mkdtemp(dir=call.folder.parents[1]))
             self.number = number
             self.begun = Event()
