@@ -103,8 +103,9 @@ class Sharing:
         from bench.plugins.load import FILES
         from bench.system.devices import gpu_count
         from bench.system.launch import Call
+        from bench.system.member import code_hash
         from bench.system.record import FILE, recording
-        from bench.system.workers import code_hash, is_worker, with_workers
+        from bench.system.workers import is_worker, with_workers
 
         gpus = gpu_count() if device.type == "cuda" else 0
         apart = None if self.launcher.shares_folders else _apart(experiment, datasets)

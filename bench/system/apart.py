@@ -27,7 +27,10 @@ LOSSES = 3
 WAIT = 5.0
 """Seconds that a worker ahead of its command waits for an answer."""
 GROWING = ".jsonl"
-"""Ends the name of a file that grows line by line; all others are replaced as a whole."""
+"""Ends the name of a file beside a result that grows line by line.
+
+Files in folders there may grow too; all others are replaced as a whole.
+"""
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,9 @@ class Loans:
         A worker that computes something else may need the row, but no run that it did not train.
         """
         if self._leases.get(path, lease_path(path)).name == LEASE:
-            folder = path.parent.iterdir() if whole and path.parent.is_dir() else ()
-            yield from (file for file in folder if not file.name.startswith("."))
+            for folder, folders, files in os.walk(path.parent) if whole else ():
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                yield from (Path(folder, name) for name in files if not name.startswith("."))
         elif path.is_file():
             yield path
 
@@ -173,9 +177,9 @@ class Borrower:
         self._item, self._known = path, self._marks(self._results)
 
     def checkpoint(self) -> None:
-        """Give back what is new in the folder of the item's result, if it is not only lines."""
+        """Give back what is new beside the item's result, if more than growing files is."""
         if self._item is not None:
-            self._give_back(self._item.parent, lines=False)
+            self._give_back(self._item.parent, growth=False)
 
     def end(self, **event: Any) -> None:
         """Give back all that is new since the item began, with this event."""
@@ -183,19 +187,20 @@ class Borrower:
             self._give_back(self._results, **event)
             self._item = None
 
-    def _give_back(self, folder: Path, *, lines: bool = True, **event: Any) -> None:
+    def _give_back(self, folder: Path, *, growth: bool = True, **event: Any) -> None:
         marks = self._marks(folder)
         below = "" if folder == self._results else f"{self.name(folder)}/"
         known = {name: mark for name, mark in self._known.items() if name.startswith(below)}
         files = [name for name, mark in marks.items() if known.get(name) != mark]
         removed = [name for name in known if name not in marks]
-        if not event and all(name.endswith(GROWING) and not lines for name in (*files, *removed)):
+        growing = {name for name in files if name.endswith(GROWING) or "/" in name[len(below) :]}
+        if not event and (not (files or removed) if growth else growing >= {*files, *removed}):
             return
         self._known |= marks
         for name in removed:
             del self._known[name]
         # What grows is read last: it then has the lines of all that was written before.
-        files.sort(key=lambda name: name.endswith(GROWING))
+        files.sort(key=lambda name: name in growing)
         self._send(**event, files=files, removed=removed)
 
     def _marks(self, root: Path) -> dict[str, tuple[int, ...]]:

@@ -177,7 +177,7 @@ def test_interrupt_ends_workers_and_keeps_rows(tmp_path: Path) -> None:
 
 
 def test_worker_of_other_code_names_its_machine(tmp_path: Path) -> None:
-    code = "from bench.system import workers; import sys; workers.code_hash = lambda _: 'other'"
+    code = "from bench.system import member; import sys; member.code_hash = lambda _: 'other'"
     arguments = ["bench", *map(str, slow(tmp_path)), str(tmp_path / "ray"), "--workers", "1"]
     run = (
         f"{code}; sys.argv = {[*arguments, '--ray', ADDRESS]!r}; from bench.cli import main; main()"
