@@ -208,8 +208,7 @@ class _Leader(Crew):
             self._reporter.warn(
                 f"{self._called(worker)} has stopped, the others continue: {self._reason}"
             )
-        if self._loans is not None:
-            self._loans.lose(worker.number)
+        self._lose(worker, self._reason)
         self._gone.add(worker.number)
 
     def _called(self, worker: Worker) -> str:
@@ -217,11 +216,14 @@ class _Leader(Crew):
         _, on, host = self._holders.get(worker.number, "").partition(" on ")
         return f"Worker {worker.number}" + ("" if self._launcher.computes_here else f"{on}{host}")
 
-    def _lost(self, loans: Loans, worker: Worker, reason: str) -> None:
-        """Note that a worker has died and is started again."""
-        for offer in loans.lose(worker.number):
-            self._fail(offer, f"{LOSSES} workers have died with it: {reason}")
-        self._reporter.warn(f"{self._called(worker)} has died and is started again: {reason}")
+    def _lose(self, worker: Worker, reason: str) -> None:
+        """Note that a worker has died, alone or with the last of several tries of an item."""
+        lost = [] if self._loans is None else self._loans.lose(worker.number)
+        try:
+            for offer in lost if not self._stopping else ():
+                self._fail(offer, f"{LOSSES} workers have died with it: {reason}")
+        except OSError as error:
+            self._problem = error
 
     def _fail(self, offer: Offer, reason: str) -> None:
         offer.fail(reason)
@@ -239,11 +241,12 @@ class _Leader(Crew):
             self._holders[worker.number] = news["holder"]
         elif "ask" in news and self._loans is not None:
             worker.send(self._loans.ask(worker.number, news["ask"]))
-        elif "lost" in news and self._loans is not None:
-            self._lost(self._loans, worker, news["lost"])
+        elif "lost" in news:
+            self._lose(worker, reason := news["lost"])
+            self._reporter.warn(f"{self._called(worker)} has died and is started again: {reason}")
         elif "end" in news:
             path = self._path(news["path"])
-            end = End(news["end"], news["reason"], news["seconds"])
+            end = End(news["end"], news["reason"], news.get("seconds", 0.0))
             if end.how == "failed" and not self._launcher.computes_here:
                 end = End("failed", f"{self._called(worker)}: {end.reason}")
             partial = None if self._loans is None else self._loans.end(path)
