@@ -116,7 +116,7 @@ class Machine:
             while line is not None:
                 lines.append((line, self._files(line)))
                 line = self._lines.get_nowait()
-                return News(lines, self._process.wait(), self._last_words())
+            return News(lines, self._process.wait(), self._last_words())
         return News(lines, None, "")
 
     def _files(self, line: str) -> dict[str, bytes]:
