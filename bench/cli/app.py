@@ -140,9 +140,9 @@ def main() -> None:
     try:
         with signals_as_interrupts() as stop, UNTIL_THE_END:
             code = parser()(prog_name="bench", standalone_mode=False)
+            if code == INTERRUPTED:  # newer versions of typer return this on Ctrl-C
+                raise KeyboardInterrupt
         sys.stdout.flush()  # a failure to print must show here, not when the interpreter exits
-        if code == INTERRUPTED:  # newer versions of typer return this on Ctrl-C
-            _complain(STOPPED, INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _complain(str(error), error.code)

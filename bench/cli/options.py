@@ -173,10 +173,11 @@ def begin(
     """
     from rich.console import Console
 
+    from bench.system.member import join_command
     from bench.system.offline import network
     from bench.system.places import holding
     from bench.system.progress import Reporter
-    from bench.system.workers import is_worker, join_command
+    from bench.system.workers import is_worker
 
     if is_worker():
         reporter = join_command(plugins or ())

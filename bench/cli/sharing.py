@@ -27,8 +27,14 @@ MEMORY = 2**30
 """Bytes that a process needs at least: torch, a small network and the data."""
 MOST = 1024
 """Workers."""
-FILE_OPTIONS = ("--plugin", "--suite", "--weights", "--null-checkpoint", "--weak-checkpoint")
+FILE_OPTIONS = (
+    "--plugin", "--suite", "--weights", "--null-checkpoint", "--weak-checkpoint", "--init-from",
+    "--teacher",
+)  # fmt: skip
 """Options whose values may be files or folders."""
+
+MODULES = ("bench.plugins.catalogue", "bench.sweep.plan", "bench.sweep.run", "bench.tuning.tune")
+"""What takes long to import in any command with workers."""
 
 
 @dataclass(frozen=True)
@@ -87,28 +93,22 @@ class Sharing:
 
     def begin(
         self, device: torch.device, experiment: Experiment, reporter: Reporter,
-        datasets: Sequence[str] | None = None,
+        datasets: Sequence[str],
     ) -> None:  # fmt: skip
         """Share the items of the command among `count` processes, until it ends.
 
-        Workers apart from its folders get these `datasets`. UserError if there are such workers,
-        and None: the command needs a shared folder.
+        Workers apart from its folders get these `datasets`.
         """
         from bench.experiment.suite import flags
         from bench.plugins.load import FILES
         from bench.system.devices import gpu_count
         from bench.system.launch import Call
+        from bench.system.member import code_hash
         from bench.system.record import FILE, recording
-        from bench.system.workers import code_hash, is_worker, with_workers
+        from bench.system.workers import is_worker, with_workers
 
         gpus = gpu_count() if device.type == "cuda" else 0
-        if datasets is None and not self.launcher.shares_folders:
-            raise UserError(
-                f"Workers of launcher {self.launcher.name!r} share no folder, which only bench "
-                "sweep can do: use --launcher local or slurm.",
-                code=2,
-            )
-        apart = None if self.launcher.shares_folders else _apart(experiment, datasets or ())
+        apart = None if self.launcher.shares_folders else _apart(experiment, datasets)
         count = self.count(device)
         call = Call(tuple(sys.argv[1:]), experiment.root, count, code_hash(FILES), gpus)
         call = replace(call, nodes=self.nodes, processes=self.processes, apart=apart)
@@ -127,17 +127,20 @@ def _apart(experiment: Experiment, datasets: Sequence[str]) -> Apart:
     """What workers need in other folders: checkpoints, caches, data, and files of options."""
     from bench.data.card import DATA_FOLDER_VARIABLE, data_root
 
-    arguments, named = [], dict[str, Path]()
+    arguments, named = list[str](), dict[str, Path]()
     before = ""
     for number, argument in enumerate(sys.argv[1:]):
         option, equals, value = argument.partition("=")
-        path = Path(value if equals else argument)
-        if (option if equals else before) in FILE_OPTIONS and path.exists():
+        option, value = (option, value) if equals else (before, argument)
+        path, before = Path(value), argument
+        if option == "--data":  # it is prepared by now
+            arguments[len(arguments) - (not equals) :] = ["--dataset", *datasets]
+            continue
+        if option in FILE_OPTIONS and path.exists() and not (experiment.runs / value).exists():
             place = f"options/{number}/{path.name}"
             named[place] = path
-            argument = f"{option}{equals}\0/{place}" if equals else f"\0/{place}"
+            argument = f"{option}=\0/{place}" if equals else f"\0/{place}"
         arguments.append(argument)
-        before = argument
 
     def files() -> dict[str, Path]:
         found = dict[str, Path]()
@@ -150,7 +153,8 @@ def _apart(experiment: Experiment, datasets: Sequence[str]) -> Apart:
         return found
 
     own = ("--results", f"\0/{RESULTS}")
-    return Apart(experiment.results, files, (*arguments, *own), {DATA_FOLDER_VARIABLE: "\0/data"})
+    environment = {DATA_FOLDER_VARIABLE: "\0/data"}
+    return Apart(experiment.results, files, (*arguments, *own), environment, MODULES)
 
 
 def _below(path: Path, place: str) -> dict[str, Path]:

@@ -184,7 +184,7 @@ def train_command(
         price_all(requests, trainer, sharing.count(fabric.device))
         own.say("Nothing was written.")
         return found
-    sharing.begin(fabric.device, found, own)
+    sharing.begin(fabric.device, found, own, [study.dataset for study in studies])
     train_all(requests, trainer)
     own.say(f"Trained runs are in {found.runs}.")
     if "tensorboard" in loggers:

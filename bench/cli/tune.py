@@ -87,6 +87,7 @@ def tune_command(
     """Search the knobs of guidance rules, on seeds that no sweep uses; continues after a stop."""
     from bench.experiment.ranges import parse_range
     from bench.experiment.suite import suite_studies
+    from bench.sweep.plan import swept_datasets
     from bench.system.devices import resolve_device
     from bench.tuning.aim import check_scales
     from bench.tuning.plan import plan_jobs, price
@@ -112,7 +113,9 @@ def tune_command(
         options.refuse_beside_suite(rule=rule, method=method, dataset=dataset, steps=steps)
         studies, found = suite_studies(suite, found)
     if not dry_run:
-        sharing.begin(request.device, found, reporter)
+        named = [study.dataset for study in studies] or request.datasets
+        datasets = named or swept_datasets(found, request.methods)
+        sharing.begin(request.device, found, reporter, datasets)
         _tune(request, plan_jobs(request, studies, found, reporter.say), found, reporter)
         return
     with place.without_writing(found) as found:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
 from threading import Lock
+from typing import Literal
 
 from bench.experiment.place import Experiment
 from bench.sweep.generate import Diverged
@@ -36,7 +40,7 @@ class Outcome:
 
     def add(self, what: str, end: End) -> None:
         """Count one item."""
-        if end.how in ("failed", "lost"):
+        if end.how == "failed":
             self.failed.append(f"{what}: {end.reason}")
         elif end.how == "kept":
             self.kept += 1
@@ -100,7 +104,13 @@ def execute(
         if not crew.includes(holder):
             say(f"{item.what}: waiting for {holder}.")
 
-    offers = {item.lease: Offer(item.path, partial(is_done, item)) for item in todo}
+    offers = {
+        item.lease: Offer(
+            item.path, partial(is_done, item), partial(item.is_stored, batches.size),
+            partial(item.store, "failed"), item.after,
+        )
+        for item in todo
+    }  # fmt: skip
     count = _Counted(todo, bar)
     with crew.watched(count, offers):
         for item, done in in_turn(
@@ -108,16 +118,12 @@ def execute(
         ):
             if done:
                 end = crew.found(item.path, wait=True) or End("kept")
-                if end.how == "lost":
-                    item.store("failed", end.reason)
             else:
                 crew.start(len(todo) - len(done_here))
                 end = _run(item, crew, count, batches)
             done_here.add(item.path)
             outcome.add(item.what, end)
-            if end.how == "kept":
-                count.leave_out(item.path)
-            count(item.path, item.images, item.what)
+            count.end(item, end)
     return outcome
 
 
@@ -136,8 +142,10 @@ def _run(item: WorkItem, crew: Crew, count: Progressed, batches: Batches) -> End
         return item.compute(size, tick)
 
     crew.begin(item.path)
+    started = time.monotonic()
     try:
-        end = End("computed" if batches.run(item.what, compute) else "kept")
+        how: Literal["computed", "kept"] = "computed" if batches.run(item.what, compute) else "kept"
+        end = End(how, seconds=time.monotonic() - started)
     except Diverged as error:
         item.store("diverged", str(error))
         end = End("diverged")
@@ -153,14 +161,29 @@ def _run(item: WorkItem, crew: Crew, count: Progressed, batches: Batches) -> End
     return end
 
 
+def _sums() -> defaultdict[str, float]:
+    return defaultdict(float)
+
+
 class _Counted:
-    """Shows the images done of all items in a bar, by whichever process, and their work."""
+    """Shows the images done of all items in a bar, by whichever process, and the time left.
+
+    An item is taken to cost so many seconds per evaluation, which differ between groups, and per
+    image that is measured. Both come from the items that were computed; until then they are equal.
+    """
 
     def __init__(self, items: Sequence[WorkItem], bar: Bar) -> None:
         self._items = {item.path: item for item in items}
         self._seen = dict.fromkeys(self._items, 0)
         self._bar = bar
-        self._work, self._all = 0.0, sum(item.work for item in items)
+        self._all, self._done = _sums(), _sums()
+        """Evaluations by group."""
+        for item in items:
+            self._all[item.group] += item.work
+        self._images, self._measured = sum(item.images for item in items), 0
+        self._sampled, self._seconds = _sums(), _sums()
+        self._measuring: list[float] = []
+        self._kept = set[Path]()
         self._lock = Lock()  # other processes report in another thread
 
     def __call__(self, path: Path, done: int, what: str) -> None:
@@ -170,13 +193,43 @@ class _Counted:
             if item is None or (more := min(done, item.images) - self._seen[path]) <= 0:
                 return
             self._seen[path] += more
-            self._work += item.work * more / item.images
-            share = self._work / self._all if self._all > 0 else None
-            self._bar.update(self._bar.done + more, what, share)
+            if path not in self._kept:
+                self._done[item.group] += item.work * more / item.images
+            self._bar.update(self._bar.done + more, what, self._share())
 
-    def leave_out(self, path: Path) -> None:
-        """The work of an item that was done before tells nothing about the time left."""
+    def end(self, item: WorkItem, end: End) -> None:
+        """Count an item that has ended, and learn from what it cost.
+
+        One that was done before tells nothing about the time left.
+        """
+        sampling = item.seconds_of_work() if end.seconds else None
         with self._lock:
-            if not self._seen[path]:
-                self._all -= self._items[path].work
-                self._work -= self._items[path].work  # which `__call__` adds
+            if end.how == "kept" and not self._seen[item.path]:
+                self._kept.add(item.path)
+                self._all[item.group] -= item.work
+                self._images -= item.images
+            else:
+                self._measured += item.images
+            if sampling is not None:
+                self._sampled[item.group] += item.work
+                self._seconds[item.group] += sampling
+                self._measuring.append(max(0.0, end.seconds - sampling) / item.images)
+        self(item.path, item.images, item.what)
+        with self._lock:
+            self._bar.update(self._bar.done, item.what, self._share())
+
+    def _share(self) -> float | None:
+        """The part of the cost that is done; None if nothing is known about the evaluations."""
+        sampled = sum(self._sampled.values())
+        usual = sum(self._seconds.values()) / sampled if sampled else 1.0
+        cost = {
+            group: self._seconds[group] / self._sampled[group] if self._sampled[group] else usual
+            for group in self._all
+        }
+        later = self._measuring[1:]  # the first item also loads what the others use
+        measuring = median(later) if later else usual
+        known = sum(cost[group] * self._all[group] for group in cost)
+        done = sum(cost[group] * self._done[group] for group in cost)
+        if known <= 0:
+            return None
+        return (done + measuring * self._measured) / (known + measuring * self._images)

@@ -39,10 +39,6 @@ FLOOR = "real"
 FLOOR_RUN = "{}-" + FLOOR
 
 
-MEASURING = 1
-"""The work of measuring a sample, about that of one evaluation of the network."""
-
-
 class MetricsFailed(Exception):
     """Some metrics of a cell failed; the values of the others are stored."""
 
@@ -127,6 +123,11 @@ class CellWork(RowWork):
         """Whether the row is complete and no sample file is missing."""
         row = self.complete()
         return row is not None and self._unsaved(row, batch) >= self.cell.n
+
+    def seconds_of_work(self) -> float | None:
+        """The seconds of sampling in its row."""
+        row = stored_row(self.experiment.cells, self.cell.run.name, self.cell.key)
+        return row.seconds_per_image * row.n if row is not None and row.status == "ok" else None
 
     def compute(self, batch: int, tick: Tick) -> bool:
         """Sample, measure and store the cell, or only sample it for its files."""
@@ -236,7 +237,7 @@ def sweep(
             images=cell.n,
             skip=cell.skip,
             group=cell.run.name,
-            work=cell.n * (cell.nfe + MEASURING),
+            work=cell.n * cell.nfe,
             about=cell.about(),
             cell=cell,
             evaluation=evaluation,

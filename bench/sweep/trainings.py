@@ -36,8 +36,15 @@ class RunWork(WorkItem):
         """False: finished weights are checked by `compute`."""
         return False
 
+    def is_stored(self, batch: int) -> bool:
+        """Whether it has weights."""
+        return self.path.exists()
+
     def compute(self, batch: int, tick: Tick) -> bool:
         """Train the run; False if it was trained already."""
+        missing = [path.parent.name for path in self.after if not path.exists()]
+        if missing:  # the runs that do not need it continue
+            raise ValueError(f"{missing[0]}, which it starts from, has no weights")
         trained = self.path.exists()
         train_run(self.request, self.trainer)
         return not trained

@@ -34,7 +34,7 @@ class WorkItem(ABC):
     group: str = ""
     """Items of one group share what takes long to load, such as a checkpoint."""
     work: float = 0.0
-    """Proportional to the time that it takes, if known."""
+    """Network evaluations of all its images, if known."""
 
     @property
     def lease(self) -> Path:
@@ -45,12 +45,20 @@ class WorkItem(ABC):
     def is_done(self, batch: int) -> bool:
         """Whether the whole result is stored; `batch` is the batch size it would be made with."""
 
+    def is_stored(self, batch: int) -> bool:
+        """Whether the whole result is stored after it was computed elsewhere."""
+        return self.is_done(batch)
+
     @abstractmethod
     def compute(self, batch: int, tick: Tick) -> bool:
         """Compute and store the result; False if only its sample files were missing.
 
         Raises Diverged if samples are not finite or constant. Any other exception is a failure.
         """
+
+    def seconds_of_work(self) -> float | None:
+        """The part of the seconds of its computation that `work` took, if that was stored."""
+        return None
 
     @abstractmethod
     def store(self, status: Status, reason: str) -> None:

@@ -7,27 +7,22 @@ divide the items. A worker reports what it does to the command that started it, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import signal
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Literal
 
-from bench.system.apart import LOSSES, Borrower, Loans, Offer
+from bench.system.apart import LOSSES, Loans, Offer
 from bench.system.errors import UserError
-from bench.system.launch.base import APART, CODE, SINCE, WORKER, Call, Launcher, Worker
+from bench.system.launch.base import APART, SINCE, WORKER, Apart, Call, Launcher, Worker
 from bench.system.leases import Lease, try_lease
-from bench.system.progress import NEWS, Bar, Reporter, SendingReporter
+from bench.system.progress import Bar, Reporter
 
 PATIENCE = 60.0
 """Seconds in which a worker has to stop when it is asked to."""
@@ -37,10 +32,11 @@ LAG = 5.0
 
 @dataclass(frozen=True)
 class End:
-    """How an item ended, and why it failed; the failure of a lost one is not stored yet."""
+    """How an item ended, why it failed, and how long its computation took."""
 
-    how: Literal["computed", "kept", "diverged", "failed", "lost"]
+    how: Literal["computed", "kept", "diverged", "failed"]
     reason: str = ""
+    seconds: float = 0.0
 
 
 Progressed = Callable[[Path, int, str], None]
@@ -110,14 +106,23 @@ def current_crew() -> Crew:
     return _crew
 
 
+def join_crew(crew: Crew) -> None:
+    """Make this process one of others, until it ends."""
+    global _crew
+    _crew = crew
+
+
 def is_worker() -> bool:
     """Whether another process of the same command started this one."""
     return WORKER in os.environ
 
 
 def written_by_command(path: Path) -> bool:
-    """Whether the command of this worker has written a file; False if this is no worker."""
-    if not is_worker():
+    """Whether the command of this worker has written a file, which both see.
+
+    False if this is no worker.
+    """
+    if not is_worker() or APART in os.environ:
         return False
     try:
         return path.stat().st_mtime_ns > int(os.environ.get(SINCE, "0"))
@@ -139,9 +144,7 @@ def with_workers(launcher: Launcher, call: Call, count: int, reporter: Reporter)
     before, _crew = _crew, (crew := _Leader(launcher, call, count, reporter))
     interrupted = True
     try:
-        if (
-            not launcher.computes_here and call.apart is None
-        ):  # they prepare what this process then only reads
+        if not launcher.computes_here:  # they start, or prepare, while this process plans
             crew.start(count)
         yield
         interrupted = False
@@ -150,14 +153,15 @@ def with_workers(launcher: Launcher, call: Call, count: int, reporter: Reporter)
         crew.stop(interrupted)
 
 
-# The side of the command.
-
-
 class _Leader(Crew):
     """The command and its workers."""
 
     def __init__(self, launcher: Launcher, call: Call, count: int, reporter: Reporter) -> None:
-        self._launcher, self._call, self._reporter = launcher, call, reporter
+        self._launcher, self._reporter = launcher, reporter
+        self._ready = Event()
+        if call.apart is not None:
+            call = replace(call, apart=replace(call.apart, files=partial(self._files, call.apart)))
+        self._call = call
         self.share, self.alone = (0, count), launcher.computes_here
         self._most = count - launcher.computes_here
         self._workers: list[Worker] = []
@@ -183,6 +187,11 @@ class _Leader(Crew):
                 self._threads.append(Thread(target=self._listen, args=(worker,), daemon=True))
                 self._threads[-1].start()
 
+    def _files(self, apart: Apart) -> Mapping[str, Path]:
+        """What workers apart need, once this process has prepared it."""
+        self._ready.wait()
+        return {} if self._stopping else apart.files()
+
     def _listen(self, worker: Worker) -> None:
         try:
             for line in worker.lines():
@@ -196,22 +205,34 @@ class _Leader(Crew):
         if code != 0 and not self._stopping and self._problem is None:
             words = worker.last_words().removeprefix("Error: ")
             self._reason = words or f"it ended with status {code}."
-            _, on, host = self._holders.get(worker.number, "").partition(" on ")
-            where = "" if self._launcher.computes_here else f"{on}{host}"
             self._reporter.warn(
-                f"Worker {worker.number}{where} has stopped, the others continue: {self._reason}"
+                f"{self._called(worker)} has stopped, the others continue: {self._reason}"
             )
-        if self._loans is not None:
-            self._loans.lose(worker.number)
+        self._lose(worker, self._reason)
         self._gone.add(worker.number)
 
-    def _lost(self, loans: Loans, worker: Worker, reason: str) -> None:
-        """Note that a worker has died and is started again."""
-        for path in loans.lose(worker.number):
-            self._ended[path] = End("lost", f"{LOSSES} workers have died with it: {reason}")
-        self._reporter.warn(f"Worker {worker.number} has died and is started again: {reason}")
+    def _called(self, worker: Worker) -> str:
+        """Its number, and its machine if that may be another one."""
+        _, on, host = self._holders.get(worker.number, "").partition(" on ")
+        return f"Worker {worker.number}" + ("" if self._launcher.computes_here else f"{on}{host}")
+
+    def _lose(self, worker: Worker, reason: str) -> None:
+        """Note that a worker has died, alone or with the last of several tries of an item."""
+        lost = [] if self._loans is None else self._loans.lose(worker.number)
+        try:
+            for offer in lost if not self._stopping else ():
+                self._fail(offer, f"{LOSSES} workers have died with it: {reason}")
+        except OSError as error:
+            self._problem = error
+
+    def _fail(self, offer: Offer, reason: str) -> None:
+        offer.fail(reason)
+        self._ended[offer.path] = End("failed", reason)
 
     def _hear(self, worker: Worker, news: dict[str, Any]) -> None:
+        if self._loans is not None and "removed" in news:
+            for name in news["removed"]:
+                self._path(name).unlink(missing_ok=True)
         if "bar" in news:
             self._show(worker, **news)
         elif "note" in news:
@@ -220,14 +241,21 @@ class _Leader(Crew):
             self._holders[worker.number] = news["holder"]
         elif "ask" in news and self._loans is not None:
             worker.send(self._loans.ask(worker.number, news["ask"]))
-        elif "lost" in news and self._loans is not None:
-            self._lost(self._loans, worker, news["lost"])
+        elif "lost" in news:
+            self._lose(worker, reason := news["lost"])
+            self._reporter.warn(f"{self._called(worker)} has died and is started again: {reason}")
         elif "end" in news:
-            path, end = self._path(news["path"]), End(news["end"], news["reason"])
-            if self._loans is not None and not self._loans.end(path) and end.how == "computed":
-                end = End("lost", "the machine of its worker measures less than planned here")
-            self._ended[path] = end
-        else:
+            path = self._path(news["path"])
+            end = End(news["end"], news["reason"], news.get("seconds", 0.0))
+            if end.how == "failed" and not self._launcher.computes_here:
+                end = End("failed", f"{self._called(worker)}: {end.reason}")
+            partial = None if self._loans is None else self._loans.end(path)
+            if partial is not None and end.how == "computed":
+                why = "has computed less than planned here"
+                self._fail(partial, f"{self._called(worker)} {why}")
+            else:
+                self._ended[path] = end
+        elif "path" in news:
             path = self._path(news["path"])
             self._begun[path] = worker
             if "images" in news:
@@ -283,7 +311,7 @@ class _Leader(Crew):
         if self._loans is not None:
             self._loans.offer(offers)
             if not all(offer.is_done() for offer in offers.values()):
-                self.start(self._most)
+                self._ready.set()
         try:
             yield
         finally:
@@ -292,6 +320,9 @@ class _Leader(Crew):
     def stop(self, interrupted: bool) -> None:
         """Stop the workers as this command was stopped, and wait for them."""
         self._stopping = True
+        self._ready.set()
+        if self._loans is not None:
+            self._loans.close()
         mine = [worker for worker in self._workers if not worker.lasts or not interrupted]
         try:
             for worker in mine:
@@ -312,89 +343,3 @@ class _Leader(Crew):
                 if interrupted and words.startswith("Stopped ") and "written" in words:
                     self._reporter.say(words)
                 worker.close()
-
-
-# The side of a worker.
-
-
-class _Member(Crew):
-    """A worker, which reports to the command that started it."""
-
-    def __init__(self, send: Callable[..., None], borrower: Borrower | None) -> None:
-        self._send, self._borrower = send, borrower
-        self._next = 0.0
-        number, count = map(int, os.environ[WORKER].split("/"))
-        self.share, self.alone = (number % count, count), False
-
-    def begin(self, path: Path) -> None:
-        if self._borrower is not None:
-            self._borrower.begin()
-        self._send(path=self._name(path))
-
-    def progress(self, path: Path, images: int, what: str) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + NEWS
-            self._send(path=self._name(path), images=images, what=what)
-
-    def end(self, path: Path, end: End) -> None:
-        files = {} if self._borrower is None else {"files": self._borrower.written()}
-        self._send(path=self._name(path), end=end.how, reason=end.reason, **files)
-
-    def take(self, lease: Path) -> Lease | None:
-        return super().take(lease) if self._borrower is None else self._borrower.take(lease)
-
-    def found(self, path: Path, *, wait: bool = False) -> End | None:
-        done = self._borrower is not None and self._borrower.is_done(path)
-        return End("kept") if done else None
-
-    def _name(self, path: Path) -> str:
-        return str(path) if self._borrower is None else self._borrower.name(path)
-
-
-def code_hash(plugins: Iterable[Path] = ()) -> str:
-    """SHA-256 of the code that this process runs: of this project, of plugin files, of torch."""
-    return hashlib.sha256(_installed() + b"".join(p.read_bytes() for p in plugins)).hexdigest()
-
-
-@cache
-def _installed() -> bytes:
-    specs = filter(None, map(find_spec, ("bench", "methods", "metrics")))
-    folders = [folder for spec in specs for folder in spec.submodule_search_locations or ()]
-    code = b"".join(p.read_bytes() for f in folders for p in sorted(Path(f).rglob("*.py")))
-    return hashlib.sha256(version("torch").encode() + code).digest()
-
-
-def join_command(plugins: Iterable[Path] = ()) -> Reporter:
-    """Make this process a worker of the command that started it; returns its reporter.
-
-    It stops, as on SIGTERM, when its standard input ends, because the command is gone. UserError
-    if its code is not that of the command.
-    """
-    global _crew
-    if os.environ.get(CODE, "") not in ("", code_hash(plugins)):
-        raise UserError(
-            f"The code on {socket.gethostname()} is not that of the command: install the same "
-            "versions of guidance-bench and torch there, and the same plugins."
-        )
-    news = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # whatever else is printed, such as by a plugin
-
-    def send(**event: Any) -> None:
-        with suppress(OSError):  # the command is gone
-            news.write(json.dumps(event) + "\n")
-
-    apart = os.environ.get(APART)
-    borrower = None if apart is None else Borrower(Path(apart), send)
-
-    def stop_with_command() -> None:
-        if borrower is not None:
-            borrower.listen()
-        else:
-            with suppress(OSError):
-                os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    Thread(target=stop_with_command, daemon=True).start()
-    send(holder=f"process {os.getpid()} on {socket.gethostname()}")
-    _crew = _Member(send, borrower)
-    return SendingReporter(send)

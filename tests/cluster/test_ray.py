@@ -16,7 +16,8 @@ import pytest
 
 from bench.plugins.launcher_conformance import LauncherConformance
 from bench.system.launch import Ray
-from tests.bench.helpers import TINY, TOY_METRICS, bench, rows_of, sets
+from bench.tuning.store import read_result, result_path
+from tests.bench.helpers import TINY, TINY_IMAGES, TOY_METRICS, bench, rows_of, sets
 from tests.processes import ROOT
 from tests.torture.check import content, leftovers
 
@@ -130,6 +131,83 @@ def test_sweep_on_ray_has_the_bytes_of_one_process(tmp_path: Path) -> None:
     assert not leftovers(ray)
 
 
+def test_inversions_and_matched_cells_on_ray_have_the_bytes_of_one_process(tmp_path: Path) -> None:
+    one, ray = tmp_path / "one", tmp_path / "ray"
+    trained = ("-m", "igct", "-m", "edm", "-d", "digits", *sets(*TINY_IMAGES))
+    assert bench("train", *trained, "--results", one, "--workers", 1).code == 0
+    shutil.copytree(one, ray)
+    command = (
+        "sweep", "-g", "1,2,4", "-n", "40", "--steps", "2", "--metric", "fd", "--matched",
+        "--match-nfe", "--inversion", "--inversion-samples", "10",
+    )  # fmt: skip
+    assert bench(*command, "--results", one, "--workers", 1).code == 0
+    out, err = (process := start(*command, "--results", ray, "--workers", 2)).communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "inversions computed, 0 kept" in out
+    assert content(one) == content(ray)
+    assert not leftovers(ray)
+
+
+def test_trials_on_ray_are_those_of_one_process(tmp_path: Path) -> None:
+    one, ray = tmp_path / "one", tmp_path / "ray"
+    trained = ("-m", "edm", "-d", "modes1d", *sets(*TINY))
+    assert bench("train", *trained, "--results", one, "--workers", 1).code == 0
+    shutil.copytree(one, ray)
+    command = ("tune", "-m", "edm", "--rule", "apg", "-g", "3", "-n", "60", "--budget", "4")
+    assert bench(*command, "--aim", "metric", "--results", one, "--workers", 1).code == 0
+    process = start(*command, "--aim", "metric", "--results", ray, "--workers", 2)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    found = [
+        read_result(result_path(root / "default" / "tuned", "modes1d-edm-s0", "apg"))
+        for root in (one, ray)
+    ]
+    alike = {"seconds": 0.0, "created": ""}
+    trials = [[trial.model_copy(update=alike) for trial in result.trials] for result in found]
+    assert trials[0] == trials[1]
+    assert found[0].knobs == found[1].knobs
+
+
+def test_training_resumes_elsewhere_from_the_checkpoint_that_came_back(tmp_path: Path) -> None:
+    # The worker dies once, at step 70 of 100, without a word.
+    plugin = tmp_path / "dies.py"
+    plugin.write_text(
+        textwrap.dedent(
+            f"""
+            import os, signal, time
+            from pathlib import Path
+            from bench.system.launch.base import WORKER
+            from bench.training import loop
+
+            steps, quick = Path({str(tmp_path / "steps")!r}), loop.learning_rate
+
+            def rate(settings, step):
+                if WORKER in os.environ:
+                    time.sleep(0.05)
+                    with steps.open("a") as file:
+                        file.write(f"{{step}}\\n")
+                    if step == 70 and steps.read_text().count("70\\n") == 1:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                return quick(settings, step)
+
+            loop.learning_rate = rate
+            """
+        )
+    )
+    small = sets(*TINY, "train.iterations=100", "train.checkpoint_every=20")
+    command = ("train", "-m", "edm", "-d", "modes1d", *small, "--plugin", plugin, "--results")
+    process = start(*command, tmp_path / "ray", "--workers", 1)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "has died and is started again" in err
+    steps = [int(line) for line in (tmp_path / "steps").read_text().split()]
+    assert steps == [*range(71), *range(60, 100)]
+    assert bench(*command, tmp_path / "one").code == 0
+    weights = "default/runs/modes1d-edm-s0/model.safetensors"
+    assert (tmp_path / "one" / weights).read_bytes() == (tmp_path / "ray" / weights).read_bytes()
+    assert not leftovers(tmp_path / "ray")
+
+
 def test_next_command_continues_after_the_death_of_the_first(tmp_path: Path) -> None:
     command = slow(tmp_path)
     rows = tmp_path / "ray" / "default" / "cells"
@@ -177,7 +255,7 @@ def test_interrupt_ends_workers_and_keeps_rows(tmp_path: Path) -> None:
 
 
 def test_worker_of_other_code_names_its_machine(tmp_path: Path) -> None:
-    code = "from bench.system import workers; import sys; workers.code_hash = lambda _: 'other'"
+    code = "from bench.system import member; import sys; member.code_hash = lambda _: 'other'"
     arguments = ["bench", *map(str, slow(tmp_path)), str(tmp_path / "ray"), "--workers", "1"]
     run = (
         f"{code}; sys.argv = {[*arguments, '--ray', ADDRESS]!r}; from bench.cli import main; main()"

@@ -36,11 +36,16 @@ class Apart:
     results: Path
     """The folder of all experiments, as the command names it."""
     files: Callable[[], Mapping[str, Path]]
-    """The files that it needs, by their place in the folder of its copies."""
+    """The files that it needs, by their place in the folder of its copies.
+
+    Waits until the command has prepared them: to be called in `Worker.lines`.
+    """
     arguments: Sequence[str]
     """Those of the command; a null character stands for the folder of its copies."""
     environment: Mapping[str, str]
     """Further variables, likewise."""
+    modules: Sequence[str] = ()
+    """Modules that the command imports, which a worker may do before it has the files."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Worker(ABC):
         """
 
     def send(self, line: str) -> None:  # noqa: B027 - only workers apart are sent any
-        """Write a line to its standard input."""
+        """Write a line to its standard input, after the files that it names in "files"."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -135,7 +140,8 @@ class Launcher(ABC):
     """Whether the command itself also computes items, beside its workers."""
     shares_folders: ClassVar[bool] = True
     """Whether workers see the folders of the command; otherwise it carries the files of `Apart`,
-    and the files that a line names in "files" (relative to the results), before it yields it."""
+    and both ways, before a line arrives, the files that it names in "files" (relative to the
+    results, in this order; those that the worker has removed meanwhile are skipped)."""
     spans_nodes: ClassVar[bool] = False
     """Whether one worker can be several processes, on one or more nodes."""
 

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -123,18 +124,26 @@ class _Luggage:
 
     def hashes(self) -> tuple[dict[str, str], dict[str, Path]]:
         """The hash of each file by its place, and a path for each hash."""
-        places, paths = {}, {}
         files = {} if self._call.apart is None else self._call.apart.files()
+        places = {place: self._hash(path) for place, path in files.items()}
+        return places, {places[place]: path for place, path in files.items()}
+
+    def _hash(self, path: Path) -> str:
+        status = path.stat()
+        mark = path, status.st_mtime_ns, status.st_size
         with self._lock:
-            for place, path in files.items():
-                status = path.stat()
-                mark = path, status.st_mtime_ns, status.st_size
-                if mark not in self._hashes:
-                    with path.open("rb") as file:
-                        self._hashes[mark] = hashlib.file_digest(file, "sha256").hexdigest()
-                places[place] = self._hashes[mark]
-                paths[self._hashes[mark]] = path
-        return places, paths
+            if mark not in self._hashes:
+                with path.open("rb") as file:
+                    self._hashes[mark] = hashlib.file_digest(file, "sha256").hexdigest()
+            return self._hashes[mark]
+
+    def pack(self, names: Sequence[str]) -> dict[str, Any]:
+        """The objects of files below the results, by their name."""
+        if not names:
+            return {}
+        assert self._call.apart is not None
+        paths = {name: self._call.apart.results / name for name in names}
+        return {name: self.reference(self._hash(path), path) for name, path in paths.items()}
 
     def reference(self, content: str, path: Path) -> Any:
         """The object of a file in the store."""
@@ -147,12 +156,18 @@ class _Luggage:
 class _RayWorker(Worker):
     def __init__(self, number: int, call: Call, actor: Any, luggage: _Luggage) -> None:
         super().__init__(number)
-        self._call, self._make, self._luggage = call, actor, luggage
-        self._actor = actor.remote(sys.path)
+        modules = () if call.apart is None else call.apart.modules
+        start = partial(actor.remote, sys.path, call.module, modules, str(Path.cwd()))
+        self._call, self._start, self._luggage = call, start, luggage
+        self._hire()
         self._status: int | None = None
         self._last_words = ""
         self._running = self._stopping = False
         self._ended = Event()
+
+    def _hire(self) -> None:
+        self._actor = self._start()
+        self._lives = self._actor.missing.remote([])
 
     def lines(self) -> Iterator[str]:
         """Its lines, from whichever actor; a line with "lost" whenever it is started again."""
@@ -167,7 +182,7 @@ class _RayWorker(Worker):
                 if self._stopping or (self._status or 0) >= 0 or losses == LOSSES:
                     return
                 yield json.dumps({"lost": self._last_words})
-                self._actor = self._make.remote(sys.path)
+                self._hire()
         finally:
             self._status = 1 if self._status is None else self._status
             self._ended.set()
@@ -179,7 +194,7 @@ class _RayWorker(Worker):
             while True:
                 news: News = ray.get(self._actor.read.remote())
                 for line, files in news.lines:
-                    for name, content in files.items():
+                    for name, content in reversed(list(files.items())):  # first read, last written
                         assert self._call.apart is not None
                         write_bytes(self._call.apart.results / name, content)
                     yield line
@@ -204,19 +219,16 @@ class _RayWorker(Worker):
         if apart is not None:
             arguments = apart.arguments
             environment |= {APART: "\0", **apart.environment}
-        ray.get(
-            self._actor.begin.remote(
-                call.module, list(arguments), environment, places, objects, str(Path.cwd())
-            )
-        )
+        ray.get(self._actor.begin.remote(list(arguments), environment, places, objects))
 
     def send(self, line: str) -> None:
         """Write to the standard input of the process."""
-        self._actor.write.remote(line)
+        names = json.loads(line).get("files", ())
+        self._actor.write.remote(line, self._luggage.pack(names))
 
     def stop(self) -> None:
         """Send SIGTERM, or remove an actor that still waits for room in the cluster."""
-        if self._running:
+        if self._running or _import().wait([self._lives], timeout=0)[0]:
             self._signal(signal.SIGTERM)
         else:
             self.kill()

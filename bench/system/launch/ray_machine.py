@@ -17,10 +17,20 @@ from typing import Any, NamedTuple
 
 from bench.system.errors import visible
 from bench.system.files import write_bytes
-from bench.system.launch.base import RESULTS, main_of
+from bench.system.launch.base import RESULTS
 
 POLL = 2.0
 """Seconds that an actor waits for news before it answers without any."""
+_WAITING = """
+import importlib, json, os, sys
+sys.path[:], names = json.loads(sys.argv[1])
+module = [importlib.import_module(name) for name in names][-1]
+if line := sys.stdin.readline():
+    sys.argv[1:], environment = json.loads(line)
+    os.environ.update(environment)
+    module.main()
+"""
+"""The process: it imports modules, and waits for the arguments of the last one's `main`."""
 _STORE = "guidance-bench-ray-"
 """Begins the name of a folder: files by their hash, and a folder of copies per process."""
 
@@ -45,7 +55,9 @@ def _tidy() -> None:
 class Machine:
     """The actor: one worker process, and the copies of its files."""
 
-    def __init__(self, path: Sequence[str]) -> None:
+    def __init__(
+        self, path: Sequence[str], module: str, imports: Sequence[str], folder: str
+    ) -> None:
         import ray
 
         context = ray.get_runtime_context()
@@ -55,21 +67,28 @@ class Machine:
         self._store.mkdir(0o700, exist_ok=True)
         self._copies = self._store / str(os.getpid())
         self._copies.mkdir()
-        self._path = path
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the actor
         self._lines: Queue[str | None] = Queue()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopped = 0
+        modules = [*sys.path, *(entry for entry in path if entry not in sys.path)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _WAITING, json.dumps([modules, [*imports, module]])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=folder if Path(folder).is_dir() else self._copies,
+            start_new_session=True,
+        )
+        Thread(target=self._listen, daemon=True).start()
 
     def missing(self, hashes: Sequence[str]) -> list[str]:
         """The contents that are not on this machine yet."""
         return [content for content in hashes if not (self._store / content).exists()]
 
     def begin(
-        self, module: str, arguments: Sequence[str], environment: Mapping[str, str],
-        places: Mapping[str, str], objects: Mapping[str, Any], folder: str,
+        self, arguments: Sequence[str], environment: Mapping[str, str], places: Mapping[str, str],
+        objects: Mapping[str, Any],
     ) -> None:  # fmt: skip
-        """Store the objects by their hash, put every file into its place, start the process."""
+        """Store the objects by their hash, put every file into its place, let the command run."""
         import ray
 
         for content, reference in objects.items():
@@ -79,27 +98,11 @@ class Machine:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(self._store / content, path)  # files are replaced, never written in place
         own = str(self._copies)
-        modules = [*sys.path, *(entry for entry in self._path if entry not in sys.path)]
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                main_of(module, modules),
-                *(a.replace("\0", own) for a in arguments),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=folder if Path(folder).is_dir() else own,
-            env=os.environ | {name: v.replace("\0", own) for name, v in environment.items()},
-            start_new_session=True,
-        )
-        Thread(target=self._listen, daemon=True).start()
-        if self._stopped:
-            self.send_signal(self._stopped)
+        environment = {name: value.replace("\0", own) for name, value in environment.items()}
+        arguments = [argument.replace("\0", own) for argument in arguments]
+        self.write(json.dumps([arguments, environment]), {})
 
     def _listen(self) -> None:
-        assert self._process is not None
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line.decode(errors="replace"))
@@ -113,39 +116,41 @@ class Machine:
             while line is not None:
                 lines.append((line, self._files(line)))
                 line = self._lines.get_nowait()
-            assert self._process is not None
             return News(lines, self._process.wait(), self._last_words())
         return News(lines, None, "")
 
     def _files(self, line: str) -> dict[str, bytes]:
         if '"files"' not in line:
             return {}
-        results = self._copies / RESULTS
-        return {name: (results / name).read_bytes() for name in json.loads(line)["files"]}
+        found = {}
+        for name in json.loads(line)["files"]:
+            with suppress(FileNotFoundError):  # a checkpoint, removed or replaced since
+                found[name] = (self._copies / RESULTS / name).read_bytes()
+        return found
 
     def _last_words(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return visible(lines[-1]) if lines else ""
 
-    def write(self, line: str) -> None:
-        """Write a line to the standard input of the process."""
-        assert self._process is not None
+    def write(self, line: str, files: Mapping[str, Any]) -> None:
+        """Write a line to the standard input of the process, after the objects of its files."""
+        import ray
+
+        for name, reference in files.items():
+            write_bytes(self._copies / RESULTS / name, ray.get(reference))
         assert self._process.stdin is not None
         with suppress(OSError):  # it has ended
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process, at once or when it starts."""
-        self._stopped = number
-        if self._process is not None:
-            self._process.send_signal(number)
+        """Send a signal to the process."""
+        self._process.send_signal(number)
 
     def close(self) -> None:
         """Remove the copies, and what is stored here after the last one has gone."""
-        if self._process is not None:
-            self._process.kill()
+        self._process.kill()
         shutil.rmtree(self._copies, ignore_errors=True)
         if not any(path.is_dir() for path in self._store.iterdir()):
             shutil.rmtree(self._store, ignore_errors=True)

@@ -1,23 +1,31 @@
 """Workers that do not share the folders of their command: here each has copies in its own."""
 
-import base64
 import json
+import os
+import re
 import shutil
+import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from bench.system.apart import LOSSES, Loans, Offer
 from bench.system.sharing import lease_path
-from tests.bench.helpers import TOY_METRICS, bench
+from bench.training.checkpoint import STATE, load_state
+from bench.tuning.store import read_result, result_path
+from tests.bench.helpers import TINY, TOY_METRICS, bench, rows_of, sets
 from tests.processes import start
 from tests.torture.check import content, leftovers
 
 COPYING = """
     import shutil, tempfile, json
+    from contextlib import suppress
     from dataclasses import dataclass
     from pathlib import Path
+    from threading import Event
+    from bench.system.files import write_bytes
     from bench.system.launch import Call, Launcher, register
     from bench.system.launch.base import APART, RESULTS
     from bench.system.launch.local import Child
@@ -33,23 +41,39 @@ COPYING = """
 
     class Worker(Child):
         def __init__(self, call, number):
+            call.folder.mkdir(parents=True, exist_ok=True)
             self.call, self.copies = call, Path(tempfile.mkdtemp(dir=call.folder.parents[1]))
-            for place, path in call.apart.files().items():
-                (self.copies / place).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, self.copies / place)
-            arguments = [a.replace("\\0", str(self.copies)) for a in call.apart.arguments]
-            own = {"apart": call.apart, "copies": str(self.copies)}
-            super().__init__(Moved(arguments, call.folder, call.count, call.code, **own), number)
+            self.number = number
+            self.begun = Event()
 
         def lines(self):
+            call = self.call
+            for place, path in call.apart.files().items():
+                (self.copies / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, self.copies / place)
+            arguments = [a.replace("\\0", str(self.copies)) for a in call.apart.arguments]
+            own = {"apart": call.apart, "copies": str(self.copies)}
+            moved = Moved(arguments, call.folder, call.count, call.code, **own)
+            super().__init__(moved, self.number)
+            self.begun.set()
             for line in super().lines():
-                for name in json.loads(line).get("files", ()):
-                    target = self.call.apart.results / name
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(self.copies / RESULTS / name, target)
+                self.carry(line, self.copies / RESULTS, self.call.apart.results)
                 yield line
 
+        def carry(self, line, source, target):
+            for name in json.loads(line).get("files", ()):
+                with suppress(FileNotFoundError):
+                    write_bytes(target / name, (source / name).read_bytes())
+
+        def stop(self):
+            self.begun.wait()
+            super().stop()
+
+        def wait(self, seconds):
+            return super().wait(seconds) if self.begun.wait(seconds) else None
+
         def send(self, line):
+            self.carry(line, self.call.apart.results, self.copies / RESULTS)
             self._process.stdin.write(f"{line}\\n".encode())
             self._process.stdin.flush()
 
@@ -100,13 +124,158 @@ def test_workers_with_copies_end_with_the_bytes_of_one_process(
     assert content(one) == content(two)
 
 
-def test_training_with_workers_that_have_copies_is_refused(tmp_path: Path) -> None:
-    ran = bench("train", "-m", "edm", "-m", "ct", "--ray", "auto", "--results", tmp_path)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (
-        "Error: Workers of launcher 'ray' share no folder, which only bench sweep can do: use "
-        "--launcher local or slurm.\n"
-    )
+SLOWLY = """
+    import os, time
+    from bench.system.launch.base import WORKER
+    from bench.training import loop
+
+    quick = loop.learning_rate
+
+    def rate(settings, step):
+        time.sleep(0.02)
+        return quick(settings, step)
+
+    if WORKER in os.environ:
+        loop.learning_rate = rate
+"""
+
+
+@pytest.mark.long
+def test_training_with_copies_is_stopped_and_resumed(tmp_path: Path) -> None:
+    plugin = tmp_path / "copying.py"
+    plugin.write_text(textwrap.dedent(COPYING) + textwrap.dedent(SLOWLY))
+    small = sets(*TINY, "train.iterations=400", "train.checkpoint_every=30")
+    command = ("train", "-m", "edm", "-m", "igct", "-m", "ct", "-d", "modes1d", *small)
+    command = (*command, "--plugin", plugin, "--results")
+    one, two = tmp_path / "one" / "results", tmp_path / "two" / "results"
+    assert bench(*command, one, "--workers", "1").code == 0
+    apart = (*command, two, "--launcher", "copying", "--workers", "2")
+    process = start(*apart)
+    saved = two / "default" / "runs"
+    while process.poll() is None and not list(saved.glob(f"*/{STATE}")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    assert process.returncode == 130, err
+    steps = {path.parent.name: load_state(path).step for path in saved.glob(f"*/{STATE}")}
+    ends = dict(re.findall(r"Stopped (\S+) at step (\d+) of 400; its checkpoint is written", out))
+    assert ends
+    # Also the checkpoint that a worker wrote as it stopped has come back.
+    assert {name: steps[name] for name in ends} == {name: int(k) for name, k in ends.items()}
+    assert max(steps.values()) >= 30
+    out, err = start(*apart).communicate()
+    assert err == ""
+    assert content(one) == content(two)
+    assert not leftovers(two)
+
+
+@pytest.mark.long
+def test_tuning_with_copies_finds_the_knobs_of_one_process(trained: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "copying.py"
+    plugin.write_text(textwrap.dedent(COPYING))
+    one, two = (shutil.copytree(trained, tmp_path / name / "results") for name in ("one", "two"))
+    command = ("tune", "-m", "edm", "--rule", "apg", "-g", "3", "-n", "60", "--budget", "5")
+    command = (*command, "--plugin", plugin, "--results")
+    found = []
+    for results, how in ((one, ()), (two, ("--launcher", "copying", "--workers", "2"))):
+        out, err = start(*command, results, *how).communicate()
+        assert err == "", out
+        result = read_result(result_path(results / "default" / "tuned", "modes1d-edm-s0", "apg"))
+        alike = {"seconds": 0.0, "created": ""}
+        trials = [trial.model_copy(update=alike) for trial in result.trials]
+        found.append((result.knobs, result.score, trials))
+    assert found[0] == found[1]
+    assert {path.relative_to(one) for path in one.rglob("*")} == {
+        path.relative_to(two) for path in two.rglob("*")
+    }
+    assert not leftovers(two)
+
+
+FAULTS = """
+    import errno, os
+    from pathlib import Path
+    from bench.system.launch import Launcher, register as register_launcher
+    from bench.system.launch.base import WORKER
+    from bench.system.launch.local import Child
+    from methods import register
+    from methods.oracle import Oracle
+
+    FAULT = Path({fault!r})
+    WHO = os.environ.get(WORKER, "command")
+    whole = os.fsync
+
+    def fsync(fd):
+        own = "/cells/" in os.readlink(f"/proc/self/fd/{{fd}}") and FAULT.exists()
+        if own and WHO.startswith(FAULT.read_text()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(fd)
+
+    os.fsync = fsync
+
+    @register
+    class Frail(Oracle):
+        "The oracle, until its memory is full."
+        name = "frail"
+        summary = "runs out of memory"
+
+        def sample(self, nets, labels, guidance, steps, rng):
+            if guidance.scale == 2 and FAULT.exists() and FAULT.read_text() == "memory":
+                raise MemoryError
+            return super().sample(nets, labels, guidance, steps, rng)
+
+    @register_launcher
+    class Beside(Launcher):
+        name = "beside"
+        summary = "processes beside the command, which computes nothing, in its folders"
+
+        def start(self, call, numbers):
+            return [Child(call, number) for number in numbers]
+"""
+FULL = "No space left on device: "
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("launcher", "fault", "code", "sentence"),
+    [
+        ("copying", "memory", 1, "g=2 steps=18: Worker {n} on {host}: MemoryError"),
+        ("beside", "memory", 1, "g=2 steps=18: Worker {n} on {host}: MemoryError"),
+        ("copying", "1/", 0, f"Worker 1 on {{host}} has stopped, the others continue: {FULL}"),
+        ("beside", "1/", 0, f"Worker 1 on {{host}} has stopped, the others continue: {FULL}"),
+        ("beside", "", 1, f"Error: All workers have stopped: {FULL}"),
+        ("copying", "command", 1, f"Error: {FULL}"),
+    ],
+)
+def test_full_machine_of_a_worker_loses_no_cell(
+    tmp_path: Path, launcher: str, fault: str, code: int, sentence: str
+) -> None:
+    plugins = [tmp_path / "copying.py", tmp_path / "faults.py"]
+    flag = tmp_path / "fault"
+    flag.write_text(fault)
+    for path, text in zip(plugins, (COPYING, FAULTS.format(fault=str(flag))), strict=True):
+        path.write_text(textwrap.dedent(text))
+    results = tmp_path / "sub" / "results"
+    command = [
+        "sweep", "-m", "frail", "-d", "modes1d", "-g", "1..6", "-n", "16", *TOY_METRICS,
+        "--plugin", plugins[0], "--plugin", plugins[1], "--workers", "2", "--results",
+    ]  # fmt: skip
+    process = start(*command, results, "--launcher", launcher)
+    out, err = process.communicate()
+    host = os.uname().nodename
+    assert process.returncode == code, err
+    assert any(sentence.format(n=n, host=host) in out + err for n in (1, 2)), out + err
+    flag.unlink()
+    out, err = (process := start(*command, results, "--launcher", launcher)).communicate()
+    assert (process.returncode, err) == (0, ""), out
+    alone = tmp_path / "alone" / "results"
+    assert start(*command, alone, "--workers", "1").communicate()[1] == ""
+    found = [
+        {row.guidance: {v.metric: (v.value, v.se) for v in row.values} for row in rows}
+        for rows in (rows_of(alone, "frail"), rows_of(results, "frail"))
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
+    assert not leftovers(results)
 
 
 def test_bad_settings_of_ray_are_named() -> None:
@@ -122,7 +291,9 @@ def test_bad_settings_of_ray_are_named() -> None:
 def test_command_holds_the_leases_of_its_workers(tmp_path: Path) -> None:
     done = False
     rows = [tmp_path / "cells" / name for name in ("a.json", "b.json")]
-    offers = {lease_path(row): Offer(row, lambda: done) for row in rows}
+    offers = {
+        lease_path(row): Offer(row, lambda: done, lambda: True, lambda _: None) for row in rows
+    }
     names = [str(lease_path(row).relative_to(tmp_path)) for row in rows]
     loans, other = Loans(tmp_path), Loans(tmp_path)
 
@@ -140,10 +311,11 @@ def test_command_holds_the_leases_of_its_workers(tmp_path: Path) -> None:
     rows[1].write_bytes(b"partial")
     for loss in range(1, LOSSES + 1):
         answer = json.loads(loans.ask(2, names[1]))
-        assert base64.b64decode(answer["content"]) == b"partial"
-        assert answer["row"] == "cells/b.json"
+        assert answer["files"] == ["cells/b.json"]
         assert loans.lose(1) == []
-        assert loans.lose(2) == ([rows[1]] if loss == LOSSES else [])
+        lost = [offer.path for offer in loans.lose(2)]
+        assert lost == ([rows[1]] if loss == LOSSES else [])
+    assert ask(loans, 2, names[1]) == "later"  # until its failure is stored
     done = True
     assert ask(loans, 1, names[1]) == "done"
     done = False

@@ -1,6 +1,7 @@
 """The order in which processes try items, and the time left that their bar shows."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from bench.sweep import execute as module
 from bench.sweep.work import WorkItem, dealt
 from bench.system import progress
 from bench.system.progress import Bar
+from bench.system.workers import End
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +54,71 @@ def test_time_left_follows_the_work_and_not_the_images(monkeypatch: pytest.Monke
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     shown: list[float] = []
     monkeypatch.setattr(progress, "duration", lambda seconds: shown.append(seconds) or "")
-    # 9 units in an item of many evaluations, one unit each in nine others, one of which is kept.
-    items = [_item("long", "", 9.0), *(_item(f"{k}", "", 1.0) for k in range(9))]
+    # Of 90 units, 80 of them for evaluations; 10 units each in nine others, one of which is kept.
+    items = [_item("long", "", 80.0), *(_item(f"{k}", "", 0.0) for k in range(9))]
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     count = module._Counted(items, Bar("", 100, 0, Console(file=io.StringIO())))
-    count.leave_out(Path("0"))
-    count(Path("0"), 10, "")
-    for done in range(1, 11):  # 0.9 units in a second
+    count.end(items[1], End("kept"))
+    for done in range(1, 11):  # 8 units in a second
         now += 1.0
         count(Path("long"), done, "")
         if done > 1:
-            assert shown[-1] == pytest.approx((17 - 0.9 * done) / 0.9)
-    for k in range(1, 9):
-        now += 1 / 0.9
-        count(Path(f"{k}"), 10, "")
-    assert shown[-1] == pytest.approx(0.0, abs=1e-9)
+            assert shown[-1] == pytest.approx((170 - 8 * done) / 8)
+    for left, item in enumerate((*reversed(items[2:]), items[0])):
+        now += 10 / 8
+        count.end(item, End("computed"))
+        count(Path("long"), 10, "")  # a late report changes nothing
+        assert shown[-1] == pytest.approx((80 - 10 * left) / 8, abs=1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costly(Item):
+    sampling: float
+    measuring: float
+
+    def seconds_of_work(self) -> float:
+        return self.sampling
+
+
+def _cells(evaluation: Callable[[str], float], feature: float, metrics: float) -> list[Costly]:
+    """The cells of a study: 13 scales of three methods, in the order of a sweep."""
+    steps = {"edm": (18, 35), "igct": (1, 1), "ct": (2, 2)}
+    return [
+        Costly(
+            what=f"{run}{g}", path=Path(f"{run}{g}"), images=300, group=run,
+            work=300.0 * nfe[g > 1], sampling=300 * nfe[g > 1] * evaluation(run),
+            measuring=300 * feature + metrics + 0.3 * (run == "edm" and g == 1),
+        )
+        for run, nfe in steps.items() for g in range(1, 14)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        _cells(lambda _: 2e-4, 2e-4, 0.02),  # sampling costs most, as for images
+        _cells(lambda _: 2e-5, 0.0, 0.8),  # metrics cost most, as for modes1d
+        _cells(lambda run: 2e-4 if run == "edm" else 4e-4, 1e-4, 0.3),
+    ],
+    ids=["sampling", "metrics", "mixed"],
+)
+def test_time_left_is_within_a_quarter_after_a_tenth(
+    cells: list[Costly], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    shown: list[tuple[float, float]] = []
+    monkeypatch.setattr(progress, "duration", lambda left: shown.append((now, left)) or "")
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    total = sum(cell.images for cell in cells)
+    count = module._Counted(cells, Bar("", total, 0, Console(file=io.StringIO())))
+    for cell in cells:
+        for done in (100, 200, 300):
+            now += cell.sampling / 3
+            count(cell.path, done, cell.what)
+        now += cell.measuring
+        count.end(cell, End("computed", seconds=cell.sampling + cell.measuring))
+    later = [(left, now - at) for at, left in shown if now / 10 <= at < now]
+    assert len(later) > 30
+    for left, true in later[: len(later) // 2]:
+        assert left == pytest.approx(true, rel=0.25)
