@@ -29,6 +29,7 @@ from bench.evaluation.statistics_files import (
     read_statistics,
     split_section,
 )
+from bench.experiment.formatting import kid_below_zero
 from bench.experiment.protocols import LITE, PROTOCOLS, Protocol, unknown_metric
 from bench.experiment.provenance import now, provenance
 from bench.system.errors import UserError, plain
@@ -146,6 +147,10 @@ def evaluate(
     rows, missing = compute(
         plan, real, accumulator.finish(), fake=fake, protocol=protocol.name if protocol else ""
     )
+    for row in rows:
+        if row.metric == "kid" and (line := kid_below_zero(row.value, row.se)):
+            warnings.append(line)
+            reporter.warn(line)
     report = Report(
         rows=tuple(rows), not_measured=tuple(missing), warnings=tuple(warnings),
         notes=protocol.notes if protocol else (), created=now(), provenance=provenance(),

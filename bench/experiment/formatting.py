@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from metrics.base import Estimate
 
 MOST_DECIMALS = 6
+FAR = 5.0
+"""Standard errors below zero that chance does not explain."""
 ROUNDING = 1e-12
 """Errors below this share of their value are rounding of float64."""
 
@@ -22,6 +24,20 @@ def error_decimals(se: float) -> int:
     """Decimals that show two significant digits of an error above 0."""
     exponent = int(f"{se:.1e}".partition("e")[2])
     return min(max(0, 1 - exponent), MOST_DECIMALS)
+
+
+def kid_below_zero(value: float, se: float | None) -> str:
+    """What a KID far below zero means, in a sentence; '' for others.
+
+    Of samples that do not depend on the reference it is below zero only by chance. Samples that
+    are in the reference too have a kernel value with themselves, which only one side counts.
+    """
+    if not se or value > -FAR * se:
+        return ""
+    return (
+        f"KID is {-value / se:.0f} standard errors below zero, which other samples do not reach: "
+        "the samples may be in the reference."
+    )
 
 
 def duration(seconds: float) -> str:

@@ -27,6 +27,9 @@ def _parses(text: str) -> str:
 Z95 = 1.959963984540054
 """Half the width of a normal distribution's 95% interval, in standard deviations."""
 
+ALONE = 0.8
+"""Processor time over seconds, from which sampling had the processor for itself."""
+
 Moment = Annotated[str, Field(max_length=40), AfterValidator(_parses)]
 KnobsFrom = Literal["", "default", "suite", "tuned"]
 Labels = Literal["balanced", "random", "reference"]
@@ -171,11 +174,19 @@ class Row(StoredRow):
     )
     reference_n: Count
     seconds_per_image: Number = 0.0
+    cpu_share: Number | None = Field(
+        None, ge=0, description="processor time over these seconds; None unless on a CPU alone"
+    )
     values: tuple[Value, ...] = ()
     unmeasured: Mapping[Name, Text] = Field(
         default_factory=dict, description="why there is no value, by metric and extractor"
     )
     preview: Preview | None = Field(None, discriminator="kind")
+
+    @property
+    def under_load(self) -> bool:
+        """Whether other programs used the processor too, so that the seconds are too many."""
+        return self.cpu_share is not None and self.cpu_share < ALONE
 
 
 R = TypeVar("R", bound=StoredRow)

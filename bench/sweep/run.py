@@ -176,9 +176,10 @@ class CellWork(RowWork):
                 unmetered=made.record.unmetered or _unmetered(cell.run.method),
             )  # fmt: skip
             shown_samples = preview(torch.cat(samples), torch.cat(labels), data)
+            on_cpu = self.sampler.device.type == "cpu"
             self.finish(
                 found, preview=shown_samples, seconds_per_image=made.seconds / cell.n,
-                **self._cost(made.record),
+                cpu_share=made.cpu_share if on_cpu else None, **self._cost(made.record),
             )  # fmt: skip
 
     def _cost(self, record: Record) -> dict[str, float]:

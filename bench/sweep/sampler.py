@@ -25,7 +25,7 @@ class Sampler:
     """Samples cells on a device; keeps the networks of one run."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._nets: Latest[Run, nn.Module] = Latest()
 
     def sample(
@@ -37,10 +37,10 @@ class Sampler:
         With `off` those of the same noise without guidance. `record` records the sampling.
         """
         guidance = Guidance(1.0) if off else cell.guidance
-        nets = self._nets.get(cell.run, lambda: load_nets(cell.run, self._device))
+        nets = self._nets.get(cell.run, lambda: load_nets(cell.run, self.device))
         return sampled(
             cell.run.method, nets, guidance, cell.steps, cell.seed, stop or cell.n,
-            batch=batch, device=self._device, start=start, classes=cell.classes, record=record,
+            batch=batch, device=self.device, start=start, classes=cell.classes, record=record,
         )  # fmt: skip
 
 
@@ -64,7 +64,8 @@ class Stream:
     """Batches (samples, labels) of one cell.
 
     `extractors` give the features of the batches in their order; `seconds` counts the time that a
-    device needed to sample them, without that of the meter; `record` has what was recorded.
+    device needed to sample them, without that of the meter; `cpu_share` is the processor time of
+    this process over these seconds, None if others sampled too; `record` has what was recorded.
     """
 
     def __init__(
@@ -76,14 +77,18 @@ class Stream:
         self._batches, self.extractors = batches, extractors
         self.record = Record() if record is None else record
         self.seconds = 0.0
+        self.cpu_share: float | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches, once."""
+        worked = 0.0
         while True:
-            started = time.perf_counter()
+            started, before = time.perf_counter(), time.process_time()
             batch = next(self._batches, None)
             self.seconds += time.perf_counter() - started
+            worked += time.process_time() - before
             if batch is None:
+                self.cpu_share = worked / self.seconds
                 self.seconds = max(self.seconds - self.record.watch.seconds, 0.0)
                 return
             yield batch

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.data.stand_in import RandomImages
@@ -14,9 +14,10 @@ from bench.sweep.work import WorkItem
 from bench.system.errors import UserError
 from bench.system.leases import LEASE
 from bench.system.memory import Batches
-from bench.system.progress import SILENT, Tick, duration
+from bench.system.progress import Tick, duration
 from bench.system.workers import End, current_crew, is_worker
-from bench.training.price import describe, parameters
+from bench.training.checkpoint import trained_steps
+from bench.training.price import NoRoom, describe, parameters, train_rate
 from bench.training.study import RunRequest, Trainer, train_run, with_prerequisites
 
 
@@ -46,7 +47,7 @@ class RunWork(WorkItem):
         if missing:  # the runs that do not need it continue
             raise ValueError(f"{missing[0]}, which it starts from, has no weights")
         trained = self.path.exists()
-        train_run(self.request, self.trainer)
+        train_run(self.request, replace(self.trainer, tick=tick))
         return not trained
 
     def store(self, status: Status, reason: str) -> None:
@@ -65,19 +66,22 @@ def train_all(requests: Iterable[RunRequest], trainer: Trainer) -> None:
             train_run(run, trainer)
             crew.end(trainer.weights(run.card().name), End("computed"))
         return
+    left = {run.card().name: _steps_left(run, trainer) for run in runs}
+    work = _works(runs, trainer, measured=crew.alone)
     items = [
         RunWork(
             what=name,
             path=trainer.weights(name),
-            images=0,
+            images=left[name],
+            work=work[name],
             after=[trainer.weights(needed) for needed in sources],
             request=run,
             trainer=trainer,
         )
         for name, run, sources in _longest_first(runs)
     ]
-    bar = SILENT.bar("train", 0)
-    outcome = execute(items, trainer.experiment, bar, Batches(1), trainer.reporter.say)
+    with trainer.reporter.bar("train", sum(left.values()), shared=True) as bar:
+        outcome = execute(items, trainer.experiment, bar, Batches(1), trainer.reporter.say)
     if outcome.failed and not is_worker():  # whose command reports it
         raise UserError(f"Training failed: {'; '.join(outcome.failed)}.")
 
@@ -94,23 +98,71 @@ def price_all(requests: Iterable[RunRequest], trainer: Trainer, workers: int) ->
                 f"{data.name} is missing, and needed for training: bench data prepare SOURCE "
                 f"--dataset {data.name}."
             )
-    seconds: dict[str, float] = {}
-    first: dict[str, str] = {}
-    for run in runs:
+    whole: dict[str, float] = {}
+    todo: dict[str, float] = {}
+    for run, alike in _alike(runs):
         card = run.card().model_copy(update={"precision": trainer.precision})
-        alike = first.setdefault(str(card.model_copy(update={"name": "", "seed": 0})), card.name)
         if alike == card.name:
-            text, seconds[card.name] = describe(card, run.data, trainer.fabric.device)
+            text, whole[card.name] = describe(card, run.data, trainer.fabric.device)
             say(text)
         else:
-            seconds[card.name] = seconds[alike]
             say(f"{card.name}: as {alike}, with seed {card.seed}.")
-    todo = {name: seconds[name] for name in seconds if not trainer.weights(name).exists()}
+        if share := _share_left(run, trainer):
+            todo[card.name] = whole[alike] * share
     total, workers = _side_by_side(runs, todo, workers), max(1, min(workers, len(todo)))
     if not math.isnan(total):
         already = f"; {len(runs) - len(todo)} are trained already" if len(todo) < len(runs) else ""
         count = f"{workers} worker{'s' * (workers > 1)}"
         say(f"All runs: about {duration(total)} with {count}{already}.")
+
+
+def _alike(runs: Iterable[RunRequest]) -> Iterator[tuple[RunRequest, str]]:
+    """Each run with the name of the first that differs by no more than its seed."""
+    first: dict[str, str] = {}
+    for run in runs:
+        card = run.card()
+        yield run, first.setdefault(str(card.model_copy(update={"name": "", "seed": 0})), card.name)
+
+
+def _steps_left(run: RunRequest, trainer: Trainer) -> int:
+    """The steps that a training has not done yet."""
+    card = run.card()
+    assert card.train is not None
+    weights = trainer.weights(card.name)
+    return 0 if weights.exists() else card.train.iterations - trained_steps(weights.parent)
+
+
+def _share_left(run: RunRequest, trainer: Trainer) -> float:
+    """The same as a share of all its steps."""
+    card = run.card()
+    assert card.train is not None
+    return _steps_left(run, trainer) / card.train.iterations
+
+
+def _works(runs: Sequence[RunRequest], trainer: Trainer, *, measured: bool) -> dict[str, float]:
+    """What is left of each training, proportional to its time.
+
+    If `measured`, from a few steps of each, as in a dry run: methods evaluate their networks more
+    or less often per step. Otherwise, or if memory is short, by parameters and pixels.
+    """
+    found: dict[str, float] = {}
+    by_name = {run.card().name: run for run in runs}
+    cost: dict[str, float] = {}
+    for run, alike in _alike(runs):
+        share = _share_left(run, trainer)
+        if measured and share and alike not in cost:
+            card = by_name[alike].card().model_copy(update={"precision": trainer.precision})
+            assert card.train is not None
+            try:
+                rate = train_rate(card, run.data, trainer.fabric.device)
+            except NoRoom:
+                measured = False
+            else:
+                cost[alike] = rate.seconds(card.train)
+        found[run.card().name] = share * cost.get(alike, 0.0)
+    if measured:
+        return found
+    return {name: _work(run) * _share_left(run, trainer) for name, run in by_name.items()}
 
 
 def _side_by_side(runs: Sequence[RunRequest], seconds: Mapping[str, float], workers: int) -> float:

@@ -235,6 +235,15 @@ def remove_states(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def trained_steps(folder: Path) -> int:
+    """The step of the newest checkpoint by its header, 0 without one that can be read."""
+    try:
+        with safe_open(folder / STATE, framework="pt") as file:
+            return int(json.loads(file.metadata()["state"])["step"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def last_good(folder: Path) -> str:
     """The checkpoint to resume from, in words."""
     for name in (STATE, PREVIOUS):

@@ -19,7 +19,7 @@ from bench.system.failures import is_out_of_memory
 from bench.system.files import tidy
 from bench.system.leases import tidy_leases
 from bench.system.memory import Batches
-from bench.system.progress import SILENT, Reporter
+from bench.system.progress import SILENT, Reporter, Tick
 from bench.system.signals import stop_signals
 from bench.training.card import (
     CARD,
@@ -81,13 +81,15 @@ def train(
     compiler: str | None = None,
     on_nan: OnNan = "stop",
     loggers: Sequence[str] = (),
+    tick: Tick = lambda _: None,
 ) -> Path:
     """Train `card` in `folder`, or resume its training; returns the weights' file.
 
     `teacher` is for methods that distil one; `compiler` is a backend of torch.compile. `loggers`
-    (`bench.training.loggers`) get a copy of the log, and samples at each checkpoint. Raises
-    UserError if another process trains the run; `Stopped` once a checkpoint is written after
-    Ctrl-C, SIGTERM or SIGUSR1; and `Unstable` if training failed (see `bench.training.watch`).
+    (`bench.training.loggers`) get a copy of the log, and samples at each checkpoint. `tick` counts
+    the steps. Raises UserError if another process trains the run; `Stopped` once a checkpoint is
+    written after Ctrl-C, SIGTERM or SIGUSR1; and `Unstable` if training failed (see
+    `bench.training.watch`).
     The last good checkpoint is kept; with `on_nan` "rollback" training returns to it up to three
     times and continues with other random draws.
     """
@@ -116,7 +118,7 @@ def train(
                 if not (folder / CARD).exists():
                     write_card(folder, card)
         training = _Training(
-            card, settings, data, method, folder, fabric, reporter, lock, rows, loggers
+            card, settings, data, method, folder, fabric, reporter, lock, rows, loggers, tick
         )
         training.prepare(nets, teacher, compiler)
         while True:
@@ -142,7 +144,8 @@ class _Training:
     reporter: Reporter
     lock: RunLock
     rows: tuple[int, int]
-    loggers: Sequence[str] = ()
+    loggers: Sequence[str]
+    tick: Tick
 
     def __post_init__(self) -> None:
         self.first = self.newest = 0
@@ -197,6 +200,7 @@ class _Training:
                 self.ema.update(self.nets, step)
                 rate = (step + 1 - first) * settings.batch / (time.monotonic() - started)
                 bar.update(step + 1, f"{log.last}  {rate:,.0f} images/s")
+                self.tick(1)
                 if stopping and step + 1 < total:
                     self._checkpoint(step + 1)
                     raise Stopped(

@@ -13,7 +13,7 @@ from bench.experiment.provenance import provenance
 from bench.experiment.suite import Study
 from bench.system.errors import UserError, unknown
 from bench.system.failures import explained
-from bench.system.progress import SILENT, Reporter
+from bench.system.progress import SILENT, Reporter, Tick
 from bench.training.card import (
     WEIGHTS,
     RunCard,
@@ -53,6 +53,8 @@ class Trainer:
     """A backend of torch.compile."""
     on_nan: OnNan = "stop"
     loggers: Sequence[str] = ()
+    tick: Tick = lambda _: None
+    """Counts the steps of the runs."""
 
     def weights(self, run: str) -> Path:
         """The file of a run's weights."""
@@ -194,7 +196,7 @@ def train_run(request: RunRequest, trainer: Trainer) -> RunCard:
         train(
             card, data, folder, fabric=fabric, reporter=trainer.reporter, initial=initial,
             teacher=frozen, compiler=trainer.compiler, on_nan=trainer.on_nan,
-            loggers=trainer.loggers,
+            loggers=trainer.loggers, tick=trainer.tick,
         )  # fmt: skip
     return card
 

@@ -135,7 +135,7 @@ def make_columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], dict[Column, 
         )
         for key, (row, value) in first.items()
     }
-    order = sorted(columns.values(), key=lambda c: (c.dataset, c.about.order, *c.key[1:]))
+    order = sorted(columns.values(), key=lambda c: (c.dataset, c.about.order, *c.key[1:3], -c.n))
     left_out = "The floor is left out, since it is not comparable"
     return tuple(order), {columns[key]: f"{left_out}: {why}." for key, why in apart.items()}
 

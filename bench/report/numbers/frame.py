@@ -244,11 +244,13 @@ class Data:
         """Evaluations and seconds per image of a line at a scale; 0.0 if nothing was timed.
 
         Seconds are the median over all rows of the line with as many evaluations: a single timing
-        is noisy, and the work is the same.
+        is noisy, and the work is the same. Those measured under load compare nothing.
         """
         nfe = max((r.nfe for r in self.rows_of(series, guidance) if r.status == "ok"), default=0)
         rows = [r for r in self.rows_of(series) if r.status == "ok" and r.nfe == nfe]
-        seconds = [row.seconds_per_image for row in rows if row.seconds_per_image > 0]
+        seconds = [
+            r.seconds_per_image for r in rows if r.seconds_per_image > 0 and not r.under_load
+        ]
         return nfe, median(seconds) if seconds else 0.0
 
     def floor(self, column: Column) -> Cell:

@@ -9,7 +9,7 @@ from bench.experiment.formatting import decimals, duration, with_error
 from bench.report.numbers.cells import Cell, restricted
 from bench.report.numbers.columns import Column
 from bench.report.numbers.comparison import Comparison, cost_columns
-from bench.report.numbers.entries import Entry, Sides, average, holm
+from bench.report.numbers.entries import Entry, Sides, average, contrast, first, holm
 from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR, numbers
 from bench.report.numbers.pareto import borrowed, hypervolumes
@@ -25,17 +25,24 @@ def verdict(data: Data, comparison: Comparison) -> list[str]:
 
     Statements that the rows cannot support are skipped.
     """
-    columns = [c for c in cost_columns(data, comparison.dataset) if c in comparison.rankings]
+    # Columns of more samples come first; those of fewer, such as of a trial, open nothing.
+    most: dict[tuple[str, str], int] = {}
+    for column in comparison.rankings:
+        most.setdefault((column.metric, column.extractor), column.n)
+    columns = [
+        c for c in cost_columns(data, comparison.dataset)
+        if c in comparison.rankings and c.n == most[c.metric, c.extractor]
+    ]  # fmt: skip
     columns = columns or list(comparison.rankings)[:1]
-    first = comparison.rankings[columns[0]]
+    leading = comparison.rankings[columns[0]]
     precision = next((pair[0] for pair in comparison.areas), None)
     rises = risen(data, precision) if precision else {}
     found = (
         [text for column in columns for text in _best(data, comparison.rankings[column])],
-        _mean(first),
-        _highest(data, first, rises),
+        _mean(leading),
+        _highest(data, leading, rises),
         [*_area(data, comparison), *(_rise(precision, rises) if precision else ())],
-        _cost(data, first),
+        _cost(data, leading),
         _limits(data, comparison.dataset),
     )
     return [" ".join(sentences) for sentences in found if sentences]
@@ -196,17 +203,29 @@ def _highest(data: Data, ranking: Ranking, rises: Mapping[Series, bool]) -> list
         return []
     adjusted = holm([p for _, p in found.values()])
     sure = [s for s, p in zip(found, adjusted, strict=True) if p < LEVEL]
-    kept = [s for s in sure if found[s][0]]
     above = [s for s in sure if not found[s][0]]
+    flat = [s for s in sure if found[s][0]]
+    poor = [s for s in flat if _is_poor(data, ranking, s, g, above)]
+    kept = [s for s in flat if s not in poor]
     near = f"{column.label} within {WITHIN:.0%}"
     start = f"no line is shown to keep {near} of its best"
     if kept:
         verb, its = ("keeps", "its") if len(kept) == 1 else ("keep", "their")
         start = f"{named(kept)} {verb} {near} of {its} best"
-    rest = ((len(above), "significantly above that"), (len(found) - len(sure), "undecided"))
+    rest = (
+        (len(above), "significantly above that"),
+        (len(poor), "flat but worse throughout"),
+        (len(found) - len(sure), "undecided"),
+    )
     tail = " and ".join(f"{n} {'is' if n == 1 else 'are'} {what}" for n, what in rest if n)
     lines = f"of {len(found)} guided line{'' if len(found) == 1 else 's'}"
     sentences = [f"At g = {g:g}, the highest, {start}{f'; {lines}, {tail}' if tail else ''}."]
+    if poor:
+        verb, its = ("is", "its") if len(poor) == 1 else ("are", "their")
+        sentences.append(
+            f"At {its} best {named(poor)} {verb} significantly worse than all lines above theirs "
+            f"at g = {g:g}: a flat curve is no merit there, an untrained network has one too."
+        )
     values = {s: {h: c.mean for h, c in data.running(column, s).items()} for s in above}
     best = {s: v[ranking.points[s].guidance] for s, v in values.items()}
     times = {s: v[g] / best[s] for s, v in values.items() if best[s] > 0}
@@ -274,6 +293,16 @@ def _excess(
     best = ranking.points[series].guidance
     beyond = best != g and tests[best].estimate.value > 0
     return False, known[best] if beyond else 1.0
+
+
+def _is_poor(
+    data: Data, ranking: Ranking, series: Series, g: float, others: Sequence[Series]
+) -> bool:
+    """Whether a line at its best scale has significantly larger distances than others at `g`."""
+    own = ranking.points[series].entry
+    cells = [data.running(ranking.column, other)[g] for other in others]
+    gaps = [contrast(own, Entry(s, ((c,),), first)) for s, c in zip(others, cells, strict=True)]
+    return bool(gaps) and all(gap and gap.value > 0 and gap.p < LEVEL for gap in gaps)
 
 
 def _over(sides: Sides) -> float:

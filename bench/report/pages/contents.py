@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
+from bench.experiment.formatting import kid_below_zero
 from bench.experiment.rows import Row
 from bench.report.document import (
     DASH,
@@ -85,7 +86,7 @@ def make_document(
     """The report with its figures: of methods, of the exact denoiser (`exact`) and of edits."""
     data = found.data
     figures, exact = (tuple(_captioned(plan, data) for plan in plans) for plans in (figures, exact))
-    lacking = {dataset: _not_measured(data, dataset) for dataset in data.datasets}
+    lacking = {d: [*_not_measured(data, d), *_overlaps(data, d)] for d in data.datasets}
     parts = {dataset: tuple(_dataset(found, dataset, figures)) for dataset in data.datasets}
     blocks = [
         *_opening(data, note),
@@ -180,6 +181,23 @@ def _not_measured(data: Data, dataset: str) -> list[str]:
     ]
 
 
+def _overlaps(data: Data, dataset: str) -> list[str]:
+    """Which lines have a KID that only samples of the reference itself have."""
+    found = []
+    for column in (c for c in data.columns if (c.dataset, c.metric) == (dataset, "kid")):
+        for series in data.series(dataset):
+            cells = data.everywhere(column, series)
+            told = {
+                g: text
+                for g, cell in cells.items()
+                if (text := kid_below_zero(cell.mean, cell.estimate.se))
+            }
+            if told:
+                head = f"“{series.label}” at g = {numbers(told)}: "
+                found.append(head + next(iter(told.values())).replace("KID", column.title, 1))
+    return found
+
+
 def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator[Block]:
     """The comparison of all lines, a table and a curve per measure, then the other figures."""
     own = [column for column in found.data.columns if column.dataset == dataset]
@@ -191,6 +209,7 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
     if own:
         yield Paragraph(("All tables: ", link(_file(dataset)), "."), Form.MARKDOWN)
     yield from map(paragraph, _not_measured(found.data, dataset))
+    yield from map(paragraph, _overlaps(found.data, dataset))
     yield from (_figure(plan) for plan in plans if plan.first)
     for column in own:
         yield found.tables[column]

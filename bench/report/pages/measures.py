@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain
 
 from bench.experiment.formatting import decimals, duration, error_decimals, number
+from bench.experiment.rows import ALONE
 from bench.report.document import DASH, OF_DATASET, Form, Line, Table, Text
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.columns import Column
@@ -31,6 +32,10 @@ COUNTED: dict[ErrorOf, str] = {
     "both": "counting the sampling of both sets",
 }
 """What a standard error covers."""
+LOADED = (
+    "Timed while other programs used the processor, which gave sampling less than "
+    f"{ALONE:.0%} of the time: compare network evaluations. Such times compare no lines here."
+)
 FEWEST_SEEDS = 3
 """Of one checkpoint, to show the minimum over them: EDM's number."""
 
@@ -73,7 +78,7 @@ def measure_table(data: Data, column: Column) -> Table:
     done, minima = [], False
     for (series, cells), shown in zip(lines, texts, strict=True):
         group = f"{series.base.label}: guidance rules" if series.rule else ""
-        done.append(Line(series.label, (*_costs(data, series), *shown), group=group))
+        done.append(Line(series.label, (*_costs(data, series, notes), *shown), group=group))
         if column.about.minimum and any(c.seeds >= FEWEST_SEEDS for c in cells):
             minima = True
             label = f"{series.label}: min of {min(seeds)} seeds"
@@ -145,13 +150,15 @@ def _error_notes(about: About, cells: Sequence[Cell], count: int) -> list[str]:
     return notes
 
 
-def _costs(data: Data, series: Series) -> tuple[Text, Text]:
+def _costs(data: Data, series: Series, notes: Footnotes) -> tuple[Text, Text]:
     """NFE and seconds per image of a line; ranges if they depend on guidance."""
     rows = [row for row in data.rows_of(series) if row.status == "ok"]
     nfe = sorted({row.nfe for row in rows})
     # 0.0 means that nothing was timed.
-    seconds = sorted(row.seconds_per_image for row in rows if row.seconds_per_image > 0)
-    return Text(span([str(v) for v in nfe])), Text(span([duration(v) for v in seconds]))
+    timed = [row for row in rows if row.seconds_per_image > 0]
+    seconds = sorted(row.seconds_per_image for row in timed)
+    mark = notes.mark(LOADED) if any(row.under_load for row in timed) else ""
+    return Text(span([str(v) for v in nfe])), Text(span([duration(v) for v in seconds]), mark)
 
 
 def _text(cell: Cell, digits: int, count: int, notes: Footnotes) -> Text:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench import api
 from bench.evaluation import evaluate as evaluating
 from bench.evaluation import makers
 from bench.evaluation.plan import Plan
@@ -397,3 +399,19 @@ def test_one_weights_file_for_two_networks_is_refused(folders):
     ran = bench("evaluate", "fake", "-r", "real", *more)
     assert ran.code == 2
     assert "--weights w.pth is one file, but inception, vgg16 need" in ran.err
+
+
+def test_samples_of_the_reference_are_suspected_by_their_kid(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 3, 4, 4)).astype(np.uint8)
+
+    def warnings(samples):
+        found = api.evaluate(
+            samples, noise, metrics=["kid"], extractors=["small"], results=tmp_path
+        )
+        return found.warnings
+
+    (line,) = warnings(noise)
+    assert re.fullmatch(
+        r"KID is \d+ standard errors below zero, .* may be in the reference\.", line
+    )
+    assert warnings(np.random.default_rng(1).integers(0, 256, noise.shape).astype(np.uint8)) == ()

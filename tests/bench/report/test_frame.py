@@ -81,12 +81,12 @@ def test_another_number_of_samples_is_another_column_with_its_own_floor():
         row("digits", "ct", 2.0, status="skip", reason="no", n=200),
     ]
     data = prepare(rows)
-    assert [c.title for c in data.columns] == ["FD classifier @200", "FD classifier @300"]
-    few, many = data.columns
+    assert [c.title for c in data.columns] == ["FD classifier @300", "FD classifier @200"]
+    many, few = data.columns
     edm, ct = data.series("digits")
     assert data.cell(few, edm, 1.0).values == (5.0,)
     assert data.cell(many, edm, 1.0).values == (1.0,)
-    assert [len(data.cell(c, ct, 2.0).troubles) for c in data.columns] == [1, 0]
+    assert [len(data.cell(c, ct, 2.0).troubles) for c in (few, many)] == [1, 0]
     assert data.floor(few).values == (9.0,)
     assert data.floor(many).values == ()
     names = [plan.name for plan in plan_figures(data, ())]

@@ -219,3 +219,17 @@ def test_wide_tex_tables_are_split_without_losing_columns():
     for g in range(30):
         assert text.count(f"$g = {1 + g / 2:g}$") == 1
         assert text.count(f"{10 + g}.00") == 1
+
+
+def test_times_under_load_are_marked_with_the_reason():
+    free, loaded = (
+        row("digits", method, 1.0, value("fd", 5.0), cpu_share=share)
+        for method, share in (("edm", 0.97), ("igct", 0.4))
+    )
+    data = prepare([free, loaded])
+    table = measure_table(data, data.columns[0])
+    times = {line.label: line.cells[1] for line in table.lines}
+    assert [(t.text, t.marks) for t in times.values()] == [("18 ms", ""), ("1 ms", "a")]
+    assert dict(table.notes)["a"].startswith("Timed while other programs used the processor")
+    unknown = prepare([row("digits", "edm", 1.0, value("fd", 5.0))])
+    assert measure_table(unknown, unknown.columns[0]).lines[0].cells[1].marks == ""

@@ -132,8 +132,8 @@ def test_sets_of_other_sizes_have_their_own_table():
     document = paper(rows)
     tables = [block for block in document.blocks if isinstance(block, Table)]
     assert [(t.key, t.notes[0][1][:12]) for t in tables] == [
-        ("digits-50", "50 generated"),
         ("digits-300", "300 generate"),
+        ("digits-50", "50 generated"),
     ]
 
 
@@ -217,3 +217,16 @@ def test_long_names_are_made_to_fit(tmp_path):
     )
     log = compiled(tmp_path, ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source])
     assert complaints(log) == []
+
+
+def test_kid_far_below_zero_hints_at_samples_of_the_reference():
+    def kid(method, g, number):
+        return row("digits", method, g, value("kid", number, label="KID", se=0.5, se_method="J"))
+
+    found = [kid("edm", 1.0, -10.0), kid("edm", 2.0, -12.5), kid("igct", 1.0, -2.0)]
+    document = make_document(findings(found), {}, [], [], [])
+    (sentence,) = [text for text in document.remarks if "standard errors below" in text]
+    assert sentence == (
+        "“edm, 18 steps” at g = 1, 2: KID @300 is 20 standard errors below zero, which other "
+        "samples do not reach: the samples may be in the reference."
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from bench.report.numbers.comparison import compare
 from bench.report.numbers.frame import prepare
@@ -203,3 +204,53 @@ def test_long_lists_are_cut():
     assert named(lines[:1]) == "“edm, 18 steps”"
     assert named(lines[:2]) == "“edm, 18 steps” and “edm + a, 18 steps”"
     assert named(lines).endswith("“edm + b, 18 steps” and 2 others")
+
+
+def test_flat_curve_of_an_untrained_run_is_not_praised():
+    curves = {"edm": [9.0, 40.0], "igct": [15.0, 15.1], "guided-cd": [300.0, 300.5]}
+    text = paragraph(rows(curves, own=0.01))
+    assert (
+        "At g = 2, the highest, “igct, 1 step” keeps FD within 10% of its best; of 3 guided lines, "
+        "1 is significantly above that and 1 is flat but worse throughout. At its best “guided-cd, "
+    ) in text
+    assert "is significantly worse than all lines above theirs at g = 2: a flat curve is no" in text
+    # As good as the line that guidance harms: kept, as before.
+    text = paragraph(rows(curves | {"guided-cd": [39.0, 39.1]}, own=0.01))
+    assert "flat but worse" not in text
+    assert "“igct, 1 step” and “guided-cd, 4 steps” keep FD within 10% of their best" in text
+
+
+def test_largest_n_opens_whatever_trial_cells_say():
+    large = rows({"edm": [9.0, 3.0], "igct": [9.5, 6.0]}, own=0.01)
+    trial = [
+        r.model_copy(
+            update={
+                "n": 20,
+                "key": f"trial {r.key}",
+                "values": tuple(
+                    v.model_copy(update={"n": 20, "value": 10 - v.value}) for v in r.values
+                ),
+            }
+        )
+        for r in large
+    ]
+    text = paragraph([*trial, *large])
+    assert text.startswith(f"{BEST}: “edm, 18 steps”")
+    assert "@20" not in text
+    assert [c.n for c in prepare([*trial, *large]).columns] == [300, 20]
+
+
+def test_seconds_under_load_compare_nothing():
+    curves = {"edm": [9.0, 3.0], "igct": [9.5, 3.0]}
+    alone = paragraph(rows(curves, own=3.0, cpu_share=0.95))
+    assert "with 1 network evaluation per image (1 ms)" in alone
+    loaded = paragraph(rows(curves, own=3.0, cpu_share=0.5))
+    assert loaded == alone.replace("per image (1 ms)", "per image").replace(" (18 ms)", "")
+    # A time of the same work that was taken alone is used.
+    mixed = [
+        r.model_copy(update={"cpu_share": 0.5, "seconds_per_image": 9.0}) if i % 2 else r
+        for i, r in enumerate(rows(curves, own=3.0, seeds=(0, 1)))
+    ]
+    data = prepare(mixed)
+    found = [data.cost(s, 1.0)[1] for s in data.series("digits")]
+    assert found == pytest.approx([0.018, 0.001])

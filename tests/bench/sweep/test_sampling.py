@@ -1,13 +1,17 @@
 """Labels, samplers and grids as axes of a sweep."""
 
+import time
+
 import numpy as np
 import pytest
+import torch
 
 from bench.data.find import find_dataset
 from bench.experiment.rows import Row, read_rows
 from bench.report.numbers.frame import prepare
 from bench.sweep.cells import expand, sample_classes
 from bench.sweep.sampler import Sampler as CellSampler
+from bench.sweep.sampler import Stream
 from bench.training.card import make_card
 from bench.training.run import open_run
 from methods.samplers import Sampler
@@ -139,3 +143,30 @@ def test_bad_sampling_gives_one_sentence(tmp_path, option, error):
 def test_older_rows_have_the_usual_sampling():
     fields = Row.model_fields
     assert (fields["sampler"].default, fields["grid"].default) == ("heun", "edm")
+
+
+def test_share_of_the_processor_shows_that_sampling_waited():
+    def batches(act):
+        for _ in range(3):
+            act()
+            yield torch.zeros(1), torch.zeros(1)
+
+    def work():
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+
+    waited = Stream(batches(lambda: time.sleep(0.05)), {})
+    list(waited)
+    assert waited.seconds > 0.15
+    assert waited.cpu_share < 0.5
+    worked = Stream(batches(work), {})
+    list(worked)
+    # The processor time is at least 0.15 s, however long the machine took for it.
+    assert worked.cpu_share * worked.seconds >= 0.15
+
+
+def test_rows_have_the_share_of_the_processor(swept):
+    rows = [r for r in read_rows(swept / "default" / "cells") if r.method != "real"]
+    assert rows
+    assert all((r.cpu_share or 0) > 0 for r in rows if r.status == "ok")

@@ -1,16 +1,20 @@
 """What a dry run says, without data and within memory."""
 
+import signal
+
 import pytest
 import torch
 
 from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.sweep import trainings
-from bench.training import price
+from bench.system.progress import Bar
+from bench.training import loop, price
 from bench.training.card import make_card
 from bench.training.price import NoRoom, Rate, parameters, train_rate
+from bench.training.step import learning_rate
 from methods import METHODS, DataSpec, TrainSettings
-from tests.bench.helpers import TINY_IMAGES, bench, sets
+from tests.bench.helpers import TINY, TINY_IMAGES, bench, sets
 
 CPU = torch.device("cpu")
 SHRUNKEN = sets("net.channels=8", "net.channel_mult=[1,1,1,1]", "net.num_blocks=1")
@@ -159,3 +163,51 @@ def test_dry_run_describes_one_seed_and_names_the_others(tmp_path, monkeypatch):
     assert "modes1d-oracle-s0: nothing to train." in ran.out
     assert ran.out.count("modes1d-ct-s0.") == 1
     assert "modes1d-ct-s2: as modes1d-ct-s0, with seed 2." in ran.out
+
+
+def test_time_left_of_several_runs_counts_their_cost_and_agrees_with_the_dry_run(
+    tmp_path, monkeypatch
+):
+    # A step of ct takes three times as long as one of edm, which says nothing about its images.
+    per_step = {"edm": 10.0, "ct": 30.0}
+    monkeypatch.setattr(trainings, "train_rate", lambda card, *_: Rate(8, 0, per_step[card.method]))
+    monkeypatch.setattr(
+        trainings, "describe", lambda card, *_: (card.name, 12 * per_step[card.method])
+    )
+    updates = []
+    update = Bar.update
+
+    def noted(self, done, message="", share=None):
+        if self.title == "train":
+            updates.append((message, done, share))
+        update(self, done, message, share)
+
+    monkeypatch.setattr(Bar, "update", noted)
+    words = ("train", "-m", "edm", "-m", "ct", "-d", "modes1d", *sets(*TINY), "--results", tmp_path)
+    every = sets("train.checkpoint_every=3")
+    assert "All runs: about 8 min with 1 worker." in bench(*words, *every, "--dry-run").out
+
+    def stop_at(step):
+        def rate(settings, at):
+            if at == step:
+                signal.raise_signal(signal.SIGINT)
+            return learning_rate(settings, at)
+
+        monkeypatch.setattr(loop, "learning_rate", rate)
+
+    stop_at(5)  # six steps of the first run are done then, of 12 and 12
+    ran = bench(*words, *every)
+    assert ran.code == 130, ran.err
+    first = updates[0][0].removeprefix("modes1d-").removesuffix("-s0")
+    cost = sum(per_step.values())
+    assert updates[5][1:] == (6, pytest.approx(6 / 12 * per_step[first] / cost))
+    updates.clear()
+    stop_at(-1)
+    left = 12 * cost - 6 * per_step[first]
+    shown = "5 min" if first == "ct" else "7 min"
+    assert f"All runs: about {shown} with 1 worker." in bench(*words, *every, "--dry-run").out
+    assert bench(*words, *every).code == 0
+    assert updates[0][1:] == (1, pytest.approx(per_step[first] / left))
+    assert updates[-1][1:] == (18, pytest.approx(1.0))
+    again = bench(*words, *every, "--dry-run")
+    assert "All runs: about 0 s with 1 worker; 2 are trained already." in again.out
