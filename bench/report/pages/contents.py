@@ -211,12 +211,15 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
     yield from map(paragraph, _not_measured(found.data, dataset))
     yield from map(paragraph, _overlaps(found.data, dataset))
     yield from (_figure(plan) for plan in plans if plan.first)
+    # The comparisons of all measures are in the CSV files; a page with all of them is too long.
+    compared = [c for c in own if c.about.lead or c.about.against] or own
     for column in own:
         yield found.tables[column]
-        if column in found.differences:
+        if column in found.differences and column in compared:
             yield from _differences(found, column)
-        if dataset in found.lines and column in found.lines[dataset].rankings:
-            yield folded(ranking_table(found.lines[dataset].rankings[column]))
+        rankings = found.lines[dataset].rankings if dataset in found.lines else {}
+        if column in rankings and column in compared:
+            yield folded(ranking_table(rankings[column]))
         yield from (_figure(plan) for plan in plans if plan.column == column)
     rest = [_figure(p) for p in plans if p.column is None and not p.first]
     if rest:

@@ -19,7 +19,7 @@ LARGEST = 1e9
 """Coordinate of samples that a panel can show."""
 GRID = 999
 """Coordinates of points are whole numbers from 0 to this across the frame."""
-MOST_POINTS = 100_000
+MOST_POINTS = 60_000
 """Samples in the plane, over all panels of a data set."""
 MOST_PEAKS = 3.0
 """Height of a density panel, in peaks of the exact density."""
