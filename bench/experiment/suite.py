@@ -33,7 +33,6 @@ from bench.experiment.ranges import parse_range
 from bench.experiment.rows import Labels
 from bench.system.errors import UserError, explain
 from bench.system.files import read_whole
-from methods.rules.guiders import PREFIX
 from methods.settings import Grid, Settings, Solver
 
 MOST = 1 << 20
@@ -64,7 +63,11 @@ def plus_free(rule: object) -> object:
     """
     if not isinstance(rule, str):
         return rule
-    return rule.replace("cfg++", "cfgpp").replace("diffusers:", PREFIX)
+    if "diffusers:" in rule:
+        from methods.rules.guiders import PREFIX  # imports torch, which reports do without
+
+        rule = rule.replace("diffusers:", PREFIX)
+    return rule.replace("cfg++", "cfgpp")
 
 
 class Study(Settings):

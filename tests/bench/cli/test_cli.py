@@ -84,7 +84,7 @@ OF_METHODS = "ct, dit, edm, edm2, gft, guided-cd, igct, meanflow, mg, mg-ct, ora
         (
             ["train", "--suite", "demos"],
             "Cannot read the suite 'demos': ",
-            "demo, modes1d-seeds, reference.",
+            "modes1d-seeds, reference.",
         ),
         (["sweep", "-g", "13..1"], "--guidance '13..1' runs backwards", ""),
         (["sweep", "--steps", "0"], "--steps '0' must be whole numbers from 1 to 100,000.", ""),

@@ -12,11 +12,10 @@ from bench.data.samples.card import class_names
 from bench.data.samples.read import read_samples
 from bench.experiment.place import Experiment
 from bench.inversion.find import class_index
-from bench.sweep import generate as samples_module
 from bench.sweep import run as sweep_module
 from bench.sweep import sampler
 from bench.sweep.cells import expand, sample_classes
-from bench.sweep.generate import generate
+from bench.sweep.generate import Diverged, generate
 from bench.system.files import sha256
 from bench.training.card import read_card
 from bench.training.run import load_nets, open_run
@@ -118,7 +117,7 @@ def test_labels_sampler_and_grid_are_those_of_a_sweep(drawn, tmp_path):
 def test_sample_resumes_an_unfinished_folder(drawn, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert sample(drawn, *SHORT, "-o", whole).code == 0
-    real, starts = samples_module.generate, []
+    real, starts = sampler.sampled, []
 
     def stopped(*arguments, **options):
         stream = real(*arguments, **options)
@@ -126,7 +125,7 @@ def test_sample_resumes_an_unfinished_folder(drawn, tmp_path, monkeypatch):
         yield next(stream)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(samples_module, "generate", stopped)
+    monkeypatch.setattr(sampler, "sampled", stopped)
     for _ in range(2):
         ran = sample(drawn, *SHORT, "-o", tmp_path / "part")
         assert (ran.code, ran.err) == (130, "Stopped. Finished work is kept. Run the "
@@ -135,7 +134,7 @@ def test_sample_resumes_an_unfinished_folder(drawn, tmp_path, monkeypatch):
     # Half a batch is made again as a whole one.
     next((tmp_path / "part").glob("*/000015.png")).unlink()
     monkeypatch.setattr(
-        samples_module, "generate", lambda *a, **o: starts.append(o["start"]) or real(*a, **o)
+        sampler, "sampled", lambda *a, **o: starts.append(o["start"]) or real(*a, **o)
     )
     assert sample(drawn, *SHORT, "-o", tmp_path / "part").code == 0
     assert starts == [0, 8, 8]
@@ -222,10 +221,10 @@ def test_run_that_cannot_be_sampled_is_refused_with_a_reason(drawn, tmp_path, tr
 def test_divergence_keeps_nothing(drawn, tmp_path, monkeypatch):
     def diverging(*arguments, **options):
         yield next(real(*arguments, **options))
-        raise samples_module.Diverged("3 of samples 8 to 15 are not finite")
+        raise Diverged("3 of samples 8 to 15 are not finite")
 
-    real = samples_module.generate
-    monkeypatch.setattr(samples_module, "generate", diverging)
+    real = sampler.sampled
+    monkeypatch.setattr(sampler, "sampled", diverging)
     for out in ("a", "a.zip", "a.npz"):
         ran = sample(drawn, *SHORT, "-o", tmp_path / "out" / out)
         assert ran.code == 1
