@@ -98,7 +98,7 @@ def no_rules(method: type[Method[Any]]) -> str | None:
     if method.guidance == "embedded":
         return f"{method.name} takes no rule, because its guidance is learnt in training"
     return (
-        f"{method.name} takes no rule, because its `sample` has a loop of its own, for CFG only "
+        f"{method.name} takes no rule, because its sample has a loop of its own, for CFG only "
         "(takes_rules is False): to take all rules, derive it from methods.DenoiserMethod and "
         "implement `denoise` instead of `sample` and `nfe`"
     )

@@ -180,7 +180,7 @@ class _Counted:
         """Evaluations by group."""
         for item in items:
             self._all[item.group] += item.work
-        self._images, self._measured = sum(item.images for item in items), 0
+        self._images, self._measured = sum(item.measured for item in items), 0
         self._sampled, self._seconds = _sums(), _sums()
         self._measuring: list[float] = []
         self._kept = set[Path]()
@@ -207,9 +207,9 @@ class _Counted:
             if end.how == "kept" and not self._seen[item.path]:
                 self._kept.add(item.path)
                 self._all[item.group] -= item.work
-                self._images -= item.images
+                self._images -= item.measured
             else:
-                self._measured += item.images
+                self._measured += item.measured
             if sampling is not None:
                 self._sampled[item.group] += item.work
                 self._seconds[item.group] += sampling

@@ -33,6 +33,11 @@ class RunWork(WorkItem):
         """The lock of the run's folder, which imports respect too."""
         return self.path.with_name(LEASE)
 
+    @property
+    def measured(self) -> int:
+        """None of its steps."""
+        return 0
+
     def is_done(self, batch: int) -> bool:
         """False: finished weights are checked by `compute`."""
         return False

@@ -41,6 +41,11 @@ class WorkItem(ABC):
         """The lease of the process that computes it."""
         return lease_path(self.path)
 
+    @property
+    def measured(self) -> int:
+        """How many of its images are also measured, which takes time."""
+        return self.images
+
     @abstractmethod
     def is_done(self, batch: int) -> bool:
         """Whether the whole result is stored; `batch` is the batch size it would be made with."""

@@ -11,7 +11,7 @@ from bench.data.card import STAMP
 from bench.training.checkpoint import PREVIOUS, STATE
 
 TIMES = (
-    "created", "provenance", "seconds_per_image", "inversion_seconds", "edit_seconds",
+    "created", "provenance", "seconds_per_image", "cpu_share", "inversion_seconds", "edit_seconds",
     "content_sha256",
 )  # fmt: skip
 """Keys of rows and cards that differ between any two runs: times, and hashes that cover them."""

@@ -98,7 +98,8 @@ def make_document(
         *_provenance(data),
     ]
     left = left_out(data)
-    remarks = (READING, *left, *_unmeasured(data))
+    told = chain.from_iterable(_overlaps(data, dataset) for dataset in data.datasets)
+    remarks = (READING, *left, *told, *_unmeasured(data))
     title = f"Results of {', '.join(sorted({row.experiment for row in data.rows}))}"
     datasets = {
         _file(dataset): Document(title, (READING, *left, *lacking[dataset]), own)
@@ -209,7 +210,6 @@ def _dataset(found: Findings, dataset: str, figures: Sequence[Plan]) -> Iterator
     if own:
         yield Paragraph(("All tables: ", link(_file(dataset)), "."), Form.MARKDOWN)
     yield from map(paragraph, _not_measured(found.data, dataset))
-    yield from map(paragraph, _overlaps(found.data, dataset))
     yield from (_figure(plan) for plan in plans if plan.first)
     # The comparisons of all measures are in the CSV files; a page with all of them is too long.
     compared = [c for c in own if c.about.lead or c.about.against] or own

@@ -154,5 +154,5 @@ def test_plan_does_not_train_the_classifier(tmp_path):
 
 def test_extractor_of_a_plugin_with_other_parameters_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(EXTRACTORS, "mine", lambda path: None)
-    with pytest.raises(UserError, match=r"Extractor 'mine' is called with \(weights, download="):
+    with pytest.raises(UserError, match=r"Extractor 'mine', made with \(weights, download="):
         Makers(tmp_path).make("mine", find_dataset("digits"))

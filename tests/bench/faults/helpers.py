@@ -6,7 +6,14 @@ from pathlib import Path
 
 from tests.bench.helpers import Ran, contents
 
-_TIMES = ("created", "seconds_per_image", "inversion_seconds", "edit_seconds", "content_sha256")
+_TIMES = (
+    "created",
+    "seconds_per_image",
+    "cpu_share",
+    "inversion_seconds",
+    "edit_seconds",
+    "content_sha256",
+)
 """Keys that differ between any two runs: times, and the hash that covers them."""
 
 

@@ -110,12 +110,12 @@ def test_sweep_in_four_gigabytes_of_address_space(tmp_path):
 
 
 def test_too_little_memory_is_one_sentence(trained, monkeypatch):
-    from bench.sweep import generate as samples_module
+    from bench.sweep import sampler
 
     def too_large(*_, **__):
         torch.empty(2**60, dtype=torch.uint8)
 
-    monkeypatch.setattr(samples_module, "generate", too_large)
+    monkeypatch.setattr(sampler, "sampled", too_large)
     ran = bench(
         "sample", "--run", "modes1d-edm-s0", "-n", "4", "--results", trained, "--device", "cpu"
     )

@@ -145,7 +145,7 @@ def test_method_with_own_loop_computes_cfg_and_refuses_other_rules(tmp_path):
     ran = bench("sweep", *common, "-g", "1,3", "--rule", "cfg,apg", "--metric", "w1")
     assert ran.code == 0, ran.err
     reason = (
-        "own takes no rule, because its `sample` has a loop of its own, for CFG only (takes_rules "
+        "own takes no rule, because its sample has a loop of its own, for CFG only (takes_rules "
         "is False): to take all rules, derive it from methods.DenoiserMethod and implement "
         "`denoise` instead of `sample` and `nfe`"
     )
