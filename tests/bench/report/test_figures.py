@@ -304,11 +304,11 @@ def test_drawing_leaves_no_global_state():
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    before = dict(mpl.rcParams)
+    before, open_before = dict(mpl.rcParams), plt.get_fignums()
     with look():
         draw_curve(demo()[:30], "w1")
     assert dict(mpl.rcParams) == before
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_before
 
 
 def test_samples_beyond_a_density_panel_are_counted_and_flatten_nothing():
