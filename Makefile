@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # docs is a folder too.
-.PHONY: docs install test test-long test-cluster coverage lint demo torture reference reference-cifar10 clean
+.PHONY: docs install test test-long test-cluster coverage lint demo torture reference reference-embedded reference-seeds reference-cifar10 clean
 
 install: $(STAMP)
 	@echo 'Installed. Next:  source $(BIN)/activate  and then  bench train --method igct'
@@ -57,19 +57,23 @@ demo: $(STAMP)
 	$(BIN)/bench sweep --suite demo
 	$(BIN)/bench report --suite demo
 
-# Make the committed results under results/reference (about two hours on two cores).
-REFERENCE := results/reference/embedded
-reference: $(STAMP)
+# Make the committed results under results/reference: the suite reference takes about an hour on two
+# cores, and modes1d-seeds a quarter of one.
+REFERENCE := results/reference
+reference: reference-embedded reference-seeds
+
+reference-embedded: $(STAMP)
 	$(BIN)/bench train --suite reference
 	$(BIN)/bench tune --suite reference --budget 8 --samples 120 --guidance 4,10
 	$(BIN)/bench sweep --suite reference
 	$(BIN)/bench report --suite reference
-	mkdir -p $(REFERENCE)/figures
-	rm -f $(REFERENCE)/figures/*.png
-	rm -f $(REFERENCE)/tables*.md
-	cp results/embedded/report/*.csv results/embedded/report/*.md results/embedded/report/paper.tex \
-		$(REFERENCE)/
-	cp results/embedded/report/figures/*.png $(REFERENCE)/figures/
+	sh benchmarks/commit_report.sh results/embedded/report $(REFERENCE)/embedded
+
+reference-seeds: $(STAMP)
+	$(BIN)/bench train --suite modes1d-seeds
+	$(BIN)/bench sweep --suite modes1d-seeds
+	$(BIN)/bench report --suite modes1d-seeds
+	sh benchmarks/commit_report.sh results/modes1d-seeds/report $(REFERENCE)/modes1d-seeds
 
 # All methods on CIFAR-10 (JPEG) with the small preset on one GPU (expected, not measured: at most an
 # hour on an H100): make reference-cifar10 DATA=cifar10-jpeg.tar.xz
