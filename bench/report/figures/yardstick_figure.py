@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,8 @@ from metrics.base import ExactMixture
 from metrics.tilt import Tilted, tilted
 
 COLUMNS = 4
+MOST_ROWS = 10
+"""Rules shown: CFG, and those whose samples are nearest to the density of the class."""
 MOST_PEAKS = 2.2
 """Height of a panel in peaks of the target: a collapsed rule must not flatten the others."""
 MASSES = (0.3935, 0.9889)
@@ -142,14 +146,21 @@ def _shown(
     every = {s: previews(data, s, kind) for s in data.series(dataset)}
     rows = {s: found for s, found in every.items() if s.method == EXACT and found}
     most = max(s.steps for s in rows)
-    scales = pick(sorted({g for found in rows.values() for g in found}), COLUMNS)
-    rows = {
-        s: rows[s]
-        for s in sorted(rows, key=lambda s: (rule_of(s) != CFG, s.rule))
-        if s.steps == most
-    }
+    shown = {g for found in rows.values() for g in found}
+    scales = pick([g for g in data.guidances(dataset) if g in shown], COLUMNS)
+    named = sorted((s for s in rows if s.steps == most), key=lambda s: (rule_of(s) != CFG, s.rule))
+    near = sorted(named, key=lambda s: (rule_of(s) != CFG, _distance(data, s)))[:MOST_ROWS]
+    rows = {s: rows[s] for s in named if s in near}
     others = {s: {o: every[o] for o in partners(s, list(every)) if every[o]} for s in rows}
     return rows, scales, others
+
+
+def _distance(data: Data, series: Series) -> float:
+    """The mean over guidance of the measure that leads where the density is known."""
+    columns = [c for c in data.columns if c.dataset == series.dataset and c.about.lead]
+    leading = max(columns, key=lambda c: c.about.lead, default=None)
+    cells = {} if leading is None else data.running(leading, series)
+    return fmean(cell.mean for cell in cells.values()) if cells else math.inf
 
 
 def _exact(rows: Mapping[Series, Mapping[float, Preview]]) -> ExactMixture:
