@@ -316,8 +316,8 @@ def _yardstick_caption(dataset: str, kind: type[Preview]) -> str:
         f"({filled}) are from the closed-form denoiser under the rule of the row, so their "
         f"distance to the target is the error of the rule; {line}: the trained network under the "
         "same rule, at the lowest seed. One column per guidance scale g (1 = off). The first row "
-        "sets the frame; samples outside it are counted, and bars above it are cut off. Of more than "
-        "ten rules, those nearest to the target on average are shown."
+        "sets the frame; samples outside it are counted, and bars above it are cut off. Of more "
+        "than ten rules, those nearest to the target on average are shown."
     )
 
 
