@@ -262,9 +262,7 @@ def test_worker_of_other_code_names_its_machine(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
-    assert f"Error: All workers have stopped: Error: The code on {os.uname().nodename} is not" in (
-        done.stderr
-    )
+    assert f"All workers have stopped: The code on {os.uname().nodename} is not" in (done.stderr)
     assert not rows_of(tmp_path / "ray", "slow")
 
 
