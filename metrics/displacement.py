@@ -56,6 +56,7 @@ class Displacement(TwinMetric):
     real_needs = frozenset()
     minimum_n = 1
     default = False
+    version = 2  # 1 took a rule that acts at g = 1 for no guidance, also for the cells after it
 
     def compute(self, *, real: SampleSet, fake: SampleSet, extractor: str) -> Estimate:
         """The mean over the generated set; the real set is not used."""

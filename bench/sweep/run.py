@@ -196,8 +196,11 @@ class CellWork(RowWork):
         if not self.evaluation.of_twins:
             return None
         cell = self.cell
-        noise = (cell.run.name, cell.run.checkpoint, cell.steps, cell.seed, cell.n)
-        if cell.guidance.is_off:
+        noise = (
+            cell.run.name, cell.run.checkpoint, cell.steps, cell.seed, cell.n, cell.labels,
+            cell.sampler,
+        )  # fmt: skip
+        if not cell.guidance.acts:  # some rules act at g = 1 too
             return self.twins.keep(noise, samples)
         return self.twins.get(
             noise, lambda: stream(cell, self.evaluation, self.sampler, batch, off=True)

@@ -141,20 +141,26 @@ class Data:
 
     def series(self, dataset: str) -> tuple[Series, ...]:
         """The lines of a data set, without the floor: methods first, then their rules."""
-        return tuple(s for s in self._lines if s.dataset == dataset and _swept(self.rows_of(s)))
+        return self._lines.get((dataset, True), ())
 
     def companions(self, dataset: str) -> tuple[Series, ...]:
         """The lines that were run only to be compared with others at equal cost."""
-        return tuple(s for s in self._lines if s.dataset == dataset and not _swept(self.rows_of(s)))
+        return self._lines.get((dataset, False), ())
 
     @cached_property
-    def _lines(self) -> list[Series]:
-        return sorted(
+    def _lines(self) -> dict[tuple[str, bool], tuple[Series, ...]]:
+        """All lines by data set, and whether they were swept for themselves."""
+        ordered = sorted(
             (s for s in self._cells if s.method != FLOOR),
             key=lambda s: (
                 *(s.rule != "", method_order(s.method), s.run, s.steps, s.sampling, s.rule),
             ),
         )
+        found: dict[tuple[str, bool], tuple[Series, ...]] = {}
+        for series in ordered:
+            key = series.dataset, _swept(self.rows_of(series))
+            found[key] = (*found.get(key, ()), series)
+        return found
 
     def plain(self, dataset: str) -> tuple[Series, ...]:
         """The lines in the figures of methods: those under CFG or with guidance of their own.

@@ -187,7 +187,8 @@ class _Duels:
     ) -> None:
         self._data, self._outcomes, self._judged = data, outcomes, judged
         self._lines = data.series(dataset)
-        self._cfg = [s for s in (*self._lines, *data.companions(dataset)) if is_cfg(data, s)]
+        cfg = (s for s in (*self._lines, *data.companions(dataset)) if is_cfg(data, s))
+        self._cfg = {s: self._cost(s) for s in cfg}
         self._curves: dict[tuple[Series, Column, frozenset[int]], Curve | None] = {}
 
     def all(self) -> Iterator[Duel]:
@@ -211,7 +212,7 @@ class _Duels:
         """The CFG line of a rule; for a method with guidance of its own, that of a network."""
         if series.rule:
             return series.base if series.base in self._cfg else None
-        alike = [s for s in self._cfg if s.sampling == series.sampling] or self._cfg
+        alike = [s for s in self._cfg if s.sampling == series.sampling] or list(self._cfg)
         trained = [s for s in alike if any(r.checkpoint for r in self._data.rows_of(s))]
         return max(trained or alike, key=lambda s: len(self._data.rows_of(s)), default=None)
 
@@ -223,10 +224,7 @@ class _Duels:
         nfe, seconds = self._data.cost(series, g)
         kinds: tuple[tuple[Equal, int, float], ...] = (("nfe", 0, nfe), ("seconds", 1, seconds))
         for equal, place, own in kinds:
-            costs = {
-                s: self._cost(s)[place] for s in self._cfg
-                if _same(s) == _same(reference)
-            }  # fmt: skip
+            costs = {s: c[place] for s, c in self._cfg.items() if _same(s) == _same(reference)}
             near = {s: abs(cost / own - 1) for s, cost in costs.items() if own and cost}
             cfg = min(near, key=lambda s: near[s], default=None)
             if cfg is not None and near[cfg] <= SAME_COST:

@@ -173,7 +173,7 @@ def _not_measured(data: Data, dataset: str) -> list[str]:
             found.setdefault(reason, set()).add(row.n)
     alike: dict[tuple[str, str], list[str]] = {}
     for reason, sized in sorted(found.items()):
-        what, _, why = reason.rpartition(": ")
+        what, _, why = reason.partition(": ")
         small = "" if sized == sizes else f" (n = {numbers(sized)})"
         alike.setdefault((why, small), []).append(what)
     return [

@@ -216,6 +216,21 @@ def test_displacement_is_that_of_samples_of_the_same_noise(rows):
     assert value.value == pytest.approx(expected, rel=1e-6)
 
 
+def test_rule_that_acts_at_g_1_is_no_twin_of_other_cells(place, tmp_path):
+    """Rules are swept in this order: "idle" after a rule whose samples at g = 1 are guided."""
+    plugin = place[2][place[2].index("--plugin") + 1]
+    ran = bench(
+        "sweep", "-m", "oracle", "-d", "modes2d", "-n", N, "-g", "1,4", "--workers", "1",
+        "--rule", "self-guidance,idle", "--metric", "displacement", "--plugin", plugin,
+        "--results", tmp_path,
+    )  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    moved = {(r.rule, r.guidance): r.values[0].value for r in read_rows(tmp_path / "default/cells")
+             if r.method == "oracle"}  # fmt: skip
+    assert moved["self-guidance", 1.0] > 0.1
+    assert moved["idle", 4.0] == pytest.approx(0, abs=1e-6)
+
+
 def test_cover_leaves_no_scale_far_from_one_of_it():
     wanted = [1.01, 1.02, 1.03, 1.5, 2.0, 2.02, 7.0, 7.2, 7.3]
     chosen = list(_cover(wanted))
