@@ -16,13 +16,9 @@ from methods.nets.attention import attention_blocks
 from methods.nets.skipping import skippable_blocks
 from methods.rng import SampleRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.trajectory import (
-    cannot_follow,
-    evaluations,
-    lacking,
-    needs,
-    sample_guided,
-)
+from methods.rules.dry_run import evaluations
+from methods.rules.needs import cannot_follow, lacking, needs
+from methods.rules.trajectory import sample_guided
 
 OUTSIDE = 50.0
 """Magnitude of denoised images, which are in [-1, 1], that means another range, such as 0..255."""

@@ -25,7 +25,9 @@ from methods.precond import EDMPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.trajectory import cannot_follow, evaluations, lacking, sample_guided, weighted
+from methods.rules.dry_run import evaluations
+from methods.rules.needs import cannot_follow, lacking, weighted
+from methods.rules.trajectory import sample_guided
 from methods.samplers import Churn, invert_heun, karras_sigmas
 from methods.settings import (
     CIFAR10,

@@ -16,7 +16,9 @@ from methods.guidance import Guidance
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.trajectory import cannot_follow, evaluations, lacking, sample_guided
+from methods.rules.dry_run import evaluations
+from methods.rules.needs import cannot_follow, lacking
+from methods.rules.trajectory import sample_guided
 from methods.settings import Preset, Settings
 from methods.spec import DataSpec, Mixture
 

@@ -24,13 +24,9 @@ from methods.base import Batch, Denoiser, Method, Progress
 from methods.guidance import Guidance
 from methods.rng import BatchRNG, SampleRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.trajectory import (
-    cannot_follow,
-    evaluations,
-    lacking,
-    sample_guided,
-    weighted,
-)
+from methods.rules.dry_run import evaluations
+from methods.rules.needs import cannot_follow, lacking, weighted
+from methods.rules.trajectory import sample_guided
 from methods.settings import Preset, Settings
 from methods.spec import DataSpec
 

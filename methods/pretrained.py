@@ -18,7 +18,9 @@ from methods.guidance import Guidance
 from methods.rng import BatchRNG, SampleRNG
 from methods.rules.base import Branch, Call, Networks, Rule
 from methods.rules.compose import Composite
-from methods.rules.trajectory import cannot_follow, evaluations, lacking, sample_guided, weighted
+from methods.rules.dry_run import evaluations
+from methods.rules.needs import cannot_follow, lacking, weighted
+from methods.rules.trajectory import sample_guided
 from methods.settings import Settings, ascending
 from methods.spec import DataSpec
 

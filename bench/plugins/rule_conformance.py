@@ -34,8 +34,8 @@ from methods import EDM, Guidance, Method, Oracle, SampleRNG
 from methods.nets.config import UNetConfig
 from methods.rules import CFG, Between, Call, Composite, Interval, Rule, trajectory
 from methods.rules.base import Branch
+from methods.rules.dry_run import evaluations
 from methods.rules.record import VJP, Record
-from methods.rules.trajectory import evaluations
 from methods.samplers import karras_sigmas, sample_heun
 
 STEPS = 8

@@ -21,7 +21,7 @@ from bench.training.run import Run
 from methods import Guidance
 from methods.rng import derive_seed
 from methods.rules import CFG
-from methods.rules.trajectory import needs
+from methods.rules.needs import needs
 from methods.samplers import USUAL, Sampler
 
 

@@ -31,8 +31,8 @@ from bench.system.leases import tidy_leases
 from bench.system.progress import SILENT, Reporter, Tick
 from bench.system.record import record
 from methods import Method
+from methods.rules.needs import weighted
 from methods.rules.record import Record
-from methods.rules.trajectory import weighted
 from metrics.base import SampleSet
 
 FLOOR = "real"

@@ -5,32 +5,22 @@ Source: Karras et al. (2022, EDM, algorithms 1 and 2) for the sampler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from functools import lru_cache, partial
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.guidance import Guidance
 from methods.rng import SampleRNG
-from methods.rules.base import Branch, Call, Networks, Point, Rule
+from methods.rules.base import Call, Networks, Point, Rule
 from methods.rules.meter import Meter
 from methods.rules.particles import ParticleRNG, gather, systematic
 from methods.rules.record import Counted, Record
-from methods.samplers import (
-    Before,
-    Churn,
-    Sampler,
-    heun_step,
-    sample_heun,
-    sample_single,
-    single_step,
-)
+from methods.samplers import Before, Churn, heun_step, sample_heun, sample_single, single_step
 from methods.settings import Solver
-from methods.spec import DataSpec
 
 CPU_ROWS, CPU_VALUES = 512, 1 << 12
 """Largest call for both branches on a CPU: rows, and values of x.
@@ -47,8 +37,6 @@ A batch whose call does not fit into memory is halved by the caller.
 
 BEFORE = "solver.before"
 """Key in the state of a trajectory: level and guided output of the step before."""
-ANY_DATA = DataSpec(name="any", shape=(3, 8, 8), num_classes=10)
-"""Data of a dry run where none are given."""
 
 
 def sample_guided(
@@ -294,105 +282,6 @@ def trajectory_points(
         yield Point(step, len(levels) - 1, 0, start, start, end, levels[0], levels)
         if end > 0 and not rule.first_order and solver == "heun":
             yield Point(step, len(levels) - 1, 1, end, start, end, levels[0], levels)
-
-
-class _DryRun(Trajectory):
-    dry = True
-
-
-def evaluations(
-    rule: Rule[Any],
-    guidance: Guidance,
-    sigmas: Tensor,
-    churn: Churn | None = None,
-    data: DataSpec = ANY_DATA,
-    solver: Solver = "heun",
-) -> dict[Branch, float]:
-    """Evaluations per sample of the network ("main") and of other branches.
-
-    They are counted in a dry run: one sample of the shape of `data`, with closed-form denoisers in
-    place of the networks. For a rule that is `data_dependent` they are the most.
-    """
-    guided = replace(guidance, rule=rule, record=None)
-    return dict(_counted(rule, guided.scale, tuple(sigmas.tolist()), churn, data, solver))
-
-
-@lru_cache(maxsize=4096)
-def _counted(
-    rule: Rule[Any],
-    g: float,
-    levels: tuple[float, ...],
-    churn: Churn | None,
-    data: DataSpec,
-    solver: Solver,
-) -> dict[Branch, float]:
-    record = Record()
-    sigmas = torch.tensor(levels, dtype=torch.float64)
-    x = levels[0] * torch.ones(1, *data.shape, dtype=torch.float64)
-    labels = torch.eye(1, data.num_classes)
-    rng = SampleRNG(0, [0], "dry run")
-    _DryRun(
-        _stand_ins(),
-        x,
-        sigmas,
-        labels,
-        Guidance(g, rule, record),
-        rng,
-        torch.float64,
-        churn,
-        solver,
-    ).sample(x)
-    return record.evaluations()
-
-
-def _stand_ins() -> Networks:
-    """Posterior means of Gaussians of unit variance in place of networks; labels move the mean."""
-
-    def posterior(x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        shape = (-1, *[1] * (x.ndim - 1))
-        variance = sigma.to(x).reshape(shape) ** 2
-        return (x + variance * labels.to(x).sum(1).reshape(shape)) / (1 + variance)
-
-    return Networks(
-        main=posterior,
-        null=lambda x, sigma: posterior(x, sigma, x.new_zeros(len(x), 1)),
-        weak=lambda x, sigma, labels: posterior(x, sigma, labels / 2),
-        module=nn.Identity(),
-    )
-
-
-def weighted(counts: Mapping[Branch, float], costs: Mapping[Branch, float]) -> float:
-    """The weighted sum of `evaluations`; a branch that is not in `costs` has weight 1."""
-    return sum(count * costs.get(branch, 1.0) for branch, count in counts.items())
-
-
-def lacking(rule: Rule[Any], guidance: Guidance, offers: Mapping[Branch, str]) -> str | None:
-    """None if the method has all branches that the rule needs, otherwise the first reason.
-
-    `offers` maps each branch to '' if the method has it, otherwise to the reason.
-    """
-    if not guidance.acts:
-        return None
-    for branch in needs(replace(guidance, rule=rule)):
-        reason = offers.get(branch, f"{rule.name} needs a {branch} branch")
-        if reason:
-            return reason
-    return None
-
-
-def cannot_follow(rule: Rule[Any], guidance: Guidance, sampler: Sampler) -> str | None:
-    """None if the rule's steps can be those of the sampler, otherwise the reason."""
-    if guidance.acts and rule.first_order and sampler.solver in ("dpmpp-2m", "sde"):
-        return f"{rule.name} takes its own first-order steps, so it cannot follow {sampler.solver}"
-    return None
-
-
-def needs(guidance: Guidance) -> tuple[Branch, ...]:
-    """The branches that the rule evaluates besides D_c at this scale."""
-    if not guidance.acts:
-        return ()
-    rule = guidance.rule
-    return rule.others() if guidance.is_off else (rule.branch(), *rule.others())
 
 
 def _in_one_call(rule: Rule[Any], call: Call) -> bool:

@@ -22,8 +22,9 @@ from methods.augment import (
 from methods.edm import EDM, EDMConfig
 from methods.rules import CFG, Interval
 from methods.rules.base import Networks
+from methods.rules.dry_run import evaluations
 from methods.rules.interval import IntervalKnobs
-from methods.rules.trajectory import evaluations, sample_guided, trajectory_points
+from methods.rules.trajectory import sample_guided, trajectory_points
 from methods.samplers import Churn, karras_sigmas
 from methods.spec import DataSpec
 from tests.methods.test_samplers import by_numpy

@@ -10,7 +10,9 @@ import torch
 from methods import Guidance, Oracle, SampleRNG
 from methods.rules import make_rule
 from methods.rules.base import Networks
-from methods.rules.trajectory import cannot_follow, evaluations, sample_guided
+from methods.rules.dry_run import evaluations
+from methods.rules.needs import cannot_follow
+from methods.rules.trajectory import sample_guided
 from methods.samplers import GRIDS, SOLVERS, Sampler, sample_heun, sample_single
 
 LOW, HIGH, RHO = 0.02, 10.0, 7.0

@@ -4,8 +4,9 @@ import torch
 
 from methods import Guidance
 from methods.rules import make_rule
+from methods.rules.dry_run import evaluations
 from methods.rules.record import Record
-from methods.rules.trajectory import evaluations, sample_guided
+from methods.rules.trajectory import sample_guided
 from methods.samplers import karras_sigmas
 from tests.methods.rules import toy
 

@@ -4,7 +4,8 @@ import torch
 
 from methods.guidance import Guidance
 from methods.rules import make_rule
-from methods.rules.trajectory import evaluations, sample_guided
+from methods.rules.dry_run import evaluations
+from methods.rules.trajectory import sample_guided
 
 from . import toy
 

@@ -11,8 +11,9 @@ from bench.plugins.rule_conformance import RuleConformance
 from methods import Guidance, SampleRNG
 from methods.nets.skipping import skippable_blocks, skipped_blocks
 from methods.rules import CFG, Call, Composite, Interval, Networks, Rule, make_rule
+from methods.rules.dry_run import evaluations
 from methods.rules.record import Record
-from methods.rules.trajectory import evaluations, sample_guided
+from methods.rules.trajectory import sample_guided
 from methods.samplers import karras_sigmas
 from methods.settings import Settings
 from tests.methods.rules.calls import point

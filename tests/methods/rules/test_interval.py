@@ -5,8 +5,9 @@ from pydantic import ValidationError
 
 from methods import Guidance
 from methods.rules import CFG, Interval
+from methods.rules.dry_run import evaluations
 from methods.rules.interval import IntervalKnobs
-from methods.rules.trajectory import evaluations, trajectory_points
+from methods.rules.trajectory import trajectory_points
 from methods.samplers import karras_sigmas
 from tests.methods.rules import toy
 from tests.methods.rules.calls import point, sample

@@ -4,7 +4,7 @@ import torch
 
 from methods import Guidance, SampleRNG
 from methods.rules import Call, Networks, make_rule
-from methods.rules.trajectory import evaluations
+from methods.rules.dry_run import evaluations
 from methods.samplers import karras_sigmas
 from methods.spec import DataSpec
 from tests.methods.rules.calls import point

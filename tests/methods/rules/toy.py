@@ -9,7 +9,8 @@ from methods.guidance import Guidance
 from methods.oracle import exact_denoised
 from methods.rng import SampleRNG
 from methods.rules import Networks, make_rule
-from methods.rules.trajectory import evaluations, sample_guided
+from methods.rules.dry_run import evaluations
+from methods.rules.trajectory import sample_guided
 from methods.samplers import karras_sigmas
 from methods.spec import Mixture
 
