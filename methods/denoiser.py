@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from functools import cached_property
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import ConfigT, GuidanceKind, Method
-from methods.guidance import Guidance
+from methods.base import ConfigT
+from methods.guided import GuidedMethod
 from methods.nets.attention import attention_blocks
 from methods.nets.skipping import skippable_blocks
-from methods.rng import SampleRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.dry_run import evaluations
-from methods.rules.needs import cannot_follow, lacking, needs
-from methods.rules.trajectory import sample_guided
 
 OUTSIDE = 50.0
 """Magnitude of denoised images, which are in [-1, 1], that means another range, such as 0..255."""
 
 
-class DenoiserMethod(Method[ConfigT]):
+class DenoiserMethod(GuidedMethod[ConfigT]):
     """A method that is sampled from `sigma_max` down by its denoiser, under any rule and sampler.
 
     A subclass implements `build`, `loss` and `denoise`, and is trained with null labels (zeros)
     too. The levels are those of EDM.
     """
 
-    guidance: ClassVar[GuidanceKind] = "sampling"
-    takes_rules: ClassVar[bool] = True
-    takes_samplers: ClassVar[bool] = True
     sigma_min: ClassVar[float] = 0.002
     sigma_max: ClassVar[float] = 80.0
     rho: ClassVar[float] = 7.0
@@ -46,12 +38,10 @@ class DenoiserMethod(Method[ConfigT]):
         Returns floats (B, *shape); images are in [-1, 1].
         """
 
-    def sample(
-        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
-    ) -> Tensor:
-        """Samples (B, *shape) under the rule of `guidance`; images are clipped to [-1, 1].
+    def networks(self, nets: nn.Module, labels: Tensor) -> Networks:
+        """`denoise` with the labels and with none.
 
-        ValueError if the output of `denoise` is not as documented.
+        ValueError when it is called if its output is not as documented.
         """
         first = True
 
@@ -63,17 +53,12 @@ class DenoiserMethod(Method[ConfigT]):
             first = False
             return found
 
-        networks = Networks(
+        return Networks(
             main=main,
             null=lambda x, sigma: main(x, sigma, labels.new_zeros(len(x), labels.shape[1])),
             module=nets,
             shared=True,
         )
-        x = self.sigma_max * rng.randn(self.data.shape, labels.device)
-        out = sample_guided(
-            networks, x, self._levels(steps), labels, guidance, rng, solver=self.sampler.solver
-        )
-        return (out.clamp(-1, 1) if self.data.is_image else out).to(torch.float32)
 
     def _check(self, found: object, x: Tensor, *, ranges: bool) -> None:
         if not isinstance(found, Tensor):
@@ -92,35 +77,22 @@ class DenoiserMethod(Method[ConfigT]):
             f"{images}, the denoised x"
         )
 
-    def nfe(self, guidance: Guidance, steps: int) -> int:
-        """The calls of the denoiser under the rule, for both branches."""
-        counts = evaluations(
-            guidance.rule, guidance, self._levels(steps), data=self.data, solver=self.sampler.solver
-        )
-        return math.ceil(sum(counts.values()))
+    def lacks(self, branch: Branch) -> str:
+        """It has no second network, and perhaps not the layers that a rule changes."""
+        if branch == "weak":
+            return "it has no weaker network"
+        if branch == "attention" and not attention_blocks(self._network):
+            return "the network has no attention of methods.nets"
+        if branch == "blocks" and not skippable_blocks(self._network):
+            return "the network has no residual blocks of methods.nets"
+        return ""
 
-    def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """All rules except those that need a second network, or layers that this one lacks."""
-        if not guidance.acts:
-            return None
-        rule, branches = guidance.rule, needs(guidance)
-        offers: dict[Branch, str] = dict.fromkeys(get_args(Branch), "")
-        offers["weak"] = "it has no weaker network"
-        if "attention" in branches and not attention_blocks(self._network):
-            offers["attention"] = "the network has no attention of methods.nets"
-        if "blocks" in branches and not skippable_blocks(self._network):
-            offers["blocks"] = "the network has no residual blocks of methods.nets"
-        return (
-            rule.unsuited(self.data)
-            or cannot_follow(rule, guidance, self.sampler)
-            or lacking(rule, guidance, offers)
-        )
+    def grid(self, steps: int) -> Tensor:
+        """The levels of the sampler between `sigma_min` and `sigma_max`."""
+        return self.sampler.sigmas(steps, self.sigma_min, self.sigma_max, self.rho)
 
     @cached_property
     def _network(self) -> nn.Module:
         """The networks without memory for their parameters."""
         with torch.device("meta"):
             return self.build()
-
-    def _levels(self, steps: int) -> Tensor:
-        return self.sampler.sigmas(steps, self.sigma_min, self.sigma_max, self.rho)

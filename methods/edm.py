@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
-from typing import ClassVar, Self, cast, get_args
+from typing import ClassVar, Self, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from methods.augment import AUGMENT_LABELS, augment_images
-from methods.base import Batch, Inverts, Method, Progress, Teaches
+from methods.base import Batch, Inverts, Progress, Teaches
 from methods.consistency import per_sample
 from methods.guidance import Guidance
+from methods.guided import PairedMethod
 from methods.nets import published
 from methods.nets.config import MLPConfig, NetConfig, UNetConfig, build_net
 from methods.precond import EDMPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
-from methods.rules.base import Branch, Networks
-from methods.rules.dry_run import evaluations
-from methods.rules.needs import cannot_follow, lacking, weighted
-from methods.rules.trajectory import sample_guided
+from methods.rules.base import Branch
 from methods.samplers import Churn, invert_heun, karras_sigmas
 from methods.settings import (
     CIFAR10,
@@ -149,14 +146,11 @@ _SMALL_TRAIN = TrainSettings(
 
 
 @register
-class EDM(Method[EDMConfig], Inverts, Teaches):
+class EDM(PairedMethod[EDMConfig], Inverts, Teaches):
     """Diffusion with EDM's preconditioning and its Heun sampler, CFG at sampling."""
 
     name = "edm"
     summary = "EDM diffusion, Heun sampler, CFG at sampling (Karras 2022, Ho & Salimans 2022)"
-    guidance = "sampling"
-    takes_rules: ClassVar[bool] = True
-    takes_samplers: ClassVar[bool] = True
     config_type = EDMConfig
     presets: ClassVar[Mapping[str, Preset]] = {
         "modes1d": Preset(
@@ -198,46 +192,24 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         "imagenet64": image_preset(IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(18,)),
     }
 
-    null: EDMConfig | None = None
-    """Settings of a second network for the unconditional branch, if there is one."""
-    weak: EDMConfig | None = None
-    """Settings of a weaker network for rules that need one, if there is one."""
-
-    def with_null(self, null: EDMConfig) -> EDM:
-        """A copy of this method that samples with the network of `null` as unconditional branch.
-
-        Its `build` holds that network's `EDMPrecond` under `null`. Each branch keeps its own
-        sigma_data. Raises ValueError if the network of `null` has no unconditional output.
-        """
-        if _conditional(null) and not null.null_label:
-            raise ValueError("it was always trained with labels and has no unconditional output")
-        paired = EDM(self.config, self.data).with_sampler(self.sampler)
-        paired.null, paired.weak = null, self.weak
-        return paired
-
-    def with_weak(self, weak: EDMConfig) -> EDM:
-        """A copy of this method that has the network of `weak` as its weaker network.
-
-        Its `build` holds that network under `weak`. Raises ValueError if it takes no classes.
-        """
-        if not _conditional(weak):
-            raise ValueError(
-                "it takes no classes, so it cannot be a weaker version of a network that does: "
-                "use it as the unconditional branch with --null-checkpoint"
-            )
-        paired = EDM(self.config, self.data).with_sampler(self.sampler)
-        paired.null, paired.weak = self.null, weak
-        return paired
-
-    def build(self) -> nn.Module:
+    @staticmethod
+    def network(config: EDMConfig, data: DataSpec) -> nn.Module:
         """`EDMPrecond` with its network under `model`."""
-        net = build_net(self.config.net, self.data)
-        nets = EDMPrecond(net, sigma_data=self.config.sigma_data)
-        for name, config in (("null", self.null), ("weak", self.weak)):
-            if config is not None:
-                net = build_net(config.net, self.data)
-                setattr(nets, name, EDMPrecond(net, sigma_data=config.sigma_data))
-        return nets
+        return EDMPrecond(build_net(config.net, data), sigma_data=config.sigma_data)
+
+    @staticmethod
+    def is_conditional(config: EDMConfig) -> bool:
+        """Only image networks can be without classes."""
+        return not isinstance(config.net, UNetConfig) or config.net.conditional
+
+    def knows_null(self) -> bool:
+        """Whether labels were dropped in training."""
+        return self.config.null_label and self.config.label_dropout > 0
+
+    @property
+    def churn(self) -> Churn | None:
+        """The noise of EDM's algorithm 2, with `s_churn`."""
+        return self.config.churn
 
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
@@ -257,97 +229,27 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
         weight = (sigma**2 + c.sigma_data**2) / (sigma * c.sigma_data) ** 2
         return {"denoise": weight * (denoised - x0).square().flatten(1).sum(1)}
 
-    def sample(
-        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
+    def denoised(
+        self, config: EDMConfig, net: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor
     ) -> Tensor:
-        """From sigma_max, guided at every call, state in float64.
+        """The output of the network, whose sigma_data is its own."""
+        return cast(Tensor, net(x, sigma, labels))
 
-        By default EDM's algorithm 1, or 2 with `s_churn`.
-        """
-        x = self.config.sigma_max * rng.randn(self.data.shape, labels.device)
-        return self._integrate(nets, x, labels, guidance, steps, rng, self.config.churn)
+    def module(self, nets: nn.Module) -> nn.Module:
+        """The network inside the preconditioning."""
+        return cast(nn.Module, nets.model)
 
-    def _integrate(
-        self,
-        nets: nn.Module,
-        x: Tensor,
-        labels: Tensor,
-        guidance: Guidance,
-        steps: int,
-        rng: SampleRNG,
-        churn: Churn | None = None,
-    ) -> Tensor:
-        classes = labels.shape[1]
-        null_nets = nets if self.null is None else cast(nn.Module, nets.null)
-        weak = None if self.weak is None else cast(nn.Module, nets.weak)
-        networks = Networks(
-            main=lambda x, sigma, c: cast(Tensor, nets(x, sigma, c)),
-            null=None
-            if self._no_null()
-            else lambda x, sigma: cast(
-                Tensor, null_nets(x, sigma, labels.new_zeros(len(x), classes))
-            ),
-            weak=None if weak is None else lambda x, sigma, c: cast(Tensor, weak(x, sigma, c)),
-            module=cast("nn.Module | None", getattr(nets, "model", None)),
-            shared=self.null is None and not self._no_null(),
-        )
-        out = sample_guided(
-            networks, x, self._grid(steps), labels, guidance, rng, churn=churn,
-            solver=self.sampler.solver,
-        )  # fmt: skip
-        return (out.clamp(-1, 1) if self.config.clamp else out).to(torch.float32)
-
-    def _grid(self, steps: int) -> Tensor:
-        c = self.config
-        return self.sampler.sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
-
-    def nfe(self, guidance: Guidance, steps: int) -> int:
-        """2 steps - 1 calls, since the last step is Euler's, or `steps`; twice that with CFG."""
-        return math.ceil(sum(self._evaluations(guidance, steps, self.config.churn).values()))
-
-    def _evaluations(
-        self, guidance: Guidance, steps: int, churn: Churn | None
-    ) -> dict[Branch, float]:
-        solver = self.sampler.solver
-        return evaluations(guidance.rule, guidance, self._grid(steps), churn, self.data, solver)
-
-    def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
-        """`nfe` with the evaluations of other networks weighted by their parameter counts."""
-        return weighted(self._evaluations(guidance, steps, self.config.churn), self.costs())
-
-    def costs(self) -> dict[Branch, float]:
-        """The parameters of the other networks over those of the own one."""
-        if self.null is None and self.weak is None:
-            return {}
-        own = _parameters(self.config.net, self.data)
-        costs: dict[Branch, float] = {}
-        if self.null is not None:
-            costs["null"] = _parameters(self.null.net, self.data) / own
-        if self.weak is not None:
-            costs["weak"] = _parameters(self.weak.net, self.data) / own
-        return costs
+    def lacks(self, branch: Branch) -> str:
+        """Networks for points have no attention, besides what other networks are for."""
+        if branch == "attention" and not isinstance(self.config.net, UNetConfig):
+            return "the network has no attention"
+        return super().lacks(branch)
 
     def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance needs a network with classes, and the reference branch of the rule."""
-        if self.config.churn is not None and self.sampler.solver != "heun":
+        """Churn belongs to Heun's steps; guidance needs classes, and the branches of the rule."""
+        if self.churn is not None and self.sampler.solver != "heun":
             return f"s_churn adds noise to Heun's steps only, not to those of {self.sampler.solver}"
-        if not guidance.acts:
-            return None
-        if not guidance.is_off and not _conditional(self.config):
-            return "an unconditional network takes no guidance"
-        offers: dict[Branch, str] = dict.fromkeys(get_args(Branch), "")
-        if self._no_null():
-            offers["null"] = (
-                "always trained with labels, so it has no unconditional branch: name a network "
-                "for that branch with --null-checkpoint"
-            )
-        if self.weak is None:
-            offers["weak"] = "no weaker network: name one with --weak-checkpoint"
-        if not isinstance(self.config.net, UNetConfig):
-            offers["attention"] = "the network has no attention"
-        apart = cannot_follow(guidance.rule, guidance, self.sampler)
-        unsuited = guidance.rule.unsuited(self.data) or apart
-        return unsuited or lacking(guidance.rule, guidance, offers)
+        return super().supports(guidance, steps)
 
     def invert(self, nets: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
         """Follow the sampler's grid upwards without guidance: 17 Heun steps, 34 NFE."""
@@ -359,7 +261,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
     def edit(self, nets: nn.Module, latent: Tensor, labels: Tensor, guidance: Guidance) -> Tensor:
         """18 deterministic Heun steps from the latent. A rule that draws uses seed 0."""
         rng = SampleRNG(0, range(len(latent)), "edit")
-        return self._integrate(nets, latent, labels, guidance, EDIT_STEPS, rng)
+        return self.integrate(nets, latent, labels, guidance, EDIT_STEPS, rng)
 
     def latent_sigma(self) -> float:
         """sigma_max, the highest level of the grid."""
@@ -371,7 +273,7 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
     def edit_nfe(self, guidance: Guidance) -> int:
         """The NFE of 18 deterministic sampling steps."""
-        return math.ceil(sum(self._evaluations(guidance, EDIT_STEPS, None).values()))
+        return math.ceil(sum(self.evaluations(guidance, EDIT_STEPS, None).values()))
 
     def denoise(self, nets: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """The output of the network."""
@@ -379,23 +281,6 @@ class EDM(Method[EDMConfig], Inverts, Teaches):
 
     def cannot_teach(self) -> str | None:
         """Without label dropout the null label was not trained."""
-        if self._knows_null():
+        if self.knows_null():
             return None
         return "it was trained without label dropout, so its null label is untrained"
-
-    def _no_null(self) -> bool:
-        return self.null is None and not self._knows_null()
-
-    def _knows_null(self) -> bool:
-        return self.config.null_label and self.config.label_dropout > 0
-
-
-def _conditional(config: EDMConfig) -> bool:
-    return not isinstance(config.net, UNetConfig) or config.net.conditional
-
-
-@cache
-def _parameters(net: NetConfig, data: DataSpec) -> int:
-    """The number of parameters of a network, which is counted without memory for them."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build_net(net, data).parameters())

@@ -11,14 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Method, Progress
-from methods.guidance import Guidance
+from methods.base import Batch, Progress
+from methods.guided import GuidedMethod
 from methods.registry import register
-from methods.rng import BatchRNG, SampleRNG
+from methods.rng import BatchRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.dry_run import evaluations
-from methods.rules.needs import cannot_follow, lacking
-from methods.rules.trajectory import sample_guided
 from methods.settings import Preset, Settings
 from methods.spec import DataSpec, Mixture
 
@@ -61,7 +58,7 @@ def exact_denoised(x: Tensor, sigma: Tensor, labels: Tensor, mixture: Mixture) -
 
 
 @register
-class Oracle(Method[OracleConfig]):
+class Oracle(GuidedMethod[OracleConfig]):
     """Exact denoiser + CFG + EDM's Heun sampler, for data of known density.
 
     It separates the error of a guidance rule from the error of a network.
@@ -69,9 +66,6 @@ class Oracle(Method[OracleConfig]):
 
     name = "oracle"
     summary = "closed-form denoiser with CFG, for toy data; nothing to train"
-    guidance = "sampling"
-    takes_rules: ClassVar[bool] = True
-    takes_samplers: ClassVar[bool] = True
     config_type = OracleConfig
     trains: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -103,50 +97,21 @@ class Oracle(Method[OracleConfig]):
         """Not available: raises TypeError."""
         raise TypeError("oracle has nothing to train")
 
-    def sample(
-        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
-    ) -> Tensor:
-        """Samples (B, D) in data units."""
+    def networks(self, nets: nn.Module, labels: Tensor) -> Networks:
+        """The exact denoisers of the mixture, and of a blurred one as weaker branch."""
         mixture = self.mixture
         blurred = replace(mixture, std=mixture.std * self.config.weak_std)
-        classes = labels.shape[1]
-        networks = Networks(
+        return Networks(
             main=lambda x, sigma, c: exact_denoised(x, sigma, c, mixture),
             null=lambda x, sigma: exact_denoised(
-                x, sigma, labels.new_zeros(len(x), classes), mixture
+                x, sigma, labels.new_zeros(len(x), labels.shape[1]), mixture
             ),
             weak=lambda x, sigma, c: exact_denoised(x, sigma, c, blurred),
             shared=True,
         )
-        x = self.config.sigma_max * rng.randn(self.data.shape, labels.device)
-        out = sample_guided(
-            networks, x, self._grid(steps), labels, guidance, rng, solver=self.sampler.solver
-        )
-        return out.to(torch.float32)
 
-    def _grid(self, steps: int) -> Tensor:
-        c = self.config
-        return self.sampler.sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
-
-    def nfe(self, guidance: Guidance, steps: int) -> int:
-        """Denoiser calls of the sampler, including those of the reference branch."""
-        counts = evaluations(
-            guidance.rule, guidance, self._grid(steps), data=self.data, solver=self.sampler.solver
-        )
-        return math.ceil(sum(counts.values()))
-
-    def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """All rules that apply to vectors, except those that change the attention of a network."""
-        if not guidance.acts:
-            return None
-        none = "the closed-form denoiser has no {}".format
-        offers: dict[Branch, str] = {
-            "null": "", "main": "", "weak": "",
-            "attention": none("attention"), "blocks": none("blocks"),
-        }  # fmt: skip
-        rule = guidance.rule
-        return (
-            rule.unsuited(self.data)
-            or cannot_follow(rule, guidance, self.sampler)
-            or lacking(rule, guidance, offers)
-        )
+    def lacks(self, branch: Branch) -> str:
+        """There is no network whose layers could be changed."""
+        if branch in ("attention", "blocks"):
+            return f"the closed-form denoiser has no {branch}"
+        return ""

@@ -20,13 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Denoiser, Method, Progress
-from methods.guidance import Guidance
-from methods.rng import BatchRNG, SampleRNG
+from methods.base import Batch, Denoiser, Progress
+from methods.guided import GuidedMethod
+from methods.rng import BatchRNG
 from methods.rules.base import Branch, Networks
-from methods.rules.dry_run import evaluations
-from methods.rules.needs import cannot_follow, lacking, weighted
-from methods.rules.trajectory import sample_guided
 from methods.settings import Preset, Settings
 from methods.spec import DataSpec
 
@@ -171,12 +168,9 @@ class AnyData(Mapping[str, Preset]):
         return 0
 
 
-class OwnModel(Method[ModelConfig]):
+class OwnModel(GuidedMethod[ModelConfig]):
     """The method of one `Model`, which needs no training; its subclasses are made by `model`."""
 
-    guidance = "sampling"
-    takes_rules: ClassVar[bool] = True
-    takes_samplers: ClassVar[bool] = True
     trains: ClassVar[bool] = False
     config_type = ModelConfig
     model: ClassVar[Model]
@@ -188,7 +182,6 @@ class OwnModel(Method[ModelConfig]):
         if fault:
             raise ValueError(fault)
         super().__init__(config, data)
-        self._space = replace(data, shape=self.model.shape)
 
     def build(self) -> nn.Module:
         """The declared networks."""
@@ -200,70 +193,44 @@ class OwnModel(Method[ModelConfig]):
         """Not available: raises TypeError."""
         raise TypeError(f"{self.name} has nothing to train")
 
-    def sample(
-        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
-    ) -> Tensor:
-        """From sigma_max, guided at every call, state in float64; then decoded."""
-        model, classes = self.model, labels.shape[1]
+    @property
+    def space(self) -> DataSpec:
+        """The data, or latents of the declared shape."""
+        return replace(self.data, shape=self.model.shape)
+
+    def networks(self, nets: nn.Module, labels: Tensor) -> Networks:
+        """The declared functions."""
+        model = self.model
         main, weak = (None if f is None else _border(f) for f in (model.denoise, model.weak))
         assert main is not None
-        networks = Networks(
+        return Networks(
             main=main,
-            null=(lambda x, sigma: main(x, sigma, labels.new_zeros(len(x), classes)))
+            null=(lambda x, sigma: main(x, sigma, labels.new_zeros(len(x), model.classes)))
             if model.null
             else None,
             weak=weak,
             shared=model.null,
         )
-        x = self.config.sigma_max * rng.randn(model.shape, labels.device)
-        out = sample_guided(
-            networks, x, self._grid(steps), labels, guidance, rng, solver=self.sampler.solver
-        ).to(torch.float32)
-        if model.decode is not None:
-            out = model.decode(out).to(torch.float32)
-        return out.clamp(-1, 1) if self.data.is_image else out
 
-    def _grid(self, steps: int) -> Tensor:
-        c = self.config
-        return self.sampler.sigmas(steps, c.sigma_min, c.sigma_max, c.rho)
-
-    def _evaluations(self, guidance: Guidance, steps: int) -> dict[Branch, float]:
-        return evaluations(
-            guidance.rule, guidance, self._grid(steps), data=self._space,
-            solver=self.sampler.solver,
-        )  # fmt: skip
-
-    def nfe(self, guidance: Guidance, steps: int) -> int:
-        """Calls of the function, for one sample and branch each."""
-        return math.ceil(sum(self._evaluations(guidance, steps).values()))
-
-    def nfe_weighted(self, guidance: Guidance, steps: int) -> float:
-        """`nfe`, in which the weaker model counts `weak_cost`."""
-        return weighted(self._evaluations(guidance, steps), self.costs())
+    def finished(self, samples: Tensor) -> Tensor:
+        """Decoded samples; images are clipped."""
+        if self.model.decode is not None:
+            samples = self.model.decode(samples).to(torch.float32)
+        return super().finished(samples)
 
     def costs(self) -> dict[Branch, float]:
         """`weak_cost`."""
         return {} if self.model.weak is None else {"weak": self.model.weak_cost}
 
-    def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """All rules for which the declaration has the branches."""
-        if not guidance.acts:
-            return None
-        declares = f"{self.name} declares no {{}}".format
-        closed = "a function shows no {} of its network".format
-        offers: dict[Branch, str] = {
-            "main": "",
-            "null": "" if self.model.null else declares("null label (null=True)"),
-            "weak": declares("weaker model (weak=)") if self.model.weak is None else "",
-            "attention": closed("attention"),
-            "blocks": closed("blocks"),
-        }
-        rule = guidance.rule
-        return (
-            rule.unsuited(self._space)
-            or cannot_follow(rule, guidance, self.sampler)
-            or lacking(rule, guidance, offers)
-        )
+    def lacks(self, branch: Branch) -> str:
+        """What is not declared."""
+        if branch == "null" and not self.model.null:
+            return f"{self.name} declares no null label (null=True)"
+        if branch == "weak" and self.model.weak is None:
+            return f"{self.name} declares no weaker model (weak=)"
+        if branch in ("attention", "blocks"):
+            return f"a function shows no {branch} of its network"
+        return ""
 
 
 def _border(function: Denoiser) -> Denoiser:

@@ -81,6 +81,7 @@ def matched_cells(planned: Sweep, experiment: Experiment) -> list[Cell]:
         row for row in read_rows(experiment.cells)
         if row.dataset == planned.evaluation.data.name and row.n == planned.samples
         and (row.method == FLOOR or (row.seed in seeds and _is_sampled_so(row, planned)))
+        and _is_measured_so(row, planned)
     ]  # fmt: skip
     if not rows:
         return []
@@ -110,6 +111,12 @@ def _is_sampled_so(row: Row, planned: Sweep) -> bool:
     study = planned.study
     own = (row.sampler, row.grid, row.labels or study.sample_labels)
     return own == (study.sampler, study.grid, study.sample_labels)
+
+
+def _is_measured_so(row: Row, planned: Sweep) -> bool:
+    """Whether no value was measured by other code or against another reference."""
+    now = {(m.metric.name, m.extractor): m.signature for m in planned.evaluation.plan}
+    return all(v.signature == now.get((v.metric, v.extractor), v.signature) for v in row.values)
 
 
 def _cover(scales: Sequence[float]) -> Iterator[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from methods.guidance import Guidance
@@ -14,20 +13,6 @@ from methods.samplers import Sampler
 def weighted(counts: Mapping[Branch, float], costs: Mapping[Branch, float]) -> float:
     """The weighted sum of `evaluations`; a branch that is not in `costs` has weight 1."""
     return sum(count * costs.get(branch, 1.0) for branch, count in counts.items())
-
-
-def lacking(rule: Rule[Any], guidance: Guidance, offers: Mapping[Branch, str]) -> str | None:
-    """None if the method has all branches that the rule needs, otherwise the first reason.
-
-    `offers` maps each branch to '' if the method has it, otherwise to the reason.
-    """
-    if not guidance.acts:
-        return None
-    for branch in needs(replace(guidance, rule=rule)):
-        reason = offers.get(branch, f"{rule.name} needs a {branch} branch")
-        if reason:
-            return reason
-    return None
 
 
 def cannot_follow(rule: Rule[Any], guidance: Guidance, sampler: Sampler) -> str | None:

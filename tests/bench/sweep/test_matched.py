@@ -1,12 +1,13 @@
 """Controls of the comparison at equal outcome, with the exact denoiser."""
 
+import shutil
 import textwrap
 
 import numpy as np
 import pytest
 
 from bench.data.find import find_dataset
-from bench.experiment.rows import read_rows
+from bench.experiment.rows import read_rows, seal
 from bench.report.numbers.frame import prepare
 from bench.report.numbers.matched import match_lines
 from bench.report.numbers.matched_verdict import matched_verdict
@@ -229,6 +230,22 @@ def test_rule_that_acts_at_g_1_is_no_twin_of_other_cells(place, tmp_path):
              if r.method == "oracle"}  # fmt: skip
     assert moved["self-guidance", 1.0] > 0.1
     assert moved["idle", 4.0] == pytest.approx(0, abs=1e-6)
+
+
+def test_scales_are_found_without_rows_of_an_older_metric(place, tmp_path):
+    """Such rows stay behind at scales that are no longer swept."""
+    root, _, common = place
+    results = tmp_path / "results"
+    shutil.copytree(root.parent, results)
+    old = next(
+        r for r in read_rows(root / "cells") if (r.rule, r.guidance, r.steps) == ("half", 7.0, 18)
+    )
+    (path,) = (results / "default" / "cells").rglob(f"*{old.key[:12]}*.json")
+    values = [v.model_copy(update={"version": 0, "signature": "older"}) for v in old.values]
+    path.write_text(seal(old.model_copy(update={"values": tuple(values)})))
+    args = [results if a == root.parent else a for a in common]
+    args[args.index("1,2,4,7,10")] = "1,2,4,10"
+    assert bench(*args, "--matched").err == ""
 
 
 def test_cover_leaves_no_scale_far_from_one_of_it():
