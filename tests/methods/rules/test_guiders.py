@@ -7,8 +7,8 @@ from methods.guidance import Guidance
 from methods.rng import SampleRNG
 from methods.rules import APG, CFG, TCFG, CFGZero, Rescale, make_rule, register_rule
 from methods.rules.base import Call, Networks, Point
-from methods.rules.registry import RULES
 from methods.rules.dry_run import evaluations
+from methods.rules.registry import RULES
 from methods.rules.trajectory import sample_guided
 from methods.samplers import karras_sigmas
 from tests.bench.helpers import bench, rows_of
