@@ -69,15 +69,6 @@ class Pretrained(PairedMethod[C]):
             return f"the {branch} of {self.name} cannot be changed"
         return super().lacks(branch)
 
-    def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Latents need a decoder; guidance needs classes, and the branches of the rule."""
-        if self.config.decoder:
-            return (
-                f"the samples of {self.name} are latents here, and pixels need the decoder "
-                f"{self.config.decoder!r} of the run's card, which cannot be loaded yet"
-            )
-        return super().supports(guidance, steps)
-
 
 class FirstChannels(Rule[Any]):
     """A part of a rule that leaves all channels from `count` on unguided."""

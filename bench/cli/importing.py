@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
+from bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from bench.system.progress import Reporter
@@ -39,6 +40,10 @@ def import_command(
             help="Whether an edm network was trained with dropped labels; default: as in the file.",
         ),
     ] = None,
+    decoder: Annotated[
+        Path | None,
+        typer.Option("--decoder", help="Folder of the AutoencoderKL that makes images of latents."),
+    ] = None,
     experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
     results: options.Results = DEFAULT_RESULTS,
     plugin: options.Plugins = None,
@@ -56,7 +61,7 @@ def import_command(
     reporter, found = options.begin(plugin, results, experiment)
     planned = plan_import(
         file, name, method=method, dataset=dataset, null_label=null_label, key=key,
-        settings=parse_overrides(settings or ()),
+        settings=parse_overrides(settings or ()), decoder=decoder,
     )  # fmt: skip
     folder = found.runs / name
     check_claim(folder, planned.card)
@@ -66,16 +71,34 @@ def import_command(
         return
     tidy(folder)
     tidy_leases(folder)
-    if (folder / CARD).exists() and (folder / WEIGHTS).exists():
+    there = (folder / CARD).exists() and (folder / WEIGHTS).exists()
+    if there and _has_decoder(folder, planned):
         reporter.say(f"Already imported into {folder}.")
     else:
         with lock_folder(folder, name):
             check_claim(folder, planned.card)  # another process may have been first
+            if planned.decoder is not None:
+                planned.decoder.copy(folder)
             # The card is written last: a folder without one is not a run.
             save_weights(folder / WEIGHTS, planned.found.tensors)
             write_card(folder, planned.card)
         reporter.say(f"Imported into {folder}.")
     reporter.say(f"Next: bench sweep --method {planned.card.method}{flags(found)}")
+
+
+def _has_decoder(folder: Path, planned: Import) -> bool:
+    """Whether the decoder of an import, if it has one, is in the run's folder."""
+    from bench.data.decoder import FOLDER, DecoderSource
+
+    wanted = planned.decoder
+    if wanted is None or wanted.folder is None:
+        return True
+    there = DecoderSource(wanted.name, folder / FOLDER)
+    if there.is_there and there.hash != wanted.hash:
+        raise UserError(
+            f"Run {planned.card.name!r} has another decoder: import it again under another --as."
+        )
+    return there.is_there
 
 
 def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
@@ -100,10 +123,13 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
     )
     if planned.warning:
         reporter.warn(planned.warning)
-    if card.config.get("decoder"):
+    if planned.decoder is not None:
+        shape = planned.decoder.image_shape(network.shape)
+        reporter.say(f"decoder: {planned.decoder.name}, images {shape}")
+    elif card.config.get("decoder"):
         reporter.say(
-            f"Its samples are latents. Pixels need the decoder {card.config['decoder']!r}, which "
-            "cannot be loaded yet; --set decoder= says that they are pixels."
+            f"Its samples are latents. Pixels need the decoder {card.config['decoder']!r}: import "
+            "it again with --decoder FOLDER; --set decoder= says that they are pixels."
         )
     if card.method == "edm2" and card.config["null_label"] is False:
         reporter.say(

@@ -76,6 +76,7 @@ def sample_command(
     from bench.inversion.find import class_index
     from bench.plugins.load import model_method
     from bench.sweep.cells import expand
+    from bench.sweep.decoded import loaded
     from bench.sweep.generate import Diverged
     from bench.sweep.plan import UNFINISHED, sampler_of
     from bench.sweep.sampler import sampled
@@ -84,7 +85,7 @@ def sample_command(
     from bench.system.failures import explain_failure
     from bench.training.card import dataset_or_stand_in
     from bench.training.extra_network import find_extra_networks
-    from bench.training.run import find_run, load_nets, open_run, refuse_unused
+    from bench.training.run import find_run, open_run, refuse_unused
     from bench.tuning.subject import rules_for
 
     if model is not None:
@@ -108,6 +109,7 @@ def sample_command(
     ready = open_run(card, data, found)
     if ready is None:
         raise UserError(f"Run {card.name!r} cannot be sampled: {UNFINISHED}.")
+    data = ready.data
     networks = find_extra_networks(found, null=null_checkpoint, weak=weak_checkpoint)
     refuse_unused(networks, [ready])
     ready = ready.join(*networks)
@@ -146,7 +148,7 @@ def sample_command(
     ):
         try:
             stream = sampled(
-                ready.method, load_nets(ready, where), cell.guidance, cell.steps,
+                *loaded(ready, where), cell.guidance, cell.steps,
                 seed, samples, batch=batch, device=where, start=start,
                 classes=chosen or cell.classes,
             )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from bench.data.decoder import DecoderSource
 from bench.data.rows import FileRows
 from bench.system.errors import check_whole
 from methods.spec import DataSpec
@@ -70,10 +71,18 @@ class Dataset(ABC):
     reference_split: str = "reference"
     """The name in rows of the split that metrics compare with."""
 
+    decoder: DecoderSource | None = None
+    """What makes images of the training samples, if these are latents."""
+
     @property
     @abstractmethod
     def spec(self) -> DataSpec:
-        """Shape and classes, for methods."""
+        """Shape and classes of the samples that metrics compare."""
+
+    @property
+    def space(self) -> DataSpec:
+        """Shape and classes of the training samples: `spec`, unless these are latents."""
+        return self.spec
 
     @property
     @abstractmethod

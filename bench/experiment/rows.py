@@ -149,6 +149,7 @@ class Row(StoredRow):
 
     null_checkpoint: Name = Field("", description="SHA-256 of an unconditional network's weights")
     weak_checkpoint: Name = Field("", description="SHA-256 of a weaker network's weights")
+    decoder: Name = Field("", description="hash of what makes images of latents; '' for pixels")
     code: Name = Field("", description="SHA-256 of method's and sampling's code; '' in older rows")
     rule_code: Name = Field("", description="SHA-256 of the rule's code; '' in older rows")
     rule: Name = Field("", description="guidance rule; '' is CFG, the method's own, or off")
@@ -174,6 +175,7 @@ class Row(StoredRow):
     )
     reference_n: Count
     seconds_per_image: Number = 0.0
+    decoder_seconds_per_image: Number = Field(0.0, description="not part of the seconds above")
     cpu_share: Number | None = Field(
         None, ge=0, description="processor time over these seconds; None unless on a CPU alone"
     )

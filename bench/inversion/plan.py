@@ -62,6 +62,8 @@ def cannot_invert(run: Run) -> str:
     """The reason why a run cannot be inverted, or ''."""
     if not isinstance(run.method, Inverts):
         return f"{run.card.method} maps no image to a latent"
+    if run.decoder is not None:
+        return "it models latents of a decoder, and images are not encoded here"
     return ""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data import Dataset
+from bench.data.decoder import DecoderSource
 from bench.experiment.identity import code_hash, digest
 from bench.experiment.rows import KnobsFrom, Labels
 from bench.experiment.rules import ChosenRule, no_rules
@@ -88,6 +89,7 @@ class Cell:
             "checkpoint": run.checkpoint,
             "null_checkpoint": self.null_checkpoint,
             "weak_checkpoint": self.weak_checkpoint,
+            "decoder": run.decoder_hash,
             "code": self.code,
             "rule_code": self.rule_code,
             "guidance": self.guidance.scale,
@@ -154,12 +156,14 @@ def _cell(
 ) -> Cell:
     try:
         of_rule = no_rules(type(run.method)) if rule_name(guidance) else None
-        reason = of_rule or run.method.supports(guidance, steps) or ""
+        reason = run.undecoded or of_rule or run.method.supports(guidance, steps) or ""
         if not (sampler.is_usual or run.method.takes_samplers):
             reason = f"{run.card.method} has its own sampler"
         nfe = 0 if reason else int(run.method.nfe(guidance, steps))
         cost = 0.0 if reason else float(run.method.nfe_weighted(guidance, steps))
         branches = needs(guidance)
+    except UserError:
+        raise
     except Exception as error:  # the code of a plugin may fail in any way
         rule = f" under the rule {guidance.rule.name!r}" if rule_name(guidance) else ""
         raise UserError(
@@ -187,6 +191,8 @@ def _cell(
     }
     if labels != "balanced":
         extra["labels"] = labels, run.data.reference.hash if labels == "reference" else ""
+    if run.decoder_hash:
+        extra["decoder"] = run.decoder_hash, code_hash(DecoderSource)
     if not sampler.is_usual:
         extra["sampler"] = sampler.solver, sampler.grid
     key = digest(

@@ -9,10 +9,11 @@ import torch
 
 from bench.experiment.place import Experiment
 from bench.sweep.cells import Cell
+from bench.sweep.decoded import loaded
 from bench.sweep.generate import generate
 from bench.sweep.plan import Sweep
 from bench.sweep.run import complete_row
-from bench.training.run import Run, load_nets
+from bench.training.run import Run
 from methods import Guidance
 
 FEW = 64
@@ -83,8 +84,8 @@ def seconds_per_nfe(
     run: Run, guidance: Guidance, steps: int, most: int, device: torch.device
 ) -> float:
     """Seconds per network evaluation and sample, measured on one batch of at most `most`."""
-    nets, n = load_nets(run, device), min(most, FEW)
+    (method, nets), n = loaded(run, device), min(most, FEW)
     started = time.perf_counter()
-    for _ in generate(run.method, nets, guidance, steps, 0, n, batch=n, device=device):
+    for _ in generate(method, nets, guidance, steps, 0, n, batch=n, device=device):
         pass
     return (time.perf_counter() - started) / (n * run.method.nfe(guidance, steps))

@@ -29,11 +29,12 @@ from bench.experiment.place import Experiment
 from bench.sweep.cells import Cell
 from bench.sweep.matched import matched_cells
 from bench.sweep.plan import Sweep
-from bench.sweep.sampler import Sampler, Stream
+from bench.sweep.sampler import Sampler, Stream, sampling_seconds
 from bench.system.errors import UserError
 from bench.system.failures import KEPT, system_error
 from bench.system.memory import free_unused
 from bench.training.processes import in_words, is_loss
+from methods.rules.meter import Stopwatch
 from methods.rules.record import Record
 from metrics.base import Extracted, Extractor
 
@@ -55,7 +56,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Part:
-    """A batch, its features by extractor in pieces of `BATCH`, and the seconds of sampling.
+    """A batch, its features by extractor in pieces of `BATCH`, seconds of sampling and decoding.
 
     `record` is that of this batch.
     """
@@ -64,6 +65,7 @@ class Part:
     labels: Tensor
     features: Mapping[str, list[Extracted]]
     seconds: float
+    decoding: float
     record: Record
 
 
@@ -174,16 +176,20 @@ class Ranks:
         try:
             stop = min(first + asked.batch, cell.n)
             record = Record(metered=asked.features and evaluation.of_sampling)
-            batches = sampler.sample(cell, asked.batch, first, stop, off=asked.off, record=record)
+            watch = Stopwatch()
+            batches = sampler.sample(
+                cell, asked.batch, first, stop, off=asked.off, record=record, decoding=watch
+            )
             started = time.perf_counter()
             [(x, labels)] = batches
-            seconds = max(time.perf_counter() - started - record.watch.seconds, 0.0)
+            whole, decoding = time.perf_counter() - started, watch.seconds
+            seconds = sampling_seconds(whole, record, decoding)
             extractors = evaluation.extractors if asked.features else {}
             features = {
                 name: [_extract(extractor, x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
                 for name, extractor in extractors.items()
             }
-            return Part(x, labels, features, seconds, record)
+            return Part(x, labels, features, seconds, decoding, record)
         except Exception as error:  # the code of a method or extractor may fail in any way
             failure = _portable(system_error(error) or error)
         free_unused()
@@ -232,6 +238,7 @@ class SharedStream(Stream):
     def _unpack(self, parts: Iterator[Part]) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
             self.seconds += part.seconds
+            self.decoding += part.decoding
             self.record.merge(part.record)
             for name, pieces in part.features.items():
                 self._received[name].pieces.extend(pieces)
@@ -248,8 +255,9 @@ def stream(
     """
     if _ranks is None:
         record = Record(metered=features and evaluation.of_sampling)
-        made = sampler.sample(cell, batch, start, off=off, record=record)
-        return Stream(made, evaluation.extractors, record)
+        watch = Stopwatch()
+        made = sampler.sample(cell, batch, start, off=off, record=record, decoding=watch)
+        return Stream(made, evaluation.extractors, record, watch)
     parts = _ranks.parts(cell, evaluation, sampler, batch, start, features, off)
     return SharedStream(parts, evaluation.extractors)
 

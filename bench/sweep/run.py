@@ -179,6 +179,7 @@ class CellWork(RowWork):
             on_cpu = self.sampler.device.type == "cpu"
             self.finish(
                 found, preview=shown_samples, seconds_per_image=made.seconds / cell.n,
+                decoder_seconds_per_image=made.decoding / cell.n,
                 cpu_share=made.cpu_share if on_cpu else None, **self._cost(made.record),
             )  # fmt: skip
 

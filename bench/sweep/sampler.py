@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from bench.experiment.rules import ignored
 from bench.sweep.cells import Cell, rule_name
+from bench.sweep.decoded import Decoded, loaded
 from bench.sweep.generate import generate
 from bench.sweep.work import Latest
-from bench.training.run import Run, load_nets
+from bench.training.run import Run
 from methods import Guidance, Method
+from methods.rules.meter import Stopwatch
 from methods.rules.record import Record
 from metrics.base import Extractor
 
@@ -26,20 +28,23 @@ class Sampler:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._nets: Latest[Run, nn.Module] = Latest()
+        self._loaded: Latest[Run, tuple[Method[Any], nn.Module]] = Latest()
 
     def sample(
         self, cell: Cell, batch: int, start: int = 0, stop: int | None = None, *,
-        off: bool = False, record: Record | None = None,
+        off: bool = False, record: Record | None = None, decoding: Stopwatch | None = None,
     ) -> Batches:  # fmt: skip
         """Batches (samples, labels) of the samples from `start` to `stop`, by default the end.
 
-        With `off` those of the same noise without guidance. `record` records the sampling.
+        With `off` those of the same noise without guidance. `record` records the sampling, and
+        `decoding` times the decoder of latents.
         """
         guidance = Guidance(1.0) if off else cell.guidance
-        nets = self._nets.get(cell.run, lambda: load_nets(cell.run, self.device))
+        method, nets = self._loaded.get(cell.run, lambda: loaded(cell.run, self.device))
+        if isinstance(method, Decoded) and decoding is not None:
+            method = method.timed_by(decoding)
         return sampled(
-            cell.run.method, nets, guidance, cell.steps, cell.seed, stop or cell.n,
+            method, nets, guidance, cell.steps, cell.seed, stop or cell.n,
             batch=batch, device=self.device, start=start, classes=cell.classes, record=record,
         )  # fmt: skip
 
@@ -60,12 +65,18 @@ def sampled(
         yield part
 
 
+def sampling_seconds(whole: float, record: Record, decoding: float) -> float:
+    """The seconds of sampling without those of the meter and the decoder."""
+    return max(whole - record.watch.seconds - decoding, 0.0)
+
+
 class Stream:
     """Batches (samples, labels) of one cell.
 
     `extractors` give the features of the batches in their order; `seconds` counts the time that a
-    device needed to sample them, without that of the meter; `cpu_share` is the processor time of
-    this process over these seconds, None if others sampled too; `record` has what was recorded.
+    device needed to sample them, without that of the meter and `decoding`; `cpu_share` is the
+    processor time of this process over these seconds, None if others sampled too; `record` has
+    what was recorded.
     """
 
     def __init__(
@@ -73,10 +84,12 @@ class Stream:
         batches: Iterator[tuple[Tensor, Tensor]],
         extractors: Mapping[str, Extractor],
         record: Record | None = None,
+        decoding: Stopwatch | None = None,
     ) -> None:
         self._batches, self.extractors = batches, extractors
         self.record = Record() if record is None else record
-        self.seconds = 0.0
+        self._decoding = Stopwatch() if decoding is None else decoding
+        self.seconds = self.decoding = 0.0
         self.cpu_share: float | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -89,6 +102,7 @@ class Stream:
             worked += time.process_time() - before
             if batch is None:
                 self.cpu_share = worked / self.seconds
-                self.seconds = max(self.seconds - self.record.watch.seconds, 0.0)
+                self.decoding = self._decoding.seconds
+                self.seconds = sampling_seconds(self.seconds, self.record, self.decoding)
                 return
             yield batch

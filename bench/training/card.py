@@ -19,6 +19,7 @@ from bench.system.bounds import read_json
 from bench.system.errors import OF_PLUGIN, UserError, check_name, explain, unknown
 from bench.system.files import write_text
 from methods import METHODS, Method, Preset, Settings, TrainSettings
+from methods.latents import LatentSpec
 from methods.spec import DataSpec
 
 IMPORTED = "imported"
@@ -197,9 +198,17 @@ def config_of(card: RunCard) -> Settings:
         ) from None
 
 
+def decoder_name(card: RunCard) -> str:
+    """The decoder that a run's own settings name, '' if they name none."""
+    return str(card.config.get("decoder", ""))
+
+
 def make_method(card: RunCard, data: Dataset) -> Method[Any]:
-    """The method of a card with its configuration."""
-    return method_class(card.method)(config_of(card), data.spec)
+    """The method of a card with its configuration, of the latents of its decoder if it has one."""
+    space = data.space
+    if decoder_name(card):
+        space = LatentSpec(data.name, card.shape, data.spec.num_classes)
+    return method_class(card.method)(config_of(card), space)
 
 
 def write_card(folder: Path, card: RunCard) -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.data import Dataset
+from bench.data.decoder import FOLDER, IDENTITY, DecoderSource, decoder_source
 from bench.data.find import find_dataset
+from bench.data.stand_in import RandomImages
 from bench.experiment.place import Experiment
 from bench.experiment.suite import flags
 from bench.system.errors import UserError, unknown
@@ -19,6 +21,7 @@ from bench.system.files import sha256
 from bench.training.card import (
     WEIGHTS,
     RunCard,
+    decoder_name,
     make_card,
     make_method,
     method_class,
@@ -47,11 +50,34 @@ class Run:
     weights: Path | None
     checkpoint: str
     extra_networks: Mapping[Role, ExtraNetwork] = field(default_factory=dict)
+    decoder: DecoderSource | None = None
+    """What makes images of its samples, if these are latents."""
 
     @property
     def name(self) -> str:
         """Its name, unique in its experiment."""
         return self.card.name
+
+    @property
+    def undecoded(self) -> str:
+        """Why its samples give no images of its data set, or ''."""
+        decoder, images = self.decoder, self.data.spec.shape
+        if decoder is None:
+            return ""
+        if not decoder.is_there:
+            return (
+                f"its samples are latents, and pixels need the decoder {decoder.name!r}: import it "
+                "again with --decoder FOLDER"
+            )
+        made = decoder.image_shape(self.method.data.shape)
+        if made == images:
+            return ""
+        return f"its decoder makes images {made}, and {self.data.name} has {images}"
+
+    @property
+    def decoder_hash(self) -> str:
+        """The hash of its decoder, '' without its files."""
+        return self.decoder.hash if self.decoder is not None and self.decoder.is_there else ""
 
     def extra_checkpoint(self, role: Role) -> str:
         """SHA-256 of an extra network's weights, '' if the run has none in this role."""
@@ -100,7 +126,19 @@ def open_run(card: RunCard, data: Dataset, experiment: Experiment) -> Run | None
     weights = experiment.runs / card.name / WEIGHTS
     if not weights.exists():
         return None
-    return Run(card, data, method, weights, sha256(weights))
+    decoder = _find_decoder(card, data, weights.parent)
+    if decoder is not None and isinstance(data, RandomImages) and decoder.is_there:
+        data = RandomImages(replace(data.spec, shape=decoder.image_shape(card.shape)))
+    return Run(card, data, method, weights, sha256(weights), decoder=decoder)
+
+
+def _find_decoder(card: RunCard, data: Dataset, folder: Path) -> DecoderSource | None:
+    """The decoder in the folder of a run or, if that has none of this name, of its data set."""
+    name, of_data = decoder_name(card), data.decoder
+    if not name:
+        return of_data
+    own = decoder_source(name, None if name == IDENTITY else folder / FOLDER)
+    return of_data if of_data is not None and of_data.name == name and not own.is_there else own
 
 
 def refuse_unused(networks: Sequence[ExtraNetwork], runs: Sequence[Run]) -> None:

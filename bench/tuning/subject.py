@@ -22,7 +22,8 @@ from methods.rules import Rule, make_rule
 def subject_of(run: Run, rule: Rule[Any]) -> dict[str, str]:
     """Hashes of all that the samples depend on besides knobs, scale, steps and seed."""
     branches = (rule.branch(), *rule.others())
-    return {
+    decoder = {"decoder": run.decoder_hash} if run.decoder_hash else {}
+    return decoder | {
         "method": run.card.method,
         "code of the method": code_hash(type(run.method)),
         "settings": digest(run.card.config),

@@ -17,6 +17,7 @@ from bench.experiment.identity import digest
 from bench.experiment.place import Experiment
 from bench.experiment.provenance import now, provenance
 from bench.experiment.rows import Status
+from bench.sweep.decoded import loaded
 from bench.sweep.execute import execute
 from bench.sweep.generate import refuse_constant
 from bench.sweep.sampler import Stream, sampled
@@ -25,7 +26,7 @@ from bench.sweep.work import WorkItem
 from bench.system.errors import UserError
 from bench.system.memory import Batches
 from bench.system.progress import SILENT, Reporter, Tick
-from bench.training.run import Run, load_nets
+from bench.training.run import Run
 from bench.tuning.aim import score, shown
 from bench.tuning.search import Proposal, best_trial, proposal_of, propose, round_end
 from bench.tuning.space import Space
@@ -43,7 +44,7 @@ from bench.tuning.store import (
 )
 from bench.tuning.subject import subject_of
 from bench.tuning.target import Target, baseline_scales, make_target
-from methods import Guidance
+from methods import Guidance, Method
 from methods.rules import CFG, Rule
 
 
@@ -82,7 +83,8 @@ class Job:
     def impossible(self) -> str | None:
         """The reason why the rule cannot be used for this run, or None."""
         for scale in self.aim.guidance:
-            reason = self.run.method.supports(Guidance(scale, self.rule), self.aim.steps)
+            guidance = Guidance(scale, self.rule)
+            reason = self.run.undecoded or self.run.method.supports(guidance, self.aim.steps)
             if reason is not None:
                 return reason
         cfg = self.of_cfg()
@@ -115,7 +117,7 @@ class TrialWork(WorkItem):
     index: int
     proposal: Proposal
     device: torch.device
-    nets: Callable[[], nn.Module]
+    loaded: Callable[[], tuple[Method[Any], nn.Module]]
     twins: Twins
     target: Target | None = None
 
@@ -178,9 +180,9 @@ class TrialWork(WorkItem):
         return ScaleValue(guidance=guidance.scale, value=own.value, se=own.se, outcomes=outcomes)
 
     def _samples(self, guidance: Guidance, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        job, aim = self.job, self.job.aim
+        aim = self.job.aim
         return sampled(
-            job.run.method, self.nets(), guidance, aim.steps, aim.seed, aim.samples,
+            *self.loaded(), guidance, aim.steps, aim.seed, aim.samples,
             batch=batch, device=self.device,
         )  # fmt: skip
 
@@ -201,7 +203,7 @@ def tune(
     """
     folder = job.folder(experiment)
     images = len(job.aim.guidance) * job.aim.samples
-    nets = cache(partial(load_nets, job.run, device))
+    ready = cache(partial(loaded, job.run, device))
     batches = Batches(batch, reporter.note)
     trials = read_trials(folder)
     failed = [trial for trial in trials if trial.status == "failed"]
@@ -213,7 +215,7 @@ def tune(
             what="CFG", path=trial_path(cfg.folder(experiment), 0),
             images=len(cfg.aim.guidance) * cfg.aim.samples, job=cfg, index=0,
             proposal=Proposal("default", cfg.space.origin, cfg.rule),
-            device=device, nets=nets, twins=twins,
+            device=device, loaded=ready, twins=twins,
         )  # fmt: skip
         target = _target(baseline, experiment, batches, reporter)
 
@@ -229,7 +231,7 @@ def tune(
             proposal=proposal,
             target=target,
             device=device,
-            nets=nets,
+            loaded=ready,
             twins=twins,
         )
 

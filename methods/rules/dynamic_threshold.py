@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from methods.latents import LatentSpec
 from methods.rules.base import Between, Call, OneOf, Rule
 from methods.rules.registry import register_rule
 from methods.settings import Settings
@@ -44,5 +45,10 @@ class DynamicThreshold(Rule[DynamicThresholdKnobs]):
         return guided.clamp(-bound, bound) * (limit / bound)
 
     def unsuited(self, data: DataSpec) -> str | None:
-        """Vectors have no limited range."""
+        """Vectors have no limited range, and latents have another one than images."""
+        if isinstance(data, LatentSpec) and self.knobs.limit == 1:
+            return (
+                "dynamic-threshold has the limit 1 of images, and these are latents: set their "
+                "largest value by --knob dynamic-threshold.limit=..."
+            )
         return None if data.is_image else "dynamic-threshold needs images, whose range is [-1, 1]"

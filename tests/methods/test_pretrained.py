@@ -217,7 +217,6 @@ def sit(**settings):
         (edm2(), "cfg", "--null-checkpoint"),
         (edm2(), "autoguidance", "--weak-checkpoint"),
         (edm2(null_label=True), "pag", "attention of edm2"),
-        (edm2(decoder="sd-vae"), "cfg", "pixels need the decoder 'sd-vae'"),
         (EDM2(EDM2Config(net=WEAK_NET), LATENTS16), "cfg", "unconditional network"),
         (sit(times="own"), "cfg", "add --sampler euler"),
         (sit(times="own").with_sampler(Sampler("euler", "cosine")), "cfg", "--grid cosine"),

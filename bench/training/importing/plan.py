@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from bench.data import DATASETS
 from bench.data.card import prepared_names
+from bench.data.decoder import IDENTITY, DecoderSource, decoder_source
 from bench.data.find import find_dataset, has_dataset
 from bench.data.published import check_class_order
 from bench.experiment.provenance import provenance
@@ -30,6 +31,7 @@ from bench.training.importing.foreign import (
 )
 from bench.training.importing.source import SourceNetwork, read_source
 from methods import METHODS, Method, Settings
+from methods.latents import LatentSpec
 from methods.nets.config import UNetConfig
 from methods.pretrained import Pretrained
 from methods.spec import DataSpec
@@ -67,6 +69,8 @@ class Import:
     architecture: Architecture[Settings]
     parameters: int
     warning: str = ""
+    decoder: DecoderSource | None = None
+    """What makes images of its samples, if these are latents and its files were named."""
 
 
 def plan_import(
@@ -78,8 +82,11 @@ def plan_import(
     null_label: bool | None = None,
     key: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    decoder: Path | None = None,
 ) -> Import:
     """Read `path` and decide all about its run; writes nothing.
+
+    `decoder` is the folder of the autoencoder that makes images of latents.
 
     `null_label`: whether an edm network was trained with labels dropped; None: as the file says,
     else no. `key` names the network of a file that has several. `settings` are those of the method
@@ -101,12 +108,15 @@ def plan_import(
             "another --method, or none.",
             code=2,
         )
-    spec = _spec(architecture, dataset, path)
     steps: tuple[int, ...]
     if issubclass(cls, Pretrained):
         steps = (cls.usual_steps,)
         config = _pretrained_config(cls, found, architecture, null_label, given)
+        source = _decoder(config["decoder"], decoder, architecture.shape)
+        spec = _spec(architecture, dataset, path, latent=bool(config["decoder"]), images=source)
     else:
+        source = _decoder("", decoder, architecture.shape)
+        spec = _spec(architecture, dataset, path)
         base, steps = _base(cls, spec)
         config = _config(cls, base, found, architecture, null_label, given)
     card = RunCard(
@@ -134,7 +144,20 @@ def plan_import(
     warning = ""
     if architecture.num_classes and has_dataset(spec.name):
         warning = check_class_order(spec.name, find_dataset(spec.name).class_names)
-    return Import(card, found, architecture, parameters, warning)
+    return Import(card, found, architecture, parameters, warning, source)
+
+
+def _decoder(name: str, folder: Path | None, latents: tuple[int, ...]) -> DecoderSource | None:
+    """The decoder called `name`, None without its folder; UserError if it does not fit."""
+    if not name:
+        if folder is not None:
+            raise UserError("--decoder is for networks of latents, and this is none.", code=2)
+        return None
+    if folder is None and name != IDENTITY:
+        return None
+    found = decoder_source(name, folder)
+    found.image_shape(latents)
+    return found
 
 
 def _method_of(found: SourceNetwork, path: Path) -> str:
@@ -202,7 +225,18 @@ def _architecture(found: SourceNetwork, given: Mapping[str, Any]) -> Architectur
     return first
 
 
-def _spec(architecture: Architecture[Settings], dataset: str | None, path: Path) -> DataSpec:
+def _spec(
+    architecture: Architecture[Settings],
+    dataset: str | None,
+    path: Path,
+    *,
+    latent: bool = False,
+    images: DecoderSource | None = None,
+) -> DataSpec:
+    """What the network models, with the name of its data set.
+
+    The data set has the images that the decoder `images`, if it is known, makes of a `latent`.
+    """
     shape, classes = architecture.shape, architecture.num_classes
     if dataset is None:
         if (shape, classes) not in KNOWN_DATA:
@@ -219,7 +253,10 @@ def _spec(architecture: Architecture[Settings], dataset: str | None, path: Path)
     }
     if has_dataset(dataset):
         spec = find_dataset(dataset).spec
-        known[dataset] = (spec.shape, spec.num_classes)
+        made = images.image_shape(shape) if images is not None else spec.shape
+        # Without its decoder a network of latents fits images of any size.
+        fits = latent and made == spec.shape
+        known[dataset] = (shape if fits else spec.shape, spec.num_classes)
     elif dataset not in known and not classes:
         names = {*DATASETS, *prepared_names(), *known}
         raise unknown("data set of an unconditional network", dataset, names)
@@ -230,7 +267,7 @@ def _spec(architecture: Architecture[Settings], dataset: str | None, path: Path)
             f"{dataset!r} has {size} in {count}.",
             code=2,
         )
-    return DataSpec(dataset, shape, count)
+    return (LatentSpec if latent else DataSpec)(dataset, shape, count)
 
 
 def _base(cls: type[Method[Any]], spec: DataSpec) -> tuple[Settings, tuple[int, ...]]:

@@ -87,7 +87,7 @@ def test_published_structure_of_edm2_gives_the_golden_outputs(tmp_path):
 def test_latents_are_not_swept_without_their_decoder(tmp_path):
     shutil.copy(FOLDER / "edm2_tiny.pkl", tmp_path / "edm2.pkl")
     ran = bench("import", tmp_path / "edm2.pkl", "--as", "taken", "-d", "golden16")
-    assert "Pixels need the decoder 'edm2-vae'" in ran.out
+    assert "Pixels need the decoder 'edm2-vae': import it again with --decoder" in ran.out
     ran = bench("sample", "--run", "taken", "-n", 2, "-o", "out.npz")
     assert ran.code != 0
     assert "pixels need the decoder 'edm2-vae'" in ran.err
