@@ -4,6 +4,7 @@ from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
 from methods.conversions import from_eps, from_flow, from_v
 from methods.ct import CT
 from methods.denoiser import DenoiserMethod
+from methods.diffusers_models import DiffusersModel
 from methods.dit import DiT, SiT
 from methods.edm import EDM
 from methods.edm2 import EDM2
@@ -36,6 +37,7 @@ __all__ = [
     "Denoiser",
     "DenoiserMethod",
     "DiT",
+    "DiffusersModel",
     "Guidance",
     "GuidedCD",
     "Inverts",

@@ -1,4 +1,4 @@
-"""Denoisers from networks that predict noise, v or the velocity of a flow.
+"""Denoisers from networks that predict noise, v, x0 or the velocity of a flow.
 
 With x = x0 + sigma n, all of them see a scaled x: a variance-preserving one, x / sqrt(1 + sigma^2),
 with alpha_bar = 1 / (1 + sigma^2), or that of a straight path, x / (1 + sigma). Sources: Ho et al.
@@ -57,6 +57,15 @@ def from_v(
     return denoise
 
 
+def from_sample(predict: Predict) -> Denoiser:
+    """D of a network that predicts x0 itself from such a state. Its time is sigma."""
+
+    def denoise(x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        return predict(x / (1 + _level(sigma, x) ** 2).sqrt(), sigma, labels)
+
+    return denoise
+
+
 def from_flow(predict: Predict, *, noise_at: Literal[0, 1]) -> Denoiser:
     """D of a network that predicts the velocity dy/dt of the straight path between x0 and noise n.
 
@@ -77,6 +86,18 @@ def from_flow(predict: Predict, *, noise_at: Literal[0, 1]) -> Denoiser:
     return denoise
 
 
+def table_time(sigma: Tensor, levels: Tensor) -> Tensor:
+    """The places (B,) of `sigma` (B,) in a table of ascending `levels` (T,), both float64.
+
+    They are interpolated in ln sigma and limited to 0 ... T - 1.
+    """
+    logs = levels.log()
+    log = sigma.log().clamp(logs[0], logs[-1])
+    above = torch.searchsorted(logs, log).clamp(1, len(logs) - 1)
+    below, top = logs[above - 1], logs[above]
+    return above - 1 + (log - below) / (top - below)
+
+
 def _level(sigma: Tensor, x: Tensor) -> Tensor:
     """`sigma` (B,) as (B, 1, ..., 1)."""
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
@@ -91,8 +112,8 @@ def _times(alpha_bar: Sequence[float] | Tensor | None) -> Callable[[Tensor], Ten
         raise ValueError("alpha_bar is a table (T,) of numbers between 0 and 1")
     if (table.diff() >= 0).any():
         raise ValueError("alpha_bar must fall: its first entry has the least noise")
-    logs = ((1 - table) / table).log() / 2
-    low, high = float(logs[0].exp()), float(logs[-1].exp())
+    levels = ((1 - table) / table).sqrt()
+    low, high = float(levels[0]), float(levels[-1])
 
     def time(sigma: Tensor) -> Tensor:
         given = sigma.double().cpu()
@@ -101,9 +122,6 @@ def _times(alpha_bar: Sequence[float] | Tensor | None) -> Callable[[Tensor], Ten
                 f"alpha_bar has levels from {low:.4g} to {high:.4g}, and sigma is "
                 f"{float(given.min()):.4g}: declare sigma_min and sigma_max within them"
             )
-        log = given.log().clamp(logs[0], logs[-1])
-        above = torch.searchsorted(logs, log).clamp(1, len(logs) - 1)
-        share = (log - logs[above - 1]) / (logs[above] - logs[above - 1])
-        return (above - 1 + share).to(sigma)
+        return table_time(given, levels).to(sigma)
 
     return time

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from methods.conversions import from_eps, from_flow
+from methods.conversions import from_eps, from_flow, table_time
 from methods.guidance import Guidance
 from methods.nets.dit import DiT as Transformer
 from methods.pretrained import Pretrained, PretrainedConfig, guide_first
@@ -90,32 +90,11 @@ def vp_sigmas() -> Tensor:
 
 def vp_time(sigma: Tensor) -> Tensor:
     """DiT's time of `sigma` (B,), interpolated in ln sigma and limited to 0 ... 999, float64."""
-    table = vp_sigmas().log().to(sigma.device)
-    level = sigma.double().log().clamp(table[0], table[-1])
-    upper = torch.searchsorted(table, level).clamp(1, TIMES - 1)
-    low, high = table[upper - 1], table[upper]
-    return upper - 1 + (level - low) / (high - low)
+    return table_time(sigma.double(), vp_sigmas().to(sigma.device))
 
 
-class _Transformer(Pretrained[Any]):
-    """Shared by both: the network, its own times, and the guided channels."""
-
-    presets: ClassVar[Mapping[str, Preset]] = {}
-
-    @staticmethod
-    def network(config: Any, data: DataSpec) -> nn.Module:
-        """The transformer for square images."""
-        net: DiTNet = config.net
-        if not data.is_image or data.shape[1] != data.shape[2]:
-            raise ValueError(f"the transformer models square images (C, H, H), not {data.shape}")
-        channels = data.shape[0]
-        return Transformer(
-            resolution=data.shape[1],
-            image_channels=channels,
-            out_channels=channels * (2 if net.variance else 1),
-            num_classes=data.num_classes,
-            **net.model_dump(exclude={"variance"}),
-        )
+class Timed(Pretrained[Any]):
+    """A network with times of its own, and with channels that may stay unguided."""
 
     def limited(self, guidance: Guidance) -> Guidance:
         """Guidance of the first channels, if there are more."""
@@ -139,6 +118,27 @@ class _Transformer(Pretrained[Any]):
         if self.config.times == "own" and self.sampler.grid != "edm":
             return f"its times are its own (times = own), not those of --grid {self.sampler.grid}"
         return super().supports(guidance, steps)
+
+
+class _Transformer(Timed):
+    """The network of both."""
+
+    presets: ClassVar[Mapping[str, Preset]] = {}
+
+    @staticmethod
+    def network(config: Any, data: DataSpec) -> nn.Module:
+        """The transformer for square images."""
+        net: DiTNet = config.net
+        if not data.is_image or data.shape[1] != data.shape[2]:
+            raise ValueError(f"the transformer models square images (C, H, H), not {data.shape}")
+        channels = data.shape[0]
+        return Transformer(
+            resolution=data.shape[1],
+            image_channels=channels,
+            out_channels=channels * (2 if net.variance else 1),
+            num_classes=data.num_classes,
+            **net.model_dump(exclude={"variance"}),
+        )
 
 
 @register

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def import_command(
-    file: Annotated[Path, typer.Argument(help="Official .pkl, or .pt or .safetensors weights.")],
+    file: Annotated[Path, typer.Argument(help="A file of weights, or a folder of diffusers.")],
     name: Annotated[str, typer.Option("--as", help="Name of the run's folder.")],
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="Method; by default from the class name.")
@@ -37,7 +37,7 @@ def import_command(
         bool | None,
         typer.Option(
             "--null-label/--no-null-label",
-            help="Whether an edm network was trained with dropped labels; default: as in the file.",
+            help="Whether labels were dropped in training; default: as in the file.",
         ),
     ] = None,
     decoder: Annotated[
@@ -106,6 +106,7 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
     held = f"class {found.class_name}" if found.class_name else "a state dict"
     entry = f" under {found.key!r}" if found.key else ""
     reporter.say(f"{path}: {held}{entry}, SHA-256 {card.init_checkpoint}")
+    reporter.say(f"licence: {found.licence or 'not stated'}")
     for note in found.notes:
         reporter.say(note)
     reporter.say(f"run {card.name}: method {card.method}, data set {card.dataset}")
@@ -121,6 +122,12 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
         f"{planned.parameters:,} parameters; all {len(found.tensors)} tensors match by name and "
         "shape.",
     )
+    if "schedule" in card.config:
+        c = card.config
+        reporter.say(
+            f"prediction: {c['prediction']}, noise levels {c['sigma_min']:.4g} to "
+            f"{c['sigma_max']:.4g}, times {c['timesteps']}"
+        )
     if planned.warning:
         reporter.warn(planned.warning)
     if planned.decoder is not None:
@@ -136,6 +143,12 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
             "EDM2's networks were trained without dropped labels, so this run has no null label "
             "and cannot be guided by itself. Sweep it with --null-checkpoint or, for "
             "autoguidance, --weak-checkpoint."
+        )
+    elif card.method == "diffusers" and card.config["null_label"] is False:
+        reporter.say(
+            "None of its class embeddings is known to be for no class, so it cannot be guided by "
+            "itself. Sweep it with --null-checkpoint or, if the last one is, import it with "
+            "--null-label."
         )
     elif card.config.get("null_label") is False:
         reporter.say(

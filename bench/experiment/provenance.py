@@ -19,7 +19,14 @@ def now() -> str:
 def provenance() -> dict[str, str]:
     """Versions of the packages that influence numbers, the git commit, the platform."""
     found = {"python": platform.python_version(), "platform": platform.machine()}
-    for package in ("guidance-bench", "torch", "numpy", "scikit-learn", "torch-fidelity"):
+    for package in (
+        "guidance-bench",
+        "torch",
+        "numpy",
+        "scikit-learn",
+        "torch-fidelity",
+        "diffusers",
+    ):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

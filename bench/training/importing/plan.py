@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -23,6 +23,7 @@ from bench.training.card import IMPORTED, RunCard, method_class
 from bench.training.checkpoint import misfit, shapes_of
 from bench.training.importing.architecture import Architecture, cross_check, infer
 from bench.training.importing.choose import TRAINING_ONLY
+from bench.training.importing.folders import read_folder
 from bench.training.importing.foreign import (
     EDM2_MARK,
     TRANSFORMER_MARK,
@@ -30,7 +31,7 @@ from bench.training.importing.foreign import (
     infer_transformer,
 )
 from bench.training.importing.source import SourceNetwork, read_source
-from methods import METHODS, Method, Settings
+from methods import METHODS, DiffusersModel, Method, Settings
 from methods.latents import LatentSpec
 from methods.nets.config import UNetConfig
 from methods.pretrained import Pretrained
@@ -51,13 +52,23 @@ KNOWN_DATA = {
     ((4, 64, 64), 1000): "imagenet512",
 }
 """Data sets by the shape that networks model, latents of four channels included."""
-DECODERS: Mapping[str, str] = {"edm2": "edm2-vae", "dit": "sd-vae", "sit": "sd-vae"}
+DECODERS: Mapping[str, str] = {
+    "edm2": "edm2-vae",
+    "dit": "sd-vae",
+    "sit": "sd-vae",
+    "diffusers": "sd-vae",
+}
 """What makes pixels of a method's latents. Both are Stable Diffusion's autoencoder: for edm2-vae
 its images are in [0, 1] and its latents whitened per channel, for sd-vae they are in [-1, 1] and
 times 0.18215."""
 LATENT_CHANNELS = 4
 UNSHOWN = ("net.heads", "net.channels_per_head")
 """Settings of networks that their parameters do not show."""
+
+OWN = (
+    "A network of another architecture comes in as a function of a file of yours: bench sweep "
+    "--model FILE:NAME (docs/tutorials/own-model.md)."
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ def plan_import(
     settings: Mapping[str, Any] | None = None,
     decoder: Path | None = None,
 ) -> Import:
-    """Read `path` and decide all about its run; writes nothing.
+    """Read a file, or a folder of diffusers, and decide all about its run; writes nothing.
 
     `decoder` is the folder of the autoencoder that makes images of latents.
 
@@ -95,11 +106,16 @@ def plan_import(
     check_name("run", name)
     if method is not None:
         method_class(method)
-    found = read_source(path, key)
-    chosen = method or _method_of(found, path)
-    cls = method_class(chosen)
     given = dict(settings or {})
-    architecture = _architecture(found, {k: given.pop(k) for k in UNSHOWN if k in given})
+    architecture: Architecture[Settings]
+    if path.is_dir():
+        found, architecture = read_folder(path, given, dataset=dataset, null_label=null_label)
+        chosen = method or DiffusersModel.name
+    else:
+        found = read_source(path, key)
+        chosen = method or _method_of(found, path)
+        architecture = _architecture(found, {k: given.pop(k) for k in UNSHOWN if k in given})
+    cls = method_class(chosen)
     modelled = cls.config_type.model_fields["net"].annotation
     kind = modelled if issubclass(cls, Pretrained) else UNetConfig
     if type(architecture.net) is not kind:
@@ -131,12 +147,13 @@ def plan_import(
         train=None,
         steps=steps,
         seed=0,
-        init_checkpoint=sha256(path),
+        init_checkpoint=found.digest or sha256(path),
         provenance={
             **provenance(),
             "imported_file": path.name,
             "imported_class": found.class_name or "state dict",
             "imported_key": found.key,
+            "imported_licence": found.licence or "not stated",
             "training": "unknown",
         },
     )
@@ -178,9 +195,11 @@ def _method_of(found: SourceNetwork, path: Path) -> str:
             return CLASSES[found.class_name]
         raise UserError(
             f"{path} has a network of the unknown class {found.class_name[:80]!a} (known: "
-            f"{', '.join(CLASSES)}): name its method with --method.",
+            f"{', '.join(CLASSES)}): name its method with --method. {OWN}",
             code=2,
         )
+    if not _is_known(names):
+        raise _unknown_names(found)
     if "enc.map_layer0.weight" in names and "dec.map_layer0.weight" in names:
         return "igct"
     if "model.map_w_embed.weight" in names:
@@ -210,11 +229,7 @@ def _architecture(found: SourceNetwork, given: Mapping[str, Any]) -> Architectur
     elif "dec.map_layer0.weight" in shapes:
         prefixes = ["dec.", "enc."]
     else:
-        some = ", ".join(map(shown, list(shapes)[:3]))
-        raise UserError(
-            "The file has no network under 'model.' and no pair under 'enc.' and 'dec.'"
-            + (f"; its tensors are named {some} ..." if some else ".")
-        )
+        raise _unknown_names(found)
     first, *others = (infer(shapes, prefix) for prefix in prefixes)
     for other in others:
         if other.net != first.net or other.shape != first.shape:
@@ -223,6 +238,20 @@ def _architecture(found: SourceNetwork, given: Mapping[str, Any]) -> Architectur
     for module in ("", *(prefix.removesuffix(".") for prefix in prefixes)):
         cross_check(first, found.arguments.get(module, {}), f"{who} {module}".strip())
     return first
+
+
+def _is_known(names: Iterable[str]) -> bool:
+    """Whether tensors are named as in a network that is read here."""
+    return any(name.startswith("model.") or name == "dec.map_layer0.weight" for name in names)
+
+
+def _unknown_names(found: SourceNetwork) -> UserError:
+    some = ", ".join(map(shown, list(found.shapes)[:3]))
+    return UserError(
+        "The file has no network under 'model.' and no pair under 'enc.' and 'dec.'"
+        + (f"; its tensors are named {some} ... " if some else ". ")
+        + OWN
+    )
 
 
 def _spec(
@@ -352,7 +381,8 @@ def _pretrained_config(
     latents = architecture.image_channels == LATENT_CHANNELS
     decoder = settings.get("decoder", DECODERS[cls.name] if latents else "")
     tree: dict[str, Any] = {
-        "net": architecture.net.model_dump(mode="json"), "decoder": decoder, "clamp": not decoder
+        "net": architecture.net.model_dump(mode="json"), "decoder": decoder, "clamp": not decoder,
+        **found.settings,
     }  # fmt: skip
     sigma_data = found.arguments.get("", {}).get("sigma_data")
     if "sigma_data" in fields and _is_number(sigma_data) and sigma_data > 0:

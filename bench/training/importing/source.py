@@ -6,7 +6,7 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,6 +21,7 @@ from bench.system.errors import UserError, shown
 from bench.system.files import check_regular
 from bench.training.checkpoint import shapes_of
 from bench.training.importing.choose import Candidate, choose
+from bench.training.importing.licence import KEYS, licence
 from bench.training.importing.official import checkpoint_table, stranger
 from bench.training.importing.tensors import (
     MAGIC,
@@ -47,7 +48,8 @@ class SourceNetwork:
 
     `key` is the entry that holds it ('' for the whole file), `class_name` the class of a pickled
     network ('' for a state dict), `arguments` those of its modules by name ('' for the network),
-    `notes` sentences about what was left out, `beside` the names of the tensors that were.
+    `notes` sentences about what was left out, `beside` the names of the tensors that were. A folder
+    gives `settings` of its method and a `digest` of its files. `licence` is '' if none is stated.
     """
 
     key: str
@@ -56,6 +58,9 @@ class SourceNetwork:
     arguments: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+    licence: str = ""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -90,8 +95,9 @@ def read_source(path: Path, key: str | None = None) -> SourceNetwork:
             else:
                 raise UserError(f"{path} is no checkpoint: neither a pickle nor a torch file.")
             taken, notes = choose(path, content, key)
+            stated = _licence(path, content)
             del content  # what is not taken needs no memory while the tensors are read
-            return _read(path, taken, notes, size)
+            return replace(_read(path, taken, notes, size), licence=stated)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
     except IsADirectoryError:
@@ -124,6 +130,16 @@ def _read(path: Path, taken: Candidate, notes: tuple[str, ...], size: int) -> So
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise UserError(f"{path}: {', '.join(bad[:3])}{more} have values that are not finite.")
     return SourceNetwork(taken.name, taken.class_name, made, taken.arguments, notes, taken.beside)
+
+
+def _licence(path: Path, content: object) -> str:
+    """The licence that a file states beside its tensors, or ''."""
+    stated: Mapping[Any, Any] = content if isinstance(content, dict) else {}
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as opened:
+            stated = opened.metadata() or {}
+    names = [stated[key] for key in KEYS if isinstance(stated.get(key), str)]
+    return licence(names[0], path.name) if names else ""
 
 
 def _finite(tensor: Tensor) -> bool:
