@@ -104,6 +104,8 @@ class DiffusersConfig(PretrainedConfig):
     times: Literal["grid", "own"] = Field(
         "grid", description="own: the scheduler's spacing of times instead of --grid"
     )
+    sigma_min: float = Field(0.01001, gt=0)
+    sigma_max: float = Field(157.4, gt=0)
 
     @model_validator(mode="after")
     def _whole_times(self) -> Self:
@@ -113,25 +115,21 @@ class DiffusersConfig(PretrainedConfig):
         return self
 
 
+@cache
 def diffusers_levels(schedule: Schedule) -> Tensor:
     """The levels (T,) of a schedule's times, ascending, float64.
 
-    Those of diffusers, whose alpha_bar is float32. A last alpha_bar of 0 is 2^-24, as in its
-    DPMSolverMultistepScheduler. Raises ValueError unless the levels ascend.
+    Those of diffusers, whose alpha_bar is float32. With zero terminal SNR the last one, infinity,
+    is replaced by twice the one before. Raises ValueError unless the levels ascend.
     """
-    return _levels(schedule)
-
-
-@cache
-def _levels(schedule: Schedule) -> Tensor:
     from diffusers import DDPMScheduler
 
     betas = schedule.model_dump(exclude={"timestep_spacing", "steps_offset"})
     with torch.inference_mode(False), torch.device("cpu"):  # kept for later calls in any mode
         alpha_bar = DDPMScheduler(**betas).alphas_cumprod.double()
-        if schedule.rescale_betas_zero_snr:
-            alpha_bar[-1] = 2.0**-24
         levels: Tensor = ((1 - alpha_bar) / alpha_bar).sqrt()
+        if schedule.rescale_betas_zero_snr:
+            levels[-1] = 2 * levels[-2]
     if not levels.isfinite().all() or levels[0] <= 0 or (levels.diff() <= 0).any():
         raise ValueError("the noise of its schedule does not grow from time to time")
     return levels
