@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from bench.data.decoder import OWN
 from bench.data.find import find_dataset, has_dataset
 from bench.experiment.identity import digest
 from bench.system.bounds import read_json
@@ -81,8 +82,12 @@ def read_folder(
         raise UserError(f"{model} has {len(found.tensors)} tensors, too few for {layers} layers.")
     if net.conditional:
         settings["null_label"] = classes < net.embeddings and null_label is not False
+    vae = path / "vae" if (path / INDEX).exists() and (path / "vae").is_dir() else None
+    if vae is not None:
+        settings["decoder"] = OWN
     found = replace(
         found,
+        decoder=vae,
         class_name=kind,
         settings=settings,
         digest=digest({str(file.relative_to(model.parent)): sha256(file) for file in files}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -17,34 +17,21 @@ from bench.data.decoder import IDENTITY, DecoderSource, decoder_source
 from bench.data.find import find_dataset, has_dataset
 from bench.data.published import check_class_order
 from bench.experiment.provenance import provenance
-from bench.system.errors import UserError, check_name, explain, shown, unknown
+from bench.system.errors import UserError, check_name, explain, unknown
 from bench.system.files import sha256
 from bench.training.card import IMPORTED, RunCard, method_class
 from bench.training.checkpoint import misfit, shapes_of
-from bench.training.importing.architecture import Architecture, cross_check, infer
-from bench.training.importing.choose import TRAINING_ONLY
+from bench.training.importing.architecture import Architecture
 from bench.training.importing.folders import read_folder
-from bench.training.importing.foreign import (
-    EDM2_MARK,
-    TRANSFORMER_MARK,
-    infer_edm2,
-    infer_transformer,
-)
+from bench.training.importing.recognise import architecture_of, is_repa, method_of
 from bench.training.importing.source import SourceNetwork, read_source
-from methods import METHODS, DiffusersModel, Method, Settings
+from methods import DiffusersModel, Method, Settings
 from methods.latents import LatentSpec
 from methods.nets.config import UNetConfig
 from methods.pretrained import Pretrained
 from methods.spec import DataSpec
 from methods.warm_start import fourier_scale
 
-CLASSES: Mapping[str, str] = {
-    "EDMPrecond": "edm",
-    "ECMPrecond": "ct",
-    "ECTPrecond": "ct",
-    "IGCTPrecond": "igct",
-    "CDPrecond": "guided-cd",
-}
 KNOWN_DATA = {
     ((3, 32, 32), 10): "cifar10",
     ((3, 64, 64), 1000): "imagenet64",
@@ -53,22 +40,14 @@ KNOWN_DATA = {
 }
 """Data sets by the shape that networks model, latents of four channels included."""
 DECODERS: Mapping[str, str] = {
-    "edm2": "edm2-vae",
-    "dit": "sd-vae",
-    "sit": "sd-vae",
-    "diffusers": "sd-vae",
-}
+    "edm2": "edm2-vae", "dit": "sd-vae", "sit": "sd-vae", "diffusers": "vae"
+}  # fmt: skip
 """What makes pixels of a method's latents. Both are Stable Diffusion's autoencoder: for edm2-vae
 its images are in [0, 1] and its latents whitened per channel, for sd-vae they are in [-1, 1] and
-times 0.18215."""
+times 0.18215. Latents of diffusers are scaled as its folder says (vae)."""
 LATENT_CHANNELS = 4
 UNSHOWN = ("net.heads", "net.channels_per_head")
 """Settings of networks that their parameters do not show."""
-
-OWN = (
-    "A network of another architecture comes in as a function of a file of yours: bench sweep "
-    "--model FILE:NAME (docs/tutorials/own-model.md)."
-)
 
 
 @dataclass(frozen=True)
@@ -113,8 +92,8 @@ def plan_import(
         chosen = method or DiffusersModel.name
     else:
         found = read_source(path, key)
-        chosen = method or _method_of(found, path)
-        architecture = _architecture(found, {k: given.pop(k) for k in UNSHOWN if k in given})
+        chosen = method or method_of(found, path)
+        architecture = architecture_of(found, {k: given.pop(k) for k in UNSHOWN if k in given})
     cls = method_class(chosen)
     modelled = cls.config_type.model_fields["net"].annotation
     kind = modelled if issubclass(cls, Pretrained) else UNetConfig
@@ -128,7 +107,10 @@ def plan_import(
     if issubclass(cls, Pretrained):
         steps = (cls.usual_steps,)
         config = _pretrained_config(cls, found, architecture, null_label, given)
-        source = _decoder(config["decoder"], decoder, architecture.shape)
+        name_of = config["decoder"]
+        if name_of not in ("", IDENTITY):
+            decoder = decoder or found.decoder
+        source = _decoder(name_of, decoder, architecture.shape)
         spec = _spec(architecture, dataset, path, latent=bool(config["decoder"]), images=source)
     else:
         source = _decoder("", decoder, architecture.shape)
@@ -175,83 +157,6 @@ def _decoder(name: str, folder: Path | None, latents: tuple[int, ...]) -> Decode
     found = decoder_source(name, folder)
     found.image_shape(latents)
     return found
-
-
-def _method_of(found: SourceNetwork, path: Path) -> str:
-    names = found.shapes
-    if EDM2_MARK in names:
-        return "edm2"
-    if TRANSFORMER_MARK in names:
-        if _is_repa(found):
-            return "sit"
-        raise UserError(
-            f"{path} has a transformer, and its names do not show whether it is of DiT, which "
-            "predicts noise, or of SiT, which predicts a velocity: add --method dit or --method "
-            "sit.",
-            code=2,
-        )
-    if found.class_name:
-        if found.class_name in CLASSES:
-            return CLASSES[found.class_name]
-        raise UserError(
-            f"{path} has a network of the unknown class {found.class_name[:80]!a} (known: "
-            f"{', '.join(CLASSES)}): name its method with --method. {OWN}",
-            code=2,
-        )
-    if not _is_known(names):
-        raise _unknown_names(found)
-    if "enc.map_layer0.weight" in names and "dec.map_layer0.weight" in names:
-        return "igct"
-    if "model.map_w_embed.weight" in names:
-        return "guided-cd"
-    if "model.map_augment.weight" in names:  # only EDM's own networks have it
-        return "edm"
-    raise UserError(
-        f"The names in {path} do not show the method of its network: name it with --method, one "
-        f"of: {', '.join(sorted(n for n, m in METHODS.items() if m.trains))}.",
-        code=2,
-    )
-
-
-def _is_repa(found: SourceNetwork) -> bool:
-    return any(name.startswith(TRAINING_ONLY) for name in found.beside)
-
-
-def _architecture(found: SourceNetwork, given: Mapping[str, Any]) -> Architecture[Settings]:
-    """The architecture of the network in the file, or of iGCT's two, which must agree."""
-    shapes = found.shapes
-    if EDM2_MARK in shapes:
-        return infer_edm2(shapes, found.arguments, given)
-    if TRANSFORMER_MARK in shapes:
-        return infer_transformer(shapes, given)
-    if any(name.startswith("model.") for name in shapes):
-        prefixes = ["model."]
-    elif "dec.map_layer0.weight" in shapes:
-        prefixes = ["dec.", "enc."]
-    else:
-        raise _unknown_names(found)
-    first, *others = (infer(shapes, prefix) for prefix in prefixes)
-    for other in others:
-        if other.net != first.net or other.shape != first.shape:
-            raise UserError("The two networks in the file differ in their architecture.")
-    who = found.class_name or "The network"
-    for module in ("", *(prefix.removesuffix(".") for prefix in prefixes)):
-        cross_check(first, found.arguments.get(module, {}), f"{who} {module}".strip())
-    return first
-
-
-def _is_known(names: Iterable[str]) -> bool:
-    """Whether tensors are named as in a network that is read here."""
-    return any(name.startswith("model.") or name == "dec.map_layer0.weight" for name in names)
-
-
-def _unknown_names(found: SourceNetwork) -> UserError:
-    some = ", ".join(map(shown, list(found.shapes)[:3]))
-    return UserError(
-        "The file has no network under 'model.' and no pair under 'enc.' and 'dec.'"
-        + (f"; its tensors are named {some} ... " if some else ". ")
-        + OWN
-    )
 
 
 def _spec(
@@ -379,15 +284,15 @@ def _pretrained_config(
         if name not in own:
             raise unknown("setting of an imported run", name, {*own, *UNSHOWN})
     latents = architecture.image_channels == LATENT_CHANNELS
-    decoder = settings.get("decoder", DECODERS[cls.name] if latents else "")
+    shown = {"decoder": DECODERS[cls.name] if latents else "", **found.settings}
+    decoder = settings.get("decoder", shown["decoder"])
     tree: dict[str, Any] = {
-        "net": architecture.net.model_dump(mode="json"), "decoder": decoder, "clamp": not decoder,
-        **found.settings,
+        **shown, "net": architecture.net.model_dump(mode="json"), "clamp": not decoder
     }  # fmt: skip
     sigma_data = found.arguments.get("", {}).get("sigma_data")
     if "sigma_data" in fields and _is_number(sigma_data) and sigma_data > 0:
         tree["sigma_data"] = sigma_data
-    if "time" in fields and _is_repa(found):
+    if "time" in fields and is_repa(found):
         tree |= {"time": "repa", "channels": "all"}
     if null_label is not None or not architecture.num_classes:
         tree["null_label"] = null_label or not architecture.num_classes

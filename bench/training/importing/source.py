@@ -49,7 +49,8 @@ class SourceNetwork:
     `key` is the entry that holds it ('' for the whole file), `class_name` the class of a pickled
     network ('' for a state dict), `arguments` those of its modules by name ('' for the network),
     `notes` sentences about what was left out, `beside` the names of the tensors that were. A folder
-    gives `settings` of its method and a `digest` of its files. `licence` is '' if none is stated.
+    gives `settings` of its method, a `digest` of its files, and the folder of its `decoder`.
+    `licence` is '' if none is stated.
     """
 
     key: str
@@ -60,6 +61,7 @@ class SourceNetwork:
     beside: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+    decoder: Path | None = None
     licence: str = ""
 
     @property
