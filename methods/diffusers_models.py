@@ -178,7 +178,10 @@ class DiffusersModel(Timed):
                 f"it has {net.embeddings} embeddings of classes, and the data have "
                 f"{data.num_classes} classes"
             )
-        made: nn.Module = getattr(diffusers, net.kind)(**net.arguments)
+        try:
+            made: nn.Module = getattr(diffusers, net.kind)(**net.arguments)
+        except Exception as error:  # it raises errors of many kinds for arguments that do not fit
+            raise ValueError(f"diffusers cannot build it ({error})") from None
         for module in list(made.modules()):
             if isinstance(module, LabelEmbedding):
                 module.embedding_table = Labels(module.embedding_table)

@@ -38,6 +38,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
 HIGHEST = 160.0
 """Level at which sampling starts by default, if the schedule has higher ones."""
+LAYERS = ("num_layers", "layers_per_block")
 TEXT = ("cross_attention_dim", "caption_channels", "num_vector_embeds")
 """Arguments of transformers that take something else than images and classes."""
 _OLD_ATTENTION = re.compile(r"(attentions\.\d+\.)(query|key|value|proj_attn)\.")
@@ -77,7 +78,7 @@ def read_folder(
     weights = _weights(model)
     files += [model / "config.json", *weights]
     found = _read(weights)
-    layers = next(int(arguments[n]) for n in ("num_layers", "layers_per_block") if n in arguments)
+    layers = _layers(arguments)
     if layers > len(found.tensors):  # before that many layers are built
         raise UserError(f"{model} has {len(found.tensors)} tensors, too few for {layers} layers.")
     if net.conditional:
@@ -146,19 +147,18 @@ def _arguments(cls: type[Any], config: Mapping[str, Any], path: Path) -> dict[st
 def _fault(kind: str, given: Mapping[str, Any]) -> str:
     """Why a network is not one from images and classes to images, or ''."""
     size = given["sample_size"]
-    if isinstance(size, list | tuple) and len(set(size)) == 1:
+    if isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1]:
         size = size[0]
     channels, outputs = given["in_channels"], given["out_channels"] or given["in_channels"]
-    if not all(type(n) is int and n > 0 for n in (size, channels, outputs)):
-        return (
-            f"it is for images of {channels!r} channels of size {given['sample_size']!r}; square "
-            "ones of a known size are supported"
-        )
+    if not all(type(n) is int and n > 0 for n in (size, channels, outputs, _layers(given))):
+        names = ("sample_size", "in_channels", "out_channels", *LAYERS)
+        found = ", ".join(f"{k} {given[k]}" for k in names if k in given)
+        return f"supported are square images of a known size, and it has {shown(found)}"
     if outputs not in (channels, 2 * channels):
         return f"it makes {outputs} channels of {channels}"
     if kind == "UNet2DModel":
         if given["class_embed_type"] is not None:
-            return f"its classes are {given['class_embed_type']!r} embeddings, not a table"
+            return f"its classes are no table but {shown(str(given['class_embed_type']))}"
         if given["time_embedding_type"] not in ("positional", "learned"):
             return "its times are noise levels (fourier), not those of a scheduler's table"
         return ""
@@ -166,8 +166,13 @@ def _fault(kind: str, given: Mapping[str, Any]) -> str:
     if other:
         return f"it has {other[0]}, and only images and classes are given to it"
     if given["norm_type"] != "ada_norm_zero" or given["num_embeds_ada_norm"] is None:
-        return f"it takes no class labels (norm_type {given['norm_type']!r}, not 'ada_norm_zero')"
+        norm = shown(str(given["norm_type"]))
+        return f"it takes no class labels (norm_type {norm}, not ada_norm_zero)"
     return ""
+
+
+def _layers(given: Mapping[str, Any]) -> Any:
+    return next(given[name] for name in LAYERS if name in given)
 
 
 def _classes(net: DiffusersNet, dataset: str | None, null_label: bool | None) -> int:
