@@ -1,5 +1,6 @@
 """The built-in methods, which importing this module registers, and the parts of a method."""
 
+from methods.alpha_flow import AlphaFlow
 from methods.base import Batch, Denoiser, Inverts, Method, Progress, Teaches
 from methods.conversions import from_eps, from_flow, from_v
 from methods.ct import CT
@@ -12,6 +13,7 @@ from methods.gft import GFT
 from methods.guidance import Guidance
 from methods.guided_cd import GuidedCD
 from methods.igct import IGCT
+from methods.imm import IMM
 from methods.meanflow import MeanFlow
 from methods.mg import MG
 from methods.mg_ct import MGCT
@@ -28,9 +30,11 @@ __all__ = [
     "EDM2",
     "GFT",
     "IGCT",
+    "IMM",
     "METHODS",
     "MG",
     "MGCT",
+    "AlphaFlow",
     "Batch",
     "BatchRNG",
     "DataSpec",

@@ -1,36 +1,33 @@
 """MeanFlow with guidance in training: learn the average velocity of a guided flow.
 
 Sources: Geng, Deng, Bai, Kolter, He (2025), "Mean Flows for One-step Generative Modeling" (arXiv
-2505.13447), for the loss; Geng et al. (2025), "Improved Mean Flows" (arXiv 2512.02012), for the
-guidance scale as an input of the network.
+2505.13447), for the loss; Geng et al. (2025), "Improved Mean Flows" (iMF, arXiv 2512.02012), for
+the guidance scale and its interval as inputs of the network.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods.base import Batch, Method, Progress
 from methods.consistency import per_sample
 from methods.guidance import Guidance
-from methods.guidance_embedding import embed_guidance
+from methods.mean_velocity import (
+    MeanFlowNet,
+    MeanVelocity,
+    adaptive,
+    guided_velocity,
+    mean_target,
+)
 from methods.nets.config import MLPConfig, NetConfig, UNetConfig, build_net
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.settings import Preset, Settings, TrainSettings
-
-T_FLOOR = 0.05
-"""Lower bound of the divisor t of a network that predicts data; its error grows with 1 / t."""
-
-MeanVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(z (B, ...), r (B,), t (B,)) -> average velocity over [r, t], same shape as z."""
 
 
 class MeanFlowConfig(Settings):
@@ -65,13 +62,23 @@ class MeanFlowConfig(Settings):
     time_scale: float = Field(
         2.7, gt=0, description="factor of t in the network's input; smaller is smoother"
     )
+    interval: tuple[float, float] | None = Field(
+        None,
+        description="times [t_min, t_max] between which samples are guided, as inputs of the "
+        "network, trained with t_min in [0, .5] and t_max in [.5, 1]; None: no such inputs",
+    )
     clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
 
     @model_validator(mode="after")
-    def _deterministic(self) -> Self:
+    def _usable(self) -> Self:
         # The derivative along the flow needs one fixed function; dropout masks would change it.
         if self.net.dropout:
-            raise ValueError(f"meanflow trains without dropout, got net.dropout {self.net.dropout}")
+            raise ValueError(f"it trains without dropout, got net.dropout {self.net.dropout}")
+        if self.interval and not 0 <= self.interval[0] <= 0.5 <= self.interval[1] <= 1:
+            raise ValueError(
+                f"interval must be [t_min, t_max] with t_min in [0, .5] and t_max in [.5, 1], got "
+                f"{list(self.interval)}"
+            )
         return self
 
 
@@ -122,107 +129,6 @@ _DIGITS = MeanFlowConfig(
 _DIGITS_TRAIN = TrainSettings(
     iterations=400, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
-
-
-class MeanFlowNet(nn.Module):
-    """The average velocity u(z; r, t, labels, g): the network's output F, or (z - F) / t.
-
-    In the second form the network need not learn the factor 1 / t of a velocity: F at r = t is the
-    denoised z, and F at (0, 1) is the one-step sample.
-    """
-
-    def __init__(
-        self,
-        net: nn.Module,
-        dim: int,
-        scale: float,
-        *,
-        time_scale: float = 2.7,
-        predicts_data: bool = False,
-    ) -> None:
-        super().__init__()
-        self.model = net
-        self.dim, self.scale, self.time_scale = dim, scale, time_scale
-        self.predicts_data = predicts_data
-
-    def forward(self, z: Tensor, r: Tensor, t: Tensor, labels: Tensor, g: Tensor) -> Tensor:
-        """u, same shape as z (B, ...); r <= t in [0, 1] and g >= 1 are (B,); `labels` (B, K).
-
-        It is smooth in z, r and t, because training differentiates with respect to them.
-        """
-        # Map t to the range of c_noise that the networks expect. We use a linear map, because
-        # ln(sigma) is infinite at t = 1. Sampling starts there, and training rarely draws it.
-        c_noise = self.time_scale * t - 1.6
-        w_embed = torch.cat(
-            [
-                embed_guidance(g - 1.0, self.dim, self.scale).to(z),
-                interval_features(t - r, self.dim),
-            ],
-            dim=1,
-        )
-        out = cast(Tensor, self.model(z, c_noise, labels, w_embed))
-        if not self.predicts_data:
-            return out
-        return (z - out) / per_sample(t.clamp(min=T_FLOOR), out)
-
-
-def interval_features(interval: Tensor, dim: int) -> Tensor:
-    """[sin | cos] of t - r in [0, 1], (B,) => (B, dim), with periods from 4 down to 1/4.
-
-    Shorter periods would make the derivative along the flow large.
-    """
-    periods = torch.logspace(2.0, -2.0, dim // 2, base=2.0).to(interval)
-    angle = interval[:, None] * (2 * math.pi / periods)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-
-def guided_velocity(
-    v: Tensor, u_cond: Tensor, u_null: Tensor, g: Tensor, mixing: float = 1.0
-) -> Tensor:
-    """W v + (1 - w - k) u_null + k u_cond with k = mixing (1 - 1/g) and w = g (1 - k).
-
-    This is a sample of the guided velocity. The network gives `u_cond` at (labels, g) and `u_null`
-    at (null, 1), both at r = t; `g` is (B,). At the fixed point, where u_cond is the mean of this,
-    u_cond = g E[v | labels] - (g - 1) u_null for any mixing, which is CFG. Mixing 1 is iMF's v +
-    (1 - 1/g)(u_cond - u_null), mixing 0 is MeanFlow's g v + (1 - g) u_null (2505.13447).
-    """
-    k = per_sample(mixing * (1.0 - 1.0 / g), v)
-    w = per_sample(g, v) * (1.0 - k)
-    return w * v + (1.0 - w - k) * u_null + k * u_cond
-
-
-def total_derivative(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
-    """du/dt along dz/dt = v at fixed r, same shape as z, by forward-mode differentiation."""
-    tangents = (v, torch.zeros_like(r), torch.ones_like(t))
-    # Fused attention has no forward-mode derivative. Autocast does not see the inputs of a function
-    # transform: it would round the weights only, and convolutions refuse mixed dtypes.
-    math, exact = sdpa_kernel(SDPBackend.MATH), torch.autocast(z.device.type, enabled=False)
-    with math, exact, warnings.catch_warnings():
-        # On first use torch compiles its rules with torch.jit.script, which is deprecated.
-        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-        derivative = torch.func.jvp(u, (z, r, t), tangents)[1]
-    return cast(Tensor, derivative)
-
-
-def mean_target(
-    u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor, along: Tensor | None = None
-) -> Tensor:
-    """The target v - (t - r) du/dt, same shape as z, without gradient (2505.13447, eq. 6).
-
-    `along` is the dz/dt of the derivative; None: `v`.
-    """
-    with torch.no_grad():
-        derivative = total_derivative(u, z, r, t, v if along is None else along)
-        return v - per_sample(t - r, v) * derivative
-
-
-def adaptive(error: Tensor, power: float, floor: float) -> Tensor:
-    """|error|^2 / (|error|^2 + floor)^power, (B, ...) => (B,), the weight under stop-gradient.
-
-    Source: 2505.13447, eq. 22.
-    """
-    squared = error.square().flatten(1).sum(1)
-    return squared / (squared.detach() + floor) ** power
 
 
 @register
@@ -276,7 +182,8 @@ class MeanFlow(Method[MeanFlowConfig]):
     def build(self) -> nn.Module:
         """`MeanFlowNet` with its network under `model`."""
         c = self.config
-        net = build_net(c.net, self.data, guidance_dim=2 * c.guidance_dim)
+        ends = 0 if c.interval is None else 2
+        net = build_net(c.net, self.data, guidance_dim=2 * c.guidance_dim + ends)
         return MeanFlowNet(
             net,
             c.guidance_dim,
@@ -304,6 +211,16 @@ class MeanFlow(Method[MeanFlowConfig]):
         labels = torch.where(dropped[:, None], 0.0, batch.labels.to(y))
         eps = rng.randn(*y.shape[1:]).to(y)
         z = y + per_sample(t, y) * (eps - y)
+        # Instantaneous velocities have the whole interval, others a random one. Outside of it the
+        # flow is unguided.
+        at_once: tuple[Tensor, ...] = ()
+        inputs: tuple[Tensor, ...] = ()
+        acting = g
+        if c.interval is not None:
+            whole = torch.tensor([0.0, 1.0]).to(y).expand(len(y), 2)
+            ends = torch.where((r < t)[:, None], (whole + rng.rand(2).to(y)) / 2, whole)
+            acting = torch.where((ends[:, 0] <= t) & (t <= ends[:, 1]), g, torch.ones_like(g))
+            at_once, inputs = (torch.cat([whole, whole]),), (ends,)
 
         with torch.no_grad():
             # Both branches in one call.
@@ -313,38 +230,60 @@ class MeanFlow(Method[MeanFlowConfig]):
                 torch.cat([t, t]),
                 torch.cat([t, t]),
                 torch.cat([labels, null]),
-                torch.cat([g, one]),
+                torch.cat([acting, one]),
+                *at_once,
             ).chunk(2)
-            v = guided_velocity(eps - y, u_cond, u_null, g, c.mixing)
+            v = guided_velocity(eps - y, u_cond, u_null, acting, c.mixing)
             along = v if c.tangent == "sample" else u_cond.to(v)
             target = v.clone()
-            # The derivative is the most expensive part and is needed only where r < t. Every
-            # process takes at least one row, so that all call the network equally often.
+            # The target is expensive where r < t. Every process takes at least one row, so that all
+            # call the network equally often.
             rows = (t > r).nonzero()[:, 0]
             rows = rows if len(rows) else torch.zeros_like(labels[:1, 0], dtype=torch.int64)
+            fixed = [given[rows] for given in (labels, g, *inputs)]
 
             def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
-                return cast(Tensor, nets(z, r, t, labels[rows], g[rows]))
+                return cast(Tensor, nets(z, r, t, *fixed))
 
-            target[rows] = mean_target(u, z[rows], r[rows], t[rows], v[rows], along[rows]).to(v)
-        error = nets(z, r, t, labels, g) - target
+            target[rows] = self._target(
+                u, z[rows], r[rows], t[rows], v[rows], along[rows], progress
+            ).to(v)
+        error = nets(z, r, t, labels, g, *inputs) - target
         if c.per_scale:
             error = error / per_sample(g, error)
-        return {"meanflow": adaptive(error, c.power, c.floor)}
+        return {self.name: self._weight(r < t, progress) * adaptive(error, c.power, c.floor)}
+
+    def _target(
+        self,
+        u: MeanVelocity,
+        z: Tensor,
+        r: Tensor,
+        t: Tensor,
+        v: Tensor,
+        along: Tensor,
+        progress: Progress,
+    ) -> Tensor:
+        """The target of u at (z, r, t), r < t; `v` is a sample of the guided velocity there."""
+        return mean_target(u, z, r, t, v, along)
+
+    def _weight(self, apart: Tensor, progress: Progress) -> Tensor:
+        """The weight of each row (B,); `apart` (B,) is whether r < t."""
+        return torch.ones_like(apart, dtype=torch.float32)
 
     def sample(
         self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
     ) -> Tensor:
         """Move noise by its average velocity over `steps` equal intervals from t = 1 to 0.
 
-        Only the initial noise is random. The network receives g at every step.
+        Only the initial noise is random. The network receives g at every step, and the interval.
         """
         c = self.config
         z = rng.randn(self.data.shape, labels.device)
         g = torch.full((len(z),), guidance.scale, device=z.device, dtype=z.dtype)
+        inputs = [] if c.interval is None else [z.new_tensor(c.interval).expand(len(z), 2)]
         for i in range(steps):
             t, r = 1.0 - i / steps, 1.0 - (i + 1) / steps
-            u = nets(z, torch.full_like(g, r), torch.full_like(g, t), labels, g)
+            u = nets(z, torch.full_like(g, r), torch.full_like(g, t), labels, g, *inputs)
             z = z - (t - r) * u
         x = (z * c.sigma_data).float()
         return x.clamp(-1, 1) if c.clamp else x

@@ -10,14 +10,14 @@ from bench.data import DATASETS, Modes1d
 from bench.training.loop import build_nets
 from bench.training.step import draw_batch
 from methods import METHODS, Batch, BatchRNG, Guidance, Progress, SampleRNG
-from methods.meanflow import (
-    MeanFlowConfig,
+from methods.mean_velocity import (
     adaptive,
     guided_velocity,
     interval_features,
     mean_target,
     total_derivative,
 )
+from methods.meanflow import MeanFlowConfig
 from methods.nets.config import MLPConfig
 
 MEANFLOW = METHODS["meanflow"]
