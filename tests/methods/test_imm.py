@@ -69,11 +69,11 @@ def test_samples_under_guidance_are_those_of_the_gaussian_with_the_guided_mean(g
 
 
 def test_levels_are_even_in_time_or_the_given_middle():
-    levels = METHOD._levels(4)
+    levels = METHOD.grid(4)
     times = levels / (levels + SD)
     torch.testing.assert_close(times, torch.linspace(80 / (80 + SD), 0, 5, dtype=torch.float64))
-    assert METHOD._levels(1).tolist() == [80, 0]
-    assert METHOD._levels(2).tolist() == [80, 2.8, 0]
+    assert METHOD.grid(1).tolist() == [80, 0]
+    assert METHOD.grid(2).tolist() == [80, 2.8, 0]
 
 
 class Fixed(nn.Module):
@@ -269,7 +269,7 @@ def test_other_rules_guide_maps_and_cost_what_is_announced(name):
 
 def test_level_between_those_of_the_trajectory_has_the_end_of_the_next_lower():
     stepping = IMM(CONFIG, DATA)
-    stepping.levels = METHOD._levels(3)
+    stepping.levels = METHOD.grid(3)
     high, upper, lower, zero = stepping.levels.tolist()
     wanted = {high: upper, 1.3 * upper: lower, upper: lower, 0.9 * upper: zero, lower: zero}
     nets = Gaussian()

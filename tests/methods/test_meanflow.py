@@ -317,3 +317,101 @@ def test_mixed_precision_trains_with_the_derivative_in_float32():
     assert set(seen) == {torch.float32}
     loss.mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in nets.model.dec.parameters())
+
+
+# A Gaussian per class with the guided mean inside of the interval: the exact velocities.
+CLASS_MEANS, NULL = torch.tensor([0.7, -0.2], dtype=torch.float64), 0.1
+
+
+def segmented(z, r, t, labels, g, interval):
+    """The mean velocity of the flow whose mean is guided only at times within `interval`."""
+    z, r, t, g = z.double(), r.double(), t.double(), g.double()
+    low, high = interval.double().T
+    own = torch.where(labels.any(1), labels.double() @ CLASS_MEANS, NULL)
+    far = NULL + g * (own - NULL)
+    x, at = z, t
+    for mean, end in ((own, high), (far, low), (own, torch.zeros_like(low))):
+        to = torch.minimum(at, torch.maximum(end, r))
+        n = (x - column((1 - at) * mean)) / column(spread(at))
+        x, at = column((1 - to) * mean) + column(spread(to)) * n, to
+    slope = (t - (1 - t) * STD**2) / spread(t) ** 2
+    mean = torch.where((low <= t) & (t <= high), far, own)
+    v = column(-mean) + column(slope) * (z - column((1 - t) * mean))
+    apart = column(t - r)
+    return torch.where(apart > 0, (z - x) / torch.where(apart > 0, apart, 1.0), v)
+
+
+class Segmented(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.intervals = []
+
+    def forward(self, z, r, t, labels, g, interval):
+        self.intervals.append(interval)
+        return segmented(z, r, t, labels, g, interval)
+
+
+INTERVAL = {"interval": (0.3, 0.8), "same_time": 0.5, "label_dropout": 0.3, "power": 0.0}
+
+
+@pytest.mark.parametrize("mixing", [0.0, 1.0])
+def test_flow_guided_in_an_interval_is_the_fixed_point(mixing):
+    settings = INTERVAL | {"mixing": mixing, "tangent": "network"}
+    method = MEANFLOW(CONFIG.model_copy(update=settings), DATA)
+    rng = BatchRNG(0, B, 0, B)
+    t = torch.sigmoid(-0.4 + rng.randn(2)).amax(1).double()
+    rng.rand(), rng.rand()  # r, and the scale
+    dropped = rng.rand() < 0.3
+    eps = rng.randn(1).double()
+    labels = torch.eye(2)[torch.arange(B) % 2]
+    # Clean samples that are their own mean given z, so that eps - y is the mean velocity.
+    mean = torch.where(dropped, NULL, labels.double() @ CLASS_MEANS)
+    k = (1 - t) * STD**2 / spread(t) ** 2
+    y = column(mean) + column(k * t / (1 - k * (1 - t))) * eps
+    nets = Segmented()
+    batch = Batch(CONFIG.sigma_data * y, labels)
+    loss = method.loss(nets, batch, Progress(0, 1), BatchRNG(0, B, 0, B))["meanflow"]
+    # Times, scales and intervals are float32 draws; errors grow with g.
+    assert loss.max() < 1e-8
+
+    at_once, apart, used = nets.intervals[0], nets.intervals[1], nets.intervals[-1]
+    assert torch.equal(at_once, torch.tensor([0.0, 1.0]).to(at_once).expand(2 * B, 2))
+    own = used[(used != at_once[:B]).any(1)]
+    assert 10 < len(own) < B
+    assert torch.equal(own, apart)
+    low, high = own.T
+    assert 0 <= low.min() < 0.1 < 0.4 < low.max() <= 0.5 <= high.min() < 0.6 < 0.9 < high.max() <= 1
+    inside = ((used[:, 0] <= t) & (t <= used[:, 1]))[(used != at_once[:B]).any(1)]
+    assert 5 < inside.sum() < len(inside) - 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_samples_are_guided_in_the_interval_of_the_settings(steps):
+    method = MEANFLOW(CONFIG.model_copy(update=INTERVAL), DATA)
+    labels = torch.eye(2)[[0, 1, 0]]
+
+    def exact(*given):
+        return segmented(*given).float()
+
+    x = method.sample(exact, labels, Guidance(3.0), steps, SampleRNG(0, range(3)))
+    z = SampleRNG(0, range(3)).randn(DATA.shape)[:, 0].double().numpy()
+    own = CLASS_MEANS.numpy()[[0, 1, 0]]
+    at = 1.0
+    for mean, to in ((own, 0.8), (NULL + 3 * (own - NULL), 0.3), (own, 0.0)):
+        width, narrow = (np.hypot((1 - s) * STD, s) for s in (at, to))
+        z, at = (1 - to) * mean + (z - (1 - at) * mean) * narrow / width, to
+    # States are float32.
+    np.testing.assert_allclose(x[:, 0].numpy(), CONFIG.sigma_data * z, rtol=0, atol=2e-5)
+
+
+def test_interval_is_an_input_of_the_network():
+    method = MEANFLOW(CONFIG.model_copy(update={"interval": (0.3, 0.8)}), DATA)
+    nets, plain = method.build(), METHOD.build()
+    shapes = [n.model.map_w_embed.weight.shape[1] for n in (nets, plain)]
+    assert shapes == [66, 64]
+
+
+@pytest.mark.parametrize("interval", [(0.6, 0.8), (0.2, 0.4), (-0.1, 0.8), (0.2, 1.5)])
+def test_interval_outside_of_training_is_refused(interval):
+    with pytest.raises(ValidationError, match=r"t_min in \[0, \.5\] and t_max in \[\.5, 1\], got"):
+        MeanFlowConfig(net=MLPConfig(), interval=interval)

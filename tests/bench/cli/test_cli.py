@@ -13,7 +13,9 @@ from metrics import METRICS
 from metrics.catalogue import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
-OF_METHODS = "ct, dit, edm, edm2, gft, guided-cd, igct, meanflow, mg, mg-ct, oracle, sit."
+OF_METHODS = (
+    "alpha-flow, ct, dit, edm, edm2, gft, guided-cd, igct, imm, meanflow, mg, mg-ct, oracle, sit."
+)
 
 
 @pytest.mark.parametrize(
