@@ -195,5 +195,5 @@ def test_loss_against_numpy_without_a_derivative(step, power):
 
 
 def test_derivative_is_taken_only_where_alpha_is_zero():
-    with pytest.raises(RuntimeError, match="forward mode AD|jvp"):
+    with pytest.raises(RuntimeError, match=r"forward mode AD|jvp"):
         run(99)
