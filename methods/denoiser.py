@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from methods.base import ConfigT
 from methods.guided import GuidedMethod
+from methods.latents import LatentSpec
 from methods.nets.attention import attention_blocks
 from methods.nets.skipping import skippable_blocks
 from methods.rules.base import Branch, Networks
@@ -66,16 +67,24 @@ class DenoiserMethod(GuidedMethod[ConfigT]):
         elif found.shape != x.shape or not found.is_floating_point():
             got = f"{str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
         # Only once, because it waits for the device.
-        elif ranges and self.data.is_image and float(found.detach().abs().max()) > OUTSIDE:
+        elif ranges and self._has_range and float(found.detach().abs().max()) > OUTSIDE:
             low, high = found.detach().aminmax()
             got = f"values from {low:.3g} to {high:.3g}"
         else:
             return
-        images = " in [-1, 1]" if self.data.is_image else ""
+        images = " in [-1, 1]" if self._has_range else ""
         raise ValueError(
             f"denoise of {self.name} returned {got}; it should return floats {tuple(x.shape)}"
             f"{images}, the denoised x"
         )
+
+    def finished(self, samples: Tensor) -> Tensor:
+        """Images are clipped; vectors and latents have no fixed range."""
+        return samples.clamp(-1, 1) if self._has_range else samples
+
+    @property
+    def _has_range(self) -> bool:
+        return self.data.is_image and not isinstance(self.data, LatentSpec)
 
     def lacks(self, branch: Branch) -> str:
         """It has no second network, and perhaps not the layers that a rule changes."""

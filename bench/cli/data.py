@@ -12,6 +12,8 @@ from bench.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from bench.data.card import DataCard
+    from bench.data.latents import LatentsOf
+    from bench.data.statistics_only import StatisticsOf
 
 data_app = typer.Typer(help="Prepare data sets from archives and folders.", no_args_is_help=True)
 
@@ -26,7 +28,12 @@ DataRootOption = Annotated[
 
 @data_app.command("prepare")
 def prepare_command(
-    source: Annotated[Path, typer.Argument(help="Archive or folder of images or batches.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Archive or folder of images, batches or latents, or a statistics file."
+        ),
+    ],
     dataset: Annotated[
         str | None, typer.Option("--dataset", "-d", help="Name; by default that of the source.")
     ] = None,
@@ -36,6 +43,16 @@ def prepare_command(
     crop: Annotated[str, typer.Option(help="With --size: center or none.")] = "center",
     resize: Annotated[str, typer.Option(help="With --size: box or bicubic.")] = "box",
     orient: options.Orient = True,
+    decoder: Annotated[
+        str | None,
+        typer.Option(help="For latents: sd-vae, edm2-vae or vae with its folder, as NAME=FOLDER."),
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="For latents: the data set of their images.")
+    ] = None,
+    classes: Annotated[
+        int, typer.Option(min=1, max=1 << 20, help="For a statistics file: number of classes.")
+    ] = 1000,
     data_root: DataRootOption = None,
 ) -> None:
     """Prepare a data set once, so that training starts fast and reads only what it needs."""
@@ -53,10 +70,14 @@ def prepare_command(
     if size is None and (crop, resize) != (Geometry.crop, Geometry.resize):
         raise UserError("--crop and --resize need --size, such as --size 64.", code=2)
     root = _root(data_root)
-    card = ensure(reporter, source, dataset or name_of(source), geometry, root)
+    of = _latents_of(decoder, images) or _statistics_of(source, size, classes)
+    card = ensure(reporter, source, dataset or name_of(source), geometry, root, of)
     for line in _described(card):
         reporter.say(line)
     reporter.say(f"It is in {root / card.name}.")
+    if card.statistics_sha256:
+        reporter.say("Next: bench import a network, and bench sweep.")
+        return
     fitting = _fitting_presets(card)
     if not fitting:
         reporter.say(
@@ -106,6 +127,42 @@ def _root(given: Path | None) -> Path:
     from bench.data.card import data_root
 
     return data_root() if given is None else given.expanduser()
+
+
+def _latents_of(decoder: str | None, images: str | None) -> LatentsOf | None:
+    """The options of latents; UserError if only one is given."""
+    from bench.data.decoder import decoder_source
+    from bench.data.find import find_dataset
+    from bench.data.latents import LatentsOf
+
+    if decoder is None and images is None:
+        return None
+    if decoder is None or images is None:
+        raise UserError(
+            "Latents need both: --decoder NAME=FOLDER, which makes images of them, and --images "
+            "with the data set of these images.",
+            code=2,
+        )
+    name, _, folder = decoder.partition("=")
+    return LatentsOf(find_dataset(images), decoder_source(name, Path(folder) if folder else None))
+
+
+def _statistics_of(source: Path, size: int | None, classes: int) -> StatisticsOf | None:
+    """The options of a statistics file; None for another source."""
+    from bench.data.statistics_only import StatisticsOf
+    from bench.evaluation.statistics_files import is_statistics, read_statistics
+
+    if not source.is_file() or source.suffix.lower() != ".npz" or not is_statistics(source):
+        return None
+    found = read_statistics(source)
+    if size is None:
+        raise UserError(
+            f"{source} is a statistics file: name the size of its images with --size, such as "
+            "--size 256.",
+            code=2,
+        )
+    extractor = found.card.extractor if found.card is not None else found.extractor
+    return StatisticsOf((3, size, size), classes, extractor or "inception")
 
 
 def _described(card: DataCard) -> list[str]:

@@ -265,7 +265,7 @@ def _execute(
     else:
         reporter.say(
             f"{data.name}: real samples are not measured, which needs {planned.samples} training "
-            f"samples: there are {len(data.train)}."
+            f"samples: there are {len(data.images.train)}."
         )
 
     def compute(cells: Sequence[Cell], what: str) -> Outcome:

@@ -25,22 +25,25 @@ class Arrangement:
     reference_from: str
 
 
-def arrange(listing: Listing, source: object) -> Arrangement:
+def arrange(listing: Listing, source: object, *, hold_out: bool = True) -> Arrangement:
     """Rows in a fixed order that depends only on the listing.
 
     Both splits are shuffled, because sources are often sorted by class and the first images of a
     split may stand for all of it, as in the real-versus-real floor. Without a reference split,
-    min(10,000, n / 10) training images are held out, balanced over classes, at most half of each.
+    min(10,000, n / 10) training images are held out, balanced over classes, at most half of each,
+    unless not `hold_out`.
     """
     n, train_n = len(listing.labels), listing.train_n
     rng = np.random.Generator(np.random.Philox(key=derive_seed("prepared", "order")))
     train, reference_from = rng.permutation(train_n), listing.reference_from
     if train_n < n:
         reference = train_n + rng.permutation(n - train_n)
+    elif not hold_out:
+        reference = train[:0]
     else:
         held = _held_out(listing.labels[train], len(listing.class_names))
         train, reference, reference_from = train[~held], train[held], HOLD_OUT
-    if len(reference) < 2:
+    if len(reference) < 2 and hold_out:
         raise UserError(
             f"{source} has no test or val split, and its {n} images are too few to hold a "
             "reference out: add a split."

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -28,9 +29,12 @@ class Split:
     labels: Tensor
     known_hash: str = ""
     """`hash` of a split that is too large to be hashed at every start."""
+    latent: bool = False
+    """Whether the samples are latents float32 (N, c, h, w)."""
 
     def __post_init__(self) -> None:
-        expected = torch.uint8 if self.samples.ndim == 4 else torch.float32
+        pixels = self.samples.ndim == 4 and not self.latent
+        expected = torch.uint8 if pixels else torch.float32
         if self.samples.dtype != expected:
             raise ValueError(f"samples must be {expected}, got {self.samples.dtype}")
         if len(self.samples) != len(self.labels):
@@ -43,7 +47,7 @@ class Split:
         """Samples [start, stop), without copying or reading."""
         samples = self.samples
         own = samples[start:stop] if isinstance(samples, Tensor) else samples.part(start, stop)
-        return Split(own, self.labels[start:stop])
+        return Split(own, self.labels[start:stop], latent=self.latent)
 
     @cached_property
     def hash(self) -> str:
@@ -83,6 +87,17 @@ class Dataset(ABC):
     def space(self) -> DataSpec:
         """Shape and classes of the training samples: `spec`, unless these are latents."""
         return self.spec
+
+    @property
+    def images(self) -> Dataset:
+        """The data set whose samples metrics and trained extractors get: this one.
+
+        For a data set of latents it is that of their images.
+        """
+        return self
+
+    statistics: Path | None = None
+    """A statistics file that stands for the reference."""
 
     @property
     @abstractmethod

@@ -16,6 +16,7 @@ from methods.settings import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"
 CARD, IMAGES, LABELS, STAMP = "card.json", "images.npy", "labels.npy", "stamp.json"
+STATISTICS = "statistics.npz"
 _ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|zip|gz|bz2|xz)$", re.IGNORECASE)
 _OFFICIAL = {
     "cifar-10-python": "cifar10",
@@ -45,7 +46,7 @@ class DataCard(Settings):
     lossy: bool
     converted: Mapping[str, int] = Field(default_factory=dict)
     oddities: Mapping[str, int] = Field(default_factory=dict, description="as in bench.data.decode")
-    n: int = Field(ge=1)
+    n: int = Field(ge=0)
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     train: tuple[int, int]
@@ -53,6 +54,10 @@ class DataCard(Settings):
     reference_from: str = Field(description="the source's split, or 'hold-out'")
     left_out: int = Field(0, description="images of other splits")
     ignored: str = Field("", description="the files that are no images of the set, in a sentence")
+    images_of: str = Field("", description="the data set of the images of latents")
+    decoder: str = Field("", description="what makes images of latents, as in bench.data.decoder")
+    statistics_sha256: str = Field("", description="of a file instead of images")
+    extractor: str = Field("", description="of that file")
     images_sha256: str
     labels_sha256: str
     train_hash: str
@@ -62,8 +67,11 @@ class DataCard(Settings):
 
     @model_validator(mode="after")
     def _rows_are_there(self) -> DataCard:
-        for start, stop in (self.train, self.reference):
-            if not 0 <= start < stop:
+        # Statistics stand for all images, and latents have no reference of their own.
+        neither = bool(self.statistics_sha256)
+        untested = neither or bool(self.images_of)
+        for (start, stop), empty in ((self.train, neither), (self.reference, untested)):
+            if not 0 <= start <= stop or (start == stop) != empty:
                 raise ValueError(f"rows {start} to {stop}")
         if min(self.shape) < 1 or not self.class_names:
             raise ValueError(f"shape {self.shape} and {len(self.class_names)} classes")
@@ -74,6 +82,16 @@ class DataCard(Settings):
         """One line for lists."""
         channels, height, width = self.shape
         train, reference = (b - a for a, b in (self.train, self.reference))
+        if self.statistics_sha256:
+            return (
+                f"{self.title}: statistics of images {height}x{width}, "
+                f"{len(self.class_names)} classes"
+            )
+        if self.images_of:
+            return (
+                f"{self.title}: {train:,} training latents {self.shape} of {self.images_of} for "
+                f"the decoder {self.decoder}, {len(self.class_names)} classes"
+            )
         return (
             f"{self.title}: {train:,} training and {reference:,} reference images, "
             f"{height}x{width} {'grey' if channels == 1 else 'RGB'}, "

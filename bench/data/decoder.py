@@ -107,6 +107,17 @@ class DecoderSource:
         parts = (self.name, *(sha256(path) for path in self._files()))
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
+    @property
+    def latent_channels(self) -> int | None:
+        """Channels of the latents; None if it decodes any."""
+        return None if self.name == IDENTITY else self._config().latent_channels
+
+    def scaling(self) -> Scaling:
+        """How latents are those of its autoencoder."""
+        if self.name == IDENTITY:
+            return Scaling((1.0,))
+        return SCALINGS[self.name] if self.name in SCALINGS else self._config().scaling()
+
     def image_shape(self, latents: tuple[int, ...]) -> tuple[int, int, int]:
         """(C, H, W) of the images of latents (c, h, w); UserError if it does not decode them."""
         channels, height, width = latents
@@ -138,8 +149,7 @@ class DecoderSource:
         """
         if self.name == IDENTITY:
             return lambda latents: latents.to(torch.float32)
-        config = self._config()
-        scaling = SCALINGS[self.name] if self.name in SCALINGS else config.scaling()
+        self._config()
         try:
             with no_network():
                 from diffusers import AutoencoderKL
@@ -156,7 +166,7 @@ class DecoderSource:
         except Exception as error:  # the library raises errors of many kinds for damaged files
             raise UserError(f"Cannot load the decoder in {self.folder}: {told(error)}.") from None
         vae.encoder = None
-        return Autoencoder(vae, scaling).to(device).eval().requires_grad_(False)
+        return Autoencoder(vae, self.scaling()).to(device).eval().requires_grad_(False)
 
     def _files(self) -> list[Path]:
         if self.folder is None:

@@ -17,8 +17,10 @@ from bench.data.card import (
     read_data_card,
 )
 from bench.data.decode import Geometry
+from bench.data.latents import LatentsOf
 from bench.data.prepare import prepare, remove_leftovers, source_hash
 from bench.data.prepared import read_stamp, update_stamp
+from bench.data.statistics_only import StatisticsOf
 from bench.system import places
 from bench.system.errors import UserError
 from bench.system.files import tidy
@@ -43,7 +45,12 @@ def prepare_if_missing(
 
 
 def ensure(
-    reporter: Reporter, source: Path, name: str, geometry: Geometry | None, root: Path
+    reporter: Reporter,
+    source: Path,
+    name: str,
+    geometry: Geometry | None,
+    root: Path,
+    of: LatentsOf | StatisticsOf | None = None,
 ) -> DataCard:
     """The card of `source` prepared as `name`; prepares it if needed.
 
@@ -69,7 +76,7 @@ def ensure(
                 raise UserError(f"{folder} is not a prepared data set: remove it.")
             remove_leftovers(root, name)
             try:
-                prepare(source, name, geometry or Geometry(), root, reporter)
+                prepare(source, name, geometry or Geometry(), root, reporter, of)
             except KeyboardInterrupt:
                 again = "Stopped. Nothing was kept. Run the same command to start again."
                 raise UserError(again, code=130) from None
@@ -78,6 +85,14 @@ def ensure(
     tidy(folder)
     card = read_data_card(folder)
     _check_same(folder, card, source, geometry, reporter)
+    if isinstance(of, LatentsOf) and (card.images_of, card.decoder) != (
+        of.images.name, of.decoder.name,
+    ):  # fmt: skip
+        raise UserError(
+            f"The data set {name!r} is there already, of latents of {card.images_of or 'none'} for "
+            f"the decoder {card.decoder or 'none'}: give this one another name with --dataset, or "
+            f"remove {folder}."
+        )
     return card
 
 

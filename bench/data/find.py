@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.data.built_in import DATASETS, Dataset
-from bench.data.card import data_root, prepared_names
+from bench.data.card import data_root, prepared_names, read_data_card
+from bench.data.latents import LatentDataset
 from bench.data.prepared import PreparedDataset
+from bench.data.statistics_only import StatisticsDataset
 from bench.system.entries import check_object
 from bench.system.errors import UserError, unknown
 from methods import METHODS
@@ -24,7 +28,7 @@ def find_dataset(name: str) -> Dataset:
         return made
     prepared = prepared_names()
     if name in prepared:
-        return PreparedDataset(data_root() / name)
+        return open_prepared(data_root() / name)
     if any(name == p.dataset for method in METHODS.values() for p in method.presets.values()):
         raise UserError(
             f"The data set {name!r} is not prepared yet. Prepare its archive or folder: bench data "
@@ -32,6 +36,14 @@ def find_dataset(name: str) -> Dataset:
             code=2,
         )
     raise unknown("data set", name, [*DATASETS, *prepared])
+
+
+def open_prepared(folder: Path) -> Dataset:
+    """The data set in a prepared folder: of images, of latents, or of statistics only."""
+    card = read_data_card(folder)
+    if card.statistics_sha256:
+        return StatisticsDataset(folder)
+    return LatentDataset(folder) if card.images_of else PreparedDataset(folder)
 
 
 def has_dataset(name: str) -> bool:

@@ -23,36 +23,61 @@ from bench.data.card import (
     check_data_name,
 )
 from bench.data.decode import Geometry
+from bench.data.latents import LatentsOf, check_latents, write_latents
 from bench.data.leftovers import told_left_out
 from bench.data.prepared import marks, open_content, update_stamp
 from bench.data.published import check_reserved, title_of
 from bench.data.sources import find_source
+from bench.data.sources.images import LabelledLatents
+from bench.data.statistics_only import StatisticsOf, statistics_card
 from bench.data.trees import open_tree
-from bench.data.write import write_images
+from bench.data.write import Written, write_images
 from bench.system import places
-from bench.system.errors import plain
+from bench.system.errors import UserError, plain
 from bench.system.files import make_folder, sha256, sync_folder, write_text
 from bench.system.progress import SILENT, Reporter
 
 
 def prepare(
-    source: Path, name: str, geometry: Geometry, root: Path, reporter: Reporter = SILENT
+    source: Path,
+    name: str,
+    geometry: Geometry,
+    root: Path,
+    reporter: Reporter = SILENT,
+    of: LatentsOf | StatisticsOf | None = None,
 ) -> Path:
     """Prepare `source` as the data set `name` under `root`; returns its folder.
 
-    The folder appears once it is complete and synced to disk; if the work stops before, nothing is
-    left. Memory does not grow with the number of pixels.
+    `of` is for a source of latents or a statistics file, which do not say enough. The folder
+    appears once it is complete and synced to disk; if the work stops before, nothing is left.
+    Memory does not grow with the number of pixels.
     """
     check_data_name(name)
+    if isinstance(of, StatisticsOf):
+        with _staging(root, name) as folder:
+            card = statistics_card(source, name, of, folder)
+            write_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
+        return root / name
     tree = open_tree(source)
     reporter.say(f"Reading {source}.")
     digest, listed = source_hash(source, reporter)
     found = find_source(tree)
     listing = found.listing()
-    arrangement = arrange(listing, source)
+    arrangement = arrange(listing, source, hold_out=of is None)
+    if isinstance(found, LabelledLatents) != (of is not None):
+        has = "images" if of is not None else "latents"
+        raise UserError(
+            f"{source} holds {has}: --decoder and --images are for latents, which need both.",
+            code=2,
+        )
     check_reserved(name, listing, geometry)
     with _staging(root, name) as folder:
-        written = write_images(found, arrangement, geometry, folder, name, reporter)
+        if of is None:
+            written = write_images(found, arrangement, geometry, folder, name, reporter)
+        else:
+            check_latents(found, of, listing.class_names)
+            written = Written(write_latents(found, of, arrangement, folder, name, reporter))
+            of.decoder.copy(folder)
         labels = np.empty(len(listing.labels), dtype=np.int64)
         labels[arrangement.rows] = listing.labels
         np.save(folder / LABELS, labels, allow_pickle=False)
@@ -79,7 +104,9 @@ def prepare(
             oddities=dict(written.oddities),
             n=n,
             shape=written.shape,
-            class_names=listing.class_names,
+            class_names=listing.class_names if of is None else of.images.class_names,
+            images_of="" if of is None else of.images.name,
+            decoder="" if of is None else of.decoder.name,
             train=(0, train_n),
             reference=(train_n, n),
             reference_from=arrangement.reference_from,
@@ -92,7 +119,7 @@ def prepare(
             pillow=PIL.__version__,
             numpy=np.__version__,
         )
-        whole = Split(*open_content(folder, draft))
+        whole = Split(*open_content(folder, draft), latent=of is not None)
         card = draft.model_copy(
             update={
                 "train_hash": whole.part(0, train_n).hash,
@@ -129,7 +156,7 @@ def _staging(root: Path, name: str) -> Iterator[Path]:
     try:
         places.check()
         yield temporary
-        for path in temporary.iterdir():
+        for path in filter(Path.is_file, temporary.rglob("*")):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         sync_folder(temporary)

@@ -19,6 +19,7 @@ from bench.data.card import (
     IMAGES,
     LABELS,
     STAMP,
+    STATISTICS,
     DataCard,
     data_root,
     prepared_names,
@@ -64,7 +65,8 @@ class PreparedDataset(Dataset):
         known = large and PHOTOGRAPHS in EXTRACTORS
         self.extractors = (PHOTOGRAPHS, "classifier") if known else ("classifier",)
         # The real-versus-real floor needs this many real images besides the reference.
-        self.default_samples = min(DEFAULT_SAMPLES, len(self.reference), len(self.train))
+        if not card.images_of:
+            self.default_samples = min(DEFAULT_SAMPLES, len(self.reference), len(self.train))
 
     @property
     def spec(self) -> DataSpec:
@@ -83,7 +85,8 @@ class PreparedDataset(Dataset):
 
     def _split(self, rows: tuple[int, int], known_hash: str) -> Split:
         images, labels = self._content
-        return replace(Split(images, labels).part(*rows), known_hash=known_hash)
+        whole = Split(images, labels, latent=bool(self.card.images_of))
+        return replace(whole.part(*rows), known_hash=known_hash)
 
     @cached_property
     def _content(self) -> tuple[FileRows, Tensor]:
@@ -98,7 +101,8 @@ def open_content(folder: Path, card: DataCard) -> tuple[FileRows, Tensor]:
     except DAMAGE as error:
         raise UserError(f"{folder} cannot be read ({said(error)}): {_again(folder)}.") from None
     fits = max(card.train[1], card.reference[1]) <= card.n
-    fits &= images.shape == (card.n, *card.shape) and images.dtype == torch.uint8
+    kind = torch.float32 if card.images_of else torch.uint8
+    fits &= images.shape == (card.n, *card.shape) and images.dtype == kind
     if not fits or classes.shape != (card.n,) or classes.dtype != torch.int64:
         raise UserError(f"{folder} does not match its card: {_again(folder)}.")
     labels = classes[:]
@@ -125,6 +129,15 @@ def check_unchanged(folder: Path, card: DataCard) -> None:
         update_stamp(folder, files=current)
 
 
+def check_statistics(folder: Path, card: DataCard) -> None:
+    """UserError unless the statistics file has the SHA-256 in the card."""
+    path = folder / STATISTICS
+    if not path.is_file() or sha256(path) != card.statistics_sha256:
+        raise UserError(
+            f"{path} is missing or has changed since it was prepared: {_again(folder)}."
+        )
+
+
 def check_files(folder: Path, card: DataCard) -> None:
     """UserError unless both files have the SHA-256 in the card."""
     reporter = Reporter(Console(stderr=True))
@@ -139,6 +152,9 @@ def check_files(folder: Path, card: DataCard) -> None:
 def verify(folder: Path) -> DataCard:
     """The card, after recomputing every hash in it; UserError names the first that differs."""
     card = read_data_card(folder)
+    if card.statistics_sha256:
+        check_statistics(folder, card)
+        return card
     current = marks(folder)
     check_files(folder, card)
     images, labels = open_content(folder, card)
@@ -146,7 +162,8 @@ def verify(folder: Path) -> DataCard:
         ("train", card.train, card.train_hash),
         ("reference", card.reference, card.reference_hash),
     ):
-        if Split(images, labels).part(start, stop).hash != expected:
+        whole = Split(images, labels, latent=bool(card.images_of))
+        if whole.part(start, stop).hash != expected:
             raise UserError(
                 f"The {what} hash in {folder / CARD} does not match the images and labels: "
                 f"{_again(folder)}."

@@ -87,9 +87,13 @@ def read_member(file: zipfile.ZipFile, name: str, most: int) -> npt.NDArray[Any]
 
 def read_array(path: Path, most: int) -> npt.NDArray[Any]:
     """The array of an .npy file of at most `most` bytes; OSError or ValueError with the reason."""
-    content = read_whole(path, most)
+    return array_of(read_whole(path, most), path.name)
+
+
+def array_of(content: bytes, name: str) -> npt.NDArray[Any]:
+    """The array in the bytes of an .npy file; ValueError or UserError, with the reason."""
     stream = io.BytesIO(content)
-    return _whole(stream, _header(stream, path.name, len(content)), path)
+    return _whole(stream, _header(stream, name, len(content)), name)
 
 
 def _whole(stream: IO[bytes], header: Header, where: Path | str) -> npt.NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import os
 import shutil
 from collections import Counter, deque
@@ -12,8 +11,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.data.arrange import Arrangement
 from bench.data.card import IMAGES
@@ -54,35 +55,57 @@ def write_images(
     map ends the process by a signal, and its pages count as the process's memory.
     """
     channels = channels_of((image, repr(what)) for _, what, image in source.images())
-    n = len(arrangement.rows)
-    seen = np.zeros(n, dtype=np.bool_)
     written = Written((0, 0, 0))
-    with (folder / IMAGES).open("wb", buffering=0) as file, reporter.bar(name, n) as bar:
-        start = size = 0
-        for done, (index, what, image) in enumerate(_decoded(source, geometry, channels), 1):
+
+    def pixels() -> Iterator[tuple[int, str, Pixels]]:
+        for index, what, image in _decoded(source, geometry, channels):
             check_original(name, what, image)
-            if done == 1:
-                written.shape, size = image.pixels.shape, image.pixels.nbytes
-                start = _write_header(file, folder, n, written.shape)
-            if image.pixels.shape != written.shape:
-                raise UserError(
-                    f"{what!r} is {_size(image.pixels.shape)} where others are "
-                    f"{_size(written.shape)}: bring all to one size with --size, such as "
-                    "--size 64 --crop center."
-                )
-            file.seek(start + int(arrangement.rows[index]) * size)
-            if file.write(image.pixels.tobytes()) != size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.name))
-            seen[index] = True
+            yield index, what, image.pixels
             written.lossy |= image.format in LOSSY
             written.modes[image.mode] += 1
             written.oddities.update(image.oddities)
+
+    written.shape = write_rows(pixels(), source, arrangement, folder, name, reporter)
+    return written
+
+
+def write_rows(
+    samples: Iterator[tuple[int, str, npt.NDArray[Any]]],
+    source: Source,
+    arrangement: Arrangement,
+    folder: Path,
+    name: str,
+    reporter: Reporter,
+) -> tuple[int, int, int]:
+    """Write images.npy in `folder` from the samples of a source; returns the shape of one.
+
+    Each has its index in the source, which decides its row, and its name in messages.
+    """
+    n = len(arrangement.rows)
+    seen = np.zeros(n, dtype=np.bool_)
+    shape: tuple[int, ...] = ()
+    with (folder / IMAGES).open("wb", buffering=0) as file, reporter.bar(name, n) as bar:
+        start = size = 0
+        for done, (index, what, sample) in enumerate(samples, 1):
+            if done == 1:
+                shape, size = sample.shape, sample.nbytes
+                start = _write_header(file, folder, n, sample)
+            if sample.shape != shape:
+                raise UserError(
+                    f"{what!r} is {_size(sample.shape)} where others are {_size(shape)}: bring all "
+                    "to one size with --size, such as --size 64 --crop center."
+                )
+            file.seek(start + int(arrangement.rows[index]) * size)
+            if file.write(sample.tobytes()) != size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.name))
+            seen[index] = True
             if done % SHOW_EVERY == 0:
                 bar.update(done)
         if not seen.all():
             raise UserError(f"{source.tree.path} changed while it was read; try again.")
         bar.update(n)
-    return written
+    channels, height, width = shape
+    return channels, height, width
 
 
 def _decoded(
@@ -118,15 +141,15 @@ def _parts(images: Iterator[_Item]) -> Iterator[list[_Item]]:
         yield part
 
 
-def _write_header(file: io.FileIO, folder: Path, n: int, shape: tuple[int, ...]) -> int:
-    """Begin an .npy file of uint8 (n, *shape) if the disk has room; returns the header's length."""
-    free, size = shutil.disk_usage(folder).free, n * math.prod(shape)
+def _write_header(file: io.FileIO, folder: Path, n: int, sample: npt.NDArray[Any]) -> int:
+    """Begin an .npy file of n such samples if the disk has room; returns the header's length."""
+    free, size = shutil.disk_usage(folder).free, n * sample.nbytes
     if size > free:
         raise UserError(
             f"{folder.parent} has {free / 1e9:.1f} GB left and the data set needs "
             f"{size / 1e9:.1f} GB: name a folder with room by --data-root."
         )
-    header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}
+    header = {"descr": sample.dtype.str, "fortran_order": False, "shape": (n, *sample.shape)}
     np.lib.format.write_array_header_1_0(file, header)
     return file.tell()
 

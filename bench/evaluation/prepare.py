@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from bench.data import Dataset, Split
-from bench.evaluation.compare import real_sets
+from bench.evaluation.compare import RealSets, real_sets
 from bench.evaluation.makers import Makers
 from bench.evaluation.passes import pass_for
 from bench.evaluation.plan import Measured, Measurement, Plan, measure, plan_measurements
-from bench.evaluation.reference import Reference
-from bench.evaluation.sides import split_source
+from bench.evaluation.reference import Reference, check_statistics
+from bench.evaluation.sides import file_source, split_source
+from bench.evaluation.statistics_files import read_statistics
 from bench.experiment.protocols import find_protocol
+from bench.system.files import sha256
 from bench.system.progress import Count, Say, Tick
 from metrics import Accumulator
 from metrics.accuracy import ClassAccuracy
@@ -49,6 +51,8 @@ class Evaluation:
     reference: str
     reference_hash: str
     unmeasured: Mapping[str, str] = field(default_factory=dict)
+    sets: RealSets | None = None
+    """The real sets of metrics, if some get only the moments of a statistics file."""
 
     def accumulator(self) -> Accumulator:
         """A fresh pass over one generated set."""
@@ -80,7 +84,13 @@ class Evaluation:
         known = at_guidance(fake, guidance, **metered)
         if twins is not None:
             known = with_twins(known, twins)
-        return measure(self.plan, self.real, known, self.unmeasured)
+        if self.sets is None:
+            return measure(self.plan, self.real, known, self.unmeasured)
+        found = [measure([m], self.sets.of(m.metric), known, {}) for m in self.plan]
+        values = tuple(value for each in found for value in each.values)
+        problems = tuple(problem for each in found for problem in each.problems)
+        reasons = {key: why for each in found for key, why in each.unmeasured.items()}
+        return Measured(values, problems, {**self.unmeasured, **reasons})
 
 
 def prepare(
@@ -111,8 +121,10 @@ def prepare(
     wanted = tuple(extractors) if extractors else data.extractors
     makers = Makers(cache, weights, download, device, meanwhile)
     makers.check(wanted)  # all of them, before a classifier trains for minutes
-    made = [makers.make(name, data) for name in wanted]
+    made = [makers.make(name, data.images) for name in wanted]
     reference = _reference(data)
+    for line in check_statistics(reference, {extractor.name: extractor for extractor in made}):
+        say(line)
     plan = plan_measurements(
         metrics or (),
         made,
@@ -120,23 +132,28 @@ def prepare(
         image=data.spec.is_image,
         protocol=chosen,
         also=also,
+        unmatched="" if reference.statistics is None else f"{reference.name} has no classes",
         sampled=True,
     )
     unmeasured = _unfit(plan)
     known = len(plan.unmeasured)
-    plan, real = real_sets(plan, reference, cache, _now_and_then(meanwhile))
+    plan, sets = real_sets(plan, reference, cache, _now_and_then(meanwhile))
     unmeasured |= {lacking.key: lacking.reason for lacking in plan.unmeasured[known:]}
     for reason in unmeasured.values():
         say(f"Not measured: {reason}.")
     return Evaluation(
-        data, plan.extractors(), plan.measurements, real.whole, reference.name, reference.hash,
-        unmeasured,
+        data, plan.extractors(), plan.measurements, sets.whole if sets.whole.n else sets.moments,
+        reference.name, reference.hash, unmeasured, None if reference.statistics is None else sets,
     )  # fmt: skip
 
 
 def _reference(data: Dataset) -> Reference:
-    name = f"{data.name}/{data.reference_split}"
-    return Reference(name, data.reference.hash, split_source(name, data.reference, data))
+    name, images = f"{data.name}/{data.reference_split}", data.images
+    if images.statistics is None:
+        return Reference(name, images.reference.hash, split_source(name, images.reference, images))
+    found = read_statistics(images.statistics)
+    side = file_source(found.path) if found.images else None
+    return Reference(name, sha256(found.path), side, found)
 
 
 def _unfit(plan: Plan) -> dict[str, str]:
@@ -186,4 +203,5 @@ def _now_and_then(say: Say) -> Count:
 
 def floor_split(data: Dataset, n: int) -> Split | None:
     """The first n training samples, or None if there are fewer."""
-    return data.train.part(0, n) if n <= len(data.train) else None
+    train = data.images.train
+    return train.part(0, n) if n <= len(train) else None

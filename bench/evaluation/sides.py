@@ -101,7 +101,7 @@ def check_exists(text: str) -> str:
 def dataset_source(text: str, most: int | None = None) -> SampleSource:
     """At most `most` samples of a split of a data set, by default the reference split."""
     name, _, which = text.partition(":")
-    data = find_dataset(name)
+    data = find_dataset(name).images
     split = data.train if which == "train" else data.reference
     return split_source(f"{name}/{which or SPLITS[0]}", split, data, draw(len(split), most))
 

@@ -143,6 +143,8 @@ def sample_classes(labels: Labels, data: Dataset, seed: int, n: int) -> npt.NDAr
     """Classes (n,) of samples: "random" ones depend on (seed, index), others on the index only."""
     if labels == "reference":
         given = data.reference.labels.numpy()
+        if not len(given):
+            raise UserError(f"--labels reference: {data.name!r} has no reference with classes.")
         return np.asarray(given[np.arange(n) % len(given)])
     if labels == "random":
         # The legacy generator, whose stream is frozen: another version of numpy draws the same.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import math
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 from torch import Tensor
 
 from bench.data import Dataset
@@ -13,6 +16,8 @@ from bench.experiment.rows import Density, Images, Points, Preview
 
 TILES = 10
 POINTS = 400
+THUMBNAIL = 64
+"""Pixels of a side: a row holds its preview, and a page those of all rows."""
 BINS = 240
 REACH = 15.0  # of the histogram beyond the outermost mode, in standard deviations
 
@@ -32,12 +37,22 @@ def preview(samples: Tensor, labels: Tensor, data: Dataset) -> Preview | None:
 
 
 def _images(samples: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> Images:
-    strip = np.concatenate(list(samples.permute(0, 2, 3, 1).numpy()), axis=1)
+    strip = np.concatenate([_thumbnail(x) for x in samples.permute(0, 2, 3, 1).numpy()], axis=1)
     return Images(
         png=base64.b64encode(png_bytes(strip, optimize=True)).decode(),
         labels=tuple(labels.tolist()),
         class_names=class_names,
     )
+
+
+def _thumbnail(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """An image (H, W, C) of at most THUMBNAIL pixels a side, averaged if it is larger."""
+    by = math.ceil(max(image.shape[:2]) / THUMBNAIL)
+    if by == 1:
+        return image
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).reduce(by)
+    small = np.asarray(picture)
+    return small[:, :, None] if small.ndim == 2 else small
 
 
 Means = tuple[tuple[tuple[float, ...], ...], ...]

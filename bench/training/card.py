@@ -155,17 +155,20 @@ def make_card(
 ) -> RunCard:
     """The card of a run to train, with every setting resolved and checked."""
     cls = method_class(method)
-    preset_name, found = find_preset(cls, data.spec, preset)
+    space = data.space
+    preset_name, found = find_preset(cls, space, preset)
     tree: dict[str, Any] = found.config.model_dump(mode="json")
     if found.train is not None:
         tree["train"] = found.train.model_dump(mode="json")
+    if isinstance(space, LatentSpec) and "clamp" in tree:
+        tree["clamp"] = False  # their range is not that of images
     for key, value in (overrides or {}).items():
         _override(tree, key, value)
     train_tree = tree.pop("train", None)
     try:
         config = cls.config_type.model_validate(tree)
         train = None if train_tree is None else TrainSettings.model_validate(train_tree)
-        cls(config, data.spec)
+        cls(config, space)
     except ValidationError as error:
         raise UserError(f"Invalid settings of {method}: {explain(error)}.", code=2) from None
     except ValueError as error:
@@ -177,8 +180,8 @@ def make_card(
         method=method,
         dataset=data.name,
         data_hash=data.train.hash,
-        shape=data.spec.shape,
-        num_classes=data.spec.num_classes,
+        shape=space.shape,
+        num_classes=space.num_classes,
         preset=preset_name,
         config=config.model_dump(mode="json"),
         train=train,

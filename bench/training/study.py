@@ -92,7 +92,7 @@ class RunRequest:
         They share the network's settings in `overrides`, so that their weights fit.
         """
         cls = method_class(self.method)
-        _, found = find_preset(cls, self.data.spec, self.preset)
+        _, found = find_preset(cls, self.data.space, self.preset)
         owners: dict[str, str] = {}
         if cls.wants_teacher is not None and self.teacher is None:
             owners["--teacher"] = cls.wants_teacher
@@ -170,7 +170,7 @@ def train_run(request: RunRequest, trainer: Trainer) -> RunCard:
             cls.wants_teacher, data, request.preset, request.overrides
         )
         frozen = make_teacher(cls, own, data, taught.weights, fabric.device)
-    _, preset = find_preset(cls, data.spec, request.preset)
+    _, preset = find_preset(cls, data.space, request.preset)
     if request.init_from is not None:
         named = request.init_from
         start = None if named == NO_INIT else source("--init-from", named)

@@ -9,6 +9,7 @@ from bench.data import Dataset, Split
 from bench.data.find import find_dataset
 from bench.experiment.suite import Study
 from bench.sweep.request import SweepRequest
+from bench.system.errors import UserError
 from bench.tuning.aim import choose_metric
 from bench.tuning.target import outcomes_for
 from methods.spec import DataSpec
@@ -29,7 +30,12 @@ class TuningReference(Dataset):
         self.class_names = data.class_names
         self.extractors = data.extractors
         self.default_samples = data.default_samples
-        self._side = data.train.part(0, min(len(data.reference), len(data.train)))
+        images = data.images.train
+        if not len(images):
+            raise UserError(
+                f"{data.name!r} has no training images to tune on: it has only statistics."
+            )
+        self._side = images.part(0, min(len(data.reference), len(images)))
 
     @property
     def spec(self) -> DataSpec:
@@ -39,7 +45,7 @@ class TuningReference(Dataset):
     @property
     def train(self) -> Split:
         """The same as of the data set."""
-        return self.data.train
+        return self.data.images.train
 
     @property
     def reference(self) -> Split:

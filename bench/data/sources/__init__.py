@@ -9,11 +9,13 @@ from bench.data.sources.base import Listing, Source
 from bench.data.sources.cifar import Cifar
 from bench.data.sources.idx import Idx
 from bench.data.sources.imagenet import ImageNetBatches
-from bench.data.sources.images import ImageFolders, LabelledImages
+from bench.data.sources.images import ImageFolders, LabelledImages, LabelledLatents
 from bench.data.trees import Tree
 from bench.system.errors import UserError
 
-SOURCES: tuple[type[Source], ...] = (Cifar, ImageNetBatches, Idx, LabelledImages, ImageFolders)
+SOURCES: tuple[type[Source], ...] = (
+    Cifar, ImageNetBatches, Idx, LabelledLatents, LabelledImages, ImageFolders
+)  # fmt: skip
 """The first that recognises a tree's files reads it: the most specific first."""
 
 __all__ = ["SOURCES", "Listing", "Source", "find_source"]

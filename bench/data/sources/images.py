@@ -42,9 +42,12 @@ class LabelledImages(EncodedImages):
         """A dataset.json in the root or below."""
         return bool(index_files(file.name for file in files))
 
+    is_sample = staticmethod(is_image)
+    """Whether a file of this name is one of the samples."""
+
     def listing(self) -> Listing:
         """Images in the order of their names; there is one split."""
-        paths = [file.name for file in self.files if is_image(file.name)]
+        paths = [file.name for file in self.files if self.is_sample(file.name)]
         self._order = {path: i for i, path in enumerate(paths)}
         names = [file.name for file in self.files]
         indices = index_files(names)
@@ -56,7 +59,27 @@ class LabelledImages(EncodedImages):
             )
         classes = tuple(str(k) for k in range(int(labels.max(initial=-1)) + 1))
         check_labels(labels, classes, len(labels), self.tree.path)
-        return Listing(classes, labels, len(labels), "", ignored=tuple(other_files(names)))
+        ignored = tuple(name for name in other_files(names) if not self.is_sample(name))
+        return Listing(classes, labels, len(labels), "", ignored=ignored)
+
+
+class LabelledLatents(LabelledImages):
+    """The same with arrays of latents, `00000/img00000000.npy`."""
+
+    kind = "latents"
+    describes = "latents as .npy files with a dataset.json (EDM2's ZIP or folder)"
+
+    @classmethod
+    def recognises(cls, files: Sequence[File]) -> bool:
+        """A dataset.json, arrays, and no images."""
+        names = [file.name for file in files]
+        some = any(map(cls.is_sample, names)) and not any(map(is_image, names))
+        return some and super().recognises(files)
+
+    @staticmethod
+    def is_sample(name: str) -> bool:
+        """Whether a file is an array."""
+        return name.lower().endswith(".npy")
 
 
 class ImageFolders(EncodedImages):
