@@ -377,10 +377,17 @@ def test_unets_without_a_table_are_refused(tmp_path, change, message):
 
 def test_missing_diffusers_is_named(tmp_path, monkeypatch):
     folder = pipeline(tmp_path / "dit")
+    imported(folder)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     ran = bench("import", folder, "--as", "t", "-d", "digits")
     assert ran.code == 2
     assert "it needs diffusers: pip install 'guidance-bench[diffusers]'" in ran.err
+    rows = swept(tmp_path).values()
+    assert {row.status for row in rows} == {"skip"}
+    assert all("it needs diffusers" in row.reason for row in rows)
+    ran = bench("sweep", "-g", "1", *QUICK, "--run", "taken", "--null-checkpoint", "taken")
+    assert ran.code == 1
+    assert "cannot be the unconditional branch of 'taken': it needs diffusers" in ran.err
 
 
 def test_another_folder_under_the_same_name_is_refused(tmp_path):
