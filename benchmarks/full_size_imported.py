@@ -4,8 +4,8 @@
     python benchmarks/full_size_imported.py edm2-xl       # one
 
 Each network runs in its own process, with random weights and latents of the published size. Memory
-is the peak resident set of the process (ru_maxrss); time is that of the CPU. A sampling step of --sampler euler is one such
-evaluation, one of Heun is two, and guidance doubles both.
+is the peak resident set of the process (ru_maxrss), and time is that of the CPU. A sampling step of
+--sampler euler is one such evaluation, one of Heun is two, and guidance doubles both.
 """
 
 from __future__ import annotations

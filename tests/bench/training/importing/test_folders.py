@@ -132,7 +132,8 @@ def test_pipeline_with_its_decoder_is_swept_under_five_rules(tmp_path, monkeypat
 
 def test_own_times_and_three_channels_are_settings(tmp_path):
     folder = pipeline(tmp_path / "dit")
-    _, card, _ = imported(folder, *sets("times=own", "channels=3", "timesteps=nearest"))
+    out, card, _ = imported(folder, *sets("times=own", "channels=3", "timesteps=nearest"))
+    assert "noise levels of the scheduler's times" in out
     assert [card.config[k] for k in ("times", "channels", "timesteps")] == ["own", 3, "nearest"]
     rows = swept(tmp_path, "--sampler", "ddim")
     assert {(key[2], row.status, row.nfe) for key, row in rows.items()} == {
@@ -430,6 +431,12 @@ def test_licence_of_a_file_is_what_it_states(tmp_path):
     want = {"a.pt": "mit (a.pt)", "b.pt": "", "c.safetensors": "own terms (c.safetensors)"}
     for name, licence in want.items():
         assert read_source(tmp_path / name).licence == licence
+
+
+def test_licence_beside_the_folder_of_a_single_network_is_not_its_own(tmp_path):
+    (tmp_path / "LICENSE").write_text("Another", encoding="utf-8")
+    _, card, _ = imported(saved(tmp_path / "dit"), *EPS)
+    assert card.provenance["imported_licence"] == "not stated"
 
 
 def test_licence_is_the_first_line_of_its_file(tmp_path):
