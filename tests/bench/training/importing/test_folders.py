@@ -10,13 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from bench.data.card import DATA_FOLDER_VARIABLE
 from bench.experiment.rows import read_rows
+from bench.report import build
 from bench.system.offline import no_network
 from bench.training.card import WEIGHTS, read_card
 from bench.training.checkpoint import load_weights
 from bench.training.importing.source import read_source
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.data.vae import tiny_vae
-from tests.bench.helpers import bench, sets
+from tests.bench.helpers import FIGURES, bench, sets
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -105,7 +106,9 @@ def equal(weights, net):
     return weights.keys() == state.keys() and all(torch.equal(weights[k], state[k]) for k in state)
 
 
-def test_pipeline_with_its_decoder_is_swept_under_five_rules(tmp_path, monkeypatch):
+@pytest.mark.parametrize("draw", FIGURES)
+def test_pipeline_with_its_decoder_is_swept_under_five_rules(tmp_path, monkeypatch, draw):
+    monkeypatch.setattr(build, "draw", draw)
     monkeypatch.setenv(DATA_FOLDER_VARIABLE, str(tmp_path / "data"))
     tiny_vae(tmp_path / "saved-vae", scaling_factor=0.5)
     write_folder(tmp_path / "photos", image_tree(8, shape=(3, 16, 16)))
