@@ -163,9 +163,11 @@ class DiffusersModel(Timed):
     @staticmethod
     def network(config: Any, data: DataSpec) -> nn.Module:
         """The class of diffusers, whose tables take labels (B, K)."""
-        import diffusers
-        from diffusers.models.embeddings import LabelEmbedding
-
+        try:
+            import diffusers
+            from diffusers.models.embeddings import LabelEmbedding
+        except ImportError:
+            raise ValueError(NEEDED) from None
         net: DiffusersNet = config.net
         low, high = (float(diffusers_levels(config.schedule)[i]) for i in (0, -1))
         if not low <= config.sigma_min < config.sigma_max <= high:

@@ -125,8 +125,12 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
     if "schedule" in card.config:
         c = card.config
         reporter.say(
-            f"prediction: {c['prediction']}, noise levels {c['sigma_min']:.4g} to "
-            f"{c['sigma_max']:.4g}, times {c['timesteps']}"
+            f"prediction: {c['prediction']}, noise levels "
+            + (
+                f"{c['sigma_min']:.4g} to {c['sigma_max']:.4g}, times {c['timesteps']}"
+                if c["times"] == "grid"
+                else "of the scheduler's times"
+            )
         )
     if planned.warning:
         reporter.warn(planned.warning)

@@ -91,8 +91,8 @@ def read_folder(
         decoder=vae,
         class_name=kind,
         settings=settings,
-        digest=digest({str(file.relative_to(model.parent)): sha256(file) for file in files}),
-        licence=licence_of((path, model.parent)) if model == path else licence_of((path, model)),
+        digest=digest({file.name: sha256(file) for file in files}),
+        licence=licence_of([path, model] + [path.parent] * (path.parent / INDEX).exists()),
     )
     return found, _architecture(net, classes, settings)
 

@@ -10,13 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from bench.data.card import DATA_FOLDER_VARIABLE
 from bench.experiment.rows import read_rows
+from bench.report import build
 from bench.system.offline import no_network
 from bench.training.card import WEIGHTS, read_card
 from bench.training.checkpoint import load_weights
 from bench.training.importing.source import read_source
 from tests.bench.data.makers import image_tree, write_folder
 from tests.bench.data.vae import tiny_vae
-from tests.bench.helpers import bench, sets
+from tests.bench.helpers import FIGURES, bench, sets
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -105,7 +106,9 @@ def equal(weights, net):
     return weights.keys() == state.keys() and all(torch.equal(weights[k], state[k]) for k in state)
 
 
-def test_pipeline_with_its_decoder_is_swept_under_five_rules(tmp_path, monkeypatch):
+@pytest.mark.parametrize("draw", FIGURES)
+def test_pipeline_with_its_decoder_is_swept_under_five_rules(tmp_path, monkeypatch, draw):
+    monkeypatch.setattr(build, "draw", draw)
     monkeypatch.setenv(DATA_FOLDER_VARIABLE, str(tmp_path / "data"))
     tiny_vae(tmp_path / "saved-vae", scaling_factor=0.5)
     write_folder(tmp_path / "photos", image_tree(8, shape=(3, 16, 16)))
@@ -132,7 +135,8 @@ def test_pipeline_with_its_decoder_is_swept_under_five_rules(tmp_path, monkeypat
 
 def test_own_times_and_three_channels_are_settings(tmp_path):
     folder = pipeline(tmp_path / "dit")
-    _, card, _ = imported(folder, *sets("times=own", "channels=3", "timesteps=nearest"))
+    out, card, _ = imported(folder, *sets("times=own", "channels=3", "timesteps=nearest"))
+    assert "noise levels of the scheduler's times" in out
     assert [card.config[k] for k in ("times", "channels", "timesteps")] == ["own", 3, "nearest"]
     rows = swept(tmp_path, "--sampler", "ddim")
     assert {(key[2], row.status, row.nfe) for key, row in rows.items()} == {
@@ -377,10 +381,17 @@ def test_unets_without_a_table_are_refused(tmp_path, change, message):
 
 def test_missing_diffusers_is_named(tmp_path, monkeypatch):
     folder = pipeline(tmp_path / "dit")
+    imported(folder)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     ran = bench("import", folder, "--as", "t", "-d", "digits")
     assert ran.code == 2
     assert "it needs diffusers: pip install 'guidance-bench[diffusers]'" in ran.err
+    rows = swept(tmp_path).values()
+    assert {row.status for row in rows} == {"skip"}
+    assert all("it needs diffusers" in row.reason for row in rows)
+    ran = bench("sweep", "-g", "1", *QUICK, "--run", "taken", "--null-checkpoint", "taken")
+    assert ran.code == 1
+    assert "cannot be the unconditional branch of 'taken': it needs diffusers" in ran.err
 
 
 def test_another_folder_under_the_same_name_is_refused(tmp_path):
@@ -423,6 +434,12 @@ def test_licence_of_a_file_is_what_it_states(tmp_path):
     want = {"a.pt": "mit (a.pt)", "b.pt": "", "c.safetensors": "own terms (c.safetensors)"}
     for name, licence in want.items():
         assert read_source(tmp_path / name).licence == licence
+
+
+def test_licence_beside_the_folder_of_a_single_network_is_not_its_own(tmp_path):
+    (tmp_path / "LICENSE").write_text("Another", encoding="utf-8")
+    _, card, _ = imported(saved(tmp_path / "dit"), *EPS)
+    assert card.provenance["imported_licence"] == "not stated"
 
 
 def test_licence_is_the_first_line_of_its_file(tmp_path):

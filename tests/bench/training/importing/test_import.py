@@ -374,3 +374,12 @@ def test_settings_of_the_sampler_are_given_with_set(tmp_path):
         ran = bench("import", path, "--as", "y", "-d", "golden16", "--set", wrong)
         assert ran.code in (1, 2)
         assert message in ran.err
+
+
+@pytest.mark.parametrize("more", [(), ("--method", "edm")])
+def test_unknown_names_lead_to_the_option_for_own_models(tmp_path, more):
+    torch.save({"net.0.weight": torch.ones(2, 2), "net.0.bias": torch.ones(2)}, tmp_path / "my.pt")
+    ran = bench("import", tmp_path / "my.pt", "--as", "mine", "-d", "digits", *more)
+    assert ran.code == 1
+    assert "its tensors are named net.0.weight, net.0.bias ..." in ran.err
+    assert "bench sweep --model FILE:NAME (docs/tutorials/own-model.md)" in ran.err
