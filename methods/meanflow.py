@@ -289,9 +289,8 @@ class MeanFlow(Method[MeanFlowConfig]):
             def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
                 return cast(Tensor, nets(z, r, t, *fixed))
 
-            target[rows] = self._target(
-                u, z[rows], r[rows], t[rows], v[rows], along[rows], progress
-            ).to(v)
+            found = self._target(u, z[rows], r[rows], t[rows], v[rows], along[rows], progress)
+            target[rows] = torch.where(per_sample(r < t, v)[rows], found.to(v), v[rows])
         error = nets(z, r, t, labels, g, *inputs) - target
         if c.per_scale:
             error = error / per_sample(g, error)

@@ -197,3 +197,17 @@ def test_loss_against_numpy_without_a_derivative(step, power):
 def test_derivative_is_taken_only_where_alpha_is_zero():
     with pytest.raises(RuntimeError, match=r"forward mode AD|jvp"):
         run(99)
+
+
+def test_rows_without_an_interval_have_the_sampled_velocity():
+    # All rows have r = t; one of them is evaluated nonetheless.
+    nets, batch, loss = run(50, same_time=0.999999, label_dropout=0.999999, power=0.0)
+    rng = BatchRNG(0, B, 0, B)
+    t = torch.sigmoid(-0.4 + rng.randn(2)).amax(1).double()
+    for _ in range(3):  # r, the scale and dropped labels
+        rng.rand()
+    eps, y = rng.randn(1).double(), batch.x0 / CONFIG.sigma_data
+    z = column(1 - t) * y + column(t) * eps
+    u = 0.5 * column(t) * z + column(2 * t**2)
+    torch.testing.assert_close(loss, (u - (eps - y)).square().sum(1), rtol=1e-5, atol=1e-6)
+    assert nets.calls == [2 * B, 1, B]

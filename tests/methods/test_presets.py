@@ -12,6 +12,8 @@ from tests.methods.nets.golden import layouts
 
 SPECS = {"cifar10": CIFAR10, "imagenet64": IMAGENET64}
 FULL = [(method, name) for method in ("ct", "edm", "guided-cd", "igct") for name in SPECS]
+FULL += [(method, "cifar10") for method in ("imm", "alpha-flow", "meanflow")]
+FULL += [("meanflow", "cifar10-interval")]
 SMALL = ("ct", "edm", "guided-cd", "igct")
 
 

@@ -21,6 +21,8 @@ IMAGES = [(name, preset) for name, preset in CASES if preset.startswith("digits"
 SHORT = [case for case in IMAGES if case[1] == "digits"]  # the demo's networks are the same
 SHRUNKEN = {"channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (4,)}
 LARGE = [(name, preset) for name in ("guided-cd", "igct") for preset in ("cifar10", "imagenet64")]
+LARGE += [(name, "cifar10") for name in ("imm", "alpha-flow", "meanflow")]
+LARGE += [("meanflow", "cifar10-interval")]
 
 
 class TestEveryMethod(MethodConformance):
