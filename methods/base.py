@@ -176,4 +176,4 @@ class Teaches(ABC):
 
     @abstractmethod
     def cannot_teach(self) -> str | None:
-        """None if the network was trained with null labels too, otherwise the reason."""
+        """None if the network knows all labels that its student needs, otherwise the reason."""

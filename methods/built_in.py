@@ -21,8 +21,11 @@ from methods.oracle import Oracle
 from methods.own_model import model
 from methods.registry import METHODS, register
 from methods.rng import BatchRNG, SampleRNG
+from methods.scd import SCD
+from methods.sct import SCT
 from methods.settings import Preset, Settings, TrainSettings
 from methods.spec import DataSpec, Mixture
+from methods.tcm import TCM
 
 __all__ = [
     "CT",
@@ -34,6 +37,9 @@ __all__ = [
     "METHODS",
     "MG",
     "MGCT",
+    "SCD",
+    "SCT",
+    "TCM",
     "AlphaFlow",
     "Batch",
     "BatchRNG",

@@ -1,7 +1,8 @@
 """Consistency training without guidance: the baseline that shows what guidance adds.
 
-Source: Geng et al. (2024), "Consistency Models Made Easy" (ECT). The two noise levels of a pair
-approach each other in stages, and the network provides its own target.
+Sources: Geng et al. (2024), "Consistency Models Made Easy" (ECT); Song & Dhariwal (2023), "Improved
+Techniques for Training Consistency Models" (iCT). The two noise levels of a pair approach each
+other in stages, and the network provides its own target.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+import torch
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from methods.base import Batch, Method, Progress
+from methods.base import Batch, Progress, Teaches
 from methods.consistency import (
     consistency_target,
     per_sample,
@@ -21,32 +23,27 @@ from methods.consistency import (
     stage_at,
     training_sigma,
 )
-from methods.guidance import Guidance
+from methods.consistency_model import ConsistencyConfig, ConsistencyModel
 from methods.nets import published
-from methods.nets.config import MLPConfig, NetConfig, UNetConfig, build_net
-from methods.precond import ConsistencyPrecond
+from methods.nets.config import MLPConfig, UNetConfig
+from methods.precond import Form
 from methods.registry import register
-from methods.rng import BatchRNG, SampleRNG
-from methods.samplers import sample_consistency
+from methods.rng import BatchRNG
+from methods.samplers import karras_sigmas
 from methods.settings import (
     CIFAR10,
     IMAGENET64,
     Preset,
-    Settings,
     TrainSettings,
     ascending,
     image_preset,
 )
-from methods.warm_start import denoiser_weights
 
 
-class CTConfig(Settings):
-    """Settings of the network, the noise levels, the stages of r(t), and the sampler."""
+class ECTConfig(ConsistencyConfig):
+    """Adds the training noise levels, the stages of r(t), and the distance."""
 
-    net: NetConfig
-    sigma_data: float = Field(0.5, gt=0)
     sigma_min: float = Field(0.003, gt=0)
-    sigma_max: float = Field(80.0, gt=0)
     p_mean: float = -1.1
     p_std: float = Field(2.0, gt=0)
     q: float = Field(2.0, gt=1)
@@ -55,16 +52,26 @@ class CTConfig(Settings):
     first_stage: int = Field(0, ge=0)
     last_stage: int = Field(7, ge=0)
     c_h: float = Field(0.0, ge=0, description="pseudo-Huber constant; 0 is the plain norm")
-    middle_sigma: tuple[float, ...] = Field((0.821,), description="noise levels after the first")
-    clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
-    clamp_between: bool = Field(
-        False, description="clip before the noise of the next step is added too; ECT does not"
+
+    @model_validator(mode="after")
+    def _stages_ordered(self) -> Self:
+        ascending("stages", self.first_stage, self.last_stage, strict=False)
+        return self
+
+
+class CTConfig(ECTConfig):
+    """Adds iCT's grid of noise levels, in place of ECT's stages."""
+
+    intervals: tuple[PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="intervals of iCT's grid of noise levels in the first and the last stage, "
+        "doubled in between; null: ECT's stages",
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        ascending("stages", self.first_stage, self.last_stage, strict=False)
-        ascending("sigma_min and sigma_max", self.sigma_min, self.sigma_max)
+    def _intervals_ordered(self) -> Self:
+        if self.intervals is not None:
+            ascending("intervals", *self.intervals, strict=False)
         return self
 
 
@@ -118,14 +125,21 @@ _SMALL_TRAIN = TrainSettings(
     checkpoint_every=500,
 )  # fmt: skip
 
+# Song & Dhariwal (2023): from scratch, with the noise features of scale .02. Number of iterations
+# from memory.
+_ICT = {"intervals": (10, 1280), "sigma_min": 0.002}
+_CIFAR10_ICT = CTConfig(net=published.CIFAR10.model_copy(update={"dropout": 0.3}), c_h=0.03, **_ICT)
+_CIFAR10_ICT_TRAIN = TrainSettings(
+    iterations=400_000, batch=1024, lr=1e-4, ema=0.99993, ema_ramp=False, checkpoint_every=1000
+)
+
 
 @register
-class CT(Method[CTConfig]):
-    """Conditional consistency training with ECT's schedule; takes no guidance."""
+class CT(ConsistencyModel[CTConfig], Teaches):
+    """Conditional consistency training with ECT's schedule, or iCT's; takes no guidance."""
 
     name = "ct"
-    summary = "consistency training, class-conditional, no guidance (ECT, Geng 2024)"
-    guidance = "none"
+    summary = "consistency training, no guidance (ECT, Geng 2024; presets -ict: Song 2023)"
     config_type = CTConfig
     presets: ClassVar[Mapping[str, Preset]] = {
         "modes1d": Preset(
@@ -151,73 +165,89 @@ class CT(Method[CTConfig]):
             steps=(1,),
             init_from="edm",
         ),
+        "modes1d-ict": Preset(
+            dataset="modes1d",
+            config=_TOY.model_copy(update=_ICT),
+            train=_TOY_TRAIN,
+            steps=(1, 2),
+        ),
+        "modes2d-ict": Preset(
+            dataset="modes2d",
+            config=_TOY.model_copy(update=_ICT),
+            train=_TOY_TRAIN,
+            steps=(1, 2),
+        ),
+        "digits-ict": Preset(
+            dataset="digits",
+            config=_DIGITS.model_copy(update=_ICT),
+            train=_DIGITS_TRAIN,
+            steps=(1, 2),
+        ),
         "cifar10": image_preset(CIFAR10, _CIFAR10, _CIFAR10_TRAIN, steps=(1, 2), init_from="edm"),
+        "cifar10-ict": image_preset(
+            CIFAR10,
+            _CIFAR10_ICT,
+            _CIFAR10_ICT_TRAIN,
+            steps=(1, 2),
+            expected={"published FID, 1 / 2 steps": "2.83 / 2.46"},
+        ),
         "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(1, 2), init_from="edm"),
         "imagenet64": image_preset(
             IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(1, 2), init_from="edm"
         ),
     }
 
-    def build(self) -> nn.Module:
-        """`ConsistencyPrecond` with its network under `model`."""
-        net = build_net(self.config.net, self.data)
-        return ConsistencyPrecond(
-            net, sigma_data=self.config.sigma_data, sigma_min=self.config.sigma_min
-        )
-
-    def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All weights of a denoiser, except the input for augmentation labels."""
-        return denoiser_weights(source, self.build, "model")
-
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
     ) -> dict[str, Tensor]:
-        """Pseudo-Huber distance between the denoiser at t and at r < t, divided by t - r (ECT).
+        """Pseudo-Huber distance between the denoiser at t and at r < t, divided by t - r.
 
-        The two calls share eps and the dropout mask. At r = 0 the target is the clean sample.
+        The two calls share eps and the dropout mask. At r = 0 the target is the clean sample. iCT
+        uses the inference form of the denoiser, which is the identity at its smallest r, sigma_min.
         """
         c = self.config
         x0 = batch.x0
-        t = training_sigma(rng.randn(), c.p_mean, c.p_std, c.sigma_max)
-        stage = stage_at(progress, c.first_stage, c.last_stage)
-        r = smaller_sigma(t, stage + 1, c.q, c.k, c.b)
+        t, r = noise_pair(c, progress, rng)
         eps = rng.randn(*x0.shape[1:])
+        form: Form = "train" if c.intervals is None else "eval"
 
         def denoise(sigma: Tensor) -> Tensor:
             x = x0 + per_sample(sigma, x0) * eps
-            out: Tensor = nets(
-                x, sigma, batch.labels, form="train", dropout=rng.dropout("denoiser")
-            )
+            out: Tensor = nets(x, sigma, batch.labels, form=form, dropout=rng.dropout("denoiser"))
             return out
 
         target = consistency_target(lambda: denoise(r), r, x0)
         return {"consistency": pseudo_huber(denoise(t) - target, c.c_h) / (t - r)}
 
-    def sample(
-        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
-    ) -> Tensor:
-        """One call at sigma_max, then one at each middle level after adding fresh noise."""
-        c = self.config
-        return sample_consistency(
-            lambda x, sigma: nets(x, sigma, labels, form="eval"),
-            (c.sigma_max, *c.middle_sigma[: steps - 1]),
-            lambda: rng.randn(self.data.shape, labels.device),
-            clamp=c.clamp,
-            between=c.clamp_between,
-        )
+    def denoise(self, nets: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """The clean sample on the trajectory through x, by the form of training."""
+        out: Tensor = nets(x, sigma, labels, form="train")
+        return out
 
-    def nfe(self, guidance: Guidance, steps: int) -> int:
-        """One evaluation per step."""
-        return steps
-
-    def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """No guidance, and at most one step per configured noise level."""
-        return super().supports(guidance, steps) or step_limit(steps, self.config.middle_sigma)
-
-
-def step_limit(steps: int, middle_sigma: tuple[float, ...]) -> str | None:
-    """None if the configuration has a noise level for every step, otherwise the reason."""
-    most = len(middle_sigma) + 1
-    if 1 <= steps <= most:
+    def cannot_teach(self) -> str | None:
+        """It can: `tcm` calls it with the labels of the data only."""
         return None
-    return f"middle_sigma gives levels for 1 to {most} steps, not {steps}"
+
+
+def noise_pair(c: CTConfig, progress: Progress, rng: BatchRNG) -> tuple[Tensor, Tensor]:
+    """The noise levels t and r < t (B,) of a step, from one draw.
+
+    ECT: t is lognormal, and r(t) approaches it in stages. iCT: neighbours of Karras's grid from
+    sigma_min to sigma_max, drawn with the probability of a lognormal level between them.
+    """
+    if c.intervals is None:
+        t = training_sigma(rng.randn(), c.p_mean, c.p_std, c.sigma_max)
+        stage = stage_at(progress, c.first_stage, c.last_stage)
+        return t, smaller_sigma(t, stage + 1, c.q, c.k, c.b)
+    count = intervals_at(progress, *c.intervals)
+    grid = karras_sigmas(count + 1, c.sigma_min, c.sigma_max)[:-1].flip(0)
+    share = torch.special.ndtr((grid.log() - c.p_mean) / c.p_std)
+    u = share[0] + rng.rand().double().cpu() * (share[-1] - share[0])
+    upper = torch.searchsorted(share, u).clamp(1, count)
+    return grid[upper].to(rng.device, torch.float32), grid[upper - 1].to(rng.device, torch.float32)
+
+
+def intervals_at(progress: Progress, first: int, last: int) -> int:
+    """Intervals of iCT's grid at a step: doubled after equal shares of training, at most `last`."""
+    doublings = (last // first).bit_length() - 1
+    return min(first << stage_at(progress, 0, doublings), last)

@@ -7,63 +7,36 @@ consistency distillation, Hsu, Kao, Balestriero (2025) for combining the two as 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self, cast
+from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from methods.base import Batch, Denoiser, Method, Progress
+from methods.base import Batch, Denoiser, Progress
 from methods.consistency import per_sample, pseudo_huber
-from methods.ct import step_limit
-from methods.guidance import Denoise, Guidance
-from methods.guidance_embedding import embed_guidance
+from methods.consistency_model import GuidedConsistencyConfig, GuidedConsistencyModel
+from methods.guidance import Denoise
 from methods.nets import published
-from methods.nets.config import MLPConfig, NetConfig, UNetConfig, build_net
-from methods.precond import ConsistencyPrecond
+from methods.nets.config import MLPConfig, UNetConfig
 from methods.registry import register
-from methods.rng import BatchRNG, SampleRNG
-from methods.samplers import heun_step, karras_sigmas, sample_consistency
-from methods.settings import (
-    CIFAR10,
-    IMAGENET64,
-    Preset,
-    Settings,
-    TrainSettings,
-    ascending,
-    image_preset,
-)
-from methods.warm_start import denoiser_weights
+from methods.rng import BatchRNG
+from methods.samplers import heun_step, karras_sigmas
+from methods.settings import CIFAR10, IMAGENET64, Preset, TrainSettings, image_preset
 
 
-class GuidedCDConfig(Settings):
-    """Settings of the network, the distilled grid, guidance, and the sampler.
+class GuidedCDConfig(GuidedConsistencyConfig):
+    """Adds the distilled grid and the distance. Defaults: iGCT's baseline on CIFAR-10."""
 
-    The defaults are those of iGCT's baseline on CIFAR-10.
-    """
-
-    net: NetConfig
-    guidance_dim: int = Field(256, ge=4, multiple_of=2)
-    guidance_scale: float = Field(1000.0, gt=0, description="factor of w before its embedding")
-    sigma_data: float = Field(0.5, gt=0)
-    sigma_min: float = Field(0.002, gt=0)
-    sigma_max: float = Field(80.0, gt=0)
     rho: float = Field(7.0, gt=0)
     levels: int = Field(
         18, ge=2, description="noise levels of the grid; training uses levels - 1 pairs"
     )
-    w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
     c_h: float = Field(0.03, gt=0)
     middle_sigma: tuple[float, ...] = Field((1.0882,), description="noise levels after the first")
-    clamp: bool = Field(True, description="clip samples to [-1, 1]; off for vectors")
     clamp_between: bool = Field(
         True, description="clip before the noise of the next step is added too, as iGCT does"
     )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        ascending("sigma_min and sigma_max", self.sigma_min, self.sigma_max)
-        return self
 
 
 _TOY = GuidedCDConfig(
@@ -114,7 +87,7 @@ _SMALL_TRAIN = TrainSettings(
 
 
 @register
-class GuidedCD(Method[GuidedCDConfig]):
+class GuidedCD(GuidedConsistencyModel[GuidedCDConfig]):
     """A one-step student of a diffusion model under CFG, trained for a range of scales.
 
     The target is the student itself under stop-gradient. Song et al. (2023) use a moving average of
@@ -124,7 +97,6 @@ class GuidedCD(Method[GuidedCDConfig]):
 
     name = "guided-cd"
     summary = "guided consistency distillation of an edm run, 1-2 steps (Meng 2023, Song 2023)"
-    guidance = "embedded"
     config_type = GuidedCDConfig
     wants_teacher = "edm"
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -174,19 +146,6 @@ class GuidedCD(Method[GuidedCDConfig]):
         ),
     }
 
-    def build(self) -> nn.Module:
-        """`ConsistencyPrecond` with its guided network under `model`."""
-        c = self.config
-        net = build_net(c.net, self.data, guidance_dim=c.guidance_dim)
-        return ConsistencyPrecond(net, sigma_data=c.sigma_data, sigma_min=c.sigma_min)
-
-    def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of the teacher, with a guidance input that starts at zero, or of an own run."""
-        return denoiser_weights(source, self.build, "model")
-
-    def _embed(self, w: Tensor) -> Tensor:
-        return embed_guidance(w, self.config.guidance_dim, self.config.guidance_scale)
-
     def grid(self) -> Tensor:
         """The distilled noise levels (levels,) float64, from sigma_max down to sigma_min."""
         c = self.config
@@ -212,7 +171,7 @@ class GuidedCD(Method[GuidedCDConfig]):
 
         def student(x: Tensor, sigma: Tensor) -> Tensor:
             out: Tensor = nets(
-                x, sigma, labels, self._embed(w), form="eval", dropout=rng.dropout("denoiser")
+                x, sigma, labels, self.embed(w), form="eval", dropout=rng.dropout("denoiser")
             )
             return out
 
@@ -220,35 +179,6 @@ class GuidedCD(Method[GuidedCDConfig]):
             x_r = heun_step(guided_teacher(batch.teacher, labels, w), x_t, t, r)
             target = student(x_r, r)
         return {"distil": pseudo_huber(student(x_t, t) - target, c.c_h)}
-
-    def sample(
-        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
-    ) -> Tensor:
-        """One call at sigma_max, then one at each middle level after adding fresh noise.
-
-        The network receives w = g - 1 at every step.
-        """
-        c = self.config
-        w = torch.full((len(labels),), guidance.w, device=labels.device, dtype=torch.float32)
-        w_embed = self._embed(w)
-        return sample_consistency(
-            lambda x, sigma: cast(Tensor, nets(x, sigma, labels, w_embed, form="eval")),
-            (c.sigma_max, *c.middle_sigma[: steps - 1]),
-            lambda: rng.randn(self.data.shape, labels.device),
-            clamp=c.clamp,
-            between=c.clamp_between,
-        )
-
-    def nfe(self, guidance: Guidance, steps: int) -> int:
-        """One evaluation per step, with or without guidance."""
-        return steps
-
-    def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance scales within the range of training, and one configured level per step."""
-        top = Guidance.from_w(self.config.w_max).scale
-        if not 1.0 <= guidance.scale <= top:
-            return f"trained for guidance 1 to {top:g}, not {guidance.scale:g}"
-        return step_limit(steps, self.config.middle_sigma)
 
 
 def guided_teacher(teacher: Denoiser, labels: Tensor, w: Tensor) -> Denoise:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Inverts, Method, Progress
 from methods.consistency import smaller_sigma, stage_at, training_sigma
-from methods.ct import step_limit
+from methods.consistency_model import step_limit
 from methods.guidance import Guidance
 from methods.guidance_embedding import embed_guidance
 from methods.igct_config import PRESETS, IGCTConfig

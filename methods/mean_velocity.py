@@ -8,15 +8,14 @@ One-step Generative Modeling" (arXiv 2505.13447); Geng et al. (2025), "Improved 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods.consistency import per_sample
+from methods.forward_mode import value_and_derivative
 from methods.guidance_embedding import embed_guidance
 
 T_FLOOR = 0.05
@@ -104,14 +103,7 @@ def guided_velocity(
 def total_derivative(u: MeanVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
     """du/dt along dz/dt = v at fixed r, same shape as z, by forward-mode differentiation."""
     tangents = (v, torch.zeros_like(r), torch.ones_like(t))
-    # Fused attention has no forward-mode derivative. Autocast does not see the inputs of a function
-    # transform: it would round the weights only, and convolutions refuse mixed dtypes.
-    math, exact = sdpa_kernel(SDPBackend.MATH), torch.autocast(z.device.type, enabled=False)
-    with math, exact, warnings.catch_warnings():
-        # On first use torch compiles its rules with torch.jit.script, which is deprecated.
-        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-        derivative = torch.func.jvp(u, (z, r, t), tangents)[1]
-    return cast(Tensor, derivative)
+    return value_and_derivative(u, (z, r, t), tangents)[1]
 
 
 def mean_target(

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self, cast
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from methods.base import Batch, Method, Progress
+from methods.base import Batch, Progress
 from methods.consistency import (
     consistency_target,
     per_sample,
@@ -26,27 +26,20 @@ from methods.consistency import (
     stage_at,
     training_sigma,
 )
-from methods.ct import CTConfig, step_limit
-from methods.guidance import Guidance
-from methods.guidance_embedding import embed_guidance
+from methods.consistency_model import GuidedConsistencyConfig, GuidedConsistencyModel
+from methods.ct import ECTConfig
 from methods.igct_loss import GuidedDraws
-from methods.nets.config import MLPConfig, UNetConfig, build_net
-from methods.precond import ConsistencyPrecond
+from methods.nets.config import MLPConfig, UNetConfig
 from methods.registry import register
-from methods.rng import BatchRNG, SampleRNG
-from methods.samplers import sample_consistency
+from methods.rng import BatchRNG
 from methods.settings import Preset, TrainSettings, ascending
-from methods.warm_start import denoiser_weights
 
 Estimate = Literal["teacher", "decoupled"]
 
 
-class MGCTConfig(CTConfig):
+class MGCTConfig(ECTConfig, GuidedConsistencyConfig):
     """The settings of `ct`, plus the source of guidance and the noise levels that it acts on."""
 
-    guidance_dim: int = Field(256, ge=4, multiple_of=2)
-    guidance_scale: float = Field(1000.0, gt=0, description="factor of w before its embedding")
-    w_max: float = Field(14.0, gt=0, description="w = g - 1 is drawn from [0, w_max] in training")
     estimate: Estimate = Field(
         "teacher",
         description="source of both branches: the teacher, or iGCT's pair of single images",
@@ -154,7 +147,7 @@ _DIGITS_TRAIN = TrainSettings(
 
 
 @register
-class MGCT(Method[MGCTConfig]):
+class MGCT(GuidedConsistencyModel[MGCTConfig]):
     """Consistency training for a range of scales, guided by a diffusion model or by data.
 
     The estimate "decoupled" does not call the teacher.
@@ -162,7 +155,6 @@ class MGCT(Method[MGCTConfig]):
 
     name = "mg-ct"
     summary = "guided consistency training, an edm run as guide, 1-2 steps (after Tang 2025)"
-    guidance = "embedded"
     config_type = MGCTConfig
     wants_decoupled: ClassVar[bool] = True
     wants_teacher = "edm"
@@ -199,19 +191,6 @@ class MGCT(Method[MGCTConfig]):
         ),
     }
 
-    def build(self) -> nn.Module:
-        """`ConsistencyPrecond` with its guided network under `model`."""
-        c = self.config
-        net = build_net(c.net, self.data, guidance_dim=c.guidance_dim)
-        return ConsistencyPrecond(net, sigma_data=c.sigma_data, sigma_min=c.sigma_min)
-
-    def initial_weights(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of the teacher, with a guidance input that starts at zero, or of an own run."""
-        return denoiser_weights(source, self.build, "model")
-
-    def _embed(self, w: Tensor) -> Tensor:
-        return embed_guidance(w, self.config.guidance_dim, self.config.guidance_scale)
-
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
     ) -> dict[str, Tensor]:
@@ -232,7 +211,7 @@ class MGCT(Method[MGCTConfig]):
                 x,
                 sigma,
                 batch.labels,
-                self._embed(w),
+                self.embed(w),
                 form="train",
                 dropout=rng.dropout("denoiser"),
             )
@@ -240,32 +219,3 @@ class MGCT(Method[MGCTConfig]):
 
         target = consistency_target(lambda: student(pair.x_r, r), r, pair.clean)
         return {"guided": pseudo_huber(student(pair.x_t, t) - target, c.c_h) / (t - r)}
-
-    def sample(
-        self, nets: nn.Module, labels: Tensor, guidance: Guidance, steps: int, rng: SampleRNG
-    ) -> Tensor:
-        """One call at sigma_max, then one at each middle level after adding fresh noise.
-
-        The network receives w = g - 1 at every step.
-        """
-        c = self.config
-        w = torch.full((len(labels),), guidance.w, device=labels.device, dtype=torch.float32)
-        w_embed = self._embed(w)
-        return sample_consistency(
-            lambda x, sigma: cast(Tensor, nets(x, sigma, labels, w_embed, form="eval")),
-            (c.sigma_max, *c.middle_sigma[: steps - 1]),
-            lambda: rng.randn(self.data.shape, labels.device),
-            clamp=c.clamp,
-            between=c.clamp_between,
-        )
-
-    def nfe(self, guidance: Guidance, steps: int) -> int:
-        """One evaluation per step, with or without guidance."""
-        return steps
-
-    def supports(self, guidance: Guidance, steps: int) -> str | None:
-        """Guidance scales within the range of training, and one configured level per step."""
-        top = Guidance.from_w(self.config.w_max).scale
-        if not 1.0 <= guidance.scale <= top:
-            return f"trained for guidance 1 to {top:g}, not {guidance.scale:g}"
-        return step_limit(steps, self.config.middle_sigma)

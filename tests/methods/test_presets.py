@@ -11,7 +11,11 @@ from methods.settings import CIFAR10, IMAGENET64
 from tests.methods.nets.golden import layouts
 
 SPECS = {"cifar10": CIFAR10, "imagenet64": IMAGENET64}
-FULL = [(method, name) for method in ("ct", "edm", "guided-cd", "igct") for name in SPECS]
+FULL = [
+    *((method, name) for method in ("ct", "edm", "guided-cd", "igct") for name in SPECS),
+    *((method, "cifar10") for method in ("scd", "sct", "tcm")),
+    ("ct", "cifar10-ict"),
+]
 FULL += [(method, "cifar10") for method in ("imm", "alpha-flow", "meanflow")]
 FULL += [("meanflow", "cifar10-interval")]
 SMALL = ("ct", "edm", "guided-cd", "igct")
@@ -64,7 +68,7 @@ def test_presets_fit_their_images_and_load_from_json(method, name):
     config_type = METHODS[method].config_type
     assert config_type.model_validate_json(preset.config.model_dump_json()) == preset.config
     assert TrainSettings.model_validate_json(preset.train.model_dump_json()) == preset.train
-    assert preset.init_from in (None, "edm")
+    assert preset.init_from in (None, "edm", "ct")
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,10 @@ def test_presets_fit_their_images_and_load_from_json(method, name):
         ("igct", "imagenet64", 266.24e6),
         ("guided-cd", "cifar10", 368.64e6),
         ("guided-cd", "imagenet64", 266.24e6),
+        ("ct", "cifar10-ict", 409.6e6),
+        ("scd", "cifar10", 256e6),
+        ("sct", "cifar10", 179.2e6),
+        ("tcm", "cifar10", 307.2e6),
         ("edm", "cifar10", 200e6),
         ("edm", "imagenet64", 2500e6),
     ],
@@ -121,11 +129,12 @@ def test_invalid_schedules_are_refused(schedule):
         IGCTConfig.model_validate(tree)
 
 
-@pytest.mark.parametrize("method", ["ct", "guided-cd"])
+@pytest.mark.parametrize("method", ["ct", "guided-cd", "scd", "sct", "tcm"])
 def test_networks_that_start_from_edm_record_its_noise_features(method):
     found = METHODS[method].presets["cifar10"].config.net
     assert found.fourier_scale == METHODS["edm"].presets["cifar10"].config.net.fourier_scale == 16
-    assert METHODS["igct"].presets["cifar10"].config.net.fourier_scale == 0.02
+    for scratch, preset in (("igct", "cifar10"), ("ct", "cifar10-ict")):
+        assert METHODS[scratch].presets[preset].config.net.fourier_scale == 0.02
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from metrics.catalogue import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
 OF_METHODS = (
-    "alpha-flow, ct, dit, edm, edm2, gft, guided-cd, igct, imm, meanflow, mg, mg-ct, oracle, sit."
+    "alpha-flow, ct, dit, edm, edm2, gft, guided-cd, igct, imm, meanflow, mg, mg-ct, oracle, scd, "
+    "sct, sit, tcm."
 )
 
 

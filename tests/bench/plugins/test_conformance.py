@@ -20,7 +20,11 @@ CASES = [
 IMAGES = [(name, preset) for name, preset in CASES if preset.startswith("digits")]
 SHORT = [case for case in IMAGES if case[1] == "digits"]  # the demo's networks are the same
 SHRUNKEN = {"channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (4,)}
-LARGE = [(name, preset) for name in ("guided-cd", "igct") for preset in ("cifar10", "imagenet64")]
+LARGE = [
+    *((name, preset) for name in ("guided-cd", "igct") for preset in ("cifar10", "imagenet64")),
+    *((name, "cifar10") for name in ("scd", "sct", "tcm")),
+    ("ct", "cifar10-ict"),
+]
 LARGE += [(name, "cifar10") for name in ("imm", "alpha-flow", "meanflow")]
 LARGE += [("meanflow", "cifar10-interval")]
 
@@ -37,7 +41,8 @@ class TestMethodsShrunken(MethodConformance):
     def _choose(self, request, monkeypatch):
         name, self.preset = request.param
         self.method = METHODS[name]
-        for cls in (self.method, METHODS["edm"]):  # the teacher shrinks with its student
+        teacher = METHODS[self.method.wants_teacher or name]
+        for cls in {self.method, teacher}:  # the teacher shrinks with its student
             found = cls.presets[self.preset]
             net = found.config.net.model_copy(update=SHRUNKEN)
             config = found.config.model_copy(update={"net": net})

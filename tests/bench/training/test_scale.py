@@ -30,6 +30,9 @@ METHODS_AND_TERMS = [
     ("meanflow", {"meanflow"}),
     ("alpha-flow", {"alpha-flow"}),
     ("imm", {"moments"}),
+    ("sct", {"tangent"}),
+    ("scd", {"tangent"}),
+    ("tcm", {"consistency", "boundary"}),
 ]
 
 

@@ -1,0 +1,128 @@
+"""sCD: consistency distillation in continuous time, for a range of guidance scales.
+
+Source: Lu & Song (2024), "Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models"
+(arXiv 2410.11081). CIFAR-10 settings are those of NVIDIA's reproduction FastGen. The authors train
+one network per guidance scale. Here the network takes the scale, as in `guided-cd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Batch, Progress
+from methods.consistency import per_sample
+from methods.consistency_model import GuidedConsistencyConfig, GuidedConsistencyModel
+from methods.guided_cd import guided_teacher
+from methods.nets import published
+from methods.nets.config import MLPConfig, UNetConfig
+from methods.precond import Form
+from methods.registry import register
+from methods.rng import BatchRNG
+from methods.settings import CIFAR10, Preset, TrainSettings, image_preset
+from methods.trigflow import TrigFlowConfig, tangent_loss, with_loss_weight
+
+
+class SCDConfig(TrigFlowConfig, GuidedConsistencyConfig):
+    """The settings of `TrigFlowConfig`, and those of the guidance scale."""
+
+
+# One or two values per sample: no normalisation, and equal weights, as for `sct`.
+_TOY = SCDConfig(
+    net=MLPConfig(kind="mlp", width=64, blocks=3),
+    guidance_dim=32,
+    guidance_scale=1.0,
+    sigma_data=2.01,
+    p_mean=-0.3,
+    p_std=1.8,
+    tangent_warmup=1 / 3,
+    tangent_floor=None,
+    weight_power=0.0,
+    learned_weight=False,
+    middle_sigma=(0.8,),
+    clamp=False,
+)
+_TOY_TRAIN = TrainSettings(
+    iterations=4000, batch=256, lr=1e-3, decay_from=0.0, final_lr=0.1, checkpoint_every=500
+)
+_DIGITS = SCDConfig(
+    net=UNetConfig(kind="unet", arch="ddpmpp", channels=24, channel_mult=(1, 2), num_blocks=1),
+    guidance_dim=64,
+    guidance_scale=1.0,
+    sigma_data=0.75,
+    p_mean=-0.6,
+    p_std=1.6,
+    tangent_warmup=1 / 3,
+    weight_power=0.0,
+    learned_weight=False,
+)
+_DIGITS_TRAIN = TrainSettings(
+    iterations=400, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
+)
+# The authors' network is DDPM++ without classes and guidance; ours is that of the other methods.
+_CIFAR10 = SCDConfig(net=published.CIFAR10_EDM, tangent_warmup=10 / 500)
+_CIFAR10_TRAIN = TrainSettings(
+    iterations=500_000, batch=512, lr=1e-4, betas=(0.9, 0.99), ema=0.9999, ema_ramp=False,
+    checkpoint_every=1000,
+)  # fmt: skip
+
+
+@register
+class SCD(GuidedConsistencyModel[SCDConfig]):
+    """A few-step student of a diffusion model under CFG, trained in continuous time."""
+
+    name = "scd"
+    summary = "continuous-time guided distillation of an edm run (sCM, Lu & Song 2024)"
+    config_type = SCDConfig
+    wants_teacher = "edm"
+    form: ClassVar[Form] = "train"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "modes1d": Preset(
+            dataset="modes1d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2), init_from="edm"
+        ),
+        "modes2d": Preset(
+            dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2), init_from="edm"
+        ),
+        "digits": Preset(
+            dataset="digits", config=_DIGITS, train=_DIGITS_TRAIN, steps=(1, 2), init_from="edm"
+        ),
+        "cifar10": image_preset(
+            CIFAR10,
+            _CIFAR10,
+            _CIFAR10_TRAIN,
+            steps=(1, 2),
+            init_from="edm",
+            expected={"published FID without classes and guidance, 1 step": "3.66"},
+        ),
+    }
+
+    def build(self) -> nn.Module:
+        """`ConsistencyPrecond` with its guided network under `model`."""
+        return with_loss_weight(super().build(), self.config)
+
+    def loss(
+        self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
+    ) -> dict[str, Tensor]:
+        """`tangent_loss` along the teacher's guided ODE, dx/dsigma = (x - D_g) / sigma.
+
+        D_g is the teacher under CFG with w = g - 1, which is drawn from [0, w_max].
+        """
+        if batch.teacher is None:
+            raise ValueError("scd needs a teacher")
+        c, labels = self.config, batch.labels
+        sigma, w = c.levels(rng), c.w_max * rng.rand()
+        x = batch.x0 + per_sample(sigma, batch.x0) * rng.randn(*batch.x0.shape[1:])
+        with torch.no_grad():
+            guided = guided_teacher(batch.teacher, labels, w)(x, sigma)
+            slope = (x - guided.to(x)) / per_sample(sigma, x)
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            out: Tensor = nets(
+                x, sigma, labels, self.embed(w), form="train", dropout=rng.dropout("denoiser")
+            )
+            return out
+
+        return {"tangent": tangent_loss(nets, denoise, x, sigma, slope, c, progress)}
