@@ -26,7 +26,6 @@ LARGE = [
     ("ct", "cifar10-ict"),
 ]
 LARGE += [(name, "cifar10") for name in ("imm", "alpha-flow", "meanflow")]
-LARGE += [("meanflow", "cifar10-interval")]
 
 
 class TestEveryMethod(MethodConformance):
