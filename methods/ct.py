@@ -30,6 +30,7 @@ from methods.rng import BatchRNG, SampleRNG
 from methods.samplers import sample_consistency
 from methods.settings import (
     CIFAR10,
+    CIFAR16,
     IMAGENET64,
     Preset,
     Settings,
@@ -117,6 +118,11 @@ _SMALL_TRAIN = TrainSettings(
     iterations=4500, batch=512, lr=3e-4, warmup=200, decay_from=0.7, final_lr=0.1,
     checkpoint_every=500,
 )  # fmt: skip
+_TINY = CTConfig(net=published.TINY, first_stage=2, c_h=0.03)
+_TINY_TRAIN = TrainSettings(
+    iterations=2000, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7,
+    final_lr=0.01, checkpoint_every=200,
+)  # fmt: skip
 
 
 @register
@@ -153,6 +159,7 @@ class CT(Method[CTConfig]):
         ),
         "cifar10": image_preset(CIFAR10, _CIFAR10, _CIFAR10_TRAIN, steps=(1, 2), init_from="edm"),
         "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(1, 2), init_from="edm"),
+        "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
         "imagenet64": image_preset(
             IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(1, 2), init_from="edm"
         ),

@@ -30,12 +30,13 @@ from methods.ct import CTConfig, step_limit
 from methods.guidance import Guidance
 from methods.guidance_embedding import embed_guidance
 from methods.igct_loss import GuidedDraws
+from methods.nets import published
 from methods.nets.config import MLPConfig, UNetConfig, build_net
 from methods.precond import ConsistencyPrecond
 from methods.registry import register
 from methods.rng import BatchRNG, SampleRNG
 from methods.samplers import sample_consistency
-from methods.settings import Preset, TrainSettings, ascending
+from methods.settings import CIFAR16, Preset, TrainSettings, ascending, image_preset
 from methods.warm_start import denoiser_weights
 
 Estimate = Literal["teacher", "decoupled"]
@@ -151,6 +152,11 @@ _DIGITS = MGCTConfig(
 _DIGITS_TRAIN = TrainSettings(
     iterations=400, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
+_TINY = MGCTConfig(net=published.TINY, first_stage=2, last_stage=5, c_h=0.03, window=4.0)
+_TINY_TRAIN = TrainSettings(
+    iterations=1500, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7,
+    final_lr=0.01, checkpoint_every=200,
+)  # fmt: skip
 
 
 @register
@@ -197,6 +203,7 @@ class MGCT(Method[MGCTConfig]):
                 "recall at g = 1 / 4 / 8 / 14": ".42 / .11 / .09 / .04",
             },
         ),
+        "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
     }
 
     def build(self) -> nn.Module:
