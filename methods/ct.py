@@ -157,11 +157,18 @@ class CT(Method[CTConfig]):
             steps=(1,),
             init_from="edm",
         ),
-        "cifar10": image_preset(CIFAR10, _CIFAR10, _CIFAR10_TRAIN, steps=(1, 2), init_from="edm"),
+        "cifar10": image_preset(
+            CIFAR10, _CIFAR10, _CIFAR10_TRAIN, full_size=True, steps=(1, 2), init_from="edm"
+        ),
         "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(1, 2), init_from="edm"),
         "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
         "imagenet64": image_preset(
-            IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(1, 2), init_from="edm"
+            IMAGENET64,
+            _IMAGENET64,
+            _IMAGENET64_TRAIN,
+            full_size=True,
+            steps=(1, 2),
+            init_from="edm",
         ),
     }
 

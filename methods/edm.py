@@ -189,6 +189,7 @@ class EDM(PairedMethod[EDMConfig], Inverts, Teaches):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(18,),
             expected={
                 "published FID at g = 1 / 7 / 13": "1.89 / 23.81 / 32.57",
@@ -197,7 +198,9 @@ class EDM(PairedMethod[EDMConfig], Inverts, Teaches):
         ),
         "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(18,)),
         "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(18,)),
-        "imagenet64": image_preset(IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(18,)),
+        "imagenet64": image_preset(
+            IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, full_size=True, steps=(18,)
+        ),
     }
 
     @staticmethod

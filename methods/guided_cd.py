@@ -170,6 +170,7 @@ class GuidedCD(Method[GuidedCDConfig]):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(1, 2),
             init_from="edm",
             expected={"published FID at g = 1 / 7 / 13, 1 step": "7.10 / 21.45 / 32.90"},
@@ -177,7 +178,12 @@ class GuidedCD(Method[GuidedCDConfig]):
         "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(1, 2), init_from="edm"),
         "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
         "imagenet64": image_preset(
-            IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(1, 2), init_from="edm"
+            IMAGENET64,
+            _IMAGENET64,
+            _IMAGENET64_TRAIN,
+            full_size=True,
+            steps=(1, 2),
+            init_from="edm",
         ),
     }
 

@@ -195,6 +195,7 @@ PRESETS: Mapping[str, Preset] = {
         CIFAR10,
         _CIFAR10,
         _CIFAR10_TRAIN,
+        full_size=True,
         steps=(1, 2),
         expected={
             "published FID at g = 1 / 7 / 13, 1 step": "4.09 / 10.05 / 14.04",
@@ -203,5 +204,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(1, 2), init_from="edm"),
     "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
-    "imagenet64": image_preset(IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(1, 2)),
+    "imagenet64": image_preset(
+        IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, full_size=True, steps=(1, 2)
+    ),
 }

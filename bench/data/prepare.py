@@ -36,10 +36,16 @@ from bench.system.progress import SILENT, Reporter
 
 
 def prepare(
-    source: Path, name: str, geometry: Geometry, root: Path, reporter: Reporter = SILENT
+    source: Path,
+    name: str,
+    geometry: Geometry,
+    root: Path,
+    reporter: Reporter = SILENT,
+    channels: int | None = None,
 ) -> Path:
     """Prepare `source` as the data set `name` under `root`; returns its folder.
 
+    Images get 3 or 1 `channels`; None: 1 if all are grey, otherwise 3.
     The folder appears once it is complete and synced to disk; if the work stops before, nothing is
     left. Memory does not grow with the number of pixels.
     """
@@ -52,7 +58,7 @@ def prepare(
     arrangement = arrange(listing, source)
     check_reserved(name, listing, geometry)
     with _staging(root, name) as folder:
-        written = write_images(found, arrangement, geometry, folder, name, reporter)
+        written = write_images(found, arrangement, geometry, folder, name, reporter, channels)
         labels = np.empty(len(listing.labels), dtype=np.int64)
         labels[arrangement.rows] = listing.labels
         np.save(folder / LABELS, labels, allow_pickle=False)
