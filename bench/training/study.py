@@ -152,7 +152,7 @@ def with_prerequisites(requests: Iterable[RunRequest], trainer: Trainer) -> list
         add(name, request)
     choices: dict[str, dict[str, None]] = {}
     for run in ordered.values():
-        choice = described_choice(run.method, run.data.spec, run.preset)
+        choice = described_choice(run.method, run.data.space, run.preset)
         choices.setdefault(choice, {})[run.method] = None
     for choice, methods in choices.items():
         if choice:
