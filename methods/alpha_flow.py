@@ -145,7 +145,7 @@ class AlphaFlow(MeanFlow):
         ),
         "modes2d": Preset(dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2)),
         "digits": Preset(dataset="digits", config=_DIGITS, train=_DIGITS_TRAIN, steps=(1, 2)),
-        "cifar10": image_preset(CIFAR10, _CIFAR10, _CIFAR10_TRAIN, steps=(1, 2)),
+        "cifar10": image_preset(CIFAR10, _CIFAR10, _CIFAR10_TRAIN, full_size=True, steps=(1, 2)),
     }
 
     def _target(

@@ -32,6 +32,7 @@ from methods.rng import BatchRNG
 from methods.samplers import karras_sigmas
 from methods.settings import (
     CIFAR10,
+    CIFAR16,
     IMAGENET64,
     Preset,
     TrainSettings,
@@ -124,6 +125,11 @@ _SMALL_TRAIN = TrainSettings(
     iterations=4500, batch=512, lr=3e-4, warmup=200, decay_from=0.7, final_lr=0.1,
     checkpoint_every=500,
 )  # fmt: skip
+_TINY = CTConfig(net=published.TINY, first_stage=2, c_h=0.03)
+_TINY_TRAIN = TrainSettings(
+    iterations=2000, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7,
+    final_lr=0.01, checkpoint_every=200,
+)  # fmt: skip
 
 # Song & Dhariwal (2023): from scratch, with the noise features of scale .02. Number of iterations
 # from memory.
@@ -185,17 +191,26 @@ class CT(ConsistencyModel[CTConfig], Teaches):
             train=_DIGITS_TRAIN,
             steps=(1, 2),
         ),
-        "cifar10": image_preset(CIFAR10, _CIFAR10, _CIFAR10_TRAIN, steps=(1, 2), init_from="edm"),
+        "cifar10": image_preset(
+            CIFAR10, _CIFAR10, _CIFAR10_TRAIN, full_size=True, steps=(1, 2), init_from="edm"
+        ),
         "cifar10-ict": image_preset(
             CIFAR10,
             _CIFAR10_ICT,
             _CIFAR10_ICT_TRAIN,
+            full_size=True,
             steps=(1, 2),
             expected={"published FID without classes, 1 / 2 steps": "2.83 / 2.46"},
         ),
         "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(1, 2), init_from="edm"),
+        "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
         "imagenet64": image_preset(
-            IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(1, 2), init_from="edm"
+            IMAGENET64,
+            _IMAGENET64,
+            _IMAGENET64_TRAIN,
+            full_size=True,
+            steps=(1, 2),
+            init_from="edm",
         ),
     }
 

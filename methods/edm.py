@@ -28,6 +28,7 @@ from methods.rules.base import Branch
 from methods.samplers import Churn, invert_heun, karras_sigmas
 from methods.settings import (
     CIFAR10,
+    CIFAR16,
     IMAGENET64,
     Preset,
     Settings,
@@ -144,6 +145,12 @@ _SMALL_TRAIN = TrainSettings(
     final_lr=0.01, checkpoint_every=500,
 )  # fmt: skip
 
+_TINY = EDMConfig(net=published.TINY)
+_TINY_TRAIN = TrainSettings(
+    iterations=4000, batch=64, lr=2e-3, warmup=100, decay_from=0.7, final_lr=0.01,
+    checkpoint_every=200,
+)  # fmt: skip
+
 
 @register
 class EDM(PairedMethod[EDMConfig], Inverts, Teaches):
@@ -182,6 +189,7 @@ class EDM(PairedMethod[EDMConfig], Inverts, Teaches):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(18,),
             expected={
                 "published FID at g = 1 / 7 / 13": "1.89 / 23.81 / 32.57",
@@ -189,7 +197,10 @@ class EDM(PairedMethod[EDMConfig], Inverts, Teaches):
             },
         ),
         "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(18,)),
-        "imagenet64": image_preset(IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(18,)),
+        "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(18,)),
+        "imagenet64": image_preset(
+            IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, full_size=True, steps=(18,)
+        ),
     }
 
     @staticmethod

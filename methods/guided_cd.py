@@ -22,7 +22,7 @@ from methods.nets.config import MLPConfig, UNetConfig
 from methods.registry import register
 from methods.rng import BatchRNG
 from methods.samplers import heun_step, karras_sigmas
-from methods.settings import CIFAR10, IMAGENET64, Preset, TrainSettings, image_preset
+from methods.settings import CIFAR10, CIFAR16, IMAGENET64, Preset, TrainSettings, image_preset
 
 
 class GuidedCDConfig(GuidedConsistencyConfig):
@@ -84,6 +84,11 @@ _SMALL_TRAIN = TrainSettings(
     iterations=2500, batch=512, lr=3e-4, warmup=200, decay_from=0.7, final_lr=0.1,
     checkpoint_every=500,
 )  # fmt: skip
+_TINY = GuidedCDConfig(net=published.TINY)
+_TINY_TRAIN = TrainSettings(
+    iterations=1500, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7,
+    final_lr=0.01, checkpoint_every=200,
+)  # fmt: skip
 
 
 @register
@@ -136,13 +141,20 @@ class GuidedCD(GuidedConsistencyModel[GuidedCDConfig]):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(1, 2),
             init_from="edm",
             expected={"published FID at g = 1 / 7 / 13, 1 step": "7.10 / 21.45 / 32.90"},
         ),
         "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(1, 2), init_from="edm"),
+        "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
         "imagenet64": image_preset(
-            IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(1, 2), init_from="edm"
+            IMAGENET64,
+            _IMAGENET64,
+            _IMAGENET64_TRAIN,
+            full_size=True,
+            steps=(1, 2),
+            init_from="edm",
         ),
     }
 

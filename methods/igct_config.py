@@ -12,6 +12,7 @@ from methods.nets import published
 from methods.nets.config import MLPConfig, NetConfig, UNetConfig
 from methods.settings import (
     CIFAR10,
+    CIFAR16,
     IMAGENET64,
     Preset,
     Settings,
@@ -150,6 +151,11 @@ _SMALL_TRAIN = TrainSettings(
     iterations=1800, batch=512, lr=3e-4, warmup=200, decay_from=0.7, final_lr=0.1,
     checkpoint_every=500,
 )  # fmt: skip
+_TINY = IGCTConfig(net=published.TINY, first_stage=2, last_stage=5, window=(4.0, 6.0), p_max=1.0)
+_TINY_TRAIN = TrainSettings(
+    iterations=1500, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7,
+    final_lr=0.01, checkpoint_every=200,
+)  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
     "modes1d": Preset(
@@ -189,6 +195,7 @@ PRESETS: Mapping[str, Preset] = {
         CIFAR10,
         _CIFAR10,
         _CIFAR10_TRAIN,
+        full_size=True,
         steps=(1, 2),
         expected={
             "published FID at g = 1 / 7 / 13, 1 step": "4.09 / 10.05 / 14.04",
@@ -196,5 +203,8 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "cifar10-small": image_preset(CIFAR10, _SMALL, _SMALL_TRAIN, steps=(1, 2), init_from="edm"),
-    "imagenet64": image_preset(IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, steps=(1, 2)),
+    "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
+    "imagenet64": image_preset(
+        IMAGENET64, _IMAGENET64, _IMAGENET64_TRAIN, full_size=True, steps=(1, 2)
+    ),
 }

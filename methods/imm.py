@@ -180,6 +180,7 @@ class IMM(DenoiserMethod[IMMConfig]):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(1, 2),
             expected={"published FID, unconditional, 1 / 2 steps": "3.20 / 1.98"},
         ),

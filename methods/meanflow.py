@@ -215,11 +215,12 @@ class MeanFlow(Method[MeanFlowConfig]):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(1, 2),
             expected={"published FID, unconditional, 1 step": "2.92; FastGen's 2.82"},
         ),
         "cifar10-interval": image_preset(
-            CIFAR10, _CIFAR10_INTERVAL, _CIFAR10_INTERVAL_TRAIN, steps=(1, 2)
+            CIFAR10, _CIFAR10_INTERVAL, _CIFAR10_INTERVAL_TRAIN, full_size=True, steps=(1, 2)
         ),
     }
 

@@ -29,10 +29,11 @@ from methods.consistency import (
 from methods.consistency_model import GuidedConsistencyConfig, GuidedConsistencyModel
 from methods.ct import ECTConfig
 from methods.igct_loss import GuidedDraws
+from methods.nets import published
 from methods.nets.config import MLPConfig, UNetConfig
 from methods.registry import register
 from methods.rng import BatchRNG
-from methods.settings import Preset, TrainSettings, ascending
+from methods.settings import CIFAR16, Preset, TrainSettings, ascending, image_preset
 
 Estimate = Literal["teacher", "decoupled"]
 
@@ -144,6 +145,11 @@ _DIGITS = MGCTConfig(
 _DIGITS_TRAIN = TrainSettings(
     iterations=400, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
+_TINY = MGCTConfig(net=published.TINY, first_stage=2, last_stage=5, c_h=0.03, window=4.0)
+_TINY_TRAIN = TrainSettings(
+    iterations=1500, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7,
+    final_lr=0.01, checkpoint_every=200,
+)  # fmt: skip
 
 
 @register
@@ -189,6 +195,7 @@ class MGCT(GuidedConsistencyModel[MGCTConfig]):
                 "recall at g = 1 / 4 / 8 / 14": ".42 / .11 / .09 / .04",
             },
         ),
+        "cifar16": image_preset(CIFAR16, _TINY, _TINY_TRAIN, steps=(1, 2), init_from="edm"),
     }
 
     def loss(

@@ -93,6 +93,7 @@ class SCD(GuidedConsistencyModel[SCDConfig]):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(1, 2),
             init_from="edm",
             expected={"published FID without classes and guidance, 1 step": "3.66"},

@@ -118,6 +118,7 @@ class SCT(ConsistencyModel[SCTConfig]):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(1, 2),
             init_from="edm",
             expected={"published FID without classes, 1 / 2 steps": "2.85 / 2.06"},

@@ -64,6 +64,9 @@ class Preset(Settings):
         None, description="method of the run that gives the initial weights"
     )
     expected: Mapping[str, str] = Field(default_factory=dict)
+    full_size: bool = Field(
+        False, description="of published size, for days on GPUs: other data sets must name it"
+    )
 
     def fits(self, spec: DataSpec) -> bool:
         """Whether it can be used for data of `spec`: its own data set, or images of its shape.
@@ -74,6 +77,8 @@ class Preset(Settings):
 
 
 CIFAR10 = DataSpec("cifar10", (3, 32, 32), 10)
+CIFAR16 = DataSpec("cifar16", (3, 16, 16), 10)
+"""CIFAR-10 at half its resolution, for CPUs: bench data prepare --size 16 --resize box."""
 IMAGENET64 = DataSpec("imagenet64", (3, 64, 64), 1000)
 
 
@@ -85,6 +90,7 @@ def image_preset(
     steps: tuple[int, ...],
     init_from: str | None = None,
     expected: Mapping[str, str] | None = None,
+    full_size: bool = False,
 ) -> Preset:
     """A preset for all image data sets with this shape and number of classes."""
     channels, height, width = images.shape
@@ -97,6 +103,7 @@ def image_preset(
         steps=steps,
         init_from=init_from,
         expected=expected or {},
+        full_size=full_size,
     )
 
 

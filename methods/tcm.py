@@ -132,6 +132,7 @@ class TCM(ConsistencyModel[TCMConfig]):
             CIFAR10,
             _CIFAR10,
             _CIFAR10_TRAIN,
+            full_size=True,
             steps=(1, 2),
             init_from="ct",
             expected={"published FID without classes, 1 / 2 steps": "2.46 / 2.05"},

@@ -53,14 +53,19 @@ def prepare_command(
     classes: Annotated[
         int, typer.Option(min=1, max=1 << 20, help="For a statistics file: number of classes.")
     ] = 1000,
+    mode: Annotated[
+        str | None, typer.Option(help="rgb or grey; by default grey if all images are, else rgb.")
+    ] = None,
     data_root: DataRootOption = None,
 ) -> None:
     """Prepare a data set once, so that training starts fast and reads only what it needs."""
     from typing import get_args
 
     from bench.data.card import DATA_FOLDER_VARIABLE, name_of
-    from bench.data.decode import Crop, Geometry, Resize
+    from bench.data.decode import MODES, Crop, Geometry, Resize
     from bench.data.ensure import ensure
+    from bench.training.presets import described_choice
+    from methods.spec import DataSpec
 
     reporter, _ = options.begin()
     for option, value, allowed in (("crop", crop, Crop), ("resize", resize, Resize)):
@@ -69,26 +74,27 @@ def prepare_command(
     geometry = Geometry(size, crop, resize, orient)  # type: ignore[arg-type]  # checked above
     if size is None and (crop, resize) != (Geometry.crop, Geometry.resize):
         raise UserError("--crop and --resize need --size, such as --size 64.", code=2)
+    if mode is not None and mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    channels = MODES[mode] if mode else None
     root = _root(data_root)
     of = _latents_of(decoder, images) or _statistics_of(source, size, classes)
-    card = ensure(reporter, source, dataset or name_of(source), geometry, root, of)
+    card = ensure(reporter, source, dataset or name_of(source), geometry, root, of, channels)
     for line in _described(card):
         reporter.say(line)
     reporter.say(f"It is in {root / card.name}.")
     if card.statistics_sha256:
         reporter.say("Next: bench import a network, and bench sweep.")
         return
-    fitting = _fitting_presets(card)
-    if not fitting:
-        reporter.say(
-            f"No preset fits images of {card.shape}: prepare them with --size 32 or 64, or write "
-            "a plugin method with its own preset (--plugin)."
-        )
+    spec = DataSpec(card.name, card.shape, len(card.class_names))
+    try:
+        if choice := described_choice("edm", spec, None):
+            reporter.say(f"edm on {choice}")
+    except UserError as error:  # the data set is there all the same
+        reporter.say(str(error))
         return
-    method, preset = fitting[0]
-    chosen = "" if preset == card.name else f" --preset {preset}"
     named = f"{DATA_FOLDER_VARIABLE}={data_root} " if data_root is not None else ""
-    reporter.say(f"Next: {named}bench train --method {method} --dataset {card.name}{chosen}")
+    reporter.say(f"Next: {named}bench train --method edm --dataset {card.name}")
 
 
 @data_app.command("list")
@@ -183,23 +189,3 @@ def _described(card: DataCard) -> list[str]:
     if card.ignored:
         lines.append(card.ignored)
     return lines
-
-
-def _fitting_presets(card: DataCard) -> list[tuple[str, str]]:
-    """(method, preset) of all presets that fit.
-
-    First those named after the data set, then the small ones; the rest take GPUs for days.
-    """
-    from methods import METHODS
-    from methods.spec import DataSpec
-
-    spec = DataSpec(card.name, card.shape, len(card.class_names))
-    found = [
-        (method, name)
-        for method, cls in METHODS.items()
-        for name, preset in cls.presets.items()
-        if cls.trains and preset.fits(spec)
-    ]
-    return sorted(
-        found, key=lambda p: (p[1] != card.name, p[0] != "edm", not p[1].endswith("-small"), p)
-    )

@@ -30,7 +30,7 @@ rules = ["cfg", "apg"]              # of methods that are guided at sampling
 samples = 1000                      # per cell
 sampling_seeds = [0]
 # metrics = ["fd", "w1"]            # by default all that fit the data
-# preset = "modes1d"                # settings of the networks; by default those of the data set
+# preset = "modes1d"                # settings of the networks; or auto; by default those that fit
 set = {{ "train.iterations" = 1000 }} # over the preset, as --set
 
 # [study.knobs.apg]                 # settings of rules, as --knob apg.eta=0.5

@@ -37,7 +37,7 @@ def train_command(
         typer.Option(help="Archive or folder of images to train on; prepared first if needed."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Settings by name; by default those of the data set.")
+        str | None, typer.Option(help="Settings by name, or auto; by default those that fit.")
     ] = None,
     seed: Annotated[
         str,

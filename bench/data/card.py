@@ -78,9 +78,14 @@ class DataCard(Settings):
         return self
 
     @property
+    def mode(self) -> str:
+        """What `summary` calls the channels: grey or RGB."""
+        return "grey" if self.shape[0] == 1 else "RGB"
+
+    @property
     def summary(self) -> str:
         """One line for lists."""
-        channels, height, width = self.shape
+        _, height, width = self.shape
         train, reference = (b - a for a, b in (self.train, self.reference))
         if self.statistics_sha256:
             return (
@@ -94,7 +99,7 @@ class DataCard(Settings):
             )
         return (
             f"{self.title}: {train:,} training and {reference:,} reference images, "
-            f"{height}x{width} {'grey' if channels == 1 else 'RGB'}, "
+            f"{height}x{width} {self.mode}, "
             f"{len(self.class_names)} classes"
         )
 

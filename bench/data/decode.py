@@ -57,6 +57,8 @@ BACK = {
 PIXELS_MOST = 1 << 26
 """Pixels of one image; Pillow warns from 4/3 of that."""
 GREY = ("1", "L")
+MODES = {"rgb": 3, "grey": 1}
+"""The modes of a data set and their channels."""
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr", "HSV", "LAB")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
@@ -143,11 +145,14 @@ def decode(
     UserError, in which the image is called `where`, if it cannot be used.
     """
     if isinstance(content, np.ndarray):
-        if geometry.size is None or content.shape[1:] == (geometry.size, geometry.size):
+        sized = geometry.size is None or content.shape[1:] == (geometry.size, geometry.size)
+        if sized and len(content) == channels:
             return Decoded(content, "", "")
         hwc = np.ascontiguousarray(content.transpose(1, 2, 0))
         picture = Image.fromarray(hwc[:, :, 0] if len(content) == 1 else hwc)
-        return Decoded(_pixels(_fit(picture, geometry)), "", "")
+        wanted = "L" if channels == 1 else "RGB"
+        own = "" if picture.mode == wanted else picture.mode
+        return Decoded(_pixels(_fit(picture.convert(wanted), geometry)), own, "")
     with _opened(content, where) as image:
         mode, kind = image.mode, image.format or ""
         oddities = _oddities(image, geometry)

@@ -48,13 +48,16 @@ def write_images(
     folder: Path,
     name: str,
     reporter: Reporter,
+    channels: int | None = None,
 ) -> Written:
     """Write images.npy in `folder`, each image to its row of `arrangement`.
 
-    Images are grey if all are, and otherwise RGB. Writes are not memory-mapped: on a full disk a
-    map ends the process by a signal, and its pages count as the process's memory.
+    Images get 3 or 1 `channels`; None: grey if all are, and otherwise RGB. Writes are not
+    memory-mapped: on a full disk a map ends the process by a signal, and its pages count as the
+    process's memory.
     """
-    channels = channels_of((image, repr(what)) for _, what, image in source.images())
+    if channels is None:
+        channels = channels_of((image, repr(what)) for _, what, image in source.images())
     written = Written((0, 0, 0))
 
     def pixels() -> Iterator[tuple[int, str, Pixels]]:
@@ -115,7 +118,10 @@ def _decoded(
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
 
     def work(part: list[_Item]) -> list[tuple[int, str, Decoded]]:
-        return [(i, what, decode(c, repr(what), geometry, channels)) for i, what, c in part]
+        return [
+            (i, what, decode(c, repr(what), geometry, channels, to_grey=True))
+            for i, what, c in part
+        ]
 
     waiting: deque[Future[list[tuple[int, str, Decoded]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -30,6 +30,7 @@ from bench.training.extra_network import (
     extra_network_of_run,
     find_extra_networks,
 )
+from bench.training.presets import default_preset
 from bench.training.run import Run, no_run, open_run
 from bench.training.study import study_cards, weak_card
 from methods import METHODS
@@ -160,8 +161,9 @@ def _runs_here(
         for method in sorted(METHODS):
             cls = METHODS[method]
             # A user's model is for any data set, and lists none: it must be named.
-            fitting = cls.presets if method in request.methods else [*cls.presets]
-            if not request.runs and not cls.trains and study.dataset in fitting:
+            named = method in request.methods
+            fits = default_preset(cls, data.spec) if named else study.dataset in [*cls.presets]
+            if not request.runs and not cls.trains and fits:
                 own.append(make_card(method, data=data))
         found = []
         for card in own:

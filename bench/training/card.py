@@ -18,7 +18,8 @@ from bench.experiment.place import WEIGHTS as WEIGHTS
 from bench.system.bounds import read_json
 from bench.system.errors import OF_PLUGIN, UserError, check_name, explain, unknown
 from bench.system.files import write_text
-from methods import METHODS, Method, Preset, Settings, TrainSettings
+from bench.training.presets import find_preset
+from methods import METHODS, Method, Settings, TrainSettings
 from methods.latents import LatentSpec
 from methods.spec import DataSpec
 
@@ -85,37 +86,6 @@ def dataset_or_stand_in(card: RunCard) -> Dataset:
     if has_dataset(card.dataset) or not card.shape:
         return find_dataset(card.dataset)
     return RandomImages(DataSpec(card.dataset, card.shape, card.num_classes))
-
-
-def find_preset(
-    method: type[Method[Any]], spec: DataSpec, preset: str | None
-) -> tuple[str, Preset]:
-    """The preset by name; the default is the one named like the data set."""
-    name = preset or spec.name
-    if name in method.presets:
-        found = method.presets[name]
-        if not found.fits(spec):
-            images = "" if found.shape is None else f" and other images of shape {found.shape}"
-            raise UserError(
-                f"Preset {name!r} of {method.name} is for the data set {found.dataset!r}{images}, "
-                f"not {spec.name!r} {spec.shape}: drop --preset or --dataset.",
-                code=2,
-            )
-        return name, found
-    if not method.presets:
-        raise UserError(
-            f"{method.name} is not trained here: its networks come from bench import.", code=2
-        )
-    if preset is None:
-        fitting = sorted(name for name, p in method.presets.items() if p.fits(spec))
-        have = ", ".join(sorted({p.dataset for p in method.presets.values()})) or "none"
-        advice = f"name one that fits with --preset: {', '.join(fitting)}"
-        raise UserError(
-            f"Method {method.name!r} has no preset for the data set {spec.name!r}; "
-            f"{advice if fitting else f'it has presets for: {have}'}.",
-            code=2,
-        )
-    raise unknown(f"preset of {method.name}", preset, method.presets)
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from bench.training.card import (
     method_class,
 )
 from bench.training.checkpoint import load_into, load_weights
+from bench.training.presets import AUTO
 from bench.training.step import build_nets
 from methods import Method, Teaches
 from methods.warm_start import fourier_scale
@@ -72,9 +73,15 @@ def check_frequencies(card: RunCard, start: FoundWeights) -> None:
         )
 
 
+def has_preset(method: str, preset: str) -> bool:
+    """Whether a method can be trained with a preset of this name."""
+    cls = method_class(method)
+    return preset in cls.presets or (preset == AUTO and cls.trains)
+
+
 def source_preset(method: str, preset: str | None) -> str | None:
     """`preset` if `method` has it, else None: the preset of a run that another starts from."""
-    return preset if preset in method_class(method).presets else None
+    return preset if preset is not None and has_preset(method, preset) else None
 
 
 def network_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:

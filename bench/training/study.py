@@ -17,7 +17,6 @@ from bench.system.progress import SILENT, Reporter, Tick
 from bench.training.card import (
     WEIGHTS,
     RunCard,
-    find_preset,
     make_card,
     make_method,
     method_class,
@@ -27,12 +26,14 @@ from bench.training.initial import (
     FoundWeights,
     check_frequencies,
     find_weights,
+    has_preset,
     make_teacher,
     network_settings,
     source_preset,
     teacher_card,
 )
 from bench.training.loop import train
+from bench.training.presets import AUTO, described_choice, find_preset
 from bench.training.processes import lost_process_explained
 from bench.training.watch import OnNan
 from methods import EDM, METHODS
@@ -149,6 +150,13 @@ def with_prerequisites(requests: Iterable[RunRequest], trainer: Trainer) -> list
 
     for name, request in wanted.items():
         add(name, request)
+    choices: dict[str, dict[str, None]] = {}
+    for run in ordered.values():
+        choice = described_choice(run.method, run.data.space, run.preset)
+        choices.setdefault(choice, {})[run.method] = None
+    for choice, methods in choices.items():
+        if choice:
+            trainer.reporter.say(f"{', '.join(methods)} on {choice}")
     return list(ordered.values())
 
 
@@ -235,14 +243,13 @@ def study_cards(study: Study, data: Dataset, seed: int) -> list[RunCard]:
 
 
 def preset_for(study: Study, method: str) -> str | None:
-    """The study's preset for methods that have it; None, the data set's own, for others."""
+    """The study's preset for methods that have it; None, what fits the data, for others."""
     if study.preset is None:
         return None
-    owners = [m for m in study.methods if study.preset in method_class(m).presets]
+    owners = [m for m in study.methods if has_preset(m, study.preset)]
     if not owners:
-        raise unknown(
-            "preset", study.preset, {p for m in study.methods for p in METHODS[m].presets}
-        )
+        known = {p for m in study.methods for p in METHODS[m].presets}
+        raise unknown("preset", study.preset, {*known, AUTO})
     return study.preset if method in owners else None
 
 

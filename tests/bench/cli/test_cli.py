@@ -14,8 +14,8 @@ from metrics.catalogue import CLIP, WEIGHTS
 from tests.bench.helpers import TINY, bench, contents, sets
 
 OF_METHODS = (
-    "alpha-flow, ct, dit, edm, edm2, gft, guided-cd, igct, imm, meanflow, mg, mg-ct, oracle, scd, "
-    "sct, sit, tcm."
+    "alpha-flow, ct, diffusers, dit, edm, edm2, gft, guided-cd, igct, imm, meanflow, mg, mg-ct, "
+    "oracle, scd, sct, sit, tcm."
 )
 
 
@@ -37,7 +37,8 @@ OF_METHODS = (
          "sit is not trained here: its networks come from bench import", ""),
         (["train", "-m", "edm", "--preset", "digit"],
          "Unknown preset 'digit'. Did you mean 'digits'? Available: ",
-         "cifar10, cifar10-small, digits, digits-demo, imagenet64, modes1d, modes2d."),
+         "auto, cifar10, cifar10-small, cifar16, digits, digits-demo, imagenet64, modes1d, "
+         "modes2d."),
         (["train", "-m", "edm", "-d", "digits", "--preset", "modes1d"],
          "Preset 'modes1d' of edm is for the data set 'modes1d', not 'digits'", ""),
         (["train", "-m", "edm", "--set", "train.iteration=5"],

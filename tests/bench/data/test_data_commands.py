@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import re
 
+import numpy as np
 import pytest
 
 from bench.data import prepare as preparing
@@ -12,7 +13,7 @@ from bench.data.ensure import ensure
 from bench.system.progress import SILENT
 from bench.training.card import read_card
 from methods import METHODS
-from tests.bench.data.makers import image_tree, write_folder, write_tar
+from tests.bench.data.makers import cifar_files, encoded, image_tree, write_folder, write_tar
 from tests.bench.helpers import TINY_IMAGES, bench, contents, sets
 
 IN_SHORT = (*TINY_IMAGES, "net.dropout=0.0")
@@ -38,7 +39,8 @@ def test_prepare_list_and_verify(source, root, preset):
     ran = bench("data", "prepare", source)
     assert ran.code == 0, ran.err
     assert "pets: 18 training and 18 reference images, 8x8 RGB, 3 classes." in ran.out
-    assert "Next: bench train --method edm --dataset pets --preset small" in ran.out
+    assert "edm on pets: preset small, which fits images of 3x8x8." in ran.out
+    assert "Next: bench train --method edm --dataset pets\n" in ran.out
     assert "pets: 36/36" in ran.out
     listed = bench("data", "list")
     assert re.search(r"^pets +pets: 18 training .* \(from pets\.tar\.xz\)", listed.out)
@@ -51,6 +53,51 @@ def test_prepare_list_and_verify(source, root, preset):
     (root / "pets" / IMAGES).write_bytes(content)
     ran = bench("data", "verify", "pets")
     assert (ran.code, "has changed since it was prepared" in ran.err) == (1, True)
+
+
+def test_preparing_images_that_fit_no_network_names_the_size_that_does(tmp_path):
+    wide = write_tar(tmp_path / "wide.tar.xz", image_tree(shape=(3, 8, 12)))
+    ran = bench("data", "prepare", wide)
+    assert ran.code == 0, ran.err
+    assert "got 8x12 pixels: prepare them with --size 8." in ran.out
+    assert "Next:" not in ran.out
+    ran = bench("data", "prepare", wide, "--dataset", "square", "--size", "8")
+    assert "edm on square: preset auto, the settings of digits with a network for " in ran.out
+    assert "Next: bench train --method edm --dataset square\n" in ran.out
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_mode_converts_to_grey_and_to_colour(arrays, tmp_path, root):
+    source = write_tar(tmp_path / "in.tar.xz", cifar_files()[0] if arrays else image_tree())
+    assert bench("data", "prepare", source, "--dataset", "own").code == 0
+    ran = bench("data", "prepare", source, "--dataset", "grey", "--mode", "grey")
+    assert ran.code == 0, ran.err
+    own, grey = (np.load(root / name / IMAGES) for name in ("own", "grey"))
+    assert grey.shape == (len(own), 1, *own.shape[2:])
+    assert f"Converted to the mode of the data set: {len(own)} of RGB." in ran.out
+    # ITU-R 601-2: the luma transform of Pillow, in fixed point.
+    luma = np.tensordot([0.299, 0.587, 0.114], own, (0, 1))
+    assert np.abs(grey[:, 0] - luma).max() < 0.51
+    # Grey files and arrays in colour have three equal channels.
+    folder = write_folder(tmp_path / "levels", {
+        f"{('train', 'test')[k % 2]}/{'ab'[k // 2 % 2]}/{k}.png": encoded(grey[k])
+        for k in range(12)
+    })  # fmt: skip
+    assert bench("data", "prepare", folder, "--dataset", "rgb", "--mode", "rgb").code == 0
+    rgb = np.load(root / "rgb" / IMAGES)
+    assert rgb.shape[1] == 3
+    assert (rgb == rgb[:, :1]).all()
+    assert {image.tobytes() for image in rgb[:, 0]} == {image.tobytes() for image in grey[:12, 0]}
+
+
+def test_mode_of_a_prepared_set_is_kept_and_unknown_modes_are_refused(source):
+    assert bench("data", "prepare", source, "--mode", "rgb").code == 0
+    assert bench("data", "prepare", source).code == 0
+    ran = bench("data", "prepare", source, "--mode", "grey")
+    assert ran.code == 1
+    assert "is there already, in RGB: give this one another name" in ran.err
+    ran = bench("data", "prepare", source, "--mode", "gray")
+    assert (ran.code, "Did you mean 'grey'?" in ran.err) == (2, True)
 
 
 def test_preparing_again_writes_nothing(source, root):
@@ -188,9 +235,10 @@ def test_wrong_use_of_data_prepares_nothing(source, root, tmp_path):
         assert ran.code != 0
         assert said in ran.err
     assert not root.exists()
-    ran = bench("train", "-m", "edm", "--data", source, "--results", tmp_path / "r")
+    wide = write_tar(tmp_path / "wide.tar.xz", image_tree(shape=(3, 8, 12)))
+    ran = bench("train", "-m", "edm", "--data", wide, "--results", tmp_path / "r")
     assert ran.code == 2
-    assert "Method 'edm' has no preset for the data set 'pets'" in ran.err
+    assert "Method 'edm' has no preset for the data set 'wide'" in ran.err
 
 
 def test_sweep_skips_runs_without_their_data_set_and_gives_the_reason(

@@ -168,8 +168,8 @@ def test_failing_plugin_file_is_an_error_and_registers_nothing(tmp_path, text, e
     ran = bench("list", "methods", "--plugin", good)
     names = {line.split()[0] for line in ran.out.splitlines()}
     assert names == {
-        "alpha-flow", "ct", "dit", "edm", "edm2", "gft", "guided-cd", "igct", "imm", "meanflow",
-        "mg", "mg-ct", "oracle", "scd", "sct", "sit", "tcm",
+        "alpha-flow", "ct", "diffusers", "dit", "edm", "edm2", "gft", "guided-cd", "igct", "imm",
+        "meanflow", "mg", "mg-ct", "oracle", "scd", "sct", "sit", "tcm",
     }  # fmt: skip
     assert METHODS["edm"] is EDM
     assert "half" not in RULES
