@@ -43,6 +43,9 @@ def prepare_command(
     crop: Annotated[str, typer.Option(help="With --size: center or none.")] = "center",
     resize: Annotated[str, typer.Option(help="With --size: box or bicubic.")] = "box",
     orient: options.Orient = True,
+    mode: Annotated[
+        str | None, typer.Option(help="rgb or grey; by default grey if all images are, else rgb.")
+    ] = None,
     decoder: Annotated[
         str | None,
         typer.Option(help="For latents: sd-vae, edm2-vae or vae with its folder, as NAME=FOLDER."),
@@ -53,9 +56,6 @@ def prepare_command(
     classes: Annotated[
         int, typer.Option(min=1, max=1 << 20, help="For a statistics file: number of classes.")
     ] = 1000,
-    mode: Annotated[
-        str | None, typer.Option(help="rgb or grey; by default grey if all images are, else rgb.")
-    ] = None,
     data_root: DataRootOption = None,
 ) -> None:
     """Prepare a data set once, so that training starts fast and reads only what it needs."""
@@ -71,15 +71,15 @@ def prepare_command(
     for option, value, allowed in (("crop", crop, Crop), ("resize", resize, Resize)):
         if value not in get_args(allowed):
             raise unknown(option, value, get_args(allowed))
-    geometry = Geometry(size, crop, resize, orient)  # type: ignore[arg-type]  # checked above
-    if size is None and (crop, resize) != (Geometry.crop, Geometry.resize):
-        raise UserError("--crop and --resize need --size, such as --size 64.", code=2)
     if mode is not None and mode not in MODES:
         raise unknown("mode", mode, MODES)
     channels = MODES[mode] if mode else None
+    geometry = Geometry(size, crop, resize, orient, channels)  # type: ignore[arg-type]  # checked above
+    if size is None and (crop, resize) != (Geometry.crop, Geometry.resize):
+        raise UserError("--crop and --resize need --size, such as --size 64.", code=2)
     root = _root(data_root)
     of = _latents_of(decoder, images) or _statistics_of(source, size, classes)
-    card = ensure(reporter, source, dataset or name_of(source), geometry, root, of, channels)
+    card = ensure(reporter, source, dataset or name_of(source), geometry, root, of)
     for line in _described(card):
         reporter.say(line)
     reporter.say(f"It is in {root / card.name}.")

@@ -57,7 +57,7 @@ BACK = {
 PIXELS_MOST = 1 << 26
 """Pixels of one image; Pillow warns from 4/3 of that."""
 GREY = ("1", "L")
-MODES = {"rgb": 3, "grey": 1}
+MODES: Mapping[str, Literal[1, 3]] = {"rgb": 3, "grey": 1}
 """The modes of a data set and their channels."""
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr", "HSV", "LAB")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -68,16 +68,18 @@ _FILTERS = {"box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
 
 @dataclass(frozen=True)
 class Geometry:
-    """How images are brought to one size; `size` None keeps their size.
+    """How images are brought to one size and mode; `size` None keeps their size.
 
     `crop` "center" cuts out the largest central square, "none" squeezes the whole image. Both are
     then resized to (size, size), antialiased. `orient`: first turn images as their EXIF data say.
+    `channels`: 1 is grey, 3 RGB, None keeps grey if all images are grey.
     """
 
     size: int | None = None
     crop: Crop = "center"
     resize: Resize = "box"
     orient: bool = True
+    channels: Literal[1, 3] | None = None
 
 
 AS_IT_IS = Geometry()

@@ -51,13 +51,11 @@ def ensure(
     geometry: Geometry | None,
     root: Path,
     of: LatentsOf | StatisticsOf | None = None,
-    channels: int | None = None,
 ) -> DataCard:
     """The card of `source` prepared as `name`; prepares it if needed.
 
-    With 3 or 1 `channels`, images are converted to colour or to grey. Raises UserError if that name
-    was prepared from other content, or to another size or mode than asked for. Of several
-    processes, one prepares and the others wait.
+    Raises UserError if that name was prepared from other content, or to another size or mode than
+    `geometry` asks for. Of several processes, one prepares and the others wait.
     """
     check_data_name(name)
     if not source.exists():
@@ -78,7 +76,7 @@ def ensure(
                 raise UserError(f"{folder} is not a prepared data set: remove it.")
             remove_leftovers(root, name)
             try:
-                prepare(source, name, geometry or Geometry(), root, reporter, of, channels)
+                prepare(source, name, geometry or Geometry(), root, reporter, of)
             except KeyboardInterrupt:
                 again = "Stopped. Nothing was kept. Run the same command to start again."
                 raise UserError(again, code=130) from None
@@ -86,11 +84,6 @@ def ensure(
             return read_data_card(folder)
     tidy(folder)
     card = read_data_card(folder)
-    if channels not in (None, card.shape[0]):
-        raise UserError(
-            f"The data set {name!r} is there already, in {card.mode}: give this one another name "
-            f"with --dataset, or remove {folder}."
-        )
     _check_same(folder, card, source, geometry, reporter)
     if isinstance(of, LatentsOf) and (card.images_of, card.decoder) != (
         of.images.name, of.decoder.name,
@@ -114,6 +107,8 @@ def _check_same(
             raise UserError(
                 f"The data set {card.name!r} is there already, prepared {how}: {other}."
             )
+    if geometry is not None and geometry.channels not in (None, card.shape[0]):
+        raise UserError(f"The data set {card.name!r} is there already, in {card.mode}: {other}.")
     if geometry is not None and card.oddities.get("stored" if geometry.orient else "turned"):
         how = "not " if geometry.orient else ""
         raise UserError(

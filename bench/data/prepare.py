@@ -45,14 +45,12 @@ def prepare(
     root: Path,
     reporter: Reporter = SILENT,
     of: LatentsOf | StatisticsOf | None = None,
-    channels: int | None = None,
 ) -> Path:
     """Prepare `source` as the data set `name` under `root`; returns its folder.
 
-    `of` is for a source of latents or a statistics file, which do not say enough. Images get 3 or
-    1 `channels`; None: 1 if all are grey, otherwise 3. The folder appears once it is complete and
-    synced to disk; if the work stops before, nothing is left. Memory does not grow with the number
-    of pixels.
+    `of` is for a source of latents or a statistics file, which do not say enough. The folder
+    appears once it is complete and synced to disk; if the work stops before, nothing is left.
+    Memory does not grow with the number of pixels.
     """
     check_data_name(name)
     if isinstance(of, StatisticsOf):
@@ -75,7 +73,7 @@ def prepare(
     check_reserved(name, listing, geometry)
     with _staging(root, name) as folder:
         if of is None:
-            written = write_images(found, arrangement, geometry, folder, name, reporter, channels)
+            written = write_images(found, arrangement, geometry, folder, name, reporter)
         else:
             check_latents(found, of, listing.class_names)
             written = Written(write_latents(found, of, arrangement, folder, name, reporter))

@@ -48,16 +48,16 @@ def write_images(
     folder: Path,
     name: str,
     reporter: Reporter,
-    channels: int | None = None,
 ) -> Written:
     """Write images.npy in `folder`, each image to its row of `arrangement`.
 
-    Images get 3 or 1 `channels`; None: grey if all are, and otherwise RGB. Writes are not
+    Unless `geometry` has channels, images are grey if all are, and otherwise RGB. Writes are not
     memory-mapped: on a full disk a map ends the process by a signal, and its pages count as the
     process's memory.
     """
-    if channels is None:
-        channels = channels_of((image, repr(what)) for _, what, image in source.images())
+    channels = geometry.channels or channels_of(
+        (image, repr(what)) for _, what, image in source.images()
+    )
     written = Written((0, 0, 0))
 
     def pixels() -> Iterator[tuple[int, str, Pixels]]:

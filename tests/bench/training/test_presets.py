@@ -73,13 +73,13 @@ def test_methods_train_resume_and_sample_on_any_shape(case, tmp_path, monkeypatc
     method, shape, classes = case
     own = dataset(SHAPES[shape], classes)
     monkeypatch.setitem(DATASETS, own.name, own)
-    cls, results = METHODS[method], ("--results", tmp_path)
-    preset, found = find_preset(cls, own().spec, None)
+    results, teacher = ("--results", tmp_path), METHODS[method].wants_teacher
     # The depth of the network, and its width where that is quick.
     narrow = ("net.channels=16",) if SHAPES[shape][-1] >= 32 else ()
-    sources = [] if cls.wants_teacher is None else [cls.wants_teacher]
-    for name in (*sources, method):
-        start = ("--init-from", "none") if not sources and found.init_from else ()
+    for name in (method,) if teacher is None else (teacher, method):
+        preset, found = find_preset(METHODS[name], own().spec, None)
+        source = found.init_from not in (None, METHODS[name].wants_teacher)
+        start = ("--init-from", "none") if source else ()
         ran = bench("train", "-m", name, "-d", "mine", *sets(*QUICK, *narrow), *results, *start)
         assert ran.code == 0, ran.err
         assert f"{name} on mine: preset {preset}" in ran.out
