@@ -97,7 +97,7 @@ def tangent(
     """The denoiser D at x (B, ...), sigma (B,), and the tangent G, both without gradient.
 
     `slope` is dx/dsigma, so that D* = x - sigma slope is the data that the velocity dy/da =
-    (cos(a) y - D*) / sin(a) points to. With r = `warmed` the paper's tangent is (algorithm 1)
+    (cos(a) y - D*) / sin(a) points to. With r = `warmed` the paper's tangent is
     G = -cos^2 (sigma_data F - dy/da) - r [cos sin y + sigma_data cos sin dF/da]. In terms of D this
     is r cos(a) dD/da + (1 - r) (D - D*) cos^2 / sin, where dD/da = dD/dsigma sigma_data / cos^2.
     """
