@@ -72,7 +72,7 @@ def output_scale(s: Tensor, t: Tensor, sigma_data: float) -> Tensor:
 def time_weight(t: Tensor, bias: float | None) -> Tensor:
     """sigmoid(b - lambda) (-dlambda/dt) (1 - t) / (2 ((1-t)^2 + t^2)), lambda = 2 ln((1-t) / t).
 
-    (B,) => (B,). 2503.07565, section 5, with a = 1. Without `bias` it is 1.
+    (B,) => (B,). The published weight of times, with a = 1. Without `bias` it is 1.
     """
     if bias is None:
         return torch.ones_like(t)
@@ -108,7 +108,7 @@ def moment_distance(a: Tensor, b: Tensor, labels: Tensor, width: Tensor, group: 
     return terms.flatten()[:rows]
 
 
-# Groups of 4 or 64 and gaps of 6 or 10 change W1 at g = 1 in one and two steps by less than .03.
+# A group of 4 and gaps of 6 or 10 change W1 at g = 1 in one and two steps by less than .03.
 _TOY = IMMConfig(
     net=MLPConfig(kind="mlp", width=64, blocks=3),
     time_dim=32,
@@ -205,7 +205,7 @@ class IMM(DenoiserMethod[IMMConfig]):
     def _features(self, s: Tensor) -> Tensor:
         """The network's input for the end s (B,) of a step, as a time; (B, time_dim)."""
         lowest = self.sigma_min / (self.sigma_min + self.config.sigma_data)
-        return interval_features(s.clamp(min=lowest), self.config.time_dim)
+        return interval_features(s.clamp(min=lowest), self.config.time_dim).float()
 
     def loss(
         self, nets: nn.Module, batch: Batch, progress: Progress, rng: BatchRNG
@@ -238,7 +238,8 @@ class IMM(DenoiserMethod[IMMConfig]):
 
         with torch.no_grad():
             target = at_s(sigma_r)
-        width = output_scale(s, t, c.sigma_data)
+        # A width of 0, where rounding makes s = t, would have gradients 0 times infinity.
+        width = output_scale(s, t, c.sigma_data).clamp(min=1e-6)
         distance = moment_distance(at_s(sigma_t), target, labels, width, c.group)
         return {"moments": time_weight(t, c.weight_bias) * distance}
 
@@ -252,7 +253,7 @@ class IMM(DenoiserMethod[IMMConfig]):
             levels = self.levels.to(sigma)
             above = (levels > sigma.reshape(-1, 1)).sum(1)
             end = levels[(above + 1).clamp(max=len(levels) - 1)]
-        features = self._features(self._time(end).expand(len(x))).to(x)
+        features = self._features(self._time(end).expand(len(x)))
         return cast(Tensor, nets(x, sigma, labels, features, form="train"))
 
     def grid(self, steps: int) -> Tensor:

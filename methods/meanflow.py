@@ -203,7 +203,15 @@ class MeanFlow(Method[MeanFlowConfig]):
             },
         ),
         "modes1d-interval": Preset(
-            dataset="modes1d", config=_TOY_INTERVAL, train=_TOY_TRAIN, steps=(1, 2)
+            dataset="modes1d",
+            config=_TOY_INTERVAL,
+            train=_TOY_TRAIN,
+            steps=(1, 2),
+            # One seed.
+            expected={
+                "w1 at g = 1 / 4 / 8 / 13, 1 step": ".13 / .87 / 1.4 / 1.8",
+                "w1 at g = 1 / 4 / 8 / 13, 2 steps": ".08 / .18 / .27 / .27",
+            },
         ),
         "modes2d-interval": Preset(
             dataset="modes2d", config=_TOY_INTERVAL, train=_TOY_TRAIN, steps=(1, 2)

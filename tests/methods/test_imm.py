@@ -298,3 +298,15 @@ def test_weights_of_edm_give_its_denoiser_at_every_end():
     for end in (0.0, 0.05):
         features = METHOD._features(torch.full((5,), end))
         torch.testing.assert_close(nets(x, sigma, labels_of(5), features, form="train"), wanted)
+
+
+def test_equal_times_have_finite_gradients(monkeypatch):
+    # Draws just below 1 can give s = t by rounding; a draw of 1 always does.
+    monkeypatch.setattr(BatchRNG, "rand", lambda rng, *shape: torch.ones(B, *shape))
+    nets = METHOD.build()
+    torch.nn.init.normal_(nets.model.last.weight)
+    batch = Batch(torch.randn(B, 1), labels_of(B))
+    loss = METHOD.loss(nets, batch, Progress(0, 1), BatchRNG(0, B, 0, B))["moments"]
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in nets.parameters())
