@@ -174,8 +174,32 @@ class IMM(DenoiserMethod[IMMConfig]):
                 "w1 at g = 1 / 4 / 8 / 13, 8 steps": ".04 / .20 / .46 / 1.1",
             },
         ),
-        "modes2d": Preset(dataset="modes2d", config=_TOY, train=_TOY_TRAIN, steps=(1, 2, 8)),
-        "digits": Preset(dataset="digits", config=_DIGITS, train=_DIGITS_TRAIN, steps=(1, 2, 8)),
+        "modes2d": Preset(
+            dataset="modes2d",
+            config=_TOY,
+            train=_TOY_TRAIN,
+            steps=(1, 2, 8),
+            # One seed.
+            expected={
+                "w1 at g = 1 / 4 / 8 / 13, 1 step": ".07 / 5.8 / 14 / 23",
+                "w1 at g = 1 / 4 / 8 / 13, 2 steps": ".05 / .97 / 3.0 / 5.6",
+                "w1 at g = 1 / 4 / 8 / 13, 8 steps": ".04 / .16 / .40 / 2.0",
+            },
+        ),
+        "digits": Preset(
+            dataset="digits",
+            config=_DIGITS,
+            train=_DIGITS_TRAIN,
+            steps=(1, 2, 8),
+            # One seed, 300 images, after 800 iterations.
+            expected={
+                "fd at g = 1 / 4 / 8 / 13, 1 step": "27 / 101 / 143 / 166",
+                "fd at g = 1 / 4 / 8 / 13, 2 steps": "22 / 67 / 139 / 169",
+                "fd at g = 1 / 4 / 8 / 13, 8 steps": "8.1 / 64 / 123 / 164",
+                "precision at g = 1 / 4 / 8 / 13, 8 steps": ".73 / .53 / .25 / .16",
+                "recall at g = 1 / 4 / 8 / 13, 8 steps": ".87 / .19 / .02 / .01",
+            },
+        ),
         "cifar10": image_preset(
             CIFAR10,
             _CIFAR10,
