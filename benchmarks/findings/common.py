@@ -1,0 +1,99 @@
+"""What the questions share: training variants, sampling them, intervals over seeds, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+import bench
+from bench.data.find import find_dataset
+from bench.experiment.place import Experiment
+from bench.sweep.generate import generate
+from bench.training.card import make_card
+from bench.training.run import Run, load_nets, open_run
+from methods import METHODS, Guidance
+
+mpl.use("Agg")
+CPU = torch.device("cpu")
+RESULTS = Path("results")
+OUT = Path("results/reference/findings")
+SEEDS = (0, 1, 2)
+BATCH = 500
+DIGITS = {"edm": 1000, "ct": 900, "igct": 900}
+"""Iterations on the digits, those of the suite `reference`."""
+Samples = NDArray[np.float64]
+
+
+def trained(
+    experiment: str,
+    method: str,
+    dataset: str,
+    settings: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    **options: Any,
+) -> list[Run]:
+    """The runs of a method from several training seeds, trained where they are missing."""
+    data, place = find_dataset(dataset), Experiment(RESULTS, experiment)
+    longer = {"train.iterations": DIGITS[method]} if dataset == "digits" else {}
+    settings = {**longer, **(settings or {})}
+    if METHODS[method].trains:
+        bench.train(
+            method=[method], dataset=dataset, seed=",".join(map(str, seeds)),
+            setting=settings, experiment=experiment, results=RESULTS, **options,
+        )  # fmt: skip
+    runs = []
+    for seed in seeds if METHODS[method].trains else (0,):
+        card = make_card(method, data=data, seed=seed, overrides=settings)
+        run = open_run(card, data, place)
+        assert run is not None
+        runs.append(run)
+    return runs
+
+
+def sampled(run: Run, g: float, n: int, steps: int | None = None) -> tuple[Samples, Samples]:
+    """Samples (n, D) in the units of the model and their classes (n,), of the noise of seed 0."""
+    nets = load_nets(run, CPU)
+    made = generate(
+        run.method, nets, Guidance(g), steps or run.card.steps[0], 0, n, batch=BATCH, device=CPU
+    )
+    parts = [(_values(x), y.numpy()) for x, y in made]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+def _values(x: Tensor) -> Samples:
+    values = x.flatten(1).double()
+    return (values / 127.5 - 1 if x.dtype == torch.uint8 else values).numpy()
+
+
+def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
+    """Mean and 95% interval (Student's t) over training seeds; no interval for one seed."""
+    rows = []
+    for key, group in frame.groupby(list(by), sort=False, dropna=False):
+        values = group[value].to_numpy(dtype=float)
+        half = float("nan")
+        if len(values) > 1:
+            half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
+        rows.append(
+            dict(zip(by, key, strict=True))
+            | {"mean": values.mean(), "low": values.mean() - half, "high": values.mean() + half}
+            | {"seeds": len(values)}
+        )
+    return pd.DataFrame(rows)
+
+
+def write(name: str, frame: pd.DataFrame, figure: Figure) -> None:
+    """NAME.csv and NAME.png; the table is printed too."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(OUT / f"{name}.csv", index=False, float_format="%.4g")
+    figure.savefig(OUT / f"{name}.png", dpi=110, bbox_inches="tight")
+    print(frame.to_string(index=False, float_format="%.4g"))
