@@ -9,7 +9,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
@@ -97,3 +99,37 @@ def write(name: str, frame: pd.DataFrame, figure: Figure) -> None:
     frame.to_csv(OUT / f"{name}.csv", index=False, float_format="%.4g")
     figure.savefig(OUT / f"{name}.png", dpi=110, bbox_inches="tight")
     print(frame.to_string(index=False, float_format="%.4g"))
+
+
+def curves_of(table: pd.DataFrame, *, log: Sequence[str] = ()) -> Figure:
+    """A panel per data set (rows) and quantity (columns `what`), a curve per `line`, over `g`.
+
+    Quantities that are measured at one scale only are drawn over the lines. `log`: quantities on a
+    logarithmic axis.
+    """
+    sets = list(dict.fromkeys(table["data"]))
+    columns = max(table[table["data"] == d]["what"].nunique() for d in sets)
+    figure, axes = plt.subplots(
+        len(sets), columns, figsize=(3.6 * columns, 3.2 * len(sets)), squeeze=False
+    )
+    for row, data in zip(axes, sets, strict=True):
+        part = table[table["data"] == data]
+        groups = list(part.groupby("what", sort=False))
+        for place in row[len(groups) :]:
+            place.set_visible(False)
+        for place, (what, values) in zip(row, groups, strict=False):
+            alone = values["g"].nunique() < 2
+            for line, points in values.groupby("line", sort=False):
+                bars = np.nan_to_num((points["high"] - points["mean"]).to_numpy(dtype=float))
+                place.errorbar(points["line" if alone else "g"], points["mean"], bars, label=line,
+                               marker="o", ms=4, lw=1.2, capsize=2)  # fmt: skip
+            place.set(title=f"{data}: {what}", xlabel="" if alone else "guidance g")
+            if what in log:
+                place.set_yscale("log")
+            if alone:
+                place.tick_params(axis="x", rotation=30)
+    if axes[0, 0].get_xlabel():
+        axes[0, 0].legend(fontsize=8)
+    sns.despine(figure)
+    figure.tight_layout()
+    return figure

@@ -1,4 +1,4 @@
-"""What does iGCT's reconstruction loss cost generation?
+"""What iGCT's reconstruction loss costs generation.
 
 Its weight lambda over four decades: the error of reconstructed images of the reference split, and
 the distance of generated ones at g = 1.

@@ -1,4 +1,4 @@
-"""Is iGCT's guidance a pull to the class mean at high noise?
+"""Whether iGCT's guidance is a pull to the class mean at high noise.
 
 For samples of the same noise at g and at g = 1, d is their difference. Its share along a direction
 u of each sample is sum <d, u>^2 / sum |d|^2; a random direction has 1 / dimension. The directions
@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
-from matplotlib import pyplot as plt
 from torch import Tensor
 
 from bench.data.convert import one_hot, sampling_labels, to_model
 from bench.data.find import find_dataset
-from benchmarks.findings.common import Samples, over_seeds, sampled, trained, write
+from benchmarks.findings.common import Samples, curves_of, over_seeds, sampled, trained, write
 from methods import METHODS, SampleRNG
 from methods.igct_config import IGCTConfig
 from methods.igct_loss import guided_probability
@@ -28,7 +26,7 @@ from methods.oracle import exact_denoised
 from methods.samplers import karras_sigmas, sample_heun
 from methods.spec import Mixture
 
-DATA = {"modes1d": 2000, "modes2d": 2000, "digits": 500}
+DATA = {"modes1d": 2000, "modes2d": 2000}
 SCALES = (2.0, 4.0, 7.0, 13.0)
 STEPS = 200
 """Steps of the exact ODE: many, because p(sigma) is steep."""
@@ -70,11 +68,11 @@ def measured(name: str) -> list[dict[str, object]]:
 
     def add(line: str, seed: int, g: float, plain: Samples, guided: Samples, y: Samples) -> None:
         moved, found = guided - plain, centre[y]
-        for what, value in {
-            "share to the class mean": share(moved, found - plain),
-            "share from mean to class mean": share(moved, found - real.mean(0)),
-            "displacement": float(np.linalg.norm(moved, axis=1).mean()),
-        }.items():
+        values = {"displacement": float(np.linalg.norm(moved, axis=1).mean())}
+        if moved.shape[1] > 1:  # on a line there is one direction
+            values["share to the class mean"] = share(moved, found - plain)
+            values["share from mean to class mean"] = share(moved, found - real.mean(0))
+        for what, value in values.items():
             rows.append({"data": name, "line": line, "g": g, "what": what, "seed": seed,
                          "value": value})  # fmt: skip
 
@@ -99,22 +97,7 @@ def main() -> None:
     """Write the table and the figure."""
     frame = pd.DataFrame([row for name in DATA for row in measured(name)])
     table = over_seeds(frame, ["data", "what", "line", "g"])
-    what = list(dict.fromkeys(frame["what"]))
-    figure, axes = plt.subplots(len(what), len(DATA), figsize=(10, 8), sharex=True)
-    for row, quantity in enumerate(what):
-        for column, name in enumerate(DATA):
-            part = table[(table["data"] == name) & (table["what"] == quantity)]
-            place = axes[row, column]
-            sns.lineplot(part, x="g", y="mean", hue="line", style="line", markers=True, ax=place,
-                         legend=(row, column) == (0, 0))  # fmt: skip
-            for _, at in part.iterrows():
-                place.plot([at["g"]] * 2, [at["low"], at["high"]], color="grey", lw=1)
-            place.set(title=name if row == 0 else "", ylabel=quantity if column == 0 else "")
-            if quantity == "displacement":
-                place.set_yscale("log")
-            else:
-                place.set_ylim(0, 1.02)
-    write("pull", table, figure)
+    write("pull", table, curves_of(table, log=["displacement"]))
 
 
 if __name__ == "__main__":

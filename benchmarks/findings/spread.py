@@ -1,4 +1,4 @@
-"""Does discrete consistency training shrink the spread as its chain of levels says?
+"""How discrete consistency training shrinks the spread, and what its chain of levels predicts.
 
 For Gaussian data of standard deviation s, an exact fit multiplies the deviation of samples by
 cos(A_t - A_r), A = atan(sigma / s), over every pair of levels t -> r, so that a one-step sample has

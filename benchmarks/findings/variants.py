@@ -17,11 +17,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib import pyplot as plt
 
 import bench
-from benchmarks.findings.common import RESULTS, SEEDS, over_seeds, trained, write
+from benchmarks.findings.common import RESULTS, SEEDS, curves_of, over_seeds, trained, write
 
 DISPLACEMENT = "displacement"
 SAMPLES = {"modes1d": 2000, "modes2d": 2000, "digits": 300}
@@ -39,7 +37,7 @@ class Question:
     """Variants by their label: the settings of igct on each data set."""
 
     variants: Mapping[str, Mapping[str, Any]]
-    data: tuple[str, ...] = ("modes1d", "digits")
+    data: tuple[str, ...] = ("modes1d",)
     guidance: str = "1,2,4,7,10,13"
     rough: bool = False
     beside: tuple[str, ...] = field(default=())
@@ -86,8 +84,8 @@ def roughness(frame: pd.DataFrame) -> pd.DataFrame:
         values = group.sort_values("g")["value"].to_numpy(dtype=float)
         if key[3] != DISPLACEMENT and len(values) > 2:
             rough = 100 * np.sqrt(np.mean(np.diff(values, 2) ** 2)) / abs(values.mean())
-            rows.append({**dict(zip(("data", "line", "seed"), key[:3], strict=True)),
-                         "what": f"roughness of {key[3]}, %", "g": np.nan, "value": rough})  # fmt: skip
+            own = dict(zip(("data", "line", "seed"), key[:3], strict=True))
+            rows.append({**own, "what": f"roughness of {key[3]}, %", "g": np.nan, "value": rough})
     return pd.DataFrame(rows)
 
 
@@ -102,31 +100,6 @@ def equal_scales(frame: pd.DataFrame) -> pd.DataFrame:
             rows.append({"data": data, "seed": seed, "line": at["line"], "g": at["g"],
                          "what": "CFG's scale of equal displacement", "value": scale})  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def draw(name: str, table: pd.DataFrame, question: Question) -> None:
-    """Write the table, and a figure with a row per data set and a column per quantity."""
-    rows = question.data
-    columns = max(table[table["data"] == d]["what"].nunique() for d in rows)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(3.6 * columns, 3.2 * len(rows)),
-                                squeeze=False)  # fmt: skip
-    for row, data in enumerate(rows):
-        part = table[table["data"] == data]
-        for place, (what, values) in zip(axes[row], part.groupby("what", sort=False), strict=False):
-            alone = values["g"].nunique() < 2
-            x = "line" if alone else "g"
-            for line, points in values.groupby("line", sort=False):
-                bars = (points["high"] - points["mean"]).to_numpy(dtype=float)
-                place.errorbar(points[x], points["mean"], np.nan_to_num(bars), label=line,
-                               marker="o", ms=4, capsize=2)  # fmt: skip
-            place.set(title=f"{data}: {what}", xlabel="" if alone else "guidance g")
-            if alone:
-                place.tick_params(axis="x", rotation=30)
-    if not axes[0, 0].get_xlabel() == "":
-        axes[0, 0].legend(fontsize=8)
-    sns.despine(figure)
-    figure.tight_layout()
-    write(name, table, figure)
 
 
 def main(name: str) -> None:
@@ -145,7 +118,8 @@ def main(name: str) -> None:
         frame = pd.concat([frame, equal_scales(frame)])
     if question.rough:
         frame = pd.concat([frame, roughness(frame)])
-    draw(name, over_seeds(frame, ["data", "what", "line", "g"]), question)
+    table = over_seeds(frame, ["data", "what", "line", "g"])
+    write(name, table, curves_of(table))
 
 
 if __name__ == "__main__":
