@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # docs is a folder too.
-.PHONY: docs install test test-long test-cluster coverage lint demo torture reference reference-embedded reference-seeds reference-cifar10 clean
+.PHONY: docs install test test-long test-cluster coverage lint demo torture reference reference-embedded reference-seeds reference-cifar10 findings clean
 
 install: $(STAMP)
 	@echo 'Installed. Next:  source $(BIN)/activate  and then  bench train --method igct'
@@ -74,6 +74,11 @@ reference-seeds: $(STAMP)
 	$(BIN)/bench sweep --suite modes1d-seeds
 	$(BIN)/bench report --suite modes1d-seeds
 	sh benchmarks/commit_report.sh results/modes1d-seeds/report $(REFERENCE)/modes1d-seeds
+
+# The answered questions of docs/findings: half an hour on two cores.
+findings: $(STAMP)
+	$(BIN)/python -m benchmarks.findings.pull
+	$(BIN)/python -m benchmarks.findings.variants window
 
 # All methods on CIFAR-10 (JPEG) with the small preset on one GPU (expected, not measured: at most an
 # hour on an H100): make reference-cifar10 DATA=cifar10-jpeg.tar.xz

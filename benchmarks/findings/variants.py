@@ -73,7 +73,7 @@ def curves(experiment: str, method: str, label: str, data: str, question: Questi
     )  # fmt: skip
     frame, _ = bench.load(experiment, RESULTS)
     own = frame[(frame["dataset"] == data) & (frame["method"] == method)]
-    named = own.rename(columns={"guidance": "g", "train_seed": "seed", "metric": "what"})
+    named = own.drop(columns="seed").rename(columns={"guidance": "g", "train_seed": "seed", "metric": "what"})
     return named.assign(data=data, line=label)[["data", "line", "seed", "g", "what", "value"]]
 
 
@@ -112,12 +112,12 @@ def main(name: str) -> None:
             parts.append(curves(place, "igct", label, data, question, settings))
         for method in question.beside:
             parts.append(curves("findings", method, method, data, question, {}))
-    frame = pd.concat(parts)
+    frame = pd.concat(parts, ignore_index=True)
     frame = frame[frame["seed"].isin(SEEDS)]
     if "edm" in question.beside:
-        frame = pd.concat([frame, equal_scales(frame)])
+        frame = pd.concat([frame, equal_scales(frame)], ignore_index=True)
     if question.rough:
-        frame = pd.concat([frame, roughness(frame)])
+        frame = pd.concat([frame, roughness(frame)], ignore_index=True)
     table = over_seeds(frame, ["data", "what", "line", "g"])
     write(name, table, curves_of(table))
 
