@@ -246,9 +246,9 @@ class EDM(PairedMethod[EDMConfig], Inverts, Teaches):
         """The output of the network, whose sigma_data is its own."""
         return cast(Tensor, net(x, sigma, labels))
 
-    def module(self, nets: nn.Module) -> nn.Module:
+    def module(self, nets: nn.Module) -> nn.Module | None:
         """The network inside the preconditioning."""
-        return cast(nn.Module, nets.model)
+        return cast("nn.Module | None", getattr(nets, "model", None))
 
     def lacks(self, branch: Branch) -> str:
         """Networks for points have no attention, besides what other networks are for."""

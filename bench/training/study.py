@@ -118,6 +118,12 @@ def with_prerequisites(requests: Iterable[RunRequest], trainer: Trainer) -> list
     """
     wanted: dict[str, RunRequest] = {}
     for request in requests:
+        if request.data.statistics is not None:
+            raise UserError(
+                f"The data set {request.data.name!r} has statistics and no images to train on: "
+                "name another with --dataset.",
+                code=2,
+            )
         card = request.card()
         if card.name in wanted and wanted[card.name].card() != card:
             raise UserError(

@@ -73,7 +73,9 @@ def curves(experiment: str, method: str, label: str, data: str, question: Questi
     )  # fmt: skip
     frame, _ = bench.load(experiment, RESULTS)
     own = frame[(frame["dataset"] == data) & (frame["method"] == method)]
-    named = own.drop(columns="seed").rename(columns={"guidance": "g", "train_seed": "seed", "metric": "what"})
+    named = own.drop(columns="seed").rename(
+        columns={"guidance": "g", "train_seed": "seed", "metric": "what"}
+    )
     return named.assign(data=data, line=label)[["data", "line", "seed", "g", "what", "value"]]
 
 

@@ -156,7 +156,7 @@ def test_missing_suite_is_reported(tmp_path, command):
     [
         (GOOD.replace("oracle", "orakel"), "Unknown method 'orakel'. Did you mean 'oracle'?"),
         (GOOD.replace("modes1d", "modes1"), "Unknown data set 'modes1'. Did you mean 'modes1d'?"),
-        (GOOD + 'preset = "huge"\n', "Unknown preset 'huge'. Available: modes1d, modes2d."),
+        (GOOD + 'preset = "huge"\n', "Unknown preset 'huge'. Available: auto, modes1d, modes2d."),
         (GOOD + 'metrics = ["w2"]\n', "Unknown metric 'w2'. Did you mean 'w1'?"),
     ],
 )

@@ -272,7 +272,9 @@ def test_statistics_alone_are_a_reference(tmp_path):
     [measured] = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert measured["value"] == pytest.approx(row.values[0].value, rel=1e-6)
     assert "no training images" not in done("data", "verify", "far")
-    assert bench("train", "-m", "edm", "-d", "far").code == 2
+    ran = bench("train", "-m", "edm", "-d", "far")
+    assert ran.code == 2
+    assert "'far' has statistics and no images to train on" in ran.err
 
 
 @pytest.mark.parametrize("draw", FIGURES)
