@@ -51,7 +51,8 @@ def unknown(kind: str, got: str, allowed: Iterable[str], more: str = "") -> User
     """The error for an unknown name, with the closest match, all names, and `more`."""
     names = sorted(allowed)
     folded = {name.lower(): name for name in reversed(names)}
-    near = difflib.get_close_matches(got.lower(), folded, n=1, cutoff=0.5)
+    swapped = [name for name in reversed(folded) if sorted(name) == sorted(got.lower())]
+    near = swapped or difflib.get_close_matches(got.lower(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
     return UserError(f"Unknown {kind} {got!r}.{hint} Available: {', '.join(names)}.{more}", code=2)
 

@@ -92,6 +92,7 @@ def test_plan_has_a_rule_column_for_several_rules(options):
     [
         (("--rule", "shore"), "Unknown guidance rule 'shore'. Did you mean 'share'?"),
         (("--rule", "share+shore"), "Unknown guidance rule 'shore'."),
+        (("--rule", "cgf"), "Unknown guidance rule 'cgf'. Did you mean 'cfg'?"),
         (("--rule", "share+share"), "Rules do not compose as 'share+share'"),
         (("--rule", "share", "--knob", "share.shore=1"), "Unknown knob of share 'shore'."),
         (("--rule", "share", "--knob", "share.share=2"), "Rule 'share': share: input should be"),
