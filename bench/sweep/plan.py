@@ -151,7 +151,12 @@ def _runs_here(
 
     Methods without training are included if they have a preset and the request names no runs.
     """
-    cards = [c for c in trained_runs(experiment) if not request.runs or c.name in request.runs]
+    cards = [
+        card
+        for card in trained_runs(experiment)
+        if (not request.runs or card.name in request.runs)
+        and (not request.methods or card.method in request.methods)
+    ]
     reasons = {card.name: unregistered(card) for card in cards}
     left_out = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     planned = []

@@ -373,6 +373,9 @@ def test_run_of_a_missing_plugin_is_skipped_with_advice(trained):
         "Left out modes1d-ct-s0: its method 'mine' is not registered; name its plugin with --plugin"
         in ran.out
     )
+    ran = bench(*SWEEP, "-m", "edm", "--results", trained)
+    assert ran.code == 0
+    assert "Left out" not in ran.out  # it was not asked for
 
 
 def test_suite_refuses_a_run_of_other_settings(trained, tmp_path):
