@@ -96,7 +96,7 @@ def write_rows(
             if sample.shape != shape:
                 raise UserError(
                     f"{what!r} is {_size(sample.shape)} where others are {_size(shape)}: bring all "
-                    "to one size with --size, such as --size 64 --crop center."
+                    "to one size with bench data prepare, such as --size 64 --crop center."
                 )
             file.seek(start + int(arrangement.rows[index]) * size)
             if file.write(sample.tobytes()) != size:
