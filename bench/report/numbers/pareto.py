@@ -109,7 +109,8 @@ def placed_cost(data: Data, column: Column, what: str) -> tuple[Point, ...]:
 
 def borrowed(data: Data, series: Series, guidance: float) -> bool:
     """Whether the rows are of the line without a rule: at g = 1 no rule acts."""
-    return all(row.rule != series.rule for row in data.rows_of(series, guidance))
+    # A series has its knobs in the name of its rule, where a rule ran with several; rows do not.
+    return all((row.rule == "") != (series.rule == "") for row in data.rows_of(series, guidance))
 
 
 def hypervolume(points: Sequence[tuple[float, float]]) -> float:
