@@ -75,10 +75,12 @@ reference-seeds: $(STAMP)
 	$(BIN)/bench report --suite modes1d-seeds
 	sh benchmarks/commit_report.sh results/modes1d-seeds/report $(REFERENCE)/modes1d-seeds
 
-# The answered questions of docs/findings: half an hour on two cores.
+# The answered questions of docs/findings: a quarter of an hour on two cores.
 findings: $(STAMP)
 	$(BIN)/python -m benchmarks.findings.pull
 	$(BIN)/python -m benchmarks.findings.variants window
+	$(BIN)/python -m benchmarks.findings.variants share
+	$(BIN)/python -m benchmarks.findings.spread
 
 # All methods on CIFAR-10 (JPEG) with the small preset on one GPU (expected, not measured: at most an
 # hour on an H100): make reference-cifar10 DATA=cifar10-jpeg.tar.xz

@@ -116,6 +116,8 @@ def main(name: str) -> None:
             parts.append(curves("findings", method, method, data, question, {}))
     frame = pd.concat(parts, ignore_index=True)
     frame = frame[frame["seed"].isin(SEEDS)]
+    if question.guidance == "1":
+        frame = frame[frame["what"] != DISPLACEMENT]
     if "edm" in question.beside:
         frame = pd.concat([frame, equal_scales(frame)], ignore_index=True)
     if question.rough:
