@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.report.numbers.frame import Series, prepare
-from bench.report.numbers.pareto import Point, front, place, placed_cost, placed_quality
+from bench.report.numbers.pareto import Point, borrowed, front, place, placed_cost, placed_quality
 from tests.bench.report.factory import row, value
 from tests.bench.report.rules_factory import sweep
 
@@ -103,3 +103,20 @@ def test_costs_are_those_of_the_scale_and_untimed_rows_are_left_out():
     ]
     (timed,) = placed_cost(data, column, "seconds")
     assert (timed.x, timed.guidance) == (pytest.approx(0.018), 1.0)
+
+
+def test_lines_of_a_rule_with_several_knobs_have_rows_of_their_own():
+    rows = sweep("digits", rules=("apg",), scales=(1.0, 4.0))
+    other = [
+        r.model_copy(update={"knobs": {"apg.eta": 0.25}, "knobs_from": "suite", "key": f"{r.key}k"})
+        for r in rows
+        if r.rule == "apg"
+    ]
+    data = prepare([*rows, *other])
+    lines = [s for s in data.series("digits") if s.rule.startswith("apg")]
+    assert {line.rule for line in lines} == {"apg", "apg (eta=0.25)"}
+    for line in lines:
+        assert borrowed(data, line, 1.0)
+        assert not borrowed(data, line, 4.0)
+    (cfg,) = data.ruled("digits")
+    assert not borrowed(data, cfg, 1.0)
