@@ -11,7 +11,10 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.bench.conftest import _registries_restored  # noqa: F401 - a fixture for every test
+from tests.bench.conftest import (  # noqa: F401 - fixtures for every test
+    _registries_restored_after_a_module,
+    _registries_restored_after_a_test,
+)
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
 
