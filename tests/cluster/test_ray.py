@@ -21,7 +21,7 @@ from tests.bench.helpers import TINY, TINY_IMAGES, TOY_METRICS, bench, rows_of, 
 from tests.processes import ROOT
 from tests.torture.check import content, leftovers
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
 
 ADDRESS = "127.0.0.2:6479"
@@ -51,8 +51,8 @@ SLOW = """
 
 
 def script(*arguments: object) -> None:
-    ray = str(Path(sys.executable).with_name("ray"))
-    env = {**os.environ, "RAY": ray, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = str(Path(sys.executable).with_name("ray"))
+    env = {**os.environ, "RAY": command, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run([SCRIPT, *map(str, arguments)], check=True, env=env, timeout=300)
 
 
@@ -64,6 +64,7 @@ def nodes() -> Iterator[None]:
         script("up", folder)
         yield
     finally:
+        ray.shutdown()  # TestRay has connected this process, which would end with its raylet
         script("down", folder)
 
 
