@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ RESULTS = Path("results")
 OUT = Path("results/reference/findings")
 SEEDS = (0, 1, 2)
 BATCH = 500
-DIGITS = {"edm": 1000, "ct": 900, "igct": 900}
-"""Iterations on the digits, those of the suite `reference`."""
+PRESETS = "findings"
+"""The experiment of runs with the settings of their preset, which all questions share."""
 Samples = NDArray[np.float64]
 
 
@@ -46,8 +47,12 @@ def trained(
 ) -> list[Run]:
     """The runs of a method from several training seeds, trained where they are missing."""
     data, place = find_dataset(dataset), Experiment(RESULTS, experiment)
-    longer = {"train.iterations": DIGITS[method]} if dataset == "digits" else {}
-    settings = {**longer, **(settings or {})}
+    settings = dict(settings or {})
+    start = METHODS[method].presets[dataset].init_from
+    if start and experiment != PRESETS:
+        for run in trained(PRESETS, start, dataset, seeds=seeds):
+            source = Experiment(RESULTS, PRESETS).runs / run.name
+            shutil.copytree(source, place.runs / run.name, dirs_exist_ok=True)
     if METHODS[method].trains:
         bench.train(
             method=[method], dataset=dataset, seed=",".join(map(str, seeds)),
@@ -60,6 +65,14 @@ def trained(
         assert run is not None
         runs.append(run)
     return runs
+
+
+def place_of(question: str, label: str, method: str, data: str, settings: Mapping[str, Any]) -> str:
+    """The experiment of a variant; that of all questions if its settings are the preset's."""
+    config = METHODS[method].presets[data].config.model_dump(mode="json")
+    if all(config[name] == value for name, value in settings.items()):
+        return PRESETS
+    return f"findings-{question}-{label.replace(' ', '-')}"
 
 
 def sampled(run: Run, g: float, n: int, steps: int | None = None) -> tuple[Samples, Samples]:

@@ -16,11 +16,11 @@ import bench
 from bench.data.convert import one_hot, to_model
 from bench.data.find import find_dataset
 from bench.training.run import Run, load_nets
-from benchmarks.findings.common import CPU, RESULTS, over_seeds, trained, write
+from benchmarks.findings.common import CPU, RESULTS, over_seeds, place_of, trained, write
 from methods import Guidance, Inverts
 
-METRIC = {"modes1d": ("w1", "identity", 2000), "digits": ("fd", "classifier", 300)}
-WEIGHTS = {"modes1d": (0.0, 1e-4, 1e-2, 1.0), "digits": (0.0, 2e-5, 2e-3, 0.2)}
+METRIC = {"modes1d": ("w1", "identity", 2000)}
+WEIGHTS = {"modes1d": (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)}
 REAL = 300
 
 
@@ -42,8 +42,9 @@ def main() -> None:
     rows = []
     for data, (metric, extractor, n) in METRIC.items():
         for weight in WEIGHTS[data]:
-            place = f"findings-inversion-{weight:g}"
-            runs = trained(place, "igct", data, {"reconstruction_weight": weight})
+            settings = {"reconstruction_weight": weight}
+            place = place_of("inversion", f"{weight:g}", "igct", data, settings)
+            runs = trained(place, "igct", data, settings)
             bench.sweep(
                 method=["igct"], dataset=data, guidance="1", samples=n, metric=[metric],
                 extractor=[extractor], experiment=place, results=RESULTS, workers=1, steps="1",

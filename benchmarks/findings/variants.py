@@ -2,16 +2,14 @@
 
     python -m benchmarks.findings.variants window
     python -m benchmarks.findings.variants share
-    python -m benchmarks.findings.variants embedding
 
 window: where along the noise levels iGCT guides. share: the share of guided rows, at most p_max.
-embedding: the factor of w before its embedding, and how rough curves over neighbouring scales are.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +17,16 @@ import numpy as np
 import pandas as pd
 
 import bench
-from benchmarks.findings.common import RESULTS, SEEDS, curves_of, over_seeds, trained, write
+from bench.experiment.ranges import parse_range
+from benchmarks.findings.common import (
+    RESULTS,
+    SEEDS,
+    curves_of,
+    over_seeds,
+    place_of,
+    trained,
+    write,
+)
 
 DISPLACEMENT = "displacement"
 SAMPLES = {"modes1d": 2000, "modes2d": 2000, "digits": 300}
@@ -39,7 +46,6 @@ class Question:
     variants: Mapping[str, Mapping[str, Any]]
     data: tuple[str, ...] = ("modes1d",)
     guidance: str = "1,2,4,7,10,13"
-    rough: bool = False
     beside: tuple[str, ...] = field(default=())
     """Other methods in the same figure, with their own settings."""
 
@@ -55,40 +61,41 @@ QUESTIONS = {
     "share": Question(
         {f"p_max {p:g}": {"p_max": p} for p in (0.0, 0.3, 0.6, 0.9)}, guidance="1", beside=("ct",)
     ),
-    "embedding": Question(
-        {f"scale {scale:g}": {"guidance_scale": scale} for scale in (1.0, 30.0, 1000.0)},
-        guidance="1..13", rough=True,
-    ),
 }  # fmt: skip
 
 
-def curves(experiment: str, method: str, label: str, data: str, question: Question,
-           settings: Mapping[str, Any]) -> pd.DataFrame:  # fmt: skip
-    """The values of one variant on one data set: columns data, line, seed, g, what, value."""
-    trained(experiment, method, data, settings)
+def curves(
+    question: str,
+    label: str,
+    data: str,
+    settings: Mapping[str, Any],
+    guidance: str,
+    *,
+    method: str = "igct",
+    seeds: Sequence[int] = SEEDS,
+    sampling: str = "0",
+) -> pd.DataFrame:
+    """The values of a variant on one data set: columns data, line, seed, draw, g, what, value.
+
+    `seed` is that of the training, `draw` that of the samples, from the range `sampling`.
+    """
+    place = place_of(question, label, method, data, settings)
+    trained(place, method, data, settings, seeds)
     bench.sweep(
-        method=[method], dataset=data, guidance=question.guidance, samples=SAMPLES[data],
-        metric=list(METRICS[data]), extractor=[EXTRACTOR[data]], experiment=experiment,
+        method=[method], dataset=data, guidance=guidance, samples=SAMPLES[data], seeds=sampling,
+        metric=list(METRICS[data]), extractor=[EXTRACTOR[data]], experiment=place,
         results=RESULTS, workers=1, steps="18" if method == "edm" else "1",
     )  # fmt: skip
-    frame, _ = bench.load(experiment, RESULTS)
-    own = frame[(frame["dataset"] == data) & (frame["method"] == method)]
-    named = own.drop(columns="seed").rename(
-        columns={"guidance": "g", "train_seed": "seed", "metric": "what"}
-    )
-    return named.assign(data=data, line=label)[["data", "line", "seed", "g", "what", "value"]]
-
-
-def roughness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Root mean square of second differences over neighbouring scales, in % of the mean."""
-    rows = []
-    for key, group in frame.groupby(["data", "line", "seed", "what"]):
-        values = group.sort_values("g")["value"].to_numpy(dtype=float)
-        if key[3] != DISPLACEMENT and len(values) > 2:
-            rough = 100 * np.sqrt(np.mean(np.diff(values, 2) ** 2)) / abs(values.mean())
-            own = dict(zip(("data", "line", "seed"), key[:3], strict=True))
-            rows.append({**own, "what": f"roughness of {key[3]}, %", "g": np.nan, "value": rough})
-    return pd.DataFrame(rows)
+    frame, _ = bench.load(place, RESULTS)
+    own = frame[
+        (frame["dataset"] == data) & (frame["method"] == method)
+        & frame["guidance"].isin(parse_range(guidance)) & frame["train_seed"].isin(seeds)
+        & frame["seed"].isin(parse_range(sampling))
+    ]  # fmt: skip
+    named = own.rename(
+        columns={"guidance": "g", "seed": "draw", "train_seed": "seed", "metric": "what"}
+    ).assign(data=data, line=label)
+    return named[["data", "line", "seed", "draw", "g", "what", "value"]]
 
 
 def equal_scales(frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,18 +117,14 @@ def main(name: str) -> None:
     parts = []
     for data in question.data:
         for label, settings in question.variants.items():
-            place = f"findings-{name}-{label.replace(' ', '-')}"
-            parts.append(curves(place, "igct", label, data, question, settings))
+            parts.append(curves(name, label, data, settings, question.guidance))
         for method in question.beside:
-            parts.append(curves("findings", method, method, data, question, {}))
+            parts.append(curves(name, method, data, {}, question.guidance, method=method))
     frame = pd.concat(parts, ignore_index=True)
-    frame = frame[frame["seed"].isin(SEEDS)]
     if question.guidance == "1":
         frame = frame[frame["what"] != DISPLACEMENT]
     if "edm" in question.beside:
         frame = pd.concat([frame, equal_scales(frame)], ignore_index=True)
-    if question.rough:
-        frame = pd.concat([frame, roughness(frame)], ignore_index=True)
     table = over_seeds(frame, ["data", "what", "line", "g"])
     write(name, table, curves_of(table))
 
