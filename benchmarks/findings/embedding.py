@@ -16,9 +16,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 
+from bench.experiment.ranges import parse_range
 from benchmarks.findings.common import over_seeds, write
 from benchmarks.findings.variants import METRICS, curves
-from bench.experiment.ranges import parse_range
 
 DATA = {"modes1d": (1.0, 30.0, 1000.0)}
 SCALES, DRAWS = "1..14", "0..13"
@@ -70,9 +70,9 @@ def main() -> None:
     figure, axes = plt.subplots(len(DATA), 2, figsize=(9, 3.2 * len(DATA)), squeeze=False)
     for (left, right), data in zip(axes, DATA, strict=True):
         own = curve[curve["data"] == data]
-        for colour, (line, group) in zip(sns.color_palette(), own.groupby("line", sort=False)):
+        for place, (line, group) in enumerate(own.groupby("line", sort=False)):
             for seed, run in group.sort_values("g").groupby("seed"):
-                left.plot(run["g"], run["value"], color=colour, lw=1.2, marker="o", ms=3,
+                left.plot(run["g"], run["value"], color=f"C{place}", lw=1.2, marker="o", ms=3,
                           label=line if seed == 0 else None)  # fmt: skip
         left.set(title=f"{data}: a curve per training seed", xlabel="guidance g", yscale="log",
                  ylabel=METRICS[data][0])  # fmt: skip
