@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError, counted, unknown
 
 if TYPE_CHECKING:
     from bench.data.card import DataCard
@@ -185,7 +185,7 @@ def _described(card: DataCard) -> list[str]:
         lines.append(f"Converted to the mode of the data set: {modes}.")
     lines += [f"Images: {line}." for line in told_oddities(card.oddities)]
     if card.left_out:
-        lines.append(f"Skipped {card.left_out:,} images of other splits.")
+        lines.append(f"Skipped {counted(card.left_out, 'image')} of other splits.")
     if card.ignored:
         lines.append(card.ignored)
     return lines

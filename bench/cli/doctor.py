@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 
 if TYPE_CHECKING:
     from bench.system.progress import Reporter
@@ -106,5 +106,5 @@ def _machine() -> Iterator[tuple[str, str]]:
             yield package, "not installed"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield "cuda", ", ".join(names) if names else "no device"
-    yield "threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"
+    yield "threads", f"{torch.get_num_threads()} of {counted(os.cpu_count() or 1, 'processor')}"
     yield "data", str(data_root())

@@ -9,7 +9,7 @@ import typer
 
 from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 
 if TYPE_CHECKING:
     from bench.system.progress import Reporter
@@ -114,7 +114,7 @@ def _describe(reporter: Reporter, planned: Import, path: Path) -> None:
     augment = getattr(network.net, "augment_dim", 0)
     reporter.say(
         f"network: {network.about}, images {network.shape}, "
-        + (f"{classes} classes" if classes else "unconditional")
+        + (counted(classes, "class") if classes else "unconditional")
         + (f", guidance embedding of {guided}" if guided else "")
         + (f", {augment} augmentation labels" if augment else ""),
     )

@@ -11,7 +11,7 @@ import typer
 
 from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, SAMPLES_MOST
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,8 +68,8 @@ def invert_command(
     shown = inverted_grid(inverted, ready.data, editor, [], [], per_class=not (label or files))
     write_figure(figure, shown, f"{ready.data.name}: {ready.card.name}")
     _show_scores(reporter, inverted, editor, ready.data)
-    reporter.say(f"{len(images.split)} latents are in {folder / LATENTS}, next to the pictures.")
-    reporter.say(f"Look at {figure}.")
+    latents = counted(len(images.split), "latent")
+    reporter.say(f"Look at {figure}. Next to it: {latents} in {LATENTS}, and the pictures.")
 
 
 def edit_command(
@@ -145,7 +145,8 @@ def edit_command(
         shown = inverted_grid(inverted, data, editor, tiles, columns, per_class=False)
         write_figure(figures[-1], shown, f"{data.name}: {ready.card.name}, g = {g.scale:g}")
     _show_edits(reporter, made, images.split, data, judge, editor)
-    reporter.say(f"{edits * len(images.split)} edits of {len(images.split)} images: {folder}.")
+    n = len(images.split)
+    reporter.say(f"{counted(edits * n, 'edit')} of {counted(n, 'image')}: {folder}.")
     reporter.say(f"Look at {', '.join(str(figure) for figure in figures)}.")
 
 

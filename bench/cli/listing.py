@@ -11,7 +11,7 @@ import typer
 from bench.cli import options
 from bench.cli.stored import Guidance, OnlyRules, Seeds, Status, Steps, make_filter
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError, counted, unknown
 
 if TYPE_CHECKING:
     from bench.experiment.stored import Filter
@@ -83,7 +83,8 @@ def _experiments(results: Path) -> Iterator[tuple[str, ...]]:
         runs = stored_runs(experiment, Filter())
         rows = sum(run.rows for run in runs)
         page = experiment.report / "index.html"
-        yield experiment.name, f"{len(runs)} runs", f"{rows} rows", str(page) * page.exists()
+        have = counted(len(runs), "run"), counted(rows, "row")
+        yield experiment.name, *have, str(page) * page.exists()
 
 
 def _runs(experiment: Experiment, wanted: Filter) -> Iterator[tuple[str, ...]]:
@@ -91,7 +92,7 @@ def _runs(experiment: Experiment, wanted: Filter) -> Iterator[tuple[str, ...]]:
 
     for run in stored_runs(experiment, wanted):
         seed = "" if run.seed is None else f", seed {run.seed}"
-        yield run.name, f"{run.method} on {run.dataset}{seed}", run.state, f"{run.rows} rows"
+        yield run.name, f"{run.method} on {run.dataset}{seed}", run.state, counted(run.rows, "row")
 
 
 def _rows(experiment: Experiment, wanted: Filter) -> Iterator[tuple[str, ...]]:
@@ -99,8 +100,9 @@ def _rows(experiment: Experiment, wanted: Filter) -> Iterator[tuple[str, ...]]:
 
     found = stored_rows(experiment, wanted).values()
     for row in sorted(found, key=lambda r: (r.run, r.rule, r.steps, r.guidance, r.seed, r.n)):
-        cell = f"g = {row.guidance:g}", f"{row.steps} steps", f"seed {row.seed}", f"n = {row.n}"
-        values = f"{len(row.values)} values" if row.status == "ok" else row.reason
+        steps = counted(row.steps, "step")
+        cell = f"g = {row.guidance:g}", steps, f"seed {row.seed}", f"n = {row.n}"
+        values = counted(len(row.values), "value") if row.status == "ok" else row.reason
         yield row.run, row.rule or "cfg", *cell, row.status, values
 
 

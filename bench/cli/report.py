@@ -11,7 +11,7 @@ import bench
 from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
 from bench.experiment.ranges import parse_range
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 
 
 def report_command(
@@ -65,27 +65,28 @@ def report_command(
         _, found = suite_studies(suite, found)
     every = [found, *(Experiment(results, name) for name in names[1:])]
 
-    def counted_in(cells: Path, advice: str) -> list[Row]:
+    def rows_in(cells: Path, advice: str) -> list[Row]:
         rows = read_rows(cells)
         if not rows:
             raise UserError(f"There are no rows in {cells}{advice}.")
-        counted = [row for row in rows if row.seed < TUNING_SEEDS]
-        if left := len(rows) - len(counted):
-            reporter.say(f"Left out {left} rows whose sampling seeds are reserved for tuning.")
-        return counted
+        kept = [row for row in rows if row.seed < TUNING_SEEDS]
+        if left := len(rows) - len(kept):
+            told = counted(left, "row")
+            reporter.say(f"Left out {told} whose sampling seeds are reserved for tuning.")
+        return kept
 
-    counted: list[Row] = []
+    every_row: list[Row] = []
     inversions: list[InversionRow] = []
     for one in every:
-        rows = counted_in(one.cells, f": bench sweep{flags(one, suite)}")
+        rows = rows_in(one.cells, f": bench sweep{flags(one, suite)}")
         edits = read_inversions(one.inversions)
         if len(every) > 1:  # rows of a copied or renamed folder have its old name
             rows = [row.model_copy(update={"experiment": one.name}) for row in rows]
             edits = [row.model_copy(update={"experiment": one.name}) for row in edits]
-        counted += rows
+        every_row += rows
         inversions += edits
     out = results / "+".join(names) / found.report.name if len(every) > 1 else found.report
-    if any(value.about is None for row in counted for value in row.values):
+    if any(value.about is None for row in every_row for value in row.values):
         options.warn_of_plugins(reporter, plugin or ())  # old rows lack the facts of their metrics
     if against is not None:
         if len(every) > 1:
@@ -96,11 +97,11 @@ def report_command(
         from bench.report.against import write_against
 
         both = (found.name, other.resolve().name)
-        page = write_against(counted, counted_in(other / "cells", ""), out, both)
+        page = write_against(every_row, rows_in(other / "cells", ""), out, both)
         reporter.say(f"Look at {page} (tables also in {page.with_suffix('.md')}).")
         return page
     paths = make_report(
-        counted,
+        every_row,
         out,
         ReportOptions(published_file(), {}, inversions, paper, pdf, figures == "all", x),
         reporter.console,
@@ -108,12 +109,12 @@ def report_command(
     for problem in paths.problems:
         reporter.say(f"Warning: {problem}")
     more = f" and {len(inversions)} of inversions" if inversions else ""
-    reporter.say(f"{len(counted)} rows{more} reported.")
+    reporter.say(f"{counted(len(every_row), 'row')}{more} reported.")
     reporter.say(f"Look at {paths.page} (tables also in {paths.markdown}).")
     if paths.problems:
         raise UserError(
-            f"{len(paths.problems)} figures failed; the page gives the reasons. The tables are "
-            "complete. Run the same command to draw the figures again."
+            f"{counted(len(paths.problems), 'figure')} failed; the page gives the reasons. The "
+            "tables are complete. Run the same command to draw the figures again."
         )
     return paths.page
 

@@ -17,7 +17,7 @@ from bench.experiment.place import (
     SEED_MOST,
     STEPS_MOST,
 )
-from bench.system.errors import UserError, told, unknown
+from bench.system.errors import UserError, counted, told, unknown
 
 if TYPE_CHECKING:
     from bench.experiment.suite import Study
@@ -140,7 +140,7 @@ def sample_command(
     write.check_format(kind, about)
     start = batch_start(write.first_missing(path, kind, about), samples, batch)
     if start >= samples:
-        reporter.say(f"{samples:,} samples of {card.name} are already there: {path}")
+        reporter.say(f"{counted(samples, 'sample')} of {card.name} already in {path}.")
         return
     with (
         write.SampleWriter(path, kind, about, start) as writer,
@@ -167,7 +167,9 @@ def sample_command(
             why = explain_failure(error) or f"{told(error)}."
             raise UserError(f"Sampling {card.name} failed: {why}") from None
     how = f"guidance {guidance:g}" + (f" by {cell.rule}" if cell.rule else "")
-    reporter.say(f"{samples:,} samples of {card.name} at {how}, {cell.nfe} NFE each: {path}")
+    reporter.say(
+        f"{counted(samples, 'sample')} of {card.name} at {how}, {cell.nfe} NFE each: {path}"
+    )
 
 
 def _check_rule(study: Study, ready: Run, guidance: float) -> None:

@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, SEED_MOST, STEPS_MOST
 from bench.experiment.ranges import parse_ints, parse_range
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError, counted, unknown
 
 if TYPE_CHECKING:
     from bench.experiment.place import Experiment
@@ -99,9 +99,10 @@ def remove_command(
     if not rows:
         raise UserError(f"No such rows in {found.cells}.")
     runs = sorted({row.run for row in rows.values()})
-    _ask(f"This removes {len(rows)} rows of {_some(runs)} from {found.cells}.", yes, reporter)
+    count = counted(len(rows), "row")
+    _ask(f"This removes {count} of {_some(runs)} from {found.cells}.", yes, reporter)
     stored.remove(found.root, rows)
-    reporter.say(f"Removed {len(rows)} rows.")
+    reporter.say(f"Removed {count}.")
 
 
 def _remove_runs(found: Experiment, wanted: Filter, yes: bool, reporter: Reporter) -> None:
@@ -115,9 +116,9 @@ def _remove_runs(found: Experiment, wanted: Filter, yes: bool, reporter: Reporte
     if not chosen:
         raise UserError(f"No such runs in {found.root}.")
     names = [run.name for run in chosen]
-    count = sum(run.rows for run in chosen)
+    rows = counted(sum(run.rows for run in chosen), "row")
     _ask(
-        f"This removes {_some(names)} from {found.root}: weights, {count} rows, samples, "
+        f"This removes {_some(names)} from {found.root}: weights, {rows}, samples, "
         "inversions and tuned knobs.",
         yes,
         reporter,

@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.sharing import choose_sharing, join_ranks
 from bench.experiment import place
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 
 if TYPE_CHECKING:
     from bench.experiment.suite import Study
@@ -212,10 +212,9 @@ def _sweep(
             total, longest = sum(p[0] for p in prices), max(p[1] for p in prices)
             cells = sum(not cell.skip for each in sweeps for cell in each.cells)
             workers = max(1, min(workers, cells)) if ranks is None else ranks.size
-            count = f"{workers} worker{'s' * (workers > 1)}"
             about = duration(max(total / workers, longest))
             one = f", of which the longest cell takes {duration(longest)}" if workers > 1 else ""
-            reporter.say(f"All cells: about {about} with {count}{one}.")
+            reporter.say(f"All cells: about {about} with {counted(workers, 'worker')}{one}.")
             if left_out:
                 reporter.say("These times do not include the runs left out above.")
             if any(each.study.matched for each in sweeps):
@@ -238,8 +237,8 @@ def _sweep(
         reporter.say(f"Failed: {line}")
     if failed and not is_worker():  # whose command reports it
         raise UserError(
-            f"{len(failed)} cells failed. Run the same command to try them again; the others are "
-            "kept."
+            f"{counted(len(failed), 'cell')} failed. Run the same command to try again; the others "
+            "are kept."
         )
     reporter.say(f"Rows are in {experiment.cells}.")
     if saver is not None:
@@ -268,20 +267,20 @@ def _execute(
             f"samples: there are {len(data.images.train)}."
         )
 
-    def compute(cells: Sequence[Cell], what: str) -> Outcome:
+    def compute(cells: Sequence[Cell], of: str = "") -> Outcome:
         done = sweep(
             cells, evaluation, experiment, batch=request.batch, device=request.device,
             reporter=reporter, files=saver,
         )  # fmt: skip
-        reporter.say(f"{data.name}: {done.summary(what)}")
+        reporter.say(f"{data.name}: {done.summary('cell', of)}")
         return done
 
-    outcome = compute(planned.cells, "cells")
+    outcome = compute(planned.cells)
     for _ in range(ROUNDS if planned.study.matched else 0):
         cells = matched_cells(planned, experiment)
         if not cells:
             break
-        outcome.failed += compute(cells, "cells of CFG at equal outcome").failed
+        outcome.failed += compute(cells, " of CFG at equal outcome").failed
     for reason, count in Counter(c.skip for c in planned.cells if c.skip).items():
         reporter.say(f"{data.name}: {count} skipped: {reason}.")
     if not planned.study.inversion:
@@ -323,7 +322,7 @@ def _price(
         counts = (line.steps, line.cells, line.skipped, line.done)
         large = (f"{line.nfe:,}", f"{line.images:,}")
         table.add_row(line.run, *rule, *map(str, counts), *large, duration(line.seconds))
-    reporter.say(f"{planned.evaluation.data.name}, {planned.samples} samples per cell:")
+    reporter.say(f"{planned.evaluation.data.name}, {counted(planned.samples, 'sample')} per cell:")
     reporter.show(table)
     total = sum(line.seconds for line in lines)
     reporter.say(f"Still to do: about {duration(total)} of one worker on {request.device}.")

@@ -11,7 +11,7 @@ import typer
 from bench.cli import options
 from bench.cli.sharing import choose_sharing
 from bench.experiment import place
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError, counted, unknown
 
 if TYPE_CHECKING:
     from bench.experiment.suite import Study
@@ -189,7 +189,7 @@ def _show(reporter: Reporter, job: Job, result: Tuned, experiment: place.Experim
     reporter.say(
         f"{job.name}: {shown(job.aim, result.score)} with {knobs}; "
         f"{shown(job.aim, result.default_score)} by default ({what}). The best of "
-        f"{len(result.trials)} trials"
+        f"{counted(len(result.trials), 'trial')}"
         + (f", {failed} of which failed or diverged" if failed else "")
         + f": {result_path(experiment.tuned, result.run, result.rule)}",
     )

@@ -17,7 +17,7 @@ from bench.experiment.place import (
     SAMPLES_MOST,
     SEED_MOST,
 )
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 
 if TYPE_CHECKING:
     from bench.experiment.inversion_rows import InversionRow
@@ -77,12 +77,13 @@ def verify_command(
     count = Counter(finding.verdict for finding in findings)
     largest = max((finding.largest for finding in findings), default=0.0)
     reporter.say(
-        f"Checked {len(findings)} of {total} rows: {count['equal']} equal bit for bit, "
+        f"Checked {len(findings)} of {counted(total, 'row')}: {count['equal']} equal bit for bit, "
         f"{count['close']} equal up to rounding (largest relative difference {largest:.1e}), "
         f"{count['stale']} stale.",
     )
-    if count["differs"]:
+    if other := count["differs"]:
+        differ = "differs from its" if other == 1 else "differ from their"
         raise UserError(
-            f"{count['differs']} rows differ from their recomputed values: remove those files and "
-            "sweep again."
+            f"{counted(other, 'row')} {differ} recomputed values: remove those files and sweep "
+            "again."
         )

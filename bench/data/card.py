@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bench.system.bounds import read_json
-from bench.system.errors import UserError, check_name
+from bench.system.errors import UserError, check_name, counted
 from methods.settings import Settings
 
 DATA_FOLDER_VARIABLE = "GUIDANCE_BENCH_DATA"
@@ -87,20 +87,17 @@ class DataCard(Settings):
         """One line for lists."""
         _, height, width = self.shape
         train, reference = (b - a for a, b in (self.train, self.reference))
+        classes = counted(len(self.class_names), "class")
         if self.statistics_sha256:
-            return (
-                f"{self.title}: statistics of images {height}x{width}, "
-                f"{len(self.class_names)} classes"
-            )
+            return f"{self.title}: statistics of images {height}x{width}, {classes}"
         if self.images_of:
             return (
                 f"{self.title}: {train:,} training latents {self.shape} of {self.images_of} for "
-                f"the decoder {self.decoder}, {len(self.class_names)} classes"
+                f"the decoder {self.decoder}, {classes}"
             )
         return (
             f"{self.title}: {train:,} training and {reference:,} reference images, "
-            f"{height}x{width} {self.mode}, "
-            f"{len(self.class_names)} classes"
+            f"{height}x{width} {self.mode}, {classes}"
         )
 
 

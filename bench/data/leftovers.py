@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from bench.data.decode import is_image
 from bench.data.labels import INDEX
 from bench.data.samples.card import SAMPLES_JSON
-from bench.system.errors import plain
+from bench.system.errors import counted, plain
 
 KINDS_MOST = 5
 
@@ -31,8 +31,6 @@ def told_left_out(names: Sequence[str], start: str) -> str:
     counts = [f"{count:,} with {kind}" for kind, count in kinds.most_common(KINDS_MOST)]
     if len(kinds) > KINDS_MOST:
         counts.append("others")
-    n = len(names)
     return (
-        f"{start} {n:,} {'file' if n == 1 else 'files'} ({', '.join(counts)}; such as "
-        f"{plain(names[0])!r})."
+        f"{start} {counted(len(names), 'file')} ({', '.join(counts)}; such as {plain(names[0])!r})."
     )

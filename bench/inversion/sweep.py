@@ -42,6 +42,7 @@ from bench.sweep.execute import Outcome, execute_all
 from bench.sweep.plan import Sweep
 from bench.sweep.request import SweepRequest
 from bench.sweep.work import Latest, WorkItem
+from bench.system.errors import counted
 from bench.system.progress import SILENT, Reporter, Say, Tick, duration
 from bench.training.run import Run
 from methods import Guidance, Inverts
@@ -195,7 +196,7 @@ def invert_runs(
     outcome = sweep_inversions(
         cells, bench, experiment, batch=request.batch, device=request.device, reporter=reporter
     )
-    reporter.say(f"{bench.data.name}: {outcome.summary('inversions')}")
+    reporter.say(f"{bench.data.name}: {outcome.summary('inversion')}")
     return outcome.failed
 
 
@@ -223,9 +224,10 @@ def price_inversions(
             invert_split(editor, few)
             seconds += count * (time.perf_counter() - started) / (len(few) * once)
             nfe += count
+    rows = counted(len(cells), "row")
     say(
-        f"{bench.data.name}, {n} images inverted and edited: {len(missing)} of "
-        f"{len(cells)} rows to compute, {nfe:,} network evaluations, about {duration(seconds)}."
+        f"{bench.data.name}, {counted(n, 'image')} inverted and edited: {len(missing)} of {rows} "
+        f"to compute, {nfe:,} network evaluations, about {duration(seconds)}."
     )
     return seconds
 

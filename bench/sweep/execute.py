@@ -17,7 +17,7 @@ from bench.sweep.generate import Diverged
 from bench.sweep.work import WorkItem, dealt
 from bench.system import places
 from bench.system.apart import Offer
-from bench.system.errors import UserError, told
+from bench.system.errors import UserError, counted, told
 from bench.system.failures import system_error
 from bench.system.files import make_folder, tidy
 from bench.system.leases import tidy_leases
@@ -48,12 +48,12 @@ class Outcome:
             self.computed += 1
             self.diverged += end.how == "diverged"
 
-    def summary(self, what: str) -> str:
-        """The counts in a sentence, where `what` is computed: "cells"."""
+    def summary(self, noun: str, of: str = "") -> str:
+        """The counts in a sentence about the noun, such as "cell", followed by `of`."""
         diverged = f" ({self.diverged} diverged)" if self.diverged else ""
         return (
-            f"{self.computed} {what} computed{diverged}, {self.kept} kept, {self.skipped} skipped "
-            f"with a reason, {len(self.failed)} failed."
+            f"{counted(self.computed, noun)}{of} computed{diverged}, {self.kept} kept, "
+            f"{self.skipped} skipped with a reason, {len(self.failed)} failed."
         )
 
 

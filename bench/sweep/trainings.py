@@ -11,7 +11,7 @@ from bench.data.stand_in import RandomImages
 from bench.experiment.rows import Status
 from bench.sweep.execute import execute
 from bench.sweep.work import WorkItem
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 from bench.system.leases import LEASE
 from bench.system.memory import Batches
 from bench.system.progress import Tick, duration
@@ -117,8 +117,7 @@ def price_all(requests: Iterable[RunRequest], trainer: Trainer, workers: int) ->
     total, workers = _side_by_side(runs, todo, workers), max(1, min(workers, len(todo)))
     if not math.isnan(total):
         already = f"; {len(runs) - len(todo)} are trained already" if len(todo) < len(runs) else ""
-        count = f"{workers} worker{'s' * (workers > 1)}"
-        say(f"All runs: about {duration(total)} with {count}{already}.")
+        say(f"All runs: about {duration(total)} with {counted(workers, 'worker')}{already}.")
 
 
 def _alike(runs: Iterable[RunRequest]) -> Iterator[tuple[RunRequest, str]]:

@@ -32,6 +32,11 @@ def shown(name: str) -> str:
     return ascii(name[:80])[1:-1]
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: '1 cell', '1,200 cells', '0 classes'."""
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 class UserError(Exception):
     """Bad input: what was given, what is allowed, what to do. `code` is the exit status."""
 

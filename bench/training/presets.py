@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from bench.data import DATASETS
-from bench.system.errors import UserError, unknown
+from bench.system.errors import UserError, counted, unknown
 from methods import METHODS, Method, Preset
 from methods.nets.config import MLPConfig, UNetConfig
 from methods.nets.scaled import scaled_unet
@@ -75,8 +75,8 @@ def described_choice(method: str, spec: DataSpec, preset: str | None) -> str:
     """What preset was chosen or made for the data, in a line; '' for a named or the data's own."""
     cls = METHODS[method]
     name, found = find_preset(cls, spec, preset)
-    size = "x".join(map(str, spec.shape))
-    data = f"images of {size}" if spec.is_image else f"points of {size} values"
+    values = counted(spec.shape[0], "value")
+    data = f"images of {'x'.join(map(str, spec.shape))}" if spec.is_image else f"points of {values}"
     if name != AUTO or name in cls.presets:
         if preset is not None or name == spec.name:
             return ""

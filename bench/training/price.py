@@ -13,7 +13,7 @@ from bench.data.find import find_dataset
 from bench.data.stand_in import RandomImages
 from bench.experiment.suite import Study
 from bench.system.devices import PRECISIONS, matmul_precision
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 from bench.system.failures import is_out_of_memory
 from bench.system.memory import available_bytes
 from bench.system.progress import duration
@@ -177,5 +177,5 @@ def describe(card: RunCard, data: Dataset, device: torch.device) -> tuple[str, f
     return (
         f"{text}, about {duration(seconds)} at the rate measured now on {device}: "
         f"{rate.images_per_second(card.train):,.3g} images per second in {card.precision}, from "
-        f"{rate.rows} rows of {kind} per forward."
+        f"{counted(rate.rows, 'row')} of {kind} per forward."
     ), seconds

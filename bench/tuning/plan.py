@@ -11,7 +11,7 @@ from bench.experiment.rules import no_rules, parse_rules, study_rules
 from bench.experiment.suite import Study
 from bench.sweep.plan import Sweep, plan_sweeps, swept_datasets
 from bench.sweep.price import seconds_per_nfe
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 from bench.system.progress import Say, duration
 from bench.training.card import method_class
 from bench.training.run import train_command
@@ -124,6 +124,6 @@ def price(job: Job, experiment: Experiment, budget: int, batch: int, device: tor
         most = min(batch, aim.samples)
         seconds = nfe * seconds_per_nfe(job.run, scales[0], aim.steps, most, device)
     return (
-        f"{job.name}: {done} trials done, {left} to do, of {len(scales)} x {aim.samples:,} "
-        f"samples: {nfe:,} NFE, about {duration(seconds)} on {device}."
+        f"{job.name}: {counted(done, 'trial')} done, {left} to do, of {len(scales)} x "
+        f"{aim.samples:,} samples: {nfe:,} NFE, about {duration(seconds)} on {device}."
     )

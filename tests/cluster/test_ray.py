@@ -235,7 +235,7 @@ def test_item_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
     command = slow(tmp_path, "if guidance.scale == 3: os.kill(os.getpid(), signal.SIGKILL)")
     out, err = (process := start(*command, tmp_path / "ray", "--workers", 2)).communicate()
     assert process.returncode == 1
-    assert "Error: 1 cells failed. Run the same command to try them again" in err
+    assert "Error: 1 cell failed. Run the same command to try again" in err
     assert [scale for _, scale in sampled(tmp_path)].count(3) == 3
     statuses = {row.guidance: row.status for row in rows_of(tmp_path / "ray", "slow")}
     assert statuses == dict.fromkeys(range(1, SCALES + 1), "ok") | {3: "failed"}

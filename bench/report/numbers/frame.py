@@ -23,7 +23,7 @@ from bench.report.numbers.counting import (
     variant,
 )
 from bench.report.numbers.names import FLOOR, FLOOR_LABEL, method_order
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Series:
         name = f"{self.method} [{self.run}]" if self.run else self.method
         name += f" + {self.rule}" if self.rule else ""
         if self.steps > 0:
-            name += f", {self.steps} step{'' if self.steps == 1 else 's'}"
+            name += f", {counted(self.steps, 'step')}"
         return f"{name}, {self.sampling}" if self.sampling else name
 
 

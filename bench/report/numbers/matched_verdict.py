@@ -8,6 +8,7 @@ from bench.experiment.formatting import error_decimals, number
 from bench.report.numbers.columns import Column
 from bench.report.numbers.matched import Kind, Matched, Standing
 from bench.report.numbers.verdict import listed, named
+from bench.system.errors import counted
 
 MOST = 3
 """Lines named with their differences."""
@@ -74,5 +75,5 @@ def _with_gaps(found: list[Standing], judged: Column) -> str:
         shown.append(f"“{standing.series.label}” ({value} {where})")
     if len(found) > MOST:
         rest = len(found) - MOST
-        shown.append(f"{rest} other{'' if rest == 1 else 's'}")
+        shown.append(counted(rest, "other"))
     return listed(shown)

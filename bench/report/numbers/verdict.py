@@ -14,6 +14,7 @@ from bench.report.numbers.frame import Data, Series
 from bench.report.numbers.names import FLOOR, numbers
 from bench.report.numbers.pareto import borrowed, hypervolumes
 from bench.report.numbers.ranking import LEVEL, Place, Ranking, rank
+from bench.system.errors import counted
 
 WITHIN = 0.10
 """How far above its best a distance at the highest scale may be to count as kept."""
@@ -135,7 +136,7 @@ def _cost(data: Data, ranking: Ranking) -> list[str]:
         return []
     least = min(ranking.points[s].nfe for s in top)
     cheapest = [s for s in top if ranking.points[s].nfe == least]
-    cost = f"{least} network evaluation{'' if least == 1 else 's'} per image"
+    cost = f"{counted(least, 'network evaluation')} per image"
     seconds = {ranking.points[s].seconds for s in cheapest} - {0.0}
     if seconds:
         ends = dict.fromkeys(map(duration, (min(seconds), max(seconds))))
@@ -180,7 +181,7 @@ def _rise(precision: Column, rises: Mapping[Series, bool]) -> list[str]:
     if not rises:
         return []
     head = f"{precision.title} rises significantly above its value at g = 1 at some scale"
-    of = f"{len(rises)} guided line{'' if len(rises) == 1 else 's'}"
+    of = counted(len(rises), "guided line")
     if len(sure) == len(rises):
         return [f"{head} for {'it' if len(rises) == 1 else f'all {of}'}."]
     if not sure:
@@ -218,7 +219,7 @@ def _highest(data: Data, ranking: Ranking, rises: Mapping[Series, bool]) -> list
         (len(found) - len(sure), "undecided"),
     )
     tail = " and ".join(f"{n} {'is' if n == 1 else 'are'} {what}" for n, what in rest if n)
-    lines = f"of {len(found)} guided line{'' if len(found) == 1 else 's'}"
+    lines = f"of {counted(len(found), 'guided line')}"
     sentences = [f"At g = {g:g}, the highest, {start}{f'; {lines}, {tail}' if tail else ''}."]
     if poor:
         verb, its = ("is", "its") if len(poor) == 1 else ("are", "their")
@@ -260,8 +261,8 @@ def _limits(data: Data, dataset: str) -> list[str]:
         )
     for status, verb in (("diverged", "diverged"), ("failed", "failed")):
         if count := sum(row.status == status for row in rows):
-            cells = f"{count} cell{'' if count == 1 else 's'}"
-            sentences.append(f"{cells} {verb} and {'has' if count == 1 else 'have'} no value.")
+            have = "has" if count == 1 else "have"
+            sentences.append(f"{counted(count, 'cell')} {verb} and {have} no value.")
     sentences.append(
         "Significant means at 5% for these weights, adjusted for the number of lines or of their "
         "pairs (Holm)."

@@ -22,6 +22,7 @@ from bench.report.numbers.frame import Data
 from bench.report.numbers.verdict import listed, named
 from bench.report.pages.cells import difference_text
 from bench.report.pages.measures import measure_title
+from bench.system.errors import counted
 
 NOTES = (
     "Paired: at the sampling seeds that both have, hence the same noise and labels, with the "
@@ -75,7 +76,7 @@ def _summary(column: Column, changes: Sequence[Change], here: str) -> str:
     """How many cells differ, and in which direction."""
     same = sum(change.is_same for change in changes)
     differ = [change for change in changes if change.is_significant and change.value]
-    cells = f"{len(changes)} cell{'' if len(changes) == 1 else 's'}"
+    cells = counted(len(changes), "cell")
     have = "has" if same == 1 else "have"
     head = f"{column.title}: of {cells} that both have, {same} {have} the same value"
     if not differ:

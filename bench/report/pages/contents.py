@@ -45,6 +45,7 @@ from bench.report.pages.measures import (
     titled,
 )
 from bench.report.pages.yardstick import yardstick_section
+from bench.system.errors import counted
 
 READING = (
     "Guidance is g, 1 = off. ↓: lower is better, ↑: higher is better; the best of a column is "
@@ -118,8 +119,8 @@ def _opening(data: Data, note: Mapping[str, str]) -> Iterator[Block]:
     count = {w: sum(r.status == status for r in data.rows) for status, w in OUTCOMES.items()}
     counts = ", ".join(f"{n} {word}" for word, n in count.items() if n)
     yield paragraph(
-        f"{len(data.rows)} cell{'' if len(data.rows) == 1 else 's'} ({counts}); a cell is a "
-        "method at a guidance scale, a number of steps and a sampling seed. "
+        f"{counted(len(data.rows), 'cell')} ({counts}); a cell is a method at a guidance "
+        "scale, a number of steps and a sampling seed. "
         f"{READING} The same numbers: ",
         *(link("summary.csv"), " (hashes: ", link("provenance.csv"), "), "),
         *(link("tables.md"), ", ", link("tables.tex"), ". For a paper: "),
@@ -148,7 +149,7 @@ def left_out(data: Data) -> list[str]:
         (data.outdated, "of older code left out. Run the same sweep again to fill empty cells."),
         (data.superseded, "left out: their cells were run again."),
     )
-    return [f"{count} row{'' if count == 1 else 's'} {why}" for count, why in reasons if count]
+    return [f"{counted(count, 'row')} {why}" for count, why in reasons if count]
 
 
 def _unmeasured(data: Data) -> list[str]:
@@ -307,7 +308,8 @@ def _provenance(data: Data) -> Iterator[Block]:
     def shown(values: Counter[str]) -> str:
         """The values, with their numbers of rows if rows differ."""
         several = len(values) > 1
-        return "; ".join(f"{t} ({n} rows)" if several else t for t, n in sorted(values.items()))
+        found = sorted(values.items())
+        return "; ".join(f"{t} ({counted(n, 'row')})" if several else t for t, n in found)
 
     found = [(name, shown(values)) for name, values in sorted(facts.items())]
     yield words_table(("", "in the rows"), found)

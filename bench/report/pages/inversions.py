@@ -24,6 +24,7 @@ from bench.report.document import (
 )
 from bench.report.numbers.inversions import Inversions
 from bench.report.pages.cells import Footnotes, span
+from bench.system.errors import counted
 
 TITLE = "Inversion and editing"
 ARROWS = {
@@ -49,8 +50,7 @@ def inversion_section(data: Inversions, figures: Mapping[str, Sequence[Figure]])
     """The section with the figures of every data set."""
     yield Heading(TITLE, forms=EVERYWHERE)
     if data.left_out:
-        rows = f"{data.left_out} row{'' if data.left_out == 1 else 's'}"
-        text = f"{rows} left out: of older weights, or measured again."
+        text = f"{counted(data.left_out, 'row')} left out: of older weights, or measured again."
         yield Paragraph((text,), ON_SCREEN)
     yield paragraph(
         *("The same numbers: ", link("inversions.csv"), "; by pair of classes: "),

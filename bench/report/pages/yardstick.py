@@ -28,6 +28,7 @@ from bench.report.numbers.yardstick import (
 )
 from bench.report.pages.cells import difference_text, value_text
 from bench.report.pages.measures import titled
+from bench.system.errors import counted
 
 TITLE = "The rule's error and the network's"
 TILT = "g-tilted density, exactly"
@@ -66,7 +67,7 @@ def yardstick_table(found: Yardstick) -> Table:
     lines = []
     steps = {s.steps for s in found.exact}
     for line in found.exact:
-        name = rule_of(line) + (f", {line.steps} steps" if len(steps) > 1 else "")
+        name = rule_of(line) + (f", {counted(line.steps, 'step')}" if len(steps) > 1 else "")
         name += f" [{line.run}]" if line.run else ""
         own = (_value(found.cells.get((line, g)), digits) for g in found.guidance)
         lines.append(Line(f"{name}: rule", tuple(own)))

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from bench.system.errors import UserError, visible
+from bench.system.errors import UserError, counted, visible
 from bench.system.files import make_folder, write_text
 from bench.system.launch.base import Call, Launcher, Worker, register
 from bench.system.launch.slurm_task import FOLLOW, STOPPED, Run
@@ -73,7 +73,8 @@ class Slurm(Launcher):
     def detach(self, call: Call, numbers: Sequence[int]) -> str:
         """Submit an array job that goes on without this command."""
         job = _found(call) or self._submit(call, numbers, detached=True)
-        return f"Slurm job {job.number} with {job.count} workers; scancel {job.number} stops it."
+        workers = counted(job.count, "worker")
+        return f"Slurm job {job.number} with {workers}; scancel {job.number} stops it."
 
     def _submit(self, call: Call, numbers: Sequence[int], *, detached: bool) -> Job:
         if shutil.which("sbatch") is None:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from bench.system.errors import UserError, explain
+from bench.system.errors import UserError, counted, explain
 from bench.training.checkpoint import Shapes
 from methods.nets.arch import ARCHS, ArchName
 from methods.nets.config import UNetConfig
@@ -80,8 +80,8 @@ def infer(shapes: Shapes, prefix: str) -> Architecture[UNetConfig]:
         )
     return Architecture(
         net=net,
-        about=f"{net.arch}, {net.channels} channels x {list(net.channel_mult)}, {net.num_blocks} "
-        f"blocks, attention at {list(net.attn_resolutions)}",
+        about=f"{net.arch}, {net.channels} channels x {list(net.channel_mult)}, "
+        f"{counted(net.num_blocks, 'block')}, attention at {list(net.attn_resolutions)}",
         resolution=sizes[0],
         image_channels=first[1],
         num_classes=_inputs(own, "map_label"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.pickle_values import MAX_SIZE, Named
-from bench.system.errors import UserError, shown
+from bench.system.errors import UserError, counted, shown
 from bench.training.importing.official import Arguments, Collected, Module, collect
 from bench.training.importing.tensors import View
 
@@ -50,7 +50,8 @@ class Candidate:
 
     def __str__(self) -> str:
         kind = self.class_name or "state dict"
-        return f"{shown(self.name) or 'the whole file'!r} ({kind}, {len(self.views)} tensors)"
+        tensors = counted(len(self.views), "tensor")
+        return f"{shown(self.name) or 'the whole file'!r} ({kind}, {tensors})"
 
 
 def choose(path: Path, content: object, key: str | None) -> tuple[Candidate, tuple[str, ...]]:
@@ -85,7 +86,8 @@ def choose(path: Path, content: object, key: str | None) -> tuple[Candidate, tup
             )
     if taken.beside:
         names = ", ".join(map(shown, taken.beside[:3])) + (" ..." if taken.beside[3:] else "")
-        notes.append(f"{len(taken.beside)} tensors beside the network are not imported: {names}.")
+        beside = counted(len(taken.beside), "tensor")
+        notes.append(f"Not imported beside the network: {beside} ({names}).")
     return taken, tuple(notes)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bench.system.errors import UserError
+from bench.system.errors import UserError, counted
 from bench.training.checkpoint import Shapes
 from bench.training.importing.architecture import (
     Architecture,
@@ -84,8 +84,9 @@ def infer_edm2(
     refuse_contradictions(expected, net.attn_resolutions, sizes, inits, "Precond")
     return Architecture(
         net=net,
-        about=f"EDM2, {channels} channels x {list(net.channel_mult)}, {blocks} blocks, attention "
-        f"at {list(net.attn_resolutions)}, {per_head} channels per head",
+        about=f"EDM2, {channels} channels x {list(net.channel_mult)}, "
+        f"{counted(blocks, 'block')}, attention at {list(net.attn_resolutions)}, "
+        f"{per_head} channels per head",
         resolution=sizes[0],
         image_channels=first[1] - 1,
         num_classes=classes,
@@ -128,7 +129,8 @@ def infer_transformer(shapes: Shapes, given: Mapping[str, Any]) -> Architecture[
         )
     return Architecture(
         net=net,
-        about=f"transformer, {depth} blocks of width {width} with {heads} heads, patches of {patch}"
+        about=f"transformer, {counted(depth, 'block')} of width {width} with "
+        f"{counted(heads, 'head')}, patches of {patch}"
         + (", variance not used" if net.variance else ""),
         resolution=side * patch,
         image_channels=channels,

@@ -228,8 +228,8 @@ def test_untrained_method_can_be_swept_directly(tmp_path):
         "--metric", "shift", "--results", tmp_path,
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert "modes1d: 1 cells computed" in ran.out
-    assert "modes2d: 1 cells computed" in ran.out
+    assert "modes1d: 1 cell computed" in ran.out
+    assert "modes2d: 1 cell computed" in ran.out
 
 
 def test_method_without_a_preset_for_the_data_is_refused(tmp_path):

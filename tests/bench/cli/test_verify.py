@@ -58,7 +58,7 @@ def test_one_changed_digit_is_found(results):
     ran = verify(results)
     assert ran.code == 1
     assert f"{path}: differs, {row['values'][0]['metric']} is" in ran.out.replace("\n", "")
-    assert "1 rows differ from their recomputed values" in ran.err
+    assert "1 row differs from its recomputed values" in ran.err
 
 
 @pytest.mark.usefixtures("empty_figures")
@@ -75,7 +75,7 @@ def test_changed_row_is_found_by_its_hash_without_recomputing(results):
         ran = bench(*command)
         assert (ran.code, f"{path} cannot be used: it was changed since" in ran.err) == (1, True)
     path.unlink()
-    assert "1 cells computed" in bench(*sweep).out
+    assert "1 cell computed" in bench(*sweep).out
     assert bench("report", "--results", results).code == 0
 
 
@@ -84,7 +84,7 @@ def test_row_copied_to_the_name_of_another_cell_is_found(results):
     other, _ = row_at(results, 1.0, "")
     path.write_bytes(other.read_bytes())
     ran = bench(*SWEEP, "--results", results)
-    assert "1 cells computed, 1 kept" in ran.out
+    assert "1 cell computed, 1 kept" in ran.out
     again = json.loads(path.read_text())
     assert (again["key"], again["values"]) == (row["key"], row["values"])
 
@@ -170,7 +170,7 @@ def test_rows_of_every_kind_are_picked_by_the_seed(results):
 def test_changed_weights_never_reuse_a_row(trained):
     results = trained
     sweep = ("sweep", "-m", "edm", "-g", "2", "-n", "16", *TOY_METRICS, "--results", results)
-    assert "1 cells computed" in bench(*sweep).out
+    assert "1 cell computed" in bench(*sweep).out
     assert "0 cells computed" in bench(*sweep).out
     (weights,) = results.glob(f"*/runs/*edm*/{WEIGHTS}")
     changed = load_weights(weights)
@@ -178,7 +178,7 @@ def test_changed_weights_never_reuse_a_row(trained):
     save_weights(weights, changed | {name: changed[name] * 1.5})
     ran = bench("verify", "--results", results)
     assert "have changed since" in ran.out
-    assert "1 cells computed" in bench(*sweep).out
+    assert "1 cell computed" in bench(*sweep).out
 
 
 def test_missing_rows_are_one_sentence(tmp_path):

@@ -192,7 +192,7 @@ def test_train_prepares_sweeps_and_reports(source, tmp_path, root, preset):
     swept = bench("sweep", "-g", "1", "-n", "18", "--steps", "1", "--metric", "fd",
                   "--results", results)  # fmt: skip
     assert swept.code == 0, swept.err
-    assert "pets: 1 cells computed" in swept.out
+    assert "pets: 1 cell computed" in swept.out
     report = bench("report", "--results", results)
     assert report.code == 0, report.err
     table = (results / "default" / "report").glob("*.md")

@@ -82,7 +82,7 @@ def test_same_command_computes_only_what_is_missing(inverted):
         path.unlink()
     ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 0, ran.err
-    assert "digits: 1 inversions computed, 2 kept, 3 skipped with a reason, 0 failed." in ran.out
+    assert "digits: 1 inversion computed, 2 kept, 3 skipped with a reason, 0 failed." in ran.out
     after = contents(inverted / "default" / "inversions")
     assert after.keys() == before.keys()
     same = [name for name in before if not name.startswith("digits-igct")]
@@ -196,7 +196,7 @@ def test_diverged_inversion_is_a_result(inverted, monkeypatch):
     monkeypatch.setattr(IGCT, "invert", infinite)
     ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 0, ran.err
-    assert "1 inversions computed (1 diverged)" in ran.out
+    assert "1 inversion computed (1 diverged)" in ran.out
     row = rows(inverted)["igct", 1.0]
     assert (row.status, row.reason) == ("diverged", "12 of 12 latents are not finite")
     assert "0 inversions computed, 3 kept" in bench(*SWEEP, "--results", inverted).out
@@ -217,7 +217,7 @@ def test_interrupted_inversions_leave_whole_rows(inverted, monkeypatch):
         ran = bench(*SWEEP, "--results", inverted)
     assert ran.code == 130
     assert contents(folder) == before
-    assert "1 inversions computed, 2 kept" in bench(*SWEEP, "--results", inverted).out
+    assert "1 inversion computed, 2 kept" in bench(*SWEEP, "--results", inverted).out
 
 
 def test_inversion_dry_run_counts_missing_rows_and_writes_nothing(digits):

@@ -142,7 +142,7 @@ def test_neighbour_of_the_file_can_be_imported(mine, tmp_path, monkeypatch):
     (tmp_path / "near.py").write_text("SCALE = 2\n")
     mine.write_text(f"from near import SCALE\n{mine.read_text()}")
     try:
-        assert "1 cells computed" in swept(mine, "-g", "1")
+        assert "1 cell computed" in swept(mine, "-g", "1")
     finally:
         del sys.modules["near"]
 

@@ -120,7 +120,7 @@ def test_workers_with_copies_end_with_the_bytes_of_one_process(
     assert not leftovers(two)
     next(two.glob("default/cells/modes1d-edm-s0/*.json")).unlink()
     again = sweep(two, plugin, "--launcher", "copying", "--workers", "1")
-    assert "1 cells computed" in again[1]
+    assert "1 cell computed" in again[1]
     assert content(one) == content(two)
 
 

@@ -112,7 +112,7 @@ def test_faults_in_another_process_end_as_in_one(tmp_path: Path) -> None:
     assert (
         err
         == alone.err
-        == ("Error: 1 cells failed. Run the same command to try them again; the others are kept.\n")
+        == ("Error: 1 cell failed. Run the same command to try again; the others are kept.\n")
     )
     assert out == alone.out
     assert "continuing with batches of 4" in out

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,7 +97,9 @@ def test_two_sweeps_at_once_share_the_cells(tmp_path: Path, starts: Start) -> No
     both = [starts(*SWEEP, "--results", tmp_path) for _ in range(2)]
     outs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    counts = [next(w for w in out.splitlines() if "cells computed" in w).split() for out in outs]
+    counts = [
+        next(w for w in out.splitlines() if re.search("cells? computed", w)).split() for out in outs
+    ]
     computed = [int(words[1]) for words in counts]
     kept = [int(words[words.index("kept,") - 1]) for words in counts]
     assert sum(computed) == 6
@@ -160,7 +163,7 @@ def test_cell_of_a_dead_process_is_computed(tmp_path: Path) -> None:
     lease = cells / f".{row.stem}.lease"
     Forked(_take_and_die, lease).communicate()
     assert lease.exists()
-    assert "1 cells computed" in bench(*SWEEP, "--results", results).out
+    assert "1 cell computed" in bench(*SWEEP, "--results", results).out
     again = json.loads(row.read_text())
     assert again["values"] == whole["values"]
     assert not lease.exists()

@@ -70,7 +70,7 @@ def test_weak_checkpoint_turns_a_skip_into_a_row(trained, weaker, tmp_path):
     assert "--weak-checkpoint" in skipped.reason
     ran = run("sweep", path, trained, "--weak-checkpoint", weaker)
     assert ran.code == 0, ran.err
-    assert "1 cells computed, 3 kept, 0 skipped" in ran.out
+    assert "1 cell computed, 3 kept, 0 skipped" in ran.out
     (row,) = [r for r in guided(trained) if r.status == "ok"]
     assert row.weak_checkpoint == sha256(folder_of(trained, weaker) / "model.safetensors")
     assert row.nfe == 70
@@ -171,7 +171,7 @@ def test_suite_trains_weaker_networks_and_joins_them_by_seed(tmp_path):
         assert row.weak_checkpoint == sha256(folder_of(results, weak) / "model.safetensors")
     # What the command line names goes before what the suite trains.
     again = run("sweep", path, results, "--weak-checkpoint", names[3])
-    assert "1 cells computed, 7 kept" in again.out
+    assert "1 cell computed, 7 kept" in again.out
 
 
 def test_suite_with_missing_weaker_network_gives_a_message(trained, tmp_path):

@@ -103,7 +103,7 @@ def test_sweep_offline_computes_and_contradicts_download(trained, monkeypatch):
     ran = bench("sweep", "--offline", "-m", "edm", "-g", "1", "-n", "4", *TOY_METRICS,
                 "--results", trained)  # fmt: skip
     assert ran.code == 0, ran.err
-    assert "1 cells computed" in ran.out
+    assert "1 cell computed" in ran.out
 
 
 def test_connection_in_a_sweep_is_a_one_line_error(trained, monkeypatch):

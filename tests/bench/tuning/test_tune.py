@@ -372,7 +372,7 @@ def test_sweep_and_report_refuse_reserved_seeds(share, place, tmp_path):
     write_row(cells, other)
     ran = bench("report", "--results", place)
     assert ran.code == 0
-    assert "Left out 1 rows whose sampling seeds are reserved for tuning." in ran.out
+    assert "Left out 1 row whose sampling seeds are reserved for tuning." in ran.out
     tree = json.loads((cells / row.run / f"{'f' * 24}.json").read_text())
     assert tree["seed"] == TUNING_SEEDS
 

@@ -82,7 +82,7 @@ def test_tensors_beside_the_network_are_named(tmp_path, ema):
     averaged = {"n_averaged": torch.tensor(3), **under("module.", ema)}
     found = read(tmp_path, averaged)
     same(found, ema)
-    assert found.notes == ("1 tensors beside the network are not imported: n_averaged.",)
+    assert found.notes == ("Not imported beside the network: 1 tensor (n_averaged).",)
 
 
 CONTAINERS = {

@@ -205,7 +205,7 @@ def test_projectors_of_repa_are_dropped_and_show_its_direction_of_time(tmp_path,
     torch.save(repa_files()[names], tmp_path / "last.pt")
     ran = bench("import", tmp_path / "last.pt", "--as", "r", "-d", "x", *sets("net.heads=4"))
     assert ran.code == 0, ran.err
-    assert "3 tensors beside the network are not imported: projectors.0.0.weight" in ran.out
+    assert "Not imported beside the network: 3 tensors (projectors.0.0.weight" in ran.out
     card = read_card(tmp_path / "results/default/runs/r")
     assert (card.method, card.config["time"], card.config["channels"]) == ("sit", "repa", "all")
     assert card.config["net"]["variance"] is False

@@ -79,7 +79,7 @@ def test_unconditional_network_is_the_null_branch(tmp_path):
     assert ("blind", "an unconditional network takes no guidance") in reasons
     ran = sweep(tmp_path, "--null-checkpoint", "blind")
     assert ran.code == 0, ran.err
-    assert "1 cells computed, 2 kept, 1 skipped" in ran.out
+    assert "1 cell computed, 2 kept, 1 skipped" in ran.out
     (row,) = [r for r in rows_of(tmp_path / "results", "edm") if r.null_checkpoint and not r.reason]
     assert (row.run, row.guidance, row.nfe) == ("official", 3.0, 70)
     assert row.null_checkpoint == sha256(folder / "model.safetensors")
@@ -121,7 +121,7 @@ def test_own_network_as_null_branch_changes_no_sample(trained, tmp_path):
     assert ran.code == 0, ran.err
     ran = bench("sweep", "-g", "1,4", "-n", "20", *TOY_METRICS, "--results", trained,
                 "-m", "edm", "--null-checkpoint", run)  # fmt: skip
-    assert "1 cells computed, 1 kept" in ran.out
+    assert "1 cell computed, 1 kept" in ran.out
     one, plain, second = rows_of(trained, "edm")
     assert one.null_checkpoint == ""
     assert {v.metric: v.value for v in plain.values} == {v.metric: v.value for v in second.values}
