@@ -1,8 +1,7 @@
 """Hooks of mkdocs: options and lists from the code, and figures from results/reference.
 
 A page asks for the options of a command with `<!-- options: data prepare -->`, and for a list of
-what is registered with `<!-- list: metrics -->`. Every command has a page in `commands/`; those
-without a file get one with its help text and options.
+what is registered with `<!-- list: metrics -->`. Every command has a page in `commands/`.
 """
 
 from __future__ import annotations
@@ -42,12 +41,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add pages of commands that have no file, and the figures that pages show."""
-    pages = {file.src_uri for file in files}
-    for name, command in COMMANDS.items():
-        if f"commands/{name}.md" not in pages:
-            text = f"# bench {name}\n\n{cleandoc(command.help or '')}\n\n<!-- options: {name} -->\n"
-            files.append(File.generated(config, f"commands/{name}.md", content=text))
+    """Add the figures that pages show."""
     docs = Path(config.docs_dir)
     texts = [path.read_text(encoding="utf-8") for path in docs.rglob("*.md")]
     for figure in sorted({path for text in texts for _, path in FIGURE.findall(text)}):

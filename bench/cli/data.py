@@ -82,7 +82,6 @@ def prepare_command(
     card = ensure(reporter, source, dataset or name_of(source), geometry, root, of)
     for line in _described(card):
         reporter.say(line)
-    reporter.say(f"It is in {root / card.name}.")
     if card.statistics_sha256:
         reporter.say("Next: bench import a network, and bench sweep.")
         return
@@ -173,16 +172,14 @@ def _statistics_of(source: Path, size: int | None, classes: int) -> StatisticsOf
 
 def _described(card: DataCard) -> list[str]:
     """Sentences about a prepared data set."""
-    from bench.data.decode import told_oddities
+    from bench.data.decode import told_modes, told_oddities
 
     lines = [f"{card.summary}."]
     if card.reference_from == "hold-out":
         lines.append("It has no test split: its reference was held out of the training images.")
     if card.lossy:
         lines.append("From lossy files: do not compare its numbers with those of original pixels.")
-    if card.converted:
-        modes = ", ".join(f"{count:,} of {mode}" for mode, count in card.converted.items())
-        lines.append(f"Converted to the mode of the data set: {modes}.")
+    lines += [f"{line} converted to {card.mode}." for line in told_modes(card.converted)]
     lines += [f"Images: {line}." for line in told_oddities(card.oddities)]
     if card.left_out:
         lines.append(f"Skipped {counted(card.left_out, 'image')} of other splits.")

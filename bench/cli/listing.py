@@ -11,7 +11,7 @@ import typer
 from bench.cli import options
 from bench.cli.stored import Guidance, OnlyRules, Seeds, Status, Steps, make_filter
 from bench.experiment.place import DEFAULT_EXPERIMENT, DEFAULT_RESULTS, Experiment
-from bench.system.errors import UserError, counted, unknown
+from bench.system.errors import UserError, counted
 
 if TYPE_CHECKING:
     from bench.experiment.stored import Filter
@@ -41,6 +41,7 @@ def list_command(
     """List what is registered, with its origin, or what is stored, one line each."""
     from rich.table import Table
 
+    what = options.kind_of("list", what, KINDS)
     chosen = (method, dataset, rule, guidance, steps, seeds, status)
     wanted = make_filter(run or (), *chosen)
     if what not in ("runs", "rows") and (run or any(chosen)):
@@ -60,8 +61,6 @@ def list_command(
         "extractors": _with_weights,
         "launchers": iter,
     }
-    if what not in KINDS:
-        raise unknown("list", what, KINDS)
     reporter, _ = options.begin(entry_points=False)
     lines = own[what]() if what in own else shown[what](options.registered(reporter, plugin)[what])
     table = Table.grid(padding=(0, 2))

@@ -234,6 +234,17 @@ def registered(reporter: Reporter, plugins: Sequence[Path] | None) -> Lines:
     return known or registered_lines()
 
 
+def kind_of(noun: str, text: str, kinds: Sequence[str], example: str = "") -> str:
+    """The kind that a word in the singular or plural names, in the plural.
+
+    UserError about an unknown `noun`, with what to type, for any other word.
+    """
+    for kind in kinds:
+        if text in (kind, kind.removesuffix("s")):
+            return kind
+    raise unknown(noun, text, kinds, example)
+
+
 def note_scales(scales: Iterable[float], reporter: Reporter) -> None:
     """Say once what scales below 1 mean: many papers write w = g - 1."""
     low = [g for g in scales if g < 1]

@@ -76,8 +76,8 @@ def remove_command(
     """Remove runs with all that was made from them, rows, or whole experiments; asks first."""
     from bench.experiment import stored
 
-    if what not in KINDS:
-        raise unknown("kind to remove", what, KINDS)
+    example = f" Type it before the names: bench rm runs {what}."
+    what = options.kind_of("kind to remove", what, KINDS, example)
     reporter, found = options.begin(None, results, experiment, entry_points=False, moves=True)
     wanted = make_filter(names or (), method, dataset, rule, guidance, steps, seeds, status)
     of_rows = (wanted.rules, wanted.guidance, wanted.steps, wanted.seeds, wanted.status)
@@ -148,19 +148,21 @@ def _remove_experiments(results: Path, names: Sequence[str], yes: bool, reporter
 def move_command(
     what: Annotated[str, typer.Argument(help="run or experiment.")],
     old: Annotated[str, typer.Argument(help="Its name.")],
-    new: Annotated[str, typer.Argument(help="Its new name.")],
+    new: Annotated[str | None, typer.Argument(metavar="NEW", help="Its new name.")] = None,
     experiment: options.ExperimentName = DEFAULT_EXPERIMENT,
     results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Rename a run or an experiment; if it is stopped, run the same command to continue."""
     from bench.experiment import stored
 
-    if what not in ("run", "experiment"):
-        raise unknown("kind to rename", what, ("run", "experiment"))
+    example = "" if new else f" Type it before the names: bench mv run {what} {old}."
+    kind = options.kind_of("kind to rename", what, ("runs", "experiments"), example)
+    if new is None:
+        raise UserError(f"Type the new name after the old one: bench mv {what} {old} NEW.", code=2)
     reporter, found = options.begin(None, results, experiment, entry_points=False, moves=True)
     if old == new:
         raise UserError("The new name is the old one.", code=2)
-    if what == "experiment":
+    if kind == "experiments":
         moved = stored.rename_experiment(results, old, new)
         reporter.say(f"{old} is now {new}. Next: bench report --experiment {moved.name}")
         return

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bench.data.untrusted import DAMAGE
-from bench.system.errors import UserError, said
+from bench.system.errors import UserError, counted, said
 
 Crop = Literal["center", "none"]
 Resize = Literal["box", "bicubic"]
@@ -59,6 +59,14 @@ PIXELS_MOST = 1 << 26
 GREY = ("1", "L")
 MODES: Mapping[str, Literal[1, 3]] = {"rgb": 3, "grey": 1}
 """The modes of a data set and their channels."""
+_WORDS = {
+    "1": "black and white",
+    "L": "greyscale",
+    "LA": "greyscale with transparency",
+    "RGBA": "RGB with transparency",
+    "P": "of a palette",
+    "PA": "of a palette with transparency",
+}
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr", "HSV", "LAB")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
@@ -110,6 +118,15 @@ def is_image(name: str) -> bool:
 def told_oddities(counts: Mapping[str, int]) -> list[str]:
     """The counted oddities of images as text, such as '3 with several frames, ...'."""
     return [f"{counts[name]:,} {text}" for name, text in ODDITIES.items() if counts.get(name)]
+
+
+def told_modes(counts: Mapping[str, int]) -> list[str]:
+    """The counted modes of images, by Pillow's names: '10 images were greyscale and were'."""
+    verbs = {mode: "was" if n == 1 else "were" for mode, n in counts.items()}
+    return [
+        f"{counted(n, 'image')} {verbs[mode]} {_WORDS.get(mode, mode)} and {verbs[mode]}"
+        for mode, n in counts.items()
+    ]
 
 
 def read_head(content: bytes, where: Path | str) -> tuple[bool, tuple[int, int]]:

@@ -54,8 +54,9 @@ def ensure(
 ) -> DataCard:
     """The card of `source` prepared as `name`; prepares it if needed.
 
-    Raises UserError if that name was prepared from other content, or to another size or mode than
-    `geometry` asks for. Of several processes, one prepares and the others wait.
+    Prints its folder, and whether it was prepared already. Raises UserError if that name was
+    prepared from other content, or otherwise than `geometry` and `of` ask for. Of several
+    processes, one prepares and the others wait.
     """
     check_data_name(name)
     if not source.exists():
@@ -81,49 +82,58 @@ def ensure(
                 again = "Stopped. Nothing was kept. Run the same command to start again."
                 raise UserError(again, code=130) from None
             update_stamp(folder, source=_source_marks(source))
+            reporter.say(f"Prepared the data set {name!r} in {folder}.")
             return read_data_card(folder)
     tidy(folder)
     card = read_data_card(folder)
-    _check_same(folder, card, source, geometry, reporter)
-    if isinstance(of, LatentsOf) and (card.images_of, card.decoder) != (
-        of.images.name, of.decoder.name,
-    ):  # fmt: skip
-        raise UserError(
-            f"The data set {name!r} is there already, of latents of {card.images_of or 'none'} for "
-            f"the decoder {card.decoder or 'none'}: give this one another name with --dataset, or "
-            f"remove {folder}."
-        )
+    other = f"give the new one another name with --dataset, or remove {folder} first"
+    if difference := _difference(card, geometry, of):
+        raise UserError(f"The data set {name!r} is already prepared {difference}: {other}.")
+    current = _source_marks(source)
+    if read_stamp(folder).get("source") != current:
+        if source_hash(source, reporter) != (card.source_sha256, card.source_listing):
+            raise UserError(
+                f"The data set {name!r} was prepared from other content ({card.source}) than "
+                f"{source} has: {other}."
+            )
+        update_stamp(folder, source=current)
+    reporter.say(f"The data set {name!r} is already prepared in {folder}.")
     return card
 
 
-def _check_same(
-    folder: Path, card: DataCard, source: Path, geometry: Geometry | None, reporter: Reporter
-) -> None:
-    other = f"give this one another name with --dataset, or remove {folder}"
-    if geometry is not None and geometry.size is not None:
-        have = (card.size, card.crop, card.resize)
-        if have != (geometry.size, geometry.crop, geometry.resize):
-            how = "at its own size" if card.size is None else " ".join(map(str, have))
-            raise UserError(
-                f"The data set {card.name!r} is there already, prepared {how}: {other}."
-            )
-    if geometry is not None and geometry.channels not in (None, card.shape[0]):
-        raise UserError(f"The data set {card.name!r} is there already, in {card.mode}: {other}.")
-    if geometry is not None and card.oddities.get("stored" if geometry.orient else "turned"):
-        how = "not " if geometry.orient else ""
-        raise UserError(
-            f"The data set {card.name!r} is there already, with images {how}turned as their EXIF "
-            f"orientation says: {other}."
+def _difference(
+    card: DataCard, geometry: Geometry | None, of: LatentsOf | StatisticsOf | None
+) -> str:
+    """How a data set was prepared, and what is asked for instead; '' if both are the same."""
+    if isinstance(of, StatisticsOf):
+        shape, classes, extractor = card.shape, len(card.class_names), card.extractor
+        if (shape, classes, extractor) == (of.shape, of.classes, of.extractor):
+            return ""
+        return (
+            f"for {classes} classes of images {shape}, and this command asks for {of.classes} of "
+            f"images {of.shape}"
         )
-    current = _source_marks(source)
-    if read_stamp(folder).get("source") == current:
-        return
-    if source_hash(source, reporter) != (card.source_sha256, card.source_listing):
-        raise UserError(
-            f"The data set {card.name!r} was prepared from other content ({card.source}) than "
-            f"{source} has: {other}."
+    if isinstance(of, LatentsOf):
+        here, there = (card.images_of, card.decoder), (of.images.name, of.decoder.name)
+        latents = "from latents of {} for the decoder {}, and this command asks for {} and {}"
+        return "" if here == there else latents.format(*(name or "none" for name in here + there))
+    if geometry is None:
+        return ""
+    asked = f"--size {geometry.size} --crop {geometry.crop} --resize {geometry.resize}"
+    have = f"--size {card.size} --crop {card.crop} --resize {card.resize}"
+    if geometry.size is not None and asked != have:
+        how = "without --size" if card.size is None else f"with {have}"
+        return f"{how}, and this command asks for {asked}"
+    if geometry.channels not in (None, card.shape[0]):
+        mode = "grey" if geometry.channels == 1 else "rgb"
+        return f"in {card.mode}, and this command asks for --mode {mode}"
+    if card.oddities.get("stored" if geometry.orient else "turned"):
+        how, option = ("not ", "") if geometry.orient else ("", "no-")
+        return (
+            f"with images {how}turned as their EXIF orientation says, and this command asks for "
+            f"--{option}orient"
         )
-    update_stamp(folder, source=current)
+    return ""
 
 
 def _source_marks(source: Path) -> list[Any]:

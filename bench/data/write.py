@@ -26,6 +26,8 @@ from bench.system.progress import Reporter
 
 PART, PART_BYTES = 256, 1 << 20
 SHOW_EVERY = 500
+AT_MOST = 64
+"""The largest size that a message proposes, which trains in hours."""
 
 
 _Item = tuple[int, str, bytes | Pixels]
@@ -94,9 +96,11 @@ def write_rows(
                 shape, size = sample.shape, sample.nbytes
                 start = _write_header(file, folder, n, sample)
             if sample.shape != shape:
+                side = min(*sample.shape[1:], *shape[1:], AT_MOST)
                 raise UserError(
                     f"{what!r} is {_size(sample.shape)} where others are {_size(shape)}: bring all "
-                    "to one size with bench data prepare, such as --size 64 --crop center."
+                    "to one size with bench data prepare, such as --size "
+                    f"{1 << side.bit_length() - 1} --crop center."
                 )
             file.seek(start + int(arrangement.rows[index]) * size)
             if file.write(sample.tobytes()) != size:

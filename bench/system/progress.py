@@ -135,7 +135,7 @@ class Bar:
     ) -> None:
         self.title, self.total, self.done = title, total, done
         self._console, self._live = console, live or _live_on(console)
-        self._started, self._first = time.monotonic(), done
+        self._started, self._first, self._message = time.monotonic(), done, ""
         self._next_line = self._started + LINE_EVERY
         self._task: tuple[Progress, TaskID] | None = None
 
@@ -144,18 +144,26 @@ class Bar:
             self._task = self._live.add(self.title, self.total, self.done)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *rest: object) -> None:
+        # Only now is nothing left: after its last sample a cell is still measured.
+        ended = kind is None and self.done >= self.total > self._first
         if self._live is not None and self._task is not None:
+            progress, task = self._task
+            if ended:
+                progress.update(task, left=duration(0))
             self._task = None
             self._live.close_one()
+        elif ended and self._console is not None:
+            took = duration(time.monotonic() - self._started)
+            line = f"{self.title}: {self.done}/{self.total} in {took}. {self._message}"
+            self._console.print(line.rstrip(), **_PLAIN)
 
     def update(self, done: int, message: str = "", share: float | None = None) -> None:
         """Show `done` of the total with a message.
 
         `share` is the part of the work since the start that is done, if the units differ in cost.
         """
-        news = done > self.done
-        self.done = done
+        self.done, self._message = done, message
         if share is None:
             share = (done - self._first) / max(self.total - self._first, 1)
         now = time.monotonic()
@@ -164,8 +172,7 @@ class Bar:
             progress, task = self._task
             progress.update(task, completed=done, message=message, left=duration(left))
             return
-        finished = done >= self.total and news
-        if self._console is None or not (finished or now >= self._next_line):
+        if self._console is None or now < self._next_line:
             return
         self._next_line = now + LINE_EVERY
         self._console.print(
@@ -197,7 +204,7 @@ class _SentBar(Bar):
         self._send = send
         self._next = 0.0
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *rest: object) -> None:
         self._send(bar=self.title, total=self.total, done=-1, message="")
 
     def update(self, done: int, message: str = "", share: float | None = None) -> None:

@@ -100,6 +100,18 @@ def test_run_is_removed_with_all_that_was_made_from_it(place):
     }
 
 
+def test_kinds_are_named_in_the_singular_and_plural(place):
+    assert run(place, "list", "run").out == run(place, "list", "runs").out
+    assert run(place, "mv", "runs", "a", "c").code == 0
+    assert run(place, "rm", "row", "c", "--yes").code == 0
+    assert {found.run for found in read_rows(place.cells)} == {"b"}
+    assert run(place, "rm", "run", "c", "--yes").code == 0
+    assert run(place, "mv", "experiments", "default", "new").code == 0
+    assert [path.name for path in (place.results / "new" / "runs").iterdir()] == ["b"]
+    assert run(place, "rm", "experiment", "new", "--yes").code == 0
+    assert not list(place.results.glob("new"))
+
+
 def test_experiment_is_removed(place):
     add_run(Experiment(place.results, "other"), "a", "edm")
     assert run(place, "rm", "experiments", "default", "-y").code == 0
@@ -116,6 +128,7 @@ def test_experiment_is_removed(place):
         (["rows", "--status", "good"], "Unknown status 'good'"),
         (["rows", "-g", "7"], "No such rows"),
         (["cells", "a"], "Unknown kind to remove 'cells'"),
+        (["a"], "Type it before the names: bench rm runs a."),
         (["experiments", "defaul"], "Did you mean 'default'?"),
         (["runs", "a"], "add --yes"),
     ],
@@ -214,6 +227,8 @@ def test_interrupted_renaming_of_an_experiment_continues(place, monkeypatch):
         (("experiment", "x", "c"), "Unknown experiment 'x'"),
         (("experiment", "default", "cache"), "is taken"),
         (("rows", "a", "b"), "Unknown kind to rename"),
+        (("a", "c"), "Type it before the names: bench mv run a c."),
+        (("run", "a"), "Type the new name after the old one: bench mv run a NEW."),
     ],
 )
 def test_renaming_is_refused_with_a_reason(place, words, said):

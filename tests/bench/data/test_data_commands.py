@@ -74,7 +74,7 @@ def test_mode_converts_to_grey_and_to_colour(arrays, tmp_path, root):
     assert ran.code == 0, ran.err
     own, grey = (np.load(root / name / IMAGES) for name in ("own", "grey"))
     assert grey.shape == (len(own), 1, *own.shape[2:])
-    assert f"Converted to the mode of the data set: {len(own)} of RGB." in ran.out
+    assert f"{len(own)} images were RGB and were converted to grey." in ran.out
     # ITU-R 601-2: the luma transform of Pillow, in fixed point.
     luma = np.tensordot([0.299, 0.587, 0.114], own, (0, 1))
     assert np.abs(grey[:, 0] - luma).max() < 0.51
@@ -83,7 +83,9 @@ def test_mode_converts_to_grey_and_to_colour(arrays, tmp_path, root):
         f"{('train', 'test')[k % 2]}/{'ab'[k // 2 % 2]}/{k}.png": encoded(grey[k])
         for k in range(12)
     })  # fmt: skip
-    assert bench("data", "prepare", folder, "--dataset", "rgb", "--mode", "rgb").code == 0
+    ran = bench("data", "prepare", folder, "--dataset", "rgb", "--mode", "rgb")
+    assert ran.code == 0
+    assert "12 images were greyscale and were converted to RGB." in ran.out
     rgb = np.load(root / "rgb" / IMAGES)
     assert rgb.shape[1] == 3
     assert (rgb == rgb[:, :1]).all()
@@ -95,17 +97,20 @@ def test_mode_of_a_prepared_set_is_kept_and_unknown_modes_are_refused(source):
     assert bench("data", "prepare", source).code == 0
     ran = bench("data", "prepare", source, "--mode", "grey")
     assert ran.code == 1
-    assert "is there already, in RGB: give this one another name" in ran.err
+    assert "already prepared in RGB, and this command asks for --mode grey: give the" in ran.err
     ran = bench("data", "prepare", source, "--mode", "gray")
     assert (ran.code, "Did you mean 'grey'?" in ran.err) == (2, True)
 
 
 def test_preparing_again_writes_nothing(source, root):
-    assert bench("data", "prepare", source).code == 0
+    first = bench("data", "prepare", source)
+    assert f"Prepared the data set 'pets' in {root / 'pets'}." in first.out
     before = contents(root)
     again = bench("data", "prepare", source)
     assert again.code == 0
+    assert f"The data set 'pets' is already prepared in {root / 'pets'}." in again.out
     assert "36/36" not in again.out
+    assert "Prepared" not in again.out
     assert contents(root) == before
 
 
@@ -114,7 +119,11 @@ def test_prepare_refuses_other_content_or_size_under_the_same_name(source, tmp_p
     before = contents(root)
     ran = bench("data", "prepare", source, "--size", "8")
     assert ran.code == 1
-    assert "'pets' is there already, prepared 4 center box: give this one another name" in ran.err
+    assert (
+        "'pets' is already prepared with --size 4 --crop center --resize box, and this command "
+        "asks for --size 8 --crop center --resize box: give the new one another name with "
+        f"--dataset, or remove {root / 'pets'} first."
+    ) in ran.err
     other = write_tar(tmp_path / "other.tar", image_tree(7), "w:")
     ran = bench("data", "prepare", other, "--dataset", "pets")
     assert ran.code == 1

@@ -161,7 +161,11 @@ def test_image_that_declares_too_many_pixels_is_refused(tmp_path, refused, side)
         (b"", "'train/dog/001.png' is not an image that can be read (PNG, JPEG,"),
         (encoded(pixels(1)[0])[:120], "'train/dog/001.png' is damaged or cut off"),
         (encoded(pixels(1)[0], "JPEG")[:-60], "'train/dog/001.png' is damaged or cut off"),
-        (encoded(pixels(1, (3, 9, 8))[0]), "'train/dog/001.png' is 8x9 RGB where others are 8x8"),
+        (
+            encoded(pixels(1, (3, 9, 8))[0]),
+            "'train/dog/001.png' is 8x9 RGB where others are 8x8 RGB: bring all to one size with "
+            "bench data prepare, such as --size 8 --crop center.",
+        ),
         (encoded(pixels(1, (1, 8, 8))[0], mode="I;16"), "pixels of mode 'I;16'"),
     ],
 )

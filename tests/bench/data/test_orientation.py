@@ -84,7 +84,8 @@ def test_every_command_turns_counts_and_reports(source, tmp_path):
     data = find_dataset("pets-upright")
     assert upright <= images_of(data)
     ran = bench("data", "prepare", source, "-d", "pets-upright", "--no-orient")
-    assert "is there already, with images turned as their EXIF orientation says" in ran.err
+    assert "prepared with images turned as their EXIF orientation says, and this" in ran.err
+    assert "asks for --no-orient" in ran.err
     ran = bench("data", "prepare", source, "-d", "stored", "--no-orient")
     assert "Images: 3 not turned as their EXIF orientation says." in ran.out
     assert not upright & images_of(find_dataset("stored"))

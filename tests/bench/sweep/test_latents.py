@@ -257,6 +257,9 @@ def test_statistics_alone_are_a_reference(tmp_path):
     assert "statistics of images 16x16, 3 classes" in done(
         "data", "prepare", "stats.npz", "-d", "far", "--classes", 3, "--size", 16
     )
+    same = ("data", "prepare", "stats.npz", "-d", "far", "--size", 16)
+    assert "'far' is already prepared in" in done(*same, "--classes", 3)
+    assert "already prepared for 3 classes of images (3, 16, 16), and" in bench(*same).err
     done(*importing(dataset="far"))
     done("sweep", "-g", "1", "-n", "4", "--steps", "2", "--metric", "fd", "--metric", "kid")
     [row] = rows_of(tmp_path).values()
