@@ -190,8 +190,9 @@ def train_command(
     if "tensorboard" in loggers:
         own.say(f"Curves and samples: tensorboard --logdir {found.runs}")
     plugins = "".join(f" --plugin {file}" for file in FILES)
+    chosen = f" --dataset {studies[0].dataset}" if dataset or data else ""
     scales = "" if suite else f" --guidance {place.DEFAULT_GUIDANCE}"
-    own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{scales}")
+    own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{chosen}{scales}")
     return found
 
 

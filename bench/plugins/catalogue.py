@@ -24,7 +24,7 @@ import metrics
 from bench.data.card import prepared_names
 from bench.experiment.identity import digest
 from bench.experiment.protocols import unknown_metric
-from bench.system.errors import OF_PLUGIN, unknown
+from bench.system.errors import OF_PLUGIN, unknown, unknown_method
 from bench.system.files import read_whole, write_bytes
 
 if TYPE_CHECKING:
@@ -84,8 +84,10 @@ def refuse_unknown(given: Mapping[str, Sequence[str]]) -> None:
         return
     known = {kind: [line[0] for line in entries] for kind, entries in lines.items()}
     rules = [part.strip() for some in given.get("rule", ()) for part in re.split("[,+]", some)]
+    for name in given.get("method", ()):
+        if name and name not in known["methods"]:
+            raise unknown_method(name, known["methods"], known["methods without presets"])
     for kind, names, advice in (
-        ("method", given.get("method", ()), OF_PLUGIN),
         ("guidance rule", rules, OF_PLUGIN),
         ("extractor", given.get("extractor", ()), ""),
     ):
@@ -122,6 +124,7 @@ def registered_lines() -> Lines:
         "launchers": ((n, c.summary) for n, c in LAUNCHERS.items()),
         "extractors": ((n, getattr(e, "summary", "")) for n, e in EXTRACTORS.items()),
         "data sets of presets": ((n,) for n in sorted(presets)),
+        "methods without presets": ((n,) for n, c in METHODS.items() if c.trains and not c.presets),
     }
     return {
         kind: tuple((*line, f"({ORIGINS.get((kind, line[0]), '')})") for line in lines)

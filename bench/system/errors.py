@@ -62,6 +62,12 @@ def unknown(kind: str, got: str, allowed: Iterable[str], more: str = "") -> User
     return UserError(f"Unknown {kind} {got!r}.{hint} Available: {', '.join(names)}.{more}", code=2)
 
 
+def unknown_method(got: str, allowed: Iterable[str], imported: Iterable[str]) -> UserError:
+    """The error for an unknown method, which names those whose networks are `imported`."""
+    only = ", ".join(sorted(imported))
+    return unknown("method", got, allowed, f" Only from bench import: {only}.{OF_PLUGIN}")
+
+
 def said(error: Exception) -> str:
     """An exception's message in one line without a final period, to end a sentence."""
     text = str(error) or type(error).__name__

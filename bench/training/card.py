@@ -16,7 +16,7 @@ from bench.experiment.place import CARD as CARD
 from bench.experiment.place import DEFAULT_PRECISION, Experiment
 from bench.experiment.place import WEIGHTS as WEIGHTS
 from bench.system.bounds import read_json
-from bench.system.errors import OF_PLUGIN, UserError, check_name, explain, unknown
+from bench.system.errors import UserError, check_name, explain, unknown, unknown_method
 from bench.system.files import write_text
 from bench.training.presets import find_preset
 from methods import METHODS, Method, Settings, TrainSettings
@@ -74,7 +74,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 def method_class(name: str) -> type[Method[Any]]:
     """The registered method; UserError with the closest match for an unknown name."""
     if name not in METHODS:
-        raise unknown("method", name, METHODS, OF_PLUGIN)
+        imported = (n for n, cls in METHODS.items() if cls.trains and not cls.presets)
+        raise unknown_method(name, METHODS, imported)
     return METHODS[name]
 
 

@@ -151,6 +151,13 @@ def with_prerequisites(requests: Iterable[RunRequest], trainer: Trainer) -> list
                     else f"{on} starts from the weights of {needed}, which is trained first "
                     f"(--init-from {NO_INIT} starts from scratch)."
                 )
+                if kept := request.overrides.keys() - source.overrides.keys():
+                    settings = source.card().train
+                    length = f" ({settings.iterations:,} iterations)" if settings else ""
+                    trainer.reporter.say(
+                        f"Not set for {needed}, which is trained with its preset{length}: "
+                        f"{', '.join(sorted(kept))}."
+                    )
                 add(needed, source)
         ordered[name] = request
 

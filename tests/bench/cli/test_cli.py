@@ -81,7 +81,7 @@ OF_METHODS = (
          "--guidance 'a': 'a' is not a number", ""),
         (["invert", "-m", "igtc"], "Unknown method 'igtc'. Did you mean 'igct'?", ""),
         (["invert", "-d", "digts"], "Unknown data set 'digts'. Did you mean 'digits'?", ""),
-        (["list", "method"], "Unknown list 'method'. Did you mean 'methods'? Available: ",
+        (["list", "metods"], "Unknown list 'metods'. Did you mean 'methods'? Available: ",
          "datasets, experiments, extractors, launchers, methods, metrics, protocols, rows, rules, "
          "runs, suites."),
         (["list"], "Missing argument 'what'.", "See: bench list --help"),

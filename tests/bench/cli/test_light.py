@@ -27,8 +27,11 @@ COMMANDS = {
     "report": ["report"],
     "report of a suite": ["report", "--suite", "demo"],
 }
+ONLY_IMPORTED = (
+    " Only from bench import: diffusers, dit, edm2, sit. To use your own: --plugin FILE."
+)
 TYPOS = {
-    "method": (["train", "-m", "edn"], "Unknown method 'edn'. Did you mean 'edm'?"),
+    "method": (["train", "-m", "edn"], ONLY_IMPORTED),
     "rule": (["sweep", "--rule", "cfg+apgg"], "Unknown guidance rule 'apgg'. Did you mean 'apg'?"),
     "metric": (["sweep", "--metric", "kids"], "Unknown metric 'kids'. Did you mean 'kid'?"),
     "field's name of a metric": (["tune", "--metric", "FID"], "--metric fd --extractor inception"),

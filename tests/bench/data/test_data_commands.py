@@ -190,6 +190,7 @@ def test_train_prepares_sweeps_and_reports(source, tmp_path, root, preset):
     first = bench(*train)
     assert first.code == 0, first.err
     assert "pets: 36/36" in first.out
+    assert "--dataset pets --guidance " in first.out.splitlines()[-1]
     card = read_card(results / "default" / "runs" / "pets-small-edm-s0")
     assert (card.dataset, card.preset) == ("pets", "small")
     assert card.data_hash == json.loads((root / "pets" / CARD).read_text())["train_hash"]

@@ -28,6 +28,10 @@ def test_missing_teacher_is_trained_first_and_starts_the_student(tmp_path, monke
     said = "guided-cd on modes1d distils modes1d-edm-s0, which is trained first."
     assert ran.out.count(said) == 1
     assert ran.out.count("trained first") == 1
+    assert (
+        "Not set for modes1d-edm-s0, which is trained with its preset (3 iterations): "
+        "train.batch, train.iterations." in ran.out
+    )
     runs = tmp_path / "default" / "runs"
     card, weights = read_card(runs / "modes1d-guided-cd-s0"), runs / "modes1d-guided-cd-s0"
     assert card.teacher_run == card.init_run == "modes1d-edm-s0"
