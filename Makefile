@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # docs is a folder too.
-.PHONY: docs install test test-long test-cluster coverage lint demo torture reference reference-embedded reference-seeds reference-cifar10 findings clean
+.PHONY: docs install test test-long test-cluster coverage lint demo torture reference reference-embedded reference-seeds reference-photographs reference-cifar10 findings clean
 
 install: $(STAMP)
 	@echo 'Installed. Next:  source $(BIN)/activate  and then  bench train --method igct'
@@ -74,6 +74,14 @@ reference-seeds: $(STAMP)
 	$(BIN)/bench sweep --suite modes1d-seeds
 	$(BIN)/bench report --suite modes1d-seeds
 	sh benchmarks/commit_report.sh results/modes1d-seeds/report $(REFERENCE)/modes1d-seeds
+
+# CIFAR-10 (JPEG) at 16 x 16 pixels: about N hours. make reference-photographs DATA=cifar10-jpeg.tar.xz
+reference-photographs: $(STAMP)
+	$(BIN)/bench data prepare $(DATA) --size 16 --resize box --dataset cifar16
+	$(BIN)/bench train --suite cifar16
+	$(BIN)/bench sweep --suite cifar16
+	$(BIN)/bench report --suite cifar16
+	sh benchmarks/commit_report.sh results/cifar16/report $(REFERENCE)/photographs
 
 # The answered questions of docs/findings: a quarter of an hour on two cores.
 findings: $(STAMP)

@@ -84,7 +84,7 @@ _SMALL_TRAIN = TrainSettings(
     iterations=2500, batch=512, lr=3e-4, warmup=200, decay_from=0.7, final_lr=0.1,
     checkpoint_every=500,
 )  # fmt: skip
-_TINY = GuidedCDConfig(net=published.TINY)
+_TINY = GuidedCDConfig(net=published.TINY, guidance_scale=1.0)
 _TINY_TRAIN = TrainSettings(
     iterations=1500, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7,
     final_lr=0.01, checkpoint_every=200,

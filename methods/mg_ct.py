@@ -145,7 +145,9 @@ _DIGITS = MGCTConfig(
 _DIGITS_TRAIN = TrainSettings(
     iterations=400, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7, final_lr=0.01
 )
-_TINY = MGCTConfig(net=published.TINY, first_stage=2, last_stage=5, c_h=0.03, window=4.0)
+_TINY = MGCTConfig(
+    net=published.TINY, guidance_scale=1.0, first_stage=2, last_stage=5, c_h=0.03, window=4.0
+)
 _TINY_TRAIN = TrainSettings(
     iterations=1500, batch=64, lr=1e-3, betas=(0.9, 0.99), warmup=100, decay_from=0.7,
     final_lr=0.01, checkpoint_every=200,

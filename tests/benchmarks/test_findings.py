@@ -23,7 +23,8 @@ def test_over_seeds_gives_student_interval_and_none_for_one_seed():
     one_sample = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (a.low, a.high) == pytest.approx((one_sample.low, one_sample.high))
     assert (a.seeds, b.seeds) == (3, 1)
-    assert np.isnan(b.low) and np.isnan(b.high)
+    assert np.isnan(b.low)
+    assert np.isnan(b.high)
 
 
 def test_variant_with_settings_of_preset_shares_its_runs():
