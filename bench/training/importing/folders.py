@@ -36,6 +36,15 @@ KINDS: tuple[str, ...] = get_args(Kind)
 INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
+NOT_APPLIED = {
+    "clip_sample": (
+        True,
+        "clip with --rule dynamic-threshold --knob dynamic-threshold.percentile=0",
+    ),
+    "thresholding": (True, "--rule dynamic-threshold does it"),
+    "set_alpha_to_one": (False, "the last step goes to noise level 0"),
+}
+"""Settings of schedulers that change its samples: the value, and what there is here instead."""
 HIGHEST = 160.0
 """Level at which sampling starts by default, if the schedule has higher ones."""
 LAYERS = ("num_layers", "layers_per_block")
@@ -74,7 +83,7 @@ def read_folder(
     with invalid_settings(""):
         net = DiffusersNet(kind=kind, arguments=arguments)
     classes = _classes(net, dataset, null_label)
-    settings, files = _schedule(scheduler, path, given)
+    settings, files, notes = _schedule(scheduler, path, given)
     weights = _weights(model)
     files += [model / "config.json", *weights]
     found = _read(weights)
@@ -91,6 +100,7 @@ def read_folder(
         decoder=vae,
         class_name=kind,
         settings=settings,
+        notes=(*found.notes, *notes),
         digest=digest({file.name: sha256(file) for file in files}),
         licence=licence_of([path, model] + [path.parent] * (path.parent / INDEX).exists()),
     )
@@ -185,8 +195,13 @@ def _classes(net: DiffusersNet, dataset: str | None, null_label: bool | None) ->
     return rows - 1 if null_label or (null_label is None and less) else rows
 
 
-def _schedule(path: Path, folder: Path, given: dict[str, Any]) -> tuple[dict[str, Any], list[Path]]:
-    """The settings of the scheduler in `path` and of the user, and the files that were read."""
+def _schedule(
+    path: Path, folder: Path, given: dict[str, Any]
+) -> tuple[dict[str, Any], list[Path], list[str]]:
+    """The settings of the scheduler in `path` and of the user, the files that were read, and notes.
+
+    The notes are sentences about settings that are not applied.
+    """
     from diffusers import schedulers
     from diffusers.schedulers import KarrasDiffusionSchedulers
 
@@ -232,7 +247,12 @@ def _schedule(path: Path, folder: Path, given: dict[str, Any]) -> tuple[dict[str
     }
     if read:
         settings["prediction"] = PREDICTIONS[read["prediction_type"]]
-    return settings, [path] if read else []
+    notes = [
+        f"Not applied: {name} = {value} of the scheduler; {instead}."
+        for name, (value, instead) in NOT_APPLIED.items()
+        if read.get(name) is value
+    ]
+    return settings, [path] if read else [], notes
 
 
 def _weights(folder: Path) -> list[Path]:

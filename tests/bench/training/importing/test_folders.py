@@ -1,6 +1,7 @@
 """Folders of diffusers, imported and swept through the command line, offline."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -143,6 +144,26 @@ def test_own_times_and_three_channels_are_settings(tmp_path):
         (1, "ok", 2),
         (3, "ok", 4),
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, ["clip_sample = True"]),  # diffusers' default
+        ({"clip_sample": False}, []),
+        (
+            {"clip_sample": False, "thresholding": True, "set_alpha_to_one": False},
+            ["thresholding = True", "set_alpha_to_one = False"],
+        ),
+    ],
+)
+def test_settings_of_the_scheduler_that_are_not_applied_are_named(tmp_path, given, named):
+    folder = pipeline(tmp_path / "dit", scheduler=diffusers.DDIMScheduler(**given))
+    out, _, _ = imported(folder)
+    assert re.findall(r"Not applied: (.*) of the scheduler; ", out) == named
+    multistep = diffusers.DPMSolverMultistepScheduler()  # it has none of them
+    out, _, _ = imported(pipeline(tmp_path / "other", scheduler=multistep), name="other")
+    assert "Not applied" not in out
 
 
 def test_unet_is_guided_by_the_embedding_that_no_class_of_the_data_has(tmp_path):
