@@ -10,10 +10,16 @@ from bench.system.errors import UserError, counted, unknown
 from methods import METHODS, Method, Preset
 from methods.nets.config import MLPConfig, UNetConfig
 from methods.nets.scaled import scaled_unet
+from methods.settings import TrainSettings
 from methods.spec import DataSpec
 
 AUTO = "auto"
 """The preset that is made for a shape: the settings of another, with a network of fitting size."""
+SCHEDULES = {8: (1.0, 1, 1.0), 16: (5.0, 1, 1.0), 32: (7.0, 8, 0.3)}
+"""By pixels per side: iterations, batch and lr over those at 8 pixels.
+
+These are about the geometric means of the methods that have small presets for all three sizes.
+"""
 
 
 def find_preset(
@@ -86,10 +92,13 @@ def described_choice(method: str, spec: DataSpec, preset: str | None) -> str:
     text = f"{spec.name}: preset {AUTO}, the settings of {base} with a network for {data}"
     if not isinstance(net, UNetConfig):
         return f"{text}."
+    train, length = found.train, ""
+    if train is not None and train != cls.presets[str(base)].train:
+        length = f"; trained for {counted(train.iterations, 'step')} of {train.batch:,} images"
     attends = "".join(f", attention at {side}x{side}" for side in net.attn_resolutions)
     return (
         f"{text}: {net.channels} channels x {net.channel_mult}, blocks per level: "
-        f"{net.num_blocks}{attends}."
+        f"{net.num_blocks}{attends}{length}."
     )
 
 
@@ -116,9 +125,29 @@ def _auto_base(method: type[Method[Any]], spec: DataSpec) -> str | None:
 
 def _scaled(preset: Preset, spec: DataSpec) -> Preset:
     """`preset` for data of another shape. Raises ValueError if no network fits it."""
-    config = preset.config
-    if spec.is_image:
-        net = scaled_unet(spec.shape, config.net.dropout)  # type: ignore[attr-defined]
-        config = config.model_copy(update={"net": net})
     # It belongs to no data set, so that its runs are named after theirs.
-    return preset.model_copy(update={"dataset": "", "shape": None, "config": config})
+    preset, shape = preset.model_copy(update={"dataset": "", "shape": None}), _shape(preset)
+    if not spec.is_image or shape is None or preset.train is None:
+        return preset
+    net = scaled_unet(spec.shape, preset.config.net.dropout)  # type: ignore[attr-defined]
+    return preset.model_copy(
+        update={
+            "config": preset.config.model_copy(update={"net": net}),
+            "train": _longer(preset.train, shape[-1], spec.shape[-1]),
+        }
+    )
+
+
+def _longer(train: TrainSettings, side: int, new_side: int) -> TrainSettings:
+    """The schedule for images of `new_side` pixels, from the one for images of `side` pixels."""
+    old, new = (min(SCHEDULES, key=lambda s: abs(math.log(s / n))) for n in (side, new_side))
+    if old == new:
+        return train
+    (old_length, old_batch, old_lr), (length, batch, lr) = SCHEDULES[old], SCHEDULES[new]
+    return train.model_copy(
+        update={
+            "iterations": max(1, round(train.iterations * length / old_length)),
+            "batch": max(1, train.batch * batch // old_batch),
+            "lr": float(f"{train.lr * lr / old_lr:.3g}"),
+        }
+    )

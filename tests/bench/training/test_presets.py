@@ -10,7 +10,7 @@ import torch
 from bench.data import DATASETS, Dataset, Split
 from bench.system.errors import UserError
 from bench.training.card import make_card
-from bench.training.presets import described_choice, find_preset
+from bench.training.presets import SCHEDULES, described_choice, find_preset
 from methods import METHODS, DataSpec
 from methods.nets.config import UNetConfig
 from methods.nets.scaled import scaled_unet
@@ -121,12 +121,51 @@ def test_default_fits_by_shape_or_is_scaled_from_the_nearest(method, shape, pres
         return
     assert f"the settings of {base} with a network for " in told
     own = cls.presets[base]
-    assert (found.train, found.steps, found.init_from) == (own.train, own.steps, own.init_from)
+    assert (found.steps, found.init_from) == (own.steps, own.init_from)
+    if (method, shape) != ("mg-ct", (3, 32, 32)):
+        assert found.train == own.train
     assert found.config.model_copy(update={"net": own.config.net}) == own.config
     if isinstance(own.config.net, UNetConfig):
         assert found.config.net == scaled_unet(shape, own.config.net.dropout)
     else:
         assert found.config.net == own.config.net
+
+
+@pytest.mark.parametrize(
+    ("method", "shape", "iterations", "batch", "lr"),
+    [
+        ("sct", (3, 8, 8), 400, 64, 1e-3),
+        ("sct", (3, 16, 16), 2000, 64, 1e-3),
+        ("imm", (3, 32, 32), 2800, 512, 3e-4),
+        ("tcm", (1, 64, 64), 2800, 512, 1.5e-4),
+        ("mg-ct", (3, 32, 32), 2100, 512, 3e-4),  # from its preset of 16 pixels
+        ("guided-cd", (3, 64, 64), 2500, 512, 3e-4),  # its own at 32 pixels
+    ],
+)
+def test_schedule_grows_with_the_images_and_is_announced(method, shape, iterations, batch, lr):
+    spec = DataSpec("mine", shape, 7)
+    train = find_preset(METHODS[method], spec, "auto")[1].train
+    assert (train.iterations, train.batch, train.lr) == (iterations, batch, lr)
+    told = f"; trained for {iterations:,} steps of {batch} images."
+    scaled = iterations not in (400, 2500)
+    assert described_choice(method, spec, "auto").endswith(told) == scaled
+
+
+def test_schedules_are_those_of_the_methods_with_presets_of_all_sizes():
+    """The multiples lie between those of the presets that were chosen by training."""
+    sizes = {16: "cifar16", 32: "cifar10-small"}
+    full = [m for m in METHODS.values() if {"digits", *sizes.values()} <= m.presets.keys()]
+    assert len(full) >= 4
+    for side, name in sizes.items():
+        found = [
+            (new.iterations / old.iterations, new.batch // old.batch, new.lr / old.lr)
+            for old, new in ((m.presets["digits"].train, m.presets[name].train) for m in full)
+        ]
+        iterations, batches, lrs = map(sorted, zip(*found, strict=True))
+        length, batch, lr = SCHEDULES[side]
+        assert iterations[0] < length < iterations[-1]
+        assert {batch} == set(batches)
+        assert lrs[0] * 0.999 <= lr <= lrs[-1]
 
 
 def test_own_and_named_presets_are_not_announced():
