@@ -160,10 +160,16 @@ def test_detached_workers_are_watched(slow: list[str], tmp_path: Path) -> None:
     where = ("--results", tmp_path / "results")
     assert f"bench status {where[0]} {where[1]}" in begun.out
     _until(lambda: _both_work(tmp_path), "two workers")
-    seen = bench("status", *where)
-    assert re.search(r"sweep modes1d │ \d+ +│ 2 +│ 0 ", seen.out), seen.out
-    assert f"Slurm job {job[1]}: 2 of 2 workers run." in seen.out
-    assert seen.out.count("process ") == 2
+    seen = ""
+
+    def both_hold_a_cell() -> bool:  # a worker between two cells holds none
+        nonlocal seen
+        seen = bench("status", *where).out
+        return seen.count("process ") == 2
+
+    _until(both_hold_a_cell, "status of two workers")
+    assert re.search(r"sweep modes1d │ \d+ +│ 2 +│ 0 ", seen), seen
+    assert f"Slurm job {job[1]}: 2 of 2 workers run." in seen
     watching = _start(slow)
     time.sleep(5)
     watching.send_signal(signal.SIGTERM)
