@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.plugins.launcher_conformance import LauncherConformance
+from bench.system.files import WRITING
 from bench.system.launch import Slurm
 from tests.bench.helpers import TOY_METRICS, bench
 from tests.cluster.conftest import Cluster, slurm
@@ -91,7 +92,9 @@ def _both_work(folder: Path) -> bool:
 def _check_rows(folder: Path, *, twice: int) -> None:
     """Rows equal those of one process; at most so many cells were sampled twice, none thrice."""
     rows = "default/cells"
-    assert not differing(content(folder / "serial" / rows), content(folder / "results" / rows))
+    found = differing(content(folder / "serial" / rows), content(folder / "results" / rows))
+    # What a killed worker was writing remains until another process writes to this folder.
+    assert not [name for name in found if WRITING not in name]
     counts = Counter(scale for _, scale in _sampled(folder))
     assert counts.keys() == set(range(1, SCALES + 1))
     assert max(counts.values()) <= 2
