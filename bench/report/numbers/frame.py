@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
-from bench.experiment.rows import Row
+from bench.experiment.rows import Row, Value
 from bench.report.numbers.cells import Cell
 from bench.report.numbers.columns import Column, Key, key_of, make_columns, values
 from bench.report.numbers.counting import (
@@ -222,7 +222,7 @@ class Data:
         place = (column.key, series, guidance)
         if place not in self._found:
             rows = self.rows_of(series, guidance)
-            found = tuple((r, v) for r, v in values(rows) if key_of(r, v) == column.key)
+            found = _measured(rows, column)
             troubles = tuple(r for r in rows if r.status != "ok" and r.n == column.n)
             self._found[place] = Cell(found, troubles)
         return self._found[place]
@@ -262,7 +262,14 @@ class Data:
     def floor(self, column: Column) -> Cell:
         """Real against real, over all its runs; empty if it is not comparable."""
         rows = [r for r in self.rows if r.method == FLOOR and column not in self.notes]
-        return Cell(tuple((r, v) for r, v in values(rows) if key_of(r, v) == column.key))
+        return Cell(_measured(rows, column))
+
+
+def _measured(rows: Iterable[Row], column: Column) -> tuple[tuple[Row, Value], ...]:
+    """The values of one measure. Experiments share their real samples, which count once."""
+    found = [(r, v) for r, v in values(rows) if key_of(r, v) == column.key]
+    distinct = {(r.seed,) if r.method == FLOOR else identity(r): (r, v) for r, v in found}
+    return tuple(distinct.values())
 
 
 def _swept(rows: Iterable[Row]) -> bool:

@@ -117,6 +117,26 @@ def test_another_extractor_or_data_set_is_another_column():
     ]
 
 
+def test_real_samples_of_two_experiments_count_once():
+    floor = [
+        row("digits", "real", 1.0, value("fd", 0.5, se=0.1), steps=0, experiment=name)
+        for name in ("first", "second")
+    ]
+    lines = [
+        row("digits", "edm", 1.0, value("fd", 2.0 + i, se=0.3), experiment=f.experiment)
+        for i, f in enumerate(floor)
+    ]
+    data = prepare([*floor, *lines])
+    assert data.floor(data.columns[0]).values == (0.5,)
+    cell = data.cell(data.columns[0], data.series_of(floor[0]), 1.0)
+    assert (cell.mean, cell.estimate.se) == (0.5, 0.1)
+    methods = {s.label: data.cell(data.columns[0], s, 1.0).values for s in data.series("digits")}
+    assert methods == {
+        "edm [first/digits-edm-s0], 18 steps": (2.0,),
+        "edm [second/digits-edm-s0], 18 steps": (3.0,),
+    }
+
+
 def test_floor_of_another_n_is_left_out_with_a_note():
     rows = [
         row("digits", "real", 1.0, value("fd", 1.0, n=100)),
