@@ -111,7 +111,10 @@ def load(
     warn_of_plugins(Reporter(), [Path(plugin) for plugin in plugins])
     rows = read_rows(found.cells)
     if not rows:
-        raise UserError(f"There are no rows in {found.cells}: sweep first.", code=2)
+        raise UserError(
+            f"There are no rows in {found.cells}: run bench sweep --experiment {found.name} first.",
+            code=2,
+        )
     if not everything:
         rows = list(prepare([row for row in rows if row.seed < TUNING_SEEDS]).rows)
     frame = summary(rows)

@@ -100,7 +100,7 @@ def train_command(
     from bench.data.ensure import prepare_if_missing
     from bench.data.find import find_dataset
     from bench.experiment.suite import flags, suite_studies
-    from bench.plugins.load import FILES
+    from bench.plugins.load import plugin_options
     from bench.sweep.trainings import price_all, train_all
     from bench.system.devices import make_fabric
     from bench.system.progress import SILENT
@@ -137,7 +137,7 @@ def train_command(
             return found
         compiler = _compiler(own, fabric.device) if compiled else None
         train_further(card, Trainer(found, fabric, own, card.precision, compiler, policy, loggers))
-        own.say(f"Next: bench sweep{flags(found)} --run {run}")
+        own.say(f"Next: bench sweep{flags(found)}{plugin_options()} --run {run}")
         return found
     if suite is not None:
         options.refuse_beside_suite(
@@ -162,7 +162,7 @@ def train_command(
         asked = "".join(f" --method {m}" for m in studies[0].methods)
         asked += f" --dataset {dataset}" if dataset else ""
         reporter.say(f"{', '.join(studies[0].methods)}: nothing to train.")
-        reporter.say(f"Next: bench sweep{asked}{flags(found)}")
+        reporter.say(f"Next: bench sweep{asked}{flags(found)}{plugin_options()}")
         return found
     fabric = make_fabric(sharing.device(device), precision)
     own = reporter if fabric.is_global_zero else SILENT
@@ -189,10 +189,9 @@ def train_command(
     own.say(f"Trained runs are in {found.runs}.")
     if "tensorboard" in loggers:
         own.say(f"Curves and samples: tensorboard --logdir {found.runs}")
-    plugins = "".join(f" --plugin {file}" for file in FILES)
     chosen = f" --dataset {studies[0].dataset}" if dataset or data else ""
     scales = "" if suite else f" --guidance {place.DEFAULT_GUIDANCE}"
-    own.say(f"Next: bench sweep{flags(found, suite)}{plugins}{chosen}{scales}")
+    own.say(f"Next: bench sweep{flags(found, suite)}{plugin_options()}{chosen}{scales}")
     return found
 
 

@@ -165,11 +165,11 @@ def _tune(
 
 def _same_runs(request: TuneRequest) -> str:
     """The options with which a sweep finds the same runs."""
-    from bench.plugins.load import FILES
+    from bench.plugins.load import plugin_options
 
     parts = [f" --method {name}" for name in request.methods]
     parts += [f" --dataset {name}" for name in request.datasets]
-    parts += [f" --plugin {shlex.quote(str(file))}" for file in FILES]
+    parts.append(plugin_options())
     extra = {"null": request.null_checkpoint, "weak": request.weak_checkpoint}
     parts += [f" --{kind}-checkpoint {shlex.quote(name)}" for kind, name in extra.items() if name]
     return "".join(parts)

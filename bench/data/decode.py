@@ -235,7 +235,8 @@ def _opened(content: bytes, where: Path | str) -> Iterator[Image.Image]:
         ) from None
     except UnidentifiedImageError:
         raise UserError(
-            f"{where} is not an image that can be read ({', '.join(FORMATS)})."
+            f"{where} is not an image that can be read ({', '.join(FORMATS)}). "
+            "Remove or convert it."
         ) from None
     except DAMAGE as error:
         raise UserError(f"{where} is damaged or cut off ({said(error)}).") from None

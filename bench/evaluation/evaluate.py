@@ -121,10 +121,13 @@ def evaluate(
     reporter: Reporter, cache: Path, request: Request, makers: Makers
 ) -> tuple[Report, Reference, SampleSource]:
     """The report of a request, and the two sides compared."""
-    made = makers.networks(request.extractors)
+    chosen = [METRICS[name] for name in request.metrics if name in METRICS]
+    of_pixels = chosen and all(metric.needs <= {"pixels"} for metric in chosen)
+    names = () if of_pixels else request.extractors
+    made = makers.networks(names)
     reference, fake = read_sides(reporter, request)
     data = reference.side.data if reference.side is not None else None
-    made |= makers.of_data(request.extractors, data, fake.shape)
+    made |= makers.of_data(names, data, fake.shape)
     warnings = [*request.warnings, *check_statistics(reference, made)]
     matched = match_classes(fake, reference.side, reference.name)
     plan = plan_measurements(

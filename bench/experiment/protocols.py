@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from bench.experiment.rows import Labels
-from bench.system.errors import UserError, unknown
+from bench.system.errors import OF_PLUGIN, UserError, unknown
 from methods.settings import Settings
 
 LITE = "efficientnet-lite0"
@@ -77,7 +77,7 @@ def unknown_metric(name: str, known: Iterable[str]) -> UserError:
         if measure.title
     }
     if name.lower() not in named:
-        return unknown("metric", name, known)
+        return unknown("metric", name, known, OF_PLUGIN)
     measure, protocol_name = named[name.lower()]
     return UserError(
         f"{measure.title} is the metric {measure.metric} on features of {measure.extractor}: "

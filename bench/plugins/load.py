@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -71,7 +72,12 @@ ORIGINS: dict[tuple[str, str], str] = {
 }
 """(kind, name) -> origin of a registered entry."""
 FILES: list[Path] = []
-"""The plugin files loaded last, for the commands that messages suggest."""
+"""The plugin files loaded last."""
+
+
+def plugin_options() -> str:
+    """The options that load these files again, for the commands that messages suggest."""
+    return "".join(f" --plugin {shlex.quote(str(file))}" for file in FILES)
 
 
 def load_plugins(files: Sequence[Path] = ()) -> list[str]:

@@ -36,6 +36,8 @@ LOADED = (
     "Timed while other programs used the processor, which gave sampling less than "
     f"{ALONE:.0%} of the time: compare network evaluations. Such times compare no lines here."
 )
+ENDS = "≤ and ≥ give the end of the 95% interval of a share of 0 or 1."
+
 FEWEST_SEEDS = 3
 """Of one checkpoint, to show the minimum over them: EDM's number."""
 
@@ -146,7 +148,7 @@ def _error_notes(about: About, cells: Sequence[Cell], count: int) -> list[str]:
             f"± of a single run is its standard error ({method}), {COUNTED[about.error_of]}."
         )
     if any(e.se == 0.0 and e.low != e.high for e in single):
-        notes.append("≤ and ≥ give the end of the 95% interval of a share of 0 or 1.")
+        notes.append(ENDS)
     return notes
 
 

@@ -15,7 +15,7 @@ from bench.report.numbers.names import FLOOR_LABEL, numbers, slug
 from bench.report.numbers.pareto import borrowed, precision_pairs
 from bench.report.options import PaperOptions
 from bench.report.pages.cells import Footnotes, span
-from bench.report.pages.measures import BOLD, titled
+from bench.report.pages.measures import BOLD, ENDS, titled
 from bench.system.errors import UserError
 
 SCALES = (1.0, 2.0, 4.0, 7.0, 13.0)
@@ -177,3 +177,4 @@ def _errors(tables: Iterable[Table]) -> Iterator[str]:
     )
     if any(text.startswith("± of a single run") for text in notes):
         yield "± of a single run is its standard error."
+    yield from (text for text in notes if text == ENDS)

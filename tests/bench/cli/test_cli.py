@@ -232,6 +232,13 @@ def test_untrained_method_can_be_swept_directly(tmp_path):
     assert "modes2d: 1 cell computed" in ran.out
 
 
+def test_next_command_loads_the_plugins_again(tmp_path):
+    plugin = tmp_path / "my plugin.py"
+    plugin.write_text("")
+    ran = bench("train", "-m", "oracle", "--plugin", plugin, "--results", tmp_path)
+    assert f"bench sweep --method oracle --results {tmp_path} --plugin '{plugin}'\n" in ran.out
+
+
 def test_method_without_a_preset_for_the_data_is_refused(tmp_path):
     ran = bench("sweep", "-m", "oracle", "-d", "digits", "--results", tmp_path / "r")
     assert ran.code == 1

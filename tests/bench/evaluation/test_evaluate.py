@@ -47,6 +47,15 @@ def evaluate(*arguments, out="out.json"):
     return json.loads(Path(out).read_text()), ran
 
 
+def test_metrics_of_pixels_read_no_features(folders):
+    report, _ = evaluate(
+        "fake", "--reference", "real", "--metric", "saturation", "--metric", "contrast_ratio",
+        "--extractor", "small",
+    )  # fmt: skip
+    assert Small.seen == 0
+    assert [row["extractor"] for row in report["rows"]] == ["", ""]
+
+
 def values(report):
     return {(row["metric"], row["extractor"]): row["value"] for row in report["rows"]}
 

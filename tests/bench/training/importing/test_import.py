@@ -238,7 +238,7 @@ def test_dry_run_prints_everything_and_writes_nothing(tmp_path):
     tensors = len(golden_weights("edm_ncsnpp"))
     for said in (
         "class EDMPrecond under 'ema'", sha256(path), "method edm, data set golden16",
-        "ncsnpp, 8 channels x [1, 2, 2], 1 blocks, attention at [8], images (3, 16, 16), 10 cl",
+        "ncsnpp, 8 channels x [1, 2, 2], 1 block, attention at [8], images (3, 16, 16), 10 cl",
         f"{count:,} parameters; all {tensors} tensors match", "--null-checkpoint",
         "Nothing was written",
     ):  # fmt: skip
