@@ -90,6 +90,7 @@ findings: $(STAMP)
 	$(BIN)/python -m benchmarks.findings.variants share
 	$(BIN)/python -m benchmarks.findings.spread
 	$(BIN)/python -m benchmarks.findings.embedding
+	$(BIN)/python -m benchmarks.findings.inversion
 
 # All methods on CIFAR-10 (JPEG) with the small preset on one GPU (expected, not measured: at most an
 # hour on an H100): make reference-cifar10 DATA=cifar10-jpeg.tar.xz

@@ -49,10 +49,11 @@ def trained(
     data, place = find_dataset(dataset), Experiment(RESULTS, experiment)
     settings = dict(settings or {})
     start = METHODS[method].presets[dataset].init_from
-    if start and experiment != PRESETS:
-        for run in trained(PRESETS, start, dataset, seeds=seeds):
-            source = Experiment(RESULTS, PRESETS).runs / run.name
-            shutil.copytree(source, place.runs / run.name, dirs_exist_ok=True)
+    for seed in seeds if start and experiment != PRESETS else ():
+        name = f"{dataset}-{start}-s{seed}"
+        if not (place.runs / name).exists():
+            trained(PRESETS, start, dataset, seeds=[seed])
+            shutil.copytree(Experiment(RESULTS, PRESETS).runs / name, place.runs / name)
     if METHODS[method].trains:
         bench.train(
             method=[method], dataset=dataset, seed=",".join(map(str, seeds)),

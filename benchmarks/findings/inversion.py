@@ -12,15 +12,15 @@ import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
 
-import bench
 from bench.data.convert import one_hot, to_model
 from bench.data.find import find_dataset
 from bench.training.run import Run, load_nets
-from benchmarks.findings.common import CPU, RESULTS, over_seeds, place_of, trained, write
+from benchmarks.findings.common import CPU, over_seeds, place_of, trained, write
+from benchmarks.findings.variants import curves
 from methods import Guidance, Inverts
 
-METRIC = {"modes1d": ("w1", "identity", 2000)}
-WEIGHTS = {"modes1d": (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)}
+DATA = "modes1d"
+WEIGHTS = (0.0, 1e-4, 1e-2, 1.0)
 REAL = 300
 
 
@@ -40,33 +40,35 @@ def error(run: Run) -> float:
 def main() -> None:
     """Write the table and the figure."""
     rows = []
-    for data, (metric, extractor, n) in METRIC.items():
-        for weight in WEIGHTS[data]:
-            settings = {"reconstruction_weight": weight}
-            place = place_of("inversion", f"{weight:g}", "igct", data, settings)
-            runs = trained(place, "igct", data, settings)
-            bench.sweep(
-                method=["igct"], dataset=data, guidance="1", samples=n, metric=[metric],
-                extractor=[extractor], experiment=place, results=RESULTS, workers=1, steps="1",
-            )  # fmt: skip
-            frame, _ = bench.load(place, RESULTS)
-            own = frame[(frame["dataset"] == data) & (frame["method"] == "igct")]
-            for _, row in own.iterrows():
-                rows.append({"data": data, "weight": weight, "what": f"{metric} at g = 1",
-                             "seed": row["train_seed"], "value": row["value"]})  # fmt: skip
-            for run in runs:
-                rows.append({"data": data, "weight": weight, "what": "error of reconstruction",
-                             "seed": run.card.seed, "value": error(run)})  # fmt: skip
-    table = over_seeds(pd.DataFrame(rows), ["data", "what", "weight"])
-    figure, axes = plt.subplots(1, len(METRIC), figsize=(9, 3.4))
-    for place, (data, part) in zip(axes, table.groupby("data", sort=False), strict=True):
-        for what, points in part.groupby("what", sort=False):
-            bars = np.nan_to_num((points["high"] - points["mean"]).to_numpy(dtype=float))
-            labels = [f"{w:g}" for w in points["weight"]]
-            place.errorbar(labels, points["mean"], bars, label=what, marker="o", capsize=2)
-        place.set(title=data, xlabel="weight of the reconstruction loss", yscale="log")
-        place.legend()
+    for weight in WEIGHTS:
+        settings = {"reconstruction_weight": weight}
+        found = curves("inversion", f"{weight:g}", DATA, settings, "1")
+        for _, row in found[found["what"] == "w1"].iterrows():
+            rows.append({"weight": weight, "what": "W1 of samples at g = 1",
+                         "seed": row["seed"], "value": row["value"]})  # fmt: skip
+        place = place_of("inversion", f"{weight:g}", "igct", DATA, settings)
+        runs = trained(place, "igct", DATA, settings)
+        for run in runs:
+            rows.append({"weight": weight, "what": "RMS error of reconstruction",
+                         "seed": run.card.seed, "value": error(run)})  # fmt: skip
+    table = over_seeds(pd.DataFrame(rows), ["what", "weight"])
+    seeds = pd.DataFrame(rows)
+    names = list(seeds["what"].unique())
+    figure, axes = plt.subplots(1, len(names), figsize=(9, 3.4))
+    for place, what in zip(axes, names, strict=True):
+        points, own = table[table["what"] == what], seeds[seeds["what"] == what]
+        at = {w: f"{w:g}" for w in points["weight"]}
+        place.scatter(
+            own["weight"].map(at), own["value"], s=14, color="grey", label="training seeds"
+        )
+        half = points["high"] - points["mean"]
+        place.errorbar(points["weight"].map(at), points["mean"], half, marker="o", capsize=2,
+                       label="mean, 95%")  # fmt: skip
+        place.set(title=what, xlabel="weight of the reconstruction loss")
+        place.set_ylim(bottom=0)
+        place.legend(fontsize=8)
     sns.despine(figure)
+    figure.tight_layout()
     write("inversion", table, figure)
 
 
