@@ -83,7 +83,8 @@ reference-photographs: $(STAMP)
 	$(BIN)/bench report --suite cifar16
 	sh benchmarks/commit_report.sh results/cifar16/report $(REFERENCE)/photographs
 
-# The answered questions of docs/findings: a quarter of an hour on two cores.
+# The answered questions of docs/findings, after make reference-embedded: half an hour on two cores
+# (estimated).
 findings: $(STAMP)
 	$(BIN)/python -m benchmarks.findings.pull
 	$(BIN)/python -m benchmarks.findings.variants window
@@ -91,6 +92,7 @@ findings: $(STAMP)
 	$(BIN)/python -m benchmarks.findings.spread
 	$(BIN)/python -m benchmarks.findings.embedding
 	$(BIN)/python -m benchmarks.findings.inversion
+	$(BIN)/python -m benchmarks.findings.learnt
 
 # All methods on CIFAR-10 (JPEG) with the small preset on one GPU (expected, not measured: at most an
 # hour on an H100): make reference-cifar10 DATA=cifar10-jpeg.tar.xz

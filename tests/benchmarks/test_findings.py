@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from benchmarks.findings import learnt
 from benchmarks.findings.common import PRESETS, over_seeds, place_of
 from benchmarks.findings.embedding import jitter
+from benchmarks.findings.learnt import Loss, against_best
 
 
 def test_jitter_is_zero_for_exponential_curve_and_four_times_alternating_log():
@@ -23,11 +25,38 @@ def test_over_seeds_gives_student_interval_and_none_for_one_seed():
     one_sample = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (a.low, a.high) == pytest.approx((one_sample.low, one_sample.high))
     assert (a.seeds, b.seeds) == (3, 1)
-    assert np.isnan(b.low)
-    assert np.isnan(b.high)
+    assert np.isnan([b.low, b.high]).all()
 
 
 def test_variant_with_settings_of_preset_shares_its_runs():
     assert place_of("window", "11 to 14.3", "igct", "modes1d", {"window": [11.0, 14.3]}) == PRESETS
     other = place_of("window", "1 to 3", "igct", "modes1d", {"window": [1.0, 3.0]})
     assert other == "findings-window-1-to-3"
+
+
+def loss(value: float, se: float = 1.0, rule: str = "apg", dof: float = np.inf) -> Loss:
+    return Loss(rule, 4.0, 18, 70, value, se, dof)
+
+
+def test_loss_against_single_rule_has_student_interval():
+    values = [0.3, 0.5, 1.0]
+    (mean,) = learnt.over_seeds([[loss(v)] for v in values])
+    _, low, high = against_best([mean], rules=1)
+    one_sample = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((one_sample.low, one_sample.high))
+
+
+def test_interval_of_loss_contains_best_rule_as_often_as_it_says():
+    # Equally good rules, where the choice of the best would favour the rules most.
+    draws = np.random.default_rng(0).normal(size=(2000, 20))
+    intervals = [against_best([loss(v) for v in values], rules=20)[1:] for values in draws]
+    covered = np.mean([low <= 0 <= high for low, high in intervals])
+    assert covered >= 0.95
+    chosen = [max(values) - 1.96 <= 0 <= max(values) + 1.96 for values in draws]
+    assert np.mean(chosen) < 0.7  # what testing only the chosen rule would give
+
+
+def test_rule_whose_loss_is_poorly_known_is_left_out():
+    known = [loss(1.0), loss(2.0), loss(-1.0), loss(-2.0, se=3.9)]
+    assert learnt.precise([*known, loss(5.0, se=4.1)]) == known
+    assert learnt.precise([]) == []
