@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bench.report.numbers.frame import Data, Series
-from bench.report.numbers.names import FLOOR, METHODS
+from bench.report.numbers.names import FLOOR
 
 Dashes = tuple[float, ...]
 
@@ -28,23 +28,28 @@ class Look:
     size: int = 0
 
 
-_BUILT_IN = (
-    Look("#7c5179", "#b2408c", "diamond", (1.0, 1.5)),
-    Look("#348aff", "#8d82ff", "circle", ()),
-    Look("#074303", "#d5f1a9", "square", (7.0, 2.0, 1.5, 2.0)),
-    Look("#e76808", "#fb8105", "triangle", (6.0, 1.5)),
-    Look("#429ea5", "#18d0b7", "down", (3.0, 1.0, 1.0, 1.0)),
-    Look("#b28877", "#ec8779", "hexagon", (6.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
-    Look("#9c474f", "#c34e30", "plus", (5.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
-    Look("#6f043f", "#d85e87", "cross", (1.0, 3.0)),
-    Look("#5500f8", "#b4bdfa", "star", (3.0, 1.5)),
-)
-"""Of `METHODS`, in their order. The colours were found by a search: with normal vision and without
-red or green cones, they differ from each other, from black and from grey as much as they can."""
+_BUILT_IN = {
+    "oracle": Look("#7c5179", "#b2408c", "diamond", (1.0, 1.5)),
+    "edm": Look("#348aff", "#8d82ff", "circle", ()),
+    "ct": Look("#074303", "#d5f1a9", "square", (7.0, 2.0, 1.5, 2.0)),
+    "igct": Look("#e76808", "#fb8105", "triangle", (6.0, 1.5)),
+    "guided-cd": Look("#429ea5", "#18d0b7", "down", (3.0, 1.0, 1.0, 1.0)),
+    "mg-ct": Look("#b28877", "#ec8779", "hexagon", (6.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
+    "mg": Look("#9c474f", "#c34e30", "plus", (5.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
+    "gft": Look("#6f043f", "#d85e87", "cross", (1.0, 3.0)),
+    "meanflow": Look("#5500f8", "#b4bdfa", "star", (3.0, 1.5)),
+    "sct": Look("#ba4d23", "#a35659", "pentagon", (8.0, 2.0, 1.0, 2.0)),
+    "tcm": Look("#0078af", "#326acf", "left", (2.0, 1.5)),
+    "scd": Look("#192d82", "#a18dbd", "right", (4.0, 1.0, 4.0, 3.0)),
+    "alpha-flow": Look("#bd6a8c", "#fe98af", "bow", (9.0, 1.5)),
+    "imm": Look("#364ba9", "#e1e32c", "hourglass", (4.0, 1.0, 2.0, 1.0)),
+}
+"""Of `METHODS`. The colours were found by a search: with normal vision and without red or green
+cones, they differ from each other, from black and from grey as much as they can."""
 _NEXT = (
-    Look("#ba4d23", "#a35659", "pentagon", (8.0, 2.0, 1.0, 2.0)),
-    Look("#0078af", "#326acf", "left", (2.0, 1.5)),
-    Look("#192d82", "#a18dbd", "right", (4.0, 1.0, 4.0, 3.0)),
+    Look("#0497c0", "#048771", "pentagon", (2.0, 3.0)),
+    Look("#970728", "#c7ca6a", "left", (8.0, 3.0)),
+    Look("#8e3054", "#fdd2f3", "right", (1.5, 1.0)),
 )
 """Of further methods, in the order of their names."""
 RULES = (
@@ -61,13 +66,17 @@ CLASSES = (
     ("#33039e", "#6f5ef8"),
 )
 """Of classes of toy data, on white and on a dark page."""
-MARKS = tuple(look.mark for look in (*_BUILT_IN, *_NEXT))
+RULE_MARKS = (
+    "diamond", "circle", "square", "triangle", "down", "hexagon", "plus", "cross", "star",
+    "pentagon", "left", "right",
+)  # fmt: skip
+"""Of rules: their number decides which rule has which."""
 
 
 def method_looks(methods: Iterable[str]) -> dict[str, Look]:
     """The look of every method: fixed for built-in ones, for others by the order of names."""
-    looks = dict(zip(METHODS, _BUILT_IN, strict=True))
-    for i, name in enumerate(sorted(set(methods) - {*METHODS, FLOOR})):
+    looks = dict(_BUILT_IN)
+    for i, name in enumerate(sorted(set(methods) - {*_BUILT_IN, FLOOR})):
         known = _NEXT[i % len(_NEXT)]
         looks[name] = replace(known, dashes=_NEXT[(i + i // len(_NEXT)) % len(_NEXT)].dashes)
     return looks
@@ -84,18 +93,18 @@ def line_looks(data: Data) -> dict[Series, Look]:
     methods = method_looks(s.method for s in lines)
     rules: dict[tuple[str, str], tuple[int, int]] = {}
     for rule, method in sorted({(s.rule, s.method) for s in lines if s.rule}):
-        colour, mark = _number(rule) % len(RULES), _number(f"{method} + {rule}") % len(MARKS)
-        for _ in MARKS:
+        colour, mark = _number(rule) % len(RULES), _number(f"{method} + {rule}") % len(RULE_MARKS)
+        for _ in RULE_MARKS:
             if (colour, mark) not in rules.values():
                 break
-            mark = (mark + 1) % len(MARKS)
+            mark = (mark + 1) % len(RULE_MARKS)
         rules[method, rule] = colour, mark
     looks = {}
     for s in lines:
         look = methods[s.method]
         if s.rule:
             colour, mark = rules[s.method, s.rule]
-            look = Look(*RULES[colour], MARKS[mark], look.dashes)
+            look = Look(*RULES[colour], RULE_MARKS[mark], look.dashes)
         looks[s] = replace(look, size=data.variant(s))
     return looks
 

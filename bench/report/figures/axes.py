@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.report.figures.style import plain
@@ -135,7 +135,7 @@ def bars(
         axes.vlines([x], [low], [up[1]], **look)
 
 
-def legend_below(figure: Figure, entries: Sequence[tuple[Any, Any]], most: int) -> None:
+def legend_below(figure: Figure | SubFigure, entries: Sequence[tuple[Any, Any]], most: int) -> None:
     """A legend of (handle, label) in at most `most` columns; the figure grows to fit it."""
     if not entries:
         return
@@ -143,5 +143,6 @@ def legend_below(figure: Figure, entries: Sequence[tuple[Any, Any]], most: int) 
     longest = max(map(len, labels))
     columns = max(1, min(most, len(labels), int(100 / (longest + 8))))
     rows = -(-len(labels) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, rows - 2))
+    whole = figure.figure
+    whole.set_figheight(whole.get_figheight() + 0.17 * max(0, rows - 2))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)

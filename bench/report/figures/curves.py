@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from bench.report.figures.axes import (
@@ -26,6 +28,7 @@ from bench.report.figures.style import (
     FLOOR_LINE,
     FLOOR_POINT,
     GREY,
+    OTHERS,
     PUBLISHED,
     line_style,
     new_figure,
@@ -41,6 +44,8 @@ from bench.report.numbers.published import Curve, Published, curves, legend_name
 LOST = "diverged (no value)"
 MOST_TICKS = 16
 """On all axes of guidance of a figure."""
+MOST_LINES = 9
+"""In one panel."""
 
 
 def metric_curve(data: Data, column: Column, published: tuple[Published, ...] = ()) -> Figure:
@@ -64,16 +69,27 @@ def guidance_panels(
     lines: Sequence[Series],
     published: tuple[Published, ...] = (),
 ) -> Figure:
-    """Some measures against guidance, each in a panel."""
-    figure = new_figure(2.75)
-    panels = figure.subplots(1, len(columns), squeeze=False)[0]
-    for axes, column in zip(panels, columns, strict=True):
-        _curve(axes, data, column, lines, published)
-        _guidance_axis(axes, data.guidances(column.dataset), MOST_TICKS // len(columns))
-        axes.set_title(axis_label(column, width=30), fontsize=8.5)
-        axes.margins(y=0.07)
+    """Some measures against guidance, each in a panel.
+
+    More than `MOST_LINES` lines are spread over rows of panels. Each row shows those of the others
+    in grey and has a legend of its own.
+    """
+    count = max(1, math.ceil(len(lines) / MOST_LINES))
+    ends = [round(i * len(lines) / count) for i in range(count + 1)]
+    figure = new_figure(2.75 * count)
+    parts: Sequence[Figure | SubFigure] = [figure]
+    if count > 1:
+        parts = list(figure.subfigures(count, 1, squeeze=False)[:, 0])
+    for rows, (start, end) in zip(parts, pairwise(ends), strict=True):
+        panels = rows.subplots(1, len(columns), squeeze=False)[0]
+        others = [*lines[:start], *lines[end:]]
+        for axes, column in zip(panels, columns, strict=True):
+            _curve(axes, data, column, lines[start:end], published, others)
+            _guidance_axis(axes, data.guidances(column.dataset), MOST_TICKS // len(columns))
+            axes.set_title(axis_label(column, width=30), fontsize=8.5)
+            axes.margins(y=0.07)
+        _legend(rows, *panels)
     figure.suptitle(plain(columns[0].dataset), fontsize=9.5, x=0.01, ha="left")
-    _legend(figure, *panels)
     return figure
 
 
@@ -83,8 +99,9 @@ def _curve(
     column: Column,
     lines: Sequence[Series],
     published: tuple[Published, ...],
+    others: Sequence[Series] = (),
 ) -> None:
-    """Draw a measure against guidance."""
+    """Draw a measure against guidance, `others` in grey."""
     looks = line_looks(data)
     drawn: list[Sequence[float]] = []
     known = curves(published, column)
@@ -92,6 +109,10 @@ def _curve(
         _grey(axes, curve.guidance, curve.values, label, i)
         drawn.append(curve.values)
     drawn += [_line(axes, data, column, series, looks[series]) for series in lines]
+    behind = [[(g, c.mean) for g, c in data.cells(column, s).items()] for s in others]
+    if behind:
+        axes.add_collection(LineCollection(behind, colors=OTHERS, linewidths=0.7, zorder=1))
+    drawn += [[y for _, y in path] for path in behind]
     floor = data.floor(column)
     if floor.found:
         axes.axhline(floor.mean, **FLOOR_LINE, lw=1.2, zorder=1.5, label=FLOOR_LABEL)
@@ -136,7 +157,7 @@ def _guidance_axis(axes: Axes, guidances: Sequence[float], most: int) -> None:
         axes.set_xlim(guidances[0] - 0.5, guidances[0] + 0.5)
 
 
-def _legend(figure: Figure, *panels: Axes) -> None:
+def _legend(figure: Figure | SubFigure, *panels: Axes) -> None:
     """Below the axes, so that it covers no data; each name once."""
     entries: dict[Any, Any] = {}
     for axes in panels:

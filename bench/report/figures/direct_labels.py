@@ -49,6 +49,7 @@ def put_labels(
     frame, dots = axes.get_window_extent(), axes.transData.transform(points)
     taken: list[Bbox] = []
     leaders: list[Segment] = []
+    drawn: list[npt.NDArray[np.float64]] = []
     for label in labels:
         start = axes.transData.transform(label.at)
         artist = figure.text(0, 0, plain(label.text), fontsize=SIZE)
@@ -66,15 +67,20 @@ def put_labels(
             cost += 300.0 * sum(box.overlaps(other) for other in taken)
             cost += 4.0 * box.padded(2 * unit).count_contains(dots) + 0.15 * radius
             cost += 40.0 * sum(other.count_contains(reach) > 0 for other in taken)
+            cost += 40.0 * sum(box.count_contains(other) > 0 for other in drawn)
             # A long leader along an axis would look like a part of the front or a grid line.
             cost += 30.0 * (radius > _RADII[1] and angle % 90 == 0)
             cost += 25.0 * sum(_meet(leader, other) for other in leaders)
             if cost < best[0]:
-                best = (cost, (shift, part, box, leader, radius))
-        shift, part, box, leader, radius = best[1]
+                best = (cost, (shift, part, box, leader, radius, reach))
+        shift, part, box, leader, radius, reach = best[1]
         taken.append(box)
         leaders.append(leader)
-        arrow = {"arrowstyle": "-", "color": label.colour, "lw": 0.6, "shrinkA": 0, "shrinkB": 2}
+        drawn += [reach] if radius > _RADII[1] else []
+        arrow = {
+            **{"arrowstyle": "-", "color": label.colour, "lw": 0.6, "shrinkA": 0, "shrinkB": 2},
+            "relpos": tuple(part),  # else it would go to the middle of the text
+        }
         axes.annotate(
             plain(label.text),
             label.at,

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 
 from bench.report.document import FileKind
 from bench.report.looks import Look
@@ -46,11 +47,13 @@ HATCHES, DOTS = ("/////", "\\\\\\\\\\", "....", "xxxx"), ("o", "^", "s", "D")
 RINGS = {1: "-", 3: "--"}
 """Around modes, by their radius in standard deviations."""
 
-MARKERS: Mapping[str, str] = {
+MARKERS: Mapping[str, str | Path] = {
     "diamond": "D", "circle": "o", "square": "s", "triangle": "^", "down": "v", "hexagon": "h",
     "plus": "P", "cross": "X", "star": "*", "pentagon": "p", "left": "<", "right": ">",
+    "bow": Path([(-1.3, -1), (1.3, 1), (1.3, -1), (-1.3, 1), (-1.3, -1)], closed=True),
+    "hourglass": Path([(-1, -1.3), (1, -1.3), (-1, 1.3), (1, 1.3), (-1, -1.3)], closed=True),
 }  # fmt: skip
-"""Of `bench.report.looks`, in matplotlib's names."""
+"""Of `bench.report.looks`, in matplotlib's terms."""
 _SIZES = ((4.2, 1.4), (5.8, 1.9), (7.4, 2.4))
 """Points of markers and of lines, by the size of a look."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,8 +32,9 @@ class Series:
     """One line of a table or figure: a method at a number of steps.
 
     `run` is '' unless one training seed of the method has several runs. Those differ by more than
-    chance, so they are not averaged. `rule` is the rule of guidance at sampling, '' for CFG or for
-    a method with guidance of its own.
+    chance, so they are not averaged: `run` is the preset in their names, '' for the data set's own,
+    or the whole name. `rule` is the rule of guidance at sampling, '' for CFG or for a method with
+    guidance of its own.
     """
 
     dataset: str
@@ -76,7 +78,9 @@ class Data:
     def _names(self) -> dict[tuple[str, str, str], str]:
         """The `run` of each row's series, by the row's identity."""
         several = len({row.experiment for row in self.rows}) > 1
-        names = {identity(r): f"{r.experiment}/{r.run}" if several else r.run for r in self.rows}
+        names = {
+            identity(r): f"{r.experiment}/{r.run}" if several else _short_name(r) for r in self.rows
+        }
         owners: dict[tuple[str, str, int], set[str]] = {}
         for row in self.rows:
             owners.setdefault((row.dataset, row.method, row.train_seed), set()).add(
@@ -270,6 +274,13 @@ def _measured(rows: Iterable[Row], column: Column) -> tuple[tuple[Row, Value], .
     found = [(r, v) for r, v in values(rows) if key_of(r, v) == column.key]
     distinct = {(r.seed,) if r.method == FLOOR else identity(r): (r, v) for r, v in found}
     return tuple(distinct.values())
+
+
+def _short_name(row: Row) -> str:
+    """The preset in the usual name of a run, '' for the data set's own; other names as they are."""
+    usual = rf"{re.escape(row.dataset)}-(?:(.*)-)?{re.escape(row.method)}-s{row.train_seed}"
+    found = re.fullmatch(usual, row.run)
+    return found[1] or "" if found else row.run
 
 
 def _swept(rows: Iterable[Row]) -> bool:

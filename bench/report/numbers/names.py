@@ -10,8 +10,11 @@ from itertools import pairwise
 FLOOR = "real"
 """The method of rows that measure real samples like generated ones."""
 FLOOR_LABEL = "real vs. real (floor)"
-METHODS = ("oracle", "edm", "ct", "igct", "guided-cd", "mg-ct", "mg", "gft", "meanflow")
-"""Built-in methods in the order of tables and legends."""
+METHODS = (
+    "oracle", "edm", "mg", "gft", "ct", "sct", "tcm", "igct", "mg-ct", "guided-cd", "scd",
+    "meanflow", "alpha-flow", "imm",
+)  # fmt: skip
+"""Built-in methods in the order of tables and legends: many steps first, then few."""
 
 
 def method_order(method: str) -> tuple[int, str]:

@@ -220,6 +220,13 @@ def test_seeds_are_averaged_but_configurations_are_not():
     assert labels == ["edm [large], 18 steps", "edm [small], 18 steps"]
 
 
+def test_runs_of_presets_are_named_by_them():
+    names = ("digits-edm-s0", "digits-big-edm-s0", "edm-s0", "other-edm-s0", "digits-edm-s0-weak")
+    rows = [row("digits", "edm", 1.0, value("fd", 1.0), run=name) for name in names]
+    assert [s.run for s in prepare(rows).series("digits")] == sorted(("", "big", *names[2:]))
+    assert prepare(rows).series("digits")[0].label == "edm, 18 steps"
+
+
 def test_no_rows_raise_an_error_with_advice():
     with pytest.raises(UserError, match="no rows"):
         prepare([])

@@ -3,10 +3,11 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 
 from bench.report.figures.clouds import modes
-from bench.report.figures.curves import guidance_panels
+from bench.report.figures.curves import MOST_LINES, guidance_panels
 from bench.report.figures.figures import plan_comparison, plan_yardsticks
 from bench.report.figures.overview import plan_overview
 from bench.report.figures.style import look, render
@@ -60,6 +61,29 @@ def test_panels_have_a_line_per_method_and_one_legend():
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert len(names) == len(set(names)) == 5
+
+
+def test_many_lines_are_spread_over_rows_that_show_the_others_in_grey():
+    names = [f"method{i:02}" for i in range(2 * MOST_LINES + 1)]
+    data = prepare(
+        [
+            row("digits", name, g, value("fd", i + g), key=f"{name}{g}", steps=1)
+            for i, name in enumerate(names)
+            for g in SCALES
+        ]
+    )
+    figure = guidance_panels(data, data.columns, data.plain("digits"))
+    drawn = [[line.get_label() for line in axes.lines] for axes in figure.axes]
+    assert [len(some) for some in drawn] == [6, 7, 6]
+    assert [label for some in drawn for label in some] == [f"{name}, 1 step" for name in names]
+    for axes in figure.axes:
+        (grey,) = [found for found in axes.collections if isinstance(found, LineCollection)]
+        shown = [line.get_ydata() for line in axes.lines] + [
+            path[:, 1] for path in grey.get_segments()
+        ]
+        assert sorted(y[0] for y in shown) == [i + SCALES[0] for i in range(len(names))]
+    legends = [[t.get_text() for t in part.legends[0].get_texts()] for part in figure.subfigs]
+    assert legends == drawn
 
 
 def test_peaks_are_whole_and_far_samples_are_counted():

@@ -185,6 +185,29 @@ def test_labels_stay_inside_and_do_not_overlap():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+@pytest.mark.parametrize("seed", [3, 5])
+def test_no_label_covers_the_leader_of_another(seed):
+    rng = np.random.default_rng(seed)
+    with look():
+        figure = new_figure(4.0)
+        axes = figure.add_subplot()
+        points = np.column_stack([np.sort(rng.random(24)), np.sort(rng.random(24))[::-1]])
+        axes.plot(*points.T, "o", color=OFF_FRONT)
+        axes.margins(0.1)
+        labels = [Label(f"edm + rule {i}, g = {i}", tuple(xy), "k") for i, xy in enumerate(points)]
+        put_labels(figure, axes, labels[:12], points)
+        figure.draw_without_rendering()
+    leaders = 0
+    for text in axes.texts:
+        if text.arrow_patch is not None:
+            leaders += 1
+            path = text.arrow_patch.get_path().transformed(text.arrow_patch.get_transform())
+            line = np.linspace(path.vertices[0], path.vertices[-1], 50)
+            others = [Text.get_window_extent(other) for other in axes.texts if other is not text]
+            assert not any(box.count_contains(line) for box in others)
+    assert leaders
+
+
 def rule_grid(data, base):
     (plan,) = [p for p in plan_comparison(data, []) if p.name == "digits-samples-rules-edm-18"]
     assert plan.inputs[1][0] == base
