@@ -11,6 +11,8 @@ p(sigma) its target steps along (1 + w) mean_c - w D_null instead of D_c (Hsu, K
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -18,7 +20,16 @@ from torch import Tensor
 
 from bench.data.convert import one_hot, sampling_labels, to_model
 from bench.data.find import find_dataset
-from benchmarks.findings.common import Samples, curves_of, over_seeds, sampled, trained, write
+from benchmarks.findings.common import (
+    PRESETS,
+    SEEDS,
+    Samples,
+    curves_of,
+    over_seeds,
+    sampled,
+    trained,
+    write,
+)
 from methods import METHODS, SampleRNG
 from methods.igct_config import IGCTConfig
 from methods.igct_loss import guided_probability
@@ -26,7 +37,13 @@ from methods.oracle import exact_denoised
 from methods.samplers import karras_sigmas, sample_heun
 from methods.spec import Mixture
 
-DATA = {"modes1d": 2000, "modes2d": 2000}
+DATA: Mapping[str, tuple[int, str, Sequence[int], Mapping[str, int]]] = {
+    "modes1d": (2000, PRESETS, SEEDS, {}),
+    "modes2d": (2000, PRESETS, SEEDS, {}),
+    "digits": (300, "embedded", (0,), {"edm": 1000, "igct": 900}),
+}
+"""Samples, experiment, training seeds and iterations; on the digits the runs of `reference`."""
+DRAWS = 1000
 SCALES = (2.0, 4.0, 7.0, 13.0)
 STEPS = 200
 """Steps of the exact ODE: many, because p(sigma) is steep."""
@@ -50,16 +67,23 @@ def exact(mixture: Mixture, config: IGCTConfig, g: float, n: int) -> Samples:
     return sample_heun(denoise, config.sigma_max * noise, sigmas).numpy()
 
 
-def share(moved: Samples, along: Samples) -> float:
-    """The share of the squared differences (n, D) that lies along directions (n, D)."""
+def share(moved: Samples, along: Samples) -> tuple[Samples, Samples]:
+    """Squared differences (n, D) along directions (n, D), and in all: two (n,), to be summed."""
     length = np.linalg.norm(along, axis=1, keepdims=True)
     unit = np.divide(along, length, out=np.zeros_like(along), where=length > 0)
-    return float(((moved * unit).sum(1) ** 2).sum() / (moved**2).sum())
+    return (moved * unit).sum(1) ** 2, (moved**2).sum(1)
 
 
-def measured(name: str) -> list[dict[str, object]]:
-    """All values of one data set."""
-    data, n = find_dataset(name), DATA[name]
+def resampled(over: Samples, under: Samples) -> tuple[float, float]:
+    """The 95% interval of sum(over) / sum(under), both (n,), by the bootstrap over samples."""
+    drawn = np.random.default_rng(0).integers(len(over), size=(DRAWS, len(over)))
+    low, high = np.quantile(over[drawn].sum(1) / under[drawn].sum(1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def measured(name: str) -> pd.DataFrame:
+    """All values of one data set, with intervals over samples: low, high."""
+    data, (n, experiment, seeds, settings) = find_dataset(name), DATA[name]
     split = data.train
     real = to_model(split.samples[:]).flatten(1).double().numpy()
     of = np.asarray(split.labels)
@@ -68,17 +92,19 @@ def measured(name: str) -> list[dict[str, object]]:
 
     def add(line: str, seed: int, g: float, plain: Samples, guided: Samples, y: Samples) -> None:
         moved, found = guided - plain, centre[y]
-        values = {"displacement": float(np.linalg.norm(moved, axis=1).mean())}
+        values = {"displacement": (np.linalg.norm(moved, axis=1), np.ones(len(moved)))}
         if moved.shape[1] > 1:  # on a line there is one direction
             values["share to the class mean"] = share(moved, found - plain)
             values["share from mean to class mean"] = share(moved, found - real.mean(0))
-        for what, value in values.items():
+        for what, (over, under) in values.items():
+            low, high = resampled(over, under)
             rows.append({"data": name, "line": line, "g": g, "what": what, "seed": seed,
-                         "value": value})  # fmt: skip
+                         "value": over.sum() / under.sum(), "low": low, "high": high})  # fmt: skip
 
-    methods = ["igct", "edm", *(["oracle"] if data.spec.mixture else [])]
+    methods = ["edm", "igct", *(["oracle"] if data.spec.mixture else [])]
     for method in methods:
-        for run in trained("findings", method, name):
+        own = {"train.iterations": settings[method]} if method in settings else {}
+        for run in trained(experiment, method, name, own, seeds):
             plain, y = sampled(run, 1.0, n)
             for g in SCALES:
                 add(method, run.card.seed, g, plain, sampled(run, g, n)[0], y)
@@ -90,13 +116,18 @@ def measured(name: str) -> list[dict[str, object]]:
         for g in SCALES:
             guided = exact(data.spec.mixture, config, g, n)
             add("igct, exact", 0, g, plain, guided, y)
-    return rows
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
     """Write the table and the figure."""
-    frame = pd.DataFrame([row for name in DATA for row in measured(name)])
-    table = over_seeds(frame, ["data", "what", "line", "g"])
+    frame = pd.concat([measured(name) for name in DATA])
+    by = ["data", "what", "line", "g"]
+    table = over_seeds(frame, by).set_index(by)
+    # The only run of a line has no error of training, but one of its samples.
+    single = table.index[table["seeds"] == 1]
+    table.loc[single, ["low", "high"]] = frame.set_index(by).loc[single, ["low", "high"]]
+    table = table.reset_index()
     write("pull", table, curves_of(table, log=["displacement"]))
 
 

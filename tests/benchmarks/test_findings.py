@@ -9,6 +9,7 @@ from benchmarks.findings import learnt
 from benchmarks.findings.common import PRESETS, over_seeds, place_of
 from benchmarks.findings.embedding import jitter
 from benchmarks.findings.learnt import Loss, against_best
+from benchmarks.findings.pull import resampled, share
 
 
 def test_jitter_is_zero_for_exponential_curve_and_four_times_alternating_log():
@@ -60,3 +61,17 @@ def test_rule_whose_loss_is_poorly_known_is_left_out():
     known = [loss(1.0), loss(2.0), loss(-1.0), loss(-2.0, se=3.9)]
     assert learnt.precise([*known, loss(5.0, se=4.1)]) == known
     assert learnt.precise([]) == []
+
+
+def test_share_along_direction_is_the_squared_cosine():
+    angle = np.linspace(0, 3, 50)
+    along = np.stack([np.cos(angle), np.sin(angle)], 1)
+    over, under = share(2 * along, np.tile([3.0, 0.0], (50, 1)))
+    assert over / under == pytest.approx(np.cos(angle) ** 2)
+
+
+def test_bootstrap_of_ratio_agrees_with_normal_interval_of_mean():
+    values = np.random.default_rng(1).normal(3, 1, 400)
+    low, high = resampled(values, np.ones(400))
+    half = 1.96 * values.std(ddof=1) / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
