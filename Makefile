@@ -57,10 +57,12 @@ demo: $(STAMP)
 	$(BIN)/bench sweep --suite demo
 	$(BIN)/bench report --suite demo
 
-# Make the committed results under results/reference: the suite reference takes about an hour on two
-# cores, and modes1d-seeds a quarter of one.
+# Make the committed results under results/reference, in parts with their hours on two cores:
+# reference-embedded 1.5, reference-seeds .25, findings .5, reference-photographs 2. The last needs
+# the archive DATA.
 REFERENCE := results/reference
-reference: reference-embedded reference-seeds
+DATA ?= cifar10-jpeg.tar.xz
+reference: reference-embedded reference-seeds findings reference-photographs
 
 reference-embedded: $(STAMP)
 	$(BIN)/bench train --suite reference
@@ -75,7 +77,7 @@ reference-seeds: $(STAMP)
 	$(BIN)/bench report --suite modes1d-seeds
 	sh benchmarks/commit_report.sh results/modes1d-seeds/report $(REFERENCE)/modes1d-seeds
 
-# CIFAR-10 (JPEG) at 16 x 16 pixels: about N hours. make reference-photographs DATA=cifar10-jpeg.tar.xz
+# CIFAR-10 (JPEG) at 16 x 16 pixels: make reference-photographs DATA=cifar10-jpeg.tar.xz
 reference-photographs: $(STAMP)
 	$(BIN)/bench data prepare $(DATA) --size 16 --resize box --dataset cifar16
 	$(BIN)/bench train --suite cifar16
@@ -83,8 +85,7 @@ reference-photographs: $(STAMP)
 	$(BIN)/bench report --suite cifar16
 	sh benchmarks/commit_report.sh results/cifar16/report $(REFERENCE)/photographs
 
-# The answered questions of docs/findings, after make reference-embedded: half an hour on two cores
-# (estimated).
+# The answered questions of docs/findings, after make reference-embedded.
 findings: $(STAMP)
 	$(BIN)/python -m benchmarks.findings.pull
 	$(BIN)/python -m benchmarks.findings.variants window
@@ -97,7 +98,6 @@ findings: $(STAMP)
 # All methods on CIFAR-10 (JPEG) with the small preset on one GPU (expected, not measured: at most an
 # hour on an H100): make reference-cifar10 DATA=cifar10-jpeg.tar.xz
 CIFAR := results/reference/cifar10-jpeg-small
-DATA ?= cifar10-jpeg.tar.xz
 reference-cifar10: $(STAMP)
 	$(BIN)/bench data prepare $(DATA) --dataset cifar10-jpeg
 	$(BIN)/bench train --suite cifar10-small --precision bf16-mixed
