@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -55,7 +56,7 @@ def metric_curve(data: Data, column: Column, published: tuple[Published, ...] = 
     """
     figure = new_figure(3.9)
     axes = figure.add_subplot()
-    _curve(axes, data, column, data.plain(column.dataset), published)
+    _curve(axes, data, column, data.plain(column.dataset), published, line_looks(data))
     _guidance_axis(axes, data.guidances(column.dataset), MOST_TICKS)
     axes.set_ylabel(axis_label(column, width=44))
     axes.set_title(plain(column.dataset), loc="left")
@@ -76,6 +77,10 @@ def guidance_panels(
     """
     count = max(1, math.ceil(len(lines) / MOST_LINES))
     ends = [round(i * len(lines) / count) for i in range(count + 1)]
+    looks, seen = line_looks(data), Counter[str]()
+    for s in lines:  # sizes of the lines of a method that are shown
+        looks[s] = replace(looks[s], size=seen[s.method])
+        seen[s.method] += 1
     figure = new_figure(2.75 * count)
     parts: Sequence[Figure | SubFigure] = [figure]
     if count > 1:
@@ -84,7 +89,7 @@ def guidance_panels(
         panels = rows.subplots(1, len(columns), squeeze=False)[0]
         others = [*lines[:start], *lines[end:]]
         for axes, column in zip(panels, columns, strict=True):
-            _curve(axes, data, column, lines[start:end], published, others)
+            _curve(axes, data, column, lines[start:end], published, looks, others)
             _guidance_axis(axes, data.guidances(column.dataset), MOST_TICKS // len(columns))
             axes.set_title(axis_label(column, width=30), fontsize=8.5)
             axes.margins(y=0.07)
@@ -99,10 +104,10 @@ def _curve(
     column: Column,
     lines: Sequence[Series],
     published: tuple[Published, ...],
+    looks: Mapping[Series, Look],
     others: Sequence[Series] = (),
 ) -> None:
     """Draw a measure against guidance, `others` in grey."""
-    looks = line_looks(data)
     drawn: list[Sequence[float]] = []
     known = curves(published, column)
     for i, (curve, label) in enumerate(zip(known, legend_names(known), strict=True)):
