@@ -58,7 +58,7 @@ demo: $(STAMP)
 	$(BIN)/bench report --suite demo
 
 # Make the committed results under results/reference, in parts with their hours on two cores:
-# reference-embedded 1.5, reference-seeds .25, findings .5, reference-photographs 2. The last needs
+# reference-embedded 2, reference-seeds .25, findings .5, reference-photographs 2. The last needs
 # the archive DATA.
 REFERENCE := results/reference
 DATA ?= cifar10-jpeg.tar.xz

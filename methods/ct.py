@@ -184,8 +184,8 @@ class CT(ConsistencyModel[CTConfig], Teaches):
             config=_TOY.model_copy(update=_ICT),
             train=_TOY_TRAIN,
             steps=(1, 2),
-            # One training seed, by the mean W1 of both axes.
-            expected={"w1 per axis, 1 / 2 steps": ".24 / .089"},
+            # One training seed.
+            expected={"w1, 1 / 2 steps": ".24 / .089"},
         ),
         "digits-ict": Preset(
             dataset="digits",
