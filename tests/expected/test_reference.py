@@ -143,3 +143,23 @@ def test_tables_and_figures_lie_beside_them():
     for folder, name in ((FOLDER, "digits-guidance"), (SEEDS, "modes1d-modes")):
         assert (folder / "figures" / f"{name}.png").is_file()
         assert f"results/reference/{folder.name}/figures/{name}.png" in readme
+
+
+def test_photographs_show_what_their_page_says():
+    table = pd.read_csv(REFERENCE / "photographs" / "summary.csv")
+    table = table[table.extractor.isna() | (table.extractor == "classifier")]
+    precision, accuracy = (
+        values(table, "cifar16", "edm", m, 18).mean() for m in ("precision_k3", "class_accuracy")
+    )
+    assert precision[1.0] - precision[13.0] >= 0.3
+    assert accuracy[13.0] - accuracy[1.0] >= 0.5
+    for steps in (1, 2):
+        igct = {
+            m: values(table, "cifar16", "igct", m, steps).mean()
+            for m in ("precision_k3", "recall_k3", "contrast_ratio", "class_accuracy")
+        }
+        assert igct["precision_k3"].min() >= 0.96
+        assert igct["precision_k3"].max() - igct["precision_k3"].min() <= 0.01
+        assert igct["recall_k3"].max() <= 0.22
+        assert igct["contrast_ratio"].max() <= 0.61
+        assert igct["class_accuracy"][13.0] - igct["class_accuracy"][1.0] <= 0.05
