@@ -148,7 +148,7 @@ def test_only_lines_that_keep_the_distance_without_a_rise_may_be_idle():
         for i, g in enumerate(scales)
     ]  # fmt: skip
     text = paragraph(found)
-    assert "“igct, 1 step” and “mg, 4 steps” keep FD within 10% of their best" in text
+    assert "“mg, 4 steps” and “igct, 1 step” keep FD within 10% of their best" in text
     assert (
         "“igct, 1 step” shows no significant rise of precision at any scale: guidance may hardly "
         "act there."
