@@ -234,6 +234,10 @@ def _learnt(series: Series) -> bool:
     return guided and not series.rule and series.method not in (NETWORK, "oracle")
 
 
+def _of_run(series: Series) -> str:
+    return f"{series.method} [{series.run}]" if series.run else series.method
+
+
 def compared(label: str, parts: Sequence[Part]) -> pd.DataFrame:
     """A line per method, scale, budget and measure: the best rule, the loss and its interval."""
     rules = len({rule.rule for rule in parts[0].rules})
@@ -253,7 +257,8 @@ def compared(label: str, parts: Sequence[Part]) -> pd.DataFrame:
                     BUDGETS[1]: [o for o in losses if o.nfe <= SAME_COST * line.cost(g)],
                 }
                 for budget, own in fair.items():
-                    row = {"data": label, "method": line.series.method, "steps": line.series.steps,
+                    row = {"data": label, "method": _of_run(line.series),
+                           "steps": line.series.steps,
                            "nfe": line.cost(g), "g": g, "against": budget,
                            "metric": column.metric, "rules": len(precise(own))}  # fmt: skip
                     if own := precise(own):
