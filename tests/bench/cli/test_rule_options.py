@@ -146,7 +146,7 @@ def test_samples_of_a_rule_equal_those_of_the_sweep(options, tmp_path):
     folder = tmp_path / "results" / "default" / "samples" / "modes1d-oracle-s0"
     (kept,) = folder.iterdir()
     again = samples(*given, *options)
-    assert "already there" in again.out
+    assert "already in" in again.out
     out = tmp_path / "own.npz"
     ran = samples(*given, "--out", out, *options)
     assert ran.code == 0

@@ -74,7 +74,7 @@ def test_samples_equal_those_of_the_sweep(drawn, tmp_path, out):
     before = contents(tmp_path)
     again = sample(drawn, *SHORT, "-o", tmp_path / out)
     assert again.code == 0
-    assert "already there" in again.out
+    assert "already in" in again.out
     other = sample(drawn, *SHORT, "-o", tmp_path / out, "--seed", "1")
     assert other.code == 1
     assert "other settings (seed is 0 there, 1 here)" in other.err
@@ -282,7 +282,7 @@ def test_sweep_samples_again_only_for_missing_files(drawn):
     assert contents(folder) == whole
     assert contents(drawn / "default" / "cells") == rows
     # The files of `bench sample` are the same.
-    assert "already there" in sample(drawn, "-g", "2", "--steps", "2", "-n", "12").out
+    assert "already in" in sample(drawn, "-g", "2", "--steps", "2", "-n", "12").out
 
 
 def test_sweep_refuses_before_sampling(drawn):

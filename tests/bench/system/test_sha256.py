@@ -26,4 +26,4 @@ def test_sha256_of_a_large_file_shows_progress(tmp_path, monkeypatch):
     path.write_bytes(bytes(64 * files.CHUNK))
     out = io.StringIO()
     files.sha256(path, Reporter(Console(file=out)))
-    assert out.getvalue() == "file: MiB: 64/64, 0 s left. \n"
+    assert out.getvalue() == "file: MiB: 64/64 in 0 s.\n"
