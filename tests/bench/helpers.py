@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,6 +77,11 @@ def tiny_card(method: str, data: str = "modes1d", *pairs: str, **more):
     small = TINY_IMAGES if data == "digits" else TINY
     overrides = parse_overrides((*small, *pairs))
     return make_card(method, data=find_dataset(data), overrides=overrides, **more)
+
+
+def untimed(out: str) -> str:
+    """The output of a command without the time that each bar took."""
+    return re.sub(r"(\d+/\d+) in [\d.]+ (s|min|h)\.", r"\1", out)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
