@@ -122,7 +122,9 @@ def evaluate(
 ) -> tuple[Report, Reference, SampleSource]:
     """The report of a request, and the two sides compared."""
     chosen = [METRICS[name] for name in request.metrics if name in METRICS]
-    of_pixels = chosen and all(metric.needs <= {"pixels"} for metric in chosen)
+    of_pixels = chosen and all(
+        not metric.uses_extractor and metric.needs <= {"pixels"} for metric in chosen
+    )
     names = () if of_pixels else request.extractors
     made = makers.networks(names)
     reference, fake = read_sides(reporter, request)
