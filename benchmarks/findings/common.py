@@ -31,9 +31,14 @@ CPU = torch.device("cpu")
 RESULTS = Path("results")
 OUT = Path("results/reference/findings")
 SEEDS = (0, 1, 2)
+SEEDS_OF = {"modes1d": SEEDS, "modes2d": SEEDS, "digits": SEEDS, "cifar16": (0,)}
 BATCH = 500
 PRESETS = "findings"
 """The experiment of runs with the settings of their preset, which all questions share."""
+REFERENCE = {("edm", "cifar16"): "cifar16"}
+"""Runs that are those of another experiment, since their training takes an hour."""
+ITERATIONS = {("edm", "cifar16"): 6000, ("ct", "cifar16"): 500, ("igct", "cifar16"): 500}
+"""Where not those of the preset."""
 Samples = NDArray[np.float64]
 
 
@@ -47,13 +52,16 @@ def trained(
 ) -> list[Run]:
     """The runs of a method from several training seeds, trained where they are missing."""
     data, place = find_dataset(dataset), Experiment(RESULTS, experiment)
+    if (method, dataset) in ITERATIONS:
+        settings = {"train.iterations": ITERATIONS[method, dataset], **(settings or {})}
     settings = dict(settings or {})
     start = METHODS[method].presets[dataset].init_from
-    for seed in seeds if start and experiment != PRESETS else ():
+    for seed in seeds if start else ():
         name = f"{dataset}-{start}-s{seed}"
-        if not (place.runs / name).exists():
-            trained(PRESETS, start, dataset, seeds=[seed])
-            shutil.copytree(Experiment(RESULTS, PRESETS).runs / name, place.runs / name)
+        home = place_of("", "", start, dataset, {})
+        if experiment != home and not (place.runs / name).exists():
+            trained(home, start, dataset, seeds=[seed])
+            shutil.copytree(Experiment(RESULTS, home).runs / name, place.runs / name)
     if METHODS[method].trains:
         bench.train(
             method=[method], dataset=dataset, seed=",".join(map(str, seeds)),
@@ -70,6 +78,8 @@ def trained(
 
 def place_of(question: str, label: str, method: str, data: str, settings: Mapping[str, Any]) -> str:
     """The experiment of a variant; that of all questions if its settings are the preset's."""
+    if not settings:
+        return REFERENCE.get((method, data), PRESETS)
     config = METHODS[method].presets[data].config.model_dump(mode="json")
     if all(config[name] == value for name, value in settings.items()):
         return PRESETS

@@ -41,8 +41,9 @@ DATA: Mapping[str, tuple[int, str, Sequence[int], Mapping[str, int]]] = {
     "modes1d": (2000, PRESETS, SEEDS, {}),
     "modes2d": (2000, PRESETS, SEEDS, {}),
     "digits": (300, "embedded", (0,), {"edm": 1000, "igct": 900}),
+    "cifar16": (300, "cifar16", (0,), {"edm": 6000, "igct": 1000}),
 }
-"""Samples, experiment, training seeds and iterations; on the digits the runs of `reference`."""
+"""Samples, experiment, training seeds and iterations; on images the runs of the references."""
 DRAWS = 1000
 SCALES = (2.0, 4.0, 7.0, 13.0)
 STEPS = 200

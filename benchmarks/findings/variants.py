@@ -9,8 +9,9 @@ window: where along the noise levels iGCT guides. share: the share of guided row
 from __future__ import annotations
 
 import sys
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import bench
 from bench.experiment.ranges import parse_range
 from benchmarks.findings.common import (
     RESULTS,
-    SEEDS,
+    SEEDS_OF,
     curves_of,
     over_seeds,
     place_of,
@@ -29,39 +30,56 @@ from benchmarks.findings.common import (
 )
 
 DISPLACEMENT = "displacement"
-SAMPLES = {"modes1d": 2000, "modes2d": 2000, "digits": 300}
+SAMPLES = {"modes1d": 2000, "modes2d": 2000, "digits": 300, "cifar16": 1000}
 METRICS = {
     "modes1d": ("w1", "within3", DISPLACEMENT),
-    "modes2d": ("fd", "within3", DISPLACEMENT),
+    "modes2d": ("w1", "within3", DISPLACEMENT),
     "digits": ("fd", "precision_k3", DISPLACEMENT),
+    "cifar16": ("fd", "precision_k3", DISPLACEMENT, "class_accuracy", "contrast_ratio"),
 }
-"""Distance to the real data, quality, and how far guidance moves samples."""
-EXTRACTOR = {"modes1d": "identity", "modes2d": "identity", "digits": "classifier"}
+"""Distance to the real data, quality, how far guidance moves samples, and others."""
+EXTRACTOR = {
+    "modes1d": "identity",
+    "modes2d": "identity",
+    "digits": "classifier",
+    "cifar16": "classifier",
+}
 
 
 @dataclass(frozen=True)
 class Question:
-    """Variants by their label: the settings of igct on each data set."""
+    """Values of one setting of igct."""
 
-    variants: Mapping[str, Mapping[str, Any]]
-    data: tuple[str, ...] = ("modes1d",)
-    guidance: str = "1,2,4,7,10,13"
-    beside: tuple[str, ...] = field(default=())
-    """Other methods in the same figure, with their own settings."""
+    setting: str
+    values: Mapping[str, Sequence[Any]]
+    """By data set."""
+    guidance: str
+    beside: str
+    """Another method in the same figure, with its own settings."""
+
+    def label(self, value: Any) -> str:
+        """The line of a value, such as "11 to 14.3" or "p_max 0.5"."""
+        if isinstance(value, list):
+            return " to ".join(f"{end:g}" for end in value)
+        return f"{self.setting} {value:g}"
 
 
+WINDOWS = ([11.0, 14.3], [4.0, 6.0], [1.0, 3.0], [0.2, 0.3])
+SHARES = (0.0, 0.3, 0.6, 0.9)
 QUESTIONS = {
     "window": Question(
-        {
-            f"{low:g} to {high:g}": {"window": [low, high]}
-            for low, high in ((11.0, 14.3), (4.0, 6.0), (1.0, 3.0), (0.2, 0.3))
-        },
-        beside=("edm",),
+        "window",
+        {"modes1d": WINDOWS, "modes2d": WINDOWS, "digits": WINDOWS, "cifar16": WINDOWS[:3]},
+        "1,2,4,7,10,13",
+        beside="edm",
     ),
     "share": Question(
-        {f"p_max {p:g}": {"p_max": p} for p in (0.0, 0.3, 0.6, 0.9)}, guidance="1", beside=("ct",)
+        "p_max",
+        {"modes1d": SHARES, "modes2d": SHARES, "digits": SHARES, "cifar16": (0.0, 0.5, 1.0)},
+        "1",
+        beside="ct",
     ),
-}  # fmt: skip
+}
 
 
 def curves(
@@ -72,14 +90,13 @@ def curves(
     guidance: str,
     *,
     method: str = "igct",
-    seeds: Sequence[int] = SEEDS,
     sampling: str = "0",
 ) -> pd.DataFrame:
     """The values of a variant on one data set: columns data, line, seed, draw, g, what, value.
 
     `seed` is that of the training, `draw` that of the samples, from the range `sampling`.
     """
-    place = place_of(question, label, method, data, settings)
+    place, seeds = place_of(question, label, method, data, settings), SEEDS_OF[data]
     trained(place, method, data, settings, seeds)
     bench.sweep(
         method=[method], dataset=data, guidance=guidance, samples=SAMPLES[data], seeds=sampling,
@@ -115,15 +132,16 @@ def main(name: str) -> None:
     """Answer one question."""
     question = QUESTIONS[name]
     parts = []
-    for data in question.data:
-        for label, settings in question.variants.items():
-            parts.append(curves(name, label, data, settings, question.guidance))
-        for method in question.beside:
-            parts.append(curves(name, method, data, {}, question.guidance, method=method))
+    for data, values in question.values.items():
+        for value in values:
+            settings = {question.setting: value}
+            parts.append(curves(name, question.label(value), data, settings, question.guidance))
+        beside = question.beside
+        parts.append(curves(name, beside, data, {}, question.guidance, method=beside))
     frame = pd.concat(parts, ignore_index=True)
     if question.guidance == "1":
         frame = frame[frame["what"] != DISPLACEMENT]
-    if "edm" in question.beside:
+    if question.beside == "edm":
         frame = pd.concat([frame, equal_scales(frame)], ignore_index=True)
     table = over_seeds(frame, ["data", "what", "line", "g"])
     write(name, table, curves_of(table))
