@@ -85,7 +85,7 @@ def variants(data: Dataset, n: int) -> Iterator[tuple[str, Tensor, Tensor]]:
         ("B noise 16", noise(16.0)),
     )
     for name, spoil in spoilt:
-        yield name, torch.cat([spoil(part) for part in x.split(BATCH)]), y
+        yield name, torch.cat([spoil(part) for part in torch.split(x, BATCH)]), y
     half = train.labels[n:] < 5
     yield "five of ten classes", train.samples[n:][half][:n], train.labels[n:][half][:n]
     few = x[: n // 10].repeat(10, 1, 1, 1)
@@ -98,7 +98,7 @@ def variants(data: Dataset, n: int) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 def measure(accumulator: Accumulator, images: Tensor, labels: Tensor) -> SampleSet:
     """Measure the images in one pass."""
-    for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+    for x, y in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
         accumulator.update(x.clone(), y)
     return accumulator.finish()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ def trained(
     settings = dict(settings or {})
     start = METHODS[method].presets[dataset].init_from
     for seed in seeds if start else ():
+        assert start is not None
         name = f"{dataset}-{start}-s{seed}"
         home = place_of("", "", start, dataset, {})
         if experiment != home and not (place.runs / name).exists():
@@ -65,7 +67,7 @@ def trained(
     if METHODS[method].trains:
         bench.train(
             method=[method], dataset=dataset, seed=",".join(map(str, seeds)),
-            setting=settings, experiment=experiment, results=RESULTS, **options,
+            setting=pairs(settings), experiment=experiment, results=RESULTS, **options,
         )  # fmt: skip
     runs = []
     for seed in seeds if METHODS[method].trains else (0,):
@@ -74,6 +76,11 @@ def trained(
         assert run is not None
         runs.append(run)
     return runs
+
+
+def pairs(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as on the command line, NAME=VALUE."""
+    return [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
 
 
 def place_of(question: str, label: str, method: str, data: str, settings: Mapping[str, Any]) -> str:

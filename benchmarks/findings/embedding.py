@@ -33,13 +33,15 @@ def jitter(values: pd.Series) -> float:
 def jitters(data: str, curve: pd.DataFrame, noise: pd.DataFrame) -> list[dict[str, object]]:
     """The jitter of every variant and training seed, that of noise, and ratios to factor 1."""
     lines = {**dict(list(curve.groupby("line", sort=False))), NOISE: noise}
-    rows = []
-    for line, group in lines.items():
-        for seed, own in group.groupby("seed"):
-            own = own.sort_values("draw" if line == NOISE else "g")
-            rows.append({"data": data, "line": line, "what": "jitter", "seed": seed,
-                         "value": jitter(own["value"])})  # fmt: skip
-    by = {(r["line"], r["seed"]): r["value"] for r in rows}
+    by = {
+        (line, seed): jitter(own.sort_values("draw" if line == NOISE else "g")["value"])
+        for line, group in lines.items()
+        for seed, own in group.groupby("seed")
+    }
+    rows: list[dict[str, object]] = [
+        {"data": data, "line": line, "what": "jitter", "seed": seed, "value": value}
+        for (line, seed), value in by.items()
+    ]
     for (line, seed), value in by.items():
         if line != "factor 1":
             ratio = np.log(value / by["factor 1", seed])

@@ -39,7 +39,7 @@ from bench.experiment.suite import TUNING_SEEDS
 from bench.report.numbers.columns import Column
 from bench.report.numbers.frame import Data, Series, prepare
 from bench.report.numbers.match import Curve, Level, find_match, gap_at, level, make_curve
-from benchmarks.findings.common import RESULTS, write
+from benchmarks.findings.common import RESULTS, pairs, write
 from benchmarks.findings.variants import EXTRACTOR
 from methods import METHODS
 
@@ -311,10 +311,10 @@ def sweep_rules(
                 wanted.append((rule, row, steps))
     for rule, row, steps in wanted:
         bench.sweep(
-            method=[NETWORK], dataset=dataset, rule=[rule], steps=str(steps), guidance=SWEPT,
+            method=[NETWORK], dataset=[dataset], rule=[rule], steps=str(steps), guidance=SWEPT,
             samples=row.n, metric=[metric, "displacement", *VARIETY],
             extractor=[EXTRACTOR[dataset]], experiment=place.name, results=RESULTS, workers=1,
-            knob=row.knobs, weak_checkpoint=weak, run=runs,
+            knob=pairs(row.knobs), weak_checkpoint=weak, run=runs,
         )  # fmt: skip
     return rows_of(place.name) if place.cells.exists() else []
 

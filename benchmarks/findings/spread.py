@@ -53,11 +53,11 @@ def main() -> None:
                 rows.append({**own, "line": "closed form", "value": exact})
     table = over_seeds(pd.DataFrame(rows), ["method", "line", "stage"])
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
-    for place, (method, part) in zip(axes, table.groupby("method", sort=False), strict=True):
+    for place, (name, part) in zip(axes, table.groupby("method", sort=False), strict=True):
         for line, points in part.groupby("line", sort=False):
             bars = np.nan_to_num((points["high"] - points["mean"]).to_numpy(dtype=float))
             place.errorbar(points["stage"], points["mean"], bars, label=line, marker="o", capsize=2)
-        place.set(title=method, xlabel="last stage", ylabel="std of a class over that of the data")
+        place.set(title=name, xlabel="last stage", ylabel="std of a class over that of the data")
         place.axhline(1, color="grey", lw=0.8)
     axes[0].legend()
     sns.despine(figure)

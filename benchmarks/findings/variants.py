@@ -9,7 +9,6 @@ window: where along the noise levels iGCT guides. share: the share of guided row
 from __future__ import annotations
 
 import sys
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,10 +47,10 @@ EXTRACTOR = {
 
 @dataclass(frozen=True)
 class Question:
-    """Values of one setting of igct."""
+    """Values of one setting of igct, and another method beside them."""
 
     setting: str
-    values: Mapping[str, Sequence[Any]]
+    choices: Mapping[str, Sequence[Any]]
     """By data set."""
     guidance: str
     beside: str
@@ -99,7 +98,7 @@ def curves(
     place, seeds = place_of(question, label, method, data, settings), SEEDS_OF[data]
     trained(place, method, data, settings, seeds)
     bench.sweep(
-        method=[method], dataset=data, guidance=guidance, samples=SAMPLES[data], seeds=sampling,
+        method=[method], dataset=[data], guidance=guidance, samples=SAMPLES[data], seeds=sampling,
         metric=list(METRICS[data]), extractor=[EXTRACTOR[data]], experiment=place,
         results=RESULTS, workers=1, steps="18" if method == "edm" else "1",
     )  # fmt: skip
@@ -132,7 +131,7 @@ def main(name: str) -> None:
     """Answer one question."""
     question = QUESTIONS[name]
     parts = []
-    for data, values in question.values.items():
+    for data, values in question.choices.items():
         for value in values:
             settings = {question.setting: value}
             parts.append(curves(name, question.label(value), data, settings, question.guidance))
