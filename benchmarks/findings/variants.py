@@ -34,9 +34,9 @@ METRICS = {
     "modes1d": ("w1", "within3", DISPLACEMENT),
     "modes2d": ("w1", "within3", DISPLACEMENT),
     "digits": ("fd", "precision_k3", DISPLACEMENT),
-    "cifar16": ("fd", "precision_k3", DISPLACEMENT, "class_accuracy", "contrast_ratio"),
+    "cifar16": ("fd", "precision_k3", DISPLACEMENT, "contrast_ratio"),
 }
-"""Distance to the real data, quality, how far guidance moves samples, and others."""
+"""Distance to the real data, quality, how far guidance moves samples, and contrast."""
 EXTRACTOR = {
     "modes1d": "identity",
     "modes2d": "identity",
