@@ -20,7 +20,8 @@ from bench.experiment.ranges import parse_range
 from benchmarks.findings.common import over_seeds, write
 from benchmarks.findings.variants import METRICS, curves
 
-DATA = {"modes1d": (1.0, 30.0, 1000.0)}
+DATA = ("modes1d", "digits")
+FACTORS = (1.0, 30.0, 1000.0)
 SCALES, DRAWS = "1..14", "0..13"
 NOISE = "other noise at every scale"
 
@@ -53,11 +54,11 @@ def jitters(data: str, curve: pd.DataFrame, noise: pd.DataFrame) -> list[dict[st
 def main() -> None:
     """Write the table and the figure."""
     points, rows = [], []
-    for data, factors in DATA.items():
+    for data in DATA:
         metric = METRICS[data][0]
         parts = [
             curves("embedding", f"factor {factor:g}", data, {"guidance_scale": factor}, SCALES)
-            for factor in factors
+            for factor in FACTORS
         ]
         noise = curves("embedding", NOISE, data, {}, "1", sampling=DRAWS)
         assert noise["draw"].nunique() == len(parse_range(DRAWS))
