@@ -9,7 +9,9 @@ from benchmarks.findings import learnt
 from benchmarks.findings.common import PRESETS, over_seeds, place_of
 from benchmarks.findings.embedding import jitter
 from benchmarks.findings.learnt import Loss, against_best
+from benchmarks.findings.narrowing import narrowed, spread, variances
 from benchmarks.findings.pull import resampled, share
+from methods import METHODS
 
 
 def test_jitter_is_zero_for_exponential_curve_and_four_times_alternating_log():
@@ -75,3 +77,22 @@ def test_bootstrap_of_ratio_agrees_with_normal_interval_of_mean():
     low, high = resampled(values, np.ones(400))
     half = 1.96 * values.std(ddof=1) / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+def test_spread_is_that_of_the_data_without_guided_rows():
+    x = np.random.default_rng(0).normal(size=(400, 3)) * [1.0, 2.0, 0.5]
+    labels = np.repeat([0, 1], 200)
+    own = variances(x + 10 * labels[:, None], labels)
+    pooled = np.mean([x[labels == k].var(0, ddof=1).sum() for k in (0, 1)])
+    assert spread(own) == pytest.approx(np.sqrt(pooled))
+    config = METHODS["igct"].presets["modes2d"].config.model_copy(update={"p_max": 0.0})
+    exact = own[0] * config.sigma_max**2 / (own[0] + config.sigma_max**2)
+    assert narrowed(own[0], config) == pytest.approx(exact, rel=1e-4)
+
+
+def test_rows_that_are_all_guided_above_a_level_act_as_a_smaller_largest_sigma():
+    # D is the mean above the level 2, so noise of sigma 80 arrives there as noise of sigma 2.
+    settings = {"p_max": 1.0, "window": (2.0, 2.0 + 1e-6)}
+    config = METHODS["igct"].presets["modes2d"].config.model_copy(update=settings)
+    v = np.array([0.04, 1.0, 60.0])
+    assert narrowed(v, config) == pytest.approx(v * 4 / (v + 4), rel=5e-3)
