@@ -20,8 +20,7 @@ from bench.experiment.ranges import parse_range
 from benchmarks.findings.common import over_seeds, write
 from benchmarks.findings.variants import METRICS, curves
 
-DATA = ("modes1d", "digits")
-FACTORS = (1.0, 30.0, 1000.0)
+DATA = {"modes1d": (1.0, 30.0, 1000.0), "digits": (1.0, 1000.0)}
 SCALES, DRAWS = "1..14", "0..13"
 NOISE = "other noise at every scale"
 
@@ -54,11 +53,11 @@ def jitters(data: str, curve: pd.DataFrame, noise: pd.DataFrame) -> list[dict[st
 def main() -> None:
     """Write the table and the figure."""
     points, rows = [], []
-    for data in DATA:
+    for data, factors in DATA.items():
         metric = METRICS[data][0]
         parts = [
             curves("embedding", f"factor {factor:g}", data, {"guidance_scale": factor}, SCALES)
-            for factor in FACTORS
+            for factor in factors
         ]
         noise = curves("embedding", NOISE, data, {}, "1", sampling=DRAWS)
         assert noise["draw"].nunique() == len(parse_range(DRAWS))

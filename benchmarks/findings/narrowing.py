@@ -73,7 +73,7 @@ def measured(name: str) -> pd.DataFrame:
     rows = []
     for question, asked in QUESTIONS.items():
         for value in asked.choices[name]:
-            settings, label = {asked.setting: value}, asked.label(value)
+            settings, label = asked.settings(name, value), asked.label(value)
             changed = config.model_copy(update=settings)
             assert isinstance(changed, IGCTConfig)
             if asked.setting == "window":

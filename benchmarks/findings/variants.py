@@ -44,6 +44,9 @@ EXTRACTOR = {
     "cifar16": "classifier",
 }
 
+BASE: Mapping[str, Mapping[str, Any]] = {"cifar16": {"window": [1.0, 3.0], "p_max": 1.0}}
+"""Settings of igct, where not those of the preset, of which a question changes one."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -61,6 +64,10 @@ class Question:
         if isinstance(value, list):
             return " to ".join(f"{end:g}" for end in value)
         return f"{self.setting} {value:g}"
+
+    def settings(self, data: str, value: Any) -> dict[str, Any]:
+        """The settings of igct."""
+        return {**BASE.get(data, {}), self.setting: value}
 
 
 WINDOWS = ([11.0, 14.3], [4.0, 6.0], [1.0, 3.0], [0.2, 0.3])
@@ -133,7 +140,7 @@ def main(name: str) -> None:
     parts = []
     for data, values in question.choices.items():
         for value in values:
-            settings = {question.setting: value}
+            settings = question.settings(data, value)
             parts.append(curves(name, question.label(value), data, settings, question.guidance))
         beside = question.beside
         parts.append(curves(name, beside, data, {}, question.guidance, method=beside))
