@@ -12,6 +12,7 @@ p(sigma) its target steps along (1 + w) mean_c - w D_null instead of D_c (Hsu, K
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,13 +38,29 @@ from methods.oracle import exact_denoised
 from methods.samplers import karras_sigmas, sample_heun
 from methods.spec import Mixture
 
-DATA: Mapping[str, tuple[int, str, Sequence[int], Mapping[str, int]]] = {
+DATA: Mapping[str, tuple[int, str, Sequence[int], Mapping[str, Mapping[str, Any]]]] = {
     "modes1d": (2000, PRESETS, SEEDS, {}),
     "modes2d": (2000, PRESETS, SEEDS, {}),
-    "digits": (300, "embedded", (0,), {"edm": 1000, "igct": 900}),
-    "cifar16": (300, "cifar16", (0,), {"edm": 6000, "igct": 1000}),
+    "digits": (
+        300,
+        "embedded",
+        (0,),
+        {
+            "edm": {"train.iterations": 1000},
+            "igct": {"train.iterations": 900},
+        },
+    ),
+    "cifar16": (
+        300,
+        "cifar16",
+        (0,),
+        {
+            "edm": {"train.iterations": 6000},
+            "igct": {"train.iterations": 1000, "window": [11.0, 14.3], "p_max": 0.9},
+        },
+    ),
 }
-"""Samples, experiment, training seeds and iterations; on images the runs of the references."""
+"""Samples, experiment, training seeds and settings; on images the runs of the references."""
 DRAWS = 1000
 SCALES = (2.0, 4.0, 7.0, 13.0)
 STEPS = 200
@@ -104,8 +121,7 @@ def measured(name: str) -> pd.DataFrame:
 
     methods = ["edm", "igct", *(["oracle"] if data.spec.mixture else [])]
     for method in methods:
-        own = {"train.iterations": settings[method]} if method in settings else {}
-        for run in trained(experiment, method, name, own, seeds):
+        for run in trained(experiment, method, name, settings.get(method), seeds):
             plain, y = sampled(run, 1.0, n)
             for g in SCALES:
                 add(method, run.card.seed, g, plain, sampled(run, g, n)[0], y)
