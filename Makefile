@@ -85,11 +85,12 @@ reference-photographs: $(STAMP)
 	$(BIN)/bench report --suite cifar16
 	sh benchmarks/commit_report.sh results/cifar16/report $(REFERENCE)/photographs
 
-# The answered questions of docs/findings, after make reference-embedded.
+# The answered questions of docs/findings, after make reference-embedded and reference-photographs.
 findings: $(STAMP)
 	$(BIN)/python -m benchmarks.findings.pull
 	$(BIN)/python -m benchmarks.findings.variants window
 	$(BIN)/python -m benchmarks.findings.variants share
+	$(BIN)/python -m benchmarks.findings.narrowing
 	$(BIN)/python -m benchmarks.findings.spread
 	$(BIN)/python -m benchmarks.findings.embedding
 	$(BIN)/python -m benchmarks.findings.inversion

@@ -9,7 +9,7 @@ times x - mean_c, and
     d ln(x - mean_c) / d ln sigma = 1 - (1 - p) v / (v + sigma^2).
 
 What the ODE makes of noise of sigma_max, over all principal directions of the class, is compared
-with what the trained networks do. Spread is the root of the trace of the covariance within a class.
+with what the trained networks do: in all, and along the leading direction.
 """
 
 from __future__ import annotations
@@ -41,67 +41,86 @@ from methods.igct_loss import guided_probability
 
 LEVELS = 4000
 DATA = ("modes1d", "modes2d", "digits", "cifar16")
+DRAWN = ("digits", "cifar16")
+ALL, FIRST = "all directions", "leading direction"
 
 
-def variances(x: Samples, labels: NDArray[Any]) -> list[Samples]:
-    """The variances along the principal directions (D,) of every class of x (n, D)."""
+def principal(x: Samples, labels: NDArray[Any]) -> list[Samples]:
+    """The principal directions of every class of x (n, D), columns (D, D), the leading one last."""
     classes = (x[labels == k] for k in np.unique(labels))
-    return [np.linalg.eigvalsh(np.atleast_2d(np.cov(own.T))).clip(min=0) for own in classes]
+    return [np.linalg.eigh(np.atleast_2d(np.cov(own.T)))[1] for own in classes]
 
 
-def spread(of: list[Samples]) -> float:
-    """The root of the total variance within a class, averaged over classes."""
-    return float(np.sqrt(np.mean([v.sum() for v in of])))
+def variances(x: Samples, labels: NDArray[Any], directions: list[Samples]) -> Samples:
+    """The variances of every class of x (n, D) along its directions: (classes, D)."""
+    classes = (x[labels == k] for k in np.unique(labels))
+    return np.stack([(own @ u).var(0, ddof=1) for own, u in zip(classes, directions, strict=True)])
+
+
+def spreads(v: Samples, data: Samples) -> dict[str, float]:
+    """The root of variances (classes, D) over those of the data: in all, and the leading one."""
+    return {
+        ALL: float(np.sqrt(v.sum() / data.sum())),
+        FIRST: float(np.sqrt(v[:, -1].sum() / data[:, -1].sum())),
+    }
 
 
 def narrowed(v: Samples, config: IGCTConfig) -> Samples:
-    """The variances (D,) to which the ODE turns noise, for a Gaussian of variances v (D,)."""
+    """The variances (...) to which the ODE turns noise, for Gaussians of variances v (...)."""
     sigma = np.geomspace(config.sigma_min, config.sigma_max, LEVELS)
     levels = torch.from_numpy(sigma)
     p = guided_probability(levels, config.window, config.window_power, config.p_max).numpy()
-    slope = 1 - (1 - p) * v[:, None] / (v[:, None] + sigma**2)
-    contracted = np.trapezoid(slope, np.log(sigma), axis=1)
+    slope = 1 - (1 - p) * v[..., None] / (v[..., None] + sigma**2)
+    contracted = np.trapezoid(slope, np.log(sigma), axis=-1)
     return config.sigma_max**2 * np.exp(-2 * contracted)
 
 
 def measured(name: str) -> pd.DataFrame:
     """Spread over that of the data: by the closed form, and of every training run."""
     split = find_dataset(name).train
-    real = to_model(split.samples[:]).flatten(1).double().numpy()
-    own = variances(real, np.asarray(split.labels))
+    real, of = to_model(split.samples[:]).flatten(1).double().numpy(), np.asarray(split.labels)
+    directions = principal(real, of)
+    own = variances(real, of, directions)
     config = METHODS["igct"].presets[name].config
-    rows = []
+    rows: list[dict[str, object]] = []
+
+    def add(line: str, source: str, v: Samples) -> None:
+        for what, value in spreads(v, own).items():
+            at = {"data": name, "what": what, "line": line, "source": source}
+            rows.append({**at, "value": value})
+
     for question, asked in QUESTIONS.items():
         for value in asked.choices[name]:
             settings, label = asked.settings(name, value), asked.label(value)
+            line = f"window {label}" if asked.setting == "window" else label
             changed = config.model_copy(update=settings)
             assert isinstance(changed, IGCTConfig)
-            if asked.setting == "window":
-                label = f"window {label}"
-            at = {"data": name, "line": label}
-            exact = spread([narrowed(v, changed) for v in own]) / spread(own)
-            rows.append({**at, "what": "closed form", "value": exact})
-            place = place_of(question, asked.label(value), "igct", name, settings)
+            add(line, "closed form", narrowed(own, changed))
+            place = place_of(question, label, "igct", name, settings)
             for run in trained(place, "igct", name, settings, SEEDS_OF[name]):
                 x, y = sampled(run, 1.0, SAMPLES[name], 1)
-                found = spread(variances(x, y)) / spread(own)
-                rows.append({**at, "what": "measured", "value": found})
+                add(line, "measured", variances(x, y, directions))
     return pd.DataFrame(rows)
 
 
 def main() -> None:
     """Write the table and the figure."""
-    table = over_seeds(pd.concat([measured(d) for d in DATA]), ["data", "line", "what"])
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.4), sharex=True)
-    for place, (name, part) in zip(axes.flat, table.groupby("data", sort=False), strict=True):
-        for what, points in part.groupby("what", sort=False):
-            half = np.nan_to_num((points["high"] - points["mean"]).to_numpy(dtype=float))
-            exact = what == "closed form"
-            place.errorbar(points["mean"], points["line"], xerr=half, capsize=2, label=what,
-                           fmt="D" if exact else "o", mfc="none" if exact else None)  # fmt: skip
-        place.axvline(1, color="grey", lw=0.8)
-        place.set(title=str(name), xlabel="spread within a class over that of the data")
-        place.invert_yaxis()
+    frame = pd.concat([measured(name) for name in DATA])
+    table = over_seeds(frame, ["data", "what", "line", "source"])
+    figure, axes = plt.subplots(len(DRAWN), 2, figsize=(9, 6.4), sharex=True, sharey="row")
+    for row, name in zip(axes, DRAWN, strict=True):
+        for place, what in zip(row, (ALL, FIRST), strict=True):
+            part = table[(table["data"] == name) & (table["what"] == what)]
+            for source, points in part.groupby("source", sort=False):
+                half = np.nan_to_num((points["high"] - points["mean"]).to_numpy(dtype=float))
+                style = {"fmt": "D", "mfc": "none"} if source == "closed form" else {"fmt": "o"}
+                place.errorbar(points["mean"], points["line"], xerr=half, capsize=2, label=source,
+                               **style)  # fmt: skip
+            place.axvline(1, color="grey", lw=0.8)
+            place.set(title=f"{name}: {what}", xlim=(0, None))
+        row[0].invert_yaxis()
+    for place in axes[-1]:
+        place.set_xlabel("standard deviation within a class over that of the data")
     axes[0, 0].legend(fontsize=8)
     sns.despine(figure)
     figure.tight_layout()

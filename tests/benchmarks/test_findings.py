@@ -9,7 +9,7 @@ from benchmarks.findings import learnt
 from benchmarks.findings.common import PRESETS, over_seeds, place_of
 from benchmarks.findings.embedding import jitter
 from benchmarks.findings.learnt import Loss, against_best
-from benchmarks.findings.narrowing import narrowed, spread, variances
+from benchmarks.findings.narrowing import ALL, FIRST, narrowed, principal, spreads, variances
 from benchmarks.findings.pull import resampled, share
 from methods import METHODS
 
@@ -80,14 +80,19 @@ def test_bootstrap_of_ratio_agrees_with_normal_interval_of_mean():
 
 
 def test_spread_is_that_of_the_data_without_guided_rows():
-    x = np.random.default_rng(0).normal(size=(400, 3)) * [1.0, 2.0, 0.5]
-    labels = np.repeat([0, 1], 200)
-    own = variances(x + 10 * labels[:, None], labels)
-    pooled = np.mean([x[labels == k].var(0, ddof=1).sum() for k in (0, 1)])
-    assert spread(own) == pytest.approx(np.sqrt(pooled))
+    labels = np.repeat([0, 1], 20_000)
+    x = np.random.default_rng(0).normal(size=(40_000, 3)) * [1.0, 2.0, 0.5] + 10 * labels[:, None]
+    own = variances(x, labels, principal(x, labels))
+    assert own == pytest.approx(np.tile([0.25, 1.0, 4.0], (2, 1)), rel=0.05)
     config = METHODS["igct"].presets["modes2d"].config.model_copy(update={"p_max": 0.0})
-    exact = own[0] * config.sigma_max**2 / (own[0] + config.sigma_max**2)
-    assert narrowed(own[0], config) == pytest.approx(exact, rel=1e-4)
+    exact = own * config.sigma_max**2 / (own + config.sigma_max**2)
+    assert narrowed(own, config) == pytest.approx(exact, rel=1e-4)
+
+
+def test_spreads_are_over_those_of_the_data():
+    data = np.array([[1.0, 4.0], [1.0, 2.0]])
+    found = spreads(data * [[1.0, 0.25], [1.0, 0.25]], data)
+    assert found == {ALL: pytest.approx(np.sqrt(3.5 / 8)), FIRST: 0.5}
 
 
 def test_rows_that_are_all_guided_above_a_level_act_as_a_smaller_largest_sigma():
