@@ -62,7 +62,7 @@ demo: $(STAMP)
 # the archive DATA.
 REFERENCE := results/reference
 DATA ?= cifar10-jpeg.tar.xz
-reference: reference-embedded reference-seeds findings reference-photographs
+reference: reference-embedded reference-seeds reference-photographs findings
 
 reference-embedded: $(STAMP)
 	$(BIN)/bench train --suite reference
