@@ -1,15 +1,15 @@
 """How much spread iGCT's guided rows take from its samples at g = 1.
 
-A guided row steps towards an image of the class that is drawn independently of x, so on average
-towards the class mean (Hsu, Kao, Balestriero 2025), also at g = 1. With probability p(sigma) of
-such rows the loss describes the ODE dx/dsigma = (x - D) / sigma with D = (1 - p) D_c + p mean_c.
-If a class is Gaussian with variance v along a direction, then D_c - mean_c = v / (v + sigma^2)
-times x - mean_c, and
+A guided row at level t takes a step to the level r that points away from an image of the class
+which is drawn independently of x, on average from the class mean, also at g = 1 (Hsu, Kao,
+Balestriero 2025). For a Gaussian class with variance v along a direction, the exact fit is linear,
+f_t(x) = mean + a_t (x - mean), and regression of the targets on x_t gives
 
-    d ln(x - mean_c) / d ln sigma = 1 - (1 - p) v / (v + sigma^2).
+    a_t = a_r [(1 - p(t)) (v + r t) / (v + t^2) + p(t) r / t],
 
-What the ODE makes of noise of sigma_max, over all principal directions of the class, is compared
-with what the trained networks do: in all, and along the leading direction.
+where p(t) is the share of guided rows. With p = 0 this is the chain of `spread`; where p = 1 noise
+is only made smaller. Samples from noise of sigma_max have the standard deviation sigma_max a. It is
+compared with what the trained networks do: in all, and along the leading direction of the class.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from benchmarks.findings.common import (
 )
 from benchmarks.findings.variants import QUESTIONS, SAMPLES
 from methods import METHODS
+from methods.consistency import smaller_sigma
 from methods.igct_config import IGCTConfig
 from methods.igct_loss import guided_probability
 
-LEVELS = 4000
+LOWEST = 1e-9
 DATA = ("modes1d", "modes2d", "digits", "cifar16")
 DRAWN = ("digits", "cifar16")
 ALL, FIRST = "all directions", "leading direction"
@@ -66,13 +67,17 @@ def spreads(v: Samples, data: Samples) -> dict[str, float]:
 
 
 def narrowed(v: Samples, config: IGCTConfig) -> Samples:
-    """The variances (...) to which the ODE turns noise, for Gaussians of variances v (...)."""
-    sigma = np.geomspace(config.sigma_min, config.sigma_max, LEVELS)
-    levels = torch.from_numpy(sigma)
-    p = guided_probability(levels, config.window, config.window_power, config.p_max).numpy()
-    slope = 1 - (1 - p) * v[..., None] / (v[..., None] + sigma**2)
-    contracted = np.trapezoid(slope, np.log(sigma), axis=-1)
-    return config.sigma_max**2 * np.exp(-2 * contracted)
+    """The variances (...) of one-step samples of an exact fit, for Gaussians of variances v."""
+    level, scale = config.sigma_max, np.full_like(v, config.sigma_max)
+    while level > 0:
+        t = torch.tensor(level, dtype=torch.float64)
+        p = float(guided_probability(t, config.window, config.window_power, config.p_max))
+        r = float(smaller_sigma(t, config.last_stage, config.q, config.k, config.b))
+        if r < LOWEST:  # the target is the clean image, in guided rows too
+            p, r = 0.0, 0.0
+        scale = scale * ((1 - p) * (v + r * level) / (v + level**2) + p * r / level)
+        level = r
+    return scale**2
 
 
 def measured(name: str) -> pd.DataFrame:

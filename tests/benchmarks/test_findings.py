@@ -11,6 +11,7 @@ from benchmarks.findings.embedding import jitter
 from benchmarks.findings.learnt import Loss, against_best
 from benchmarks.findings.narrowing import ALL, FIRST, narrowed, principal, spreads, variances
 from benchmarks.findings.pull import resampled, share
+from benchmarks.findings.spread import STD, chain
 from methods import METHODS
 
 
@@ -84,9 +85,15 @@ def test_spread_is_that_of_the_data_without_guided_rows():
     x = np.random.default_rng(0).normal(size=(40_000, 3)) * [1.0, 2.0, 0.5] + 10 * labels[:, None]
     own = variances(x, labels, principal(x, labels))
     assert own == pytest.approx(np.tile([0.25, 1.0, 4.0], (2, 1)), rel=0.05)
+
+
+def test_without_guided_rows_the_chain_is_that_of_consistency_training():
     config = METHODS["igct"].presets["modes2d"].config.model_copy(update={"p_max": 0.0})
-    exact = own * config.sigma_max**2 / (own + config.sigma_max**2)
-    assert narrowed(own, config) == pytest.approx(exact, rel=1e-4)
+    own = STD**2 * np.ones(1)
+    # The samples of `chain` start from data with noise.
+    start = config.sigma_max / np.hypot(config.sigma_max, STD)
+    exact = own * (start * chain(config, config.last_stage)) ** 2
+    assert narrowed(own, config) == pytest.approx(exact, rel=1e-6)
 
 
 def test_spreads_are_over_those_of_the_data():
@@ -95,9 +102,19 @@ def test_spreads_are_over_those_of_the_data():
     assert found == {ALL: pytest.approx(np.sqrt(3.5 / 8)), FIRST: 0.5}
 
 
-def test_rows_that_are_all_guided_above_a_level_act_as_a_smaller_largest_sigma():
-    # D is the mean above the level 2, so noise of sigma 80 arrives there as noise of sigma 2.
-    settings = {"p_max": 1.0, "window": (2.0, 2.0 + 1e-6)}
+def test_where_all_rows_are_guided_noise_is_only_made_smaller():
+    # Above the level 2 the denoised image is the mean, so noise of sigma 80 arrives as sigma 2.
+    settings = {"p_max": 1.0, "window": (2.0, 2.0 + 1e-6), "last_stage": 12}
     config = METHODS["igct"].presets["modes2d"].config.model_copy(update=settings)
     v = np.array([0.04, 1.0, 60.0])
     assert narrowed(v, config) == pytest.approx(v * 4 / (v + 4), rel=5e-3)
+
+
+def test_linear_fit_to_guided_rows_has_the_closed_form():
+    # One step from t to r, by least squares on drawn rows.
+    rng, n, v, t, r, p = np.random.default_rng(2), 400_000, 4.0, 3.0, 2.0, 0.3
+    y, other, eps = rng.normal(size=(3, n)) * [[2.0], [2.0], [1.0]]
+    guided = rng.random(n) < p
+    x_t, x_r = y + t * eps, y + r * eps + np.where(guided, (r - t) * (y - other) / t, 0)
+    slope = (x_t @ x_r) / (x_t @ x_t)
+    assert slope == pytest.approx((1 - p) * (v + r * t) / (v + t**2) + p * r / t, abs=3e-3)
