@@ -10,10 +10,16 @@ f_t(x) = mean + a_t (x - mean), and regression of the targets on x_t gives
 where p(t) is the share of guided rows. With p = 0 this is the chain of `spread`; where p = 1 noise
 is only made smaller. Samples from noise of sigma_max have the standard deviation sigma_max a. It is
 compared with what the trained networks do: in all, and along the leading direction of the class.
+
+    python -m benchmarks.findings.narrowing
+    python -m benchmarks.findings.narrowing DATASET PRESET  # the closed form only
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -80,17 +86,30 @@ def narrowed(v: Samples, config: IGCTConfig) -> Samples:
     return scale**2
 
 
-def measured(name: str) -> pd.DataFrame:
-    """Spread over that of the data: by the closed form, and of every training run."""
+@cache
+def variances_of(name: str) -> tuple[list[Samples], Samples]:
+    """The principal directions of the classes of a data set, and the variances along them."""
     split = find_dataset(name).train
     real, of = to_model(split.samples[:]).flatten(1).double().numpy(), np.asarray(split.labels)
     directions = principal(real, of)
-    own = variances(real, of, directions)
-    config = METHODS["igct"].presets[name].config
+    return directions, variances(real, of, directions)
+
+
+def closed_form(name: str, preset: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    """The exact spreads over those of a data set, for a preset of igct with other settings."""
+    config = METHODS["igct"].presets[preset].config.model_copy(update=settings)
+    assert isinstance(config, IGCTConfig)
+    own = variances_of(name)[1]
+    return spreads(narrowed(own, config), own)
+
+
+def measured(name: str) -> pd.DataFrame:
+    """Spread over that of the data: by the closed form, and of every training run."""
+    directions, own = variances_of(name)
     rows: list[dict[str, object]] = []
 
-    def add(line: str, source: str, v: Samples) -> None:
-        for what, value in spreads(v, own).items():
+    def add(line: str, source: str, found: Mapping[str, float]) -> None:
+        for what, value in found.items():
             at = {"data": name, "what": what, "line": line, "source": source}
             rows.append({**at, "value": value})
 
@@ -98,13 +117,11 @@ def measured(name: str) -> pd.DataFrame:
         for value in asked.choices[name]:
             settings, label = asked.settings(name, value), asked.label(value)
             line = f"window {label}" if asked.setting == "window" else label
-            changed = config.model_copy(update=settings)
-            assert isinstance(changed, IGCTConfig)
-            add(line, "closed form", narrowed(own, changed))
+            add(line, "closed form", closed_form(name, name, settings))
             place = place_of(question, label, "igct", name, settings)
             for run in trained(place, "igct", name, settings, SEEDS_OF[name]):
                 x, y = sampled(run, 1.0, SAMPLES[name], 1)
-                add(line, "measured", variances(x, y, directions))
+                add(line, "measured", spreads(variances(x, y, directions), own))
     return pd.DataFrame(rows)
 
 
@@ -133,4 +150,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 3:
+        print(closed_form(sys.argv[1], sys.argv[2], {}))
+    else:
+        main()
