@@ -35,11 +35,15 @@ SEEDS = (0, 1, 2)
 SEEDS_OF = {"modes1d": SEEDS, "modes2d": SEEDS, "digits": SEEDS, "cifar16": (0,)}
 BATCH = 500
 PRESETS = "findings"
-"""The experiment of runs with the settings of their preset, which all questions share."""
+"""The experiment of runs with the settings of their preset or `BASE`, for all questions."""
 REFERENCE = {("edm", "cifar16"): "cifar16"}
 """Runs that are those of another experiment, since their training takes an hour."""
 ITERATIONS = {("edm", "cifar16"): 6000, ("ct", "cifar16"): 500, ("igct", "cifar16"): 500}
 """Where not those of the preset."""
+BASE: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("igct", "cifar16"): {"window": [1.0, 3.0], "p_max": 1.0}
+}
+"""Settings, where not those of the preset, of which a question changes one."""
 Samples = NDArray[np.float64]
 
 
@@ -84,10 +88,11 @@ def pairs(settings: Mapping[str, Any]) -> list[str]:
 
 
 def place_of(question: str, label: str, method: str, data: str, settings: Mapping[str, Any]) -> str:
-    """The experiment of a variant; that of all questions if its settings are the preset's."""
+    """The experiment of a variant; that of all questions if its settings are those of the base."""
     if not settings:
         return REFERENCE.get((method, data), PRESETS)
     config = METHODS[method].presets[data].config.model_dump(mode="json")
+    config |= BASE.get((method, data), {})
     if all(config[name] == value for name, value in settings.items()):
         return PRESETS
     return f"findings-{question}-{label.replace(' ', '-')}"

@@ -56,7 +56,7 @@ DATA: Mapping[str, tuple[int, str, Sequence[int], Mapping[str, Mapping[str, Any]
         (0,),
         {
             "edm": {"train.iterations": 6000},
-            "igct": {"train.iterations": 1000, "window": [11.0, 14.3], "p_max": 0.9},
+            "igct": {"train.iterations": 1000},
         },
     ),
 }

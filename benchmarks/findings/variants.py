@@ -19,6 +19,7 @@ import pandas as pd
 import bench
 from bench.experiment.ranges import parse_range
 from benchmarks.findings.common import (
+    BASE,
     RESULTS,
     SEEDS_OF,
     curves_of,
@@ -44,9 +45,6 @@ EXTRACTOR = {
     "cifar16": "classifier",
 }
 
-BASE: Mapping[str, Mapping[str, Any]] = {"cifar16": {"window": [1.0, 3.0], "p_max": 1.0}}
-"""Settings of igct, where not those of the preset, of which a question changes one."""
-
 
 @dataclass(frozen=True)
 class Question:
@@ -67,7 +65,7 @@ class Question:
 
     def settings(self, data: str, value: Any) -> dict[str, Any]:
         """The settings of igct."""
-        return {**BASE.get(data, {}), self.setting: value}
+        return {**BASE.get(("igct", data), {}), self.setting: value}
 
 
 WINDOWS = ([11.0, 14.3], [4.0, 6.0], [1.0, 3.0], [0.2, 0.3])
