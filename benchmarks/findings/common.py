@@ -144,6 +144,7 @@ def curves_of(table: pd.DataFrame, *, log: Sequence[str] = ()) -> Figure:
     logarithmic axis.
     """
     sets = list(dict.fromkeys(table["data"]))
+    colours = {line: f"C{i}" for i, line in enumerate(dict.fromkeys(table["line"]))}
     columns = max(table[table["data"] == d]["what"].nunique() for d in sets)
     figure, axes = plt.subplots(
         len(sets), columns, figsize=(3.6 * columns, 3.2 * len(sets)), squeeze=False
@@ -158,8 +159,10 @@ def curves_of(table: pd.DataFrame, *, log: Sequence[str] = ()) -> Figure:
             for line, points in values.groupby("line", sort=False):
                 bars = np.nan_to_num((points["high"] - points["mean"]).to_numpy(dtype=float))
                 place.errorbar(points["line" if alone else "g"], points["mean"], bars, label=line,
-                               marker="o", ms=4, lw=1.2, capsize=2)  # fmt: skip
-            place.set(title=f"{data}: {what}", xlabel="" if alone else "guidance g")
+                               color=colours[line], marker="o", ms=4, lw=1.2,
+                               capsize=2)  # fmt: skip
+            place.set_title(f"{data}: {what}", fontsize=10)
+            place.set_xlabel("" if alone else "guidance g")
             if what in log:
                 place.set_yscale("log")
             if alone:

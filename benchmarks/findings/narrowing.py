@@ -142,7 +142,7 @@ def main() -> None:
             place.set(title=f"{name}: {what}", xlim=(0, None))
         row[0].invert_yaxis()
     for place in axes[-1]:
-        place.set_xlabel("standard deviation within a class over that of the data")
+        place.set_xlabel("std within a class over that of the data")
     axes[0, 0].legend(fontsize=8)
     sns.despine(figure)
     figure.tight_layout()

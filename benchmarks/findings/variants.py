@@ -111,7 +111,8 @@ def curves(
     own = frame[
         (frame["dataset"] == data) & (frame["method"] == method)
         & frame["guidance"].isin(parse_range(guidance)) & frame["train_seed"].isin(seeds)
-        & frame["seed"].isin(parse_range(sampling))
+        & frame["seed"].isin(parse_range(sampling)) & (frame["n"] == SAMPLES[data])
+        & frame["metric"].isin(METRICS[data])
     ]  # fmt: skip
     named = own.rename(
         columns={"guidance": "g", "seed": "draw", "train_seed": "seed", "metric": "what"}
