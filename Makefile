@@ -58,8 +58,8 @@ demo: $(STAMP)
 	$(BIN)/bench report --suite demo
 
 # Make the committed results under results/reference, in parts with their hours on two cores:
-# reference-embedded 2, reference-seeds .25, findings .5, reference-photographs 2. The last needs
-# the archive DATA.
+# reference-embedded 2, reference-seeds .25, reference-photographs 2, findings 2. The
+# third needs the archive DATA, the last the others.
 REFERENCE := results/reference
 DATA ?= cifar10-jpeg.tar.xz
 reference: reference-embedded reference-seeds reference-photographs findings
