@@ -1,12 +1,14 @@
 """The statistics of the findings against closed forms and scipy."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from benchmarks.findings import learnt
-from benchmarks.findings.common import PRESETS, over_seeds, place_of
+from benchmarks.findings.common import OUT, PRESETS, over_seeds, place_of
 from benchmarks.findings.embedding import jitter
 from benchmarks.findings.learnt import Loss, against_best
 from benchmarks.findings.narrowing import ALL, FIRST, narrowed, principal, spreads, variances
@@ -118,3 +120,22 @@ def test_linear_fit_to_guided_rows_has_the_closed_form():
     x_t, x_r = y + t * eps, y + r * eps + np.where(guided, (r - t) * (y - other) / t, 0)
     slope = (x_t @ x_r) / (x_t @ x_t)
     assert slope == pytest.approx((1 - p) * (v + r * t) / (v + t**2) + p * r / t, abs=3e-3)
+
+
+def test_page_of_narrowing_shows_the_values_of_its_table():
+    table = pd.read_csv(OUT / "narrowing.csv").set_index(["data", "what", "line", "source"])["mean"]
+    lines = {
+        "p_max = 0": "p_max 0",
+        "p_max = .5, window 1 to 3": "p_max 0.5",
+        "p_max = 1, window 11 to 14.3": "window 11 to 14.3",
+        "p_max = 1, window 4 to 6": "window 4 to 6",
+        "p_max = 1, window 1 to 3": "window 1 to 3",
+    }
+    page = Path("docs/findings/narrowing.md").read_text()
+    shown = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| p_")]
+    assert [row[0] for row in shown] == list(lines)
+    for name, *cells in shown:
+        for what, cell in zip((ALL, FIRST), cells, strict=True):
+            for source, value in zip(("closed form", "measured"), cell.split(" / "), strict=True):
+                mean = table["cifar16", what, lines[name], source]
+                assert float(value) == pytest.approx(mean, abs=0.0051)
