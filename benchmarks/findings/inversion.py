@@ -6,6 +6,8 @@ the distance of generated ones at g = 1.
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -19,7 +21,7 @@ from benchmarks.findings.common import CPU, over_seeds, place_of, trained, write
 from benchmarks.findings.variants import curves
 from methods import Guidance, Inverts
 
-DATA = "modes1d"
+DATA = ("modes1d", "modes2d")
 WEIGHTS = (0.0, 1e-4, 1e-2, 1.0)
 REAL = 300
 
@@ -40,23 +42,22 @@ def error(run: Run) -> float:
 def main() -> None:
     """Write the table and the figure."""
     rows = []
-    for weight in WEIGHTS:
+    for data, weight in product(DATA, WEIGHTS):
         settings = {"reconstruction_weight": weight}
-        found = curves("inversion", f"{weight:g}", DATA, settings, "1")
+        found = curves("inversion", f"{weight:g}", data, settings, "1")
         for _, row in found[found["what"] == "w1"].iterrows():
-            rows.append({"weight": weight, "what": "W1 of samples at g = 1",
+            rows.append({"data": data, "weight": weight, "what": "W1 of samples at g = 1",
                          "seed": row["seed"], "value": row["value"]})  # fmt: skip
-        place = place_of("inversion", f"{weight:g}", "igct", DATA, settings)
-        runs = trained(place, "igct", DATA, settings)
-        for run in runs:
-            rows.append({"weight": weight, "what": "RMS error of reconstruction",
+        place = place_of("inversion", f"{weight:g}", "igct", data, settings)
+        for run in trained(place, "igct", data, settings):
+            rows.append({"data": data, "weight": weight, "what": "RMS error of reconstruction",
                          "seed": run.card.seed, "value": error(run)})  # fmt: skip
-    table = over_seeds(pd.DataFrame(rows), ["what", "weight"])
     seeds = pd.DataFrame(rows)
+    table = over_seeds(seeds, ["data", "what", "weight"])
     names = list(seeds["what"].unique())
-    figure, axes = plt.subplots(1, len(names), figsize=(9, 3.4))
-    for place, what in zip(axes, names, strict=True):
-        points, own = table[table["what"] == what], seeds[seeds["what"] == what]
+    figure, axes = plt.subplots(len(DATA), len(names), figsize=(9, 6.4))
+    for place, (data, what) in zip(axes.flat, product(DATA, names), strict=True):
+        points, own = (f[(f["data"] == data) & (f["what"] == what)] for f in (table, seeds))
         at = {w: f"{w:g}" for w in points["weight"]}
         place.scatter(
             own["weight"].map(at), own["value"], s=14, color="grey", label="training seeds"
@@ -64,9 +65,9 @@ def main() -> None:
         half = points["high"] - points["mean"]
         place.errorbar(points["weight"].map(at), points["mean"], half, marker="o", capsize=2,
                        label="mean, 95%")  # fmt: skip
-        place.set(title=what, xlabel="weight of the reconstruction loss")
+        place.set(title=f"{data}: {what}", xlabel="weight of the reconstruction loss")
         place.set_ylim(bottom=0)
-        place.legend(fontsize=8)
+    axes[0, 0].legend(fontsize=8)
     sns.despine(figure)
     figure.tight_layout()
     write("inversion", table, figure)
