@@ -64,7 +64,7 @@ def trained(
     for seed in seeds if start else ():
         assert start is not None
         name = f"{dataset}-{start}-s{seed}"
-        home = place_of("", "", start, dataset, {})
+        home = home_of(start, dataset)
         if experiment != home and not (place.runs / name).exists():
             trained(home, start, dataset, seeds=[seed])
             shutil.copytree(Experiment(RESULTS, home).runs / name, place.runs / name)
@@ -87,10 +87,15 @@ def pairs(settings: Mapping[str, Any]) -> list[str]:
     return [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
 
 
+def home_of(method: str, data: str) -> str:
+    """The experiment of the runs of a method with the settings of all questions."""
+    return REFERENCE.get((method, data), PRESETS)
+
+
 def place_of(question: str, label: str, method: str, data: str, settings: Mapping[str, Any]) -> str:
     """The experiment of a variant; that of all questions if its settings are those of the base."""
     if not settings:
-        return REFERENCE.get((method, data), PRESETS)
+        return home_of(method, data)
     config = METHODS[method].presets[data].config.model_dump(mode="json")
     config |= BASE.get((method, data), {})
     if all(config[name] == value for name, value in settings.items()):

@@ -1,13 +1,14 @@
 """How much spread iGCT's guided rows take from its samples at g = 1.
 
-A guided row at level t takes a step to the level r that points away from an image of the class
-which is drawn independently of x, on average from the class mean, also at g = 1 (Hsu, Kao,
-Balestriero 2025). For a Gaussian class with variance v along a direction, the exact fit is linear,
+A guided row at level t takes a step to the level r towards an image of the class which is drawn
+independently of x, on average towards the class mean, also at g = 1 (Hsu, Kao, Balestriero 2025).
+For a Gaussian class with variance v along a direction, the exact fit is linear,
 f_t(x) = mean + a_t (x - mean), and regression of the targets on x_t gives
 
     a_t = a_r [(1 - p(t)) (v + r t) / (v + t^2) + p(t) r / t],
 
-where p(t) is the share of guided rows. With p = 0 this is the chain of `spread`; where p = 1 noise
+where p(t) is the share of guided rows, whose start is taken as an image of the class too (it is one
+of any class; its larger variance changes the results on images by at most .022). With p = 0 this is the chain of `spread`; where p = 1 noise
 is only made smaller. Samples from noise of sigma_max have the standard deviation sigma_max a. It is
 compared with what the trained networks do: in all, and along the leading direction of the class.
 
