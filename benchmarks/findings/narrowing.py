@@ -8,9 +8,10 @@ f_t(x) = mean + a_t (x - mean), and regression of the targets on x_t gives
     a_t = a_r [(1 - p(t)) (v + r t) / (v + t^2) + p(t) r / t],
 
 where p(t) is the share of guided rows, whose start is taken as an image of the class too (it is one
-of any class; its larger variance changes the results on images by at most .022). With p = 0 this is the chain of `spread`; where p = 1 noise
-is only made smaller. Samples from noise of sigma_max have the standard deviation sigma_max a. It is
-compared with what the trained networks do: in all, and along the leading direction of the class.
+of any class; its larger variance changes the results on images by at most .022). With p = 0 this is
+the chain of `spread`; where p = 1 noise is only made smaller. Samples from noise of sigma_max have
+the standard deviation sigma_max a. It is compared with what the trained networks do: in all, and
+along the leading direction of the class.
 
     python -m benchmarks.findings.narrowing
     python -m benchmarks.findings.narrowing DATASET PRESET  # the closed form only
